@@ -1,0 +1,116 @@
+"""curricula: image classifiers that are robust to spatial changes and adversarial pixels at once.
+
+Importing this package imports nothing heavy: each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curricula.api import Trained, evaluate, load_model, train
+    from curricula.curriculum import Bound, Curriculum, Threat, bind
+    from curricula.data.dataset import DataSet, Split, batches, load_data
+    from curricula.errors import UnknownNameError, UserError
+    from curricula.evaluation.accuracy import Measured, measure
+    from curricula.expression import parse
+    from curricula.hooks import Record, hookimpl
+    from curricula.interfaces import (
+        AffinePerturbation,
+        Feedback,
+        Guarantee,
+        ListeningSchedule,
+        Objective,
+        Perturbation,
+        Progress,
+        Schedule,
+        TrainingLoss,
+        Victim,
+        Views,
+    )
+    from curricula.models.normalise import Normalise
+    from curricula.training.config import TrainConfig
+    from curricula.training.plan import build_model
+    from curricula.training.run import Run
+    from curricula.victim import ModelVictim
+
+_MODULES = {
+    "api": ("Trained", "evaluate", "load_model", "train"),
+    "curriculum": ("Bound", "Curriculum", "Threat", "bind"),
+    "data.dataset": ("DataSet", "Split", "batches", "load_data"),
+    "errors": ("UnknownNameError", "UserError"),
+    "evaluation.accuracy": ("Measured", "measure"),
+    "expression": ("parse",),
+    "hooks": ("Record", "hookimpl"),
+    "interfaces": (
+        "AffinePerturbation",
+        "Feedback",
+        "Guarantee",
+        "ListeningSchedule",
+        "Objective",
+        "Perturbation",
+        "Progress",
+        "Schedule",
+        "TrainingLoss",
+        "Victim",
+        "Views",
+    ),
+    "models.normalise": ("Normalise",),
+    "training.config": ("TrainConfig",),
+    "training.plan": ("build_model",),
+    "training.run": ("Run",),
+    "victim": ("ModelVictim",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "AffinePerturbation",
+    "Bound",
+    "Curriculum",
+    "DataSet",
+    "Feedback",
+    "Guarantee",
+    "ListeningSchedule",
+    "Measured",
+    "ModelVictim",
+    "Normalise",
+    "Objective",
+    "Perturbation",
+    "Progress",
+    "Record",
+    "Run",
+    "Schedule",
+    "Split",
+    "Threat",
+    "TrainConfig",
+    "Trained",
+    "TrainingLoss",
+    "UnknownNameError",
+    "UserError",
+    "Victim",
+    "Views",
+    "batches",
+    "bind",
+    "build_model",
+    "evaluate",
+    "hookimpl",
+    "load_data",
+    "load_model",
+    "measure",
+    "parse",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version("curricula")
+    if name not in _HOME:
+        raise AttributeError(f"module 'curricula' has no attribute {name!r}")
+    value = getattr(import_module(f"curricula.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, "__version__"))

@@ -1,0 +1,3 @@
+from curricula.cli.main import main
+
+main()

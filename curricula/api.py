@@ -1,0 +1,168 @@
+"""The library's verbs: train, evaluate, load."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from curricula.curriculum import Threat, bind
+from curricula.data.dataset import DataSet, load_data
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.threats import standard_threats
+from curricula.expression import parse_call
+from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
+from curricula.training.plan import Plan, build_model, find_device, make_plan, plain_twin
+from curricula.training.run import BEST, Run, check_free
+
+TWIN = "twin"
+
+
+@attrs.frozen(kw_only=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        run: its folder.
+        results: the standard threats' accuracies on the test split.
+        twin: its plain twin under the same threats, if asked for.
+    """
+
+    run: Run
+    results: list[Measured]
+    twin: "Trained | None" = None
+
+
+def train(
+    *,
+    out: str | Path | None = None,
+    download: bool = False,
+    twin: bool = False,
+    watcher: Watcher | None = None,
+    **values: Any,
+) -> Trained:
+    """Train a classifier under a curriculum, into a run folder, and measure it.
+
+    Args:
+        out: the run folder; by default a new one under ``runs/``.
+        download: fetch missing data.
+        twin: train a plain twin as well (no perturbation, all else equal), into ``out/twin``.
+        watcher: who follows the training; by default nobody.
+        **values: any of the fields of `curricula.TrainConfig`; what is left out is the data set's
+            custom.
+
+    Raises:
+        UserError: whatever is wrong with a value; nothing has been written then.
+    """
+    if out is not None:
+        check_free(Path(out))
+    plan = make_plan(values, download=download)
+    path = Path(out) if out is not None else free_folder(plan)
+    threats = standard_threats(plan.curriculum.bound, plan.data.budgets)
+    results = train_plan(plan, path, threats=threats, watcher=watcher)
+    trained = Trained(run=Run.open(path), results=results)
+    if not twin:
+        return trained
+    plain = make_plan(plain_twin(plan.config))
+    results = train_plan(plain, path / TWIN, threats=threats, watcher=watcher)
+    return attrs.evolve(
+        trained, twin=Trained(run=Run.open(path / TWIN), results=results)
+    )
+
+
+def free_folder(plan: Plan) -> Path:
+    """A run folder that is not there yet: ``runs/DATA-MODEL-DATE-TIME``."""
+    model = parse_call(plan.config.model).name
+    name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(
+        path for path in (Path("runs", n) for n in (name, *itertools.islice(numbered, 98)))
+        if not path.exists()
+    )
+
+
+def open_data(run: Run, *, root: str | Path | None = None) -> DataSet:
+    """The data set that a run was trained on.
+
+    Args:
+        run: the run.
+        root: folder of its files, where they have moved since.
+    """
+    config = run.config
+    return load_data(config["data"], root=str(root or config["data_root"]))
+
+
+def load_model(
+    run: Run | str | Path, *, checkpoint: str = BEST, data: DataSet | None = None
+) -> nn.Module:
+    """The trained network of a run, on the CPU, in evaluation mode.
+
+    Args:
+        run: a run or its folder.
+        checkpoint: ``best.safetensors`` or ``last.safetensors``.
+        data: its data set, if at hand.
+
+    Raises:
+        UserError: no such run, a damaged checkpoint, a model that no plugin offers.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    data = data or open_data(run)
+    with torch.random.fork_rng():
+        model: nn.Module = build_model(run.config["model"], data).value
+    run.load_weights(checkpoint, model)
+    return model.eval()
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    threats: Mapping[str, str] | Iterable[str] = (),
+    limit: int | None = None,
+    seed: int = EVALUATION_SEED,
+    batch_size: int = 250,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    checkpoint: str = BEST,
+) -> list[Measured]:
+    """Accuracy of a run on the test split under each threat, in float32.
+
+    Args:
+        run: a run or its folder.
+        threats: expressions such as ``rot:30+pgd(8/255, steps=40)``, by name or alone; by default
+            the standard ones: clean, spatial, adversarial (PGD-40) and joint, at the budgets of
+            the run's curriculum.
+        limit: the first so many images; by default all.
+        seed: of the threats' random draws.
+        batch_size: images at once.
+        device: as in `TrainConfig`.
+        data_root: where the data lies now, if not where the run found it.
+        checkpoint: ``best.safetensors`` or ``last.safetensors``.
+
+    Raises:
+        UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    where = find_device(device)
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be 1 or more, not {limit}")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more, not {batch_size}")
+    data = open_data(run, root=data_root)
+    if not threats:
+        chosen = standard_threats(bind(run.config["perturb"]), data.budgets)
+    else:
+        named = threats if isinstance(threats, Mapping) else {text: text for text in threats}
+        chosen = {
+            name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()
+        }
+    model = load_model(run, checkpoint=checkpoint, data=data).to(
+        where, memory_format=torch.channels_last
+    )
+    data = data.to(where)
+    split = data.test if limit is None else data.test[slice(limit)]
+    return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)

@@ -1,0 +1,70 @@
+"""``curricula evaluate``."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--threat",
+    "threats",
+    multiple=True,
+    metavar="EXPR",
+    help="Threat, for example rot:30+pgd(8/255, steps=40); repeatable.  "
+    "[default: clean, spatial, adversarial and joint]",
+)
+@click.option("--limit", type=int, help="The first so many test images.  [default: all]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
+@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at once.")
+@click.option("--device", default="auto", show_default=True, metavar="DEVICE")
+@click.option("--data-root", metavar="DIR", help="Where the data lies, if it has moved.")
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="By validation, or of the last epoch.",
+)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+def command(
+    run: Path,
+    threats: tuple[str, ...],
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    data_root: str | None,
+    checkpoint: str,
+    output: str,
+) -> None:
+    """Measure a run under threats, on the test split and in float32.
+
+    Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
+    """
+    from curricula.api import evaluate
+    from curricula.cli.tables import show_accuracies
+    from curricula.training.run import BEST, LAST
+
+    results = evaluate(
+        run,
+        threats=threats,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        data_root=data_root,
+        checkpoint={"best": BEST, "last": LAST}[checkpoint],
+    )
+    if output == "json":
+        click.echo(json.dumps([result.as_json() for result in results], indent=2))
+    else:
+        show_accuracies({str(run): results})

@@ -1,0 +1,81 @@
+"""The ``curricula`` program: its commands are records of the registry, imported when called."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curricula import registry
+from curricula.errors import UserError
+
+
+def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
+    registry.use(registry.build_registry([Path(file) for file in files]))
+
+
+class Program(click.Group):
+    """Finds its commands in the registry, and ends a user's error in one line and status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(registry.current().records("command"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = registry.current().find("command", cmd_name).load()
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [
+            (name, registered.record.summary)
+            for name, registered in registry.current().records("command").items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", registry.PluginWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().main(args, **extra)
+            except UserError as error:
+                click.echo(f"Error: {error}", err=True)
+                sys.exit(2)
+
+
+_show_any_warning = warnings.showwarning
+
+
+def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
+    if issubclass(category, registry.PluginWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        _show_any_warning(message, category, *where, **more)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_use_plugins,
+    help="A Python file of hooks to load; repeatable, before the command.",
+)
+@click.version_option(version("curricula"), prog_name="curricula")
+def program() -> None:
+    """Train image classifiers that are robust to spatial changes and adversarial pixels at once.
+
+    Start with: curricula train --perturb rot+pgd --schedule linear
+    """
+
+
+def main() -> None:
+    """The console script."""
+    program(prog_name="curricula")

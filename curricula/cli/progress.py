@@ -1,0 +1,109 @@
+"""Following a training on the terminal: a bar where there is one, plain lines where not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from curricula.interfaces import Progress as TrainingProgress
+from curricula.interfaces import Strength
+from curricula.training.config import FIELDS
+from curricula.training.plan import Plan
+from curricula.training.run import Run
+
+READ_EVERY = 10  # updates: reading the loss waits for the device
+
+
+class Terminal:
+    """A watcher that shows a training on standard output.
+
+    Args:
+        console: where to; by default standard output.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.title = ""
+        self.console = console or Console(highlight=False)
+        self.bar = self._new_bar()
+        self.task = TaskID(0)
+        self.epochs = 0
+
+    def _new_bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+
+    def say(self, text: str) -> None:
+        """One line, never folded or coloured by guesswork."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def began(self, run: Run, plan: Plan, steps: int) -> None:
+        self.title = str(run.path)
+        self.epochs = plan.config.epochs
+        self.say(f"{self.title}: {len(plan.data.train):,} training images")
+        for name in FIELDS:
+            value = getattr(plan.config, name)
+            self.say(f"  {name:<12} {', '.join(value) if isinstance(value, tuple) else value}")
+        self.bar = self._new_bar()
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=steps)
+
+    def stepped(
+        self, progress: TrainingProgress, loss: Tensor, strengths: Mapping[str, Strength]
+    ) -> None:
+        if not self.console.is_terminal:
+            return
+        description: str | None = None
+        if progress.step % READ_EVERY == 0:
+            description = (
+                f"epoch {progress.epoch + 1}/{progress.total_epochs} "
+                f"loss {float(loss):.3f}{_shown(strengths)}"
+            )
+        self.bar.update(self.task, advance=1, description=description)
+
+    def ended_epoch(self, metrics: Mapping[str, Any]) -> None:
+        validation = metrics["validation"]
+        self.say(
+            f"epoch {metrics['epoch']:>3}/{self.epochs}  loss {metrics['loss']:.4f}  "
+            f"train {metrics['train_accuracy']:.3f}  "
+            f"validation clean {validation['clean']:.3f} joint {validation['joint']:.3f}"
+            f"{' *' if metrics['best'] else '  '}{_shown(metrics['strength'])}"
+        )
+
+    def evaluating(self, batches: int) -> None:
+        self.bar.remove_task(self.task)
+        self.say(f"{self.title}: measuring the best checkpoint (the last *) on the test split")
+        self.task = self.bar.add_task("evaluation", total=batches)
+
+    def evaluated_batch(self) -> None:
+        self.bar.update(self.task, advance=1)
+
+    def ended(self) -> None:
+        self.bar.stop()
+
+
+def _shown(strengths: Mapping[str, Strength]) -> str:
+    shown = (
+        f"{label} {float(torch.as_tensor(strength).float().mean()):.2f}"
+        for label, strength in strengths.items()
+    )
+    text = ", ".join(shown)
+    return f"  [{text}]" if text else ""

@@ -1,0 +1,58 @@
+"""``curricula train``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--config", metavar="NAME_OR_FILE", help="Start from a recipe or a config.toml.")
+@click.option("--data", metavar="DATA", help="Data set.  [default: digits]")
+@click.option("--data-root", metavar="DIR", help="Folder of its files.  [default: data]")
+@click.option("--download", is_flag=True, help="Fetch missing data into --data-root.")
+@click.option("--model", metavar="MODEL", help="Network, for example smallcnn.")
+@click.option(
+    "--perturb", metavar="EXPR", help="Curriculum, for example rot:30+pgd:8/255.  [default: clean]"
+)
+@click.option(
+    "--schedule",
+    multiple=True,
+    metavar="[LABEL=]SCHEDULE",
+    help="Strength over training, for all links or one; repeatable.  [default: linear]",
+)
+@click.option("--objective", metavar="OBJECTIVE", help="Training loss.  [default: at]")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--batch-size", type=int, help="Images per update.")
+@click.option("--optimizer", metavar="NAME", help="sgd or adamw.")
+@click.option("--lr", type=float, help="Learning rate.")
+@click.option("--momentum", type=float, help="Of sgd.  [default: 0.9]")
+@click.option("--weight-decay", type=float)
+@click.option("--lr-schedule", metavar="SCHEDULE", help="For example one-cycle or cosine.")
+@click.option("--augmentation", metavar="NAME", help="none or crop+flip.")
+@click.option("--seed", type=int, help="Of every random draw.  [default: 0]")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
+@click.option("--precision", metavar="NAME", help="auto, float32 or bf16.  [default: auto]")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/...]")
+@click.option("--twin", is_flag=True, help="Train a plain twin too, into OUT/twin, and compare.")
+def command(config: str | None, download: bool, out: Path | None, twin: bool, **flags: Any) -> None:
+    """Train a classifier under a curriculum of perturbations, then measure it.
+
+    What you leave out is the custom of the data set; the run's config.toml states every value.
+
+    Example: curricula train --perturb rot+pgd --schedule linear
+    """
+    from curricula.api import train
+    from curricula.cli.progress import Terminal
+    from curricula.cli.tables import show_accuracies
+    from curricula.recipes import read_config
+
+    values = read_config(config) if config else {}
+    values |= {name: value for name, value in flags.items() if value not in (None, ())}
+    trained = train(out=out, download=download, twin=twin, watcher=Terminal(), **values)
+    columns = {"this run": trained.results}
+    if trained.twin is not None:
+        columns["plain twin"] = trained.twin.results
+    show_accuracies(columns)
+    click.echo(f"run folder: {trained.run.path}")
+    click.echo(f"measure it under other threats: curricula evaluate {trained.run.path} --threat EXPR")

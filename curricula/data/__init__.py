@@ -1,0 +1,1 @@
+"""Data sets: what they are (dataset), and the built-in ones."""

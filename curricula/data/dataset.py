@@ -1,0 +1,161 @@
+"""What a data set is: labelled uint8 images, held whole on the device, and its customs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import parse_call
+
+Augmentation = Literal["none", "crop+flip"]
+
+VALIDATION_SEED = 0  # the held-out images are the same for every training seed
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Split:
+    """Labelled images: pixels_NCHW uint8, labels_N int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> "Split":
+        return Split(pixels=self.pixels[index], labels=self.labels[index])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on a device."""
+        return Split(pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DataSet:
+    """A data set: its images, and the field's customs for it.
+
+    Attributes:
+        name: of the data set.
+        train, test: the two published splits.
+        classes: names, by label.
+        image_size: height and width of the images, in pixels; stored pixels of another size are
+            resized bilinearly as they are read.
+        levels: the stored value that means 1.0.
+        budgets: the standard budget of each unit, as written in expressions:
+            ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
+        attack: defaults of training attacks, by parameter: ``{"steps": "10"}``.
+        training: defaults of the training configuration: epochs, optimiser and so on.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    image_size: int
+    levels: int = 255
+    budgets: Mapping[str, str]
+    attack: Mapping[str, str]
+    training: Mapping[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.train.pixels.shape[1])
+
+    def images(self, pixels_NCHW: Tensor) -> Tensor:
+        """Stored pixels as float32 images in [0, 1], NCHW."""
+        x = pixels_NCHW.float().div_(self.levels)
+        if x.shape[-1] != self.image_size:
+            x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
+        return x
+
+    def with_validation(self) -> tuple["DataSet", Split]:
+        """The data set less its validation images, and those: a tenth of the training images, at
+        most 1,000, the same ones for every seed."""
+        count = min(len(self.train) // 10, 1000)
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        order = torch.randperm(len(self.train), generator=generator)
+        held_out, rest = order[:count], order[count:].sort().values
+        return attrs.evolve(self, train=self.train[rest]), self.train[held_out]
+
+    def to(self, device: torch.device) -> "DataSet":
+        """The same with its images on a device."""
+        return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def load_data(text: str, *, root: str = "data", download: bool = False) -> DataSet:
+    """The data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
+
+    Args:
+        text: the expression.
+        root: folder of the files.
+        download: fetch missing files into root.
+
+    Raises:
+        UserError: an unknown name, or files that are not there.
+    """
+    context = {"root": root, "download": download}
+    loaded: DataSet = construct.build("dataset", parse_call(text), context=context).value
+    return loaded
+
+
+def batches(
+    split: Split, batch_size: int, *, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Split]]:
+    """One epoch in random order: (indices_N, batch), the last incomplete batch left out.
+
+    The order is drawn on the CPU, so that it does not depend on the device.
+    """
+    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
+    for begin in range(0, len(split) - batch_size + 1, batch_size):
+        indices = order[begin : begin + batch_size]
+        yield indices, split[indices]
+
+
+def in_order(split: Split, batch_size: int) -> Iterator[Split]:
+    """All images in their order, the last batch as small as it comes."""
+    for begin in range(0, len(split), batch_size):
+        yield split[slice(begin, begin + batch_size)]
+
+
+def crop_and_flip(x_NCHW: Tensor, *, padding: int, generator: torch.Generator) -> Tensor:
+    """Random crop of the zero-padded image and random horizontal flip, per image: the standard
+    augmentation of CIFAR (He et al. 2016, section 4.2).
+
+    Args:
+        x_NCHW: images.
+        padding: pixels added at each side before cropping; 4 is the standard.
+        generator: on the images' device.
+    """
+    n, _, height, width = x_NCHW.shape
+    device = x_NCHW.device
+    padded = F.pad(x_NCHW, [padding] * 4)
+    top, left = torch.randint(2 * padding + 1, (2, n), generator=generator, device=device)
+    flip = torch.rand(n, generator=generator, device=device) < 0.5
+    rows = top[:, None] + torch.arange(height, device=device)
+    columns = left[:, None] + torch.arange(width, device=device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    images = torch.arange(n, device=device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
+def augment(x_NCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """The standard augmentation of a data set, before any perturbation."""
+    if augmentation == "none":
+        return x_NCHW
+    return crop_and_flip(x_NCHW, padding=4, generator=generator)
+
+
+def not_there(name: str, root: str, flag: str) -> UserError:
+    """The one line for a data set whose files are missing."""
+    return UserError(f"{name} is not in {root!r}: name its folder with --data-root{flag}")

@@ -1,0 +1,96 @@
+"""Data sets that torchvision reads, in its layout and through its loaders."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torchvision.datasets
+
+from curricula.data.dataset import DataSet, Split, not_there
+
+GREY_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.3", "l2": "2"}
+COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
+
+GREY_TRAINING = {
+    "model": "smallcnn",
+    "epochs": 15,
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "weight_decay": 0.0001,
+    "lr_schedule": "one-cycle",
+    "augmentation": "none",
+}
+COLOUR_TRAINING = {
+    "model": "resnet18",
+    "epochs": 120,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 0.0005,
+    "lr_schedule": "step(0:1, 74/120:0.1, 89/120:0.01, 99/120:0.001)",
+    "augmentation": "crop+flip",
+}
+
+
+def mnist(root: str, download: bool) -> DataSet:
+    """MNIST (LeCun et al. 1998), in ``root/MNIST/raw``; standard eps 0.3."""
+    return _grey("mnist", torchvision.datasets.MNIST, root, download)
+
+
+def fashion_mnist(root: str, download: bool) -> DataSet:
+    """Fashion-MNIST (Xiao et al. 2017), in ``root/FashionMNIST/raw``; standard eps 0.3."""
+    return _grey("fashion-mnist", torchvision.datasets.FashionMNIST, root, download)
+
+
+def cifar10(root: str, download: bool) -> DataSet:
+    """CIFAR-10 (Krizhevsky 2009), in ``root/cifar-10-batches-py``; standard eps 8/255."""
+    return _colour("cifar10", torchvision.datasets.CIFAR10, root, download)
+
+
+def cifar100(root: str, download: bool) -> DataSet:
+    """CIFAR-100 (Krizhevsky 2009), in ``root/cifar-100-python``; standard eps 8/255."""
+    return _colour("cifar100", torchvision.datasets.CIFAR100, root, download)
+
+
+def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> tuple[Any, Any]:
+    try:
+        return tuple(source(root, train=train, download=download) for train in (True, False))  # type: ignore[return-value]
+    except RuntimeError as error:  # torchvision's word for files that are absent or damaged
+        if download:
+            raise
+        raise not_there(name, root, " or fetch it with --download") from error
+
+
+def _grey(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:
+    train, test = _load(name, source, root, download)
+    return DataSet(
+        name=name,
+        train=Split(pixels=train.data.unsqueeze(1), labels=train.targets.long()),
+        test=Split(pixels=test.data.unsqueeze(1), labels=test.targets.long()),
+        classes=tuple(train.classes),
+        image_size=train.data.shape[-1],
+        budgets=GREY_BUDGETS,
+        attack={"steps": "5"},
+        training=GREY_TRAINING,
+    )
+
+
+def _colour(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:
+    train, test = _load(name, source, root, download)
+    training: Mapping[str, Any] = COLOUR_TRAINING
+
+    def split(loaded: Any) -> Split:
+        pixels = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
+        return Split(pixels=pixels, labels=torch.tensor(loaded.targets))
+
+    return DataSet(
+        name=name,
+        train=split(train),
+        test=split(test),
+        classes=tuple(train.classes),
+        image_size=train.data.shape[1],
+        budgets=COLOUR_BUDGETS,
+        attack={"steps": "10"},
+        training=training,
+    )

@@ -1,0 +1,1 @@
+"""Measuring a classifier under every threat, one at a time and jointly."""

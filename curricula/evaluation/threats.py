@@ -1,0 +1,69 @@
+"""The threats that a run is measured under unless the user names others.
+
+The yardsticks are the field's: random rotation and PGD. They are ordinary expressions; that this
+file names two perturbations is the price of having standard ones.
+"""
+
+from collections.abc import Mapping
+
+from curricula.curriculum import CLEAN, Bound, Threat, bind
+from curricula.expression import Argument, Call, Expression, Number, chain
+
+TEST_STEPS = 40
+VALIDATION_STEPS = 10
+# At eps 0.3 this is MNIST's customary 0.01; 40 such steps cross the ball's radius 1.3 times.
+TEST_REL_STEP = Number(1, 30)
+
+
+def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
+    """clean, spatial, adversarial and joint, at the budgets of a curriculum.
+
+    spatial is the curriculum's spatial and colour links in their order, drawn at random; where it
+    has none, a rotation within the data set's budget. adversarial is PGD-40 with a random start in
+    the norm ball of its first pixel link that guarantees one; where there is none, l-inf within
+    the data set's budget. joint is the one and then the other.
+    """
+    spatial = _natural_part(curriculum, budgets)
+    attack = _pgd(curriculum, budgets, TEST_STEPS)
+    expressions = {
+        "clean": Call(CLEAN),
+        "spatial": spatial,
+        "adversarial": attack,
+        "joint": chain(spatial, attack),
+    }
+    return {
+        name: Threat(bound=bind(expression, threat=True))
+        for name, expression in expressions.items()
+    }
+
+
+def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
+    """clean, and the joint threat that picks the checkpoint: as `standard_threats`, by PGD-10."""
+    natural = _natural_part(curriculum, budgets)
+    joint = chain(natural, _pgd(curriculum, budgets, VALIDATION_STEPS))
+    return {
+        "clean": Threat(bound=bind(CLEAN, threat=True)),
+        "joint": Threat(bound=bind(joint, threat=True)),
+    }
+
+
+def _natural_part(curriculum: Bound, budgets: Mapping[str, str]) -> Expression:
+    links = [
+        leaf.call
+        for leaf in curriculum.leaves.values()
+        if leaf.perturbation.kind != "pixel" and not leaf.perturbation.training_only
+    ]
+    return chain(*links) if links else bind("rot", budgets=budgets).expression
+
+
+def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
+    keywords = [Argument(Number(float(steps)), "steps")]
+    if steps == TEST_STEPS:
+        keywords.append(Argument(TEST_REL_STEP, "rel_step"))
+    for leaf in curriculum.leaves.values():
+        guarantee = leaf.perturbation.guarantee
+        if leaf.perturbation.kind == "pixel" and guarantee is not None:
+            budget = Argument(Number.of(guarantee.radius))
+            norm = Argument(Call(guarantee.norm), "norm")
+            return bind(Call("pgd", (budget, norm, *keywords))).expression
+    return bind(Call("pgd", tuple(keywords)), budgets=budgets).expression

@@ -1,0 +1,246 @@
+"""The words of curricula as types: what a perturbation, a victim, a schedule and an objective are.
+
+Legend of shapes: N images, C channels, H x W pixels, K classes. Images are float32 in [0, 1],
+NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a tensor (N,) of them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+PerturbationKind = Literal["spatial", "color", "pixel"]
+Norm = Literal["linf", "l2"]
+Strength: TypeAlias = float | Tensor
+
+AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
+"""(logits_NK, y_N, reference) -> loss_N, where reference() gives the logits_NK at the anchor."""
+
+
+@attrs.frozen(kw_only=True)
+class Guarantee:
+    """What a perturbation promises of each image: its change, in ``norm``, is at most
+    ``strength * radius`` (in [0, 1] pixel units)."""
+
+    norm: Norm
+    radius: float
+
+
+class Perturbation(Protocol):
+    """A family of input changes, indexed by strength; strength 0 is the exact identity.
+
+    Attributes:
+        kind: ``spatial`` and ``color`` changes come before ``pixel`` attacks in a chain.
+        unit: of the budget; data sets state their standard budgets by unit.
+        budget: what strength 1 means, in ``unit``.
+        guarantee: a norm and radius that every output keeps, or None.
+        channels: the channel counts it works on, or None for any.
+        training_only: it may break what a threat must keep, so it cannot evaluate.
+    """
+
+    @property
+    def kind(self) -> PerturbationKind: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def budget(self) -> float: ...
+    @property
+    def guarantee(self) -> Guarantee | None: ...
+    @property
+    def channels(self) -> frozenset[int] | None: ...
+    @property
+    def training_only(self) -> bool: ...
+
+    def __call__(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        *,
+        strength: Strength,
+        victim: "Victim",
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The perturbed images: new, detached, of the input's shape, dtype and device, in [0, 1].
+
+        All randomness comes from ``generator``; the input stays untouched.
+        """
+        ...
+
+
+@runtime_checkable
+class AffinePerturbation(Protocol):
+    """A spatial perturbation that is an affine map of the plane, so that neighbours in a chain
+    fuse into one interpolation."""
+
+    @property
+    def interpolation(self) -> str: ...
+    @property
+    def padding(self) -> str: ...
+
+    def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
+        """Random parameters (n, P), one row an image."""
+        ...
+
+    def grid(self, strength: float, points: int) -> Tensor:
+        """A regular grid over the same range (points ** P, P); 0 is among an odd number."""
+        ...
+
+    def matrix(self, parameters_NP: Tensor) -> Tensor:
+        """theta_N23: from a pixel of the output to the place in the input that it shows, both in
+        pixels from the image's centre, x to the right and y down."""
+        ...
+
+
+class Victim(Protocol):
+    """The model as a perturbation sees it: at rest, and behind this door alone.
+
+    Its parameters are frozen, batch norm and dropout are in evaluation mode, and nothing that a
+    perturbation does through it changes the model, its gradients or its training flags.
+    """
+
+    def logits(self, x_NCHW: Tensor) -> Tensor:
+        """logits_NK in float32, differentiable in x."""
+        ...
+
+    def gradient(
+        self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(grad_NCHW, loss_N, logits_NK), detached: the gradient in x of the sum of the losses.
+
+        ``loss`` None stands for the victim's own: the objective's in training, cross-entropy in
+        a threat.
+        """
+        ...
+
+    def anchored(self, x_NCHW: Tensor) -> "Victim":
+        """The same victim for losses that compare with the logits at x (TRADES' KL does)."""
+        ...
+
+    def subset(self, index: Tensor) -> "Victim":
+        """The same victim for x[index] of the images that it is anchored at."""
+        ...
+
+    def as_module(self) -> nn.Module:
+        """A frozen module from images to logits, for attacks that want one."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far training is: ``step`` of ``total_steps`` updates, in ``epoch`` of ``total_epochs``,
+    all counted from 0."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    total_epochs: int
+
+    @property
+    def fraction(self) -> float:
+        """In [0, 1)."""
+        return self.step / self.total_steps
+
+
+ScheduleState: TypeAlias = Mapping[str, Tensor]
+"""The state of a schedule that listens: named tensors, which the trainer checkpoints."""
+
+
+class Schedule(Protocol):
+    """From training progress to strength; a pure function of its two arguments."""
+
+    def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
+        """A strength in [0, 1], or one value for each training image (not of the batch)."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Feedback:
+    """What a batch told: of each image its index in the training set, whether the model was
+    right under the present perturbation, and its strength at this link; all (N,)."""
+
+    indices: Tensor
+    correct: Tensor
+    strength: Tensor
+
+
+@runtime_checkable
+class ListeningSchedule(Protocol):
+    """A schedule whose state is moved by feedback. The trainer owns the state."""
+
+    def __call__(self, progress: Progress, state: ScheduleState) -> Strength: ...
+
+    def start(self, num_train: int) -> ScheduleState:
+        """The state before training on ``num_train`` images."""
+        ...
+
+    def after_batch(self, state: ScheduleState, feedback: Feedback) -> ScheduleState:
+        """The state after a batch; the old one is not changed."""
+        ...
+
+    def after_epoch(self, state: ScheduleState, validation: Mapping[str, float]) -> ScheduleState:
+        """The state after an epoch, given the validation accuracies in [0, 1]."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Views:
+    """The three views that a curriculum gives of a batch, all NCHW in [0, 1]: ``clean``;
+    ``natural``, after the spatial and colour links; ``perturbed``, after all links."""
+
+    clean: Tensor
+    natural: Tensor
+    perturbed: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Views":
+        """The same function of each view."""
+        return Views(
+            clean=function(self.clean),
+            natural=function(self.natural),
+            perturbed=function(self.perturbed),
+        )
+
+    def combined(self, other: "Views", function: Callable[[Tensor, Tensor], Tensor]) -> "Views":
+        """The same function of each view and its namesake."""
+        return Views(
+            clean=function(self.clean, other.clean),
+            natural=function(self.natural, other.natural),
+            perturbed=function(self.perturbed, other.perturbed),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class TrainingLoss:
+    """What an objective computed: the scalar to descend, and the logits_NK at the perturbed view
+    (what schedules that listen and the running accuracy are told of)."""
+
+    value: Tensor
+    logits: Tensor
+
+
+class Objective(Protocol):
+    """The training loss on the views of a batch."""
+
+    @property
+    def attack_loss(self) -> str:
+        """The name of the per-example loss that its inner attack ascends by default."""
+        ...
+
+    def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss: ...
+
+
+class ModelFactory(Protocol):
+    """Builds a classifier of images in [0, 1]: normalisation is its first layer."""
+
+    def __call__(
+        self, *, num_classes: int, in_channels: int, image_size: int, **keywords: Any
+    ) -> nn.Module: ...
+
+
+@runtime_checkable
+class HasPlainEquivalent(Protocol):
+    """A model that can offer a plain-torch equivalent of itself at its present weights, in
+    evaluation mode; the victim attacks that one, and asks again after a weight change."""
+
+    def plain_equivalent(self) -> nn.Module: ...

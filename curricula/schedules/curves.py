@@ -1,0 +1,180 @@
+"""Schedules without state: strength as a curve over training.
+
+Every curve takes the share t of the ramp that has passed, from 0 to 1, and rises from 0 to 1. A
+`Ramp` lets it begin at ``start`` and end at the fraction ``until`` of training.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import attrs
+from attrs.validators import and_, ge, gt, le
+
+from curricula.interfaces import Progress, ScheduleState
+
+
+def _fraction(name: str, value: float, *, above: float = 0.0, strictly: bool = False) -> float:
+    lowest = "above 0" if strictly else "from 0"
+    if not (above < value <= 1 if strictly else above <= value <= 1):
+        raise ValueError(f"{name} must lie {lowest} to 1, not {value:g}")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Ramp:
+    """``start + (1 - start) * curve(t)`` until the fraction ``until`` of training, then 1."""
+
+    curve: Callable[[float], float]
+    start: float = attrs.field(validator=and_(ge(0), le(1)))
+    until: float = attrs.field(validator=and_(gt(0), le(1)))
+
+    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+        t = progress.fraction / self.until
+        return 1.0 if t >= 1 else self.start + (1 - self.start) * self.curve(t)
+
+
+@attrs.frozen(kw_only=True)
+class Constant:
+    """The same strength throughout."""
+
+    value: float = attrs.field(validator=and_(ge(0), le(1)))
+
+    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+        return self.value
+
+
+@attrs.frozen(kw_only=True)
+class Stairs:
+    """The value of the last stage that has begun; each stage is (fraction of training, value)."""
+
+    stages: tuple[tuple[float, float], ...] = attrs.field()
+
+    @stages.validator
+    def _check(self, attribute: object, stages: tuple[tuple[float, float], ...]) -> None:
+        for begins, value in stages:
+            _fraction("a stage's beginning", begins)
+            _fraction("a stage's value", value)
+        if not stages or stages[0][0] != 0:
+            raise ValueError("the first stage must begin at 0, for example step(0:0.5, 0.4:1)")
+        if any(a[0] >= b[0] for a, b in itertools.pairwise(stages)):
+            raise ValueError("each stage must begin after the one before it")
+
+    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+        return next(
+            value for begins, value in reversed(self.stages) if progress.fraction >= begins
+        )
+
+
+def constant(value: float = 1.0) -> Constant:
+    """The same strength throughout.
+
+    Args:
+        value: in [0, 1].
+    """
+    return Constant(value=value)
+
+
+def linear(start: float = 0.0, until: float = 0.4) -> Ramp:
+    """In a straight line.
+
+    Args:
+        start: strength at the beginning, in [0, 1].
+        until: fraction of training, in (0, 1], after which it stays at 1.
+    """
+    return Ramp(curve=lambda t: t, start=start, until=until)
+
+
+def cosine(start: float = 0.0, until: float = 0.4) -> Ramp:
+    """Half a cosine wave, (1 - cos(pi t)) / 2: gentle at both ends.
+
+    Args:
+        start: strength at the beginning, in [0, 1].
+        until: fraction of training, in (0, 1], after which it stays at 1.
+    """
+    return Ramp(curve=lambda t: (1 - math.cos(math.pi * t)) / 2, start=start, until=until)
+
+
+def exponential(start: float = 0.0, until: float = 0.4, rate: float = 5.0) -> Ramp:
+    """Fast at first, (1 - exp(-rate t)) / (1 - exp(-rate)).
+
+    Args:
+        start: strength at the beginning, in [0, 1].
+        until: fraction of training, in (0, 1], after which it stays at 1.
+        rate: how much faster at first, above 0.
+    """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be above 0, not {rate:g}")
+    return Ramp(
+        curve=lambda t: math.expm1(-rate * t) / math.expm1(-rate), start=start, until=until
+    )
+
+
+def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
+    """The root t ** (1 / power), applied to the powered values as in the competence of Platanios
+    et al. 2019: ((1 - start ** power) t + start ** power) ** (1 / power).
+
+    Args:
+        start: strength at the beginning, in [0, 1].
+        until: fraction of training, in (0, 1], after which it stays at 1.
+        power: 1 or more; 2 is their square root, 1 is linear.
+    """
+    if not 1 <= power < math.inf:
+        raise ValueError(f"power must be 1 or more, not {power:g}")
+    # start is checked by Ramp, which then takes the curve as it is.
+    low = min(max(start, 0.0), 1.0) ** power
+
+    def curve(t: float) -> float:
+        competence: float = ((1 - low) * t + low) ** (1 / power)
+        return (competence - start) / (1 - start) if start < 1 else 1.0
+
+    return Ramp(curve=curve, start=start, until=until)
+
+
+def sigmoid(start: float = 0.0, until: float = 0.4, steepness: float = 10.0) -> Ramp:
+    """The logistic curve about the middle of the ramp, stretched to begin at 0 and end at 1.
+
+    Args:
+        start: strength at the beginning, in [0, 1].
+        until: fraction of training, in (0, 1], after which it stays at 1.
+        steepness: slope of the logistic function over the ramp, above 0.
+    """
+    if not 0 < steepness <= 500:
+        raise ValueError(f"steepness must lie above 0 and up to 500, not {steepness:g}")
+
+    def logistic(t: float) -> float:
+        return 1 / (1 + math.exp(-steepness * (t - 0.5)))
+
+    low, high = logistic(0.0), logistic(1.0)
+    return Ramp(curve=lambda t: (logistic(t) - low) / (high - low), start=start, until=until)
+
+
+def step(
+    *stages: tuple[float, float],
+    start: float | None = None,
+    until: float | None = None,
+    count: int | None = None,
+) -> Stairs:
+    """In stages: ``step(0:2/3, 0.62:5/6, 0.74:1)`` names them; ``step(count=4)`` has equal ones.
+
+    Args:
+        stages: (fraction of training at which it begins, its value), the first at 0.
+        start: without stages: strength of the first stage, in [0, 1]; by default 0.
+        until: without stages: fraction of training, in (0, 1], at which strength 1 begins; by
+            default 0.4.
+        count: without stages: how many stages come before strength 1, 1 or more; by default 4.
+    """
+    if stages:
+        if (start, until, count) != (None, None, None):
+            raise ValueError("start, until and count are for a step without stages of its own")
+        return Stairs(stages=stages)
+    start = _fraction("start", 0.0 if start is None else start)
+    until = _fraction("until", 0.4 if until is None else until, strictly=True)
+    count = 4 if count is None else count
+    if count < 1:
+        raise ValueError(f"count must be 1 or more, not {count}")
+    return Stairs(
+        stages=tuple(
+            (until * i / count, start + (1 - start) * i / count) for i in range(count + 1)
+        )
+    )

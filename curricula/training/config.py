@@ -1,0 +1,165 @@
+"""A training configuration: every value stated, to and from TOML."""
+
+import difflib
+import tomllib
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import cattrs
+import tomli_w
+from attrs.validators import ge, gt
+
+from curricula.data.dataset import Augmentation
+from curricula.errors import UserError
+
+Optimizer = Literal["sgd", "adamw"]
+PrecisionChoice = Literal["auto", "float32", "bf16"]
+
+
+@attrs.frozen(kw_only=True)
+class TrainConfig:
+    """What a run does. Every field is stated; `merge` fills in what a user leaves out.
+
+    Attributes:
+        data: data set, an expression.
+        data_root: folder of its files.
+        model: an expression.
+        perturb: the curriculum's expression; ``clean`` trains plainly.
+        schedule: each ``[LABEL=]SCHEDULE``, the later wins.
+        objective: an expression.
+        epochs: passes over the training images, 1 or more.
+        batch_size: images per update, from 1 to the number of training images.
+        optimizer: ``sgd`` (with Nesterov-free momentum) or ``adamw``.
+        lr: learning rate that the learning-rate schedule scales, above 0.
+        momentum: of sgd, in [0, 1).
+        weight_decay: 0 or more; decoupled in adamw.
+        lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
+        augmentation: ``none`` or ``crop+flip``, before any perturbation.
+        seed: of the weights, the order and every random draw; 0 or more.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the first accelerator.
+        precision: ``float32`` or ``bf16``, of training and of its attacks; ``auto``: bf16 where
+            the processor computes in it.
+    """
+
+    data: str = "digits"
+    data_root: str = "data"
+    model: str
+    perturb: str = "clean"
+    schedule: tuple[str, ...] = ()
+    objective: str = "at"
+    epochs: int = attrs.field(validator=ge(1))
+    batch_size: int = attrs.field(validator=ge(1))
+    optimizer: Optimizer
+    lr: float = attrs.field(validator=gt(0))
+    momentum: float = attrs.field(default=0.9, validator=ge(0))
+    weight_decay: float = attrs.field(validator=ge(0))
+    lr_schedule: str
+    augmentation: Augmentation
+    seed: int = attrs.field(default=0, validator=ge(0))
+    device: str = "auto"
+    precision: PrecisionChoice = "auto"
+
+    def __attrs_post_init__(self) -> None:
+        if self.momentum >= 1:
+            raise ValueError(f"'momentum' must be < 1: {self.momentum}")
+
+
+FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
+    field.name: field for field in attrs.fields(TrainConfig)
+}
+
+
+def merge(*layers: Mapping[str, Any]) -> TrainConfig:
+    """A configuration from layers, the later over the earlier.
+
+    Raises:
+        UserError: an unknown key (with the near miss), a wrong type, a value out of range.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            values[key] = _checked(key, value)
+    missing = [
+        name
+        for name, field in FIELDS.items()
+        if field.default is attrs.NOTHING and name not in values
+    ]
+    if missing:
+        raise UserError(f"no value for {', '.join(missing)}: the data set has no default for it")
+    try:
+        return TrainConfig(**values)
+    except ValueError as error:
+        raise UserError(f"configuration: {error}") from error
+
+
+def check_keys(layer: Mapping[str, Any]) -> None:
+    """Refuse keys and types that no configuration has, before anything costly is done."""
+    for key, value in layer.items():
+        _checked(key, value)
+
+
+def _checked(key: str, value: Any) -> Any:
+    field = FIELDS.get(key)
+    if field is None:
+        near = difflib.get_close_matches(key, FIELDS, n=1)
+        mend = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
+        raise UserError(f"configuration: unknown key {key!r}; {mend}")
+    choices = typing.get_args(field.type) if typing.get_origin(field.type) is Literal else ()
+    try:
+        return _CONVERTER.structure(value, field.type)
+    except Exception as error:  # cattrs raises bare Exception for a literal
+        allowed = " or ".join(choices) if choices else error
+        raise UserError(f"configuration: {key} must be {allowed}, not {value!r}") from error
+
+
+def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
+    """A structure hook that converts nothing: TOML and Python already have types."""
+
+    def structure(value: Any, wanted: type) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(described)
+        return wanted(value)
+
+    return structure
+
+
+def _texts(value: Any, wanted: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise TypeError("a list of texts")
+    return tuple(value)
+
+
+_CONVERTER = cattrs.Converter()
+_CONVERTER.register_structure_hook(int, _strict("a whole number", int))
+_CONVERTER.register_structure_hook(float, _strict("a number", int, float))
+_CONVERTER.register_structure_hook(str, _strict("text", str))
+_CONVERTER.register_structure_hook(tuple[str, ...], _texts)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file, checked.
+
+    Raises:
+        UserError: no such file, not TOML, an unknown key or a wrong type.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"configuration {path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration {path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"configuration {path}: not TOML ({error})") from error
+    try:
+        check_keys(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return values
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration as a TOML file's text."""
+    return tomli_w.dumps(_CONVERTER.unstructure(config))

@@ -1,0 +1,68 @@
+"""Learning-rate schedules: from progress to a multiple of ``lr``, in [0, 1].
+
+``constant`` and ``step(...)`` are the curriculum's own schedules; those below only fall.
+"""
+
+import math
+from collections.abc import Callable
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import parse_call
+from curricula.interfaces import Progress
+
+LearningRate = Callable[[Progress], float]
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1e-4
+BORROWED = ("constant", "step")
+
+
+def _falling(t: float) -> float:
+    return (1 + math.cos(math.pi * t)) / 2
+
+
+def cosine() -> LearningRate:
+    """From 1 to 0 along half a cosine wave (Loshchilov and Hutter 2017, a single cycle)."""
+    return lambda progress: _falling(progress.fraction)
+
+
+def one_cycle(warmup: float = 0.3) -> LearningRate:
+    """Up from 1/25 to 1, then down to 1e-4, both along half a cosine wave (Smith and Topin 2018).
+
+    Args:
+        warmup: fraction of training that goes up, above 0 and below 1.
+
+    Raises:
+        ValueError: a warmup out of range.
+    """
+    if not 0 < warmup < 1:
+        raise ValueError(f"warmup must lie between 0 and 1, not {warmup:g}")
+
+    def multiple(progress: Progress) -> float:
+        t = progress.fraction
+        if t < warmup:
+            return 1 + (ONE_CYCLE_START - 1) * _falling(t / warmup)
+        return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * _falling((t - warmup) / (1 - warmup))
+
+    return multiple
+
+
+OWN = {"cosine": cosine, "one-cycle": one_cycle}
+
+
+def parse_learning_rate(text: str) -> LearningRate:
+    """A learning-rate schedule from its expression, such as ``one-cycle(warmup=0.3)``.
+
+    Raises:
+        UserError: an unknown name or argument, a value out of range.
+    """
+    call = parse_call(text)
+    if call.name in OWN:
+        own: LearningRate = construct.apply(OWN[call.name], "lr_schedule", call).value
+        return own
+    if call.name in BORROWED:
+        schedule = construct.build("schedule", call).value
+        return lambda progress: float(schedule(progress, {}))
+    known = ", ".join((*OWN, *BORROWED))
+    raise UserError(f"unknown lr_schedule {call.name!r}: known: {known}")

@@ -1,0 +1,192 @@
+"""From what a user asked for to everything that a run needs, checked before anything is written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from curricula import construct
+from curricula.curriculum import Curriculum
+from curricula.data.dataset import DataSet, Split, load_data
+from curricula.errors import UserError
+from curricula.expression import Call, parse_call
+from curricula.interfaces import Objective
+from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
+from curricula.training.learning_rate import LearningRate, parse_learning_rate
+from curricula.victim import Precision, autocast
+
+COMMON_TRAINING: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "weight_decay": 0.0001,
+    "epochs": 30,
+    "batch_size": 128,
+    "lr_schedule": "one-cycle",
+    "augmentation": "none",
+}
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Plan:
+    """A resolved configuration and the objects that it names.
+
+    Attributes:
+        config: every value stated, ``auto`` decided.
+        data: the data set without its validation images, on the device.
+        validation: those images, on the device.
+        curriculum, objective, learning_rate: as configured.
+        device: of the tensors.
+        precision: of training and its attacks.
+    """
+
+    config: TrainConfig
+    data: DataSet
+    validation: Split
+    curriculum: Curriculum
+    objective: Objective
+    learning_rate: LearningRate
+    device: torch.device
+    precision: Precision
+
+    def build_model(self) -> nn.Module:
+        """The model with fresh weights, drawn from torch's global random state, on the device."""
+        return build_model(self.config.model, self.data).value.to(  # type: ignore[no-any-return]
+            self.device, memory_format=torch.channels_last
+        )
+
+
+def build_model(text: str, data: DataSet) -> construct.Built:
+    """The model that an expression names, for the images and classes of a data set.
+
+    Raises:
+        UserError: an unknown model or argument, or an image size that it cannot take.
+    """
+    context = {
+        "num_classes": data.num_classes,
+        "in_channels": data.in_channels,
+        "image_size": data.image_size,
+    }
+    return construct.build("model", parse_call(text), context=context)
+
+
+def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
+    """Resolve a configuration: the data set's defaults under the given values.
+
+    Args:
+        values: any of the fields of `TrainConfig`.
+        download: fetch missing data.
+
+    Raises:
+        UserError: whatever is wrong with a value.
+    """
+    check_keys(values)
+    data_text = values.get("data", FIELDS["data"].default)
+    data = load_data(
+        data_text, root=values.get("data_root", FIELDS["data_root"].default), download=download
+    )
+    config = merge(COMMON_TRAINING, data.training, values)
+    device = find_device(config.device)
+    precision = find_precision(config.precision, device)
+    curriculum = Curriculum.parse(
+        config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack
+    )
+    check_channels(curriculum, data)
+    objective = construct.build("objective", parse_call(config.objective))
+    learning_rate = parse_learning_rate(config.lr_schedule)
+    with torch.random.fork_rng():
+        model = build_model(config.model, data)
+    data, validation = data.with_validation()
+    if config.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
+            f" of {data.name}; give from 1 to {len(data.train)}"
+        )
+    return Plan(
+        config=attrs.evolve(
+            config,
+            model=str(model.call),
+            perturb=str(curriculum),
+            schedule=tuple(
+                f"{label}={call}" for label, call in curriculum.schedule_calls.items()
+            ),
+            objective=str(objective.call),
+            device=str(device),
+            precision=precision,
+        ),
+        data=data.to(device),
+        validation=validation.to(device),
+        curriculum=curriculum,
+        objective=objective.value,
+        learning_rate=learning_rate,
+        device=device,
+        precision=precision,
+    )
+
+
+def check_channels(curriculum: Curriculum, data: DataSet) -> None:
+    """Refuse a perturbation that cannot work on the images' channels."""
+    for leaf in curriculum.bound.leaves.values():
+        channels = leaf.perturbation.channels
+        if channels is not None and data.in_channels not in channels:
+            allowed = " or ".join(map(str, sorted(channels)))
+            raise UserError(
+                f"{leaf.call.name} works on images of {allowed} channels; those of {data.name} "
+                f"have {data.in_channels}"
+            )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the first accelerator, else the CPU.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator if accelerator is not None else torch.device("cpu")
+    available = ["auto", "cpu"]
+    if torch.accelerator.is_available():
+        kind = str(torch.accelerator.current_accelerator())
+        available += [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name not in available:
+        raise UserError(f"device {name!r} is not there; there is {', '.join(available)}")
+    return torch.device(name)
+
+
+def find_precision(name: str, device: torch.device) -> Precision:
+    """The precision of a name; ``auto`` is bf16 where the device computes in it natively."""
+    if name == "float32" or (name == "auto" and not _native_bf16(device)):
+        return "float32"
+    return "bf16"
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch has no public word for it yet; where it has none at all, float32 is safe.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return False
+
+
+class AtPrecision(nn.Module):
+    """A network that computes at a precision and gives its logits in float32."""
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = precision
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        with autocast(x_NCHW.device, self.precision):
+            logits: torch.Tensor = self.network(x_NCHW)
+        return logits.float()
+
+
+def plain_twin(config: TrainConfig) -> dict[str, Any]:
+    """The values of the same run without a curriculum, to compare with."""
+    values = {name: getattr(config, name) for name in FIELDS}
+    return values | {"perturb": str(Call("clean")), "schedule": (), "objective": "at"}

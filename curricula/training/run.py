@@ -1,0 +1,171 @@
+"""A run: one folder with its configuration, metrics, checkpoints, environment and evaluation."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from curricula import registry
+from curricula.errors import UserError
+from curricula.training.config import TrainConfig, read_toml, to_toml
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+ENVIRONMENT = "environment.json"
+EVALUATION = "evaluation.json"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+
+
+@attrs.frozen
+class Run:
+    """The folder of a run.
+
+    ``metrics.jsonl`` holds what a second run with the same ``config.toml`` repeats bit for bit;
+    ``timing.jsonl`` what it does not.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig) -> "Run":
+        """Make the folder and write down what is about to run and where.
+
+        Raises:
+            UserError: when the folder holds a run already, or cannot be made.
+        """
+        check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run folder {path}: cannot be made ({error.strerror})") from error
+        run = cls(path)
+        write_atomically(path / CONFIG, to_toml(config))
+        write_atomically(path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """A run that is there.
+
+        Raises:
+            UserError: when the folder holds no run.
+        """
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path} is not a run folder: it has no {CONFIG}")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The keys of its configuration, every value stated."""
+        return read_toml(self.path / CONFIG)
+
+    def append(self, file: str, line: Mapping[str, Any]) -> None:
+        """Add a line to one of its JSON-lines files."""
+        with (self.path / file).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def write_json(self, file: str, value: Any) -> None:
+        """Write one of its JSON files."""
+        write_atomically(self.path / file, json.dumps(value, indent=2) + "\n")
+
+    def save(
+        self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        on_cpu = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in tensors.items()
+        }
+        partial = self.path / f".{file}.partial"
+        save_file(on_cpu, partial, metadata=dict(metadata or {}))
+        os.replace(partial, self.path / file)
+
+    def load_weights(self, file: str, model: nn.Module) -> None:
+        """Load a checkpoint's weights into a model.
+
+        Raises:
+            UserError: when the file is missing, damaged, or another model's.
+        """
+        path = self.path / file
+        try:
+            with safe_open(path, framework="pt") as stream:
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise UserError(f"checkpoint {path}: no such file; did the run finish?") from error
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
+        weights = {
+            name.removeprefix("model."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"checkpoint {path}: not of this model ({' '.join(str(error).split())})"
+            ) from error
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that holds a run, before anything is written."""
+    if (path / CONFIG).exists():
+        raise UserError(f"run folder {path} already holds a run: choose another with --out")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run folder {path}: there is a file of that name; choose another")
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors with a prefix to their names, for a checkpoint."""
+    return {f"{prefix}.{name}": tensor for name, tensor in dict(tensors).items()}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def environment() -> dict[str, Any]:
+    """What the figures of a run were computed on."""
+    cuda = torch.cuda.is_available()
+    providers = {
+        str(registered.provider)
+        for kind in registry.KINDS
+        for registered in registry.current().records(kind).values()
+    }
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if cuda else None,
+        "torch": torch.__version__,
+        "torchvision": metadata.version("torchvision"),
+        "providers": sorted(providers),
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Rotation-equivariant networks, by escnn, as models of curricula."""

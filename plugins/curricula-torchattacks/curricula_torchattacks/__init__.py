@@ -1,0 +1,1 @@
+"""The attacks of torchattacks as perturbations of curricula."""
