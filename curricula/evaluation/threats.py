@@ -23,7 +23,8 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
     the norm ball of its first pixel link that guarantees one; where there is none, l-inf within
     the data set's budget. joint is the one and then the other.
     """
-    spatial = _natural_part(curriculum, budgets)
+    links = _natural_links(curriculum)
+    spatial = chain(*links) if links else bind("rot", budgets=budgets).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)
     expressions = {
         "clean": Call(CLEAN),
@@ -38,22 +39,27 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
 
 
 def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
-    """clean, and the joint threat that picks the checkpoint: as `standard_threats`, by PGD-10."""
-    natural = _natural_part(curriculum, budgets)
-    joint = chain(natural, _pgd(curriculum, budgets, VALIDATION_STEPS))
+    """clean, and joint: what picks the checkpoint.
+
+    joint is what the curriculum trains for, at full strength and all at once: its spatial and
+    colour links, then PGD-10 if it has a pixel link. Of a plain curriculum that is clean accuracy,
+    so that a plain twin is picked as a plain model would be.
+    """
+    links = _natural_links(curriculum)
+    if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
+        links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
     return {
         "clean": Threat(bound=bind(CLEAN, threat=True)),
-        "joint": Threat(bound=bind(joint, threat=True)),
+        "joint": Threat(bound=bind(chain(*links) if links else CLEAN, threat=True)),
     }
 
 
-def _natural_part(curriculum: Bound, budgets: Mapping[str, str]) -> Expression:
-    links = [
+def _natural_links(curriculum: Bound) -> list[Expression]:
+    return [
         leaf.call
         for leaf in curriculum.leaves.values()
         if leaf.perturbation.kind != "pixel" and not leaf.perturbation.training_only
     ]
-    return chain(*links) if links else bind("rot", budgets=budgets).expression
 
 
 def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:

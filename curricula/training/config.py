@@ -136,7 +136,7 @@ _CONVERTER = cattrs.Converter()
 _CONVERTER.register_structure_hook(int, _strict("a whole number", int))
 _CONVERTER.register_structure_hook(float, _strict("a number", int, float))
 _CONVERTER.register_structure_hook(str, _strict("text", str))
-_CONVERTER.register_structure_hook(tuple[str, ...], _texts)
+_CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
