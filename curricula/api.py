@@ -70,9 +70,7 @@ def train(
         return trained
     plain = make_plan(plain_twin(plan.config))
     results = train_plan(plain, path / TWIN, threats=threats, watcher=watcher)
-    return attrs.evolve(
-        trained, twin=Trained(run=Run.open(path / TWIN), results=results)
-    )
+    return attrs.evolve(trained, twin=Trained(run=Run.open(path / TWIN), results=results))
 
 
 def free_folder(plan: Plan) -> Path:
@@ -81,7 +79,8 @@ def free_folder(plan: Plan) -> Path:
     name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(
-        path for path in (Path("runs", n) for n in (name, *itertools.islice(numbered, 98)))
+        path
+        for path in (Path("runs", n) for n in (name, *itertools.islice(numbered, 98)))
         if not path.exists()
     )
 
@@ -157,9 +156,7 @@ def evaluate(
         chosen = standard_threats(bind(run.config["perturb"]), data.budgets)
     else:
         named = threats if isinstance(threats, Mapping) else {text: text for text in threats}
-        chosen = {
-            name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()
-        }
+        chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     model = load_model(run, checkpoint=checkpoint, data=data).to(
         where, memory_format=torch.channels_last
     )

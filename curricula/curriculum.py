@@ -200,7 +200,8 @@ class WorstNode:
                     continue
                 better = (rank_N > best_N)[:, None, None, None]
                 best = best.combined(
-                    candidate, lambda old, new, m=better: torch.where(m, new, old)  # type: ignore[misc]
+                    candidate,
+                    lambda old, new, m=better: torch.where(m, new, old),  # type: ignore[misc]
                 )
                 best_N = torch.maximum(best_N, rank_N)
         assert best is not None

@@ -96,7 +96,9 @@ class Chain:
     links: tuple["Call | Union", ...]
 
     def __str__(self) -> str:
-        return "+".join(f"({link})" if isinstance(link, Union) else str(link) for link in self.links)
+        return "+".join(
+            f"({link})" if isinstance(link, Union) else str(link) for link in self.links
+        )
 
 
 @attrs.frozen
@@ -333,4 +335,3 @@ class _Parser:
             self.fail("a fraction needs a positive denominator of a reasonable size")
         self.advance(number_allowed=False)
         return Number(numerator, denominator)
-

@@ -39,9 +39,7 @@ def translation_theta(pixels_N2: Tensor) -> Tensor:
 def compose(first_N23: Tensor, second_N23: Tensor) -> Tensor:
     """theta_N23 of doing ``first`` and then ``second`` to an image."""
     linear, shift = first_N23[..., :2], first_N23[..., 2:]
-    return torch.cat(
-        (linear @ second_N23[..., :2], linear @ second_N23[..., 2:] + shift), dim=-1
-    )
+    return torch.cat((linear @ second_N23[..., :2], linear @ second_N23[..., 2:] + shift), dim=-1)
 
 
 def warp(
@@ -70,8 +68,10 @@ def warp(
     # grid_sample counts from -1 to 1 across an axis: n = 2 p / size of the centred pixel p. In
     # those units the linear part becomes diag(2/size) A diag(size/2) and the shift diag(2/size) b.
     normalised = torch.cat(
-        (theta[:, :, :2] * size[None, None, :] / size[None, :, None],
-         2 * theta[:, :, 2:] / size[None, :, None]),
+        (
+            theta[:, :, :2] * size[None, None, :] / size[None, :, None],
+            2 * theta[:, :, 2:] / size[None, :, None],
+        ),
         dim=2,
     )
     grid = F.affine_grid(normalised, list(x_NCHW.shape), align_corners=False)

@@ -99,13 +99,9 @@ def measure(
         generator = torch.Generator(split.labels.device).manual_seed(seed)
         correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
         for batch in in_order(split, batch_size):
-            x = threat(
-                data.images(batch.pixels), batch.labels, victim=victim, generator=generator
-            )
+            x = threat(data.images(batch.pixels), batch.labels, victim=victim, generator=generator)
             with torch.no_grad():
                 correct += (victim.logits(x).argmax(1) == batch.labels).sum()
             after_batch()
-        results.append(
-            Measured(name=name, threat=str(threat), correct=int(correct), n=len(split))
-        )
+        results.append(Measured(name=name, threat=str(threat), correct=int(correct), n=len(split)))
     return results

@@ -38,7 +38,9 @@ def l2_norm(x_NCHW: Tensor) -> Tensor:
 def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: Norm) -> Tensor:
     """The nearest image of the eps-ball about x, cut to [0, 1]: what it returns is in both."""
     if norm == "linf":
-        inside = torch.maximum(torch.minimum(adversarial_NCHW, x_NCHW + eps_N111), x_NCHW - eps_N111)
+        inside = torch.maximum(
+            torch.minimum(adversarial_NCHW, x_NCHW + eps_N111), x_NCHW - eps_N111
+        )
     else:
         delta = adversarial_NCHW - x_NCHW
         scale = eps_N111 / l2_norm(delta).clamp_min(1e-12)
@@ -128,7 +130,9 @@ class PGD:
     step: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
     )
-    rel_step: float | None = attrs.field(validator=attrs.validators.optional(attrs.validators.gt(0)))
+    rel_step: float | None = attrs.field(
+        validator=attrs.validators.optional(attrs.validators.gt(0))
+    )
     random_start: bool = True
     restarts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     loss: LossName = "default"

@@ -82,9 +82,7 @@ class Rotation(Affine):
 
     unit: ClassVar[str] = "degrees"
 
-    budget: float = attrs.field(
-        validator=[attrs.validators.ge(0), attrs.validators.le(180)]
-    )
+    budget: float = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(180)])
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 

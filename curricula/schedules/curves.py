@@ -61,9 +61,7 @@ class Stairs:
             raise ValueError("each stage must begin after the one before it")
 
     def __call__(self, progress: Progress, state: ScheduleState) -> float:
-        return next(
-            value for begins, value in reversed(self.stages) if progress.fraction >= begins
-        )
+        return next(value for begins, value in reversed(self.stages) if progress.fraction >= begins)
 
 
 def constant(value: float = 1.0) -> Constant:
@@ -105,9 +103,7 @@ def exponential(start: float = 0.0, until: float = 0.4, rate: float = 5.0) -> Ra
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be above 0, not {rate:g}")
-    return Ramp(
-        curve=lambda t: math.expm1(-rate * t) / math.expm1(-rate), start=start, until=until
-    )
+    return Ramp(curve=lambda t: math.expm1(-rate * t) / math.expm1(-rate), start=start, until=until)
 
 
 def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
@@ -174,7 +170,5 @@ def step(
     if count < 1:
         raise ValueError(f"count must be 1 or more, not {count}")
     return Stairs(
-        stages=tuple(
-            (until * i / count, start + (1 - start) * i / count) for i in range(count + 1)
-        )
+        stages=tuple((until * i / count, start + (1 - start) * i / count) for i in range(count + 1))
     )

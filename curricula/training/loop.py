@@ -185,9 +185,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
     steps_per_epoch = len(plan.data.train) // config.batch_size
     watcher.began(run, plan, config.epochs * steps_per_epoch)
     threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
-    victim = ModelVictim(
-        state.model, loss=plan.objective.attack_loss, precision=plan.precision
-    )
+    victim = ModelVictim(state.model, loss=plan.objective.attack_loss, precision=plan.precision)
     running = AtPrecision(state.model, plan.precision)
     for epoch in range(config.epochs):
         began = time.perf_counter()
@@ -207,9 +205,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
                 f"the loss is no longer a number in epoch {epoch + 1} (run {run.path}); "
                 f"lower --lr (now {config.lr:g}) or use --precision float32"
             )
-        measured = measure(
-            state.model, plan.data, plan.validation, threats, seed=EVALUATION_SEED
-        )
+        measured = measure(state.model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
         validation = {result.name: result.accuracy for result in measured}
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         state.epoch = epoch + 1
@@ -223,7 +219,9 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
             "loss": mean_loss,
             "train_accuracy": int(correct) / (steps_per_epoch * config.batch_size),
             "validation": validation,
-            "strength": {label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()},
+            "strength": {
+                label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()
+            },
             "lr": state.optimizer.param_groups[0]["lr"],
             "best": best,
         }

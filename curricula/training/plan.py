@@ -108,9 +108,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             config,
             model=str(model.call),
             perturb=str(curriculum),
-            schedule=tuple(
-                f"{label}={call}" for label, call in curriculum.schedule_calls.items()
-            ),
+            schedule=tuple(f"{label}={call}" for label, call in curriculum.schedule_calls.items()),
             objective=str(objective.call),
             device=str(device),
             precision=precision,

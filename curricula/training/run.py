@@ -127,7 +127,9 @@ def check_free(path: Path) -> None:
         raise UserError(f"run folder {path}: there is a file of that name; choose another")
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def prefixed(
+    prefix: str, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+) -> dict[str, Tensor]:
     """The tensors with a prefix to their names, for a checkpoint."""
     return {f"{prefix}.{name}": tensor for name, tensor in dict(tensors).items()}
 

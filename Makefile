@@ -1,0 +1,38 @@
+# Everything happens in .venv, which uv fills from pyproject.toml; uv is itself installed by pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SYNC := UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --quiet --inexact --all-packages --python $(BIN)/python
+SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+
+.PHONY: demo test check docs clean
+
+demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a plain twin
+	$(BIN)/curricula train --perturb rot+pgd --schedule linear --twin
+
+test: $(VENV)/test.stamp  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/check.stamp  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/docs.stamp  ## the site, into docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/demo.stamp: $(BIN)/uv $(SOURCES)
+	$(SYNC)
+	touch $@
+
+# Each of the others adds its dependency group of the same name.
+$(VENV)/%.stamp: $(BIN)/uv $(SOURCES)
+	$(SYNC) --group $*
+	touch $@

@@ -1,0 +1,202 @@
+"""The contract of a perturbation, one function a clause; each raises AssertionError when broken.
+
+Under pytest::
+
+    @pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
+    def test_fog_keeps_the_contract(clause):
+        clause(Fog(budget=0.5))
+"""
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from curricula.interfaces import Perturbation, Strength
+from curricula.models.normalise import Normalise
+from curricula.victim import ModelVictim
+
+CLASSES = 4
+TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Bench:
+    """A small model with everything that must survive an attack (batch norm, dropout, gradients),
+    and a batch of images for it."""
+
+    model: nn.Module
+    x_NCHW: Tensor
+    y_N: Tensor
+
+    def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
+        """The perturbed batch."""
+        victim = ModelVictim(self.model).anchored(self.x_NCHW)
+        generator = torch.Generator().manual_seed(seed)
+        return perturbation(
+            self.x_NCHW, self.y_N, strength=strength, victim=victim, generator=generator
+        )
+
+
+def bench(perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12) -> Bench:
+    """A bench whose images have a channel count that the perturbation declares."""
+    channels = max(perturbation.channels or {3})
+    return _bench(n, channels, height, width)
+
+
+def _bench(n: int, channels: int, height: int, width: int) -> Bench:
+    generator = torch.Generator().manual_seed(n + 10 * channels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32, CLASSES),
+        )
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    x = torch.rand((n, channels, height, width), generator=generator)
+    x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
+    return Bench(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
+
+
+def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
+    """Bit for bit; as a float, and for those images of a batch whose own strength is 0."""
+    b = bench(perturbation)
+    assert torch.equal(b.run(perturbation, 0.0), b.x_NCHW), "strength 0.0 changed the images"
+    strength_N = torch.linspace(0, 1, len(b.y_N)).round()
+    same = (b.run(perturbation, strength_N) == b.x_NCHW).flatten(1).all(1)
+    assert same[strength_N == 0].all(), "an image of strength 0 changed among others of strength 1"
+
+
+def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
+    """Same shape, dtype and device; in [0, 1]; finite; detached."""
+    b = bench(perturbation)
+    for strength in (0.0, 0.3, 1.0):
+        out = b.run(perturbation, strength)
+        assert out.shape == b.x_NCHW.shape, f"shape {tuple(out.shape)}"
+        assert out.dtype == b.x_NCHW.dtype, f"dtype {out.dtype}"
+        assert out.device == b.x_NCHW.device, f"device {out.device}"
+        assert out.isfinite().all(), "a value is not finite"
+        assert out.min() >= 0, f"a pixel of {float(out.min())}, below 0"
+        assert out.max() <= 1, f"a pixel of {float(out.max())}, above 1"
+        assert not out.requires_grad, "the output is not detached"
+
+
+def input_stays_untouched(perturbation: Perturbation) -> None:
+    """Neither images nor labels are written to, and no gradient is left on them."""
+    b = bench(perturbation)
+    x, y = b.x_NCHW.clone(), b.y_N.clone()
+    out = b.run(perturbation)
+    out.fill_(0.5)  # a view of the input would show
+    assert torch.equal(x, b.x_NCHW), "the input images changed"
+    assert torch.equal(y, b.y_N), "the labels changed"
+    assert b.x_NCHW.grad is None, "a gradient was left on the input"
+    assert not b.x_NCHW.requires_grad, "the input now requires a gradient"
+
+
+def guarantee_is_kept_by_each_image(perturbation: Perturbation) -> None:
+    """At mixed strengths, each image keeps its own share of the radius."""
+    guarantee = perturbation.guarantee
+    if guarantee is None:
+        return
+    b = bench(perturbation)
+    strength_N = torch.linspace(0, 1, len(b.y_N))
+    change = (b.run(perturbation, strength_N) - b.x_NCHW).flatten(1)
+    order = {"linf": float("inf"), "l2": 2.0}[guarantee.norm]
+    norm_N = torch.linalg.vector_norm(change.double(), ord=order, dim=1)
+    excess = float((norm_N - strength_N * guarantee.radius).max())
+    assert excess <= TOLERANCE * max(1.0, guarantee.radius), (
+        f"the {guarantee.norm} guarantee is exceeded by {excess:.2e}"
+    )
+
+
+def model_is_left_as_it_was(perturbation: Perturbation) -> None:
+    """Parameters, gradients, buffers, every training flag and every requires_grad."""
+    b = bench(perturbation)
+    b.model.train()
+    b.model[2].eval()  # type: ignore[index]  # a frozen layer, as fine-tuning has it
+    before = _snapshot(b.model)
+    b.run(perturbation)
+    after = _snapshot(b.model)
+    for name, value in before.items():
+        same = (
+            torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name]
+        )
+        assert same, f"the model's {name} changed"
+
+
+def _snapshot(model: nn.Module) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, parameter in model.named_parameters():
+        found[f"parameter {name}"] = parameter.detach().clone()
+        found[f"gradient of {name}"] = None if parameter.grad is None else parameter.grad.clone()
+        found[f"requires_grad of {name}"] = parameter.requires_grad
+    for name, buffer in model.named_buffers():
+        found[f"buffer {name}"] = buffer.clone()
+    for name, module in model.named_modules():
+        found[f"training flag of {name or 'the whole'}"] = module.training
+    return found
+
+
+def generator_alone_decides(perturbation: Perturbation) -> None:
+    """Same generator state, same result; global random state neither read nor moved."""
+    b = bench(perturbation)
+    first = b.run(perturbation, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(987)
+        before = torch.get_rng_state()
+        second = b.run(perturbation, seed=1)
+        assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
+    assert torch.equal(first, second), "the result depends on more than the generator"
+
+
+def any_batch_works(perturbation: Perturbation) -> None:
+    """One image; every declared channel count; height and width that differ."""
+    for channels in sorted(perturbation.channels or {1, 3}):
+        for n, height, width in ((1, 12, 12), (3, 10, 14), (2, 15, 9)):
+            b = _bench(n, channels, height, width)
+            out = b.run(perturbation)
+            assert out.shape == b.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
+
+
+def attributes_are_declared(perturbation: Perturbation) -> None:
+    """kind, unit, budget, guarantee, channels and training_only are there and mean something."""
+    assert perturbation.kind in ("spatial", "color", "pixel"), f"kind {perturbation.kind!r}"
+    assert perturbation.unit, "no unit"
+    assert perturbation.budget >= 0, f"budget {perturbation.budget}"
+    assert perturbation.channels is None or perturbation.channels, "no channel count works"
+    assert isinstance(perturbation.training_only, bool)
+    if perturbation.kind == "pixel" and not perturbation.training_only:
+        assert perturbation.guarantee is not None, "a pixel threat must guarantee its ball"
+
+
+Clause = Callable[[Perturbation], None]
+
+PERTURBATION_CLAUSES: tuple[Clause, ...] = (
+    attributes_are_declared,
+    strength_zero_is_the_identity,
+    output_is_an_image_like_the_input,
+    input_stays_untouched,
+    guarantee_is_kept_by_each_image,
+    model_is_left_as_it_was,
+    generator_alone_decides,
+    any_batch_works,
+)
+
+
+def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
+    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    broken = {}
+    for clause in PERTURBATION_CLAUSES:
+        try:
+            clause(perturbation)
+        except AssertionError as error:
+            broken[clause.__name__] = str(error)
+    return broken
