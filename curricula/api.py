@@ -17,7 +17,7 @@ from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
-from curricula.training.plan import Plan, build_model, find_device, make_plan, plain_twin
+from curricula.training.plan import Plan, build_model, find_device, make_plan, placed, plain_twin
 from curricula.training.run import BEST, Run, check_free
 
 TWIN = "twin"
@@ -157,9 +157,7 @@ def evaluate(
     else:
         named = threats if isinstance(threats, Mapping) else {text: text for text in threats}
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
-    model = load_model(run, checkpoint=checkpoint, data=data).to(
-        where, memory_format=torch.channels_last
-    )
+    model = placed(load_model(run, checkpoint=checkpoint, data=data), where)
     data = data.to(where)
     split = data.test if limit is None else data.test[slice(limit)]
     return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)

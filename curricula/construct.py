@@ -200,7 +200,7 @@ def _described(options: tuple[Any, ...]) -> str:
         tuple: "a pair NUMBER:NUMBER",
         types.NoneType: "none",
     }
-    described = []
+    described: list[str] = []
     for option in options:
         if typing.get_origin(option) is Literal:
             described.extend(str(choice) for choice in typing.get_args(option))

@@ -32,7 +32,9 @@ from curricula.geometry import compose, identity_theta, warp
 from curricula.interfaces import (
     AffinePerturbation,
     Feedback,
+    Interpolation,
     ListeningSchedule,
+    Padding,
     Perturbation,
     Progress,
     Schedule,
@@ -142,7 +144,8 @@ class FusedLeaves:
             moved = True
         if not moved:
             return views
-        x = warp(x, theta, interpolation=affine.interpolation, padding=affine.padding)
+        interpolation, padding = _sampling(self.leaves[0].perturbation)
+        x = warp(x, theta, interpolation=interpolation, padding=padding)
         return attrs.evolve(views, natural=x, perturbed=x)
 
 
@@ -396,7 +399,7 @@ def _fused(nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(fused)
 
 
-def _sampling(perturbation: Perturbation) -> tuple[str, str]:
+def _sampling(perturbation: Perturbation) -> tuple[Interpolation, Padding]:
     assert isinstance(perturbation, AffinePerturbation)
     return perturbation.interpolation, perturbation.padding
 

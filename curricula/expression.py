@@ -97,7 +97,7 @@ class Chain:
 
     def __str__(self) -> str:
         return "+".join(
-            f"({link})" if isinstance(link, Union) else str(link) for link in self.links
+            f"({part})" if isinstance(part, Union) else str(part) for part in self.links
         )
 
 

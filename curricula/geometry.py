@@ -5,14 +5,12 @@ the image's centre (x to the right, y down), so that it means the same at any H 
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Interpolation = Literal["bilinear", "nearest"]
-Padding = Literal["zeros", "border", "reflection"]
+from curricula.interfaces import Interpolation, Padding
 
 
 def identity_theta(n: int, device: torch.device) -> Tensor:

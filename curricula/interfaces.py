@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 PerturbationKind = Literal["spatial", "color", "pixel"]
 Norm = Literal["linf", "l2"]
+Interpolation = Literal["bilinear", "nearest"]
+Padding = Literal["zeros", "border", "reflection"]
 Strength: TypeAlias = float | Tensor
 
 AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
@@ -70,14 +72,14 @@ class Perturbation(Protocol):
 
 
 @runtime_checkable
-class AffinePerturbation(Protocol):
+class AffinePerturbation(Perturbation, Protocol):
     """A spatial perturbation that is an affine map of the plane, so that neighbours in a chain
     fuse into one interpolation."""
 
     @property
-    def interpolation(self) -> str: ...
+    def interpolation(self) -> Interpolation: ...
     @property
-    def padding(self) -> str: ...
+    def padding(self) -> Padding: ...
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
         """Random parameters (n, P), one row an image."""

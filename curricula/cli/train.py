@@ -55,6 +55,4 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
         columns["plain twin"] = trained.twin.results
     show_accuracies(columns)
     click.echo(f"run folder: {trained.run.path}")
-    click.echo(
-        f"measure it under other threats: curricula evaluate {trained.run.path} --threat EXPR"
-    )
+    click.echo(f"measure it further: curricula evaluate {trained.run.path} --threat EXPR")

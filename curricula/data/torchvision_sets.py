@@ -55,11 +55,12 @@ def cifar100(root: str, download: bool) -> DataSet:
 
 def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> tuple[Any, Any]:
     try:
-        return tuple(source(root, train=train, download=download) for train in (True, False))  # type: ignore[return-value]
+        train, test = (source(root, train=part, download=download) for part in (True, False))
     except RuntimeError as error:  # torchvision's word for files that are absent or damaged
         if download:
             raise
         raise not_there(name, root, " or fetch it with --download") from error
+    return train, test
 
 
 def _grey(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:

@@ -32,15 +32,14 @@ def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
 
 def l2_norm(x_NCHW: Tensor) -> Tensor:
     """The Euclidean norm of each image, (N, 1, 1, 1)."""
-    return torch.linalg.vector_norm(x_NCHW, dim=(1, 2, 3), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x_NCHW, dim=(1, 2, 3), keepdim=True)
+    return norm
 
 
 def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: Norm) -> Tensor:
     """The nearest image of the eps-ball about x, cut to [0, 1]: what it returns is in both."""
     if norm == "linf":
-        inside = torch.maximum(
-            torch.minimum(adversarial_NCHW, x_NCHW + eps_N111), x_NCHW - eps_N111
-        )
+        inside = adversarial_NCHW.clamp(x_NCHW - eps_N111, x_NCHW + eps_N111)
     else:
         delta = adversarial_NCHW - x_NCHW
         scale = eps_N111 / l2_norm(delta).clamp_min(1e-12)

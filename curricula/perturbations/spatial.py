@@ -6,14 +6,15 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.geometry import (
+from curricula.geometry import rotation_theta, translation_theta, warp
+from curricula.interfaces import (
+    Guarantee,
     Interpolation,
     Padding,
-    rotation_theta,
-    translation_theta,
-    warp,
+    PerturbationKind,
+    Strength,
+    Victim,
 )
-from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
 
 
 def uniform(

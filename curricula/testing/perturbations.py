@@ -126,8 +126,11 @@ def model_is_left_as_it_was(perturbation: Perturbation) -> None:
     b.run(perturbation)
     after = _snapshot(b.model)
     for name, value in before.items():
+        other = after[name]
         same = (
-            torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name]
+            torch.equal(value, other)
+            if isinstance(value, Tensor) and isinstance(other, Tensor)
+            else value is other
         )
         assert same, f"the model's {name} changed"
 

@@ -5,7 +5,7 @@ import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import cattrs
@@ -109,7 +109,7 @@ def _checked(key: str, value: Any) -> Any:
         raise UserError(f"configuration: unknown key {key!r}; {mend}")
     choices = typing.get_args(field.type) if typing.get_origin(field.type) is Literal else ()
     try:
-        return _CONVERTER.structure(value, field.type)
+        return _CONVERTER.structure(value, cast(type[Any], field.type))
     except Exception as error:  # cattrs raises bare Exception for a literal
         allowed = " or ".join(choices) if choices else error
         raise UserError(f"configuration: {key} must be {allowed}, not {value!r}") from error

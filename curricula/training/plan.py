@@ -52,9 +52,12 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, drawn from torch's global random state, on the device."""
-        return build_model(self.config.model, self.data).value.to(  # type: ignore[no-any-return]
-            self.device, memory_format=torch.channels_last
-        )
+        return placed(build_model(self.config.model, self.data).value, self.device)
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on a device, its filters laid out channels last, where convolutions are fastest."""
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def build_model(text: str, data: DataSet) -> construct.Built:
@@ -162,7 +165,7 @@ def find_precision(name: str, device: torch.device) -> Precision:
 
 def _native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         # torch has no public word for it yet; where it has none at all, float32 is safe.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

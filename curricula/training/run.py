@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from curricula import registry
 from curricula.errors import UserError
+from curricula.hooks import KINDS
 from curricula.training.config import TrainConfig, read_toml, to_toml
 
 CONFIG = "config.toml"
@@ -127,11 +128,9 @@ def check_free(path: Path) -> None:
         raise UserError(f"run folder {path}: there is a file of that name; choose another")
 
 
-def prefixed(
-    prefix: str, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
-) -> dict[str, Tensor]:
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with a prefix to their names, for a checkpoint."""
-    return {f"{prefix}.{name}": tensor for name, tensor in dict(tensors).items()}
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -146,7 +145,7 @@ def environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     providers = {
         str(registered.provider)
-        for kind in registry.KINDS
+        for kind in KINDS
         for registered in registry.current().records(kind).values()
     }
     return {
