@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curricula.api import Trained, evaluate, load_model, train
-    from curricula.curriculum import Bound, Curriculum, Threat, bind
+    from curricula.binding import Bound, bind
+    from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import DataSet, Split, batches, load_data
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "api": ("Trained", "evaluate", "load_model", "train"),
-    "curriculum": ("Bound", "Curriculum", "Threat", "bind"),
+    "binding": ("Bound", "bind"),
+    "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("DataSet", "Split", "batches", "load_data"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),

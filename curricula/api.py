@@ -10,7 +10,8 @@ import attrs
 import torch
 from torch import nn
 
-from curricula.curriculum import Threat, bind
+from curricula.binding import bind
+from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure

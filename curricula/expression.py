@@ -20,6 +20,7 @@ import attrs
 
 from curricula.errors import UserError
 
+DEEPEST = 50  # nested parentheses, far below Python's own limit
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*"
 
 
@@ -262,53 +263,51 @@ class _Parser:
         return Call(name)
 
     def parenthesised(self) -> Expression:
-        opened = self.start
-        self.advance(number_allowed=False)
-        self.depth += 1
-        if self.depth > 50:
-            self.fail("parentheses nest deeper than 50")
+        opened = self.open(number_allowed=False)
         expression = self.union()
-        self.depth -= 1
         self.close(opened)
         return expression
 
+    def open(self, *, number_allowed: bool) -> int:
+        """Step into a parenthesis; returns where it stands."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            self.fail(f"parentheses nest deeper than {DEEPEST}")
+        opened = self.start
+        self.advance(number_allowed=number_allowed)
+        return opened
+
     def close(self, opened: int) -> None:
+        """Step out of the parenthesis that stands at ``opened``."""
         if not self.takes(")"):
             if self.kind == "end":
                 self.fail(f"the parenthesis opened at character {opened + 1} is not closed")
             self.fail("expected ',' or ')'")
+        self.depth -= 1
         self.advance(number_allowed=False)
 
     def arguments(self, name: str) -> tuple[Argument, ...]:
-        opened = self.start
+        opened = self.open(number_allowed=True)
         arguments: list[Argument] = []
-        self.depth += 1
-        if self.depth > 50:
-            self.fail("parentheses nest deeper than 50")
-        self.advance(number_allowed=True)
         if not self.takes(")"):
-            arguments.append(self.argument())
+            arguments.append(self.argument(name, set()))
             while self.takes(","):
                 self.advance(number_allowed=True)
-                arguments.append(self.argument())
-        seen: set[str] = set()
-        for argument in arguments:
-            if argument.key is None and seen:
-                self.fail(f"{name}: a positional argument after a keyword")
-            if argument.key in seen:
-                self.fail(f"{name}: {argument.key} is given twice")
-            if argument.key is not None:
-                seen.add(argument.key)
-        self.depth -= 1
+                seen = {argument.key for argument in arguments if argument.key is not None}
+                arguments.append(self.argument(name, seen))
         self.close(opened)
         return tuple(arguments)
 
-    def argument(self) -> Argument:
+    def argument(self, name: str, seen: set[str]) -> Argument:
         if self.kind == "name" and re.match(r"\s*=", self.text[self.position :]):
             key = self.token
+            if key in seen:
+                self.fail(f"{name}: {key} is given twice")
             self.advance(number_allowed=False)
             self.advance(number_allowed=True)
             return Argument(self.value(), key)
+        if seen:
+            self.fail(f"{name}: a positional argument after a keyword")
         return Argument(self.value())
 
     def value(self) -> Value:

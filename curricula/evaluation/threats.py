@@ -6,7 +6,8 @@ file names two perturbations is the price of having standard ones.
 
 from collections.abc import Mapping
 
-from curricula.curriculum import CLEAN, Bound, Threat, bind
+from curricula.binding import CLEAN, Bound, bind
+from curricula.curriculum import Threat
 from curricula.expression import Argument, Call, Expression, Number, chain
 
 TEST_STEPS = 40

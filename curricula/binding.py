@@ -1,0 +1,244 @@
+"""From an expression's syntax to a tree that runs: perturbations built, budgets filled in, the order
+checked, neighbouring affine links fused."""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import (
+    Argument,
+    Call,
+    Chain,
+    Expression,
+    Number,
+    Union,
+    Value,
+    chain,
+    parse,
+    parse_call,
+    union,
+)
+from curricula.interfaces import AffinePerturbation, Perturbation
+from curricula.tree import (
+    ChainNode,
+    FusedLeaves,
+    Leaf,
+    Node,
+    UnionNode,
+    WorstNode,
+    sampling_of,
+)
+
+CLEAN = "clean"
+WORST = "worst"
+RESERVED: Mapping[str, str] = {
+    CLEAN: "the images as they are",
+    WORST: "per image the worst of k draws: worst(EXPRESSION, k=10)",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Bound:
+    """An expression bound to its perturbations.
+
+    Attributes:
+        node: what runs.
+        expression: the same with all defaults explicit; binding it again gives the same.
+        leaves: by label, left to right.
+    """
+
+    node: Node
+    expression: Expression
+    leaves: Mapping[str, Leaf]
+
+
+def bind(
+    expression: Expression | str,
+    *,
+    budgets: Mapping[str, str] | None = None,
+    defaults: Mapping[str, str] | None = None,
+    threat: bool = False,
+) -> Bound:
+    """Build the perturbations of an expression, and check that they go together.
+
+    Args:
+        expression: parsed, or text.
+        budgets: by unit, what a missing budget is, for example ``{"degrees": "30"}``; a data set
+            states its own.
+        defaults: by parameter, other defaults that a data set states (``{"steps": "5"}``).
+        threat: read choices as a threat does: a union is the worst of its branches, and
+            perturbations for training alone are refused.
+
+    Raises:
+        UserError: an unknown name or argument, a value out of range, a spatial or colour change
+            after a pixel attack, a budget that is missing and has no standard.
+    """
+    if isinstance(expression, str):
+        expression = parse(expression)
+    binder = _Binder(
+        {unit: parse_number(text) for unit, text in (budgets or {}).items()},
+        {name: parse_value(text) for name, text in (defaults or {}).items()},
+        threat,
+    )
+    node, explicit = binder.bind(expression)
+    _check_order(node, str(expression))
+    return Bound(node=node, expression=explicit, leaves=binder.leaves)
+
+
+def parse_value(text: str) -> Value:
+    """A single value, as it would stand inside parentheses."""
+    return parse_call(f"value({text})").arguments[0].value
+
+
+def parse_number(text: str) -> Number:
+    """A single number or fraction."""
+    value = parse_value(text)
+    if not isinstance(value, Number):
+        raise UserError(f"expected a number, not {text!r}")
+    return value
+
+
+class _Binder:
+    def __init__(
+        self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
+    ) -> None:
+        self.budgets, self.defaults, self.threat = budgets, defaults, threat
+        self.leaves: dict[str, Leaf] = {}
+
+    def bind(self, expression: Expression) -> tuple[Node, Expression]:
+        match expression:
+            case Call(name=name) if name == CLEAN:
+                if expression.arguments:
+                    raise UserError(f"{expression}: {CLEAN} takes no arguments")
+                return ChainNode(links=()), expression
+            case Call(name=name) if name == WORST:
+                return self._worst(expression)
+            case Call():
+                return self._leaf(expression)
+            case Chain(links):
+                nodes, explicit = self._each(links)
+                return ChainNode(links=_fused(nodes)), chain(*explicit)
+            case Union(branches):
+                nodes, explicit = self._each(branches)
+                if self.threat:
+                    return WorstNode(branches=nodes, k=1), union(*explicit)
+                return UnionNode(branches=nodes), union(*explicit)
+        raise AssertionError(expression)
+
+    def _each(
+        self, expressions: Sequence[Expression]
+    ) -> tuple[tuple[Node, ...], tuple[Expression, ...]]:
+        pairs = [self.bind(expression) for expression in expressions]
+        return tuple(node for node, _ in pairs), tuple(explicit for _, explicit in pairs)
+
+    def _worst(self, call: Call) -> tuple[Node, Expression]:
+        inner: Expression | None = None
+        k: Value = Number(10)
+        for argument in call.arguments:
+            if argument.key == "k":
+                k = argument.value
+            elif argument.key is None and inner is None:
+                if not isinstance(argument.value, (Call, Chain, Union)):
+                    raise UserError(f"{call}: expected an expression, not {argument.value}")
+                inner = argument.value
+            else:
+                raise UserError(f"{call}: unexpected argument {argument}; write worst(EXPR, k=10)")
+        if inner is None:
+            raise UserError(f"{call}: nothing to take the worst of; write worst(EXPR, k=10)")
+        if not isinstance(k, Number) or k.value < 1 or not k.value.is_integer():
+            raise UserError(f"{call}: k must be a whole number, 1 or more, not {k}")
+        branches = inner.branches if isinstance(inner, Union) else (inner,)
+        nodes, explicit = self._each(branches)
+        arguments = (Argument(union(*explicit)), Argument(k, "k"))
+        return WorstNode(branches=nodes, k=int(k.value)), Call(WORST, arguments)
+
+    def _leaf(self, call: Call) -> tuple[Node, Expression]:
+        built = construct.build(
+            "perturbation", self._budgeted(call), defaults=self._defaults_of(call)
+        )
+        perturbation: Perturbation = built.value
+        if self.threat and perturbation.training_only:
+            raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")
+        label, count = call.name, 1
+        while label in self.leaves:
+            count += 1
+            label = f"{call.name}.{count}"
+        leaf = Leaf(label=label, perturbation=perturbation, call=built.call)
+        self.leaves[label] = leaf
+        return leaf, built.call
+
+    def _defaults_of(self, call: Call) -> Mapping[str, Value]:
+        return {name: value for name, value in self.defaults.items() if name != "budget"}
+
+    def _budgeted(self, call: Call) -> Call:
+        """The call with the data set's standard budget, if it states none and needs one."""
+        given = any(argument.key in (None, "budget") for argument in call.arguments)
+        if given or construct.has_default("perturbation", call.name, "budget"):
+            return call
+        if "budget" not in construct.parameters_of("perturbation", call.name):
+            return call
+        # The unit may depend on the other arguments (pgd's on its norm): ask a probe.
+        one = Argument(Number(1))
+        probe = construct.build(
+            "perturbation",
+            attrs.evolve(call, arguments=(one, *call.arguments)),
+            defaults=self._defaults_of(call),
+        )
+        budget = self.budgets.get(probe.value.unit)
+        if budget is None:
+            known = ", ".join(f"{text} {unit}" for unit, text in self.budgets.items()) or "none"
+            raise UserError(
+                f"{call}: there is no standard budget in {probe.value.unit} here "
+                f"(there is: {known}); write {call.name}:BUDGET"
+            )
+        return attrs.evolve(call, arguments=(Argument(budget), *call.arguments))
+
+
+def _fused(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Neighbouring affine leaves that interpolate alike, made one."""
+    fused: list[Node] = []
+    run: list[Leaf] = []
+
+    def end_run() -> None:
+        fused.extend(run if len(run) < 2 else [FusedLeaves(leaves=tuple(run))])
+        run.clear()
+
+    for node in nodes:
+        if not (isinstance(node, Leaf) and isinstance(node.perturbation, AffinePerturbation)):
+            end_run()
+            fused.append(node)
+            continue
+        if run and sampling_of(run[-1].perturbation) != sampling_of(node.perturbation):
+            end_run()
+        run.append(node)
+    end_run()
+    return tuple(fused)
+
+
+def _check_order(tree: Node, text: str) -> None:
+    """A spatial or colour change after a pixel attack would break its eps-ball: refuse it."""
+
+    def attack_so_far(node: Node, before: str) -> str:
+        """A pixel attack at or before the end of ``node``, or none; ``before`` lies before it."""
+        match node:
+            case Leaf(call=call, perturbation=perturbation):
+                if perturbation.kind == "pixel":
+                    return call.name
+                if before:
+                    raise UserError(
+                        f"in {text!r}: {call.name} after {before} would break the eps-ball of "
+                        f"{before}; write {call.name}+{before}"
+                    )
+                return before
+            case ChainNode(links=parts) | FusedLeaves(leaves=parts):
+                for part in parts:
+                    before = attack_so_far(part, before)
+                return before
+            case UnionNode(branches=branches) | WorstNode(branches=branches):
+                ends = [attack_so_far(branch, before) for branch in branches]
+                return next(filter(None, ends), "")
+        raise AssertionError(node)
+
+    attack_so_far(tree, "")

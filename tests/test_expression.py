@@ -1,0 +1,144 @@
+"""The grammar: what is parsed, how it prints, and where an error points."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curricula.expression import (
+    Argument,
+    Call,
+    Chain,
+    ExpressionError,
+    Number,
+    Pair,
+    Union,
+    calls,
+    chain,
+    parse,
+    parse_call,
+    union,
+)
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,6}(-[A-Za-z0-9_]{1,3})?", fullmatch=True)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.builds(Number, finite) | st.builds(
+    Number,
+    st.floats(-1e6, 1e6),
+    st.floats(1e-3, 1e6),
+)
+
+
+def arguments_of(values):
+    positional = st.lists(st.builds(Argument, values), max_size=2)
+    keywords = st.lists(st.tuples(names, values), max_size=3, unique_by=lambda pair: pair[0])
+    return st.builds(
+        lambda a, b: (*a, *(Argument(value, key) for key, value in b)), positional, keywords
+    )
+
+
+def composites(children):
+    values = numbers | st.builds(Pair, numbers, numbers) | children
+    return (
+        st.builds(Call, names, arguments_of(values))
+        | st.lists(children, min_size=2, max_size=3).map(lambda parts: chain(*parts))
+        | st.lists(children, min_size=2, max_size=3).map(lambda parts: union(*parts))
+    )
+
+
+expressions = st.recursive(st.builds(Call, names), composites, max_leaves=12)
+
+
+@given(expressions)
+def test_printing_and_parsing_are_inverse(expression):
+    assert parse(str(expression)) == expression
+
+
+@given(st.text(alphabet="rotpgd0123456789:+|()=,./-e ", max_size=30))
+def test_any_text_is_an_expression_or_one_clear_line(text):
+    try:
+        expression = parse(text)
+    except ExpressionError as error:
+        assert "\n" not in str(error)
+    else:
+        assert parse(str(expression)) == expression
+
+
+@given(st.floats(0, 1))
+def test_the_readable_form_of_a_number_is_exactly_that_number(value):
+    assert Number.of(value).value == value
+    assert parse_call(f"f:{Number.of(value)}").arguments[0].value.value == value
+
+
+def test_chain_binds_tighter_than_union():
+    tree = parse("rot+pgd|trans")
+    assert tree == Union((Chain((Call("rot"), Call("pgd"))), Call("trans")))
+    assert parse("rot+(pgd|trans)") == Chain((Call("rot"), Union((Call("pgd"), Call("trans")))))
+
+
+def test_the_two_spellings_of_a_budget_are_one():
+    assert parse("pgd:8/255") == parse("pgd(8/255)") == parse(" pgd ( 8 / 255 ) ")
+    assert parse("pgd:8/255").arguments[0].value.value == 8 / 255
+
+
+def test_nested_expressions_are_arguments():
+    tree = parse("worst(rot:30+trans:3|clean, k=10)+pgd:0.3")
+    assert [call.name for call in calls(tree)] == ["worst", "rot", "trans", "clean", "pgd"]
+    worst = tree.links[0]
+    assert isinstance(worst.arguments[0].value, Union)
+    assert worst.arguments[1] == Argument(Number(10), "k")
+
+
+def test_stages_are_pairs():
+    call = parse_call("step(0:2/3, 0.62:5/6, 0.74:1)")
+    values = [(a.value.left.value, a.value.right.value) for a in call.arguments]
+    assert values == [(0, 2 / 3), (0.62, 5 / 6), (0.74, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("", "", "empty"),
+        ("   ", "", "empty"),
+        ("rot++pgd", "character 5", "expected a name"),
+        ("+rot", "character 1", "expected a name"),
+        ("rot|", "at the end", "expected a name"),
+        ("pgd:8/0", "character 5", "division by zero"),
+        ("rot:nan", "character 5", "expected a number"),
+        ("rot:inf", "character 5", "expected a number"),
+        ("rot:1e999", "character 5", "too large"),
+        ("rot:", "at the end", "expected a number"),
+        ("rot:30,foo=1", "character 7", "inside parentheses"),
+        ("rot(30", "at the end", "character 4 is not closed"),
+        ("(rot+pgd", "at the end", "character 1 is not closed"),
+        ("rot:30)", "character 7", "never opened"),
+        ("rot(30 pgd)", "character 8", "expected ','"),
+        ("rot(a=1, a=2)", "character 10", "given twice"),
+        ("rot(a=1, 2)", "character 10", "after a keyword"),
+        ("rot & pgd", "character 5", "unexpected '&'"),
+        ("rot pgd", "character 5", "expected '+'"),
+        ("__import__", "character 1", "unexpected"),
+        ("(" * 60 + "rot", "character 51", "deeper than 50"),
+    ],
+)
+def test_errors_point_at_the_character(text, where, what):
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert where in message
+    assert what in message
+    assert "\n" not in message
+
+
+def test_a_single_call_is_not_a_combination():
+    with pytest.raises(ExpressionError, match="single name"):
+        parse_call("rot+pgd")
+
+
+def test_numbers_keep_how_they_were_written():
+    assert str(parse("pgd:8/255")) == "pgd:8/255"
+    assert str(Number.of(8 / 255)) == "8/255"
+    assert str(Number.of(0.3)) == "0.3"
+    assert str(Number.of(30)) == "30"
+    assert math.isclose(Number(2, 3).value, 2 / 3)
