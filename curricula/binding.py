@@ -1,5 +1,8 @@
-"""From an expression's syntax to a tree that runs: perturbations built, budgets filled in, the order
-checked, neighbouring affine links fused."""
+"""From an expression's syntax to a tree that runs.
+
+Perturbations are built, missing budgets filled in, the order checked, neighbouring affine links
+fused.
+"""
 
 from collections.abc import Mapping, Sequence
 

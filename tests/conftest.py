@@ -36,12 +36,12 @@ def robust_digits():
     from curricula.training.plan import AtPrecision, make_plan
     from curricula.victim import ModelVictim
 
-    plan = make_plan({"perturb": "pgd:0.1", "epochs": 8, "precision": "float32"})
+    plan = make_plan({"perturb": "pgd:0.1", "epochs": 6})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = _begin(plan)
-        victim = ModelVictim(state.model)
-        running = AtPrecision(state.model, "float32")
+        victim = ModelVictim(state.model, precision=plan.precision)
+        running = AtPrecision(state.model, plan.precision)
         steps = len(plan.data.train) // plan.config.batch_size
         for epoch in range(plan.config.epochs):
             for _ in _updates(plan, state, running, victim, steps, epoch):

@@ -109,12 +109,6 @@ def test_a_chain_of_rot_and_trans_is_one_interpolation_in_the_order_written(gene
     torch.testing.assert_close(views.natural, warp(x, theta))
     twice = trans.apply(rot.apply(x, degrees), pixels)
     assert not torch.allclose(views.natural, twice, atol=1e-3)  # two interpolations blur
-    # On a smooth image the two ways agree, and the order is the one written.
-    x = smooth_images(5, 1, 40, 40)
-    once = warp(x, theta)
-    as_written = trans.apply(rot.apply(x, degrees), pixels)
-    other_way = rot.apply(trans.apply(x, pixels), degrees)
-    assert (once - as_written).abs().mean() < (once - other_way).abs().mean() / 3
 
 
 def test_links_that_interpolate_differently_are_not_fused(generator):

@@ -13,7 +13,7 @@ COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
 
 GREY_TRAINING = {
     "model": "smallcnn",
-    "epochs": 15,
+    "epochs": 10,
     "batch_size": 128,
     "optimizer": "adamw",
     "lr": 0.001,

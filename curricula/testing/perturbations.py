@@ -103,12 +103,18 @@ def input_stays_untouched(perturbation: Perturbation) -> None:
 
 def guarantee_is_kept_by_each_image(perturbation: Perturbation) -> None:
     """At mixed strengths, each image keeps its own share of the radius."""
+    b = bench(perturbation)
+    strength_N = torch.linspace(0, 1, len(b.y_N))
+    _assert_guarantee(perturbation, b.x_NCHW, b.run(perturbation, strength_N), strength_N)
+
+
+def _assert_guarantee(
+    perturbation: Perturbation, x_NCHW: Tensor, out_NCHW: Tensor, strength_N: Tensor
+) -> None:
     guarantee = perturbation.guarantee
     if guarantee is None:
         return
-    b = bench(perturbation)
-    strength_N = torch.linspace(0, 1, len(b.y_N))
-    change = (b.run(perturbation, strength_N) - b.x_NCHW).flatten(1)
+    change = (out_NCHW - x_NCHW).flatten(1)
     order = {"linf": float("inf"), "l2": 2.0}[guarantee.norm]
     norm_N = torch.linalg.vector_norm(change.double(), ord=order, dim=1)
     excess = float((norm_N - strength_N * guarantee.radius).max())
@@ -167,6 +173,8 @@ def any_batch_works(perturbation: Perturbation) -> None:
             b = _bench(n, channels, height, width)
             out = b.run(perturbation)
             assert out.shape == b.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
+            assert out.isfinite().all(), f"not finite at {n} x {channels} x {height} x {width}"
+            _assert_guarantee(perturbation, b.x_NCHW, out, torch.ones(n))
 
 
 def attributes_are_declared(perturbation: Perturbation) -> None:

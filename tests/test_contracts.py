@@ -1,0 +1,148 @@
+"""Every registered perturbation keeps the contract, and each clause can be broken."""
+
+import attrs
+import pytest
+import torch
+
+from curricula import registry
+from curricula.interfaces import Guarantee
+from curricula.perturbations.gradient import PGD
+from curricula.perturbations.spatial import Rotation, Translation
+from curricula.testing import PERTURBATION_CLAUSES, check_perturbation
+from curricula.testing import perturbations as clauses
+
+BUDGETS = {"degrees": 40.0, "pixels": 2.5, "linf": 0.1, "l2": 0.7}
+
+
+def registered():
+    """Every registered perturbation, small enough for a test."""
+    for name, found in registry.build_registry().records("perturbation").items():
+        factory = found.load()
+        unit = factory(budget=1.0).unit
+        yield pytest.param(factory(budget=BUDGETS[unit]), id=name)
+
+
+VARIANTS = [
+    pytest.param(PGD(budget=0.7, norm="l2", steps=3), id="pgd-l2"),
+    pytest.param(PGD(budget=0.1, steps=2, restarts=2), id="pgd-restarts"),
+    pytest.param(PGD(budget=0.1, steps=2, step=0.05), id="pgd-step"),
+    pytest.param(PGD(budget=0.1, steps=2, loss="kl"), id="pgd-kl"),
+    pytest.param(PGD(budget=0.1, steps=2, loss="dlr", random_start=False), id="pgd-dlr"),
+    pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
+    pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
+]
+
+
+@pytest.mark.parametrize("perturbation", [*registered(), *VARIANTS])
+@pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
+def test_the_contract_is_kept(perturbation, clause):
+    clause(perturbation)
+
+
+@attrs.frozen(kw_only=True)
+class Broken:
+    """Adds uniform noise correctly, but for what ``how`` says."""
+
+    how: str
+    budget: float = 0.1
+    kind: str = "pixel"
+    unit: str = "linf"
+    channels: frozenset | None = None
+    training_only: bool = False
+    norm: str = "linf"
+
+    @property
+    def guarantee(self):
+        return None if self.how == "guarantees nothing" else Guarantee(norm="linf", radius=0.1)
+
+    def __call__(self, x, y, *, strength, victim, generator):
+        noise = torch.rand(x.shape, generator=generator) * 2 - 1
+        eps = torch.as_tensor(strength).expand(len(x)).reshape(-1, 1, 1, 1) * self.budget
+        model = victim._resting._source[0]
+        match self.how:
+            case "ignores strength":
+                eps = torch.full_like(eps, self.budget)
+            case "takes the mean strength":
+                eps = eps.mean()
+            case "exceeds its ball":
+                noise = noise * 1.5
+            case "uses global randomness":
+                noise = torch.rand(x.shape) * 2 - 1
+            case "moves global randomness":
+                torch.rand(1)
+            case "writes to its input":
+                x.clamp_(0.1, 0.9)
+            case "returns its input":
+                return x
+            case "writes to a weight":
+                with torch.no_grad():
+                    model[1].weight.add_(1)
+            case "clears gradients":
+                model.zero_grad()
+            case "adds gradients":
+                model[1].weight.grad += 1
+            case "moves batch norm":
+                model.train()
+                model(x)
+            case "sets the mode":
+                model.eval()
+            case "freezes a weight":
+                model[1].weight.requires_grad_(False)
+            case "works on three channels":
+                noise = noise * torch.ones(3)[:, None, None]
+            case "works on squares":
+                noise = noise + torch.zeros_like(noise).transpose(2, 3)
+            case "works on many":
+                noise = noise / (len(x) - 1)
+        out = x + eps * noise
+        out = out if self.how == "leaves 0 to 1" else out.clamp(0, 1)
+        match self.how:
+            case "is attached":
+                return out.requires_grad_()
+            case "is double":
+                return out.double()
+            case "is nan":
+                return out * float("nan")
+            case "drops an image":
+                return out[1:]
+        return out
+
+
+BROKEN = {
+    "ignores strength": clauses.strength_zero_is_the_identity,
+    "takes the mean strength": clauses.strength_zero_is_the_identity,
+    "exceeds its ball": clauses.guarantee_is_kept_by_each_image,
+    "uses global randomness": clauses.generator_alone_decides,
+    "moves global randomness": clauses.generator_alone_decides,
+    "writes to its input": clauses.input_stays_untouched,
+    "returns its input": clauses.input_stays_untouched,
+    "writes to a weight": clauses.model_is_left_as_it_was,
+    "clears gradients": clauses.model_is_left_as_it_was,
+    "adds gradients": clauses.model_is_left_as_it_was,
+    "moves batch norm": clauses.model_is_left_as_it_was,
+    "sets the mode": clauses.model_is_left_as_it_was,
+    "freezes a weight": clauses.model_is_left_as_it_was,
+    "works on three channels": clauses.any_batch_works,
+    "works on squares": clauses.any_batch_works,
+    "works on many": clauses.any_batch_works,
+    "leaves 0 to 1": clauses.output_is_an_image_like_the_input,
+    "is attached": clauses.output_is_an_image_like_the_input,
+    "is double": clauses.output_is_an_image_like_the_input,
+    "is nan": clauses.output_is_an_image_like_the_input,
+    "drops an image": clauses.output_is_an_image_like_the_input,
+    "guarantees nothing": clauses.attributes_are_declared,
+}
+
+
+def test_the_example_is_right_but_for_what_is_broken():
+    assert check_perturbation(Broken(how="not at all")) == {}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_each_clause_catches_what_it_is_for(how):
+    with pytest.raises((AssertionError, RuntimeError)):
+        BROKEN[how](Broken(how=how))
+
+
+def test_every_clause_has_a_broken_example():
+    assert set(BROKEN.values()) == set(PERTURBATION_CLAUSES)

@@ -1,0 +1,187 @@
+"""PGD and FGSM against closed forms, against torchattacks, and within their balls."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from curricula.curriculum import Threat
+from curricula.data.dataset import in_order
+from curricula.errors import UserError
+from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
+from curricula.perturbations.gradient import FGSM, PGD, project
+from curricula.victim import ModelVictim
+
+
+def linear_victim():
+    """Two classes, logits (w.x, -w.x): the worst perturbation is known."""
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[1] = -layer.weight[0]
+    return ModelVictim(nn.Sequential(nn.Flatten(), layer)), layer.weight[0].detach()
+
+
+X = 0.4 + 0.2 * torch.rand((5, 1, 4, 4), generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 0, 1, 0])
+
+
+def test_on_a_linear_model_linf_attacks_reach_the_closed_form(generator):
+    victim, w = linear_victim()
+    sign = torch.where(Y == 0, -1.0, 1.0)[:, None] * w.sign()
+    expected = X + 0.1 * sign.reshape(-1, 1, 4, 4)
+    for attack in (FGSM(budget=0.1), PGD(budget=0.1, steps=10)):
+        found = attack(X, Y, strength=1.0, victim=victim, generator=generator)
+        torch.testing.assert_close(found, expected)
+
+
+def test_on_a_linear_model_l2_pgd_reaches_the_closed_form(generator):
+    victim, w = linear_victim()
+    direction = torch.where(Y == 0, -1.0, 1.0)[:, None] * w / w.norm()
+    expected = X + 0.3 * direction.reshape(-1, 1, 4, 4)
+    attack = PGD(budget=0.3, norm="l2", steps=50, rel_step=0.2)
+    found = attack(X, Y, strength=1.0, victim=victim, generator=generator)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_step_is_absolute_or_a_share_of_the_present_radius(generator):
+    victim, w = linear_victim()
+    still = {"steps": 1, "random_start": False}
+    sign = (torch.where(Y == 0, -1.0, 1.0)[:, None] * w.sign()).reshape(-1, 1, 4, 4)
+    absolute = PGD(budget=0.2, step=0.03, **still)
+    share = PGD(budget=0.2, rel_step=0.5, **still)
+    run = {"victim": victim, "generator": generator}
+    torch.testing.assert_close(absolute(X, Y, strength=0.5, **run), X + 0.03 * sign)
+    torch.testing.assert_close(share(X, Y, strength=0.5, **run), X + 0.05 * sign)
+    # An absolute step longer than the radius is cut to the ball.
+    torch.testing.assert_close(absolute(X, Y, strength=0.1, **run), X + 0.02 * sign)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["linf", "l2"]),
+    st.floats(0, 3),
+    st.lists(st.floats(0, 1), min_size=5, max_size=5),
+    st.integers(0, 2**30),
+)
+def test_every_image_stays_in_its_own_ball_and_in_0_1(norm, budget, strengths, seed):
+    victim, _ = linear_victim()
+    x = torch.rand((5, 1, 4, 4), generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    attack = PGD(budget=budget, norm=norm, steps=3)
+    found = attack(
+        x,
+        Y,
+        strength=torch.tensor(strengths),
+        victim=victim,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    change = (found - x).flatten(1).double()
+    length = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+    assert (length <= budget * torch.tensor(strengths, dtype=torch.float64) + 2e-6).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_projection_leaves_what_is_inside_alone():
+    x = torch.full((2, 1, 2, 2), 0.5)
+    near = x + 0.01
+    eps = torch.full((2, 1, 1, 1), 0.1)
+    for norm in ("linf", "l2"):
+        torch.testing.assert_close(project(near, x, eps, norm), near)
+
+
+def test_restarts_never_give_up_a_fooling_candidate(robust_digits):
+    model, data = robust_digits
+    victim = ModelVictim(model)
+    batch = data.test[slice(150)]
+    x = data.images(batch.pixels)
+    wrong = []
+    for restarts in (1, 4):
+        attack = PGD(budget=0.12, steps=5, restarts=restarts)
+        found = attack(
+            x, batch.labels, strength=1.0, victim=victim, generator=torch.Generator().manual_seed(3)
+        )
+        wrong.append(victim.logits(found).argmax(1) != batch.labels)
+    first, several = wrong
+    # The first of the restarts is the single run: what fooled there still fools.
+    assert (several | ~first).all()
+
+
+def test_pgd_agrees_with_torchattacks_on_a_trained_model(robust_digits):
+    """Robust accuracy on 1,000 images at equal eps, step and steps, by the installed plugin."""
+    model, data = robust_digits
+    victim = ModelVictim(model)
+    split = data.train[slice(1000)]
+    accuracy = {}
+    for name in ("pgd", "torchattacks-pgd"):
+        threat = Threat.parse(f"{name}(0.1, steps=10, rel_step=0.25)")
+        generator = torch.Generator().manual_seed(0)
+        correct = 0
+        for batch in in_order(split, 250):
+            x = data.images(batch.pixels)
+            found = threat(x, batch.labels, victim=victim, generator=generator)
+            correct += int((victim.logits(found).argmax(1) == batch.labels).sum())
+        accuracy[name] = correct / len(split)
+    assert 0.2 < accuracy["pgd"] < 0.98  # a model on which an attack's strength shows
+    assert abs(accuracy["pgd"] - accuracy["torchattacks-pgd"]) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": -1.0}, "'budget' must be >= 0"),
+        ({"budget": 0.1, "steps": -1}, "'steps' must be >= 0"),
+        ({"budget": 0.1, "step": 0.1, "rel_step": 0.1}, "contradict"),
+        ({"budget": 0.1, "restarts": 2, "random_start": False}, "random_start=true"),
+        ({"budget": 0.1, "restarts": 0}, "'restarts' must be >= 1"),
+        ({"budget": 0.1, "rel_step": 0.0}, "'rel_step' must be > 0"),
+        ({"budget": 0.1, "rel_step": None}, "give one of them"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PGD(**arguments)
+
+
+def test_each_loss_is_its_formula():
+    logits = torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.1, 0.7, 0.3, 0.2]])
+    y = torch.tensor([0, 2])
+    reference = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 2.0, 0.0]])
+    p, q = reference.softmax(1), logits.softmax(1)
+    torch.testing.assert_close(
+        ATTACK_LOSSES["kl"](logits, y, lambda: reference), (p * (p / q).log()).sum(1)
+    )
+    torch.testing.assert_close(
+        ATTACK_LOSSES["ce"](logits, y, lambda: reference), -q.log()[[0, 1], y]
+    )
+    # DLR: -(z_y - max of the others) / (z_1 - z_3), by hand.
+    expected = torch.tensor([-(2.0 - 1.0) / (2.0 - 0.5), -(0.3 - 0.7) / (0.7 - 0.2)])
+    torch.testing.assert_close(difference_of_logits_ratio(logits, y, lambda: reference), expected)
+    with pytest.raises(ValueError, match="three classes"):
+        difference_of_logits_ratio(logits[:, :2], y, lambda: reference)
+
+
+def test_badness_puts_every_misclassified_above_every_correct():
+    logits = torch.tensor([[9.0, 0, 0], [0.41, 0.4, 0.4], [0.4, 0.41, 0.4], [0.0, 30, 0]])
+    order = badness(logits, torch.zeros(4, dtype=torch.long)).argsort()
+    assert order.tolist() == [0, 1, 2, 3]
+
+
+def test_a_loss_that_compares_needs_an_anchor(generator):
+    victim, _ = linear_victim()
+    attack = PGD(budget=0.1, loss="kl")
+    with pytest.raises(ValueError, match="anchored"):
+        attack(X, Y, strength=1.0, victim=victim, generator=generator)
+    attack(X, Y, strength=1.0, victim=victim.anchored(X), generator=generator)
+
+
+def test_steps_zero_without_a_random_start_is_the_image_itself(generator):
+    victim, _ = linear_victim()
+    attack = PGD(budget=0.1, steps=0, random_start=False)
+    assert torch.equal(attack(X, Y, strength=1.0, victim=victim, generator=generator), X)
+
+
+def test_an_unknown_argument_is_named_with_those_that_exist():
+    with pytest.raises(UserError, match=r"unknown argument 'foo'; perturbation 'pgd' takes budget"):
+        Threat.parse("pgd(0.1, foo=1)")

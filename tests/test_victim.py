@@ -1,0 +1,164 @@
+"""The victim: what it computes, and what it leaves alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curricula.victim import ModelVictim
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 4),
+    )
+
+
+X = torch.rand((5, 2, 8, 8), generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 3, 0])
+
+
+def test_logits_are_those_of_the_model_in_evaluation_mode():
+    model = network()
+    victim = ModelVictim(model)
+    found = victim.logits(X)
+    assert model.training
+    torch.testing.assert_close(found, model.eval()(X))
+
+
+def test_the_gradient_is_that_of_the_summed_loss():
+    model = network()
+    gradient, loss_N, logits = ModelVictim(model).gradient(X, Y)
+    x = X.clone().requires_grad_()
+    expected = F.cross_entropy(model.eval()(x), Y, reduction="sum")
+    expected.backward()
+    torch.testing.assert_close(gradient, x.grad)
+    torch.testing.assert_close(loss_N.sum(), expected.detach())
+    assert not gradient.requires_grad
+    assert not logits.requires_grad
+
+
+def test_logits_are_differentiable_in_x_and_leave_no_weight_gradient():
+    model = network()
+    x = X.clone().requires_grad_()
+    ModelVictim(model).logits(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_it_works_under_no_grad():
+    with torch.no_grad():
+        gradient, _, _ = ModelVictim(network()).gradient(X, Y)
+    assert gradient.abs().sum() > 0
+
+
+def test_it_follows_every_change_of_weights():
+    model = network()
+    victim = ModelVictim(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    victim.logits(X)
+
+    def step():
+        model.train()
+        F.cross_entropy(model(X), Y).backward()  # moves the batch-norm statistics too
+        optimizer.step()
+
+    def load():
+        model.load_state_dict({k: v + 0.1 for k, v in model.state_dict().items()})
+
+    def replace_parameter():
+        model[5].weight = nn.Parameter(torch.rand(4, 6 * 36))
+
+    def replace_buffer():
+        model[1].running_mean = torch.ones(6)
+
+    def to_double_and_back():
+        model.double()
+        model.float()
+
+    for change in (step, step, load, replace_parameter, replace_buffer, to_double_and_back):
+        before = victim.logits(X)
+        change()
+        after = victim.logits(X)
+        torch.testing.assert_close(after, model.eval()(X))
+        if change is not to_double_and_back:
+            assert not torch.allclose(before, after), change.__name__
+
+
+def test_a_plain_equivalent_is_attacked_instead_and_asked_for_again_after_a_change():
+    class Doubling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.asked = 0
+
+        def forward(self, x):
+            raise AssertionError("the plain equivalent is there to be used")
+
+        def plain_equivalent(self):
+            self.asked += 1
+            plain = nn.Linear(4, 3)
+            plain.load_state_dict({k: 2 * v for k, v in self.linear.state_dict().items()})
+            return nn.Sequential(nn.Flatten(), plain)
+
+    model = Doubling()
+    victim = ModelVictim(model)
+    x = torch.rand(2, 1, 2, 2)
+    for _ in range(3):
+        torch.testing.assert_close(victim.logits(x), 2 * model.linear(x.flatten(1)))
+    assert model.asked == 1
+    with torch.no_grad():
+        model.linear.weight.add_(1)
+    torch.testing.assert_close(victim.logits(x), 2 * model.linear(x.flatten(1)))
+    assert model.asked == 2
+
+
+def test_the_reference_is_the_anchor_and_follows_a_subset():
+    victim = ModelVictim(network())
+    seen = []
+
+    def spy(logits, y, reference):
+        seen.append(reference())
+        return F.cross_entropy(logits, y, reduction="none")
+
+    anchored = victim.anchored(X)
+    anchored.gradient(X * 0.5, Y, spy)
+    index = torch.tensor([3, 1])
+    anchored.subset(index).gradient(X[index] * 0.5, Y[index], spy)
+    expected = victim.logits(X)
+    torch.testing.assert_close(seen[0], expected)
+    torch.testing.assert_close(seen[1], expected[index])
+    assert not seen[0].requires_grad
+
+
+def test_the_module_for_third_party_attacks_is_frozen_and_stays_at_rest():
+    model = network()
+    module = ModelVictim(model).as_module()
+    module.train()
+    assert not any(child.training for child in module.modules())
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert len(list(module.parameters())) == len(list(model.parameters()))
+    assert all(child.training for child in model.modules())
+    torch.testing.assert_close(module(X), model.eval()(X))
+
+
+def test_bf16_rounds_the_arithmetic_alone():
+    model = network()
+    exact, rounded = ModelVictim(model).logits(X), ModelVictim(model, precision="bf16").logits(X)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    # bf16 keeps 8 bits: a relative error of 2^-8 for each of a few layers.
+    assert (exact - rounded).abs().max() < 4 * 2**-8 * exact.abs().max()
+
+
+def test_wrong_words_are_refused():
+    with pytest.raises(ValueError, match="unknown attack loss 'hinge'; known: ce"):
+        ModelVictim(network(), loss="hinge")
+    with pytest.raises(ValueError, match="precision must be float32 or bf16"):
+        ModelVictim(network(), precision="fp8")
