@@ -11,6 +11,8 @@ import attrs
 from curricula import construct
 from curricula.errors import UserError
 from curricula.expression import (
+    CLEAN,
+    WORST,
     Argument,
     Call,
     Chain,
@@ -33,14 +35,6 @@ from curricula.tree import (
     WorstNode,
     sampling_of,
 )
-
-CLEAN = "clean"
-WORST = "worst"
-RESERVED: Mapping[str, str] = {
-    CLEAN: "the images as they are",
-    WORST: "per image the worst of k draws: worst(EXPRESSION, k=10)",
-}
-
 
 @attrs.frozen(kw_only=True)
 class Bound:

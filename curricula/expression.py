@@ -24,6 +24,14 @@ DEEPEST = 50  # nested parentheses, far below Python's own limit
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*"
 
 
+CLEAN = "clean"
+"""The perturbation that changes nothing."""
+WORST = "worst"
+"""``worst(EXPRESSION, k=10)``: per image the worst of k draws."""
+RESERVED = (CLEAN, WORST)
+"""Names of the language itself, which no perturbation can take."""
+
+
 class ExpressionError(UserError):
     """Text that is not an expression; the message points at the character."""
 

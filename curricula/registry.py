@@ -17,6 +17,7 @@ import pluggy
 
 from curricula import builtin, hooks
 from curricula.errors import UnknownNameError, UserError
+from curricula.expression import RESERVED
 from curricula.hooks import KINDS, PROJECT, Kind, Record
 
 STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
@@ -115,6 +116,11 @@ class Registry:
 
     def _add_record(self, registered: Registered) -> None:
         kind, name = registered.kind, registered.record.name
+        if kind == "perturbation" and name in RESERVED:
+            raise UserError(
+                f"perturbation {name!r} of {registered.provider}: {name!r} is a word of the "
+                "expression language; choose another name"
+            )
         taken = self._records[kind].get(name)
         if taken is not None:
             raise UserError(

@@ -6,9 +6,9 @@ file names two perturbations is the price of having standard ones.
 
 from collections.abc import Mapping
 
-from curricula.binding import CLEAN, Bound, bind
+from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
-from curricula.expression import Argument, Call, Expression, Number, chain
+from curricula.expression import CLEAN, Argument, Call, Expression, Number, chain
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10

@@ -1,0 +1,286 @@
+"""What the nodes of an expression do to a batch, against brute force."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curricula.binding import bind
+from curricula.curriculum import Curriculum, Threat
+from curricula.errors import UserError
+from curricula.interfaces import Progress
+from curricula.losses import badness
+from curricula.perturbations.gradient import PGD
+from curricula.perturbations.spatial import Rotation
+from curricula.victim import ModelVictim
+
+BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
+    x = torch.rand((8, 1, 12, 12), generator=seeded(1))
+    y = torch.arange(8) % 3
+    return ModelVictim(model), x, y
+
+
+def views_of(text, scene, *, strength=1.0, seed=0):
+    victim, x, y = scene
+    curriculum = Curriculum.parse(text, budgets=BUDGETS)
+    strengths = dict.fromkeys(curriculum.bound.leaves, strength)
+    return curriculum(x, y, strengths=strengths, victim=victim, generator=seeded(seed))
+
+
+def at(step, total=100):
+    return Progress(step=step, total_steps=total, epoch=step // 10, total_epochs=total // 10)
+
+
+def test_the_three_views(scene):
+    victim, x, y = scene
+    views = views_of("rot:30+pgd(0.1, steps=3)", scene)
+    generator = seeded()
+    rot = Rotation(budget=30.0)
+    natural = rot.apply(x, rot.sample(8, 1.0, generator))
+    pgd = PGD(budget=0.1, steps=3)
+    perturbed = pgd(natural, y, strength=1.0, victim=victim, generator=generator)
+    assert torch.equal(views.clean, x)
+    assert torch.equal(views.natural, natural)
+    assert torch.equal(views.perturbed, perturbed)
+    # The eps-ball is about the transformed image, as in CuSP.
+    assert (views.perturbed - views.natural).abs().max() <= 0.1 + 1e-6
+
+
+def test_each_of_two_pixel_links_keeps_its_ball_about_its_own_input(scene):
+    one = views_of("pgd(0.1, steps=2)", scene).perturbed
+    both = views_of("pgd(0.1, steps=2)+pgd(0.05, steps=2)", scene)
+    change = (both.perturbed - one).abs().max()
+    assert 0 < change <= 0.05 + 1e-6
+    assert torch.equal(both.natural, both.clean)
+
+
+def test_strength_zero_changes_nothing_and_clean_neither(scene):
+    for text in ("rot:30+trans:3+pgd:0.1", "rot|pgd", "worst(rot+pgd, k=2)"):
+        views = views_of(text, scene, strength=0.0)
+        assert torch.equal(views.perturbed, scene[1])
+    assert torch.equal(views_of("clean", scene).perturbed, scene[1])
+
+
+def test_trades_attack_is_anchored_at_the_natural_view(scene):
+    victim, _, y = scene
+    views = views_of("rot:30+pgd(0.1, steps=2, loss=kl)", scene)
+    generator = seeded()
+    rot = Rotation(budget=30.0)
+    natural = rot.apply(scene[1], rot.sample(8, 1.0, generator))
+    pgd = PGD(budget=0.1, steps=2, loss="kl")
+    expected = pgd(natural, y, strength=1.0, victim=victim.anchored(natural), generator=generator)
+    assert torch.equal(views.perturbed, expected)
+
+
+def test_the_victims_own_loss_is_the_default_and_a_named_one_overrides_it(scene):
+    _, x, y = scene
+    kl = ModelVictim(scene[0].as_module(), loss="kl")
+    run = {"strengths": {"pgd": 1.0}}
+
+    def attacked(text, victim):
+        curriculum = Curriculum.parse(text)
+        return curriculum(x, y, victim=victim, generator=seeded(), **run).perturbed
+
+    by_default = attacked("pgd(0.1, steps=2)", kl)
+    assert torch.equal(by_default, attacked("pgd(0.1, steps=2, loss=kl)", scene[0]))
+    assert not torch.equal(by_default, attacked("pgd(0.1, steps=2, loss=ce)", kl))
+
+
+def test_a_union_takes_one_random_branch_per_image_for_all_views(scene):
+    victim, x, y = scene
+    n = 3000
+    many = (victim, x[:1].expand(n, 1, 12, 12), y[:1].expand(n))
+    views = views_of("rot:90|pgd(0.2, steps=1)|clean", many)
+    spatial = (views.natural != views.clean).flatten(1).any(1)
+    attacked = (views.perturbed != views.natural).flatten(1).any(1)
+    assert not (spatial & attacked).any()
+    # A third each: binomial, to five standard deviations.
+    five = 5 * math.sqrt(n * 2 / 9)
+    assert abs(int(spatial.sum()) - n / 3) < five
+    assert abs(int(attacked.sum()) - n / 3) < five
+    assert torch.equal(views.natural[spatial], views.perturbed[spatial])
+
+
+def test_a_union_gives_each_image_the_strength_and_label_that_are_its_own(scene):
+    victim, x, y = scene
+    curriculum = Curriculum.parse("pgd(0.1, steps=1)|clean")
+    strength_N = torch.linspace(0, 1, 8)
+    views = curriculum(x, y, strengths={"pgd": strength_N}, victim=victim, generator=seeded())
+    change = (views.perturbed - x).flatten(1).abs().amax(1)
+    assert (change <= 0.1 * strength_N + 1e-6).all()
+    assert (change > 0).any()
+
+
+@pytest.mark.parametrize(
+    "inner", ["rot:60", "rot:60+pgd(0.1, steps=2)", "rot:60|pgd(0.1, steps=2)"]
+)
+def test_worst_of_k_is_the_brute_force_choice(scene, inner):
+    victim, x, y = scene
+    found = views_of(f"worst({inner}, k=3)", scene)
+    generator = seeded()
+    candidates = []
+    for branch in inner.split("|"):
+        curriculum = Curriculum.parse(branch)
+        strengths = dict.fromkeys(curriculum.bound.leaves, 1.0)
+        candidates += [
+            curriculum(x, y, strengths=strengths, victim=victim, generator=generator)
+            for _ in range(3)
+        ]
+    losses = torch.stack(
+        [F.cross_entropy(victim.logits(c.perturbed), y, reduction="none") for c in candidates]
+    )
+    for image, choice in enumerate(losses.argmax(0)):
+        assert torch.equal(found.perturbed[image], candidates[choice].perturbed[image])
+        assert torch.equal(found.natural[image], candidates[choice].natural[image])
+    assert len(set(losses.argmax(0).tolist())) > 1
+
+
+def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):
+    inside = views_of("worst(rot:60+pgd(0.1, steps=2), k=3)", scene).perturbed
+    outside = views_of("worst(rot:60, k=3)+pgd(0.1, steps=2)", scene).perturbed
+    assert not torch.equal(inside, outside)
+
+
+def test_a_threat_reads_a_union_as_the_worst_of_its_branches(scene):
+    victim, x, y = scene
+    found = Threat.parse("rot:60|pgd(0.1, steps=2)")(x, y, victim=victim, generator=seeded())
+    generator = seeded()
+    branches = [
+        Threat.parse(text)(x, y, victim=victim, generator=generator)
+        for text in ("rot:60", "pgd(0.1, steps=2)")
+    ]
+    rank = torch.stack([badness(victim.logits(branch), y) for branch in branches])
+    for image, choice in enumerate(rank.argmax(0)):
+        assert torch.equal(found[image], branches[choice][image])
+
+
+def test_a_threat_never_prefers_a_correct_candidate_to_a_misclassified_one():
+    # Three classes: the candidate that fools has the lower cross-entropy.
+    fooling = torch.tensor([[0.40, 0.41, 0.00]]).log().nan_to_num(neginf=-99)
+    correct = torch.tensor([[0.34, 0.33, 0.33]]).log()
+    y = torch.tensor([0])
+    assert F.cross_entropy(fooling, y) < F.cross_entropy(correct, y)
+    assert badness(fooling, y) > badness(correct, y)
+
+
+def test_missing_budgets_come_from_the_data_set_by_unit():
+    assert str(bind("rot+trans+pgd", budgets=BUDGETS).expression).startswith("rot(30, ")
+    assert "pgd(8/255, norm=linf" in str(bind("pgd", budgets=BUDGETS).expression)
+    assert "pgd(0.5, norm=l2" in str(bind("pgd(norm=l2)", budgets=BUDGETS).expression)
+    with pytest.raises(UserError, match=r"no standard budget in degrees here.*write rot:BUDGET"):
+        bind("rot", budgets={"linf": "0.1"})
+
+
+def test_the_data_sets_attack_defaults_give_way_to_the_users():
+    leaves = bind("pgd:0.1+pgd(0.1, steps=9)", defaults={"steps": "3"}).leaves
+    assert [leaf.perturbation.steps for leaf in leaves.values()] == [3, 9]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rot+pgd", "worst(rot|trans+pgd, k=3)+fgsm", "(rot|clean)+pgd(step=2/255)", "pgd(norm=l2)"],
+)
+def test_the_resolved_expression_resolves_to_itself(text):
+    resolved = str(bind(text, budgets=BUDGETS).expression)
+    again = bind(resolved)
+    assert str(again.expression) == resolved
+    assert [leaf.perturbation for leaf in again.leaves.values()] == [
+        leaf.perturbation for leaf in bind(text, budgets=BUDGETS).leaves.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pgd+rot", r"rot after pgd would break the eps-ball of pgd; write rot\+pgd"),
+        ("(clean|pgd)+trans", "trans after pgd"),
+        ("worst(rot+pgd, k=2)+rot", "rot after pgd"),
+        ("worst(pgd+rot, k=2)", "rot after pgd"),
+        ("pgd:-1", "pgd:-1: 'budget' must be >= 0"),
+        ("rot:181", "must be <= 180"),
+        ("rot(30, foo=1)", "unknown argument 'foo'; perturbation 'rot' takes budget"),
+        ("rot(30, 1, 2, 3)", "too many arguments|must be bilinear"),
+        ("rot(30, interpolation=cubic)", "interpolation must be bilinear or nearest, not cubic"),
+        ("rot(30, budget=30)", "given twice"),
+        ("pgd(0.1, steps=2.5)", "steps must be a whole number, not 2.5"),
+        ("pgd(0.1, random_start=1)", "random_start must be true or false, not 1"),
+        ("pgd(0.1, loss=hinge)", "loss must be default or ce or kl or dlr, not hinge"),
+        ("pgd(0.1, step=rot)", "step must be a number or none, not rot"),
+        ("clean:3", "clean takes no arguments"),
+        ("worst(k=3)", "nothing to take the worst of"),
+        ("worst(rot, k=0)", "k must be a whole number, 1 or more, not 0"),
+        ("worst(rot, k=2.5)", "k must be a whole number"),
+        ("worst(rot, pgd)", "unexpected argument"),
+        ("worst(3)", "expected an expression"),
+        ("rto:30", "unknown perturbation 'rto': did you mean rot"),
+    ],
+)
+def test_wrong_expressions_are_refused_in_one_line(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        bind(text, budgets=BUDGETS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pixel_attack_after_clean_or_after_spatial_branches_is_fine():
+    bind("clean+rot+(trans|clean)+pgd+fgsm", budgets=BUDGETS)
+
+
+def test_schedules_are_for_all_links_or_for_one():
+    curriculum = Curriculum.parse(
+        "rot+rot:10+pgd",
+        ["constant(0.5)", "rot.2=linear(until=1)", "pgd=step(0:1/4, 0.5:1)"],
+        budgets=BUDGETS,
+    )
+    assert curriculum.strengths(at(50)) == {"rot": 0.5, "rot.2": 0.5, "pgd": 1.0}
+    assert curriculum.strengths(at(20)) == {"rot": 0.5, "rot.2": 0.2, "pgd": 0.25}
+
+
+def test_the_default_schedule_is_linear_to_40_percent():
+    curriculum = Curriculum.parse("rot:30")
+    assert [curriculum.strengths(at(step))["rot"] for step in (0, 20, 40, 90)] == [0, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("pdg=linear", r"no perturbation is called 'pdg' here; there is rot, pgd"),
+        ("liner", "unknown schedule 'liner': did you mean linear"),
+        ("rot=linear(until=2)", "'until' must be <= 1"),
+        ("linear(until=0)", "'until' must be > 0"),
+        ("constant(2)", "'value' must be <= 1"),
+        ("linear+cosine", "expected a single name"),
+    ],
+)
+def test_wrong_schedules_are_refused(schedule, message):
+    with pytest.raises(UserError, match=message):
+        Curriculum.parse("rot:30+pgd:0.1", [schedule])
+
+
+def test_a_listening_schedule_moves_by_feedback_and_per_image(tiny):
+    curriculum = Curriculum.parse("rot:30+pgd:0.1", ["constant", "pgd=earned(rate=0.5)"])
+    states = curriculum.start(10)
+    indices = torch.tensor([2, 7])
+    strengths = curriculum.strengths(at(0), states=states, indices_N=indices)
+    assert strengths["pgd"].tolist() == [0, 0]
+    moved = curriculum.after_batch(
+        states, indices_N=indices, correct_N=torch.tensor([True, False]), strengths=strengths
+    )
+    found = curriculum.strengths(at(1), states=moved, indices_N=torch.tensor([7, 2, 0]))
+    assert found["pgd"].tolist() == [0, 0.5, 0]
+    assert found["rot"] == 1
+    assert states["pgd"]["strength"].sum() == 0  # the old state is as it was
+    assert curriculum.after_epoch(moved, {"joint": 0.5})["pgd"]["epochs"] == 1
+    with pytest.raises(ValueError, match="give indices_N"):
+        curriculum.strengths(at(0), states=states)

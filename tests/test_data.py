@@ -1,0 +1,195 @@
+"""Data sets: read from small files in their own formats, split, batched, augmented."""
+
+import itertools
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from curricula.data.dataset import batches, crop_and_flip, in_order, load_data
+from curricula.errors import UserError
+
+
+def write_idx(path, array):
+    """LeCun's format: zero, zero, type 8 (uint8), the number of axes; each axis big-endian."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def write_mnist(root, folder):
+    raw = root / folder / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for prefix, n in (("train", 30), ("t10k", 12)):
+        images = rng.integers(0, 256, (n, 28, 28))
+        labels = np.arange(n) % 10
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+        arrays[prefix] = images, labels
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+)
+def test_mnist_like_sets(tmp_path, name, folder):
+    arrays = write_mnist(tmp_path, folder)
+    data = load_data(name, root=str(tmp_path))
+    assert (data.num_classes, data.in_channels, data.image_size) == (10, 1, 28)
+    for split, prefix in ((data.train, "train"), (data.test, "t10k")):
+        images, labels = arrays[prefix]
+        assert split.pixels.dtype == torch.uint8
+        np.testing.assert_array_equal(split.pixels[:, 0].numpy(), images)
+        np.testing.assert_array_equal(split.labels.numpy(), labels)
+    x = data.images(data.train.pixels)
+    torch.testing.assert_close(x, torch.from_numpy(arrays["train"][0] / 255).float()[:, None])
+    assert data.budgets["linf"] == "0.3"
+
+
+def write_cifar(root, name, monkeypatch):
+    """The pickles of Krizhevsky, with the check sums of torchvision made ours."""
+    import hashlib
+
+    import torchvision.datasets as sets
+
+    source = sets.CIFAR10 if name == "cifar10" else sets.CIFAR100
+    key, count = ("labels", 10) if name == "cifar10" else ("fine_labels", 100)
+    folder = root / source.base_folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = {}
+
+    def write(file, content):
+        (folder / file).write_bytes(pickle.dumps(content))
+        return file, hashlib.md5((folder / file).read_bytes()).hexdigest()
+
+    def batch(file):
+        data = rng.integers(0, 256, (4, 3072)).astype(np.uint8)
+        rows[file] = data
+        return write(file, {"data": data, key: [1, 0, 3, 2]})
+
+    monkeypatch.setattr(source, "train_list", [batch(file) for file, _ in source.train_list])
+    monkeypatch.setattr(source, "test_list", [batch(file) for file, _ in source.test_list])
+    names = [f"class {i}" for i in range(count)]
+    file, digest = write(source.meta["filename"], {source.meta["key"]: names})
+    monkeypatch.setattr(source, "meta", {**source.meta, "filename": file, "md5": digest})
+    return rows
+
+
+@pytest.mark.parametrize(("name", "classes", "n"), [("cifar10", 10, 20), ("cifar100", 100, 4)])
+def test_cifar_sets(tmp_path, monkeypatch, name, classes, n):
+    rows = write_cifar(tmp_path, name, monkeypatch)
+    data = load_data(name, root=str(tmp_path))
+    assert (data.num_classes, data.in_channels, data.image_size) == (classes, 3, 32)
+    assert len(data.train) == n
+    first = next(iter(rows.values())).reshape(4, 3, 32, 32)
+    np.testing.assert_array_equal(data.train.pixels[:4].numpy(), first)
+    assert data.train.labels[:4].tolist() == [1, 0, 3, 2]
+    assert data.budgets["linf"] == "8/255"
+    assert data.training["model"] == "resnet18"
+
+
+def write_folder(root, classes=("cat", "dog"), parts=("train", "test")):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for number in range(3):
+                pixels = rng.integers(0, 256, (20, 14, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+
+
+def test_a_folder_of_images(tmp_path):
+    write_folder(tmp_path)
+    data = load_data("folder(size=16)", root=str(tmp_path))
+    assert data.classes == ("cat", "dog")
+    assert data.train.pixels.shape == (6, 3, 16, 16)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert load_data("folder(size=16, grey=true)", root=str(tmp_path)).in_channels == 1
+
+
+def test_digits_are_exact_and_enlarged_bilinearly():
+    data = load_data("digits")
+    assert len(data.train) + len(data.test) == 1797
+    assert len(data.test) == 500
+    originals = torch.from_numpy(load_digits().images)
+    both = torch.cat((data.train.pixels, data.test.pixels))[:, 0]
+    # The same images in another order.
+    assert sorted(map(bytes, both.numpy())) == sorted(map(bytes, originals.to(torch.uint8).numpy()))
+    found = data.images(data.train.pixels[:5])
+    exact = F.interpolate(
+        data.train.pixels[:5].double() / 16, size=28, mode="bilinear", align_corners=False
+    )
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=0)
+    assert data.budgets["degrees"] == "30"
+    assert data.budgets["pixels"] == "3"
+    assert data.budgets["linf"] == "0.1"
+
+
+def test_validation_images_are_held_out_of_training_and_always_the_same():
+    whole = load_data("digits")
+    data, validation = whole.with_validation()
+    assert len(validation) == len(whole.train) // 10
+    assert len(data.train) + len(validation) == len(whole.train)
+    together = torch.cat((data.train.pixels, validation.pixels))[:, 0].numpy()
+    assert sorted(map(bytes, together)) == sorted(map(bytes, whole.train.pixels[:, 0].numpy()))
+    again = load_data("digits").with_validation()[1]
+    assert torch.equal(validation.pixels, again.pixels)
+
+
+def test_an_epoch_is_every_image_once_in_random_order_less_the_last_incomplete_batch():
+    train = load_data("digits").train[slice(103)]
+    seen = []
+    for indices, batch in batches(train, 20, generator=torch.Generator().manual_seed(0)):
+        assert len(batch) == 20
+        assert torch.equal(batch.pixels, train.pixels[indices])
+        seen += indices.tolist()
+    assert len(set(seen)) == len(seen) == 100
+    assert seen != sorted(seen)
+    assert sum(len(batch) for batch in in_order(train, 20)) == 103
+
+
+def test_crop_and_flip_is_a_crop_of_the_padded_image_or_of_its_mirror(generator):
+    x = torch.rand(40, 3, 10, 12)
+    found = crop_and_flip(x, padding=2, generator=generator)
+    padded = F.pad(x, [2] * 4)
+    kinds = set()
+    for image in range(40):
+        matches = []
+        for top, left in itertools.product(range(5), repeat=2):
+            crop = padded[image, :, top : top + 10, left : left + 12]
+            for flipped, expected in ((False, crop), (True, crop.flip(2))):
+                if torch.equal(found[image], expected):
+                    matches.append((top, left, flipped))
+        assert len(matches) == 1
+        kinds.add(matches[0])
+    assert len(kinds) > 15
+    assert {flipped for _, _, flipped in kinds} == {False, True}
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
+def test_files_that_are_not_there_get_one_line(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} is not in .*--data-root or fetch it with --down"):
+        load_data(name, root=str(tmp_path / "absent"))
+
+
+def test_wrong_folders_get_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"it must hold train/CLASS/\* and test/CLASS/\*"):
+        load_data("folder", root=str(tmp_path))
+    write_folder(tmp_path, ("cat", "dog"), ("train",))
+    write_folder(tmp_path, ("cat", "cow"), ("test",))
+    with pytest.raises(UserError, match=r"classes of train \(cat, dog\) and of test \(cat, cow\)"):
+        load_data("folder", root=str(tmp_path))
+    with pytest.raises(UserError, match="size must be 8 or more, not 2"):
+        load_data("folder(size=2)", root=str(tmp_path))
+
+
+def test_an_unknown_data_set():
+    with pytest.raises(UserError, match="unknown dataset 'mnits': did you mean mnist"):
+        load_data("mnits")

@@ -1,0 +1,107 @@
+"""Accuracies, their intervals, and which threats a run is measured under."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from torch import nn
+
+from curricula.binding import bind
+from curricula.curriculum import Threat
+from curricula.data.dataset import load_data
+from curricula.evaluation.accuracy import measure, wilson_interval
+from curricula.evaluation.threats import standard_threats, validation_threats
+
+BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_interval_is_scipys_wilson_interval(n, data):
+    correct = data.draw(st.integers(0, n))
+    theirs = binomtest(correct, n).proportion_ci(0.95, "wilson")
+    assert wilson_interval(correct, n) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def explicit(threats):
+    return {name: str(threat) for name, threat in threats.items()}
+
+
+def test_the_standard_threats_follow_the_curriculum():
+    found = explicit(standard_threats(bind("rot:45+trans:2+pgd:0.2"), BUDGETS))
+    spatial = "rot(45, interpolation=bilinear, padding=zeros)+trans(2, interpolation=bilinear"
+    assert found["clean"] == "clean"
+    assert found["spatial"].startswith(spatial)
+    assert found["adversarial"].startswith("pgd(0.2, norm=linf, steps=40, rel_step=1/30, random")
+    assert found["joint"] == f"{found['spatial']}+{found['adversarial']}"
+
+
+def test_the_standard_attack_of_mnist_has_the_customary_step():
+    threat = standard_threats(bind("pgd:0.3"), BUDGETS)["adversarial"]
+    (leaf,) = threat.bound.leaves.values()
+    assert leaf.perturbation.steps == 40
+    assert leaf.perturbation.rel_step * leaf.perturbation.budget == pytest.approx(0.01)
+    assert leaf.perturbation.random_start
+
+
+@pytest.mark.parametrize(
+    ("expression", "spatial", "attack"),
+    [
+        ("clean", "rot(30,", "pgd(0.1, norm=linf"),
+        ("pgd(0.5, norm=l2)", "rot(30,", "pgd(0.5, norm=l2"),
+        ("trans:2", "trans(2,", "pgd(0.1, norm=linf"),
+        ("worst(rot:9|trans:1, k=3)+fgsm:0.2", "rot(9,", "pgd(0.2, norm=linf"),
+        ("torchattacks-pgd:0.2", "rot(30,", "pgd(0.2, norm=linf"),
+    ],
+)
+def test_what_a_curriculum_leaves_out_is_at_the_data_sets_budget(expression, spatial, attack):
+    found = explicit(standard_threats(bind(expression), BUDGETS))
+    assert found["spatial"].startswith(spatial)
+    assert found["adversarial"].startswith(attack)
+
+
+def test_a_checkpoint_is_picked_by_what_the_curriculum_trains_for():
+    def joint(expression):
+        return str(validation_threats(bind(expression), BUDGETS)["joint"])
+
+    assert joint("clean") == "clean"
+    assert joint("rot:20").startswith("rot(20,")
+    assert "+" not in joint("rot:20")
+    assert joint("rot:20+pgd:0.2").startswith("rot(20, interpolation=bilinear, padding=zeros)+pgd(")
+    assert "steps=10" in joint("pgd:0.2")
+
+
+class KnowsTheFirstPixel(nn.Module):
+    """Right where the top left pixel is dark."""
+
+    def __init__(self, labels):
+        super().__init__()
+        self.shown = nn.Parameter(torch.zeros(()))
+        self.labels = labels
+
+    def forward(self, x):
+        return x[:, 0, 0, :1] * torch.tensor([[-1.0, 1.0]]) + torch.tensor([[0.5, -0.5]])
+
+
+def test_accuracy_is_counted_over_every_image_whatever_the_batch():
+    data = load_data("digits")
+    split = data.test[slice(103)]
+    data.images(split.pixels)
+    labels = torch.arange(103) % 3  # a third each of 0, 1, 2
+    split = type(split)(pixels=split.pixels * 0, labels=labels)
+    model = KnowsTheFirstPixel(labels)
+    for batch_size in (7, 103, 500):
+        (found,) = measure(
+            model, data, split, {"clean": Threat.parse("clean")}, batch_size=batch_size
+        )
+        assert (found.correct, found.n) == (int((labels == 0).sum()), 103)
+        assert found.as_json()["accuracy"] == found.correct / 103
+
+
+def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):
+    model, data = robust_digits
+    threats = {"a": Threat.parse("rot:60"), "b": Threat.parse("rot:90|clean")}
+    split = data.test[slice(60)]
+    both = {found.name: found for found in measure(model, data, split, threats)}
+    for name, threat in threats.items():
+        assert measure(model, data, split, {name: threat}) == [both[name]]

@@ -1,0 +1,223 @@
+"""Plugins: found, validated, named in errors, and harmless when broken."""
+
+import subprocess
+import sys
+import textwrap
+import types
+
+import pytest
+
+from curricula import builtin, hooks, registry
+from curricula.errors import UnknownNameError, UserError
+from curricula.hooks import KINDS, Record, hookimpl
+from curricula.registry import PluginWarning, Provider, Registry, build_registry
+
+STRANGER = Provider(name="stranger", version="2", source="distribution")
+
+
+def plugin(*records, kind="perturbation"):
+    module = types.SimpleNamespace()
+
+    def yields():
+        yield from records
+
+    yields.__name__ = f"curricula_{kind}s"
+    setattr(module, yields.__name__, hookimpl(yields))
+    return module
+
+
+def fog(name="fog"):
+    return Record(name=name, factory="fog:Fog", summary="white veil")
+
+
+@pytest.fixture
+def fake_distribution(tmp_path, monkeypatch):
+    """Installs a module as a distribution with real entry-point metadata."""
+
+    def install(name, source, *, attribute=""):
+        module = name.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{module}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[curricula]\n{module} = {module}{attribute}\n")
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    for module in [module for module in sys.modules if module.startswith("fake_")]:
+        del sys.modules[module]
+
+
+GOOD = """
+    from curricula import Record, hookimpl
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="fog", factory="nowhere:Fog", summary="white veil")
+"""
+
+
+def test_an_installed_plugin_is_listed_with_its_distribution(fake_distribution):
+    fake_distribution("fake-good", GOOD)
+    found = build_registry().find("perturbation", "fog")
+    assert str(found.provider) == "fake-good 1.5"
+
+
+def test_a_plugin_that_raises_at_import_is_one_warning_that_names_it(fake_distribution):
+    fake_distribution("fake-broken", "raise RuntimeError('no such thing')")
+    with pytest.warns(
+        PluginWarning, match=r"fake-broken 1\.5 failed to load: RuntimeError: no such"
+    ):
+        loaded = build_registry()
+    assert "rot" in loaded.records("perturbation")
+    with pytest.raises(UnknownNameError, match="fake-broken"):
+        loaded.find("perturbation", "fgo")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import not_installed_anywhere",
+        "def",
+        GOOD.replace("yield Record(", "yield dict("),
+        GOOD.replace("curricula_perturbations", "curricula_perturbation_s"),
+        GOOD + "        raise KeyError('half-way')\n",
+    ],
+    ids=["import", "syntax", "not a record", "unknown hook", "half-way"],
+)
+def test_whatever_is_broken_nothing_of_it_is_registered(fake_distribution, source):
+    fake_distribution("fake-broken", source)
+    with pytest.warns(PluginWarning, match="fake-broken"):
+        loaded = build_registry()
+    assert "fog" not in loaded.records("perturbation")
+    assert [failure.provider.name for failure in loaded.failures] == ["fake-broken"]
+
+
+def test_strict_makes_a_broken_plugin_an_error(fake_distribution, monkeypatch):
+    fake_distribution("fake-broken", "1 / 0")
+    monkeypatch.setenv("CURRICULA_STRICT_PLUGINS", "1")
+    with pytest.raises(UserError, match="fake-broken"):
+        build_registry()
+
+
+def test_no_plugins_loads_the_built_ins_alone(fake_distribution, monkeypatch):
+    fake_distribution("fake-broken", "1 / 0")
+    monkeypatch.setenv("CURRICULA_NO_PLUGINS", "1")
+    loaded = build_registry()
+    providers = {found.provider.name for kind in KINDS for found in loaded.records(kind).values()}
+    assert providers == {"curricula"}
+
+
+def test_two_plugins_with_one_name_are_an_error_naming_both(fake_distribution):
+    fake_distribution("fake-one", GOOD)
+    fake_distribution("fake-two", GOOD)
+    with pytest.raises(UserError, match=r"'fog' is registered twice, by fake-one 1\.5 and by fake"):
+        build_registry()
+
+
+def test_a_plugin_cannot_take_a_built_in_name():
+    loaded = Registry()
+    loaded.add(builtin, Provider(name="curricula", source="distribution"))
+    with pytest.raises(
+        UserError, match="'rot' is registered twice, by curricula and by stranger 2"
+    ):
+        loaded.add(plugin(fog("rot")), STRANGER)
+
+
+@pytest.mark.parametrize("name", ["clean", "worst"])
+def test_the_words_of_the_language_are_not_for_plugins(name):
+    with pytest.raises(UserError, match=f"{name!r} is a word of the expression language"):
+        Registry().add(plugin(fog(name)), STRANGER)
+
+
+def test_one_name_may_stand_for_things_of_two_kinds():
+    loaded = Registry()
+    loaded.add(plugin(fog("step")), STRANGER)
+    loaded.add(plugin(fog("step"), kind="schedule"), STRANGER)
+    assert loaded.find("perturbation", "step").kind == "perturbation"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("rott", "rot"), ("pdg", "pgd"), ("transs", "trans")])
+def test_an_unknown_name_comes_with_its_near_miss(typed, meant):
+    with pytest.raises(UnknownNameError, match=f"unknown perturbation '{typed}'.*{meant}"):
+        build_registry().find("perturbation", typed)
+
+
+def test_a_name_like_no_other_comes_with_all_names():
+    with pytest.raises(UnknownNameError, match="known: rot, trans, pgd, fgsm"):
+        build_registry().find("perturbation", "zzzzzz")
+
+
+@pytest.mark.parametrize("name", ["", "8pgd", "a b", "a+b", "a:b", "é"])
+def test_a_record_needs_a_name_that_the_language_can_say(name):
+    with pytest.raises(ValueError, match="name"):
+        fog(name)
+
+
+def test_a_factory_that_cannot_be_imported_comes_with_the_install_hint():
+    record = Record(
+        name="fog", factory="nowhere.at_all:Fog", summary="veil", install="pip install fog"
+    )
+    loaded = Registry()
+    loaded.add(plugin(record), STRANGER)
+    with pytest.raises(UserError, match=r"'fog' of stranger 2.*nowhere.*try: pip install fog"):
+        loaded.find("perturbation", "fog").load()
+
+
+def test_a_loose_file_gives_its_callables_themselves(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(GOOD).replace('"nowhere:Fog"', "dict"))
+    found = build_registry([path]).find("perturbation", "fog")
+    assert found.load() is dict
+    assert str(found.provider) == str(path)
+
+
+def test_a_loose_file_that_the_user_named_must_load(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        build_registry([tmp_path / "absent.py"])
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0")
+    with pytest.raises(UserError, match=r"broken\.py failed to load: ZeroDivisionError"):
+        build_registry([broken])
+
+
+def test_every_built_in_can_be_imported():
+    for kind in KINDS:
+        for found in build_registry().records(kind).values():
+            assert callable(found.load())
+            assert found.record.summary
+
+
+def test_the_hooks_are_one_for_each_kind():
+    specified = {name for name in vars(hooks) if name.startswith("curricula_")}
+    assert specified == {f"curricula_{kind}s" for kind in KINDS}
+
+
+PROGRAM = "from curricula.cli.main import program; program({}, standalone_mode=False)"
+LIGHT = """
+import sys
+{code}
+heavy = {{"torch", "torchvision", "numpy", "sklearn", "rich", "torchattacks", "escnn"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import curricula",
+        "from curricula.registry import current; current()",
+        PROGRAM.format(["--help"]),
+        PROGRAM.format(["plugins"]),
+        PROGRAM.format(["train", "--help"]),
+    ],
+)
+def test_nothing_heavy_is_imported_for(code):
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(code=code)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_registry_of_the_process_is_loaded_once():
+    assert registry.current() is registry.current()
