@@ -36,6 +36,7 @@ from curricula.tree import (
     sampling_of,
 )
 
+
 @attrs.frozen(kw_only=True)
 class Bound:
     """An expression bound to its perturbations.

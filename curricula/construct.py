@@ -218,7 +218,7 @@ def _explicit(
     """The call with each parameter as written, or else as the built object (or the signature)
     has it; none is left out."""
     arguments: list[Argument] = []
-    for position, (name, parameter) in enumerate(parameters.items()):
+    for name, parameter in parameters.items():
         written = given.get(name)
         if isinstance(written, list):
             arguments.extend(Argument(value) for value in written)
@@ -229,8 +229,7 @@ def _explicit(
             written = _written(getattr(built, name, parameter.default))
         if written is None:
             continue
-        first = position == 0 and isinstance(written, Number)
-        arguments.append(Argument(written, None if first else name))
+        arguments.append(Argument(written, None if name == "budget" else name))
     return Call(call.name, tuple(arguments))
 
 

@@ -1,0 +1,358 @@
+"""The command line as a user meets it: in processes of its own where that matters."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from curricula import registry
+from curricula.cli.main import program
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+
+
+def run(*arguments, plugin=TINY):
+    """One invocation in this process."""
+    named = ["--plugin", str(plugin)] if plugin else []
+    return CliRunner().invoke(program, [*named, *map(str, arguments)])
+
+
+def in_a_process(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "curricula", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "joint"
+    result = run(
+        "train", "--data", "tiny", "--perturb", "rot+pgd", "--schedule", "linear", "--out", folder
+    )
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def test_train_prints_its_values_its_epochs_its_table_and_where_the_run_lies(trained):
+    folder, output = trained
+    assert "epochs       2" in output
+    assert "epoch   2/2" in output
+    for threat in ("clean", "spatial", "adversarial", "joint"):
+        assert threat in output
+    assert "95 % interval" in output
+    assert f"run folder: {folder}" in output
+    assert f"curricula evaluate {folder}" in output
+
+
+def test_evaluate_prints_a_table_or_json(trained):
+    folder, _ = trained
+    result = run("evaluate", folder, "--limit", "20")
+    assert result.exit_code == 0
+    assert "20 images" in result.output
+    result = run("evaluate", folder, "--threat", "clean", "--threat", "trans:2", "--format", "json")
+    rows = json.loads(result.output)
+    assert [row["name"] for row in rows] == ["clean", "trans:2"]
+    assert rows[0]["n"] == 60
+    low, high = rows[0]["interval_95"]
+    assert low <= rows[0]["accuracy"] <= high
+
+
+def test_a_runs_configuration_is_a_start_and_flags_win(trained, tmp_path):
+    folder, _ = trained
+    result = run(
+        "train", "--config", folder / "config.toml", "--epochs", "1", "--out", tmp_path / "again"
+    )
+    assert result.exit_code == 0, result.output
+    assert "epoch   1/1" in result.output
+
+
+def test_twin_adds_a_column(tmp_path):
+    result = run(
+        "train", "--data", "tiny", "--perturb", "rot", "--epochs", "1", "--twin",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "plain twin" in result.output
+
+
+def test_recipes_are_listed_and_resolve(monkeypatch, tmp_path):
+    result = run("recipes")
+    assert "cusp" in result.output
+    from curricula.recipes import read_config, recipes
+
+    assert recipes()["cusp"].startswith("CuSP")
+    values = read_config("cusp")
+    from curricula.curriculum import Curriculum
+    from curricula.interfaces import Progress
+    from curricula.training.learning_rate import parse_learning_rate
+
+    curriculum = Curriculum.parse(values["perturb"], values["schedule"])
+    rate = parse_learning_rate(values["lr_schedule"])
+    table = []
+    for epoch in (1, 74, 75, 89, 90, 99, 100, 120):  # as the paper counts, from 1
+        progress = Progress(
+            step=(epoch - 1) * 10, total_steps=1200, epoch=epoch - 1, total_epochs=120
+        )
+        strengths = curriculum.strengths(progress)
+        table.append(
+            (
+                epoch,
+                round(values["lr"] * rate(progress), 6),
+                round(strengths["pgd"] * 8, 6),
+                round(strengths["rot"] * 180, 6),
+            )
+        )
+    assert table == [
+        (1, 0.1, 2, 120),
+        (74, 0.1, 2, 120),
+        (75, 0.01, 4, 150),
+        (89, 0.01, 4, 150),
+        (90, 0.001, 8, 180),
+        (99, 0.001, 8, 180),
+        (100, 0.0001, 8, 180),
+        (120, 0.0001, 8, 180),
+    ]
+
+
+BAD_INPUT = [
+    (["--perturb", "rott"], "unknown perturbation 'rott': did you mean rot"),
+    (["--model", "smalcnn"], "unknown model 'smalcnn': did you mean smallcnn"),
+    (["--perturb", "rot", "--schedule", "liner"], "unknown schedule 'liner': did you mean linear"),
+    (["--data", "mnits"], "unknown dataset 'mnits': did you mean mnist"),
+    (["--perturb", "pgd+rot"], "write rot+pgd"),
+    (["--perturb", "pgd:-1"], "'budget' must be >= 0"),
+    (["--perturb", "pgd:8/0"], "division by zero"),
+    (["--perturb", "rot:nan"], "expected a number"),
+    (["--perturb", "rot(30, foo=1)"], "unknown argument 'foo'"),
+    (["--perturb", "rot:30,foo=1"], "commas live only inside parentheses"),
+    (["--perturb", ""], "the expression is empty"),
+    (["--perturb", "rot++pgd"], "character 5"),
+    (["--perturb", "(rot+pgd"], "character 1 is not closed"),
+    (["--perturb", "rot+pgd", "--schedule", "pdg=linear"], "no perturbation is called 'pdg'"),
+    (["--epochs", "0"], "'epochs' must be >= 1: 0"),
+    (["--epochs", "many"], "'many' is not a valid integer"),
+    (["--batch-size", "2000"], "larger than the 1168 training images of digits"),
+    (["--data", "mnist", "--data-root", "nowhere"], "mnist is not in 'nowhere'"),
+    (["--device", "cuda:7"], "device 'cuda:7' is not there"),
+    (["--config", "cups"], "no such recipe or file; did you mean cusp"),
+    (["--config", "absent.toml"], "'absent.toml': no such recipe or file"),
+    (["--config", "broken.toml"], "broken.toml: not TOML"),
+    (["--config", "key.toml"], "unknown key 'epoch'; did you mean epochs"),
+    (["--config", "type.toml"], "epochs must be a whole number, not 'ten'"),
+    (["--out", "taken"], "already holds a run"),
+    (["--precision", "fp8"], "precision must be"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_line_and_status_2_and_nothing_half_written(
+    arguments, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.toml").write_text("epochs = = 3")
+    Path("key.toml").write_text("epoch = 3")
+    Path("type.toml").write_text("epochs = 'ten'")
+    Path("taken").mkdir()
+    Path("taken/config.toml").write_text("")
+    before = sorted(Path().rglob("*"))
+    result = run("train", *arguments, plugin=None)
+    assert result.exit_code == 2, result.output
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1
+    assert message in error[0]
+    assert "Traceback" not in result.output
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_bad_input_to_evaluate(trained, tmp_path):
+    folder, _ = trained
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        if file.name == "best.safetensors":
+            content = content[: len(content) // 2]
+        (damaged / file.name).write_bytes(content)
+    for arguments, message in [
+        ([tmp_path / "absent"], "is not a run folder"),
+        ([damaged], "best.safetensors: damaged"),
+        ([folder, "--limit", "0"], "limit must be 1 or more, not 0"),
+        ([folder, "--threat", "rto"], "unknown perturbation 'rto'"),
+        ([folder, "--device", "cuda:7"], "is not there"),
+    ]:
+        result = run("evaluate", *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_command_has_a_near_miss():
+    result = run("trian")
+    assert result.exit_code == 2
+    assert "unknown command 'trian': did you mean train" in result.stderr
+
+
+def test_no_traceback_in_a_process_of_its_own(tmp_path):
+    done = in_a_process("train", "--perturb", "pgd+rot")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: in 'pgd+rot': rot after pgd")
+    assert done.stderr.count("\n") == 1
+
+
+STRANGER = """
+    import attrs
+    import torch
+    from torch import nn
+    from curricula import Normalise
+    from curricula.interfaces import Guarantee
+
+    @attrs.frozen(kw_only=True)
+    class Veil:
+        budget: float
+        kind = "color"
+        unit = "share"
+        guarantee = None
+        channels = None
+        training_only = False
+
+        def __call__(self, x, y, *, strength, victim, generator):
+            drawn = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device)
+            share = torch.as_tensor(strength, device=x.device).reshape(-1, 1, 1, 1) * self.budget
+            return torch.lerp(x, torch.ones_like(x), drawn * share)
+
+    def mlp(num_classes, in_channels, image_size, hidden=16):
+        return nn.Sequential(
+            Normalise(),
+            nn.Flatten(),
+            nn.Linear(in_channels * image_size**2, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def sawtooth(teeth=3):
+        return lambda progress, state: (progress.fraction * teeth) % 1
+"""
+HOOKS = """
+    from curricula import Record, hookimpl
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="veil", factory={veil}, summary="white veil")
+
+    @hookimpl
+    def curricula_models():
+        yield Record(name="mlp", factory={mlp}, summary="two layers")
+
+    @hookimpl
+    def curricula_schedules():
+        yield Record(name="sawtooth", factory={sawtooth}, summary="teeth")
+"""
+TRAIN_THE_STRANGERS = [
+    "train", "--data", "tiny", "--perturb", "veil:0.5+pgd", "--model", "mlp(hidden=8)",
+    "--schedule", "constant", "--schedule", "veil=sawtooth(teeth=2)", "--epochs", "1",
+]  # fmt: skip
+
+
+def test_a_package_that_is_built_and_installed_trains_without_a_change_to_the_core(tmp_path):
+    package = tmp_path / "source" / "stranger_things"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "things.py").write_text(textwrap.dedent(STRANGER))
+    names = {name: f'"stranger_things.things:{name}"' for name in ("mlp", "sawtooth")}
+    hooks = HOOKS.format(veil='"stranger_things.things:Veil"', **names)
+    (package / "plugin.py").write_text(textwrap.dedent(hooks))
+    (package.parent / "pyproject.toml").write_text(
+        textwrap.dedent("""
+        [build-system]
+        requires = ["hatchling"]
+        build-backend = "hatchling.build"
+
+        [project]
+        name = "stranger-things"
+        version = "4.2"
+
+        [project.entry-points.curricula]
+        stranger = "stranger_things.plugin"
+    """)
+    )
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps",
+         "--disable-pip-version-check", "--target", site, package.parent],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    listed = in_a_process("plugins", PYTHONPATH=str(site))
+    assert listed.returncode == 0, listed.stderr
+    for name in ("veil", "mlp", "sawtooth"):
+        (line,) = [line for line in listed.stdout.splitlines() if line.split()[:1] == [name]]
+        assert "stranger-things 4.2" in line
+    done = in_a_process(
+        "--plugin", TINY, *TRAIN_THE_STRANGERS, "--out", tmp_path / "run", PYTHONPATH=str(site)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "joint" in done.stdout
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert "stranger-things 4.2" in environment["providers"]
+
+
+def test_the_same_three_in_a_loose_file(tmp_path):
+    path = tmp_path / "mine.py"
+    hooks = HOOKS.format(veil="Veil", mlp="mlp", sawtooth="sawtooth")
+    path.write_text(textwrap.dedent(STRANGER) + textwrap.dedent(hooks))
+    result = CliRunner().invoke(
+        program,
+        ["--plugin", str(path), "--plugin", str(TINY), *TRAIN_THE_STRANGERS,
+         "--out", str(tmp_path / "run")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    listed = CliRunner().invoke(program, ["--plugin", str(path), "plugins"])
+    (line,) = [line for line in listed.output.splitlines() if line.split()[:1] == ["veil"]]
+    assert str(path) in line
+
+
+def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
+    (tmp_path / "rotten.py").write_text("raise RuntimeError('spoilt')")
+    info = tmp_path / "rotten-9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rotten\nVersion: 9\n")
+    (info / "entry_points.txt").write_text("[curricula]\nrotten = rotten\n")
+    commands = list(registry.build_registry(entry_points=False).records("command"))
+    runs = {
+        "train": ["--plugin", TINY, "train", "--data", "tiny", "--epochs", "1"],
+        "evaluate": ["--plugin", TINY, "evaluate", tmp_path / "run", "--limit", "5"],
+    }
+    for name in commands:
+        arguments = runs.get(name, [name])
+        if name == "train":
+            arguments = [*arguments, "--out", tmp_path / "run"]
+        done = in_a_process(*arguments, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        warnings = [line for line in done.stderr.splitlines() if "Warning" in line]
+        assert warnings == ["Warning: plugin rotten 9 failed to load: RuntimeError: spoilt"]
+    strict = in_a_process("plugins", PYTHONPATH=str(tmp_path), CURRICULA_STRICT_PLUGINS="1")
+    assert strict.returncode == 2
+    assert strict.stderr.splitlines() == [
+        "Error: plugin rotten 9 failed to load: RuntimeError: spoilt"
+    ]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "plugins", "recipes"])
+def test_every_command_has_a_help_with_an_example(command):
+    result = run(command, "--help", plugin=None)
+    assert result.exit_code == 0
+    assert f"Example: curricula {command}" in result.output
+
+
+def test_the_commands_with_help_are_all_commands():
+    known = set(registry.build_registry(entry_points=False).records("command"))
+    assert known == {"train", "evaluate", "plugins", "recipes"}

@@ -1,0 +1,66 @@
+"""The documentation does what it says: its Python blocks run, its examples run, nothing is left
+out."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import curricula
+from curricula.hooks import KINDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
+)
+def test_the_python_blocks_of_a_page_run_in_their_order(page, tmp_path):
+    script = tmp_path / "page.py"
+    script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore:invalid escape sequence", script],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_each_example_runs(example, tmp_path):
+    done = subprocess.run(
+        [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_there_are_examples():
+    assert EXAMPLES
+
+
+def test_every_hook_has_its_place_in_the_guide():
+    guide = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert re.search(rf"^#+ .*curricula_{kind}s", guide, re.MULTILINE), kind
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in curricula.__all__:
+        assert getattr(curricula, name).__doc__, name
+    assert set(curricula.__all__) == set(curricula._HOME)
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,259 @@
+"""A run: reproducible, complete, and picked on validation."""
+
+import json
+import tomllib
+
+import attrs
+import pytest
+import torch
+from safetensors import safe_open
+
+import curricula
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import measure
+from curricula.evaluation.threats import validation_threats
+from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
+from curricula.training.loop import EVALUATION_SEED
+from curricula.training.plan import find_device, find_precision, make_plan
+from curricula.training.run import BEST, LAST, Run
+
+JOINT = {"data": "tiny", "perturb": "rot+pgd"}
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def tensors(path):
+    with safe_open(path, framework="pt") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precision):
+    for name in ("a", "b"):
+        torch.rand(3)  # whatever was drawn before
+        curricula.train(**JOINT, seed=5, precision=precision, out=tmp_path / name)
+    for file in ("config.toml", "metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    for file in (BEST, LAST):
+        (a, a_meta), (b, b_meta) = (tensors(tmp_path / name / file) for name in "ab")
+        assert a_meta == b_meta
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_another_seed_gives_other_metrics(tiny, tmp_path):
+    for seed in (0, 1):
+        curricula.train(**JOINT, seed=seed, epochs=1, out=tmp_path / str(seed))
+    assert (tmp_path / "0/metrics.jsonl").read_text() != (tmp_path / "1/metrics.jsonl").read_text()
+
+
+def test_running_a_runs_configuration_again_gives_the_same_run(tiny, tmp_path):
+    curricula.train(
+        **JOINT,
+        schedule=["step(0:1/3, 0.5:1)", "pgd=cosine"],
+        objective="trades",
+        optimizer="sgd",
+        augmentation="crop+flip",
+        out=tmp_path / "first",
+    )
+    config = read_toml(tmp_path / "first" / "config.toml")
+    curricula.train(**config, out=tmp_path / "again")
+    for file in ("config.toml", "metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
+    trained = curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert set(config) == set(FIELDS)
+    assert config["perturb"] == (
+        "rot(30, interpolation=bilinear, padding=zeros)+pgd(0.1, norm=linf, steps=2, "
+        "rel_step=1.25, random_start=true, restarts=1, loss=default)"
+    )
+    assert config["schedule"] == [
+        "rot=linear(start=0, until=0.4)",
+        "pgd=linear(start=0, until=0.4)",
+    ]
+    assert config["model"] == "tinycnn(width=8)"
+    assert "auto" not in (config["device"], config["precision"])
+    assert config["batch_size"] == 20
+    assert trained.run.config == config
+
+
+def test_what_a_run_folder_holds(tiny, tmp_path):
+    trained = curricula.train(**JOINT, out=tmp_path / "run")
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "evaluation.json",
+        BEST,
+        LAST,
+    }
+    metrics = lines(run / "metrics.jsonl")
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert metrics[-1]["strength"] == {"rot": 1.0, "pgd": 1.0}
+    assert set(metrics[0]["validation"]) == {"clean", "joint"}
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert [row["name"] for row in evaluation] == ["clean", "spatial", "adversarial", "joint"]
+    assert [row["accuracy"] for row in evaluation] == [r.accuracy for r in trained.results]
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert any("curricula-escnn" in provider for provider in environment["providers"])
+
+
+def test_the_last_checkpoint_holds_all_that_moves(tiny, tmp_path):
+    curricula.train(**JOINT, schedule=["earned"], optimizer="adamw", epochs=1, out=tmp_path / "run")
+    held, metadata = tensors(tmp_path / "run" / LAST)
+    kinds = {name.partition(".")[0] for name in held}
+    assert kinds == {"model", "optimizer", "random", "schedule"}
+    assert {"random.order", "random.augmentation", "random.perturbation", "random.torch"} <= set(
+        held
+    )
+    assert held["schedule.pgd.strength"].shape == (180,)
+    assert held["schedule.pgd.strength"].max() > 0
+    assert held["schedule.pgd.epochs"] == 1
+    assert metadata["step"] == "9"
+    assert metadata["epoch"] == "1"
+
+
+def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accuracy(tiny, tmp_path):
+    curricula.train(**JOINT, epochs=6, lr=0.02, out=tmp_path / "run")
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    joint = [line["validation"]["joint"] for line in metrics]
+    best = max(i for i, value in enumerate(joint) if value == max(joint))
+    assert [line["best"] for line in metrics].index(True) <= best
+    assert max(i for i, line in enumerate(metrics) if line["best"]) == best
+    # The weights are those: measuring them again gives that accuracy.
+    plan = make_plan({**JOINT})
+    model = curricula.load_model(tmp_path / "run")
+    threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
+    again = measure(model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
+    assert {found.name: found.accuracy for found in again} == metrics[best]["validation"]
+
+
+def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, tmp_path):
+    trained = curricula.train(**JOINT, out=tmp_path / "run")
+    assert curricula.evaluate(tmp_path / "run") == trained.results
+    (found,) = curricula.evaluate(trained.run, threats=["worst(rot:30, k=2)"], limit=20)
+    assert found.n == 20
+    assert found.threat.startswith("worst(rot(30,")
+    (named,) = curricula.evaluate(trained.run, threats={"mine": "trans"}, limit=5)
+    assert named.name == "mine"
+    assert named.threat.startswith("trans(3,")
+
+
+def test_training_teaches(tiny, tmp_path):
+    trained = curricula.train(data="tiny", epochs=15, out=tmp_path / "run")
+    losses = [line["loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
+    assert losses[-1] < losses[0] / 2
+    assert trained.results[0].accuracy > 0.6
+
+
+def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny, tmp_path):
+    trained = curricula.train(
+        data="tiny", perturb="rot:45+pgd:0.05", epochs=1, twin=True, out=tmp_path / "run"
+    )
+    ours, twins = trained.run.config, trained.twin.run.config
+    changed = {name for name in ours if ours[name] != twins[name]}
+    assert changed == {"perturb", "schedule"}
+    assert [r.threat for r in trained.results] == [r.threat for r in trained.twin.results]
+    assert trained.twin.run.path == tmp_path / "run" / "twin"
+
+
+def test_global_random_state_is_put_back(tiny, tmp_path):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"no longer a number in epoch 1.*lower --lr"):
+        curricula.train(**JOINT, optimizer="sgd", lr=1e30, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "'epochs' must be >= 1: 0"),
+        ({"batch_size": 181}, "batch_size 181 is larger than the 180 training images"),
+        ({"batch_size": 0}, "'batch_size' must be >= 1"),
+        ({"lr": 0.0}, "'lr' must be > 0"),
+        ({"momentum": 1.0}, "'momentum' must be < 1"),
+        ({"seed": -1}, "'seed' must be >= 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
+        ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
+        ({"lr": "high"}, "lr must be a number, not 'high'"),
+        ({"schedule": "linear"}, "schedule must be a list of texts"),
+        ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
+        ({"precision": "fp16"}, "precision must be auto or float32 or bf16"),
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),
+        ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
+        ({"model": "tinycnm"}, "unknown model 'tinycnm': did you mean tinycnn"),
+        ({"data": "tinny"}, "unknown dataset 'tinny': did you mean tiny"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there; there is auto, cpu"),
+        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': known: cosine, one-cycle"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_nothing_is_written(tiny, tmp_path, values, message):
+    with pytest.raises(UserError, match=message) as caught:
+        curricula.train(**{**JOINT, **values}, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(UserError, match="already holds a run: choose another"):
+        curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    best = tmp_path / "run" / BEST
+    whole = best.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:4], b""):
+        best.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"best\.safetensors: damaged"):
+            curricula.evaluate(tmp_path / "run")
+    best.unlink()
+    with pytest.raises(UserError, match="no such file; did the run finish"):
+        curricula.evaluate(tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_model_is_one_line(tiny, tmp_path):
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("width=8", "width=9"))
+    with pytest.raises(UserError, match="not of this model"):
+        curricula.load_model(Run.open(tmp_path / "run"))
+
+
+def test_configurations_survive_toml(tmp_path):
+    plan_values = {"model": "m", "epochs": 3, "batch_size": 4, "optimizer": "sgd", "lr": 0.1}
+    config = merge(
+        plan_values,
+        {"weight_decay": 0, "lr_schedule": "cosine", "augmentation": "none"},
+        {"schedule": ["linear", "rot=cosine"], "epochs": 5},
+    )
+    assert config.epochs == 5
+    assert config.weight_decay == 0.0
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert merge(read_toml(path)) == config
+    assert isinstance(config, TrainConfig)
+    assert attrs.evolve(config, epochs=6) != config
+
+
+def test_devices_and_precisions_are_decided_here():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_precision("float32", torch.device("cpu")) == "float32"
+    assert find_precision("bf16", torch.device("cpu")) == "bf16"
+    assert find_precision("auto", torch.device("cpu")) in ("float32", "bf16")
