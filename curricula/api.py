@@ -18,7 +18,15 @@ from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
-from curricula.training.plan import Plan, build_model, find_device, make_plan, placed, plain_twin
+from curricula.training.plan import (
+    Plan,
+    build_model,
+    check_channels,
+    find_device,
+    make_plan,
+    placed,
+    plain_twin,
+)
 from curricula.training.run import BEST, Run, check_free
 
 TWIN = "twin"
@@ -94,7 +102,7 @@ def open_data(run: Run, *, root: str | Path | None = None) -> DataSet:
         root: folder of its files, where they have moved since.
     """
     config = run.config
-    return load_data(config["data"], root=str(root or config["data_root"]))
+    return load_data(config.data, root=str(root or config.data_root))
 
 
 def load_model(
@@ -113,7 +121,7 @@ def load_model(
     run = run if isinstance(run, Run) else Run.open(Path(run))
     data = data or open_data(run)
     with torch.random.fork_rng():
-        model: nn.Module = build_model(run.config["model"], data).value
+        model: nn.Module = build_model(run.config.model, data).value
     run.load_weights(checkpoint, model)
     return model.eval()
 
@@ -154,10 +162,12 @@ def evaluate(
         raise UserError(f"batch_size must be 1 or more, not {batch_size}")
     data = open_data(run, root=data_root)
     if not threats:
-        chosen = standard_threats(bind(run.config["perturb"]), data.budgets)
+        chosen = standard_threats(bind(run.config.perturb), data.budgets)
     else:
         named = threats if isinstance(threats, Mapping) else {text: text for text in threats}
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
+    for threat in chosen.values():
+        check_channels(threat.bound, data)
     model = placed(load_model(run, checkpoint=checkpoint, data=data), where)
     data = data.to(where)
     split = data.test if limit is None else data.test[slice(limit)]

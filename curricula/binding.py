@@ -98,6 +98,9 @@ def parse_number(text: str) -> Number:
     return value
 
 
+_DECLARED = ("kind", "unit", "budget", "guarantee", "channels", "training_only")
+
+
 class _Binder:
     def __init__(
         self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
@@ -157,6 +160,12 @@ class _Binder:
             "perturbation", self._budgeted(call), defaults=self._defaults_of(call)
         )
         perturbation: Perturbation = built.value
+        missing = [name for name in _DECLARED if not hasattr(perturbation, name)]
+        if missing:
+            raise UserError(
+                f"{call}: this perturbation declares no {', '.join(missing)}; its author can run "
+                "curricula.testing.check_perturbation"
+            )
         if self.threat and perturbation.training_only:
             raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")
         label, count = call.name, 1

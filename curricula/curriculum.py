@@ -186,8 +186,13 @@ class Curriculum:
             if isinstance(strength, Tensor) and strength.ndim == 1:
                 if indices_N is None:
                     raise ValueError(f"the schedule of {label} is per image: give indices_N")
-                strength = strength[indices_N]
-            strengths[label] = strength
+                strengths[label] = strength[indices_N]
+                continue
+            strengths[label] = value = float(strength)
+            if not 0 <= value <= 1:
+                raise UserError(
+                    f"the schedule of {label} gave a strength of {value:g}; it must lie from 0 to 1"
+                )
         return strengths
 
     def __call__(

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor
 
+from curricula.errors import UserError
 from curricula.interfaces import AttackLoss
 
 LossName = Literal["default", "ce", "kl", "dlr"]
@@ -33,10 +34,10 @@ def difference_of_logits_ratio(
     """DLR (Croce and Hein 2020, eq. 6): invariant to shifts and rescalings of the logits.
 
     Raises:
-        ValueError: for fewer than three classes.
+        UserError: for fewer than three classes.
     """
     if logits_NK.shape[1] < 3:
-        raise ValueError(f"the DLR loss needs three classes or more, not {logits_NK.shape[1]}")
+        raise UserError(f"the DLR loss needs three classes or more, not {logits_NK.shape[1]}")
     ordered = logits_NK.sort(dim=1, descending=True).values
     label = logits_NK.gather(1, y_N[:, None]).squeeze(1)
     other = ordered[:, 0].where(ordered[:, 0] != label, ordered[:, 1])

@@ -284,3 +284,14 @@ def test_a_listening_schedule_moves_by_feedback_and_per_image(tiny):
     assert curriculum.after_epoch(moved, {"joint": 0.5})["pgd"]["epochs"] == 1
     with pytest.raises(ValueError, match="give indices_N"):
         curriculum.strengths(at(0), states=states)
+
+
+def test_a_strength_outside_0_to_1_is_refused():
+    curriculum = Curriculum.parse("rot:30")
+    wild = type(curriculum)(
+        bound=curriculum.bound,
+        schedules={"rot": lambda progress, state: 1.5},
+        schedule_calls=curriculum.schedule_calls,
+    )
+    with pytest.raises(UserError, match=r"schedule of rot gave a strength of 1\.5"):
+        wild.strengths(at(0))

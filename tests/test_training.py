@@ -79,7 +79,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
     assert config["model"] == "tinycnn(width=8)"
     assert "auto" not in (config["device"], config["precision"])
     assert config["batch_size"] == 20
-    assert trained.run.config == config
+    assert json.loads(json.dumps(attrs.asdict(trained.run.config))) == config
 
 
 def test_what_a_run_folder_holds(tiny, tmp_path):
@@ -158,7 +158,7 @@ def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny
     trained = curricula.train(
         data="tiny", perturb="rot:45+pgd:0.05", epochs=1, twin=True, out=tmp_path / "run"
     )
-    ours, twins = trained.run.config, trained.twin.run.config
+    ours, twins = (attrs.asdict(run.config) for run in (trained.run, trained.twin.run))
     changed = {name for name in ours if ours[name] != twins[name]}
     assert changed == {"perturb", "schedule"}
     assert [r.threat for r in trained.results] == [r.threat for r in trained.twin.results]

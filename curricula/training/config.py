@@ -88,7 +88,7 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
         if field.default is attrs.NOTHING and name not in values
     ]
     if missing:
-        raise UserError(f"no value for {', '.join(missing)}: the data set has no default for it")
+        raise UserError(f"configuration: no value for {', '.join(missing)}")
     try:
         return TrainConfig(**values)
     except ValueError as error:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from curricula import construct
+from curricula.binding import Bound
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
@@ -95,7 +96,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     curriculum = Curriculum.parse(
         config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack
     )
-    check_channels(curriculum, data)
+    check_channels(curriculum.bound, data)
     objective = construct.build("objective", parse_call(config.objective))
     learning_rate = parse_learning_rate(config.lr_schedule)
     with torch.random.fork_rng():
@@ -126,9 +127,9 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     )
 
 
-def check_channels(curriculum: Curriculum, data: DataSet) -> None:
+def check_channels(bound: Bound, data: DataSet) -> None:
     """Refuse a perturbation that cannot work on the images' channels."""
-    for leaf in curriculum.bound.leaves.values():
+    for leaf in bound.leaves.values():
         channels = leaf.perturbation.channels
         if channels is not None and data.in_channels not in channels:
             allowed = " or ".join(map(str, sorted(channels)))

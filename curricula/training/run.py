@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from curricula import registry
 from curricula.errors import UserError
 from curricula.hooks import KINDS
-from curricula.training.config import TrainConfig, read_toml, to_toml
+from curricula.training.config import TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -68,9 +68,13 @@ class Run:
         return cls(path)
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The keys of its configuration, every value stated."""
-        return read_toml(self.path / CONFIG)
+    def config(self) -> TrainConfig:
+        """Its configuration, every value stated.
+
+        Raises:
+            UserError: when the file is no longer one.
+        """
+        return merge(read_toml(self.path / CONFIG))
 
     def append(self, file: str, line: Mapping[str, Any]) -> None:
         """Add a line to one of its JSON-lines files."""
