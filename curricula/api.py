@@ -121,7 +121,7 @@ def load_model(
     run = run if isinstance(run, Run) else Run.open(Path(run))
     data = data or open_data(run)
     with torch.random.fork_rng():
-        model: nn.Module = build_model(run.config.model, data).value
+        model: nn.Module = build_model(run.config.model, data)
     run.load_weights(checkpoint, model)
     return model.eval()
 
@@ -164,7 +164,8 @@ def evaluate(
     if not threats:
         chosen = standard_threats(bind(run.config.perturb), data.budgets)
     else:
-        named = threats if isinstance(threats, Mapping) else {text: text for text in threats}
+        texts = [threats] if isinstance(threats, str) else threats
+        named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
         check_channels(threat.bound, data)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from curricula import construct
+from curricula import construct, registry
 from curricula.errors import UserError
 from curricula.expression import (
     CLEAN,
@@ -156,9 +156,7 @@ class _Binder:
         return WorstNode(branches=nodes, k=int(k.value)), Call(WORST, arguments)
 
     def _leaf(self, call: Call) -> tuple[Node, Expression]:
-        built = construct.build(
-            "perturbation", self._budgeted(call), defaults=self._defaults_of(call)
-        )
+        built = construct.build("perturbation", self._budgeted(call), defaults=self.defaults)
         perturbation: Perturbation = built.value
         missing = [name for name in _DECLARED if not hasattr(perturbation, name)]
         if missing:
@@ -176,31 +174,34 @@ class _Binder:
         self.leaves[label] = leaf
         return leaf, built.call
 
-    def _defaults_of(self, call: Call) -> Mapping[str, Value]:
-        return {name: value for name, value in self.defaults.items() if name != "budget"}
-
     def _budgeted(self, call: Call) -> Call:
         """The call with the data set's standard budget, if it states none and needs one."""
         given = any(argument.key in (None, "budget") for argument in call.arguments)
-        if given or construct.has_default("perturbation", call.name, "budget"):
+        if given or not construct.needs("perturbation", call.name, "budget"):
             return call
-        if "budget" not in construct.parameters_of("perturbation", call.name):
-            return call
-        # The unit may depend on the other arguments (pgd's on its norm): ask a probe.
-        one = Argument(Number(1))
-        probe = construct.build(
-            "perturbation",
-            attrs.evolve(call, arguments=(one, *call.arguments)),
-            defaults=self._defaults_of(call),
-        )
-        budget = self.budgets.get(probe.value.unit)
+        unit = self._unit(call)
+        budget = self.budgets.get(unit)
         if budget is None:
             known = ", ".join(f"{text} {unit}" for unit, text in self.budgets.items()) or "none"
             raise UserError(
-                f"{call}: there is no standard budget in {probe.value.unit} here "
+                f"{call}: there is no standard budget in {unit} here "
                 f"(there is: {known}); write {call.name}:BUDGET"
             )
         return attrs.evolve(call, arguments=(Argument(budget), *call.arguments))
+
+    def _unit(self, call: Call) -> str:
+        """The unit of the budget that a call leaves out."""
+        factory = registry.current().find("perturbation", call.name).load()
+        unit = getattr(factory, "unit", None)
+        if isinstance(unit, str):
+            return unit
+        # It depends on the other arguments, as pgd's does on its norm: ask a probe.
+        probe = attrs.evolve(call, arguments=(Argument(Number(1)), *call.arguments))
+        try:
+            built = construct.build("perturbation", probe, defaults=self.defaults)
+        except UserError as error:
+            raise UserError(str(error).replace(str(probe), str(call))) from error
+        return str(built.value.unit)
 
 
 def _fused(nodes: Sequence[Node]) -> tuple[Node, ...]:

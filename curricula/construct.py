@@ -93,18 +93,11 @@ def apply(
     return Built(value=value, call=_explicit(call, parameters, given, value))
 
 
-def parameters_of(kind: Kind, name: str) -> frozenset[str]:
-    """The names of the parameters that a registered factory takes, the core's included."""
+def needs(kind: Kind, name: str, parameter: str) -> bool:
+    """Whether a registered factory has a parameter and no default for it."""
     factory = registry.current().find(kind, name).load()
-    return frozenset(inspect.signature(factory).parameters)
-
-
-def has_default(kind: Kind, name: str, parameter: str) -> bool:
-    """Whether a registered factory has a default of its own for a parameter."""
-    factory = registry.current().find(kind, name).load()
-    signature = inspect.signature(factory)
-    found = signature.parameters.get(parameter)
-    return found is not None and found.default is not found.empty
+    found = inspect.signature(factory).parameters.get(parameter)
+    return found is not None and found.default is found.empty
 
 
 def _match(
@@ -229,7 +222,7 @@ def _explicit(
             written = _written(getattr(built, name, parameter.default))
         if written is None:
             continue
-        arguments.append(Argument(written, None if name == "budget" else name))
+        arguments.append(Argument(written, None if name == "budget" and not arguments else name))
     return Call(call.name, tuple(arguments))
 
 

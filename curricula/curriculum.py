@@ -127,12 +127,13 @@ class Curriculum:
     def __str__(self) -> str:
         return str(self.bound.expression)
 
-    def start(self, num_train: int) -> dict[str, ScheduleState]:
-        """The state of each schedule before training on ``num_train`` images."""
-        return {
-            label: schedule.start(num_train) if isinstance(schedule, ListeningSchedule) else {}
-            for label, schedule in self.schedules.items()
-        }
+    def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
+        """The state of each schedule before training on ``num_train`` images of a device."""
+        states: dict[str, ScheduleState] = {}
+        for label, schedule in self.schedules.items():
+            state = schedule.start(num_train) if isinstance(schedule, ListeningSchedule) else {}
+            states[label] = {name: tensor.to(device) for name, tensor in state.items()}
+        return states
 
     def after_batch(
         self,

@@ -14,6 +14,7 @@ syntax alone: what a name stands for is curricula.construct's business. Nothing 
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NoReturn, TypeAlias
 
 import attrs
@@ -50,9 +51,9 @@ class Number:
     @classmethod
     def of(cls, value: float) -> "Number":
         """The number that prints most readably among those of exactly this value."""
-        numerator = round(value * 255, 6)
-        if value != round(value, 6) and numerator / 255 == value:
-            return cls(numerator, 255.0)
+        fraction = Fraction(value).limit_denominator(255)
+        if value != round(value, 6) and fraction.numerator / fraction.denominator == value:
+            return cls(float(fraction.numerator), float(fraction.denominator))
         return cls(float(value))
 
     def __str__(self) -> str:

@@ -218,6 +218,7 @@ def test_the_resolved_expression_resolves_to_itself(text):
         ("pgd(0.1, random_start=1)", "random_start must be true or false, not 1"),
         ("pgd(0.1, loss=hinge)", "loss must be default or ce or kl or dlr, not hinge"),
         ("pgd(0.1, step=rot)", "step must be a number or none, not rot"),
+        ("pgd(eps=1)", r"^pgd\(eps=1\): unknown argument 'eps'"),
         ("clean:3", "clean takes no arguments"),
         ("worst(k=3)", "nothing to take the worst of"),
         ("worst(rot, k=0)", "k must be a whole number, 1 or more, not 0"),

@@ -11,7 +11,7 @@ from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import load_data
 from curricula.evaluation.accuracy import measure, wilson_interval
-from curricula.evaluation.threats import standard_threats, validation_threats
+from curricula.evaluation.threats import natural_part, standard_threats, validation_threats
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
 
@@ -50,7 +50,9 @@ def test_the_standard_attack_of_mnist_has_the_customary_step():
         ("clean", "rot(30,", "pgd(0.1, norm=linf"),
         ("pgd(0.5, norm=l2)", "rot(30,", "pgd(0.5, norm=l2"),
         ("trans:2", "trans(2,", "pgd(0.1, norm=linf"),
-        ("worst(rot:9|trans:1, k=3)+fgsm:0.2", "rot(9,", "pgd(0.2, norm=linf"),
+        ("worst(rot:9, k=3)+fgsm:0.2", "rot(9,", "pgd(0.2, norm=linf"),
+        ("worst(rot:9|trans:1+pgd:0.1, k=3)", "rot(9, ", "pgd(0.1, norm=linf"),
+        ("rot:9|pgd:0.2|clean", "rot(9,", "pgd(0.2, norm=linf"),
         ("torchattacks-pgd:0.2", "rot(30,", "pgd(0.2, norm=linf"),
     ],
 )
@@ -58,6 +60,19 @@ def test_what_a_curriculum_leaves_out_is_at_the_data_sets_budget(expression, spa
     found = explicit(standard_threats(bind(expression), BUDGETS))
     assert found["spatial"].startswith(spatial)
     assert found["adversarial"].startswith(attack)
+
+
+@pytest.mark.parametrize(
+    ("expression", "natural"),
+    [
+        ("worst(rot:9|trans:1+pgd:0.1, k=3)+fgsm:0.1", "rot:9|trans:1"),
+        ("(rot:9|clean)+trans:1+pgd:0.1", "rot:9+trans:1"),
+        ("pgd:0.1|(rot:9|trans:1)+rot:8", "(rot:9|trans:1)+rot:8"),
+    ],
+)
+def test_the_natural_part_keeps_the_shape_of_the_expression(expression, natural):
+    assert natural_part(bind(expression)) == bind(natural).expression
+    assert natural_part(bind("pgd:0.1|clean")) is None
 
 
 def test_a_checkpoint_is_picked_by_what_the_curriculum_trains_for():

@@ -140,5 +140,6 @@ def test_numbers_keep_how_they_were_written():
     assert str(parse("pgd:8/255")) == "pgd:8/255"
     assert str(Number.of(8 / 255)) == "8/255"
     assert str(Number.of(0.3)) == "0.3"
+    assert str(Number.of(2.5 / 3)) == "5/6"
     assert str(Number.of(30)) == "30"
     assert math.isclose(Number(2, 3).value, 2 / 3)

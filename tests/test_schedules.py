@@ -110,7 +110,9 @@ def test_learning_rates(text, values):
             assert found == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("text", ["linear", "one-cycle(warmup=1)", "step(0:2)", "cosine(3)", "x+y"])
+@pytest.mark.parametrize(
+    "text", ["linear", "one-cycle(warmup=1)", "step(0:2)", "step", "cosine(3)", "x+y"]
+)
 def test_wrong_learning_rates(text):
     with pytest.raises(ValueError, match=r"lr_schedule|one-cycle|step|cosine|single name"):
         parse_learning_rate(text)

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 
 from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
-from curricula.expression import CLEAN, Argument, Call, Expression, Number, chain
+from curricula.expression import (
+    CLEAN,
+    WORST,
+    Argument,
+    Call,
+    Chain,
+    Expression,
+    Number,
+    Union,
+    chain,
+    union,
+)
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10
@@ -19,13 +30,12 @@ TEST_REL_STEP = Number(1, 30)
 def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
     """clean, spatial, adversarial and joint, at the budgets of a curriculum.
 
-    spatial is the curriculum's spatial and colour links in their order, drawn at random; where it
-    has none, a rotation within the data set's budget. adversarial is PGD-40 with a random start in
-    the norm ball of its first pixel link that guarantees one; where there is none, l-inf within
-    the data set's budget. joint is the one and then the other.
+    spatial is what the curriculum does less its pixel links, drawn at random (``worst`` is taken
+    off); where nothing is left, a rotation within the data set's budget. adversarial is PGD-40 with
+    a random start in the norm ball of its first pixel link that guarantees one; where there is
+    none, l-inf within the data set's budget. joint is the one and then the other.
     """
-    links = _natural_links(curriculum)
-    spatial = chain(*links) if links else bind("rot", budgets=budgets).expression
+    spatial = natural_part(curriculum) or bind("rot", budgets=budgets).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)
     expressions = {
         "clean": Call(CLEAN),
@@ -46,7 +56,8 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
     colour links, then PGD-10 if it has a pixel link. Of a plain curriculum that is clean accuracy,
     so that a plain twin is picked as a plain model would be.
     """
-    links = _natural_links(curriculum)
+    natural = natural_part(curriculum)
+    links = [natural] if natural else []
     if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
         links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
     return {
@@ -55,12 +66,30 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
     }
 
 
-def _natural_links(curriculum: Bound) -> list[Expression]:
-    return [
-        leaf.call
-        for leaf in curriculum.leaves.values()
-        if leaf.perturbation.kind != "pixel" and not leaf.perturbation.training_only
-    ]
+def natural_part(curriculum: Bound) -> Expression | None:
+    """A curriculum's expression less its pixel links and its ``worst``, or None if nothing is
+    left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
+    leaves = iter(curriculum.leaves.values())  # in the order in which the walk meets them
+
+    def natural(part: Expression) -> Expression | None:
+        match part:
+            case Chain(links):
+                kept = [link for link in map(natural, links) if link is not None]
+                return chain(*kept) if kept else None
+            case Union(branches):
+                kept = [branch for branch in map(natural, branches) if branch is not None]
+                return union(*kept) if kept else None
+            case Call(name=name) if name == CLEAN:
+                return None
+            case Call(name=name) if name == WORST:
+                inner = part.arguments[0].value
+                assert isinstance(inner, (Call, Chain, Union))
+                return natural(inner)
+        leaf = next(leaves)
+        keep = leaf.perturbation.kind != "pixel" and not leaf.perturbation.training_only
+        return leaf.call if keep else None
+
+    return natural(curriculum.expression)
 
 
 def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expression import Call, parse_call
 from curricula.interfaces import Progress
 
 LearningRate = Callable[[Progress], float]
@@ -61,6 +61,8 @@ def parse_learning_rate(text: str) -> LearningRate:
     if call.name in OWN:
         own: LearningRate = construct.apply(OWN[call.name], "lr_schedule", call).value
         return own
+    if call == Call("step"):
+        raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
     if call.name in BORROWED:
         schedule = construct.build("schedule", call).value
         return lambda progress: float(schedule(progress, {}))

@@ -164,7 +164,7 @@ def _begin(plan: Plan) -> TrainingState:
             "augmentation": torch.Generator(device).manual_seed(seed + 1),
             "perturbation": torch.Generator(device).manual_seed(seed + 2),
         },
-        schedules=plan.curriculum.start(len(plan.data.train)),
+        schedules=plan.curriculum.start(len(plan.data.train), device),
     )
 
 

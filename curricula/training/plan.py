@@ -53,7 +53,7 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, drawn from torch's global random state, on the device."""
-        return placed(build_model(self.config.model, self.data).value, self.device)
+        return placed(build_model(self.config.model, self.data), self.device)
 
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
@@ -61,12 +61,18 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def build_model(text: str, data: DataSet) -> construct.Built:
-    """The model that an expression names, for the images and classes of a data set.
+def build_model(text: str, data: DataSet) -> nn.Module:
+    """The model that an expression names, for the images and classes of a data set, with fresh
+    weights drawn from torch's global random state.
 
     Raises:
         UserError: an unknown model or argument, or an image size that it cannot take.
     """
+    model: nn.Module = _model(text, data).value
+    return model
+
+
+def _model(text: str, data: DataSet) -> construct.Built:
     context = {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
@@ -100,7 +106,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     objective = construct.build("objective", parse_call(config.objective))
     learning_rate = parse_learning_rate(config.lr_schedule)
     with torch.random.fork_rng():
-        model = build_model(config.model, data)
+        model = _model(config.model, data)
     data, validation = data.with_validation()
     if config.batch_size > len(data.train):
         raise UserError(
