@@ -60,7 +60,7 @@ class P4CNN(nn.Module):
         self.equivariant.train(flags[self.equivariant])
         for module, training in flags.items():
             module.training = training
-        return nn.Sequential(self.normalise, exported, nn.Flatten()).eval()
+        return nn.Sequential(Normalise(), exported, nn.Flatten()).eval()
 
 
 _EXPANDED = (".filter", ".expanded_bias")

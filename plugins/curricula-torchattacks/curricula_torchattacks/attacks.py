@@ -36,7 +36,7 @@ class TorchattacksPGD:
 
     @rel_step.default
     def _rel_step_default(self) -> float:
-        return 2.5 / self.steps
+        return 2.5 / max(self.steps, 1)
 
     @property
     def guarantee(self) -> Guarantee:
