@@ -1,6 +1,8 @@
 """From a call in an expression to the object it names, with every default made explicit."""
 
 import inspect
+import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -10,7 +12,7 @@ import attrs
 
 from curricula import registry
 from curricula.errors import UserError
-from curricula.expression import Argument, Call, Number, Pair, Value
+from curricula.expression import NAME_PATTERN, Argument, Call, Number, Pair, Value
 from curricula.hooks import Kind
 
 
@@ -209,7 +211,7 @@ def _explicit(
     built: Any,
 ) -> Call:
     """The call with each parameter as written, or else as the built object (or the signature)
-    has it; none is left out."""
+    has it; a default that cannot be written (None, say) is left out."""
     arguments: list[Argument] = []
     for name, parameter in parameters.items():
         written = given.get(name)
@@ -227,13 +229,13 @@ def _explicit(
 
 
 def _written(value: Any) -> Value | None:
-    """How a default would be written, or None where it cannot or need not be."""
+    """How a default would be written, or None where it cannot be."""
     match value:
         case bool():
             return Call("true" if value else "false")
-        case int() | float():
+        case int() | float() if math.isfinite(value):
             return Number.of(float(value))
-        case str():
+        case str() if re.fullmatch(NAME_PATTERN, value):
             return Call(value)
     return None
 

@@ -32,18 +32,30 @@ def generator():
 def robust_digits():
     """(model, data): smallcnn trained on digits with pgd, well enough for an attack to be partly
     successful."""
-    from curricula.training.loop import _begin, _updates
-    from curricula.training.plan import AtPrecision, make_plan
-    from curricula.victim import ModelVictim
+    from curricula import Curriculum, ModelVictim, batches, build_model, load_data
+    from curricula.training.plan import find_precision
 
-    plan = make_plan({"perturb": "pgd:0.1", "epochs": 6})
+    data = load_data("digits")
+    victim_precision = find_precision("auto", torch.device("cpu"))
+    attack = Curriculum.parse("pgd(0.1, steps=5)", ["constant"])
+    draws = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = _begin(plan)
-        victim = ModelVictim(state.model, precision=plan.precision)
-        running = AtPrecision(state.model, plan.precision)
-        steps = len(plan.data.train) // plan.config.batch_size
-        for epoch in range(plan.config.epochs):
-            for _ in _updates(plan, state, running, victim, steps, epoch):
-                pass
-    return state.model.eval(), plan.data
+        model = build_model("smallcnn", data).to(memory_format=torch.channels_last)
+    victim = ModelVictim(model, precision=victim_precision)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for epoch in range(8):
+        strength = min(1.0, epoch / 4)
+        for _, batch in batches(data.train, 64, generator=draws):
+            views = attack(
+                data.images(batch.pixels),
+                batch.labels,
+                strengths={"pgd": strength},
+                victim=victim,
+                generator=draws,
+            )
+            loss = torch.nn.functional.cross_entropy(model(views.perturbed), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval(), data

@@ -32,16 +32,21 @@ def test_the_standard_threats_follow_the_curriculum():
     spatial = "rot(45, interpolation=bilinear, padding=zeros)+trans(2, interpolation=bilinear"
     assert found["clean"] == "clean"
     assert found["spatial"].startswith(spatial)
-    assert found["adversarial"].startswith("pgd(0.2, norm=linf, steps=40, rel_step=1/30, random")
+    assert found["adversarial"].startswith("pgd(0.2, norm=linf, steps=40, rel_step=0.1, random")
     assert found["joint"] == f"{found['spatial']}+{found['adversarial']}"
 
 
-def test_the_standard_attack_of_mnist_has_the_customary_step():
-    threat = standard_threats(bind("pgd:0.3"), BUDGETS)["adversarial"]
-    (leaf,) = threat.bound.leaves.values()
-    assert leaf.perturbation.steps == 40
-    assert leaf.perturbation.rel_step * leaf.perturbation.budget == pytest.approx(0.01)
-    assert leaf.perturbation.random_start
+def test_the_standard_attack_has_converged(robust_digits):
+    """Three times the steps gain at most one image in a hundred; a quarter of them loses some."""
+    model, data = robust_digits
+    threats = {
+        "standard": standard_threats(bind("pgd:0.1"), BUDGETS)["adversarial"],
+        "longer": Threat.parse("pgd(0.1, steps=120, rel_step=0.05)"),
+        "short steps": Threat.parse("pgd(0.1, steps=40, rel_step=0.005)"),
+    }
+    found = {r.name: r.correct for r in measure(model, data, data.test[slice(100)], threats)}
+    assert found["standard"] - found["longer"] <= 1
+    assert found["short steps"] > found["standard"]
 
 
 @pytest.mark.parametrize(
