@@ -1,6 +1,5 @@
 """The library's verbs: train, evaluate, load."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +13,10 @@ from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
+from curricula.training.config import LARGEST_SEED
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
 from curricula.training.plan import (
     Plan,
@@ -70,6 +70,10 @@ def train(
     """
     if out is not None:
         check_free(Path(out))
+        if twin:
+            check_free(Path(out) / TWIN)
+    if isinstance(values.get("data_root"), Path):
+        values["data_root"] = str(values["data_root"])
     plan = make_plan(values, download=download)
     path = Path(out) if out is not None else free_folder(plan)
     threats = standard_threats(plan.curriculum.bound, plan.data.budgets)
@@ -86,12 +90,12 @@ def free_folder(plan: Plan) -> Path:
     """A run folder that is not there yet: ``runs/DATA-MODEL-DATE-TIME``."""
     model = parse_call(plan.config.model).name
     name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(
-        path
-        for path in (Path("runs", n) for n in (name, *itertools.islice(numbered, 98)))
-        if not path.exists()
-    )
+    path = Path("runs", name)
+    number = 1
+    while path.exists():
+        number += 1
+        path = Path("runs", f"{name}-{number}")
+    return path
 
 
 def open_data(run: Run, *, root: str | Path | None = None) -> DataSet:
@@ -120,7 +124,7 @@ def load_model(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     data = data or open_data(run)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         model: nn.Module = build_model(run.config.model, data)
     run.load_weights(checkpoint, model)
     return model.eval()
@@ -132,7 +136,7 @@ def evaluate(
     threats: Mapping[str, str] | Iterable[str] = (),
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
@@ -158,6 +162,8 @@ def evaluate(
     where = find_device(device)
     if limit is not None and limit < 1:
         raise UserError(f"limit must be 1 or more, not {limit}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
     if batch_size < 1:
         raise UserError(f"batch_size must be 1 or more, not {batch_size}")
     data = open_data(run, root=data_root)

@@ -5,6 +5,7 @@ fused.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import attrs
 
@@ -25,7 +26,7 @@ from curricula.expression import (
     parse_call,
     union,
 )
-from curricula.interfaces import AffinePerturbation, Perturbation
+from curricula.interfaces import AffinePerturbation, Perturbation, PerturbationKind
 from curricula.tree import (
     ChainNode,
     FusedLeaves,
@@ -87,7 +88,10 @@ def bind(
 
 def parse_value(text: str) -> Value:
     """A single value, as it would stand inside parentheses."""
-    return parse_call(f"value({text})").arguments[0].value
+    arguments = parse_call(f"value({text})").arguments
+    if len(arguments) != 1:
+        raise UserError(f"expected a single value, not {text!r}")
+    return arguments[0].value
 
 
 def parse_number(text: str) -> Number:
@@ -163,6 +167,11 @@ class _Binder:
             raise UserError(
                 f"{call}: this perturbation declares no {', '.join(missing)}; its author can run "
                 "curricula.testing.check_perturbation"
+            )
+        if perturbation.kind not in get_args(PerturbationKind):
+            raise UserError(
+                f"{call}: its kind is {perturbation.kind!r}; it must be "
+                f"{' or '.join(get_args(PerturbationKind))}"
             )
         if self.threat and perturbation.training_only:
             raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")

@@ -90,7 +90,7 @@ def apply(
         value = factory(*positional, **keywords, **context)
     except UserError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{call}: {_one_line(error)}") from error
     return Built(value=value, call=_explicit(call, parameters, given, value))
 
@@ -161,12 +161,15 @@ def _natural(value: Value) -> Any:
 def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
     """The Python value of an argument, checked against the factory's annotation."""
     value = _natural(written)
+    word = written.name if isinstance(written, Call) and not written.arguments else None
     if hint is None or hint is Any:
         return value
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
         if typing.get_origin(option) is Literal:
-            if value in typing.get_args(option):
+            if word in typing.get_args(option):
+                return word
+            if word is None and value in typing.get_args(option):
                 return value
         elif option is float:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -174,6 +177,8 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
         elif option is tuple or typing.get_origin(option) is tuple:
             if isinstance(value, tuple):
                 return value
+        elif option is str and word is not None:
+            return word
         elif isinstance(option, type):
             if type(value) is option:
                 return value
@@ -220,12 +225,20 @@ def _explicit(
             continue
         if written is None:
             if parameter.kind is parameter.VAR_POSITIONAL:
+                stages = getattr(built, name, ())
+                if stages and all(isinstance(stage, tuple) for stage in stages):
+                    # The object says the same in full, whatever shorthand it was built from.
+                    return Call(call.name, tuple(Argument(_pair(stage)) for stage in stages))
                 continue
             written = _written(getattr(built, name, parameter.default))
         if written is None:
             continue
         arguments.append(Argument(written, None if name == "budget" and not arguments else name))
     return Call(call.name, tuple(arguments))
+
+
+def _pair(stage: tuple[float, float]) -> Pair:
+    return Pair(Number.of(float(stage[0])), Number.of(float(stage[1])))
 
 
 def _written(value: Any) -> Value | None:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import attrs
 import torch
+from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula import construct
@@ -31,7 +32,7 @@ class Threat:
     """An expression at a fixed strength, to evaluate under."""
 
     bound: Bound
-    strength: float = 1.0
+    strength: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)))
 
     @classmethod
     def parse(
@@ -187,7 +188,7 @@ class Curriculum:
             if isinstance(strength, Tensor) and strength.ndim == 1:
                 if indices_N is None:
                     raise ValueError(f"the schedule of {label} is per image: give indices_N")
-                strengths[label] = strength[indices_N]
+                strengths[label] = strength[indices_N].clamp(0, 1)
                 continue
             strengths[label] = value = float(strength)
             if not 0 <= value <= 1:

@@ -29,8 +29,8 @@ CLEAN = "clean"
 """The perturbation that changes nothing."""
 WORST = "worst"
 """``worst(EXPRESSION, k=10)``: per image the worst of k draws."""
-RESERVED = (CLEAN, WORST)
-"""Names of the language itself, which no perturbation can take."""
+RESERVED = (CLEAN, WORST, "grid")
+"""Names of the language itself, which no perturbation can take; ``grid`` is yet to come."""
 
 
 class ExpressionError(UserError):

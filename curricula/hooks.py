@@ -5,11 +5,14 @@ through the entry-point group ``curricula``, or named on the command line by ``-
 Nothing here imports torch: a record names its factory by a dotted string, imported on first use.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 import attrs
 import pluggy
+
+from curricula.expression import NAME_PATTERN
 
 PROJECT = "curricula"
 
@@ -33,9 +36,7 @@ class Record:
             ``"pip install curricula[escnn]"``.
     """
 
-    name: str = attrs.field(
-        validator=attrs.validators.matches_re(r"[A-Za-z][A-Za-z0-9_-]*", func=None)
-    )
+    name: str = attrs.field(validator=attrs.validators.matches_re(NAME_PATTERN, func=re.fullmatch))
     factory: str | Callable[..., Any]
     summary: str
     install: str = ""

@@ -5,7 +5,7 @@ NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a tensor (N,) o
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import torch
@@ -66,7 +66,8 @@ class Perturbation(Protocol):
     ) -> Tensor:
         """The perturbed images: new, detached, of the input's shape, dtype and device, in [0, 1].
 
-        All randomness comes from ``generator``; the input stays untouched.
+        All randomness comes from ``generator``, which is on the images' device; the input stays
+        untouched.
         """
         ...
 
@@ -160,7 +161,9 @@ class Schedule(Protocol):
 @attrs.frozen(kw_only=True)
 class Feedback:
     """What a batch told: of each image its index in the training set, whether the model was
-    right under the present perturbation, and its strength at this link; all (N,)."""
+    right under the present perturbation, and its strength at this link; all (N,).
+
+    In a union an image took one branch: the schedules of the others hear of it too."""
 
     indices: Tensor
     correct: Tensor
@@ -230,14 +233,6 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss: ...
-
-
-class ModelFactory(Protocol):
-    """Builds a classifier of images in [0, 1]: normalisation is its first layer."""
-
-    def __call__(
-        self, *, num_classes: int, in_channels: int, image_size: int, **keywords: Any
-    ) -> nn.Module: ...
 
 
 @runtime_checkable

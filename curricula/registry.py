@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +61,7 @@ class Registered:
         module_name, _, attribute = factory.partition(":")
         try:
             loaded: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:
             hint = f"; try: {self.record.install}" if self.record.install else ""
             raise UserError(
                 f"{self.kind} {self.record.name!r} of {self.provider} cannot be imported "
@@ -98,11 +99,16 @@ class Registry:
         self._manager.register(plugin)
         try:
             self._manager.check_pending()
-            for kind, record in list(self._offered(plugin)):
-                self._add_record(Registered(kind=kind, record=record, provider=provider))
+            offered = [
+                Registered(kind=kind, record=record, provider=provider)
+                for kind, record in self._offered(plugin)
+            ]
+            self._check_names(offered)
         except Exception:
             self._manager.unregister(plugin)
             raise
+        for registered in offered:
+            self._records[registered.kind][registered.record.name] = registered
 
     def _offered(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
         for kind in KINDS:
@@ -114,21 +120,19 @@ class Registry:
                             raise TypeError(f"{hook.name} yielded {record!r}, not a Record")
                         yield kind, record
 
-    def _add_record(self, registered: Registered) -> None:
-        kind, name = registered.kind, registered.record.name
-        if kind == "perturbation" and name in RESERVED:
-            raise UserError(
-                f"perturbation {name!r} of {registered.provider}: {name!r} is a word of the "
-                "expression language; choose another name"
-            )
-        taken = self._records[kind].get(name)
-        if taken is not None:
-            raise UserError(
-                f"{kind} {name!r} is registered twice, by {taken.provider} and by "
-                f"{registered.provider}: uninstall one, or set {NO_PLUGINS_VARIABLE}=1 "
-                "for the built-ins alone"
-            )
-        self._records[kind][name] = registered
+    def _check_names(self, offered: Iterable[Registered]) -> None:
+        taken = {(kind, name): held for kind in KINDS for name, held in self._records[kind].items()}
+        for registered in offered:
+            kind, name = registered.kind, registered.record.name
+            if kind == "perturbation" and name in RESERVED:
+                raise ValueError(f"{name!r} is a word of the expression language")
+            if (kind, name) in taken:
+                raise UserError(
+                    f"{kind} {name!r} is registered twice, by {taken[kind, name].provider} and by "
+                    f"{registered.provider}: uninstall one, or set {NO_PLUGINS_VARIABLE}=1 "
+                    "for the built-ins alone"
+                )
+            taken[kind, name] = registered
 
     def add_or_warn(self, load: Callable[[], object], provider: Provider, *, strict: bool) -> None:
         """Load and add one plugin in its own try: a broken one is a warning, never a crash."""
@@ -183,7 +187,7 @@ def load_file(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise UserError(f"--plugin {path}: no such file")
-    name = f"{PROJECT}_plugin_{path.stem}"
+    name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--plugin {path}: not a Python file (expected a name ending in .py)")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curricula.errors import UserError
 from curricula.expression import Call
 from curricula.geometry import compose, identity_theta, warp
 from curricula.interfaces import (
@@ -86,6 +87,12 @@ class Leaf:
             victim=situation.victim.anchored(x),
             generator=situation.generator,
         )
+        if perturbed.shape != x.shape:
+            raise UserError(
+                f"{self.call.name} turned images of shape {tuple(x.shape)} into "
+                f"{tuple(perturbed.shape)}; a perturbation keeps the shape"
+            )
+        perturbed = perturbed.detach().clamp(0, 1)  # nobody knows what a stranger returns
         if self.perturbation.kind == "pixel":
             return attrs.evolve(views, perturbed=perturbed)
         return attrs.evolve(views, natural=perturbed, perturbed=perturbed)
@@ -109,7 +116,7 @@ class FusedLeaves:
             affine = leaf.perturbation
             assert isinstance(affine, AffinePerturbation)
             parameters = affine.sample(len(x), strength, situation.generator)
-            theta = compose(theta, affine.matrix(parameters))
+            theta = compose(theta, affine.matrix(parameters).to(theta))
             moved = True
         if not moved:
             return views

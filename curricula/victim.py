@@ -25,6 +25,9 @@ class RestingModel(nn.Module):
     it is in evaluation mode and asks for no weight gradients. The network itself, its flags and
     its gradients are never touched. Where the network offers a plain equivalent of itself, the
     twin is that, made anew whenever a weight has changed.
+
+    What is neither a parameter nor a buffer is copied once: a plain attribute that the network
+    changes later is not followed.
     """
 
     def __init__(self, model: nn.Module, precision: Precision = "float32") -> None:

@@ -96,7 +96,7 @@ def test_recipes_are_listed_and_resolve(monkeypatch, tmp_path):
     from curricula.training.learning_rate import parse_learning_rate
 
     curriculum = Curriculum.parse(values["perturb"], values["schedule"])
-    rate = parse_learning_rate(values["lr_schedule"])
+    rate = parse_learning_rate(values["lr_schedule"]).value
     table = []
     for epoch in (1, 74, 75, 89, 90, 99, 100, 120):  # as the paper counts, from 1
         progress = Progress(

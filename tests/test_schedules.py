@@ -74,12 +74,12 @@ def test_a_ramp_begins_at_start_never_falls_and_stays_at_1(name, start, until, f
         ("cosine(until=0)", "'until' must be > 0"),
         ("root(power=0.5)", "power must be 1 or more"),
         ("exponential(rate=0)", "rate must be above 0"),
-        ("sigmoid(steepness=0)", "steepness must lie above 0"),
+        ("sigmoid(steepness=0)", "steepness must lie from 0.001"),
         ("step(0.1:0.5, 0.5:1)", "first stage must begin at 0"),
         ("step(0:0.5, 0.5:1, 0.5:1)", "after the one before"),
         ("step(0:0.5, 0.5:2)", "value must lie from 0 to 1, not 2"),
         ("step(0:0.5, until=0.5)", "without stages of its own"),
-        ("step(count=0)", "count must be 1 or more"),
+        ("step(count=0)", "count must lie from 1 to 1000"),
         ("step(0.5)", "must be a pair|must be"),
         ("linear(0, 1, 2)", "too many arguments"),
         ("linear(until=soon)", "until must be a number, not soon"),
@@ -101,7 +101,7 @@ def test_wrong_arguments(text, message):
     ],
 )
 def test_learning_rates(text, values):
-    rate = parse_learning_rate(text)
+    rate = parse_learning_rate(text).value
     for fraction, expected in zip((0, 0.3, 0.5, 0.9), values, strict=True):
         found = rate(Progress(step=round(fraction * 10), total_steps=10, epoch=0, total_epochs=1))
         if expected is None:
@@ -111,7 +111,7 @@ def test_learning_rates(text, values):
 
 
 @pytest.mark.parametrize(
-    "text", ["linear", "one-cycle(warmup=1)", "step(0:2)", "step", "cosine(3)", "x+y"]
+    "text", ["linear", "one-cycle(warmup=1)", "step(0:2)", "step(count=4)", "cosine(3)", "x+y"]
 )
 def test_wrong_learning_rates(text):
     with pytest.raises(ValueError, match=r"lr_schedule|one-cycle|step|cosine|single name"):

@@ -67,4 +67,5 @@ def command(
     if output == "json":
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
-        show_accuracies({str(run): results})
+        click.echo(f"run: {run}")
+        show_accuracies({"accuracy": results})

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -25,7 +25,8 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = registry.current().find("command", cmd_name).load()
-        assert isinstance(command, click.Command)
+        if not isinstance(command, click.Command):
+            raise UserError(f"command {cmd_name!r}: its factory is not a click.Command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -36,15 +37,30 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("always", registry.PluginWarning)
             warnings.showwarning = _show_warning
             try:
-                return super().main(args, **extra)
+                status = super().main(args, standalone_mode=False, **extra)
             except UserError as error:
-                click.echo(f"Error: {error}", err=True)
-                sys.exit(2)
+                self._end(str(error), 2)
+            except click.exceptions.NoArgsIsHelpError as error:
+                error.show()
+                sys.exit(error.exit_code)
+            except click.ClickException as error:
+                self._end(error.format_message(), error.exit_code)
+            except click.Abort:
+                self._end("interrupted", 130)
+        if standalone_mode:
+            sys.exit(status if isinstance(status, int) else 0)
+        return status
+
+    def _end(self, message: str, status: int) -> NoReturn:
+        click.echo(f"Error: {' '.join(message.split())}", err=True)
+        sys.exit(status)
 
 
 _show_any_warning = warnings.showwarning

@@ -13,7 +13,7 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
     first = next(iter(columns.values()))
     n = first[0].n
     table = Table()
-    table.add_column("threat", no_wrap=True)
+    table.add_column("threat", overflow="fold")
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):

@@ -47,7 +47,7 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
 
-    values = read_config(config) if config else {}
+    values = read_config(config) if config is not None else {}
     values |= {name: value for name, value in flags.items() if value not in (None, ())}
     trained = train(out=out, download=download, twin=twin, watcher=Terminal(), **values)
     columns = {"this run": trained.results}

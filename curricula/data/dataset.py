@@ -73,7 +73,7 @@ class DataSet:
     def images(self, pixels_NCHW: Tensor) -> Tensor:
         """Stored pixels as float32 images in [0, 1], NCHW."""
         x = pixels_NCHW.float().div_(self.levels)
-        if x.shape[-1] != self.image_size:
+        if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x
 
@@ -102,9 +102,14 @@ def load_data(text: str, *, root: str = "data", download: bool = False) -> DataS
     Raises:
         UserError: an unknown name, or files that are not there.
     """
-    context = {"root": root, "download": download}
-    loaded: DataSet = construct.build("dataset", parse_call(text), context=context).value
+    loaded: DataSet = build_data(text, root=root, download=download).value
     return loaded
+
+
+def build_data(text: str, *, root: str, download: bool) -> construct.Built:
+    """`load_data`, with the expression that states every default."""
+    context = {"root": root, "download": download}
+    return construct.build("dataset", parse_call(text), context=context)
 
 
 def batches(

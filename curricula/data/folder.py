@@ -50,7 +50,10 @@ def folder(root: str, download: bool, size: int = 32, grey: bool = False) -> Dat
         )
 
     def split(loaded: torchvision.datasets.ImageFolder) -> Split:
-        pixels = torch.stack([_pixels(image, size, grey) for image, _ in loaded])
+        try:
+            pixels = torch.stack([_pixels(image, size, grey) for image, _ in loaded])
+        except OSError as error:  # Pillow's word for an image that it cannot read
+            raise UserError(f"folder: {error}") from error
         return Split(pixels=pixels, labels=torch.tensor(loaded.targets))
 
     return DataSet(

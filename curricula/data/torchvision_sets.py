@@ -1,12 +1,13 @@
 """Data sets that torchvision reads, in its layout and through its loaders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torchvision.datasets
 
 from curricula.data.dataset import DataSet, Split, not_there
+from curricula.errors import UserError
 
 GREY_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.3", "l2": "2"}
 COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
@@ -56,9 +57,9 @@ def cifar100(root: str, download: bool) -> DataSet:
 def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> tuple[Any, Any]:
     try:
         train, test = (source(root, train=part, download=download) for part in (True, False))
-    except RuntimeError as error:  # torchvision's word for files that are absent or damaged
+    except (RuntimeError, OSError, ValueError) as error:  # absent, damaged, out of reach
         if download:
-            raise
+            raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
         raise not_there(name, root, " or fetch it with --download") from error
     return train, test
 
@@ -79,7 +80,6 @@ def _grey(name: str, source: Callable[..., Any], root: str, download: bool) -> D
 
 def _colour(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:
     train, test = _load(name, source, root, download)
-    training: Mapping[str, Any] = COLOUR_TRAINING
 
     def split(loaded: Any) -> Split:
         pixels = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
@@ -93,5 +93,5 @@ def _colour(name: str, source: Callable[..., Any], root: str, download: bool) ->
         image_size=train.data.shape[1],
         budgets=COLOUR_BUDGETS,
         attack={"steps": "10"},
-        training=training,
+        training=COLOUR_TRAINING,
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -12,6 +13,8 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, in_order
 from curricula.interfaces import Victim
 from curricula.victim import ModelVictim
+
+BATCH_SIZE = 250  # images at once, unless the caller says otherwise
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +81,7 @@ def measure(
     threats: Mapping[str, Threat],
     *,
     seed: int = 0,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[Measured]:
     """Accuracy under each threat, in float32, on every image of a split.
@@ -93,6 +96,31 @@ def measure(
         batch_size: images at once.
         after_batch: called after each batch of each threat, to show progress.
     """
+    with _full_float32():
+        return _measure(model, data, split, threats, seed, batch_size, after_batch)
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    """Convolutions on a GPU in float32 proper, not TF32."""
+    cudnn = torch.backends.cudnn
+    context: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return context
+
+
+def _measure(
+    model: nn.Module,
+    data: DataSet,
+    split: Split,
+    threats: Mapping[str, Threat],
+    seed: int,
+    batch_size: int,
+    after_batch: Callable[[], None],
+) -> list[Measured]:
     victim: Victim = ModelVictim(model)
     results = []
     for name, threat in threats.items():

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import attrs
 import torch
+from attrs.validators import and_, ge, gt, le, optional
 from torch import Tensor
 
 from curricula.interfaces import (
@@ -20,7 +21,8 @@ from curricula.interfaces import (
 )
 from curricula.losses import ATTACK_LOSSES, LossName, badness
 
-PixelUnit = Literal["linf", "l2"]
+LARGEST = 1e6  # far beyond any image, far below float32's end
+_in_pixel_units = and_(ge(0.0), le(LARGEST))
 
 
 def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
@@ -66,7 +68,10 @@ def steepest(gradient_NCHW: Tensor, norm: Norm) -> Tensor:
     """The direction of steepest ascent, of length 1 in the norm."""
     if norm == "linf":
         return gradient_NCHW.sign()
-    return gradient_NCHW / l2_norm(gradient_NCHW).clamp_min(1e-12)
+    # A confident model's gradient may be tiny: scale it up first, or its norm would be cut off.
+    largest = gradient_NCHW.abs().amax(dim=(1, 2, 3), keepdim=True)
+    scaled = gradient_NCHW / torch.where(largest > 0, largest, 1)
+    return scaled / l2_norm(scaled).clamp_min(1e-12)
 
 
 def ascend(
@@ -116,24 +121,23 @@ class PGD:
 
     Raises:
         ValueError: an argument out of range; both ``step`` and ``rel_step``; several restarts
-            from the same point.
+            from the same point; ``kl`` from the image itself, where its gradient is zero.
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=attrs.validators.ge(0))
+    budget: float = attrs.field(validator=_in_pixel_units)
     norm: Norm = "linf"
-    steps: int = attrs.field(default=10, validator=attrs.validators.ge(0))
+    steps: int = attrs.field(default=10, validator=ge(0))
     step: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
+        default=None,
+        validator=optional(and_(gt(0.0), le(LARGEST))),
     )
-    rel_step: float | None = attrs.field(
-        validator=attrs.validators.optional(attrs.validators.gt(0))
-    )
+    rel_step: float | None = attrs.field(validator=optional(gt(0)))
     random_start: bool = True
-    restarts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    restarts: int = attrs.field(default=1, validator=ge(1))
     loss: LossName = "default"
 
     @rel_step.default
@@ -147,9 +151,11 @@ class PGD:
             raise ValueError("rel_step is none and step is none; give one of them")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=true: they would all be the same")
+        if self.loss == "kl" and not self.random_start:
+            raise ValueError("loss=kl needs random_start=true: at the image its gradient is zero")
 
     @property
-    def unit(self) -> PixelUnit:
+    def unit(self) -> Norm:
         return self.norm
 
     @property
@@ -215,8 +221,8 @@ class FGSM:
 
     Args:
         budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
-        loss: ``ce``, ``kl``, ``dlr``, or ``default``: the objective's own in training, ``ce`` in a
-            threat.
+        loss: ``ce`` or ``dlr``, under any objective: the gradient of a KL from the image itself is
+            zero there.
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
@@ -224,8 +230,8 @@ class FGSM:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=attrs.validators.ge(0))
-    loss: LossName = "default"
+    budget: float = attrs.field(validator=_in_pixel_units)
+    loss: Literal["ce", "dlr"] = "ce"
 
     @property
     def guarantee(self) -> Guarantee:
@@ -246,7 +252,7 @@ class FGSM:
                 x_NCHW,
                 x_NCHW,
                 eps,
-                gradient=lambda x: victim.gradient(x, y_N, _named(self.loss))[0],
+                gradient=lambda x: victim.gradient(x, y_N, ATTACK_LOSSES[self.loss])[0],
                 norm="linf",
                 step_N111=eps,
                 steps=1,

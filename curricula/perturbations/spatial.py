@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
+from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.geometry import rotation_theta, translation_theta, warp
@@ -83,7 +84,7 @@ class Rotation(Affine):
 
     unit: ClassVar[str] = "degrees"
 
-    budget: float = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(180)])
+    budget: float = attrs.field(validator=and_(ge(0.0), le(180.0)))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
@@ -107,14 +108,14 @@ class Translation(Affine):
     strength (not rounded to whole pixels).
 
     Args:
-        budget: the largest shift along an axis, in pixels, 0 or more.
+        budget: the largest shift along an axis, in pixels, from 0 to 1e6.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what shows where the image has moved away: ``zeros``, ``border``, ``reflection``.
     """
 
     unit: ClassVar[str] = "pixels"
 
-    budget: float = attrs.field(validator=attrs.validators.ge(0))
+    budget: float = attrs.field(validator=and_(ge(0.0), le(1e6)))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 

@@ -2,6 +2,7 @@
 what it is for."""
 
 import difflib
+import os.path
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read_config(name_or_file: str) -> dict[str, Any]:
     if name_or_file in known:
         with resources.as_file(resources.files(__name__) / f"{name_or_file}.toml") as path:
             return read_toml(path)
-    if not Path(name_or_file).exists():
+    if not os.path.exists(name_or_file):  # unlike Path's, never raises
         near = difflib.get_close_matches(name_or_file, known, n=1)
         mend = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(known)}"
         raise UserError(f"configuration {name_or_file!r}: no such recipe or file; {mend}")

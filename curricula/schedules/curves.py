@@ -133,10 +133,10 @@ def sigmoid(start: float = 0.0, until: float = 0.4, steepness: float = 10.0) -> 
     Args:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
-        steepness: slope of the logistic function over the ramp, above 0.
+        steepness: slope of the logistic function over the ramp, from 0.001 to 500.
     """
-    if not 0 < steepness <= 500:
-        raise ValueError(f"steepness must lie above 0 and up to 500, not {steepness:g}")
+    if not 0.001 <= steepness <= 500:
+        raise ValueError(f"steepness must lie from 0.001 to 500, not {steepness:g}")
 
     def logistic(t: float) -> float:
         return 1 / (1 + math.exp(-steepness * (t - 0.5)))
@@ -158,7 +158,7 @@ def step(
         start: without stages: strength of the first stage, in [0, 1]; by default 0.
         until: without stages: fraction of training, in (0, 1], at which strength 1 begins; by
             default 0.4.
-        count: without stages: how many stages come before strength 1, 1 or more; by default 4.
+        count: without stages: how many stages come before strength 1, 1 to 1000; by default 4.
     """
     if stages:
         if (start, until, count) != (None, None, None):
@@ -167,8 +167,8 @@ def step(
     start = _fraction("start", 0.0 if start is None else start)
     until = _fraction("until", 0.4 if until is None else until, strictly=True)
     count = 4 if count is None else count
-    if count < 1:
-        raise ValueError(f"count must be 1 or more, not {count}")
+    if not 1 <= count <= 1000:
+        raise ValueError(f"count must lie from 1 to 1000, not {count}")
     return Stairs(
         stages=tuple((until * i / count, start + (1 - start) * i / count) for i in range(count + 1))
     )

@@ -179,6 +179,8 @@ def any_batch_works(perturbation: Perturbation) -> None:
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
     """kind, unit, budget, guarantee, channels and training_only are there and mean something."""
+    for name in ("kind", "unit", "budget", "guarantee", "channels", "training_only"):
+        assert hasattr(perturbation, name), f"it declares no {name}"
     assert perturbation.kind in ("spatial", "color", "pixel"), f"kind {perturbation.kind!r}"
     assert perturbation.unit, "no unit"
     assert perturbation.budget >= 0, f"budget {perturbation.budget}"
@@ -208,6 +210,6 @@ def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
     for clause in PERTURBATION_CLAUSES:
         try:
             clause(perturbation)
-        except AssertionError as error:
-            broken[clause.__name__] = str(error)
+        except Exception as error:
+            broken[clause.__name__] = f"{type(error).__name__}: {error}"
     return broken

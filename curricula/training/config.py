@@ -1,6 +1,7 @@
 """A training configuration: every value stated, to and from TOML."""
 
 import difflib
+import math
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
@@ -10,13 +11,15 @@ from typing import Any, Literal, cast
 import attrs
 import cattrs
 import tomli_w
-from attrs.validators import ge, gt
+from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.data.dataset import Augmentation
 from curricula.errors import UserError
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
+
+LARGEST_SEED = 2**62
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +41,7 @@ class TrainConfig:
         weight_decay: 0 or more; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
         augmentation: ``none`` or ``crop+flip``, before any perturbation.
-        seed: of the weights, the order and every random draw; 0 or more.
+        seed: of the weights, the order and every random draw; from 0 to 2**62.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the first accelerator.
         precision: ``float32`` or ``bf16``, of training and of its attacks; ``auto``: bf16 where
             the processor computes in it.
@@ -53,12 +56,12 @@ class TrainConfig:
     epochs: int = attrs.field(validator=ge(1))
     batch_size: int = attrs.field(validator=ge(1))
     optimizer: Optimizer
-    lr: float = attrs.field(validator=gt(0))
+    lr: float = attrs.field(validator=and_(gt(0.0), lt(math.inf)))
     momentum: float = attrs.field(default=0.9, validator=ge(0))
-    weight_decay: float = attrs.field(validator=ge(0))
+    weight_decay: float = attrs.field(validator=and_(ge(0.0), lt(math.inf)))
     lr_schedule: str
     augmentation: Augmentation
-    seed: int = attrs.field(default=0, validator=ge(0))
+    seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
     device: str = "auto"
     precision: PrecisionChoice = "auto"
 
@@ -151,7 +154,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"configuration {path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration {path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
     try:
         check_keys(values)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from curricula.curriculum import ScheduleStates, Threat
 from curricula.data.dataset import augment, batches
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress, Strength
 from curricula.training.plan import AtPrecision, Plan
@@ -51,7 +51,7 @@ class Watcher(Protocol):
         """One of them is done."""
 
     def ended(self) -> None:
-        """All is written."""
+        """All is written, or an error ends the training."""
 
 
 class Nobody:
@@ -98,6 +98,8 @@ class TrainingState:
         }
         random = {name: generator.get_state() for name, generator in self.generators.items()}
         random["torch"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()  # of the current device, as dropout draws
         schedules = {
             f"{label}.{name}": value
             for label, state in self.schedules.items()
@@ -143,14 +145,15 @@ def train_plan(
     watcher = watcher or Nobody()
     run = Run.create(path, plan.config)
     devices = [plan.device] if plan.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(plan.config.seed)
-        state = _begin(plan)
-        _train(plan, state, run, watcher)
-        run.load_weights(BEST, state.model)
-    results = _final_evaluation(plan, state.model, threats, run, watcher)
-    watcher.ended()
-    return results
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(plan.config.seed)
+            state = _begin(plan)
+            _train(plan, state, run, watcher)
+            run.load_weights(BEST, state.model)
+        return _final_evaluation(plan, state.model, threats, run, watcher)
+    finally:
+        watcher.ended()
 
 
 def _begin(plan: Plan) -> TrainingState:
@@ -283,8 +286,7 @@ def _updates(
 def _final_evaluation(
     plan: Plan, model: nn.Module, threats: Mapping[str, Threat], run: Run, watcher: Watcher
 ) -> list[Measured]:
-    batch_size = 250
-    watcher.evaluating(len(threats) * math.ceil(len(plan.data.test) / batch_size))
+    watcher.evaluating(len(threats) * math.ceil(len(plan.data.test) / BATCH_SIZE))
     began = time.perf_counter()
     results = measure(
         model,
@@ -292,7 +294,6 @@ def _final_evaluation(
         plan.data.test,
         threats,
         seed=EVALUATION_SEED,
-        batch_size=batch_size,
         after_batch=watcher.evaluated_batch,
     )
     run.write_json(EVALUATION, [result.as_json() for result in results])

@@ -10,10 +10,11 @@ from torch import nn
 from curricula import construct
 from curricula.binding import Bound
 from curricula.curriculum import Curriculum
-from curricula.data.dataset import DataSet, Split, load_data
+from curricula.data.dataset import DataSet, Split, build_data
 from curricula.errors import UserError
 from curricula.expression import Call, parse_call
 from curricula.interfaces import Objective
+from curricula.losses import ATTACK_LOSSES
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.victim import Precision, autocast
@@ -93,9 +94,10 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     """
     check_keys(values)
     data_text = values.get("data", FIELDS["data"].default)
-    data = load_data(
+    loaded = build_data(
         data_text, root=values.get("data_root", FIELDS["data_root"].default), download=download
     )
+    data: DataSet = loaded.value
     config = merge(COMMON_TRAINING, data.training, values)
     device = find_device(config.device)
     precision = find_precision(config.precision, device)
@@ -104,10 +106,20 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     )
     check_channels(curriculum.bound, data)
     objective = construct.build("objective", parse_call(config.objective))
+    if objective.value.attack_loss not in ATTACK_LOSSES:
+        raise UserError(
+            f"objective {objective.call}: its attack loss {objective.value.attack_loss!r} is "
+            f"unknown; known: {', '.join(ATTACK_LOSSES)}"
+        )
     learning_rate = parse_learning_rate(config.lr_schedule)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         model = _model(config.model, data)
     data, validation = data.with_validation()
+    if not len(validation) or not len(data.test):
+        raise UserError(
+            f"{data.name} has {len(data.train)} training and {len(data.test)} test images; 10 and "
+            "1 are the fewest"
+        )
     if config.batch_size > len(data.train):
         raise UserError(
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
@@ -116,6 +128,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     return Plan(
         config=attrs.evolve(
             config,
+            data=str(loaded.call),
+            lr_schedule=str(learning_rate.call),
             model=str(model.call),
             perturb=str(curriculum),
             schedule=tuple(f"{label}={call}" for label, call in curriculum.schedule_calls.items()),
@@ -127,7 +141,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         validation=validation.to(device),
         curriculum=curriculum,
         objective=objective.value,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate.value,
         device=device,
         precision=precision,
     )

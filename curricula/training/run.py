@@ -49,12 +49,11 @@ class Run:
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run folder {path}: cannot be made ({error.strerror})") from error
-        run = cls(path)
-        write_atomically(path / CONFIG, to_toml(config))
-        write_atomically(path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-        return run
+            write_atomically(path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+            write_atomically(path / CONFIG, to_toml(config))
+        except (OSError, ValueError) as error:
+            raise UserError(f"run folder {path}: cannot be made ({error})") from error
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -63,7 +62,7 @@ class Run:
         Raises:
             UserError: when the folder holds no run.
         """
-        if not (path / CONFIG).is_file():
+        if not _holds_a_run(path):
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}")
         return cls(path)
 
@@ -126,10 +125,17 @@ class Run:
 
 def check_free(path: Path) -> None:
     """Refuse a folder that holds a run, before anything is written."""
-    if (path / CONFIG).exists():
+    if _holds_a_run(path):
         raise UserError(f"run folder {path} already holds a run: choose another with --out")
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {path}: there is a file of that name; choose another")
+
+
+def _holds_a_run(path: Path) -> bool:
+    try:
+        return (path / CONFIG).exists()
+    except (OSError, ValueError) as error:
+        raise UserError(f"run folder {path}: cannot be read ({error})") from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,9 @@ class P4CNN(nn.Module):
         self.equivariant.train(flags[self.equivariant])
         for module, training in flags.items():
             module.training = training
-        return nn.Sequential(Normalise(), exported, nn.Flatten()).eval()
+        plain = nn.Sequential(Normalise(), exported, nn.Flatten()).eval()
+        # escnn builds some of the exported layers on the CPU.
+        return plain.to(next(self.parameters()).device)
 
 
 _EXPANDED = (".filter", ".expanded_bias")

@@ -29,7 +29,7 @@ class TorchattacksPGD:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=attrs.validators.ge(0))
+    budget: float = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(1e6)])
     steps: int = attrs.field(default=10, validator=attrs.validators.ge(1))
     rel_step: float = attrs.field(validator=attrs.validators.gt(0))
     random_start: bool = True
