@@ -32,7 +32,7 @@ def test_the_standard_threats_follow_the_curriculum():
     spatial = "rot(45, interpolation=bilinear, padding=zeros)+trans(2, interpolation=bilinear"
     assert found["clean"] == "clean"
     assert found["spatial"].startswith(spatial)
-    assert found["adversarial"].startswith("pgd(0.2, norm=linf, steps=40, rel_step=0.1, random")
+    assert found["adversarial"].startswith("pgd(0.2, norm=linf, steps=40, rel_step=1/10, random")
     assert found["joint"] == f"{found['spatial']}+{found['adversarial']}"
 
 
