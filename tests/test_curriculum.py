@@ -1,19 +1,24 @@
 """What the nodes of an expression do to a batch, against brute force."""
 
 import math
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from curricula import registry
 from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
+from curricula.hooks import Record, hookimpl
 from curricula.interfaces import Progress
 from curricula.losses import badness
 from curricula.perturbations.gradient import PGD
 from curricula.perturbations.spatial import Rotation
+from curricula.testing import check_perturbation
 from curricula.victim import ModelVictim
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
@@ -296,3 +301,76 @@ def test_a_strength_outside_0_to_1_is_refused():
     )
     with pytest.raises(UserError, match=r"schedule of rot gave a strength of 1\.5"):
         wild.strengths(at(0))
+
+
+class Stranger:
+    """A perturbation whose every attribute and output a test can choose."""
+
+    unit, budget, guarantee, channels, training_only = "share", 1.0, None, None, False
+
+    def __init__(self, output=lambda x: x, kind="color"):
+        self.output, self.kind = output, kind
+
+    def __call__(self, x, y, *, strength, victim, generator):
+        return self.output(x)
+
+
+def registered(factory):
+    loaded = registry.build_registry()
+    module = SimpleNamespace(
+        curricula_perturbations=hookimpl(
+            lambda: [Record(name="odd", factory=factory, summary="odd")],
+            specname="curricula_perturbations",
+        )
+    )
+    loaded.add(module, registry.Provider(name="stranger", source="file"))
+    registry.use(loaded)
+
+
+def test_what_a_stranger_returns_is_cut_to_an_image(scene):
+    registered(lambda: Stranger(lambda x: (x + 5).requires_grad_()))
+    views = views_of("odd", scene)
+    assert (views.perturbed == 1).all()
+    assert not views.perturbed.requires_grad
+    registered(lambda: Stranger(lambda x: x[1:]))
+    with pytest.raises(UserError, match="odd turned images of shape"):
+        views_of("odd", scene)
+
+
+def test_what_a_stranger_does_not_declare_is_named():
+    registered(lambda: Stranger(kind="colour"))
+    with pytest.raises(UserError, match="its kind is 'colour'; it must be spatial"):
+        bind("odd")
+    registered(lambda: len)
+    with pytest.raises(UserError, match="declares no kind, unit, budget"):
+        bind("odd")
+    broken = check_perturbation(len)
+    assert broken["attributes_are_declared"].startswith("AssertionError: it declares no kind")
+
+
+def test_words_that_mean_something_to_the_grammar_are_words_to_a_parameter():
+    class Moody(Stranger):
+        def __init__(self, mode: Literal["none", "true", "soft"] = "none", label: str = "false"):
+            super().__init__()
+            self.mode, self.label = mode, label
+
+    registered(Moody)
+    for text in ("odd", "odd(mode=true, label=none)", "odd(mode=soft)"):
+        resolved = bind(text).expression
+        assert bind(resolved).expression == resolved
+        (leaf,) = bind(resolved).leaves.values()
+        assert isinstance(leaf.perturbation.mode, str)
+        assert isinstance(leaf.perturbation.label, str)
+
+
+@pytest.mark.parametrize("text", ["pgd:1e39", "fgsm:1e39", "trans:1e300", "pgd(0.1, step=1e39)"])
+def test_a_budget_beyond_arithmetic_is_refused(text):
+    with pytest.raises(UserError, match="must be <= 1000000"):
+        bind(text)
+
+
+def test_a_schedule_in_shorthand_resolves_to_its_stages():
+    calls = Curriculum.parse("rot:30", ["step(count=2, until=0.5)"]).schedule_calls
+    assert str(calls["rot"]) == "step(0:0, 0.25:0.5, 0.5:1)"
+    with pytest.raises(ValueError, match="'strength' must be <= 1"):
+        Threat.parse("rot:30", strength=7)

@@ -10,7 +10,7 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import in_order
 from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
-from curricula.perturbations.gradient import FGSM, PGD, project
+from curricula.perturbations.gradient import FGSM, PGD, project, steepest
 from curricula.victim import ModelVictim
 
 
@@ -185,3 +185,33 @@ def test_steps_zero_without_a_random_start_is_the_image_itself(generator):
 def test_an_unknown_argument_is_named_with_those_that_exist():
     with pytest.raises(UserError, match=r"unknown argument 'foo'; perturbation 'pgd' takes budget"):
         Threat.parse("pgd(0.1, foo=1)")
+
+
+def test_an_l2_step_has_its_length_however_small_the_gradient(generator):
+    """A confident model's gradient is tiny; it must not shield the model."""
+    victim, _ = linear_victim()
+
+    def faint(logits, y, reference):
+        return ATTACK_LOSSES["ce"](logits, y, reference) * 1e-20
+
+    attack = PGD(budget=0.3, norm="l2", steps=1, rel_step=1, random_start=False)
+    plain = attack(X, Y, strength=1.0, victim=victim, generator=generator)
+    gradient = victim.gradient(X, Y, faint)[0]
+    assert gradient.abs().max() < 1e-19
+    torch.testing.assert_close(X + 0.3 * steepest(gradient, "l2"), plain)
+    assert torch.equal(steepest(torch.zeros_like(X), "l2"), torch.zeros_like(X))
+
+
+def test_fgsm_ascends_cross_entropy_under_trades_too(generator):
+    victim, _ = linear_victim()
+    model = victim.as_module()
+    under_trades = ModelVictim(model, loss="kl").anchored(X)
+    run = {"strength": 1.0, "generator": generator}
+    assert torch.equal(
+        FGSM(budget=0.1)(X, Y, victim=under_trades, **run),
+        FGSM(budget=0.1)(X, Y, victim=victim, **run),
+    )
+    with pytest.raises(UserError, match="loss must be ce or dlr, not kl"):
+        Threat.parse("fgsm(0.1, loss=kl)")
+    with pytest.raises(ValueError, match="at the image its gradient is zero"):
+        PGD(budget=0.1, loss="kl", random_start=False)

@@ -79,6 +79,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
     assert config["model"] == "tinycnn(width=8)"
     assert "auto" not in (config["device"], config["precision"])
     assert config["batch_size"] == 20
+    assert config["lr_schedule"] == "one-cycle(warmup=0.3)"
     assert json.loads(json.dumps(attrs.asdict(trained.run.config))) == config
 
 
@@ -186,6 +187,9 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
         ({"lr": 0.0}, "'lr' must be > 0"),
         ({"momentum": 1.0}, "'momentum' must be < 1"),
         ({"seed": -1}, "'seed' must be >= 0"),
+        ({"seed": 2**64}, "'seed' must be <= "),
+        ({"lr": float("inf")}, "'lr' must be < inf"),
+        ({"lr": float("nan")}, "'lr' must be > 0"),
         ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
         ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"lr": "high"}, "lr must be a number, not 'high'"),
@@ -213,6 +217,13 @@ def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
     with pytest.raises(UserError, match="already holds a run: choose another"):
         curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_folder_that_holds_a_twin_is_found_before_training(tiny, tmp_path):
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run" / "twin")
+    with pytest.raises(UserError, match="twin already holds a run"):
+        curricula.train(**JOINT, epochs=1, twin=True, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
