@@ -37,6 +37,8 @@ from curricula.tree import (
     sampling_of,
 )
 
+MOST_DRAWS = 10_000  # of worst(...); more is a slip of the keyboard
+
 
 @attrs.frozen(kw_only=True)
 class Bound:
@@ -152,8 +154,8 @@ class _Binder:
                 raise UserError(f"{call}: unexpected argument {argument}; write worst(EXPR, k=10)")
         if inner is None:
             raise UserError(f"{call}: nothing to take the worst of; write worst(EXPR, k=10)")
-        if not isinstance(k, Number) or k.value < 1 or not k.value.is_integer():
-            raise UserError(f"{call}: k must be a whole number, 1 or more, not {k}")
+        if not isinstance(k, Number) or not 1 <= k.value <= MOST_DRAWS or k.value % 1:
+            raise UserError(f"{call}: k must be a whole number from 1 to {MOST_DRAWS}, not {k}")
         branches = inner.branches if isinstance(inner, Union) else (inner,)
         nodes, explicit = self._each(branches)
         arguments = (Argument(union(*explicit)), Argument(k, "k"))

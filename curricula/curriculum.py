@@ -216,6 +216,10 @@ class Curriculum:
 def parse_schedule(text: str) -> tuple[str | None, Call]:
     """``[LABEL=]SCHEDULE`` in its two parts."""
     label, separator, rest = text.partition("=")
+    if not text.strip() or (separator and not rest.strip()):
+        raise UserError(
+            f"--schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
+        )
     if separator and "(" not in label:
         return label.strip(), parse_call(rest)
     return None, parse_call(text)

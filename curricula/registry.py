@@ -82,10 +82,16 @@ class Failure:
 
 
 class Registry:
-    """Every record of every plugin that loaded, by kind and name."""
+    """Every record of every plugin that loaded, by kind and name.
+
+    Attributes:
+        failures: the plugins that did not load.
+        files: the loose files among those that did.
+    """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.files: list[Path] = []
         self._records: dict[Kind, dict[str, Registered]] = {kind: {} for kind in KINDS}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hooks)
@@ -229,6 +235,7 @@ def build_registry(
     for file in files:
         provider = Provider(name=str(file), source="file")
         registry.add_or_warn(lambda file=file: load_file(file), provider, strict=True)  # type: ignore[misc]
+        registry.files.append(file)
     return registry
 
 

@@ -50,7 +50,7 @@ def test_train_prints_its_values_its_epochs_its_table_and_where_the_run_lies(tra
         assert threat in output
     assert "95 % interval" in output
     assert f"run folder: {folder}" in output
-    assert f"curricula evaluate {folder}" in output
+    assert f"curricula --plugin {TINY} evaluate {folder}" in output
 
 
 def test_evaluate_prints_a_table_or_json(trained):

@@ -226,8 +226,9 @@ def test_the_resolved_expression_resolves_to_itself(text):
         ("pgd(eps=1)", r"^pgd\(eps=1\): unknown argument 'eps'"),
         ("clean:3", "clean takes no arguments"),
         ("worst(k=3)", "nothing to take the worst of"),
-        ("worst(rot, k=0)", "k must be a whole number, 1 or more, not 0"),
+        ("worst(rot, k=0)", "k must be a whole number from 1 to 10000, not 0"),
         ("worst(rot, k=2.5)", "k must be a whole number"),
+        ("worst(rot, k=1e20)", "k must be a whole number"),
         ("worst(rot, pgd)", "unexpected argument"),
         ("worst(3)", "expected an expression"),
         ("rto:30", "unknown perturbation 'rto': did you mean rot"),
@@ -267,6 +268,8 @@ def test_the_default_schedule_is_linear_to_40_percent():
         ("linear(until=0)", "'until' must be > 0"),
         ("constant(2)", "'value' must be <= 1"),
         ("linear+cosine", "expected a single name"),
+        ("", r"--schedule '': write \[LABEL=\]SCHEDULE"),
+        ("pgd=", r"--schedule 'pgd=': write"),
     ],
 )
 def test_wrong_schedules_are_refused(schedule, message):

@@ -72,7 +72,7 @@ def test_a_ramp_begins_at_start_never_falls_and_stays_at_1(name, start, until, f
         ("linear(start=-0.1)", "'start' must be >= 0"),
         ("linear(start=1.1)", "'start' must be <= 1"),
         ("cosine(until=0)", "'until' must be > 0"),
-        ("root(power=0.5)", "power must be 1 or more"),
+        ("root(power=0.5)", "power must lie from 1 to 100"),
         ("exponential(rate=0)", "rate must be above 0"),
         ("sigmoid(steepness=0)", "steepness must lie from 0.001"),
         ("step(0.1:0.5, 0.5:1)", "first stage must begin at 0"),

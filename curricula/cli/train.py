@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from curricula import registry
+
 
 @click.command()
 @click.option("--config", metavar="NAME_OR_FILE", help="Start from a recipe or a config.toml.")
@@ -55,4 +57,5 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
         columns["plain twin"] = trained.twin.results
     show_accuracies(columns)
     click.echo(f"run folder: {trained.run.path}")
-    click.echo(f"measure it further: curricula evaluate {trained.run.path} --threat EXPR")
+    plugins = "".join(f" --plugin {file}" for file in registry.current().files)
+    click.echo(f"measure it further: curricula{plugins} evaluate {trained.run.path} --threat EXPR")

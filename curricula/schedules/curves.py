@@ -113,10 +113,10 @@ def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
     Args:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
-        power: 1 or more; 2 is their square root, 1 is linear.
+        power: 1 to 100; 2 is their square root, 1 is linear.
     """
-    if not 1 <= power < math.inf:
-        raise ValueError(f"power must be 1 or more, not {power:g}")
+    if not 1 <= power <= 100:
+        raise ValueError(f"power must lie from 1 to 100, not {power:g}")
     # start is checked by Ramp, which then takes the curve as it is.
     low = min(max(start, 0.0), 1.0) ** power
 
