@@ -26,7 +26,7 @@ from curricula.expression import (
     parse_call,
     union,
 )
-from curricula.interfaces import AffinePerturbation, Perturbation, PerturbationKind
+from curricula.interfaces import DECLARED, AffinePerturbation, Perturbation, PerturbationKind
 from curricula.tree import (
     ChainNode,
     FusedLeaves,
@@ -104,9 +104,6 @@ def parse_number(text: str) -> Number:
     return value
 
 
-_DECLARED = ("kind", "unit", "budget", "guarantee", "channels", "training_only")
-
-
 class _Binder:
     def __init__(
         self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
@@ -164,7 +161,7 @@ class _Binder:
     def _leaf(self, call: Call) -> tuple[Node, Expression]:
         built = construct.build("perturbation", self._budgeted(call), defaults=self.defaults)
         perturbation: Perturbation = built.value
-        missing = [name for name in _DECLARED if not hasattr(perturbation, name)]
+        missing = [name for name in DECLARED if not hasattr(perturbation, name)]
         if missing:
             raise UserError(
                 f"{call}: this perturbation declares no {', '.join(missing)}; its author can run "

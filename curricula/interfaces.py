@@ -30,6 +30,10 @@ class Guarantee:
     radius: float
 
 
+DECLARED = ("kind", "unit", "budget", "guarantee", "channels", "training_only")
+"""The attributes that every perturbation declares, beside being callable."""
+
+
 class Perturbation(Protocol):
     """A family of input changes, indexed by strength; strength 0 is the exact identity.
 

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.interfaces import Perturbation, Strength
+from curricula.interfaces import DECLARED, Perturbation, Strength
 from curricula.models.normalise import Normalise
 from curricula.victim import ModelVictim
 
@@ -179,7 +179,7 @@ def any_batch_works(perturbation: Perturbation) -> None:
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
     """kind, unit, budget, guarantee, channels and training_only are there and mean something."""
-    for name in ("kind", "unit", "budget", "guarantee", "channels", "training_only"):
+    for name in DECLARED:
         assert hasattr(perturbation, name), f"it declares no {name}"
     assert perturbation.kind in ("spatial", "color", "pixel"), f"kind {perturbation.kind!r}"
     assert perturbation.unit, "no unit"
