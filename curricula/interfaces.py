@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 PerturbationKind = Literal["spatial", "color", "pixel"]
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 Interpolation = Literal["bilinear", "nearest"]
 Padding = Literal["zeros", "border", "reflection"]
 Strength: TypeAlias = float | Tensor
@@ -77,7 +77,27 @@ class Perturbation(Protocol):
 
 
 @runtime_checkable
-class AffinePerturbation(Perturbation, Protocol):
+class ParametricPerturbation(Perturbation, Protocol):
+    """A perturbation that is a function of the image and of a few numbers, P for each image, so
+    that it can be searched: `grid` enumerates what `sample` draws from, `apply` carries it out."""
+
+    def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
+        """Random parameters (n, P), one row an image."""
+        ...
+
+    def grid(self, strength: Strength, points: int) -> Tensor:
+        """A regular grid over the same range, ``points`` values a parameter (those that can only
+        take a few values take these): (G, P) for a float, (G, N, P) for one strength an image.
+        An odd number of points has the identity among them."""
+        ...
+
+    def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
+        """The images changed by given parameters, one row each, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class AffinePerturbation(ParametricPerturbation, Protocol):
     """A spatial perturbation that is an affine map of the plane, so that neighbours in a chain
     fuse into one interpolation."""
 
@@ -85,14 +105,6 @@ class AffinePerturbation(Perturbation, Protocol):
     def interpolation(self) -> Interpolation: ...
     @property
     def padding(self) -> Padding: ...
-
-    def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Random parameters (n, P), one row an image."""
-        ...
-
-    def grid(self, strength: float, points: int) -> Tensor:
-        """A regular grid over the same range (points ** P, P); 0 is among an odd number."""
-        ...
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
         """theta_N23: from a pixel of the output to the place in the input that it shows, both in

@@ -108,6 +108,36 @@ class Broken:
         return out
 
 
+@attrs.frozen(kw_only=True)
+class Searched(Broken):
+    """Adds one grey level to each image, correctly, but for what ``how`` says."""
+
+    def sample(self, n, strength, generator):
+        drawn = torch.rand((n, 2 if self.how == "samples more than it has" else 1))
+        return (drawn * 2 - 1) * torch.as_tensor(strength).reshape(-1, 1) * self.budget
+
+    def grid(self, strength, points):
+        axis = torch.linspace(-self.budget, self.budget, points)[:, None]
+        if self.how == "has no identity":
+            axis = axis + 0.01
+        if self.how == "ignores strength in its grid":
+            strength = torch.ones_like(torch.as_tensor(strength))
+        if isinstance(strength, torch.Tensor) and strength.ndim:
+            return axis[:, None] * strength[:, None]
+        return axis * strength
+
+    def apply(self, x, parameters):
+        out = x + parameters[:, :1, None, None]
+        return out if self.how == "leaves 0 to 1 when searched" else out.clamp(0, 1)
+
+
+SEARCHED = [
+    "samples more than it has",
+    "has no identity",
+    "ignores strength in its grid",
+    "leaves 0 to 1 when searched",
+]
+
 BROKEN = {
     "ignores strength": clauses.strength_zero_is_the_identity,
     "takes the mean strength": clauses.strength_zero_is_the_identity,
@@ -131,17 +161,19 @@ BROKEN = {
     "is nan": clauses.output_is_an_image_like_the_input,
     "drops an image": clauses.output_is_an_image_like_the_input,
     "guarantees nothing": clauses.attributes_are_declared,
+    **dict.fromkeys(SEARCHED, clauses.parameters_can_be_searched),
 }
 
 
-def test_the_example_is_right_but_for_what_is_broken():
+def test_the_examples_are_right_but_for_what_is_broken():
     assert check_perturbation(Broken(how="not at all")) == {}
+    assert check_perturbation(Searched(how="not at all")) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_each_clause_catches_what_it_is_for(how):
     with pytest.raises((AssertionError, RuntimeError)):
-        BROKEN[how](Broken(how=how))
+        BROKEN[how]((Searched if how in SEARCHED else Broken)(how=how))
 
 
 def test_every_clause_has_a_broken_example():

@@ -8,40 +8,17 @@ from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.geometry import rotation_theta, translation_theta, warp
-from curricula.interfaces import (
-    Guarantee,
-    Interpolation,
-    Padding,
-    PerturbationKind,
-    Strength,
-    Victim,
-)
+from curricula.interfaces import Interpolation, Padding, PerturbationKind, Strength
+from curricula.perturbations.parametric import Parametric, lattice, uniform
 
 
-def uniform(
-    n: int, columns: int, bound: float, strength: Strength, generator: torch.Generator
-) -> Tensor:
-    """(n, columns) drawn uniformly from [-bound, bound] times the strength of each row."""
-    drawn = torch.rand((n, columns), generator=generator, device=generator.device) * 2 - 1
-    if isinstance(strength, Tensor):
-        strength = strength.to(drawn)[:, None]
-    return drawn * (strength * bound)
-
-
-class Affine:
-    """What affine perturbations share: `__call__` follows from `sample` and `matrix`."""
+class Affine(Parametric):
+    """What affine perturbations share: `apply` follows from `matrix`."""
 
     kind: ClassVar[PerturbationKind] = "spatial"
-    guarantee: ClassVar[Guarantee | None] = None
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
 
     interpolation: Interpolation
     padding: Padding
-
-    def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Random parameters, one row an image."""
-        raise NotImplementedError
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
         """theta_N23 of parameters."""
@@ -55,18 +32,6 @@ class Affine:
             interpolation=self.interpolation,
             padding=self.padding,
         )
-
-    def __call__(
-        self,
-        x_NCHW: Tensor,
-        y_N: Tensor,
-        *,
-        strength: Strength,
-        victim: Victim,
-        generator: torch.Generator,
-    ) -> Tensor:
-        with torch.no_grad():
-            return self.apply(x_NCHW, self.sample(len(x_NCHW), strength, generator))
 
 
 @attrs.frozen(kw_only=True)
@@ -92,10 +57,9 @@ class Rotation(Affine):
         """Angles (n, 1) in degrees."""
         return uniform(n, 1, self.budget, strength, generator)
 
-    def grid(self, strength: float, points: int) -> Tensor:
-        """``points`` angles (points, 1), evenly from one end of the range to the other."""
-        bound = strength * self.budget
-        return torch.linspace(-bound, bound, points)[:, None]
+    def grid(self, strength: Strength, points: int) -> Tensor:
+        """``points`` angles, evenly from one end of the range to the other."""
+        return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
         """theta_N23 of angles (n, 1)."""
@@ -123,10 +87,9 @@ class Translation(Affine):
         """Shifts (n, 2) in pixels, (right, down)."""
         return uniform(n, 2, self.budget, strength, generator)
 
-    def grid(self, strength: float, points: int) -> Tensor:
-        """``points`` x ``points`` shifts (points ** 2, 2)."""
-        bound = strength * self.budget
-        return torch.cartesian_prod(*[torch.linspace(-bound, bound, points)] * 2)
+    def grid(self, strength: Strength, points: int) -> Tensor:
+        """``points`` x ``points`` shifts, evenly over the square."""
+        return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
         """theta_N23 of shifts (n, 2)."""

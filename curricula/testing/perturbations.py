@@ -8,12 +8,20 @@ Under pytest::
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast, get_args
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.interfaces import DECLARED, Perturbation, Strength
+from curricula.interfaces import (
+    DECLARED,
+    Guarantee,
+    Norm,
+    ParametricPerturbation,
+    Perturbation,
+    Strength,
+)
 from curricula.models.normalise import Normalise
 from curricula.victim import ModelVictim
 
@@ -115,7 +123,7 @@ def _assert_guarantee(
     if guarantee is None:
         return
     change = (out_NCHW - x_NCHW).flatten(1)
-    order = {"linf": float("inf"), "l2": 2.0}[guarantee.norm]
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[guarantee.norm]
     norm_N = torch.linalg.vector_norm(change.double(), ord=order, dim=1)
     excess = float((norm_N - strength_N * guarantee.radius).max())
     assert excess <= TOLERANCE * max(1.0, guarantee.radius), (
@@ -186,8 +194,33 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
     assert perturbation.budget >= 0, f"budget {perturbation.budget}"
     assert perturbation.channels is None or perturbation.channels, "no channel count works"
     assert isinstance(perturbation.training_only, bool)
-    if perturbation.kind == "pixel" and not perturbation.training_only:
-        assert perturbation.guarantee is not None, "a pixel threat must guarantee its ball"
+    if perturbation.unit in get_args(Norm) and not perturbation.training_only:
+        assert perturbation.guarantee == Guarantee(
+            norm=cast(Norm, perturbation.unit), radius=perturbation.budget
+        ), f"its budget is in {perturbation.unit}, so it must guarantee that ball"
+
+
+def parameters_can_be_searched(perturbation: Perturbation) -> None:
+    """Where there are `sample`, `grid` and `apply`: they speak of the same parameters, a grid of
+    strength 0 is the identity, and every point of a grid gives an image."""
+    if not isinstance(perturbation, ParametricPerturbation):
+        return
+    b = bench(perturbation)
+    n = len(b.y_N)
+    drawn = perturbation.sample(n, 1.0, torch.Generator().manual_seed(0))
+    for strength in (0.0, 1.0, torch.linspace(0, 1, n)):
+        grid = perturbation.grid(strength, 3)
+        rows = grid if isinstance(strength, Tensor) else grid[:, None].expand(-1, n, -1)
+        assert rows.shape[1:] == drawn.shape, f"sample is {drawn.shape[1:]}, grid {grid.shape[1:]}"
+        points = torch.cat([perturbation.apply(b.x_NCHW, row).detach() for row in rows])
+        assert points.min() >= 0, "a point of the grid leaves [0, 1]"
+        assert points.max() <= 1, "a point of the grid leaves [0, 1]"
+        same = (points.reshape(len(rows), *b.x_NCHW.shape) == b.x_NCHW).flatten(2).all(2)
+        if not isinstance(strength, Tensor):
+            assert same.all() or strength > 0, "the grid of strength 0 changes the images"
+            assert same.any(), "the identity is not among an odd number of points"
+        else:
+            assert same[:, 0].all(), "the grid of an image of strength 0 changes it"
 
 
 Clause = Callable[[Perturbation], None]
@@ -201,6 +234,7 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
     model_is_left_as_it_was,
     generator_alone_decides,
     any_batch_works,
+    parameters_can_be_searched,
 )
 
 

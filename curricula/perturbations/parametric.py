@@ -1,0 +1,56 @@
+"""Perturbations that are a function of the image and of a few random numbers."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from curricula.interfaces import Guarantee, Strength, Victim
+
+
+def uniform(
+    n: int, columns: int, bound: float, strength: Strength, generator: torch.Generator
+) -> Tensor:
+    """(n, columns) drawn uniformly from [-bound, bound] times the strength of each row."""
+    drawn = torch.rand((n, columns), generator=generator, device=generator.device) * 2 - 1
+    if isinstance(strength, Tensor):
+        strength = strength.to(drawn)[:, None]
+    return drawn * (strength * bound)
+
+
+def lattice(columns: int, bound: float, strength: Strength, points: int) -> Tensor:
+    """The regular grid over [-bound, bound] ** columns times the strength, ``points`` values a
+    column, the first column slowest: (G, columns) for a float, (G, N, columns) for (N,)."""
+    axis = torch.linspace(-bound, bound, points) if points > 1 else torch.zeros(1)
+    whole = torch.cartesian_prod(*[axis] * columns).reshape(-1, columns)
+    if isinstance(strength, Tensor):
+        return whole.to(strength.device)[:, None] * strength[:, None]
+    return whole * strength
+
+
+class Parametric:
+    """What such perturbations share: `__call__` follows from `sample` and `apply`."""
+
+    guarantee: ClassVar[Guarantee | None] = None
+    channels: ClassVar[frozenset[int] | None] = None
+    training_only: ClassVar[bool] = False
+
+    def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
+        """Random parameters, one row an image."""
+        raise NotImplementedError
+
+    def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
+        """The images changed by given parameters, one row each."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        *,
+        strength: Strength,
+        victim: Victim,
+        generator: torch.Generator,
+    ) -> Tensor:
+        with torch.no_grad():
+            return self.apply(x_NCHW, self.sample(len(x_NCHW), strength, generator))
