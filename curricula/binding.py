@@ -4,6 +4,7 @@ Perturbations are built, missing budgets filled in, the order checked, neighbour
 fused.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -13,6 +14,7 @@ from curricula import construct, registry
 from curricula.errors import UserError
 from curricula.expression import (
     CLEAN,
+    GRID,
     WORST,
     Argument,
     Call,
@@ -26,18 +28,31 @@ from curricula.expression import (
     parse_call,
     union,
 )
-from curricula.interfaces import DECLARED, AffinePerturbation, Perturbation, PerturbationKind
+from curricula.interfaces import (
+    DECLARED,
+    AffinePerturbation,
+    ParametricPerturbation,
+    Perturbation,
+    PerturbationKind,
+)
 from curricula.tree import (
     ChainNode,
     FusedLeaves,
+    GridBranch,
+    GridNode,
     Leaf,
     Node,
     UnionNode,
     WorstNode,
+    leaves_of,
     sampling_of,
 )
 
-MOST_DRAWS = 10_000  # of worst(...); more is a slip of the keyboard
+MOST_CANDIDATES = 10_000  # of worst(...) and grid(...); more is a slip of the keyboard
+
+# The grid of Engstrom et al. 2019 (31 angles, 5 x 5 shifts): so many values a parameter.
+POINTS_OF_ONE = 31
+POINTS_OF_SEVERAL = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +134,8 @@ class _Binder:
                 return ChainNode(links=()), expression
             case Call(name=name) if name == WORST:
                 return self._worst(expression)
+            case Call(name=name) if name == GRID:
+                return self._grid(expression)
             case Call():
                 return self._leaf(expression)
             case Chain(links):
@@ -138,25 +155,39 @@ class _Binder:
         return tuple(node for node, _ in pairs), tuple(explicit for _, explicit in pairs)
 
     def _worst(self, call: Call) -> tuple[Node, Expression]:
-        inner: Expression | None = None
-        k: Value = Number(10)
-        for argument in call.arguments:
-            if argument.key == "k":
-                k = argument.value
-            elif argument.key is None and inner is None:
-                if not isinstance(argument.value, (Call, Chain, Union)):
-                    raise UserError(f"{call}: expected an expression, not {argument.value}")
-                inner = argument.value
-            else:
-                raise UserError(f"{call}: unexpected argument {argument}; write worst(EXPR, k=10)")
-        if inner is None:
-            raise UserError(f"{call}: nothing to take the worst of; write worst(EXPR, k=10)")
-        if not isinstance(k, Number) or not 1 <= k.value <= MOST_DRAWS or k.value % 1:
-            raise UserError(f"{call}: k must be a whole number from 1 to {MOST_DRAWS}, not {k}")
-        branches = inner.branches if isinstance(inner, Union) else (inner,)
-        nodes, explicit = self._each(branches)
-        arguments = (Argument(union(*explicit)), Argument(k, "k"))
-        return WorstNode(branches=nodes, k=int(k.value)), Call(WORST, arguments)
+        inner, keywords = _searched(call, "worst(EXPR, k=10)")
+        if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
+            raise UserError(f"{call}: unexpected argument {unknown[0]}; write worst(EXPR, k=10)")
+        k = _count(call, keywords.get("k", Argument(Number(10), "k")))
+        nodes, explicit = self._each(inner)
+        arguments = (Argument(union(*explicit)), Argument(Number(k), "k"))
+        return WorstNode(branches=nodes, k=k), Call(WORST, arguments)
+
+    def _grid(self, call: Call) -> tuple[Node, Expression]:
+        inner, keywords = _searched(call, "grid(EXPR, rot=31)")
+        nodes, explicit = self._each(inner)
+        branches: list[GridBranch] = []
+        points: dict[str, int] = {}  # by name: every leaf of a name is searched alike
+        for node in nodes:
+            moved = _searchable(call, node)
+            for leaf, usual in moved:
+                given = keywords.get(leaf.call.name)
+                points[leaf.call.name] = usual if given is None else _count(call, given)
+            branch = {leaf.label: points[leaf.call.name] for leaf, _ in moved}
+            size = math.prod(_grid_size(leaf, branch[leaf.label]) for leaf, _ in moved)
+            if size > MOST_CANDIDATES:
+                raise UserError(
+                    f"{call}: a grid of {size:,} points; {MOST_CANDIDATES:,} are the most: give "
+                    f"fewer a parameter, such as {next(iter(points))}=3"
+                )
+            branches.append(GridBranch(node=node, points=branch))
+        if unknown := [argument for key, argument in keywords.items() if key not in points]:
+            raise UserError(
+                f"{call}: unexpected argument {unknown[0]}; the grid is over {', '.join(points)}"
+            )
+        arguments = [Argument(Number(count), name) for name, count in points.items()]
+        explicit_call = Call(GRID, (Argument(union(*explicit)), *arguments))
+        return GridNode(branches=tuple(branches)), explicit_call
 
     def _leaf(self, call: Call) -> tuple[Node, Expression]:
         built = construct.build("perturbation", self._budgeted(call), defaults=self.defaults)
@@ -212,6 +243,64 @@ class _Binder:
         return str(built.value.unit)
 
 
+def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[str, Argument]]:
+    """The branches that ``worst`` or ``grid`` searches, and its keyword arguments."""
+    inner: Expression | None = None
+    keywords: dict[str, Argument] = {}
+    for argument in call.arguments:
+        if argument.key is not None:
+            keywords[argument.key] = argument
+        elif inner is None:
+            if not isinstance(argument.value, (Call, Chain, Union)):
+                raise UserError(f"{call}: expected an expression, not {argument.value}")
+            inner = argument.value
+        else:
+            raise UserError(f"{call}: unexpected argument {argument}; write {usage}")
+    if inner is None:
+        raise UserError(f"{call}: nothing to search; write {usage}")
+    return inner.branches if isinstance(inner, Union) else (inner,), keywords
+
+
+def _count(call: Call, argument: Argument) -> int:
+    written = argument.value
+    number = written.value if isinstance(written, Number) else math.nan
+    if not 1 <= number <= MOST_CANDIDATES or number % 1:
+        raise UserError(
+            f"{call}: {argument.key} must be a whole number from 1 to {MOST_CANDIDATES}, "
+            f"not {written}"
+        )
+    return int(number)
+
+
+def _searchable(call: Call, node: Node) -> list[tuple[Leaf, int]]:
+    """The leaves of a branch of ``grid`` that it moves, each with the usual count of values a
+    parameter."""
+    if not isinstance(node, Leaf | FusedLeaves | ChainNode) or any(
+        isinstance(link, UnionNode | WorstNode | GridNode) for link in getattr(node, "links", ())
+    ):
+        raise UserError(
+            f"{call}: grid(...) searches a chain of perturbations or a union of chains, with no "
+            "union, worst or grid inside"
+        )
+    moved: list[tuple[Leaf, int]] = []
+    for leaf in leaves_of(node):
+        if isinstance(leaf.perturbation, ParametricPerturbation):
+            parameters = leaf.perturbation.grid(1.0, 1).shape[-1]
+            moved.append((leaf, POINTS_OF_ONE if parameters == 1 else POINTS_OF_SEVERAL))
+        elif leaf.perturbation.kind != "pixel":
+            raise UserError(f"{call}: {leaf.call.name} has no grid; draw it: worst(..., k=10)")
+    if not moved:
+        raise UserError(f"{call}: there is no spatial or colour change to lay a grid over")
+    return moved
+
+
+def _grid_size(leaf: Leaf, points: int) -> int:
+    """How many points the grid of a leaf has; an upper bound where they would be too many."""
+    assert isinstance(leaf.perturbation, ParametricPerturbation)
+    most = points ** leaf.perturbation.grid(1.0, 1).shape[-1]
+    return most if most > MOST_CANDIDATES else len(leaf.perturbation.grid(1.0, points))
+
+
 def _fused(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Neighbouring affine leaves that interpolate alike, made one."""
     fused: list[Node] = []
@@ -254,6 +343,9 @@ def _check_order(tree: Node, text: str) -> None:
                 return before
             case UnionNode(branches=branches) | WorstNode(branches=branches):
                 ends = [attack_so_far(branch, before) for branch in branches]
+                return next(filter(None, ends), "")
+            case GridNode(branches=searched):
+                ends = [attack_so_far(branch.node, before) for branch in searched]
                 return next(filter(None, ends), "")
         raise AssertionError(node)
 

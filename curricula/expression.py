@@ -29,8 +29,10 @@ CLEAN = "clean"
 """The perturbation that changes nothing."""
 WORST = "worst"
 """``worst(EXPRESSION, k=10)``: per image the worst of k draws."""
-RESERVED = (CLEAN, WORST, "grid")
-"""Names of the language itself, which no perturbation can take; ``grid`` is yet to come."""
+GRID = "grid"
+"""``grid(EXPRESSION, rot=31, trans=5)``: per image the worst point of a regular grid."""
+RESERVED = (CLEAN, WORST, GRID)
+"""Names of the language itself, which no perturbation can take."""
 
 
 class ExpressionError(UserError):

@@ -4,7 +4,8 @@ The leaves are perturbations; the nodes know none of them by name. Every node ta
 batch to the views after it.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import attrs
@@ -19,12 +20,17 @@ from curricula.interfaces import (
     AffinePerturbation,
     Interpolation,
     Padding,
+    ParametricPerturbation,
     Perturbation,
     Strength,
     Victim,
     Views,
 )
 from curricula.losses import badness
+
+PIXELS_AT_ONCE = 2**18
+"""Candidates of a search run together while their pixels (H x W of each image) are at most so many:
+256 images of 32x32. A batch that is larger by itself runs a candidate at a time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +40,8 @@ class Situation:
     ``threat`` says how choices are read: a union is one random branch in training, the worst one
     in a threat; ``worst`` ranks by cross-entropy in training, and in a threat puts misclassified
     before correct, so that one fooling candidate is never given up for an unfooling one.
+
+    ``parameters`` (N, P), by label, are of the leaves that a grid moves: they are not drawn.
     """
 
     y_N: Tensor
@@ -41,6 +49,7 @@ class Situation:
     victim: Victim
     generator: torch.Generator
     threat: bool
+    parameters: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     def subset(self, index: Tensor) -> "Situation":
         """The same of some of the images."""
@@ -52,6 +61,7 @@ class Situation:
                 for label, strength in self.strengths.items()
             },
             victim=self.victim.subset(index),
+            parameters={label: given[index] for label, given in self.parameters.items()},
         )
 
 
@@ -80,13 +90,18 @@ class Leaf:
         if not isinstance(strength, Tensor) and strength == 0:
             return views
         x = views.perturbed
-        perturbed = self.perturbation(
-            x,
-            situation.y_N,
-            strength=strength,
-            victim=situation.victim.anchored(x),
-            generator=situation.generator,
-        )
+        given = situation.parameters.get(self.label)
+        if given is not None:
+            assert isinstance(self.perturbation, ParametricPerturbation)
+            perturbed = self.perturbation.apply(x, given)
+        else:
+            perturbed = self.perturbation(
+                x,
+                situation.y_N,
+                strength=strength,
+                victim=situation.victim.anchored(x),
+                generator=situation.generator,
+            )
         if perturbed.shape != x.shape:
             raise UserError(
                 f"{self.call.name} turned images of shape {tuple(x.shape)} into "
@@ -115,7 +130,9 @@ class FusedLeaves:
                 continue
             affine = leaf.perturbation
             assert isinstance(affine, AffinePerturbation)
-            parameters = affine.sample(len(x), strength, situation.generator)
+            parameters = situation.parameters.get(leaf.label)
+            if parameters is None:
+                parameters = affine.sample(len(x), strength, situation.generator)
             theta = compose(theta, affine.matrix(parameters).to(theta))
             moved = True
         if not moved:
@@ -161,37 +178,113 @@ class UnionNode:
 
 @attrs.frozen(kw_only=True)
 class WorstNode:
-    """Per image, the worst among k draws of each branch. Candidates are made and ranked one at a
-    time, so that memory does not grow with k."""
+    """Per image, the worst among k draws of each branch."""
 
     branches: tuple[Node, ...]
     k: int
 
     def run(self, views: Views, situation: Situation) -> Views:
-        best: Views | None = None
-        best_N = torch.empty(0)
-        for branch in self.branches:
-            for _ in range(self.k):
-                candidate = branch.run(views, situation)
-                rank_N = self._rank(candidate, situation)
-                if best is None:
-                    best, best_N = candidate, rank_N
-                    continue
-                better = (rank_N > best_N)[:, None, None, None]
-                best = best.combined(
-                    candidate,
-                    lambda old, new, m=better: torch.where(m, new, old),  # type: ignore[misc]
-                )
-                best_N = torch.maximum(best_N, rank_N)
-        assert best is not None
-        return best
+        searches = [Candidates(node=branch, count=self.k) for branch in self.branches]
+        return _worst(searches, views, situation)
 
-    def _rank(self, views: Views, situation: Situation) -> Tensor:
-        with torch.no_grad():
-            logits = situation.victim.logits(views.perturbed)
-        if situation.threat:
-            return badness(logits, situation.y_N)
-        return F.cross_entropy(logits, situation.y_N, reduction="none")
+
+@attrs.frozen(kw_only=True)
+class GridBranch:
+    """A chain and how finely to search it: ``points`` values a parameter, by label of a leaf."""
+
+    node: Node
+    points: Mapping[str, int]
+
+
+@attrs.frozen(kw_only=True)
+class GridNode:
+    """Per image, the worst among all points of each branch's grid; what has no place in the grid
+    (a pixel attack) runs at every point."""
+
+    branches: tuple[GridBranch, ...]
+
+    def run(self, views: Views, situation: Situation) -> Views:
+        return _worst((_grid(branch, situation) for branch in self.branches), views, situation)
+
+
+def _grid(branch: GridBranch, situation: Situation) -> "Candidates":
+    moved = {leaf.label: leaf for leaf in leaves_of(branch.node) if leaf.label in branch.points}
+    axes = {}
+    for label, leaf in moved.items():
+        assert isinstance(leaf.perturbation, ParametricPerturbation)
+        grid = leaf.perturbation.grid(situation.strengths[label], branch.points[label])
+        grid = grid.to(situation.y_N.device)
+        # (G, N, P), whether or not each image has a strength of its own
+        axes[label] = grid if grid.ndim == 3 else grid[:, None].expand(-1, len(situation.y_N), -1)
+    counts = [len(axis) for axis in axes.values()]
+    return Candidates(node=branch.node, count=math.prod(counts), axes=axes)
+
+
+@attrs.frozen(kw_only=True)
+class Candidates:
+    """``count`` candidates of a node: random draws, or where there are ``axes`` (G, N, P) by
+    label, their product, the first the slowest."""
+
+    node: Node
+    count: int
+    axes: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+    def parameters(self, begin: int, end: int) -> dict[str, Tensor]:
+        """Of the candidates from ``begin`` to ``end``, ((end - begin) N, P) by label."""
+        numbers = torch.arange(begin, end)
+        found: dict[str, Tensor] = {}
+        for label, axis in reversed(list(self.axes.items())):
+            found[label] = axis[(numbers % len(axis)).to(axis.device)].flatten(0, 1)
+            numbers = numbers // len(axis)
+        return found
+
+
+def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -> Views:
+    """Per image the first of the worst candidates. They run as many together as `PIXELS_AT_ONCE`
+    allows, so that memory grows neither with their number nor with the batch."""
+    n, _, height, width = views.clean.shape
+    together = max(1, PIXELS_AT_ONCE // (n * height * width))
+    images = torch.arange(n, device=views.clean.device)
+    best: Views | None = None
+    best_N = torch.empty(0)
+    for search in searches:
+        for begin in range(0, search.count, together):
+            end = min(begin + together, search.count)
+            repeated = images.repeat(end - begin)
+            several = situation.subset(repeated)
+            several = attrs.evolve(
+                several, parameters={**several.parameters, **search.parameters(begin, end)}
+            )
+            found = search.node.run(views.map(lambda x, i=repeated: x[i]), several)  # type: ignore[misc]
+            rank_N, which = _rank(found, several).reshape(-1, n).max(0)
+            chosen = which * n + images
+            found = found.map(lambda x, i=chosen: x[i])  # type: ignore[misc]
+            if best is None:
+                best, best_N = found, rank_N
+                continue
+            better = (rank_N > best_N)[:, None, None, None]
+            best = best.combined(found, lambda old, new, m=better: torch.where(m, new, old))  # type: ignore[misc]
+            best_N = torch.maximum(best_N, rank_N)
+    assert best is not None
+    return best
+
+
+def _rank(views: Views, situation: Situation) -> Tensor:
+    with torch.no_grad():
+        logits = situation.victim.logits(views.perturbed)
+    if situation.threat:
+        return badness(logits, situation.y_N)
+    return F.cross_entropy(logits, situation.y_N, reduction="none")
+
+
+def leaves_of(node: Node) -> Iterator[Leaf]:
+    """The leaves of a chain, left to right."""
+    match node:
+        case Leaf():
+            yield node
+        case ChainNode(links=parts) | FusedLeaves(leaves=parts):
+            for part in parts:
+                yield from leaves_of(part)
 
 
 def sampling_of(perturbation: Perturbation) -> tuple[Interpolation, Padding]:

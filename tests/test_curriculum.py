@@ -13,6 +13,7 @@ from curricula import registry
 from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
+from curricula.geometry import compose, identity_theta, rotation_theta, translation_theta, warp
 from curricula.hooks import Record, hookimpl
 from curricula.interfaces import Progress
 from curricula.losses import badness
@@ -128,21 +129,28 @@ def test_a_union_gives_each_image_the_strength_and_label_that_are_its_own(scene)
     assert (change > 0).any()
 
 
+@pytest.mark.parametrize("together", [1, 2, 3])
 @pytest.mark.parametrize(
     "inner", ["rot:60", "rot:60+pgd(0.1, steps=2)", "rot:60|pgd(0.1, steps=2)"]
 )
-def test_worst_of_k_is_the_brute_force_choice(scene, inner):
+def test_worst_of_k_is_the_brute_force_choice(scene, inner, together, monkeypatch):
     victim, x, y = scene
+    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", together * 8 * 12 * 12)
     found = views_of(f"worst({inner}, k=3)", scene)
     generator = seeded()
     candidates = []
     for branch in inner.split("|"):
         curriculum = Curriculum.parse(branch)
         strengths = dict.fromkeys(curriculum.bound.leaves, 1.0)
-        candidates += [
-            curriculum(x, y, strengths=strengths, victim=victim, generator=generator)
-            for _ in range(3)
-        ]
+        for size in {1: [1, 1, 1], 2: [2, 1], 3: [3]}[together]:
+            many = curriculum(
+                x.repeat(size, 1, 1, 1),
+                y.repeat(size),
+                strengths=strengths,
+                victim=victim,
+                generator=generator,
+            )
+            candidates += [many.map(lambda v, i=i: v[8 * i : 8 * i + 8]) for i in range(size)]
     losses = torch.stack(
         [F.cross_entropy(victim.logits(c.perturbed), y, reduction="none") for c in candidates]
     )
@@ -150,6 +158,94 @@ def test_worst_of_k_is_the_brute_force_choice(scene, inner):
         assert torch.equal(found.perturbed[image], candidates[choice].perturbed[image])
         assert torch.equal(found.natural[image], candidates[choice].natural[image])
     assert len(set(losses.argmax(0).tolist())) > 1
+
+
+GRIDS = {
+    # expression, candidates in their order as rows of labels, by brute force
+    "grid(rot:60, rot=7)": [{"rot": [a]} for a in (-60, -40, -20, 0, 20, 40, 60)],
+    "grid(rot:30+trans:2, rot=3, trans=3)": [
+        {"rot": [a], "trans": [dx, dy]}
+        for a in (-30, 0, 30)
+        for dx in (-2, 0, 2)
+        for dy in (-2, 0, 2)
+    ],
+    "grid(rot:30|trans:2, rot=5, trans=2)": [
+        *({"rot": [a]} for a in (-30, -15, 0, 15, 30)),
+        *({"trans": [dx, dy]} for dx in (-2, 2) for dy in (-2, 2)),
+    ],
+}
+
+
+@pytest.mark.parametrize("together", [1, 4, 1000])
+@pytest.mark.parametrize("threat", [False, True])
+@pytest.mark.parametrize("text", GRIDS)
+def test_a_grid_is_the_brute_force_choice(scene, text, threat, together, monkeypatch):
+    victim, x, y = scene
+    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", together * 8 * 12 * 12)
+    thetas = []
+    for point in GRIDS[text]:
+        theta = identity_theta(1, x.device)
+        if "rot" in point:
+            theta = compose(theta, rotation_theta(torch.tensor(point["rot"], dtype=torch.float)))
+        if "trans" in point:
+            shift = torch.tensor([point["trans"]], dtype=torch.float)
+            theta = compose(theta, translation_theta(shift))
+        thetas.append(theta)
+    if threat:
+        found = Threat.parse(text)(x, y, victim=victim, generator=seeded())
+    else:
+        found = views_of(text, scene).perturbed
+    choices = set()
+    for i in range(len(x)):
+        seen = [warp(x[i : i + 1], theta) for theta in thetas]
+        logits = torch.cat([victim.logits(image) for image in seen])
+        label = y[i].expand(len(seen))
+        ranks = (
+            badness(logits, label) if threat else F.cross_entropy(logits, label, reduction="none")
+        )
+        choices.add(int(ranks.argmax()))
+        assert torch.equal(found[i], seen[ranks.argmax()][0])
+    assert len(choices) > 1
+
+
+def test_a_grid_follows_the_strength_of_each_image(scene):
+    victim, x, y = scene
+    curriculum = Curriculum.parse("grid(trans:4, trans=3)")
+    strength_N = torch.tensor([0, 0.25, 0.5, 0.75, 1.0, 1.0, 0, 0.5])
+    found = curriculum(x, y, strengths={"trans": strength_N}, victim=victim, generator=seeded())
+    for i, strength in enumerate(strength_N.tolist()):
+        alone = curriculum(
+            x[i : i + 1],
+            y[i : i + 1],
+            strengths={"trans": strength},
+            victim=victim,
+            generator=seeded(),
+        )
+        assert torch.equal(found.perturbed[i], alone.perturbed[0])
+
+
+def test_a_grid_attacks_at_every_point(scene):
+    victim, x, y = scene
+    attack = "pgd(0.1, steps=3, random_start=false)"
+    found = views_of(f"grid(rot:60+{attack}, rot=5)", scene)
+    pgd = bind(attack).leaves["pgd"].perturbation
+    natural, perturbed, losses = [], [], []
+    for angle in (-60, -30, 0, 30, 60):
+        turned = warp(x, rotation_theta(torch.full((8,), float(angle))))
+        natural.append(turned)
+        found_here = pgd(turned, y, strength=1.0, victim=victim, generator=seeded())
+        perturbed.append(found_here)
+        losses.append(F.cross_entropy(victim.logits(found_here), y, reduction="none"))
+    for image, choice in enumerate(torch.stack(losses).argmax(0)):
+        torch.testing.assert_close(found.natural[image], natural[choice][image])
+        torch.testing.assert_close(found.perturbed[image], perturbed[choice][image])
+
+
+def test_the_usual_grid_is_that_of_engstrom_and_others():
+    bound = bind("grid(rot:30+trans:3)")
+    assert str(bound.expression).endswith(", rot=31, trans=5)")
+    (branch,) = bound.node.branches
+    assert branch.points == {"rot": 31, "trans": 5}
 
 
 def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):
@@ -195,7 +291,13 @@ def test_the_data_sets_attack_defaults_give_way_to_the_users():
 
 @pytest.mark.parametrize(
     "text",
-    ["rot+pgd", "worst(rot|trans+pgd, k=3)+fgsm", "(rot|clean)+pgd(step=2/255)", "pgd(norm=l2)"],
+    [
+        "rot+pgd",
+        "grid(rot|trans+rot+pgd, trans=3)+fgsm",
+        "worst(rot|trans+pgd, k=3)+fgsm",
+        "(rot|clean)+pgd(step=2/255)",
+        "pgd(norm=l2)",
+    ],
 )
 def test_the_resolved_expression_resolves_to_itself(text):
     resolved = str(bind(text, budgets=BUDGETS).expression)
@@ -225,12 +327,21 @@ def test_the_resolved_expression_resolves_to_itself(text):
         ("pgd(0.1, step=rot)", "step must be a number or none, not rot"),
         ("pgd(eps=1)", r"^pgd\(eps=1\): unknown argument 'eps'"),
         ("clean:3", "clean takes no arguments"),
-        ("worst(k=3)", "nothing to take the worst of"),
+        ("worst(k=3)", "nothing to search; write worst"),
         ("worst(rot, k=0)", "k must be a whole number from 1 to 10000, not 0"),
         ("worst(rot, k=2.5)", "k must be a whole number"),
         ("worst(rot, k=1e20)", "k must be a whole number"),
         ("worst(rot, pgd)", "unexpected argument"),
         ("worst(3)", "expected an expression"),
+        ("grid(rot=3)", "nothing to search; write grid"),
+        ("grid(rot, trans=3)", "unexpected argument trans=3; the grid is over rot"),
+        ("grid(rot, rot=2.5)", "rot must be a whole number from 1 to 10000, not 2.5"),
+        ("grid(rot+trans, rot=500, trans=50)", "a grid of 1,250,000 points; 10,000 are the most"),
+        ("grid(pgd)", "no spatial or colour change to lay a grid over"),
+        ("grid(worst(rot, k=3))", "with no union, worst or grid inside"),
+        ("grid((rot|trans)+pgd)", "with no union, worst or grid inside"),
+        ("grid(pgd+rot)", "rot after pgd"),
+        ("grid(rot+pgd)+trans", "trans after pgd"),
         ("rto:30", "unknown perturbation 'rto': did you mean rot"),
     ],
 )

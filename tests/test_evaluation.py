@@ -57,6 +57,7 @@ def test_the_standard_attack_has_converged(robust_digits):
         ("trans:2", "trans(2,", "pgd(0.1, norm=linf"),
         ("worst(rot:9, k=3)+fgsm:0.2", "rot(9,", "pgd(0.2, norm=linf"),
         ("worst(rot:9|trans:1+pgd:0.1, k=3)", "rot(9, ", "pgd(0.1, norm=linf"),
+        ("grid(rot:9+pgd:0.1, rot=3)", "rot(9, ", "pgd(0.1, norm=linf"),
         ("rot:9|pgd:0.2|clean", "rot(9,", "pgd(0.2, norm=linf"),
         ("torchattacks-pgd:0.2", "rot(30,", "pgd(0.2, norm=linf"),
     ],

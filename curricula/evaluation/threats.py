@@ -10,6 +10,7 @@ from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
 from curricula.expression import (
     CLEAN,
+    GRID,
     WORST,
     Argument,
     Call,
@@ -31,8 +32,8 @@ TEST_REL_STEP = Number(1, 10)
 def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
     """clean, spatial, adversarial and joint, at the budgets of a curriculum.
 
-    spatial is what the curriculum does less its pixel links, drawn at random (``worst`` is taken
-    off); where nothing is left, a rotation within the data set's budget. adversarial is PGD-40 with
+    spatial is what the curriculum does less its pixel links, drawn at random (``worst`` and
+    ``grid`` are taken off); where nothing is left, a rotation within the data set's budget. adversarial is PGD-40 with
     a random start in the norm ball of its first pixel link that guarantees one; where there is
     none, l-inf within the data set's budget. joint is the one and then the other.
     """
@@ -68,8 +69,8 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
 
 
 def natural_part(curriculum: Bound) -> Expression | None:
-    """A curriculum's expression less its pixel links and its ``worst``, or None if nothing is
-    left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
+    """A curriculum's expression less its pixel links and its searches (``worst``, ``grid``), or
+    None if nothing is left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
     leaves = iter(curriculum.leaves.values())  # in the order in which the walk meets them
 
     def natural(part: Expression) -> Expression | None:
@@ -82,7 +83,7 @@ def natural_part(curriculum: Bound) -> Expression | None:
                 return union(*kept) if kept else None
             case Call(name=name) if name == CLEAN:
                 return None
-            case Call(name=name) if name == WORST:
+            case Call(name=name) if name in (WORST, GRID):
                 inner = part.arguments[0].value
                 assert isinstance(inner, (Call, Chain, Union))
                 return natural(inner)
