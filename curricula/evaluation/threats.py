@@ -33,9 +33,10 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
     """clean, spatial, adversarial and joint, at the budgets of a curriculum.
 
     spatial is what the curriculum does less its pixel links, drawn at random (``worst`` and
-    ``grid`` are taken off); where nothing is left, a rotation within the data set's budget. adversarial is PGD-40 with
-    a random start in the norm ball of its first pixel link that guarantees one; where there is
-    none, l-inf within the data set's budget. joint is the one and then the other.
+    ``grid`` are taken off); where nothing is left, a rotation within the data set's budget.
+    adversarial is PGD-40 with a random start in the norm ball of its first pixel link that
+    guarantees one; where there is none, l-inf within the data set's budget. joint is the one and
+    then the other.
     """
     spatial = natural_part(curriculum) or bind("rot", budgets=budgets).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)

@@ -1,0 +1,162 @@
+"""Whatever the grammar can say of the registered perturbations keeps what each of them promises."""
+
+import random
+
+import pytest
+import torch
+from fixtures.small import BUDGETS, small_perturbations
+from torch import nn
+
+from curricula.binding import bind
+from curricula.curriculum import Curriculum, Threat
+from curricula.interfaces import ParametricPerturbation
+from curricula.tree import Leaf
+from curricula.victim import ModelVictim
+
+SEEDS = range(200)
+ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A tiny victim of four classes, and six colour images for it, higher than wide."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(),
+        nn.Linear(36, 4),
+    )  # fmt: skip
+    x = torch.rand((6, 3, 12, 10), generator=torch.Generator().manual_seed(1))
+    return ModelVictim(model), x, torch.arange(6) % 4
+
+
+class Grammar:
+    """Draws expressions; ``must`` is one of the leaves of each."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.calls = small_perturbations()
+        built = {}
+        for name, call in self.calls.items():
+            (leaf,) = bind(call, budgets=BUDGETS).leaves.values()
+            built[name] = leaf.perturbation
+        self.kind = {name: found.kind for name, found in built.items()}
+        self.parametric = {
+            name for name, found in built.items() if isinstance(found, ParametricPerturbation)
+        }
+        self.training_only = {name for name, found in built.items() if found.training_only}
+        names = sorted(self.calls)
+        self.must = names[seed % len(names)]
+
+    def expression(self):
+        """A chain of natural links and then of pixel links, at times a union of two chains."""
+        whole = self.chain(self.must)
+        if self.random.random() < 0.3:
+            branches = [whole, self.chain(None)]
+            self.random.shuffle(branches)
+            whole = "|".join(branches)
+            if self.random.random() < 0.5:
+                whole = f"worst({whole}, k=2)"
+        return whole
+
+    def chain(self, must):
+        natural, pixel = [], []
+        if must is not None:
+            (pixel if self.kind[must] == "pixel" else natural).append(self.calls[must])
+        natural += [self.natural_link() for _ in range(self.random.randint(0, 2))]
+        self.random.shuffle(natural)
+        if not pixel and self.random.random() < 0.5:
+            pixel.append(self.calls[self.pick(lambda name: self.kind[name] == "pixel")])
+        links = natural + pixel or ["clean"]
+        text = "+".join(links)
+        return f"worst({text}, k=2)" if self.random.random() < 0.2 else text
+
+    def natural_link(self):
+        choice = self.random.random()
+        leaf = self.calls[self.pick(lambda name: self.kind[name] != "pixel")]
+        if choice < 0.15:
+            return f"worst({leaf}, k=2)"
+        if choice < 0.3:
+            other = self.calls[self.pick(lambda name: self.kind[name] != "pixel")]
+            return f"({leaf}|{other}|clean)"
+        if choice < 0.45:
+            name = self.pick(lambda name: name in self.parametric)
+            return f"grid({self.calls[name]}, {name}=2)"
+        return leaf
+
+    def pick(self, suits):
+        return self.random.choice([name for name in sorted(self.calls) if suits(name)])
+
+
+def watch(monkeypatch):
+    """Every leaf that runs is held to its own guarantee, about its own input; counts them."""
+    kept = []
+    run = Leaf.run
+
+    def watched(self, views, situation):
+        before = views.perturbed
+        after = run(self, views, situation)
+        guarantee = self.perturbation.guarantee
+        strength = torch.as_tensor(situation.strengths[self.label]).expand(len(before))
+        change = (after.perturbed - before).flatten(1).double()
+        if guarantee is not None:
+            norm = torch.linalg.vector_norm(change, ord=ORDER[guarantee.norm], dim=1)
+            assert (norm <= strength * guarantee.radius + 2e-6 * max(1, guarantee.radius)).all()
+        assert not change[strength == 0].any()
+        kept.append(self.label)
+        return after
+
+    monkeypatch.setattr(Leaf, "run", watched)
+    return kept
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
+    victim, x, y = scene
+    grammar = Grammar(seed)
+    text = grammar.expression()
+    curriculum = Curriculum.parse(text, budgets=BUDGETS)
+    assert grammar.must in {leaf.call.name for leaf in curriculum.bound.leaves.values()}
+    kept = watch(monkeypatch)
+    draws = torch.Generator().manual_seed(seed)
+    strengths = {}
+    for i, label in enumerate(curriculum.bound.leaves):
+        each = torch.rand(6, generator=draws).round(decimals=1)
+        strengths[label] = each if i % 2 else grammar.random.random()
+
+    def run(expression):
+        return Curriculum.parse(expression, budgets=BUDGETS)(
+            x, y, strengths=strengths, victim=victim, generator=torch.Generator().manual_seed(seed)
+        )
+
+    original, global_state = x.clone(), torch.get_rng_state()
+    views = run(text)
+    if grammar.kind[grammar.must] == "pixel" and "|" not in text:
+        assert grammar.must in kept  # of a union's branches it may be that no image took it
+    assert torch.equal(views.clean, original)
+    assert torch.equal(x, original)
+    assert torch.equal(torch.get_rng_state(), global_state)
+    for view in (views.natural, views.perturbed):
+        assert view.shape == x.shape
+        assert view.dtype == x.dtype
+        assert view.isfinite().all()
+        assert view.min() >= 0
+        assert view.max() <= 1
+        assert not view.requires_grad
+
+    # The resolved expression means the same, and strength 0 is the identity.
+    assert torch.equal(run(str(curriculum)).perturbed, views.perturbed)
+    strengths = dict.fromkeys(strengths, 0.0)
+    assert torch.equal(run(text).perturbed, x)
+
+    if not grammar.training_only & {leaf.call.name for leaf in curriculum.bound.leaves.values()}:
+        found = Threat.parse(text, budgets=BUDGETS)(x, y, victim=victim, generator=draws)
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+
+def test_the_random_expressions_cover_every_perturbation_and_every_form():
+    expressions = [Grammar(seed).expression() for seed in SEEDS]
+    for name in small_perturbations():
+        assert any(name in text for text in expressions), name
+    for form in ("worst(", "grid(", "|", "+", "clean"):
+        assert sum(form in text for text in expressions) > 20, form
