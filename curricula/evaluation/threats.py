@@ -5,6 +5,7 @@ file names two perturbations is the price of having standard ones.
 """
 
 from collections.abc import Mapping
+from typing import get_args
 
 from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
@@ -21,6 +22,7 @@ from curricula.expression import (
     chain,
     union,
 )
+from curricula.interfaces import Norm
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10
@@ -34,8 +36,8 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
 
     spatial is what the curriculum does less its pixel links, drawn at random (``worst`` and
     ``grid`` are taken off); where nothing is left, a rotation within the data set's budget.
-    adversarial is PGD-40 with a random start in the norm ball of its first pixel link that
-    guarantees one; where there is none, l-inf within the data set's budget. joint is the one and
+    adversarial is PGD-40 with a random start in the norm ball of its first pixel link whose
+    budget is one; where there is none, l-inf within the data set's budget. joint is the one and
     then the other.
     """
     spatial = natural_part(curriculum) or bind("rot", budgets=budgets).expression
@@ -100,9 +102,9 @@ def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expressio
     if steps == TEST_STEPS:
         keywords.append(Argument(TEST_REL_STEP, "rel_step"))
     for leaf in curriculum.leaves.values():
-        guarantee = leaf.perturbation.guarantee
-        if leaf.perturbation.kind == "pixel" and guarantee is not None:
-            budget = Argument(Number.of(guarantee.radius))
-            norm = Argument(Call(guarantee.norm), "norm")
+        attack = leaf.perturbation
+        if attack.kind == "pixel" and attack.unit in get_args(Norm):
+            budget = Argument(Number.of(attack.budget))
+            norm = Argument(Call(attack.unit), "norm")
             return bind(Call("pgd", (budget, norm, *keywords))).expression
     return bind(Call("pgd", tuple(keywords)), budgets=budgets).expression
