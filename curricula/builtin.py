@@ -7,16 +7,31 @@ from curricula.hooks import Record, hookimpl
 
 @hookimpl
 def curricula_perturbations() -> Iterable[Record]:
-    yield Record(
-        name="rot",
-        factory="curricula.perturbations.spatial:Rotation",
-        summary="random rotation, budget in degrees",
-    )
-    yield Record(
-        name="trans",
-        factory="curricula.perturbations.spatial:Translation",
-        summary="random translation, budget in pixels",
-    )
+    for name, (attribute, summary) in {
+        "rot": ("spatial:Rotation", "random rotation, budget in degrees"),
+        "trans": ("spatial:Translation", "random translation, budget in pixels"),
+        "scale": ("spatial:Scale", "random change of size, budget a share of the factor"),
+        "shear": ("spatial:Shear", "random shear along both axes, budget in degrees"),
+        "flip": ("whole_pixels:Flip", "random mirror image, budget its probability"),
+        "crop": ("whole_pixels:Crop", "random crop of the padded image, budget in whole pixels"),
+        "roll": ("whole_pixels:Roll", "random cyclic shift, budget in whole pixels"),
+        "perspective": ("warps:Perspective", "random slant, budget twice a share of the side"),
+        "elastic": ("warps:Elastic", "random smooth displacement, budget in pixels"),
+        "brightness": (
+            "colour:Brightness",
+            "random or worst brightness, budget a share of the factor",
+        ),
+        "contrast": ("colour:Contrast", "random or worst contrast, budget a share of the factor"),
+        "saturation": (
+            "colour:Saturation",
+            "random or worst saturation, budget a share of the factor",
+        ),
+        "hue": ("colour:Hue", "random or worst turn of the hue, budget in turns"),
+        "gaussian": ("noise:GaussianNoise", "white noise, budget its standard deviation"),
+        "uniform": ("noise:UniformNoise", "uniform noise in the l-inf ball"),
+        "cutout": ("noise:Cutout", "a random square cut out, budget a share of the side"),
+    }.items():
+        yield Record(name=name, factory=f"curricula.perturbations.{attribute}", summary=summary)
     yield Record(
         name="pgd",
         factory="curricula.perturbations.gradient:PGD",

@@ -1,10 +1,13 @@
-"""Affine maps of the image plane, as pure functions.
+"""Maps of the image plane, as pure functions.
 
-theta_N23 maps a pixel of the output to the place in the input that it shows, both in pixels from
-the image's centre (x to the right, y down), so that it means the same at any H and W.
+A map goes from a pixel of the output to the place in the input that it shows. theta_N23 is an
+affine one, both in pixels from the image's centre (x to the right, y down), so that it means the
+same at any H and W. homography_N33 is a projective one, both as shares of the image's width and
+height from its top left.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +35,63 @@ def translation_theta(pixels_N2: Tensor) -> Tensor:
     """theta_N23 that moves each image by (right, down) pixels."""
     linear = torch.eye(2, device=pixels_N2.device).expand(len(pixels_N2), 2, 2)
     return torch.cat((linear, -pixels_N2[:, :, None]), dim=2)
+
+
+def scale_theta(factor_N: Tensor) -> Tensor:
+    """theta_N23 that enlarges each image by its factor, above 0, about the centre."""
+    linear = torch.eye(2, 3, device=factor_N.device)
+    return linear / factor_N[:, None, None]
+
+
+def shear_theta(degrees_N2: Tensor) -> Tensor:
+    """theta_N23 that shears each image along x, then along y (torchvision's signs).
+
+    What lies y pixels below the centre moves left by y tan(first angle); then what lies x pixels
+    to the right of it moves up by x tan(second angle).
+    """
+    along_x, along_y = torch.tan(degrees_N2 * (math.pi / 180)).unbind(1)
+    one, zero = torch.ones_like(along_x), torch.zeros_like(along_x)
+    return torch.stack(
+        (
+            torch.stack((1 + along_x * along_y, along_x, zero), -1),
+            torch.stack((along_y, one, zero), -1),
+        ),
+        dim=-2,
+    )
+
+
+def quadrilateral_homography(corners_N42: Tensor) -> Tensor:
+    """homography_N33 that puts the four corners of each image at given places.
+
+    The closed form of Heckbert (1989, Fundamentals of Texture Mapping and Image Warping, section
+    2.2.3), inverted by cofactors: nothing to solve, and corners left alone give the identity.
+
+    Args:
+        corners_N42: where the top left, top right, bottom right and bottom left corner come to
+            lie, as (x, y) shares of the width and height; a convex quadrilateral.
+    """
+    start, right, across, down = corners_N42.unbind(1)
+    from_right, from_down = right - across, down - across
+    bend = start - right + across - down  # 0 for a parallelogram
+    area_N1 = _cross(from_right, from_down)[:, None]
+    bend_u = _cross(bend, from_down)[:, None] / area_N1
+    bend_v = _cross(from_right, bend)[:, None] / area_N1
+    # From the input to the output: (u, v, 1) to u * along_u + v * along_v + origin.
+    along_u = torch.cat((right - start + bend_u * right, bend_u), dim=1)
+    along_v = torch.cat((down - start + bend_v * down, bend_v), dim=1)
+    origin = F.pad(start, (0, 1), value=1.0)
+    return torch.stack(
+        (
+            torch.linalg.cross(along_v, origin),
+            torch.linalg.cross(origin, along_u),
+            torch.linalg.cross(along_u, along_v),
+        ),
+        dim=1,
+    )
+
+
+def _cross(a_N2: Tensor, b_N2: Tensor) -> Tensor:
+    return a_N2[:, 0] * b_N2[:, 1] - a_N2[:, 1] * b_N2[:, 0]
 
 
 def compose(first_N23: Tensor, second_N23: Tensor) -> Tensor:
@@ -73,8 +133,95 @@ def warp(
         dim=2,
     )
     grid = F.affine_grid(normalised, list(x_NCHW.shape), align_corners=False)
-    moved = F.grid_sample(
-        x_NCHW, grid, mode=interpolation, padding_mode=padding, align_corners=False
-    )
     unmoved = (theta == identity_theta(1, x_NCHW.device)).flatten(1).all(1)
-    return torch.where(unmoved[:, None, None, None], x_NCHW, moved.clamp_(0, 1))
+    return _resample(x_NCHW, grid, unmoved, interpolation, padding)
+
+
+def warp_projective(
+    x_NCHW: Tensor,
+    homography_N33: Tensor,
+    *,
+    interpolation: Interpolation = "bilinear",
+    padding: Padding = "zeros",
+) -> Tensor:
+    """`warp` under a projective map of each image."""
+    homography = homography_N33.to(x_NCHW)
+    unmoved = (homography == torch.eye(3, device=x_NCHW.device)).flatten(1).all(1)
+    u_W, v_H = _middles(x_NCHW)
+    columns = homography[:, None, None].unbind(-1)
+    place = columns[0] * u_W[:, None] + columns[1] * v_H[:, None, None] + columns[2]
+    depth = place[..., 2:]
+    depth = torch.where(depth.abs() < 1e-6, 1e-6, depth)  # the horizon shows what is far away
+    return _resample(x_NCHW, 2 * place[..., :2] / depth - 1, unmoved, interpolation, padding)
+
+
+def warp_displaced(
+    x_NCHW: Tensor,
+    displacement_NHW2: Tensor,
+    *,
+    interpolation: Interpolation = "bilinear",
+    padding: Padding = "zeros",
+) -> Tensor:
+    """`warp` where each pixel has its own way, (right, down) in pixels, to the place it shows."""
+    height, width = x_NCHW.shape[2:]
+    displacement = displacement_NHW2.to(x_NCHW)
+    unmoved = (displacement == 0).flatten(1).all(1)
+    u_W, v_H = _middles(x_NCHW)
+    place = torch.stack(
+        (u_W + displacement[..., 0] / width, v_H[:, None] + displacement[..., 1] / height), -1
+    )
+    return _resample(x_NCHW, 2 * place - 1, unmoved, interpolation, padding)
+
+
+def _middles(x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The middle of each column and row of pixels, as shares of the width and height."""
+    height, width = x_NCHW.shape[2:]
+    columns = torch.arange(width, device=x_NCHW.device, dtype=x_NCHW.dtype)
+    rows = torch.arange(height, device=x_NCHW.device, dtype=x_NCHW.dtype)
+    return (columns + 0.5) / width, (rows + 0.5) / height
+
+
+def _resample(
+    x_NCHW: Tensor,
+    grid_NHW2: Tensor,
+    unmoved_N: Tensor,
+    interpolation: Interpolation,
+    padding: Padding,
+) -> Tensor:
+    """The images at places that run from -1 to 1 across them; as they are where unmoved."""
+    moved = F.grid_sample(
+        x_NCHW, grid_NHW2, mode=interpolation, padding_mode=padding, align_corners=False
+    )
+    return torch.where(unmoved_N[:, None, None, None], x_NCHW, moved.clamp_(0, 1))
+
+
+def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) -> Tensor:
+    """Move each image by whole pixels, (right, down): exact, and no interpolation.
+
+    Args:
+        x_NCHW: images.
+        pixels_N2: whole numbers.
+        edge: what comes in from outside, as in `warp`; ``wrap`` for what went out at the other
+            side.
+    """
+    n, channels, height, width = x_NCHW.shape
+    pixels = pixels_N2.to(x_NCHW.device, torch.int64)
+    columns_NW = _inside(torch.arange(width, device=x_NCHW.device) - pixels[:, :1], width, edge)
+    rows_NH = _inside(torch.arange(height, device=x_NCHW.device) - pixels[:, 1:], height, edge)
+    if edge == "zeros":
+        x_NCHW = F.pad(x_NCHW, (0, 1, 0, 1))
+    index = rows_NH[:, :, None] * x_NCHW.shape[3] + columns_NW[:, None, :]
+    index = index.reshape(n, 1, -1).expand(-1, channels, -1)
+    return x_NCHW.flatten(2).gather(2, index).view(n, channels, height, width)
+
+
+def _inside(place: Tensor, size: int, edge: Padding | Literal["wrap"]) -> Tensor:
+    """The pixel of an axis that shows at each place; ``size`` is the zero beyond the last."""
+    if edge == "wrap":
+        return place % size
+    if edge == "border":
+        return place.clamp(0, size - 1)
+    if edge == "reflection":
+        folded = place % (2 * size)
+        return torch.minimum(folded, 2 * size - 1 - folded)
+    return torch.where((place >= 0) & (place < size), place, size)

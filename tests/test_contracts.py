@@ -6,19 +6,32 @@ import torch
 
 from curricula import registry
 from curricula.interfaces import Guarantee
+from curricula.perturbations.colour import Brightness, Contrast, Hue, Saturation
 from curricula.perturbations.gradient import PGD
+from curricula.perturbations.noise import Cutout
 from curricula.perturbations.spatial import Rotation, Translation
+from curricula.perturbations.warps import Elastic, Perspective
+from curricula.perturbations.whole_pixels import Crop, Flip
 from curricula.testing import PERTURBATION_CLAUSES, check_perturbation
 from curricula.testing import perturbations as clauses
 
-BUDGETS = {"degrees": 40.0, "pixels": 2.5, "linf": 0.1, "l2": 0.7}
+BUDGETS = {
+    "degrees": 40.0,
+    "pixels": 3.0,
+    "linf": 0.1,
+    "l2": 0.7,
+    "share": 0.4,
+    "probability": 0.5,
+    "turns": 0.1,
+    "sigma": 0.1,
+}
 
 
 def registered():
     """Every registered perturbation, small enough for a test."""
     for name, found in registry.build_registry().records("perturbation").items():
         factory = found.load()
-        unit = factory(budget=1.0).unit
+        unit = factory.unit if isinstance(factory.unit, str) else factory(budget=1.0).unit
         yield pytest.param(factory(budget=BUDGETS[unit]), id=name)
 
 
@@ -30,6 +43,18 @@ VARIANTS = [
     pytest.param(PGD(budget=0.1, steps=2, loss="dlr", random_start=False), id="pgd-dlr"),
     pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
     pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
+    pytest.param(Translation(budget=2.5), id="trans-half"),
+    pytest.param(Flip(budget=1.0, direction="vertical"), id="flip-vertical"),
+    pytest.param(Crop(budget=20, padding="reflection"), id="crop-reflection"),
+    pytest.param(Crop(budget=20, padding="border"), id="crop-border"),
+    pytest.param(Perspective(budget=0.6, interpolation="nearest"), id="perspective-nearest"),
+    pytest.param(Perspective(budget=0.6, padding="reflection"), id="perspective-reflection"),
+    pytest.param(Elastic(budget=3.0, sigma=50.0, padding="border"), id="elastic-wide"),
+    pytest.param(Brightness(budget=3.0, ascent=3), id="brightness-ascent"),
+    pytest.param(Contrast(budget=0.4, ascent=3), id="contrast-ascent"),
+    pytest.param(Saturation(budget=0.4, ascent=3), id="saturation-ascent"),
+    pytest.param(Hue(budget=0.5, ascent=3), id="hue-ascent"),
+    pytest.param(Cutout(budget=2.0, fill=1.0), id="cutout-all"),
 ]
 
 

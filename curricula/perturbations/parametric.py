@@ -21,7 +21,17 @@ def uniform(
 def lattice(columns: int, bound: float, strength: Strength, points: int) -> Tensor:
     """The regular grid over [-bound, bound] ** columns times the strength, ``points`` values a
     column, the first column slowest: (G, columns) for a float, (G, N, columns) for (N,)."""
-    axis = torch.linspace(-bound, bound, points) if points > 1 else torch.zeros(1)
+    return combinations(evenly(-bound, bound, points), columns, strength)
+
+
+def evenly(low: float, high: float, points: int) -> Tensor:
+    """``points`` values from low to high, ends included; a single one is the middle."""
+    return torch.linspace(low, high, points) if points > 1 else torch.tensor([(low + high) / 2])
+
+
+def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
+    """Every row of ``columns`` values of an axis, the first column slowest, times the strength:
+    (G, columns) for a float, (G, N, columns) for (N,)."""
     whole = torch.cartesian_prod(*[axis] * columns).reshape(-1, columns)
     if isinstance(strength, Tensor):
         return whole.to(strength.device)[:, None] * strength[:, None]
