@@ -285,8 +285,7 @@ def _searchable(call: Call, node: Node) -> list[tuple[Leaf, int]]:
     moved: list[tuple[Leaf, int]] = []
     for leaf in leaves_of(node):
         if isinstance(leaf.perturbation, ParametricPerturbation):
-            parameters = leaf.perturbation.grid(1.0, 1).shape[-1]
-            moved.append((leaf, POINTS_OF_ONE if parameters == 1 else POINTS_OF_SEVERAL))
+            moved.append((leaf, POINTS_OF_ONE if _grid_axes(leaf) == 1 else POINTS_OF_SEVERAL))
         elif leaf.perturbation.kind != "pixel":
             raise UserError(f"{call}: {leaf.call.name} has no grid; draw it: worst(..., k=10)")
     if not moved:
@@ -294,10 +293,16 @@ def _searchable(call: Call, node: Node) -> list[tuple[Leaf, int]]:
     return moved
 
 
+def _grid_axes(leaf: Leaf) -> int:
+    """How many parameters a grid moves by themselves, as one of three points each shows."""
+    assert isinstance(leaf.perturbation, ParametricPerturbation)
+    return max(1, round(math.log(len(leaf.perturbation.grid(1.0, 3)), 3)))
+
+
 def _grid_size(leaf: Leaf, points: int) -> int:
     """How many points the grid of a leaf has; an upper bound where they would be too many."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
-    most = points ** leaf.perturbation.grid(1.0, 1).shape[-1]
+    most = points ** _grid_axes(leaf)
     return most if most > MOST_CANDIDATES else len(leaf.perturbation.grid(1.0, points))
 
 

@@ -1,6 +1,5 @@
-"""Data sets: read from small files in their own formats, split, batched, augmented."""
+"""Data sets: read from small files in their own formats, split, batched."""
 
-import itertools
 import pickle
 import struct
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from curricula.data.dataset import batches, crop_and_flip, in_order, load_data
+from curricula.data.dataset import batches, in_order, load_data
 from curricula.errors import UserError
 
 
@@ -153,24 +152,6 @@ def test_an_epoch_is_every_image_once_in_random_order_less_the_last_incomplete_b
     assert len(set(seen)) == len(seen) == 100
     assert seen != sorted(seen)
     assert sum(len(batch) for batch in in_order(train, 20)) == 103
-
-
-def test_crop_and_flip_is_a_crop_of_the_padded_image_or_of_its_mirror(generator):
-    x = torch.rand(40, 3, 10, 12)
-    found = crop_and_flip(x, padding=2, generator=generator)
-    padded = F.pad(x, [2] * 4)
-    kinds = set()
-    for image in range(40):
-        matches = []
-        for top, left in itertools.product(range(5), repeat=2):
-            crop = padded[image, :, top : top + 10, left : left + 12]
-            for flipped, expected in ((False, crop), (True, crop.flip(2))):
-                if torch.equal(found[image], expected):
-                    matches.append((top, left, flipped))
-        assert len(matches) == 1
-        kinds.add(matches[0])
-    assert len(kinds) > 15
-    assert {flipped for _, _, flipped in kinds} == {False, True}
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])

@@ -13,7 +13,7 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure
 from curricula.evaluation.threats import validation_threats
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
-from curricula.training.loop import EVALUATION_SEED
+from curricula.training.loop import EVALUATION_SEED, train_plan
 from curricula.training.plan import find_device, find_precision, make_plan
 from curricula.training.run import BEST, LAST, Run
 
@@ -251,7 +251,7 @@ def test_configurations_survive_toml(tmp_path):
     plan_values = {"model": "m", "epochs": 3, "batch_size": 4, "optimizer": "sgd", "lr": 0.1}
     config = merge(
         plan_values,
-        {"weight_decay": 0, "lr_schedule": "cosine", "augmentation": "none"},
+        {"weight_decay": 0, "lr_schedule": "cosine", "augmentation": "clean"},
         {"schedule": ["linear", "rot=cosine"], "epochs": 5},
     )
     assert config.epochs == 5
@@ -268,3 +268,22 @@ def test_devices_and_precisions_are_decided_here():
     assert find_precision("float32", torch.device("cpu")) == "float32"
     assert find_precision("bf16", torch.device("cpu")) == "bf16"
     assert find_precision("auto", torch.device("cpu")) in ("float32", "bf16")
+
+
+def test_augmentation_is_an_expression_at_full_strength_and_comes_first(tiny, tmp_path):
+    plan = make_plan({**JOINT, "augmentation": "flip:1", "perturb": "clean"})
+    assert plan.config.augmentation == "flip(1, direction=horizontal)"
+    with pytest.raises(UserError, match=r"augmentation crop\+pgd: pgd is an attack; write"):
+        make_plan({**JOINT, "augmentation": "crop+pgd"})
+    # Always mirrored, it is training on mirrored pixels.
+    plain = make_plan({"data": "tiny", "epochs": 1, "precision": "float32"})
+    flipped = make_plan({**attrs.asdict(plain.config), "augmentation": "flip:1"})
+    pixels = plain.data.train.pixels.flip(3)
+    train = attrs.evolve(plain.data.train, pixels=pixels)
+    mirrored = attrs.evolve(plain, data=attrs.evolve(plain.data, train=train))
+    losses = []
+    for name, each in (("flipped", flipped), ("mirrored", mirrored), ("plain", plain)):
+        train_plan(each, tmp_path / name, threats={})
+        losses.append(lines(tmp_path / name / "metrics.jsonl")[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)

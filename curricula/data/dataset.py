@@ -1,7 +1,7 @@
 """What a data set is: labelled uint8 images, held whole on the device, and its customs."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor
 from curricula import construct
 from curricula.errors import UserError
 from curricula.expression import parse_call
-
-Augmentation = Literal["none", "crop+flip"]
 
 VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
@@ -129,36 +127,6 @@ def in_order(split: Split, batch_size: int) -> Iterator[Split]:
     """All images in their order, the last batch as small as it comes."""
     for begin in range(0, len(split), batch_size):
         yield split[slice(begin, begin + batch_size)]
-
-
-def crop_and_flip(x_NCHW: Tensor, *, padding: int, generator: torch.Generator) -> Tensor:
-    """Random crop of the zero-padded image and random horizontal flip, per image: the standard
-    augmentation of CIFAR (He et al. 2016, section 4.2).
-
-    Args:
-        x_NCHW: images.
-        padding: pixels added at each side before cropping; 4 is the standard.
-        generator: on the images' device.
-    """
-    n, _, height, width = x_NCHW.shape
-    device = x_NCHW.device
-    padded = F.pad(x_NCHW, [padding] * 4)
-    top, left = torch.randint(2 * padding + 1, (2, n), generator=generator, device=device)
-    flip = torch.rand(n, generator=generator, device=device) < 0.5
-    rows = top[:, None] + torch.arange(height, device=device)
-    columns = left[:, None] + torch.arange(width, device=device)
-    columns = torch.where(flip[:, None], columns.flip(1), columns)
-    images = torch.arange(n, device=device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
-
-
-def augment(x_NCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """The standard augmentation of a data set, before any perturbation."""
-    if augmentation == "none":
-        return x_NCHW
-    return crop_and_flip(x_NCHW, padding=4, generator=generator)
 
 
 def not_there(name: str, root: str, flag: str) -> UserError:

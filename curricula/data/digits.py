@@ -43,6 +43,6 @@ def digits(root: str, download: bool) -> DataSet:
             "lr": 0.001,
             "weight_decay": 0.0001,
             "lr_schedule": "one-cycle",
-            "augmentation": "none",
+            "augmentation": "clean",
         },
     )

@@ -20,7 +20,7 @@ GREY_TRAINING = {
     "lr": 0.001,
     "weight_decay": 0.0001,
     "lr_schedule": "one-cycle",
-    "augmentation": "none",
+    "augmentation": "clean",
 }
 COLOUR_TRAINING = {
     "model": "resnet18",

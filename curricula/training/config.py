@@ -13,7 +13,6 @@ import cattrs
 import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
-from curricula.data.dataset import Augmentation
 from curricula.errors import UserError
 
 Optimizer = Literal["sgd", "adamw"]
@@ -40,7 +39,8 @@ class TrainConfig:
         momentum: of sgd, in [0, 1).
         weight_decay: 0 or more; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
-        augmentation: ``none`` or ``crop+flip``, before any perturbation.
+        augmentation: an expression, at full strength before any perturbation of ``perturb``:
+            ``crop+flip``, or ``clean`` for none.
         seed: of the weights, the order and every random draw; from 0 to 2**62.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the first accelerator.
         precision: ``float32`` or ``bf16``, of training and of its attacks; ``auto``: bf16 where
@@ -60,7 +60,7 @@ class TrainConfig:
     momentum: float = attrs.field(default=0.9, validator=ge(0))
     weight_decay: float = attrs.field(validator=and_(ge(0.0), lt(math.inf)))
     lr_schedule: str
-    augmentation: Augmentation
+    augmentation: str
     seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
     device: str = "auto"
     precision: PrecisionChoice = "auto"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import ScheduleStates, Threat
-from curricula.data.dataset import augment, batches
+from curricula.data.dataset import batches
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
@@ -259,12 +259,16 @@ def _updates(
         )
         for group in state.optimizer.param_groups:
             group["lr"] = config.lr * plan.learning_rate(progress)
-        x = augment(
-            plan.data.images(batch.pixels), config.augmentation, state.generators["augmentation"]
+        augmented = plan.augmentation(
+            plan.data.images(batch.pixels),
+            batch.labels,
+            strengths=plan.augmentation.strengths(progress),
+            victim=victim,
+            generator=state.generators["augmentation"],
         )
         strengths = curriculum.strengths(progress, states=state.schedules, indices_N=indices)
         views = curriculum(
-            x,
+            augmented.natural,
             batch.labels,
             strengths=strengths,
             victim=victim,

@@ -26,7 +26,7 @@ COMMON_TRAINING: Mapping[str, Any] = {
     "epochs": 30,
     "batch_size": 128,
     "lr_schedule": "one-cycle",
-    "augmentation": "none",
+    "augmentation": "clean",
 }
 
 
@@ -39,6 +39,7 @@ class Plan:
         data: the data set without its validation images, on the device.
         validation: those images, on the device.
         curriculum, objective, learning_rate: as configured.
+        augmentation: a curriculum that is at full strength throughout.
         device: of the tensors.
         precision: of training and its attacks.
     """
@@ -47,6 +48,7 @@ class Plan:
     data: DataSet
     validation: Split
     curriculum: Curriculum
+    augmentation: Curriculum
     objective: Objective
     learning_rate: LearningRate
     device: torch.device
@@ -105,6 +107,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack
     )
     check_channels(curriculum.bound, data)
+    augmentation = _augmentation(config.augmentation, data)
     objective = construct.build("objective", parse_call(config.objective))
     if objective.value.attack_loss not in ATTACK_LOSSES:
         raise UserError(
@@ -131,6 +134,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             data=str(loaded.call),
             lr_schedule=str(learning_rate.call),
             model=str(model.call),
+            augmentation=str(augmentation),
             perturb=str(curriculum),
             schedule=tuple(f"{label}={call}" for label, call in curriculum.schedule_calls.items()),
             objective=str(objective.call),
@@ -140,11 +144,23 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         data=data.to(device),
         validation=validation.to(device),
         curriculum=curriculum,
+        augmentation=augmentation,
         objective=objective.value,
         learning_rate=learning_rate.value,
         device=device,
         precision=precision,
     )
+
+
+def _augmentation(text: str, data: DataSet) -> Curriculum:
+    augmentation = Curriculum.parse(text, ["constant"], budgets=data.budgets)
+    for leaf in augmentation.bound.leaves.values():
+        if leaf.perturbation.kind == "pixel":
+            raise UserError(
+                f"augmentation {text}: {leaf.call.name} is an attack; write it into perturb"
+            )
+    check_channels(augmentation.bound, data)
+    return augmentation
 
 
 def check_channels(bound: Bound, data: DataSet) -> None:
