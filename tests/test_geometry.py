@@ -13,11 +13,17 @@ from curricula.curriculum import Curriculum
 from curricula.geometry import (
     compose,
     identity_theta,
+    quadrilateral_homography,
     rotation_theta,
+    scale_theta,
+    shear_theta,
+    shift,
     translation_theta,
     warp,
+    warp_displaced,
+    warp_projective,
 )
-from curricula.perturbations.spatial import Rotation, Translation
+from curricula.perturbations.spatial import Rotation, Scale, Shear, Translation
 from curricula.victim import ModelVictim
 
 NO_VICTIM = ModelVictim(torch.nn.Identity())  # spatial changes do not look at it
@@ -58,6 +64,130 @@ def test_rotation_agrees_with_torchvision(size):
     assert (ours - theirs)[inside].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(28, 28), (20, 31)])
+def test_scale_and_shear_agree_with_torchvision(size):
+    x = smooth_images(5, 3, *size)
+    factors = torch.tensor([0.5, 0.9, 1.0, 1.3, 2.5])
+    degrees = torch.tensor([[20.0, 0.0], [0.0, 20.0], [-35.0, 10.0], [5.0, -50.0], [40.0, 40.0]])
+    for theta, arguments in (
+        (scale_theta(factors), [{"scale": float(f), "shear": [0.0, 0.0]} for f in factors]),
+        (shear_theta(degrees), [{"scale": 1.0, "shear": pair.tolist()} for pair in degrees]),
+    ):
+        ours = warp(x, theta)
+        theirs = torch.stack(
+            [
+                tv.affine(
+                    image,
+                    angle=0.0,
+                    translate=[0, 0],
+                    interpolation=tv.InterpolationMode.BILINEAR,
+                    **each,
+                )
+                for image, each in zip(x, arguments, strict=True)
+            ]
+        )
+        inside = warp(torch.ones_like(x), theta) > 1 - 1e-5
+        assert inside.float().mean() > 0.4
+        assert (ours - theirs)[inside].abs().max() < 1e-4
+
+
+def test_a_shear_moves_what_is_below_to_the_left_and_what_is_right_up():
+    x = torch.zeros(2, 1, 9, 9)
+    x[:, 0, 4, 4], x[0, 0, 7, 4], x[1, 0, 4, 7] = 1, 0.5, 0.5
+    found = warp(x, shear_theta(torch.tensor([[45.0, 0.0], [0.0, 45.0]])))
+    assert found[0, 0, 7, 1] == pytest.approx(0.5, abs=1e-5)
+    assert found[1, 0, 1, 7] == pytest.approx(0.5, abs=1e-5)
+    assert found[:, 0, 4, 4].min() == pytest.approx(1, abs=1e-5)
+
+
+def test_twice_the_size_is_every_pixel_four_times():
+    x = torch.rand(1, 2, 8, 12)
+    found = warp(x, scale_theta(torch.tensor([2.0])), interpolation="nearest")
+    middle = x[:, :, 2:6, 3:9]
+    assert torch.equal(found, middle.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 31)])
+def test_a_projective_warp_agrees_with_torchvision(size):
+    height, width = size
+    x = smooth_images(12, 3, *size)
+    inward = torch.rand((12, 4, 2), generator=torch.Generator().manual_seed(1)) * 0.3
+    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    corners = square + inward * (1 - 2 * square)
+    homography = quadrilateral_homography(corners)
+    ours = warp_projective(x, homography)
+    in_pixels = torch.tensor([width, height])
+    theirs = torch.stack(
+        [
+            tv.perspective(image, (square * in_pixels).tolist(), (to * in_pixels).tolist())
+            for image, to in zip(x, corners, strict=True)
+        ]
+    )
+    inside = warp_projective(torch.ones_like(x), homography) > 1 - 1e-5
+    assert inside.float().mean() > 0.3
+    assert (ours - theirs)[inside].abs().max() < 1e-4
+
+
+def test_a_homography_puts_the_corners_where_it_is_told():
+    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    inward = torch.rand((50, 4, 2), generator=torch.Generator().manual_seed(0)) * 0.3
+    corners = square + inward * (1 - 2 * square)
+    there = torch.cat((corners, torch.ones(50, 4, 1)), -1) @ quadrilateral_homography(corners).mT
+    torch.testing.assert_close(
+        there[..., :2] / there[..., 2:], square.expand(50, 4, 2), atol=1e-5, rtol=0
+    )
+    assert torch.equal(quadrilateral_homography(square[None])[0], torch.eye(3))
+
+
+def test_what_is_beyond_the_horizon_is_no_second_image():
+    x = torch.ones(1, 1, 60, 60)
+    corners = torch.tensor([[[0.3, 0.3], [0.95, 0.0], [0.7, 0.7], [0.0, 0.95]]])
+    found = warp_projective(x, quadrilateral_homography(corners))[0, 0]
+    outline = corners[0]
+    middle = (torch.arange(60) + 0.5) / 60
+    place = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), -1)
+    sides = outline.roll(-1, 0) - outline
+    off = place[:, :, None] - outline
+    within = (sides[:, 0] * off[..., 1] - sides[:, 1] * off[..., 0] > 0).all(-1)
+    assert found[within].min() > 0.4  # the border's own pixels blend with what lies outside
+    wide = torch.nn.functional.max_pool2d(within[None].float(), 5, 1, 2)[0] > 0
+    assert (found[~wide] == 0).all()
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_a_displacement_by_whole_pixels_picks_those_pixels(padding):
+    x = torch.rand(3, 2, 6, 9, generator=torch.Generator().manual_seed(0))
+    ways = torch.randint(-3, 4, (3, 6, 9, 2), generator=torch.Generator().manual_seed(1))
+    found = warp_displaced(x, ways.float(), padding=padding)
+    mode = {"zeros": "constant", "border": "edge", "reflection": "symmetric"}[padding]
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (3, 3), (3, 3)), mode=mode)
+    rows, columns = np.mgrid[:6, :9]
+    for n, way in enumerate(ways.numpy()):
+        expected = padded[n, :, rows + 3 + way[..., 1], columns + 3 + way[..., 0]]
+        np.testing.assert_allclose(found[n].permute(1, 2, 0), expected, atol=2e-6)
+
+
+def test_a_displacement_of_nothing_is_bit_for_bit_among_others():
+    x = torch.rand(3, 3, 11, 17)
+    ways = torch.zeros(3, 11, 17, 2)
+    ways[1] = 0.3
+    found = warp_displaced(x, ways)
+    assert torch.equal(found[::2], x[::2])
+    assert not torch.equal(found[1], x[1])
+
+
+@pytest.mark.parametrize("edge", ["zeros", "border", "reflection", "wrap"])
+def test_a_shift_is_a_window_of_the_padded_array(edge):
+    x = torch.rand(7, 2, 5, 8)
+    pixels = torch.tensor([[0, 0], [1, 0], [0, -2], [5, 5], [-4, 3], [-5, -5], [2, -1]])
+    found = shift(x, pixels.float(), edge)
+    mode = {"zeros": "constant", "border": "edge", "reflection": "symmetric", "wrap": "wrap"}[edge]
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (5, 5), (5, 5)), mode=mode)
+    for n, (right, down) in enumerate(pixels.tolist()):
+        expected = padded[n, :, 5 - down : 10 - down, 5 - right : 13 - right]
+        np.testing.assert_array_equal(found[n], expected)
+
+
 def test_a_translation_by_whole_pixels_is_a_shift_of_the_array():
     x = torch.rand(2, 1, 7, 9)
     moved = warp(x, translation_theta(torch.tensor([[2.0, 0.0], [0.0, -3.0]])))
@@ -95,6 +225,57 @@ def test_fused_rot_trans_agrees_with_the_composed_map_in_float64():
                     x[n].double().numpy(), qx + middle_x, qy + middle_y
                 )
     assert np.abs(fused.numpy() - expected).max() < 1e-4
+
+
+def test_a_chain_of_all_affine_links_agrees_with_the_composed_map_in_float64(generator):
+    height, width = 14, 19
+    x, y = torch.rand((4, 2, height, width), generator=generator), torch.zeros(4, dtype=torch.long)
+    curriculum = Curriculum.parse("scale:0.4+rot:60+shear:30+trans:3", ["constant"])
+    strengths = dict.fromkeys(curriculum.bound.leaves, torch.tensor([1.0, 0.7, 0.2, 0.0]))
+    again = torch.Generator()
+    again.set_state(generator.get_state())
+    views = curriculum(x, y, strengths=strengths, victim=NO_VICTIM, generator=generator)
+    factor, turn, lean, move = (
+        leaf.perturbation.sample(4, strengths["rot"], again).double().numpy()
+        for leaf in curriculum.bound.leaves.values()
+    )
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    expected = np.zeros(x.shape)
+    for n in range(4):
+        angle = math.radians(turn[n, 0])
+        slope_x, slope_y = np.tan(np.radians(lean[n]))
+        for row in range(height):
+            for column in range(width):
+                # Each link undone, the last one first.
+                px, py = column - middle_x - move[n, 0], row - middle_y - move[n, 1]
+                py += slope_y * px
+                px += slope_x * py
+                px, py = (
+                    math.cos(angle) * px - math.sin(angle) * py,
+                    math.sin(angle) * px + math.cos(angle) * py,
+                )
+                px, py = px / (1 + factor[n, 0]), py / (1 + factor[n, 0])
+                expected[n, :, row, column] = bilinear_zero(
+                    x[n].double().numpy(), px + middle_x, py + middle_y
+                )
+    assert np.abs(views.natural.numpy() - expected).max() < 1e-4
+    assert torch.equal(views.natural[3], x[3])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    factors=st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)),
+    leans=st.tuples(st.floats(-60, 60), st.floats(-60, 60)),
+    degrees=st.floats(-180, 180),
+)
+def test_changes_of_size_compose_and_commute_with_what_keeps_the_centre(factors, leans, degrees):
+    one, other = (scale_theta(torch.tensor([factor])) for factor in factors)
+    product = scale_theta(torch.tensor([factors[0] * factors[1]]))
+    torch.testing.assert_close(compose(one, other), product)
+    turned = compose(shear_theta(torch.tensor([leans])), rotation_theta(torch.tensor([degrees])))
+    torch.testing.assert_close(compose(one, turned), compose(turned, one))
+    # Neither a shear nor a turn changes areas.
+    assert float(torch.linalg.det(turned[0, :, :2])) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_chain_of_rot_and_trans_is_one_interpolation_in_the_order_written(generator):
@@ -162,6 +343,31 @@ def test_samples_are_uniform_within_the_budget_and_scaled_per_image(generator):
     strength = torch.tensor([0.0, 0.1, 1.0])
     pixels = Translation(budget=3.0).sample(3, strength, generator)
     assert (pixels.abs() <= 3 * strength[:, None]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    made=st.one_of(
+        st.builds(Rotation, budget=st.floats(0, 180)),
+        st.builds(Translation, budget=st.floats(0, 1e6)),
+        st.builds(Scale, budget=st.floats(0, 0.99)),
+        st.builds(Shear, budget=st.floats(0, 80)),
+    ),
+    strengths=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=5),
+    points=st.integers(1, 6),
+)
+def test_parameters_lie_within_budget_times_strength(made, strengths, points):
+    n, strength_N = len(strengths), torch.tensor(strengths)
+    x = torch.rand(n, 1, 5, 6)
+    for strength in (strengths[0], strength_N):
+        largest = torch.as_tensor(strength).expand(n)[:, None] * made.budget * (1 + 1e-6)
+        drawn = made.sample(n, strength, torch.Generator().manual_seed(0))
+        grid = made.grid(strength, points)
+        grid = grid if grid.ndim == 3 else grid[:, None].expand(-1, n, -1)
+        assert len(grid) == points ** drawn.shape[1]
+        assert (drawn.abs() <= largest).all()
+        assert (grid.abs() <= largest).all()
+        assert made.apply(x, drawn).isfinite().all()
 
 
 def test_grids_are_regular_and_hold_the_identity():
