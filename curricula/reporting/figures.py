@@ -8,12 +8,13 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -104,10 +105,10 @@ def preview(
 
 
 def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet:
-    custom = {name: FIELDS[name].default for name in ("data", "data_root")}
+    customs = {name: FIELDS[name].default for name in ("data", "data_root")}
     if run is not None:
-        custom = {name: getattr(run.config, name) for name in custom}
-    return load_data(text or custom["data"], root=str(root or custom["data_root"]))
+        customs = {name: getattr(run.config, name) for name in customs}
+    return load_data(text or str(customs["data"]), root=str(root or customs["data_root"]))
 
 
 def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
@@ -181,9 +182,11 @@ def preview_figure(
     columns = len(strengths) + 1
     changes = [largest_change(x_NCHW, after).numpy(force=True) for after in perturbed_SNCHW]
     limit = float(np.abs(changes).max()) or 1.0
+    # By its root, so that an attack of 8/255 is still seen beside the edges that a rotation moves.
+    scale = FuncNorm((_signed_root, _signed_square), -limit, limit)
 
     # All in inches, from the lower left corner: cells that touch and texts that are never cut.
-    cell, gap, between, left, right = 1.05, 0.05, 0.2, 0.45, 1.15
+    cell, gap, between, left, right = 1.05, 0.05, 0.2, 0.45, 1.25
     tall = cell * height / width
     grid_width = columns * (cell + gap) - gap
     page_width = max(left + grid_width + right, 5.5)
@@ -191,7 +194,7 @@ def preview_figure(
     title_lines, caption_lines = _folded(title, page_width, 9), _folded(caption, page_width, 8)
     foot = 0.3 + 0.15 * len(caption_lines)
     grid_height = n * (2 * tall + gap + between) - between
-    head = 0.55 + 0.17 * len(title_lines)
+    head = 0.5 + 0.17 * len(title_lines)
     page_height = foot + grid_height + head
     figure = Figure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
 
@@ -206,40 +209,25 @@ def preview_figure(
             axes = axes_at(x, top - tall, cell, tall)
             _show(axes, x_NCHW[row] if column == 0 else perturbed_SNCHW[column - 1, row])
             if row == 0:
-                heading = f"strength {strengths[column - 1]:g}" if column else "original"
+                heading = f"strength {strengths[column - 1]:.3g}" if column else "original"
                 axes.set_title(heading, fontsize=9, color=TEXT, pad=5)
             below = axes_at(x, top - 2 * tall - gap, cell, tall)
             if column == 0:
-                name = textwrap.shorten(names[row], 16, placeholder="…")
-                axes.set_ylabel(
-                    name, fontsize=9, color=TEXT, rotation=0 if len(name) < 3 else 90,
-                    ha="right" if len(name) < 3 else "center",
-                    va="center" if len(name) < 3 else "bottom", parse_math=False,
-                )  # fmt: skip
+                _name(axes, names[row])
                 below.set_axis_off()
                 below.text(
                     0.94, 0.5, "change", fontsize=8, color=FAINT_TEXT, ha="right", va="center"
                 )
             else:
                 below.imshow(
-                    changes[column - 1][row], cmap=CHANGES, vmin=-limit, vmax=limit,
+                    changes[column - 1][row], cmap=CHANGES, norm=scale,
                     interpolation="nearest", aspect="auto",
                 )  # fmt: skip
                 _frame(below)
 
-    scale_height = min(grid_height, 3.0)
-    scale = axes_at(left + grid_width + 0.22, foot + grid_height - scale_height, 0.13, scale_height)
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), CHANGES), cax=scale)
-    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    bar.set_ticks(ticks, labels=[_signed(tick) for tick in ticks])
-    bar.ax.tick_params(labelsize=8, colors=TEXT, length=2)
-    several = x_NCHW.shape[1] > 1
-    bar.set_label(
-        "change of the channel that moved most" if several else "change of a pixel",
-        fontsize=8, color=TEXT,
-    )  # fmt: skip
-    bar.outline.set_linewidth(0.5)
-
+    high = min(grid_height, 3.0)
+    beside = axes_at(left + grid_width + 0.22, foot + grid_height - high, 0.13, high)
+    _explain(beside, scale, several=x_NCHW.shape[1] > 1)
     figure.text(
         0.5, 1 - 0.12 / page_height, "\n".join(title_lines), fontsize=9, color=TEXT, ha="center",
         va="top", weight="bold", parse_math=False,
@@ -256,6 +244,16 @@ def _folded(text: str, inches: float, points: float) -> list[str]:
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
 
+def _signed_root(value: NDArray[Any]) -> NDArray[Any]:
+    root: NDArray[Any] = np.sign(value) * np.sqrt(np.abs(value))
+    return root
+
+
+def _signed_square(value: NDArray[Any]) -> NDArray[Any]:
+    square: NDArray[Any] = value * np.abs(value)
+    return square
+
+
 def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
@@ -265,6 +263,29 @@ def _show(axes: Axes, x_CHW: Tensor) -> None:
     shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
     axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     _frame(axes)
+
+
+def _name(axes: Axes, name: str) -> None:
+    """A short name stands upright at the left of an image; a long one lies on its side."""
+    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom"}
+    if len(name) < 3:
+        style = {"rotation": 0, "ha": "right", "va": "center"}
+    short = name if len(name) <= 16 else f"{name[:15]}…"
+    axes.set_ylabel(short, fontsize=9, color=TEXT, parse_math=False, **style)
+
+
+def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
+    """The bar of a scale of changes; ``several`` channels an image, or one."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    assert scale.vmax is not None
+    bar = figure.colorbar(ScalarMappable(scale, CHANGES), cax=axes)
+    ticks = [scale.vmax * share for share in (-1, -0.25, 0, 0.25, 1)]
+    bar.set_ticks(ticks, labels=[_signed(tick) for tick in ticks])
+    axes.tick_params(labelsize=8, colors=TEXT, length=2)
+    what = "change of the channel\nthat moved most" if several else "change of a pixel"
+    bar.set_label(f"{what} (root scale)", fontsize=8, color=TEXT)
+    bar.outline.set_linewidth(0.5)
 
 
 def _frame(axes: Axes) -> None:
