@@ -28,6 +28,10 @@ SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
 }
 """Parameters that the core fills in, and a user cannot."""
 
+BUDGETS = (1.0, 0.5, 0.1, 2.0, 10.0, 100.0)
+"""What a perturbation is built with to be asked what it declares: a share cannot be 2, a count of
+pixels cannot be a half."""
+
 TITLES: Mapping[Kind, str] = {
     "perturbation": "Perturbations",
     "schedule": "Schedules",
@@ -192,12 +196,14 @@ def _default(kind: Kind, parameter: inspect.Parameter) -> str:
 
 def _facts(factory: Callable[..., Any]) -> dict[str, str]:
     """What a perturbation declares, in words."""
-    built = _built(factory, 1.0)
+    probes = _probes(factory)
+    built = probes[0]
     unit = _varying(factory, lambda one: one.unit)
     facts = {"kind": f"`{built.kind}`", "unit": unit}
     if built.guarantee is not None:
         norm = _varying(factory, lambda one: None if one.guarantee is None else one.guarantee.norm)
-        radius = "the budget" if _is_ball(factory) else "a radius that follows from the budget"
+        is_ball = all(one.guarantee and one.guarantee.radius == one.budget for one in probes)
+        radius = "the budget" if is_ball else "a radius that follows from the budget"
         facts["guarantee"] = (
             f"no image changes by more than {radius} times the strength, "
             f"in {'that norm' if norm == unit else norm}"
@@ -209,31 +215,30 @@ def _facts(factory: Callable[..., Any]) -> dict[str, str]:
     return facts
 
 
-def _built(factory: Callable[..., Any], budget: float, *others: Argument) -> Perturbation:
-    call = Call(factory.__name__, (Argument(Number(budget)), *others))
-    perturbation: Perturbation = construct.apply(factory, "perturbation", call).value
-    return perturbation
-
-
-def _is_ball(factory: Callable[..., Any]) -> bool:
-    """Whether the radius of the guarantee is the budget itself."""
-    for budget in (0.5, 1.0, 2.0):
+def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation]:
+    """The perturbation at some budgets, those among them that it takes."""
+    found: list[Perturbation] = []
+    problem: UserError | None = None
+    for budget in BUDGETS:
+        call = Call(
+            getattr(factory, "__name__", "perturbation"), (Argument(Number(budget)), *others)
+        )
         try:
-            guarantee = _built(factory, budget).guarantee
-        except UserError:
-            continue  # a share cannot be 2, a count of pixels cannot be a half
-        if guarantee is None or guarantee.radius != budget:
-            return False
-    return True
+            found.append(construct.apply(factory, "perturbation", call).value)
+        except UserError as error:
+            problem = problem or error
+    if not found and problem is not None:
+        raise problem
+    return found
 
 
 def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | None]) -> str:
     """Something that a perturbation declares, and how it varies with the choices one has."""
-    usual = read(_built(factory, 1.0))
+    usual = read(_probes(factory)[0])
     found = [f"`{usual}`"]
     for argument in _choices(factory):
         try:
-            other = read(_built(factory, 1.0, argument))
+            other = read(_probes(factory, argument)[0])
         except UserError:
             continue  # a choice that asks for another argument as well
         if other != usual:

@@ -316,6 +316,7 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
             color=PALETTE[number % len(PALETTE)], linestyle=DASHES[number % len(DASHES)],
         )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(-0.03, 1.05), xlabel="share of training", ylabel="strength")
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
