@@ -121,6 +121,8 @@ def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",
         "evaluate": "measure a run under threats",
+        "preview": "draw what a curriculum does to real images",
+        "schedule": "draw schedules as curves",
         "plugins": "list what is registered, and by whom",
         "recipes": "list the shipped configurations",
     }.items():

@@ -1,0 +1,1 @@
+"""Pictures of what perturbations and schedules do. It reads, and changes nothing."""

@@ -1,0 +1,338 @@
+"""Figures show what they say they show; the commands that write them refuse what they cannot."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+import curricula
+from curricula.cli.main import program
+from curricula.errors import UserError
+from curricula.interfaces import Progress
+from curricula.perturbations.gradient import PGD
+from curricula.perturbations.spatial import Rotation
+from curricula.reporting.figures import (
+    curve,
+    largest_change,
+    parse_schedules,
+    preview,
+    preview_figure,
+    schedules_figure,
+    write_figure,
+)
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
+
+
+def shown(figure):
+    """What the axes of a preview show, by row of cells from above, then from the left."""
+    cells = [axes for axes in figure.axes if axes.images]
+    rows = {}
+    for axes in cells:
+        box = axes.get_position()
+        rows.setdefault(round(-box.y0, 6), []).append((box.x0, axes.images[0].get_array()))
+    return [
+        [np.asarray(array) for _, array in sorted(row, key=lambda cell: cell[0])]
+        for _, row in sorted(rows.items())
+    ]
+
+
+def caption(figure):
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+
+def assert_no_text_is_cut(figure):
+    FigureCanvasAgg(figure).draw()
+    page = figure.bbox
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip():
+            box = text.get_window_extent()
+            assert page.x0 <= box.x0, text
+            assert box.x1 <= page.x1, text
+            assert page.y0 <= box.y0, text
+            assert box.y1 <= page.y1, text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from curricula import registry
+
+    registry.use(registry.build_registry([TINY]))
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return curricula.train(data="tiny", epochs=1, out=folder).run
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_row_is_one_rotation_that_grows_and_below_it_is_its_change():
+    figure = preview("rot:40", data="tiny", strengths=[0, 0.5, 1], images=3, seed=5)
+    data = curricula.load_data("tiny")
+    x = data.images(data.test.pixels[:3])
+    drawn = torch.rand((3, 1), generator=torch.Generator().manual_seed(5)) * 2 - 1
+    rows = shown(figure)
+    assert [len(row) for row in rows] == [4, 3] * 3
+    for image, (cells, changes) in enumerate(zip(rows[::2], rows[1::2], strict=True)):
+        np.testing.assert_array_equal(cells[0], x[image, 0])
+        for strength, cell, change in zip([0, 0.5, 1], cells[1:], changes, strict=True):
+            turned = Rotation(budget=40).apply(x, drawn * strength * 40)[image, 0]
+            np.testing.assert_allclose(cell, turned, atol=2e-5)
+            np.testing.assert_array_equal(change, cell - cells[0])
+        np.testing.assert_array_equal(cells[1], cells[0])  # strength 0
+    headings = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert headings == ["original", "strength 0", "strength 0.5", "strength 1"]
+    names = [axes.get_ylabel() for axes in figure.axes if axes.images and axes.get_ylabel()]
+    assert names == [data.classes[label] for label in data.test.labels[:3]]
+    assert "rot(40, interpolation=bilinear, padding=zeros)" in caption(figure)
+    assert "untrained tinycnn" in caption(figure)
+
+
+def test_with_a_run_attacks_are_aimed_at_its_network(tiny, trained):
+    figure = preview("pgd(0.1, random_start=false)", run=trained, strengths=[1], images=2)
+    data = curricula.load_data("tiny")
+    x, y = data.images(data.test.pixels[:2]), data.test.labels[:2]
+    attacked = PGD(budget=0.1, steps=2, random_start=False)(  # 2: the data set's training default
+        x,
+        y,
+        strength=1.0,
+        victim=curricula.ModelVictim(curricula.load_model(trained)),
+        generator=torch.Generator(),
+    )
+    cells = shown(figure)[::2]
+    np.testing.assert_array_equal(np.stack([row[1] for row in cells]), attacked[:, 0])
+    assert str(trained.path) in caption(figure)
+    assert "untrained" not in caption(figure)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_untrained_victim_is_the_same_each_time_and_moves_no_global_state():
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        shown(preview("pgd(0.1)", data="tiny", images=2, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_of_several_channels_the_change_is_that_of_the_one_that_moved_most(generator):
+    before, after = torch.rand((2, 3, 4, 5), generator=generator), torch.rand((2, 3, 4, 5))
+    change = largest_change(before, after)
+    for n, h, w in np.ndindex(2, 4, 5):
+        each = [float(after[n, c, h, w] - before[n, c, h, w]) for c in range(3)]
+        assert float(change[n, h, w]) == max(each, key=abs)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_images_of_any_channels_and_shape(channels, generator):
+    x = torch.rand((2, channels, 6, 9), generator=generator)
+    perturbed = torch.rand((1, 2, channels, 6, 9), generator=generator)
+    figure = preview_figure(
+        x, perturbed, strengths=[1 / 3], names=["a", "a name of many letters"], title="t",
+        caption="c $x_{",
+    )  # fmt: skip
+    first = shown(figure)[0]
+    for cell, image in zip(first, (x[0], perturbed[0, 0]), strict=True):
+        expected = image.permute(1, 2, 0) if channels == 3 else image.mean(0)
+        np.testing.assert_allclose(cell, expected, rtol=1e-6)
+    box = next(axes for axes in figure.axes if axes.images).get_window_extent()
+    assert box.width / box.height == pytest.approx(9 / 6)
+    assert_no_text_is_cut(figure)
+
+
+@pytest.mark.parametrize(
+    "strengths", [[1], [0.1, 1 / 3, 2 / 3, 0.9, 1], [i / 20 for i in range(20)]]
+)
+@pytest.mark.usefixtures("tiny")
+def test_no_text_of_a_preview_is_cut(strengths):
+    text = "rot:60+trans:3|worst(rot(60, padding=border)+trans:3, k=2)+pgd(0.1, steps=1)"
+    assert_no_text_is_cut(preview(text, data="tiny", strengths=strengths, images=1))
+
+
+SCHEDULES = [
+    "linear", "step(0:2/3, 0.62:5/6, 0.74:1)", "step(count=3, until=2/3)", "root(power=3)",
+    "sigmoid(until=1)", "constant:0.25", "cosine(start=0.1)", "exponential",
+]  # fmt: skip
+
+
+def test_a_curve_is_the_schedule_at_each_share_of_training():
+    figure = schedules_figure(parse_schedules(SCHEDULES))
+    (axes,) = figure.axes
+    assert len(axes.lines) == len(SCHEDULES)
+    for text, line in zip(SCHEDULES, axes.lines, strict=True):
+        ((resolved, schedule),) = parse_schedules([text]).items()
+        assert line.get_label() == resolved
+        share, strength = line.get_data()
+        assert (share[0], share[-1]) == (0, 1)
+        assert len(share) > 1000
+        for step in range(0, len(share) - 1, 7):
+            progress = Progress(step=step, total_steps=len(share) - 1, epoch=0, total_epochs=1)
+            assert share[step] == progress.fraction
+            assert strength[step] == schedule(progress, {})
+        assert strength[-1] == strength[-2]
+        assert line.get_drawstyle() == "steps-post"
+    assert_no_text_is_cut(figure)
+
+
+def test_steps_rise_where_they_were_told_to():
+    ((name, schedule),) = parse_schedules(["step(0:2/3, 0.62:5/6, 0.74:1)"]).items()
+    share, strength = curve(schedule, name)
+    rises = share[1:][np.diff(strength) > 0]
+    np.testing.assert_allclose(rises, [0.62, 0.74], atol=1e-12)
+
+
+def test_a_long_legend_is_folded_and_each_curve_looks_its_own():
+    stages = ", ".join(f"{i / 40}:{i / 40}" for i in range(40))
+    figure = schedules_figure(parse_schedules([f"step({stages})", *SCHEDULES]))
+    assert_no_text_is_cut(figure)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == len(SCHEDULES) + 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_schedule_without_one_curve_says_so():
+    ((name, schedule),) = parse_schedules(["earned"]).items()
+    with pytest.raises(UserError, match=r"earned\(rate=0.1\) listens to the training"):
+        curve(schedule, name)
+    with pytest.raises(UserError, match="each image a strength of its own"):
+        curve(lambda progress, state: torch.zeros(5), "easy-first")
+    with pytest.raises(
+        UserError, match=r"steep gave a strength of 1\.001; it must lie from 0 to 1"
+    ):
+        curve(lambda progress, state: 3 * progress.fraction, "steep")
+
+
+def run(*arguments):
+    return CliRunner().invoke(program, ["--plugin", str(TINY), *map(str, arguments)])
+
+
+@pytest.mark.parametrize("suffix", MAGIC)
+def test_both_commands_write_each_format(suffix, tmp_path):
+    pictures = [tmp_path / f"preview.{suffix}", tmp_path / f"curves.{suffix.upper()}"]
+    done = [
+        run("preview", "--perturb", "rot+pgd", "--data", "tiny", "--images", 1, "-o", pictures[0]),
+        run("schedule", "linear", "step", "-o", pictures[1]),
+    ]
+    for result, picture in zip(done, pictures, strict=True):
+        assert result.exit_code == 0, result.output
+        assert str(picture) in result.output
+        assert picture.read_bytes().startswith(MAGIC[suffix])
+    assert sorted(tmp_path.iterdir()) == sorted(pictures)
+
+
+def test_preview_takes_a_run_and_strengths_as_fractions(trained, tmp_path):
+    result = run(
+        "preview", "--perturb", "fgsm:0.1", "--run", trained.path, "--strengths", "0,1/3, 1",
+        "--seed", 7, "-o", tmp_path / "fgsm.svg",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+PREVIEW = ["preview", "--perturb", "rot", "--data", "tiny", "-o"]
+BAD_INPUT = [
+    ([*PREVIEW, "f.gif"], "output f.gif: its name must end in .png, .svg, .pdf"),
+    ([*PREVIEW, "png"], "output png: its name must end in"),
+    ([*PREVIEW, "absent/f.png"], "there is no folder absent; make it first"),
+    ([*PREVIEW, "file.txt/f.png"], "there is no folder file.txt"),
+    ([*PREVIEW, "folder.png"], "there is a folder of that name"),
+    ([*PREVIEW, f"{'a' * 300}.png"], "cannot be written"),
+    ([*PREVIEW, "f.png", "--strengths", "0,1.5"], "strengths must lie from 0 to 1, not 1.5"),
+    ([*PREVIEW, "f.png", "--strengths", "-0.1"], "strengths must lie from 0 to 1, not -0.1"),
+    ([*PREVIEW, "f.png", "--strengths", "0,,1"], "expected a single value, not ''"),
+    ([*PREVIEW, "f.png", "--strengths", "nan"], "expected a number, not 'nan'"),
+    ([*PREVIEW, "f.png", "--strengths", ",".join("1" * 21)], "give 1 to 20 of them, not 21"),
+    ([*PREVIEW, "f.png", "--images", "0"], "images must lie from 1 to 50, not 0"),
+    ([*PREVIEW, "f.png", "--images", "51"], "images must lie from 1 to 50, not 51"),
+    ([*PREVIEW, "f.png", "--seed", "-1"], "seed must lie from 0 to"),
+    ([*PREVIEW, "f.png", "--run", "absent"], "absent is not a run folder"),
+    ([*PREVIEW, "f.png", "--perturb", "pgd+rot"], "write rot+pgd"),
+    ([*PREVIEW, "f.png", "--data", "mnits"], "unknown dataset 'mnits'"),
+    ([*PREVIEW, "f.png", "--data", "mnist", "--data-root", "no"], "mnist is not in 'no'"),
+    (["preview", "-o", "f.png"], "Missing option '--perturb'"),
+    (["schedule", "-o", "f.png"], "Missing argument 'SCHEDULE...'"),
+    (["schedule", "linear"], "Missing option '-o'"),
+    (["schedule", "linear", "-o", "f.jpg"], "output f.jpg: its name must end in"),
+    (["schedule", "linear", "liner", "-o", "f.png"], "unknown schedule 'liner'"),
+    (["schedule", "linear", "earned", "-o", "f.png"], "earned(rate=0.1) listens to the training"),
+    (["schedule", "linear(until=0)", "-o", "f.png"], "'until' must be > 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda value: str(value)[-40:])
+def test_bad_input_is_one_line_and_nothing_is_written(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").touch()
+    Path("folder.png").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("preview", "--perturb", "no such", "--data", "nothing", "-o", "f.gif")
+    assert "output f.gif" in result.stderr
+
+
+def test_more_images_than_there_are_and_a_data_set_without_a_model(tiny, monkeypatch):
+    from curricula.reporting import figures
+
+    few = curricula.load_data("tiny")
+    few = attrs.evolve(few, test=few.test[:4], training={})
+    monkeypatch.setattr(figures, "load_data", lambda *text, **root: few)
+    with pytest.raises(UserError, match="tiny has 4 test images, not 5"):
+        preview("rot", data="tiny", images=5)
+    with pytest.raises(UserError, match="tiny has no default model: name a trained run"):
+        preview("rot", data="tiny", images=4)
+
+
+def test_a_disk_that_fails_while_writing_is_one_line(tmp_path, monkeypatch):
+    def fail(path, content):
+        raise OSError(28, "No space left on device")
+
+    figure = schedules_figure(parse_schedules(["linear"]))
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(UserError, match=r"cannot be written.*No space left"):
+        write_figure(figure, tmp_path / "f.png")
+
+
+def test_a_place_where_one_may_not_write(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    result = run("schedule", "linear", "-o", tmp_path / "f.png")
+    assert result.exit_code == 2
+    assert "cannot be written; choose another place" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["preview", "schedule"])
+def test_help_has_an_example_and_imports_nothing_heavy(command):
+    script = f"""
+        import sys
+        from click.testing import CliRunner
+        from curricula.cli.main import program
+        result = CliRunner().invoke(program, ["{command}", "--help"])
+        assert "Example: curricula {command}" in result.output, result.output
+        assert not {{"torch", "matplotlib"}} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_figures_need_no_pyplot(tmp_path):
+    script = """
+        import sys
+        from pathlib import Path
+        from curricula.reporting.figures import parse_schedules, schedules_figure, write_figure
+        write_figure(schedules_figure(parse_schedules(["linear"])), Path(sys.argv[1]))
+        assert "matplotlib.pyplot" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path / "f.png"], check=True)
