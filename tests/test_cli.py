@@ -330,6 +330,8 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     runs = {
         "train": ["--plugin", TINY, "train", "--data", "tiny", "--epochs", "1"],
         "evaluate": ["--plugin", TINY, "evaluate", tmp_path / "run", "--limit", "5"],
+        "preview": ["preview", "--perturb", "rot", "--images", "1", "-o", tmp_path / "p.png"],
+        "schedule": ["schedule", "linear", "-o", tmp_path / "s.png"],
     }
     for name in commands:
         arguments = runs.get(name, [name])
@@ -346,7 +348,10 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "plugins", "recipes"])
+COMMANDS = ["train", "evaluate", "preview", "schedule", "plugins", "recipes"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_with_an_example(command):
     result = run(command, "--help", plugin=None)
     assert result.exit_code == 0
@@ -355,4 +360,4 @@ def test_every_command_has_a_help_with_an_example(command):
 
 def test_the_commands_with_help_are_all_commands():
     known = set(registry.build_registry(entry_points=False).records("command"))
-    assert known == {"train", "evaluate", "plugins", "recipes"}
+    assert known == set(COMMANDS)
