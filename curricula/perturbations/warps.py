@@ -42,10 +42,9 @@ def displacement(noise_NCHW: Tensor, sigma: float, largest_N: Tensor) -> Tensor:
     """displacement_NHW2 of two channels of white noise: smooth, and at its longest of a given
     length, in pixels (Simard et al. 2003, section 2)."""
     smooth = smooth_field(noise_NCHW, sigma)
-    length: Tensor = torch.linalg.vector_norm(smooth, dim=1, keepdim=True)
-    longest = length.amax(dim=(2, 3), keepdim=True)
-    unit = smooth / torch.where(longest > 0, longest, 1)
-    return (unit * largest_N[:, None, None, None]).permute(0, 2, 3, 1)
+    longest_N = torch.hypot(smooth[:, 0], smooth[:, 1]).amax(dim=(1, 2))
+    factor_N = largest_N / torch.where(longest_N > 0, longest_N, 1)
+    return (smooth * factor_N[:, None, None, None]).permute(0, 2, 3, 1)
 
 
 @attrs.frozen(kw_only=True)
