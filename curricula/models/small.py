@@ -79,10 +79,12 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """The MNIST network of Madry et al. (2018) and of their MNIST challenge: 5x5 convolutions of 32
-    and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units. Weights
-    start from a normal distribution of standard deviation 0.1, cut at two of these, and biases at
-    0.1, as in the challenge; the images there were not normalised. 3,274,634 parameters at 28x28
-    with 10 classes.
+    and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units. 3,274,634
+    parameters at 28x28 with 10 classes.
+
+    The initial weights are torch's, not the challenge's (standard deviation 0.1 everywhere), which
+    are too large for normalised images: 10 epochs of rot+pgd on the embedded digits ended at 14 %
+    joint accuracy with the challenge's, at 67 % with torch's.
 
     Args:
         num_classes: how many logits.
@@ -96,7 +98,7 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
     if image_size < 3:
         raise UserError(f"madry-mnist takes images of 3x3 or more, not {image_size}x{image_size}")
     side = math.ceil(image_size / 4)
-    model = nn.Sequential(
+    return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 5, padding=2),
         nn.ReLU(inplace=True),
@@ -109,12 +111,6 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
         nn.ReLU(inplace=True),
         nn.Linear(1024, num_classes),
     )
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            nn.init.constant_(parameter, 0.1)
-        else:
-            nn.init.trunc_normal_(parameter, std=0.1, a=-0.2, b=0.2)
-    return model
 
 
 def stdcnn(
