@@ -54,10 +54,8 @@ def count(model):
         ("vgg11", 7, 3, 32),
         ("vgg11", 7, 1, 17),
         ("vgg11", 7, 3, 64),
-        ("vgg19", 10, 3, 32),
         ("resnet18", 10, 3, 32),
         ("resnet18", 3, 1, 28),
-        ("resnet50", 10, 1, 28),
         ("preact-resnet18", 10, 3, 32),
         ("preact-resnet18", 7, 1, 28),
         ("preact-resnet18", 7, 1, 8),
@@ -308,8 +306,8 @@ def test_convolutions_start_as_he_et_al_have_them(text):
 
 FAMILIES = [
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x1_0",
-    "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "resnet18",
+    "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32",
 ]  # fmt: skip
 
 
@@ -324,9 +322,14 @@ def test_torchvision_classifiers_are_the_published_ones(name):
     published = torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
     model = outlined(f"torchvision({name})", classes=1000, channels=3, size=224)
     assert count(model) == published
-    grey = outlined(f"torchvision({name})", classes=1000, channels=1, size=224)
-    theirs, ours = first_convolution(model), first_convolution(grey)
-    assert count(model) - count(grey) == theirs.weight.numel() - ours.weight.numel()
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "googlenet", "resnet18", "vit_b_32"])
+def test_for_grey_images_a_torchvision_classifier_loses_two_thirds_of_its_first_filters(name):
+    colour = outlined(f"torchvision({name})", channels=3, size=224)
+    grey = outlined(f"torchvision({name})", channels=1, size=224)
+    theirs, ours = first_convolution(colour), first_convolution(grey)
+    assert count(colour) - count(grey) == theirs.weight.numel() * 2 / 3
     assert ours.weight.shape == (len(theirs.weight), 1, *theirs.weight.shape[2:])
     assert (ours.stride, ours.padding) == (theirs.stride, theirs.padding)
 
