@@ -75,21 +75,29 @@ def curricula_objectives() -> Iterable[Record]:
 
 @hookimpl
 def curricula_models() -> Iterable[Record]:
-    yield Record(
-        name="smallcnn",
-        factory="curricula.models.small:smallcnn",
-        summary="four convolutions, the MNIST network of TRADES",
-    )
-    yield Record(
-        name="stdcnn",
-        factory="curricula.models.small:stdcnn",
-        summary="seven layers, the Z2CNN of Cohen and Welling",
-    )
-    yield Record(
-        name="resnet18",
-        factory="curricula.models.resnet:resnet18",
-        summary="ResNet-18 in its form for 32x32 images",
-    )
+    for name, factory, summary in (
+        ("smallcnn", "small:smallcnn", "four convolutions, the MNIST network of TRADES"),
+        ("stdcnn", "small:stdcnn", "seven layers, the Z2CNN of Cohen and Welling"),
+        ("lenet", "small:lenet", "LeNet-5 with ReLU and max pooling"),
+        ("madry-mnist", "small:madry_mnist", "two convolutions, the MNIST network of Madry et al."),
+        ("vgg11", "vgg:vgg11", "VGG-11 with batch norm in its form for 32x32 images"),
+        ("vgg13", "vgg:vgg13", "VGG-13 with batch norm in its form for 32x32 images"),
+        ("vgg16", "vgg:vgg16", "VGG-16 with batch norm in its form for 32x32 images"),
+        ("vgg19", "vgg:vgg19", "VGG-19 with batch norm in its form for 32x32 images"),
+        ("resnet18", "resnet:resnet18", "ResNet-18 in its form for 32x32 images"),
+        ("resnet34", "resnet:resnet34", "ResNet-34 in its form for 32x32 images"),
+        ("resnet50", "resnet:resnet50", "ResNet-50 in its form for 32x32 images"),
+        ("preact-resnet18", "resnet:preact_resnet18", "ResNet-18 of pre-activation blocks"),
+        ("wrn-28-10", "wide:wrn_28_10", "wide residual network, 28 layers, 10 times as wide"),
+        ("wrn-34-10", "wide:wrn_34_10", "wide residual network, 34 layers, 10 times as wide"),
+        ("wrn", "wide:wrn", "wide residual network of any depth 6n + 4 and width"),
+        (
+            "torchvision",
+            "torchvision_models:classifier",
+            "any classifier of torchvision by its name, untrained: torchvision(convnext_tiny)",
+        ),
+    ):
+        yield Record(name=name, factory=f"curricula.models.{factory}", summary=summary)
 
 
 @hookimpl
