@@ -11,14 +11,28 @@ SMALLEST = 4  # two stages halve the map
 def wrn_28_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """WRN-28-10, the network of Zagoruyko and Komodakis's (2016) best results; see `wrn`."""
+    """WRN-28-10, the network of Zagoruyko and Komodakis's (2016) best results; see `wrn`.
+
+    Args:
+        num_classes: how many logits.
+        in_channels: of the image.
+        image_size: height and width, 4 or more.
+        dropout: probability in [0, 1), between the two convolutions of every block.
+    """
     return wrn(num_classes, in_channels, image_size, depth=28, width=10, dropout=dropout)
 
 
 def wrn_34_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """WRN-34-10, the network of TRADES (Zhang et al. 2019) and of much that followed; see `wrn`."""
+    """WRN-34-10, the network of TRADES (Zhang et al. 2019) and of much that followed; see `wrn`.
+
+    Args:
+        num_classes: how many logits.
+        in_channels: of the image.
+        image_size: height and width, 4 or more.
+        dropout: probability in [0, 1), between the two convolutions of every block.
+    """
     return wrn(num_classes, in_channels, image_size, depth=34, width=10, dropout=dropout)
 
 
