@@ -6,12 +6,14 @@ import torch
 
 from curricula import registry
 from curricula.interfaces import Guarantee
-from curricula.perturbations.gradient import PGD
+from curricula.perturbations.apgd import APGD
+from curricula.perturbations.pgd import PGD
 from curricula.perturbations.spatial import Rotation, Translation
 from curricula.testing import PERTURBATION_CLAUSES, check_perturbation
 from curricula.testing import perturbations as clauses
 
-BUDGETS = {"degrees": 40.0, "pixels": 2.5, "linf": 0.1, "l2": 0.7}
+BUDGETS = {"degrees": 40.0, "pixels": 2.5, "linf": 0.1, "l2": 0.7, "l1": 5.0}
+SMALLER = {"apgd": {"steps": 5}, "square": {"queries": 30}}  # what takes long by default
 
 
 def registered():
@@ -19,7 +21,7 @@ def registered():
     for name, found in registry.build_registry().records("perturbation").items():
         factory = found.load()
         unit = factory(budget=1.0).unit
-        yield pytest.param(factory(budget=BUDGETS[unit]), id=name)
+        yield pytest.param(factory(budget=BUDGETS[unit], **SMALLER.get(name, {})), id=name)
 
 
 VARIANTS = [
@@ -28,6 +30,12 @@ VARIANTS = [
     pytest.param(PGD(budget=0.1, steps=2, step=0.05), id="pgd-step"),
     pytest.param(PGD(budget=0.1, steps=2, loss="kl"), id="pgd-kl"),
     pytest.param(PGD(budget=0.1, steps=2, loss="dlr", random_start=False), id="pgd-dlr"),
+    pytest.param(PGD(budget=5.0, norm="l1", steps=3), id="pgd-l1"),
+    pytest.param(PGD(budget=0.1, steps="auto"), id="pgd-auto"),
+    pytest.param(PGD(budget=0.1, steps="auto", loss="kl", step=0.04), id="pgd-auto-kl"),
+    pytest.param(PGD(budget=0.1, steps=3, tau=1), id="pgd-tau"),
+    pytest.param(APGD(budget=0.1, steps=5, loss="dlr", restarts=2), id="apgd-dlr"),
+    pytest.param(APGD(budget=0.7, steps=5, norm="l2"), id="apgd-l2"),
     pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
     pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
 ]
