@@ -7,7 +7,7 @@ import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import AttackLoss, Guarantee, Norm, PerturbationKind, Strength, Victim
+from curricula.interfaces import AttackLoss, Guarantee, PerturbationKind, Strength, Victim
 from curricula.losses import ATTACK_LOSSES
 from curricula.perturbations.ball import a_budget, project, radii, random_start, steepest
 from curricula.perturbations.restarts import worst_of
@@ -34,7 +34,7 @@ def ascend_adaptively(
     *,
     victim: Victim,
     loss: AttackLoss,
-    norm: Norm,
+    norm: Literal["linf", "l2"],
     steps: int,
     rho: float,
 ) -> Tensor:

@@ -4,6 +4,8 @@ eps_N111 is the radius of each image's ball, in [0, 1] pixel
 units, shaped to broadcast over NCHW. Each function gives the same image back at radius 0.
 """
 
+from typing import Literal
+
 import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
@@ -109,22 +111,10 @@ def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
     return (sizes / (sizes.sum(dim=(1, 2, 3), keepdim=True) + spare)).copysign(signs)
 
 
-def steepest(gradient_NCHW: Tensor, norm: Norm, l1_share: float = 0.01) -> Tensor:
-    """The direction of steepest ascent, of length 1 in the norm.
-
-    In l-1 the steepest direction is a single pixel, which makes no progress on a network: as SLIDE
-    does (Tramer and Boneh 2019, section 2), the step is spread evenly over ``l1_share`` of all
-    pixels and channels, those of the largest gradients, at least one of them.
-    """
+def steepest(gradient_NCHW: Tensor, norm: Literal["linf", "l2"]) -> Tensor:
+    """The direction of steepest ascent, of length 1 in the norm."""
     if norm == "linf":
         return gradient_NCHW.sign()
-    if norm == "l1":
-        size = gradient_NCHW.abs().flatten(1)
-        top = size.topk(max(1, round(l1_share * size.shape[1])), dim=1).indices
-        sign = gradient_NCHW.sign().flatten(1)
-        sparse = torch.zeros_like(sign).scatter(1, top, sign.gather(1, top))
-        sparse = sparse / sparse.abs().sum(dim=1, keepdim=True).clamp_min(1)
-        return sparse.reshape(gradient_NCHW.shape)
     scaled = rescaled(gradient_NCHW)
     return scaled / l2_norm(scaled).clamp_min(1e-12)
 
@@ -136,7 +126,29 @@ def rescaled(gradient_NCHW: Tensor) -> Tensor:
     return gradient_NCHW / torch.where(largest > 0, largest, 1)
 
 
-def inward(gradient_NCHW: Tensor, adversarial_NCHW: Tensor) -> Tensor:
-    """The gradient without the pixels that it would push out of [0, 1]."""
-    free = torch.where(gradient_NCHW > 0, adversarial_NCHW < 1, adversarial_NCHW > 0)
-    return torch.where(free, gradient_NCHW, 0)
+def sparse_step(
+    gradient_NCHW: Tensor, adversarial_NCHW: Tensor, step_N111: Tensor, share: float
+) -> Tensor:
+    """The step of steepest ascent among those of an l-1 length that stay in [0, 1] and move no
+    single value by more than the length over ``share`` of all values (at least one of them).
+
+    Where there is room, this is the step of SLIDE (Tramer and Boneh 2019, section 2): evenly over
+    the values of the largest gradients. Where there is not, the rest goes on to the next ones.
+    SLIDE drops the rest, and where ``share`` is below the share of pixels that the best change
+    moves, it then spends its steps on mending what the projection has taken from the first ones.
+
+    Args:
+        gradient_NCHW: what to ascend.
+        adversarial_NCHW: where the step starts.
+        step_N111: its length, in [0, 1] pixel units.
+        share: above 0 to 1.
+    """
+    size, order = gradient_NCHW.abs().flatten(1).sort(dim=1, descending=True, stable=True)
+    room = torch.where(gradient_NCHW > 0, 1 - adversarial_NCHW, adversarial_NCHW)
+    step_N1 = step_N111.flatten(1)
+    most = step_N1 / max(1, round(share * size.shape[1]))
+    wanted = torch.minimum(room.flatten(1).gather(1, order), most) * (size > 0)
+    before = wanted.cumsum(dim=1) - wanted
+    spent = torch.minimum(wanted, (step_N1 - before).clamp_min(0))
+    step = torch.zeros_like(spent).scatter(1, order, spent).reshape(gradient_NCHW.shape)
+    return step.copysign(gradient_NCHW)

@@ -20,10 +20,10 @@ from curricula.losses import ATTACK_LOSSES, LossName
 from curricula.perturbations.ball import (
     a_budget,
     a_step,
-    inward,
     project,
     radii,
     random_start,
+    sparse_step,
     steepest,
 )
 from curricula.perturbations.restarts import worst_of
@@ -58,7 +58,7 @@ def ascend(
         norm: of the ball and of the step.
         step_N111: length of a step, in the norm, in [0, 1] pixel units.
         steps: how many, or how many for each image (N,); an image that is done costs nothing more.
-        l1_share: as for `steepest`.
+        l1_share: as for `sparse_step`.
         tau: where given, an image stops once it is misclassified and has taken so many steps as a
             misclassified one (Zhang et al. 2020, algorithm 1).
     """
@@ -78,9 +78,10 @@ def ascend(
         some = victim if order is None else victim.subset(order[:n])
         gradient, _, logits = some.gradient(present, y_N[:n], loss)
         if norm == "l1":
-            gradient = inward(gradient, present)
-        direction = steepest(gradient, norm, l1_share)
-        following = project(present + step_N111[:n] * direction, x_NCHW[:n], eps_N111[:n], norm)
+            step = sparse_step(gradient, present, step_N111[:n], l1_share)
+        else:
+            step = step_N111[:n] * steepest(gradient, norm)
+        following = project(present + step, x_NCHW[:n], eps_N111[:n], norm)
         if tau is not None:
             wrong = logits.argmax(1) != y_N[:n]
             stops = wrong & (patience_N[:n] == 0)
