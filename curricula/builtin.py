@@ -34,13 +34,38 @@ def curricula_perturbations() -> Iterable[Record]:
         yield Record(name=name, factory=f"curricula.perturbations.{attribute}", summary=summary)
     yield Record(
         name="pgd",
-        factory="curricula.perturbations.gradient:PGD",
-        summary="projected gradient descent in the l-inf or l-2 ball",
+        factory="curricula.perturbations.pgd:PGD",
+        summary="projected gradient descent in the l-inf, l-2 or l-1 ball",
+    )
+    yield Record(
+        name="apgd",
+        factory="curricula.perturbations.apgd:APGD",
+        summary="PGD that finds its own step, in the l-inf or l-2 ball",
+    )
+    yield Record(
+        name="mim",
+        factory="curricula.perturbations.mim:MIM",
+        summary="signed gradient steps with momentum in the l-inf ball",
     )
     yield Record(
         name="fgsm",
-        factory="curricula.perturbations.gradient:FGSM",
+        factory="curricula.perturbations.single_step:FGSM",
         summary="one signed gradient step of the whole l-inf budget",
+    )
+    yield Record(
+        name="rfgsm",
+        factory="curricula.perturbations.single_step:RandomFGSM",
+        summary="one signed step from a random start in the l-inf ball",
+    )
+    yield Record(
+        name="nfgsm",
+        factory="curricula.perturbations.single_step:NoisyFGSM",
+        summary="strong noise and one signed step, no ball; for training alone",
+    )
+    yield Record(
+        name="square",
+        factory="curricula.perturbations.square:Square",
+        summary="random squares in the l-inf ball, without gradients",
     )
 
 

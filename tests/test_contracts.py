@@ -3,36 +3,26 @@
 import attrs
 import pytest
 import torch
+from fixtures.small import BUDGETS, small_perturbations
 
-from curricula import registry
+from curricula.binding import bind
 from curricula.interfaces import Guarantee
+from curricula.perturbations.apgd import APGD
 from curricula.perturbations.colour import Brightness, Contrast, Hue, Saturation
-from curricula.perturbations.gradient import PGD
 from curricula.perturbations.noise import Cutout
+from curricula.perturbations.pgd import PGD
 from curricula.perturbations.spatial import Rotation, Translation
 from curricula.perturbations.warps import Elastic, Perspective
 from curricula.perturbations.whole_pixels import Crop, Flip
 from curricula.testing import PERTURBATION_CLAUSES, check_perturbation
 from curricula.testing import perturbations as clauses
 
-BUDGETS = {
-    "degrees": 40.0,
-    "pixels": 3.0,
-    "linf": 0.1,
-    "l2": 0.7,
-    "share": 0.4,
-    "probability": 0.5,
-    "turns": 0.1,
-    "sigma": 0.1,
-}
-
 
 def registered():
     """Every registered perturbation, small enough for a test."""
-    for name, found in registry.build_registry().records("perturbation").items():
-        factory = found.load()
-        unit = factory.unit if isinstance(factory.unit, str) else factory(budget=1.0).unit
-        yield pytest.param(factory(budget=BUDGETS[unit]), id=name)
+    for name, call in small_perturbations().items():
+        (leaf,) = bind(call, budgets=BUDGETS).leaves.values()
+        yield pytest.param(leaf.perturbation, id=name)
 
 
 VARIANTS = [
@@ -41,6 +31,12 @@ VARIANTS = [
     pytest.param(PGD(budget=0.1, steps=2, step=0.05), id="pgd-step"),
     pytest.param(PGD(budget=0.1, steps=2, loss="kl"), id="pgd-kl"),
     pytest.param(PGD(budget=0.1, steps=2, loss="dlr", random_start=False), id="pgd-dlr"),
+    pytest.param(PGD(budget=5.0, norm="l1", steps=3), id="pgd-l1"),
+    pytest.param(PGD(budget=0.1, steps="auto"), id="pgd-auto"),
+    pytest.param(PGD(budget=0.1, steps="auto", loss="kl", step=0.04), id="pgd-auto-kl"),
+    pytest.param(PGD(budget=0.1, steps=3, tau=1), id="pgd-tau"),
+    pytest.param(APGD(budget=0.1, steps=5, loss="dlr", restarts=2), id="apgd-dlr"),
+    pytest.param(APGD(budget=0.7, steps=5, norm="l2"), id="apgd-l2"),
     pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
     pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
     pytest.param(Translation(budget=2.5), id="trans-half"),

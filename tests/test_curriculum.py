@@ -17,7 +17,7 @@ from curricula.geometry import compose, identity_theta, rotation_theta, translat
 from curricula.hooks import Record, hookimpl
 from curricula.interfaces import Progress
 from curricula.losses import badness
-from curricula.perturbations.gradient import PGD
+from curricula.perturbations.pgd import PGD
 from curricula.perturbations.spatial import Rotation
 from curricula.testing import check_perturbation
 from curricula.victim import ModelVictim
@@ -321,7 +321,7 @@ def test_the_resolved_expression_resolves_to_itself(text):
         ("rot(30, 1, 2, 3)", "too many arguments|must be bilinear"),
         ("rot(30, interpolation=cubic)", "interpolation must be bilinear or nearest, not cubic"),
         ("rot(30, budget=30)", "given twice"),
-        ("pgd(0.1, steps=2.5)", "steps must be a whole number, not 2.5"),
+        ("pgd(0.1, steps=2.5)", "steps must be a whole number or auto, not 2.5"),
         ("pgd(0.1, random_start=1)", "random_start must be true or false, not 1"),
         ("pgd(0.1, loss=hinge)", "loss must be default or ce or kl or dlr, not hinge"),
         ("pgd(0.1, step=rot)", "step must be a number or none, not rot"),

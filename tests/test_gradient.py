@@ -10,7 +10,9 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import in_order
 from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
-from curricula.perturbations.gradient import FGSM, PGD, project, steepest
+from curricula.perturbations.ball import project, steepest
+from curricula.perturbations.pgd import PGD
+from curricula.perturbations.single_step import FGSM
 from curricula.victim import ModelVictim
 
 

@@ -17,7 +17,7 @@ import curricula
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
-from curricula.perturbations.gradient import PGD
+from curricula.perturbations.pgd import PGD
 from curricula.perturbations.spatial import Rotation
 from curricula.reporting.figures import (
     curve,

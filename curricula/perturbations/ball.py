@@ -1,0 +1,154 @@
+"""Norm balls about images, cut to [0, 1]: what every pixel attack is made of.
+
+eps_N111 is the radius of each image's ball, in [0, 1] pixel
+units, shaped to broadcast over NCHW. Each function gives the same image back at radius 0.
+"""
+
+from typing import Literal
+
+import torch
+from attrs.validators import and_, ge, gt, le
+from torch import Tensor
+
+from curricula.interfaces import Norm, Strength
+
+LARGEST = 1e6  # far beyond any image, far below float32's end
+a_budget = and_(ge(0.0), le(LARGEST))
+a_step = and_(gt(0.0), le(LARGEST))
+
+
+def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
+    """eps_N111 of images: the budget times the strength of each."""
+    if isinstance(strength, Tensor):
+        return (strength.to(x_NCHW) * budget).reshape(-1, 1, 1, 1)
+    return x_NCHW.new_full((len(x_NCHW), 1, 1, 1), strength * budget)
+
+
+def l2_norm(x_NCHW: Tensor) -> Tensor:
+    """The Euclidean norm of each image, (N, 1, 1, 1)."""
+    norm: Tensor = torch.linalg.vector_norm(x_NCHW, dim=(1, 2, 3), keepdim=True)
+    return norm
+
+
+def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: Norm) -> Tensor:
+    """An image in both the eps-ball about x and [0, 1].
+
+    In l-inf and l-1 it is the nearest one; in l-2 the nearest of the ball, then cut to [0, 1], as
+    the field has it.
+    """
+    if norm == "l1":
+        return _project_l1(adversarial_NCHW, x_NCHW, eps_N111)
+    if norm == "linf":
+        inside = adversarial_NCHW.clamp(x_NCHW - eps_N111, x_NCHW + eps_N111)
+    else:
+        delta = adversarial_NCHW - x_NCHW
+        scale = eps_N111 / l2_norm(delta).clamp_min(1e-12)
+        inside = x_NCHW + delta * scale.clamp_max(1)
+    # x lies in [0, 1], so cutting moves every pixel towards x: the ball is not left again.
+    return inside.clamp_(0, 1)
+
+
+def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> Tensor:
+    """Croce and Hein 2021 ("Mind the box!"), proposition 2.1.
+
+    With d the distance that a pixel wants to go and g the one that [0, 1] leaves it on that side,
+    the nearest image moves it by clamp(d - t, 0, g), where t >= 0 is the same for the whole image:
+    the smallest for which these sum to eps or less.
+    """
+    delta = adversarial_NCHW - x_NCHW
+    d = delta.abs()
+    g = torch.where(delta > 0, 1 - x_NCHW, x_NCHW)
+    t = _threshold(d.flatten(1), g.flatten(1), eps_N111.flatten(1)).reshape(-1, 1, 1, 1)
+    moved = torch.minimum((d - t).clamp_min(0), g)
+    scale = eps_N111 / moved.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)  # rounding alone
+    wanted = (moved * scale.clamp_max(1)).copysign(delta)
+    inside = (x_NCHW + wanted).clamp(0, 1)
+    # Of many pixels even the rounding of x + delta adds up: round towards x.
+    outside = (inside - x_NCHW).abs() > wanted.abs()
+    return torch.where(outside, torch.nextafter(inside, x_NCHW), inside)
+
+
+def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
+    """t_N1 of `_project_l1`. The sum is piecewise linear in t and falls: a pixel begins to give way
+    at d - g and is back at x at d, and between two such knots the slope is how many give way."""
+    begin_end = torch.cat([(d_ND - g_ND).clamp_min(0), d_ND], dim=1)
+    knots, order = begin_end.sort(dim=1)
+    slope = torch.where(order < d_ND.shape[1], 1.0, -1.0).cumsum(dim=1)[:, :-1]
+    falls = slope * knots.diff(dim=1)
+    # From the far end, where the sum is 0, so that small sums stay precise.
+    total = torch.cat([falls.flip(1).cumsum(1).flip(1), torch.zeros_like(eps_N1)], dim=1)
+    last_N1 = ((total > eps_N1).sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    excess = (total.gather(1, last_N1) - eps_N1).clamp_min(0)
+    steepness = slope.gather(1, last_N1)
+    t = knots.gather(1, last_N1) + excess / steepness.clamp_min(1)
+    return torch.where(total[:, :1] > eps_N1, t, 0)
+
+
+def random_start(
+    x_NCHW: Tensor, eps_N111: Tensor, norm: Norm, generator: torch.Generator
+) -> Tensor:
+    """A random image of the ball: uniform in the l-inf and l-1 balls; in l-2 uniform in direction
+    and in distance from the centre. Then cut to [0, 1]."""
+    if norm == "linf":
+        noise = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) * 2 - 1
+        return project(x_NCHW + eps_N111 * noise, x_NCHW, eps_N111, norm)
+    if norm == "l1":
+        return project(
+            x_NCHW + eps_N111 * _in_unit_l1_ball(x_NCHW, generator), x_NCHW, eps_N111, norm
+        )
+    noise = torch.randn(x_NCHW.shape, generator=generator, device=x_NCHW.device)
+    distance = torch.rand((len(x_NCHW), 1, 1, 1), generator=generator, device=x_NCHW.device)
+    step = noise / l2_norm(noise).clamp_min(1e-12) * (distance * eps_N111)
+    return project(x_NCHW + step, x_NCHW, eps_N111, norm)
+
+
+def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Exponential variables, divided by the sum of themselves and of one more, are uniform in the
+    simplex and its inside (Devroye 1986, chapter V, theorem 2.2); a random sign does the rest."""
+    sizes = x_NCHW.new_empty(x_NCHW.shape).exponential_(generator=generator)
+    spare = x_NCHW.new_empty((len(x_NCHW), 1, 1, 1)).exponential_(generator=generator)
+    signs = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) - 0.5
+    return (sizes / (sizes.sum(dim=(1, 2, 3), keepdim=True) + spare)).copysign(signs)
+
+
+def steepest(gradient_NCHW: Tensor, norm: Literal["linf", "l2"]) -> Tensor:
+    """The direction of steepest ascent, of length 1 in the norm."""
+    if norm == "linf":
+        return gradient_NCHW.sign()
+    scaled = rescaled(gradient_NCHW)
+    return scaled / l2_norm(scaled).clamp_min(1e-12)
+
+
+def rescaled(gradient_NCHW: Tensor) -> Tensor:
+    """The gradient with a largest entry of size 1 in each image; a confident model's is so tiny
+    that its norm would be cut off."""
+    largest = gradient_NCHW.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return gradient_NCHW / torch.where(largest > 0, largest, 1)
+
+
+def sparse_step(
+    gradient_NCHW: Tensor, adversarial_NCHW: Tensor, step_N111: Tensor, share: float
+) -> Tensor:
+    """The step of steepest ascent among those of an l-1 length that stay in [0, 1] and move no
+    single value by more than the length over ``share`` of all values (at least one of them).
+
+    Where there is room, this is the step of SLIDE (Tramer and Boneh 2019, section 2): evenly over
+    the values of the largest gradients. Where there is not, the rest goes on to the next ones.
+    SLIDE drops the rest, and where ``share`` is below the share of pixels that the best change
+    moves, it then spends its steps on mending what the projection has taken from the first ones.
+
+    Args:
+        gradient_NCHW: what to ascend.
+        adversarial_NCHW: where the step starts.
+        step_N111: its length, in [0, 1] pixel units.
+        share: above 0 to 1.
+    """
+    size, order = gradient_NCHW.abs().flatten(1).sort(dim=1, descending=True, stable=True)
+    room = torch.where(gradient_NCHW > 0, 1 - adversarial_NCHW, adversarial_NCHW)
+    step_N1 = step_N111.flatten(1)
+    most = step_N1 / max(1, round(share * size.shape[1]))
+    wanted = torch.minimum(room.flatten(1).gather(1, order), most) * (size > 0)
+    before = wanted.cumsum(dim=1) - wanted
+    spent = torch.minimum(wanted, (step_N1 - before).clamp_min(0))
+    step = torch.zeros_like(spent).scatter(1, order, spent).reshape(gradient_NCHW.shape)
+    return step.copysign(gradient_NCHW)

@@ -1,0 +1,204 @@
+"""Are our attacks as strong as those of torchattacks and foolbox, at equal settings?
+
+Prints the accuracy that each attack leaves a model: the lower, the stronger the attack. Without
+arguments it trains a small network on the embedded digits first, which takes some seconds:
+
+    python examples/attacks_against_others.py
+    python examples/attacks_against_others.py runs/mnist-smallcnn-... --images 1000 --linf 0.3
+
+It needs the packages torchattacks and foolbox. Where these have no counterpart, or one that is
+another algorithm, there is a dash. PGD-like attacks of all three libraries take steps of
+2.5 x eps / steps. Our queries of the Square Attack count that of the clean image.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import foolbox
+import torch
+import torch.nn.functional as F
+import torchattacks
+from torch import Tensor, nn
+
+import curricula
+
+Attack = Callable[[Tensor, Tensor], Tensor]
+
+
+class Row(NamedTuple):
+    """One attack: as an expression of ours, and of the others what takes images and labels."""
+
+    name: str
+    ours: str
+    torchattacks: Attack | None
+    foolbox: Attack | None
+
+
+def rows(
+    model: nn.Module, *, linf: float, l2: float, l1: float, steps: int, queries: int
+) -> Iterator[Row]:
+    """Every attack of ours that another library has too.
+
+    Args:
+        model: the victim, in evaluation mode.
+        linf, l2, l1: the radius in each norm, in [0, 1] pixel units.
+        steps: of every attack that has some.
+        queries: of the Square Attack.
+    """
+    rel = 2.5 / steps
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=next(model.parameters()).device)
+
+    def fool(attack: foolbox.Attack, eps: float) -> Attack:
+        return lambda x, y: attack(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)[
+            1
+        ]
+
+    yield Row(
+        "pgd linf",
+        f"pgd({linf}, steps={steps})",
+        torchattacks.PGD(model, eps=linf, alpha=rel * linf, steps=steps),
+        fool(foolbox.attacks.LinfPGD(rel_stepsize=rel, steps=steps), linf),
+    )
+    yield Row(
+        "pgd l2",
+        f"pgd({l2}, norm=l2, steps={steps})",
+        torchattacks.PGDL2(model, eps=l2, alpha=rel * l2, steps=steps),
+        fool(foolbox.attacks.L2PGD(rel_stepsize=rel, steps=steps), l2),
+    )
+    yield Row(
+        "pgd l1",
+        f"pgd({l1}, norm=l1, steps={steps})",
+        None,
+        fool(
+            foolbox.attacks.SparseL1DescentAttack(rel_stepsize=rel, steps=steps, random_start=True),
+            l1,
+        ),
+    )
+    for norm, name, eps in (("linf", "Linf", linf), ("l2", "L2", l2)):
+        for loss in ("ce", "dlr"):
+            yield Row(
+                f"apgd {norm} {loss}",
+                f"apgd({eps}, norm={norm}, steps={steps}, loss={loss})",
+                torchattacks.APGD(model, norm=name, eps=eps, steps=steps, loss=loss),
+                None,
+            )
+    yield Row(
+        "fgsm",
+        f"fgsm({linf})",
+        torchattacks.FGSM(model, eps=linf),
+        fool(foolbox.attacks.LinfFastGradientAttack(random_start=False), linf),
+    )
+    yield Row(
+        "rfgsm",
+        f"rfgsm({linf})",
+        torchattacks.FFGSM(model, eps=linf, alpha=1.25 * linf),
+        fool(foolbox.attacks.LinfPGD(rel_stepsize=1.25, steps=1), linf),
+    )
+    yield Row(
+        "mim",
+        f"mim({linf}, steps={steps})",
+        torchattacks.MIFGSM(model, eps=linf, alpha=linf / steps, steps=steps),
+        None,
+    )
+    yield Row(
+        "square",
+        f"square({linf}, queries={queries})",
+        torchattacks.Square(model, norm="Linf", eps=linf, n_queries=queries),
+        None,
+    )
+
+
+def accuracy_under(
+    attack: Attack, model: nn.Module, data: curricula.DataSet, split: curricula.Split
+) -> float:
+    """The accuracy that an attack of another library leaves. They draw from torch's global random
+    state, which is seeded here and put back."""
+    correct = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for start in range(0, len(split), 250):
+            batch = split[start : start + 250]
+            found = attack(data.images(batch.pixels), batch.labels).detach()
+            with torch.no_grad():
+                correct += int((model(found).argmax(1) == batch.labels).sum())
+    return correct / len(split)
+
+
+def compare(
+    row: Row, model: nn.Module, data: curricula.DataSet, split: curricula.Split
+) -> dict[str, float]:
+    """The accuracies of a row, by library; those that have the attack."""
+    threat = {row.name: curricula.Threat.parse(row.ours)}
+    (ours,) = curricula.measure(model, data, split, threat)
+    found = {"curricula": ours.accuracy}
+    for library in ("torchattacks", "foolbox"):
+        attack = getattr(row, library)
+        if attack is not None:
+            found[library] = accuracy_under(attack, model, data, split)
+    return found
+
+
+def small_model(data: curricula.DataSet) -> nn.Module:
+    """Two convolutions, adversarially trained on digits for a few epochs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        curricula.Normalise(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(1, 16, 4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 4 * 4, data.num_classes),
+    )
+    attack = curricula.Curriculum.parse("pgd(0.1, steps=2)", ["constant"])
+    victim, draws = curricula.ModelVictim(model), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
+    for _ in range(3):
+        for _, batch in curricula.batches(data.train, 64, generator=draws):
+            x, y, strengths = data.images(batch.pixels), batch.labels, {"pgd": 1.0}
+            views = attack(x, y, strengths=strengths, victim=victim, generator=draws)
+            loss = F.cross_entropy(model(views.perturbed), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "run", nargs="?", help="a run folder; by default a small network is trained"
+    )
+    parser.add_argument("--images", type=int, default=100, help="of the test split")
+    parser.add_argument("--linf", type=float, default=0.1)
+    parser.add_argument("--l2", type=float, default=1.5)
+    parser.add_argument("--l1", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)  # so small a network gains nothing from more than one
+
+    if chosen.run:
+        config = curricula.Run.open(Path(chosen.run)).config
+        data = curricula.load_data(config.data, root=config.data_root)
+        model = curricula.load_model(chosen.run)
+    else:
+        data = curricula.load_data("digits")
+        model = small_model(data)
+    split = data.test[: chosen.images]
+    settings = {name: getattr(chosen, name) for name in ("linf", "l2", "l1", "steps", "queries")}
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    libraries = ("curricula", "torchattacks", "foolbox")
+    print(f"{f'accuracy, {len(split)} images':<24}" + "".join(f"{name:>14}" for name in libraries))
+    for row in rows(model, **settings):
+        found = compare(row, model, data, split)
+        cells = (f"{found[name]:.3f}" if name in found else "-" for name in libraries)
+        print(f"{row.name:<24}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

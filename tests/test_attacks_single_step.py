@@ -1,0 +1,138 @@
+"""rfgsm, nfgsm and mim against closed forms on a linear model."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from curricula.curriculum import Curriculum, Threat
+from curricula.errors import UserError
+from curricula.interfaces import Guarantee
+from curricula.perturbations.mim import MIM
+from curricula.perturbations.single_step import FGSM, NoisyFGSM, RandomFGSM
+from curricula.victim import ModelVictim
+
+X = 0.3 + 0.4 * torch.rand((200, 1, 4, 4), generator=torch.Generator().manual_seed(1))
+Y = torch.arange(200) % 2
+
+
+@pytest.fixture
+def linear():
+    """Two classes, logits (w.x, -w.x): the sign of the gradient is the same everywhere."""
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[1] = -layer.weight[0]
+    sign = torch.where(Y == 0, -1.0, 1.0)[:, None] * layer.weight[0].detach().sign()
+    return ModelVictim(nn.Sequential(nn.Flatten(), layer)), sign.reshape(-1, 1, 4, 4)
+
+
+def test_rfgsm_ends_at_the_bound_or_a_step_from_its_uniform_start(linear, generator):
+    """From u uniform in [-eps, eps], a step of 1.25 eps ends at min(u + 1.25 eps, eps): at the
+    bound with probability 5/8, and below it uniform in [eps / 4, eps]."""
+    victim, sign = linear
+    found = RandomFGSM(budget=0.1)(X, Y, strength=1.0, victim=victim, generator=generator)
+    along = ((found - X) * sign / 0.1).flatten()
+    assert along.min() >= 0.25 - 1e-4
+    assert along.max() <= 1 + 1e-5
+    at_bound = along > 1 - 1e-5
+    assert float(at_bound.float().mean()) == pytest.approx(0.625, abs=0.03)
+    assert float(along[~at_bound].mean()) == pytest.approx(0.625, abs=0.02)
+
+
+def test_rfgsm_scales_with_the_strength_of_each_image(linear, generator):
+    victim, sign = linear
+    strength = torch.linspace(0, 1, 200)
+    attack = RandomFGSM(budget=0.1, rel_step=2.0)  # ends at the bound from wherever it starts
+    found = attack(X, Y, strength=strength, victim=victim, generator=generator)
+    torch.testing.assert_close(found, X + 0.1 * strength.reshape(-1, 1, 1, 1) * sign)
+
+
+def test_nfgsm_adds_noise_of_twice_the_budget_and_a_whole_step(linear, generator):
+    victim, sign = linear
+    found = NoisyFGSM(budget=0.1)(X, Y, strength=1.0, victim=victim, generator=generator)
+    along = ((found - X) * sign / 0.1).flatten()  # uniform in [-2, 2], plus 1
+    assert -1 - 1e-5 <= along.min() < -0.95
+    assert 2.95 < along.max() <= 3 + 1e-5
+    assert float(along.mean()) == pytest.approx(1, abs=0.08)
+    assert float(along.var()) == pytest.approx(4 / 3, abs=0.08)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 2), st.floats(0.01, 3), st.floats(0.01, 3), st.integers(0, 2**30))
+def test_nfgsm_keeps_the_ball_that_it_names(budget, noise, rel_step, seed):
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(0)
+    victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    attack = NoisyFGSM(budget=budget, noise=noise, rel_step=rel_step)
+    assert attack.guarantee == Guarantee(norm="linf", radius=(noise + rel_step) * budget)
+    x, y = torch.rand((6, 1, 4, 4), generator=generator), torch.arange(6) % 3
+    strength = torch.rand(6, generator=generator)
+    found = attack(x, y, strength=strength, victim=victim, generator=generator)
+    length = (found - x).abs().amax(dim=(1, 2, 3)).double()
+    assert (length <= strength.double() * attack.guarantee.radius + 1e-6).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_nfgsm_is_for_training_alone():
+    Curriculum.parse("nfgsm:0.1")
+    with pytest.raises(UserError, match="nfgsm is for training only"):
+        Threat.parse("nfgsm:0.1")
+
+
+def test_mim_reaches_the_corner_in_steps_of_its_share(linear, generator):
+    victim, sign = linear
+    run = {"strength": 1.0, "victim": victim, "generator": generator}
+    torch.testing.assert_close(MIM(budget=0.2, steps=4)(X, Y, **run), X + 0.2 * sign)
+    fifth = MIM(budget=0.2, steps=1, rel_step=0.2)(X, Y, **run)
+    torch.testing.assert_close(fifth, X + 0.04 * sign)
+
+
+class Told:
+    """A victim that gives prepared gradients, one a step."""
+
+    def __init__(self, gradients):
+        self.gradients = iter(gradients)
+
+    def gradient(self, x, y, loss=None):
+        return next(self.gradients).expand_as(x), torch.zeros(len(x)), torch.zeros(len(x), 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e20])
+def test_mim_adds_gradients_up_whatever_their_size(scale, generator):
+    """By hand: (3, -1, 0) / 4, then (-1, 0, -1) / 2, then (-9, 0, 1) / 10, halved each time."""
+    steps = [torch.tensor(g) for g in ([3.0, -1, 0], [-1.0, 0, -1], [-9.0, 0, 1])]
+    told = Told([steps[0] * scale, steps[1], steps[2] / scale])
+    x = torch.full((2, 1, 1, 3), 0.5)
+    attack = MIM(budget=0.3, steps=3, rel_step=0.1, decay=0.5)
+    found = attack(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=told,
+                   generator=generator)  # fmt: skip
+    # Sums: (.75, -.25, 0); (-.125, -.125, -.5); (-.9625, -.0625, -.15).
+    expected = torch.tensor([0.5 + 0.03 * (1 - 1 - 1), 0.5 - 0.09, 0.5 - 0.06])
+    torch.testing.assert_close(found, expected.expand_as(x))
+
+
+def test_mim_of_a_flat_model_is_the_image(generator):
+    told = Told([torch.zeros(3)] * 10)
+    x = torch.full((2, 1, 1, 3), 0.5)
+    found = MIM(budget=0.3)(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=told,
+                            generator=generator)  # fmt: skip
+    assert torch.equal(found, x)
+
+
+@pytest.mark.parametrize(
+    ("attack", "arguments", "message"),
+    [
+        (FGSM, {"budget": -1.0}, "'budget' must be >= 0"),
+        (RandomFGSM, {"budget": 0.1, "rel_step": 0.0}, "'rel_step' must be > 0"),
+        (NoisyFGSM, {"budget": 0.1, "noise": 0.0}, "'noise' must be > 0"),
+        (NoisyFGSM, {"budget": 1e7}, "'budget' must be <= 1000000.0"),
+        (MIM, {"budget": 0.1, "steps": 0}, "'steps' must be >= 1"),
+        (MIM, {"budget": 0.1, "decay": -0.1}, "'decay' must be >= 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(attack, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        attack(**arguments)

@@ -1,0 +1,169 @@
+"""square: its schedule, its squares, and that it asks for nothing but logits."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from curricula.curriculum import Threat
+from curricula.errors import UserError
+from curricula.perturbations.square import Square, margin, share_changed
+from curricula.victim import ModelVictim
+
+X = 0.2 + 0.6 * torch.rand((7, 2, 6, 9), generator=torch.Generator().manual_seed(2))
+Y = torch.arange(7) % 3
+
+
+class Asked:
+    """A victim of logits alone, which keeps what it was asked."""
+
+    def __init__(self, model):
+        self.model, self.queries, self.index = model, [], []
+
+    def logits(self, x):
+        assert not torch.is_grad_enabled()
+        self.queries.append(x)
+        return self.model(x)
+
+    def subset(self, index):
+        self.index.append(index)
+        return self
+
+
+def linear_model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+
+
+@pytest.mark.parametrize(
+    ("query", "share"),
+    [
+        (0, 0.8), (10, 0.8), (11, 0.4), (50, 0.4), (51, 0.2), (200, 0.2), (201, 0.1), (500, 0.1),
+        (501, 0.05), (1000, 0.05), (1001, 0.025), (2000, 0.025), (2001, 0.0125), (4000, 0.0125),
+        (4001, 0.00625), (6000, 0.00625), (6001, 0.003125), (8000, 0.003125), (8001, 0.0015625),
+    ],
+)  # fmt: skip
+def test_the_share_follows_the_papers_table(query, share):
+    assert share_changed(query, 10_000, 0.8) == pytest.approx(share)
+    # Fewer queries pass through the same shares, sooner.
+    assert share_changed(query // 100, 100, 0.8) == share_changed(query // 100 * 100, 10_000, 0.8)
+
+
+def test_the_margin_is_the_labels_lead():
+    logits = torch.tensor([[3.0, 1, 2], [3.0, 1, 2], [0.0, 0, -1]])
+    assert margin(logits, torch.tensor([0, 1, 0])).tolist() == [1, -2, 0]
+
+
+def test_it_goes_along_stripes_and_then_squares_and_never_back(generator):
+    """Each query lies at the corners of the ball, and differs from the best so far in one square of
+    the image, of one sign a channel; the best never gets better for the model."""
+    model = linear_model()
+    with torch.no_grad():
+        model[1].bias.copy_(torch.tensor([50.0, 0, 0]))  # nothing fools it
+    asked, y, eps = Asked(model), torch.zeros(7, dtype=torch.long), 0.1
+    found = Square(budget=eps, queries=61)(
+        X, y, strength=1.0, victim=asked, generator=generator
+    )  # fmt: skip
+    image, stripes, *squares = asked.queries
+    assert len(squares) == 59
+    assert torch.equal(image, X)
+    torch.testing.assert_close((stripes - X).abs(), torch.full_like(X, eps))
+    assert torch.equal((stripes > X), (stripes > X)[:, :, :1].expand_as(X))
+    best, places = stripes, []
+    lead = margin(model(best), y)
+    for number, candidate in enumerate(squares):
+        torch.testing.assert_close((candidate - X).abs(), torch.full_like(X, eps))
+        side = min(max(round(math.sqrt(share_changed(number, 61, 0.8) * 54)), 1), 6)
+        changed = (candidate != best).any(1)
+        for i in range(7):
+            rows, columns = changed[i].any(1).nonzero(), changed[i].any(0).nonzero()
+            if len(rows):
+                assert rows.max() - rows.min() < side
+                assert columns.max() - columns.min() < side
+                places.append((number, i, int(rows.min())))
+        now = margin(model(candidate), y)
+        best = torch.where((now < lead)[:, None, None, None], candidate, best)
+        lead = torch.minimum(now, lead)
+    torch.testing.assert_close(found, best)
+    assert len(set(places)) > len(squares)  # each image has squares of its own
+
+
+def test_it_finds_a_single_pixel_at_the_far_corner(generator):
+    """The edges are reached: the image is fooled by its last pixel alone."""
+
+    class Last(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), (x[:, 1, -1, -1] - 0.55) * 100], dim=1)
+
+    x, y = torch.full((9, 2, 5, 8), 0.5), torch.zeros(9, dtype=torch.long)
+    attack = Square(budget=0.06, queries=400)
+    found = attack(x, y, strength=1.0, victim=Asked(Last()), generator=generator)
+    torch.testing.assert_close(found[:, 1, -1, -1], torch.full((9,), 0.56))
+
+
+def test_on_a_linear_model_it_approaches_the_closed_form(generator):
+    """Two classes: the worst change is eps along the signs. With 54 pixels in two channels a few
+    hundred queries find nearly all of it."""
+    torch.manual_seed(0)
+    layer = nn.Linear(108, 2)
+    with torch.no_grad():
+        layer.weight[1] = -layer.weight[0]
+        layer.bias.copy_(torch.tensor([50.0, 0.0]))
+    model, y = nn.Sequential(nn.Flatten(), layer), torch.zeros(7, dtype=torch.long)
+    worst = 2 * 0.1 * layer.weight[0].detach().abs().sum()
+    gained = {}
+    for queries in (10, 100, 2000):
+        attack = Square(budget=0.1, queries=queries)
+        found = attack(X, y, strength=1.0, victim=ModelVictim(model), generator=generator)
+        fallen = (margin(model(X), y) - margin(model(found), y)).detach()
+        gained[queries] = float((fallen / worst).min())
+    assert gained[10] < gained[100] < gained[2000] <= 1 + 1e-5
+    assert gained[2000] > 0.95
+
+
+def test_what_is_misclassified_is_left_alone_and_not_asked_again(generator):
+    model = linear_model()
+    clean_wrong = model(X).argmax(1) != Y
+    assert clean_wrong.any()
+    assert not clean_wrong.all()
+    asked = Asked(model)
+    strength = torch.tensor([1.0, 1, 1, 0, 0, 0.5, 1])
+    found = Square(budget=0.3, queries=200)(
+        X, Y, strength=strength, victim=asked, generator=generator
+    )
+    assert torch.equal(found[clean_wrong | (strength == 0)], X[clean_wrong | (strength == 0)])
+    sizes = [len(query) for query in asked.queries]
+    assert sizes[0] == 7
+    assert sizes[1] == int((~clean_wrong & (strength > 0)).sum())
+    assert sizes == sorted(sizes, reverse=True)
+    # A linear model with so large a ball is soon fooled, and then left alone.
+    now_wrong = model(found).argmax(1) != Y
+    assert now_wrong[strength == 1].all()
+    assert len(sizes) < 200
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3])
+def test_queries_are_counted(queries, generator):
+    asked = Asked(nn.Sequential(nn.Flatten(), nn.Linear(108, 1)))
+    asked.model = lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3)
+    y = torch.zeros(7, dtype=torch.long)
+    found = Square(budget=0.1, queries=queries)(
+        X, y, strength=1.0, victim=asked, generator=generator
+    )
+    assert len(asked.queries) == queries
+    assert torch.equal(found, X) == (queries == 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("queries=0", "'queries' must be >= 1"),
+        ("p_init=0", "'p_init' must be > 0"),
+        ("p_init=2", "'p_init' must be <= 1"),
+        ("steps=3", "unknown argument 'steps'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Threat.parse(f"square(0.1, {arguments})")
