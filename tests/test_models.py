@@ -53,7 +53,6 @@ def count(model):
         ("vgg11", 10, 1, 28),
         ("vgg11", 7, 3, 32),
         ("vgg11", 7, 1, 17),
-        ("vgg11", 7, 3, 64),
         ("resnet18", 10, 3, 32),
         ("resnet18", 3, 1, 28),
         ("preact-resnet18", 10, 3, 32),
@@ -339,12 +338,8 @@ def first_convolution(network):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "alexnet", "convnext_tiny", "densenet121", "googlenet", "inception_v3", "squeezenet1_0",
-        "squeezenet1_1", "vgg11",
-    ],
-)  # fmt: skip
+    "name", ["alexnet", "googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1", "vgg11"]
+)
 def test_torchvision_classifiers_say_their_smallest_images(name):
     smallest, _ = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"]
     outlined(f"torchvision({name})", size=smallest)

@@ -55,7 +55,7 @@ def resnet(
 def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """ResNet-18 with the pre-activation blocks of He et al. (2016b), in the form for 32x32 images.
     Batch norm and ReLU follow the last block, as there: 11,172,170 parameters for colour images and
-    10 classes. (A version without them, of 11,171,146, is also about.)
+    10 classes. (Some leave these two out and count 11,171,146.)
 
     Args:
         num_classes: how many logits.
