@@ -144,13 +144,14 @@ def lines(kind, x):
 
 @pytest.mark.parametrize("kind", [Brightness, Contrast, Saturation])
 @pytest.mark.parametrize("strength", [0.5, torch.linspace(0, 1, 12)])
-def test_the_ascent_finds_the_worst_factor_of_a_linear_model(kind, strength):
+@pytest.mark.parametrize("steps", [1, 5])  # one step is longer than the whole range
+def test_the_ascent_finds_the_worst_factor_of_a_linear_model(kind, strength, steps):
     x = 0.3 + 0.3 * torch.rand((12, 3, 5, 6), generator=seeded(1))
     y = torch.arange(12) % 2
     weights = torch.randn((3, 5, 6), generator=seeded(2))
     rises = (lines(kind, x) * weights).sum((1, 2, 3)) * (1 - 2 * y)
     expected = rises.sign() * 0.4 * strength
-    found = kind(budget=0.4, ascent=5)(
+    found = kind(budget=0.4, ascent=steps)(
         x, y, strength=strength, victim=ModelVictim(Weighed(weights)), generator=seeded()
     )
     torch.testing.assert_close(found, kind().apply(x, expected[:, None]))
@@ -230,7 +231,8 @@ def test_uniform_noise_fills_its_ball_evenly():
 
 def test_a_square_is_cut_where_its_centre_says():
     x = torch.rand((3, 2, 10, 20), generator=seeded()).clamp_min(0.1)
-    holes = torch.tensor([[0.5, 0.5, 0.4], [0.0, 1.0, 0.4], [0.3, 0.3, 0.0]])
+    holes = torch.tensor([[0.5, 0.5, 0.4], [0.0, 1.0, 0.4], [0.25, 0.125, 0.0]])
+    # The last is no square at all, about the very middle of a pixel.
     expected = x.clone()
     expected[0, :, 3:7, 8:12] = 0.25
     expected[1, :, :2, 18:] = 0.25  # three quarters of it hang over the corner
