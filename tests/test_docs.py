@@ -47,10 +47,13 @@ def test_there_are_examples():
     assert EXAMPLES
 
 
-def test_every_hook_has_its_place_in_the_guide():
-    guide = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+def test_every_hook_has_its_place_in_the_reference():
+    reference = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     for kind in KINDS:
-        assert re.search(rf"^#+ .*curricula_{kind}s", guide, re.MULTILINE), kind
+        place = re.search(rf"^## curricula_{kind}s\n(.*?)^## ", reference, re.MULTILINE | re.DOTALL)
+        assert place, kind
+        for part in ("**The factory", f"def curricula_{kind}s():"):
+            assert part in place[1], f"{kind}: {part}"
 
 
 def test_every_public_name_is_there_and_documented():
