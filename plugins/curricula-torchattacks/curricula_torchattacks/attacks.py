@@ -10,30 +10,30 @@ signature, with its defaults, except that
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar, cast
 
 import attrs
 import torch
 import torchattacks
-from attrs.validators import and_, ge, gt, in_, le
 from torch import Tensor, nn
 
 from curricula.errors import UserError
 from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
 from curricula.perturbations.gradient import project
 from curricula_torchattacks import mended
-from curricula_torchattacks.hosting import Placed, per_image, seeded
+from curricula_torchattacks.hosting import Placed, groups, seeded
 from curricula_torchattacks.parameters import (
     BIAS,
-    LARGEST,
-    MAX_STEPS,
     NEIGHBOURHOOD,
+    NORM,
     PARAMETERS,
     RESTARTED_ITERATIONS,
+    SWITCHED,
     Parameter,
+    above_zero,
     losses,
-    pixels_or_shares,
+    zero_or_more,
 )
 from curricula_torchattacks.plugin import ATTACKS
 
@@ -44,10 +44,9 @@ UNITS = {
     "l2": "radius of the l-2 ball, in [0, 1] pixel units, 0 or more.",
     "norm": "radius of the ball, in [0, 1] pixel units, 0 or more.",
     "std": "standard deviation of the noise, in [0, 1] pixel units, 0 or more.",
-    "switch": "1: the attack has no eps; it is off at strength 0 and on at any other.",
 }
 NORMS = {"linf": "Linf", "l2": "L2"}
-MISSPELT = {"gaussian": "guassian"}  # in PGDRS and PGDRSL2
+SPELT = {"guassian": "gaussian"}  # in PGDRS and PGDRSL2
 
 
 @attrs.frozen(kw_only=True)
@@ -180,17 +179,17 @@ class Attack:
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        strength_N = per_image(strength, x_NCHW)
         if self.unit == "switch":
-            strength_N = (strength_N > 0).double()
+            strength = torch.as_tensor(strength, device=x_NCHW.device).ceil()
         result = x_NCHW.detach().clone()
+        if self.budget == 0:
+            return result
         with seeded(generator) as seed, torch.enable_grad():
-            for value in strength_N.unique().tolist():
-                eps = value * self.budget
-                if eps > 0:
-                    group = (strength_N == value).nonzero().squeeze(1)
-                    module = Placed(victim.subset(group).as_module(), x_NCHW.device)
-                    result[group] = self._attacked(result[group], y_N[group], eps, module, seed)
+            for value, group in groups(strength, x_NCHW):
+                module = Placed(victim.subset(group).as_module(), x_NCHW.device)
+                result[group] = self._attacked(
+                    result[group], y_N[group], value * self.budget, module, seed
+                )
         return result
 
     def _attacked(
@@ -215,7 +214,8 @@ class Attack:
         if "norm" in self.takes:
             keywords["norm"] = NORMS[self.unit]
         if "noise_type" in self.takes:
-            keywords["noise_type"] = MISSPELT.get(keywords["noise_type"], keywords["noise_type"])
+            misspelt = {ours: theirs for theirs, ours in SPELT.items()}
+            keywords["noise_type"] = misspelt.get(keywords["noise_type"], keywords["noise_type"])
         if self.described.budget in self.takes:
             keywords[self.described.budget] = eps
         if _has_steps(self.described, self.takes):
@@ -244,87 +244,68 @@ class Attack:
 NOT_PARAMETERS = frozenset({"model", "norm", "seed", "n_classes", "verbose"})
 
 
-def _has_steps(described: Described, takes: frozenset[str]) -> bool:
+def _has_steps(described: Described, takes: Collection[str]) -> bool:
+    """Whether the package's attack takes a step's absolute length."""
     return described.unit in ("linf", "l2") and described.step in takes
 
 
 def _class(name: str, described: Described) -> type[Attack]:
     """The perturbation class of an attack."""
-    theirs = described.mended or getattr(torchattacks, name)
     signature = inspect.signature(getattr(torchattacks, name)).parameters
-    takes = frozenset(signature)
-    steps = _has_steps(described, takes)
+    has_steps = _has_steps(described, signature)
     own = NOT_PARAMETERS | described.left_out | {described.budget}
+    own |= {described.step} if has_steps else set()
     passed = {
-        given: described.renamed.get(given, given)
-        for given in signature
-        if given not in own and not (steps and given == described.step)
+        theirs: described.renamed.get(theirs, theirs) for theirs in signature if theirs not in own
     }
 
-    fields: dict[str, tuple[Any, Any]] = {"budget": (float, _budget(described, signature))}
-    sentences = {"budget": UNITS[described.unit]}
+    parameters = {"budget": _budget(described, signature)}
     if described.unit == "norm":
-        fields["norm"] = (Literal["linf", "l2"], attrs.field(default="linf", validator=in_(NORMS)))
-        sentences["norm"] = "linf or l2."
-    for given, ours in passed.items():
-        parameter = described.special.get(ours) or (
-            MAX_STEPS if ours == "max_steps" else PARAMETERS[ours]
-        )
-        default = parameter.convert(signature[given].default)
-        if ours == "noise_type":
-            default = next(right for right, wrong in MISSPELT.items() if wrong == default)
-        converter = pixels_or_shares if parameter.annotation is tuple else None
-        fields[ours] = (
-            parameter.annotation,
-            attrs.field(default=default, validator=parameter.validator, converter=converter),
-        )
-        sentences[ours] = parameter.sentence
-    if steps:
-        fields["rel_step"] = (float, _rel_step(described))
-        share = f"{described.rel_step:g}" + (f" / {described.steps}" if described.steps else "")
-        sentences["rel_step"] = (
-            f"length of a step as a share of the present eps; by default {share}."
-        )
+        parameters["norm"] = (NORM, "linf")
+    for theirs, ours in passed.items():
+        default = signature[theirs].default
+        parameter = described.special.get(ours) or PARAMETERS[ours]
+        parameters[ours] = (parameter, SPELT.get(default, default))
+        if has_steps and theirs == described.steps:
+            parameters["rel_step"] = _rel_step(described)
+    if has_steps and not described.steps:
+        parameters["rel_step"] = _rel_step(described)
+
     body = {
         "__module__": __name__,
         "__qualname__": name,
-        "__doc__": _docstring(name, sentences),
-        "__annotations__": {ours: annotation for ours, (annotation, _) in fields.items()},
+        "__doc__": _docstring(name, {ours: p.sentence for ours, (p, _) in parameters.items()}),
+        "__annotations__": {ours: p.annotation for ours, (p, _) in parameters.items()},
+        **{ours: parameter.field(default) for ours, (parameter, default) in parameters.items()},
         "channels": described.channels,
         "described": described,
-        "theirs": theirs,
-        "takes": takes,
+        "theirs": described.mended or getattr(torchattacks, name),
+        "takes": frozenset(signature),
         "passed": passed,
-        **{ours: field for ours, (_, field) in fields.items()},
     }
     if described.unit != "norm":
         body["unit"] = described.unit
     return cast(type[Attack], attrs.frozen(kw_only=True)(type(name, (Attack,), body)))
 
 
-def _budget(described: Described, signature: Mapping[str, inspect.Parameter]) -> Any:
+def _budget(
+    described: Described, signature: Mapping[str, inspect.Parameter]
+) -> tuple[Parameter, Any]:
     if described.unit == "switch":
-        return attrs.field(default=1.0, validator=_one)
-    in_pixel_units = and_(ge(0), le(LARGEST))
-    if described.unit == "std":  # No data set states a custom for it.
-        return attrs.field(default=signature[described.budget].default, validator=in_pixel_units)
-    return attrs.field(validator=in_pixel_units)
+        return SWITCHED, 1.0
+    # No data set states a custom for noise, so the package's default is ours.
+    default = signature[described.budget].default if described.unit == "std" else attrs.NOTHING
+    return zero_or_more(UNITS[described.unit]), default
 
 
-def _one(instance: Attack, attribute: "attrs.Attribute[float]", value: float) -> None:
-    if value != 1:
-        name = type(instance).__name__.lower()
-        raise ValueError(f"budget must be 1, not {value:g}: torchattacks-{name} has no eps")
-
-
-def _rel_step(described: Described) -> Any:
+def _rel_step(described: Described) -> tuple[Parameter, Any]:
     def default(instance: Any) -> float:
         steps = getattr(instance, described.steps) if described.steps else 1
         return described.rel_step / max(steps, 1)  # steps have yet to be validated
 
-    return attrs.field(
-        default=attrs.Factory(default, takes_self=True), validator=and_(gt(0), le(LARGEST))
-    )
+    share = " / ".join(filter(None, (f"{described.rel_step:g}", described.steps)))
+    sentence = f"length of a step as a share of the present eps, above 0; by default {share}."
+    return above_zero(sentence), attrs.Factory(default, takes_self=True)
 
 
 def _docstring(name: str, sentences: Mapping[str, str]) -> str:
@@ -332,7 +313,7 @@ def _docstring(name: str, sentences: Mapping[str, str]) -> str:
     return f"`torchattacks-{name.lower()}`: {ATTACKS[name]}.\n\nArgs:\n{arguments}\n"
 
 
-CLASSES: Mapping[str, type[Attack]] = {
+CLASSES: Mapping[str, Callable[..., Attack]] = {
     name: _class(name, described) for name, described in DESCRIBED.items()
 }
 globals().update(CLASSES)

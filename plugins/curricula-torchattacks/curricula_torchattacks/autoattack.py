@@ -11,7 +11,6 @@ from torch import Tensor
 from curricula.errors import UserError
 from curricula.interfaces import Guarantee, Perturbation, PerturbationKind, Strength, Victim
 from curricula_torchattacks.attacks import CLASSES
-from curricula_torchattacks.hosting import per_image
 from curricula_torchattacks.parameters import LARGEST
 
 FEWEST_CLASSES = 4  # the targeted DLR loss compares four logits
@@ -22,14 +21,14 @@ def in_turn(
     x_NCHW: Tensor,
     y_N: Tensor,
     *,
-    strength_N: Tensor,
+    strength: Strength,
     victim: Victim,
     generator: torch.Generator,
 ) -> Tensor:
     """Attacks one after the other, each on the images that the model still gets right."""
     result = x_NCHW.detach().clone()
     with torch.no_grad():
-        standing_N = (victim.logits(x_NCHW).argmax(1) == y_N) & (strength_N > 0)
+        standing_N = victim.logits(x_NCHW).argmax(1) == y_N
         for part in parts:
             index = standing_N.nonzero().squeeze(1)
             if len(index) == 0:
@@ -38,7 +37,7 @@ def in_turn(
             adversarial = part(
                 x_NCHW[index],
                 y_N[index],
-                strength=strength_N[index],
+                strength=strength[index] if isinstance(strength, Tensor) else strength,
                 victim=attacked,
                 generator=generator,
             )
@@ -123,7 +122,7 @@ class AutoAttack:
             self.parts,
             x_NCHW,
             y_N,
-            strength_N=per_image(strength, x_NCHW),
+            strength=strength,
             victim=victim,
             generator=generator,
         )

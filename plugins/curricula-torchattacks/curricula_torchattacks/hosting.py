@@ -34,9 +34,17 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
         random.setstate(python_state)
 
 
-def per_image(strength: Strength, x_NCHW: Tensor) -> Tensor:
-    """strength_N in float64, so that a float stays what it is."""
-    return torch.as_tensor(strength, dtype=torch.float64, device=x_NCHW.device).expand(len(x_NCHW))
+def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
+    """Each strength above 0, with the indices of the images that have it."""
+    if not isinstance(strength, Tensor) or strength.ndim == 0:
+        value = float(strength)
+        return [(value, torch.arange(len(x_NCHW), device=x_NCHW.device))] if value > 0 else []
+    strength_N = strength.to(x_NCHW.device)
+    return [
+        (value, (strength_N == value).nonzero().squeeze(1))
+        for value in strength_N.unique().tolist()
+        if value > 0
+    ]
 
 
 class Placed(nn.Module):
