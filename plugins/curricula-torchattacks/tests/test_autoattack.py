@@ -63,7 +63,7 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
-        return model.eval(), *draw(40)
+        return model.eval(), *draw(30)
 
 
 def survivors(trained, attack: Perturbation, seed: int = 0) -> Tensor:
@@ -79,21 +79,20 @@ def survivors(trained, attack: Perturbation, seed: int = 0) -> Tensor:
         return model(result).argmax(1) == y
 
 
+@attrs.frozen(kw_only=True)
+class FewQueries(Short):
+    """The published four, but for a tenth of the Square attack's queries."""
+
+    FEWER: ClassVar = {"n_queries": 500}
+
+
 @pytest.mark.parametrize(("norm", "budget"), [("linf", 0.05), ("l2", 0.3)])
 def test_no_part_alone_is_stronger(trained, norm, budget):
-    model, x, y = trained
-    attack = AutoAttack(budget=budget, norm=norm)
-    together = survivors(trained, attack)
-    alone = [survivors(trained, part) for part in attack.parts]
-    assert 0 < together.sum() < survivors(trained, CLASSES["GN"](budget=0.0)).sum()
-    for part in alone:
-        assert together.sum() <= part.sum()
-    reference = torchattacks.AutoAttack(
-        model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=budget, n_classes=CLASSES_HERE, seed=1
-    )
-    with torch.random.fork_rng():
-        weaker = model(reference(x, y)).argmax(1) == y
-    assert together.sum() <= weaker.sum()
+    attack = FewQueries(budget=budget, norm=norm)
+    together = survivors(trained, attack).sum()
+    alone = [survivors(trained, part).sum() for part in attack.parts]
+    assert 0 < together <= min(alone)
+    assert min(alone) < survivors(trained, CLASSES["GN"](budget=0.0)).sum()
 
 
 def spied(monkeypatch, classes: int, **keywords) -> list[torchattacks.attack.Attack]:
