@@ -27,6 +27,7 @@ def in_turn(
 ) -> Tensor:
     """Attacks one after the other, each on the images that the model still gets right."""
     result = x_NCHW.detach().clone()
+    strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
     with torch.no_grad():
         standing_N = victim.logits(x_NCHW).argmax(1) == y_N
         for part in parts:
@@ -37,7 +38,7 @@ def in_turn(
             adversarial = part(
                 x_NCHW[index],
                 y_N[index],
-                strength=strength[index] if isinstance(strength, Tensor) else strength,
+                strength=strength_N[index],
                 victim=attacked,
                 generator=generator,
             )
