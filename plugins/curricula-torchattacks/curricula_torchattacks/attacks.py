@@ -1,46 +1,174 @@
-"""torchattacks' attacks behind the victim: it gets a frozen module and seeded random state."""
+"""The attacks of torchattacks as perturbations, one class each, made of a table.
 
-from typing import ClassVar
+A class has the attack's name in torchattacks, and its parameters: those of the package's
+signature, with its defaults, except that
+
+- ``eps`` is the budget times the strength, and ``norm`` is linf or l2;
+- a step's absolute length (``alpha``; ``lr`` of SPSA) is ``rel_step``, a share of the present eps;
+- ``steps`` is ``max_steps`` where it is not the number of a PGD's steps;
+- the number of classes is the model's, the seed comes from the generator, nothing is printed.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar, cast
 
 import attrs
 import torch
 import torchattacks
-from torch import Tensor
+from torch import Tensor, nn
 
-from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
+from curricula.errors import UserError
+from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
+from curricula.perturbations.gradient import project
+from curricula_torchattacks import mended
+from curricula_torchattacks.hosting import Placed, groups, seeded
+from curricula_torchattacks.parameters import (
+    BIAS,
+    NEIGHBOURHOOD,
+    NORM,
+    PARAMETERS,
+    RESTARTED_ITERATIONS,
+    SWITCHED,
+    Parameter,
+    above_zero,
+    losses,
+    zero_or_more,
+)
+from curricula_torchattacks.plugin import ATTACKS
+
+RGB = frozenset({3})
+MOST_TARGETS = 9  # of APGDT and FAB: Croce and Hein 2020; with ten classes, all others
+UNITS = {
+    "linf": "radius of the l-inf ball, in [0, 1] pixel units, 0 or more.",
+    "l2": "radius of the l-2 ball, in [0, 1] pixel units, 0 or more.",
+    "norm": "radius of the ball, in [0, 1] pixel units, 0 or more.",
+    "std": "standard deviation of the noise, in [0, 1] pixel units, 0 or more.",
+}
+NORMS = {"linf": "Linf", "l2": "L2"}
+SPELT = {"guassian": "gaussian"}  # in PGDRS and PGDRSL2
 
 
 @attrs.frozen(kw_only=True)
-class TorchattacksPGD:
-    """`torchattacks-pgd`: torchattacks.PGD (Madry et al. 2018), in the l-inf ball.
+class Described:
+    """How an attack differs from what its signature says.
 
-    torchattacks takes one eps for a whole batch, so images are grouped by strength, and it draws
-    from torch's global random state, which is seeded from the generator and put back.
-
-    Args:
-        budget: eps, in [0, 1] pixel units, 0 or more.
-        steps: gradient steps, 1 or more.
-        rel_step: length of a step as a share of the present eps; by default 2.5 / steps.
-        random_start: start at a random image of the ball.
+    Attributes:
+        unit: of the budget: a norm; ``norm`` where the parameter of that name says it; ``std``;
+            ``switch`` for an attack without a budget of its own.
+        budget: what the package calls the budget.
+        step: what it calls a step's absolute length.
+        rel_step: our default for that, as a share of eps, times the number of steps.
+        steps: what it calls the number of those steps; empty for one.
+        renamed: parameters under other names, ours by theirs.
+        special: parameters that mean something else than in PARAMETERS, by our name.
+        left_out: parameters that the package never reads, or that guard its divisions.
+        channels: the channel counts that it works on.
+        mended: takes the place of the package's class.
     """
 
+    unit: str
+    budget: str = "eps"
+    step: str = "alpha"
+    rel_step: float = 2.5
+    steps: str = "steps"
+    renamed: Mapping[str, str] = {}
+    special: Mapping[str, Parameter] = {}
+    left_out: frozenset[str] = frozenset()
+    channels: frozenset[int] | None = None
+    mended: Callable[..., Any] | None = None
+
+
+LINF, L2, EITHER = (Described(unit=unit) for unit in ("linf", "l2", "norm"))
+SWITCH = Described(unit="switch", renamed={"steps": "max_steps"})
+PATCHES = attrs.evolve(
+    LINF, budget="max_epsilon", left_out=frozenset({"momentum", "prob"}), channels=RGB
+)
+
+DESCRIBED: Mapping[str, Described] = {
+    "FGSM": LINF,
+    "BIM": LINF,
+    "RFGSM": LINF,
+    "PGD": LINF,
+    "PGDL2": attrs.evolve(L2, left_out=frozenset({"eps_for_division"})),
+    "EOTPGD": LINF,
+    "FFGSM": attrs.evolve(LINF, steps="", rel_step=1.25),  # as Wong et al. and the package
+    "TPGD": LINF,
+    "MIFGSM": LINF,
+    "NIFGSM": LINF,
+    "SINIFGSM": LINF,
+    "VMIFGSM": attrs.evolve(LINF, special={"beta": NEIGHBOURHOOD}),
+    "VNIFGSM": attrs.evolve(LINF, special={"beta": NEIGHBOURHOOD}),
+    "DIFGSM": LINF,
+    "TIFGSM": attrs.evolve(LINF, channels=RGB),
+    "PIFGSM": PATCHES,
+    "PIFGSMPP": PATCHES,
+    "UPGD": attrs.evolve(LINF, special={"loss": losses("ce", "margin", "dlr")}),
+    "Jitter": LINF,
+    "PGDRS": LINF,
+    "PGDRSL2": attrs.evolve(L2, left_out=frozenset({"eps_for_division"})),
+    "SPSA": attrs.evolve(LINF, step="lr", steps="nb_iter"),
+    "APGD": attrs.evolve(EITHER, special={"loss": losses("ce", "dlr")}),
+    "APGDT": EITHER,
+    "FAB": attrs.evolve(EITHER, renamed={"steps": "max_steps"}, special={"beta": BIAS}),
+    "Square": attrs.evolve(EITHER, special={"loss": losses("margin", "ce")}, mended=mended.Square),
+    "GN": Described(unit="std", budget="std"),
+    "CW": SWITCH,
+    "DeepFool": SWITCH,
+    "SparseFool": SWITCH,
+    "EADL1": SWITCH,
+    "EADEN": SWITCH,
+    "JSMA": SWITCH,
+    "OnePixel": SWITCH,
+    "Pixle": attrs.evolve(
+        SWITCH, special={"max_iterations": RESTARTED_ITERATIONS}, mended=mended.Pixle
+    ),
+}
+
+
+class Attack:
+    """An attack of torchattacks behind the victim: it gets a frozen module, one eps for each group
+    of images of equal strength, and seeded random state; what it returns is put into its ball.
+
+    The classes of this module say what differs, and their fields are its parameters.
+    """
+
+    __slots__ = ()
+
     kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
+    channels: ClassVar[frozenset[int] | None]
+    described: ClassVar[Described]
+    theirs: ClassVar[Callable[..., Any]]
+    takes: ClassVar[frozenset[str]]
+    passed: ClassVar[Mapping[str, str]]
 
-    budget: float = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(1e6)])
-    steps: int = attrs.field(default=10, validator=attrs.validators.ge(1))
-    rel_step: float = attrs.field(validator=attrs.validators.gt(0))
-    random_start: bool = True
+    budget: float
 
-    @rel_step.default
-    def _rel_step_default(self) -> float:
-        return 2.5 / max(self.steps, 1)
+    def __attrs_post_init__(self) -> None:
+        """What no single field can tell."""
+        given = cast(Any, self)
+        if "abort_early" in self.passed and given.abort_early and given.max_iterations < 10:
+            raise ValueError(
+                f"max_iterations must be 10 or more, not {given.max_iterations}; or write "
+                "abort_early=false"
+            )
+        if "batch_max" in self.passed and given.batch_max < given.noise_batch_size:
+            raise ValueError(
+                f"batch_max must be noise_batch_size or more, {given.noise_batch_size}, not "
+                f"{given.batch_max}"
+            )
 
     @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
+    def unit(self) -> str:
+        norm: str = cast(Any, self).norm
+        return norm
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        if self.unit not in NORMS:
+            return None
+        return Guarantee(norm=cast(Norm, self.unit), radius=self.budget)
 
     def __call__(
         self,
@@ -51,23 +179,141 @@ class TorchattacksPGD:
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        strength_N = torch.as_tensor(strength, device=x_NCHW.device).float().expand(len(x_NCHW))
+        if self.unit == "switch":
+            strength = torch.as_tensor(strength, device=x_NCHW.device).ceil()
         result = x_NCHW.detach().clone()
-        devices = [x_NCHW.device] if x_NCHW.device.type == "cuda" else []
-        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        with torch.random.fork_rng(devices), torch.enable_grad():
-            torch.manual_seed(int(seed))
-            for value in strength_N.unique().tolist():
-                eps = value * self.budget
-                if eps == 0:
-                    continue
-                group = (strength_N == value).nonzero().squeeze(1)
-                attack = torchattacks.PGD(
-                    victim.subset(group).as_module(),
-                    eps=eps,
-                    alpha=eps * self.rel_step,
-                    steps=self.steps,
-                    random_start=self.random_start,
+        if self.budget == 0:
+            return result
+        with seeded(generator) as seed, torch.enable_grad():
+            for value, group in groups(strength, x_NCHW):
+                module = Placed(victim.subset(group).as_module(), x_NCHW.device)
+                result[group] = self._attacked(
+                    result[group], y_N[group], value * self.budget, module, seed
                 )
-                result[group] = attack(x_NCHW[group].detach(), y_N[group]).detach()
         return result
+
+    def _attacked(
+        self, x_NCHW: Tensor, y_N: Tensor, eps: float, module: nn.Module, seed: int
+    ) -> Tensor:
+        attack = self.construct(module, x_NCHW, eps=eps, seed=seed)
+        adversarial = attack(x_NCHW, y_N).detach()
+        # A gradient of exactly zero makes some of them divide zero by zero.
+        adversarial = torch.where(adversarial.isfinite(), adversarial, x_NCHW)
+        if self.unit in NORMS:
+            eps_N111 = x_NCHW.new_full((len(x_NCHW), 1, 1, 1), eps)
+            return project(adversarial, x_NCHW, eps_N111, cast(Norm, self.unit))
+        return adversarial.clamp(0, 1)
+
+    def construct(self, module: nn.Module, x_NCHW: Tensor, *, eps: float, seed: int) -> Any:
+        """torchattacks' own object, for one eps.
+
+        Raises:
+            UserError: the attack needs more classes than the model has.
+        """
+        keywords = {theirs: getattr(self, ours) for theirs, ours in self.passed.items()}
+        if "norm" in self.takes:
+            keywords["norm"] = NORMS[self.unit]
+        if "noise_type" in self.takes:
+            misspelt = {ours: theirs for theirs, ours in SPELT.items()}
+            keywords["noise_type"] = misspelt.get(keywords["noise_type"], keywords["noise_type"])
+        if self.described.budget in self.takes:
+            keywords[self.described.budget] = eps
+        if _has_steps(self.described, self.takes):
+            keywords[self.described.step] = eps * cast(Any, self).rel_step
+        if "seed" in self.takes:
+            keywords["seed"] = seed
+        name = type(self).__name__
+        if name != "JSMA" and "n_classes" not in self.takes and keywords.get("loss") != "dlr":
+            return self.theirs(module, **keywords)
+        with torch.no_grad():
+            classes = module(x_NCHW[:1]).shape[1]
+        least = 4 if name == "APGDT" else 3 if keywords.get("loss") == "dlr" else 2
+        if classes < least:
+            raise UserError(
+                f"torchattacks-{name.lower()} needs {least} classes or more here, not {classes}: "
+                "its loss compares as many logits; torchattacks-apgd(loss=ce) takes any number"
+            )
+        if "n_classes" in self.takes:
+            keywords["n_classes"] = min(classes, MOST_TARGETS + 1)
+        attack = self.theirs(module, **keywords)
+        if name == "JSMA":  # By itself it goes for the next of ten classes.
+            attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classes, quiet=True)
+        return attack
+
+
+NOT_PARAMETERS = frozenset({"model", "norm", "seed", "n_classes", "verbose"})
+
+
+def _has_steps(described: Described, takes: Collection[str]) -> bool:
+    """Whether the package's attack takes a step's absolute length."""
+    return described.unit in ("linf", "l2") and described.step in takes
+
+
+def _class(name: str, described: Described) -> type[Attack]:
+    """The perturbation class of an attack."""
+    signature = inspect.signature(getattr(torchattacks, name)).parameters
+    has_steps = _has_steps(described, signature)
+    own = NOT_PARAMETERS | described.left_out | {described.budget}
+    own |= {described.step} if has_steps else set()
+    passed = {
+        theirs: described.renamed.get(theirs, theirs) for theirs in signature if theirs not in own
+    }
+
+    parameters = {"budget": _budget(described, signature)}
+    if described.unit == "norm":
+        parameters["norm"] = (NORM, "linf")
+    for theirs, ours in passed.items():
+        default = signature[theirs].default
+        parameter = described.special.get(ours) or PARAMETERS[ours]
+        parameters[ours] = (parameter, SPELT.get(default, default))
+        if has_steps and theirs == described.steps:
+            parameters["rel_step"] = _rel_step(described)
+    if has_steps and not described.steps:
+        parameters["rel_step"] = _rel_step(described)
+
+    body = {
+        "__module__": __name__,
+        "__qualname__": name,
+        "__doc__": _docstring(name, {ours: p.sentence for ours, (p, _) in parameters.items()}),
+        "__annotations__": {ours: p.annotation for ours, (p, _) in parameters.items()},
+        **{ours: parameter.field(default) for ours, (parameter, default) in parameters.items()},
+        "channels": described.channels,
+        "described": described,
+        "theirs": described.mended or getattr(torchattacks, name),
+        "takes": frozenset(signature),
+        "passed": passed,
+    }
+    if described.unit != "norm":
+        body["unit"] = described.unit
+    return cast(type[Attack], attrs.frozen(kw_only=True)(type(name, (Attack,), body)))
+
+
+def _budget(
+    described: Described, signature: Mapping[str, inspect.Parameter]
+) -> tuple[Parameter, Any]:
+    if described.unit == "switch":
+        return SWITCHED, 1.0
+    # No data set states a custom for noise, so the package's default is ours.
+    default = signature[described.budget].default if described.unit == "std" else attrs.NOTHING
+    return zero_or_more(UNITS[described.unit]), default
+
+
+def _rel_step(described: Described) -> tuple[Parameter, Any]:
+    def default(instance: Any) -> float:
+        steps = getattr(instance, described.steps) if described.steps else 1
+        return described.rel_step / max(steps, 1)  # steps have yet to be validated
+
+    share = " / ".join(filter(None, (f"{described.rel_step:g}", described.steps)))
+    sentence = f"length of a step as a share of the present eps, above 0; by default {share}."
+    return above_zero(sentence), attrs.Factory(default, takes_self=True)
+
+
+def _docstring(name: str, sentences: Mapping[str, str]) -> str:
+    arguments = "\n".join(f"    {ours}: {sentence}" for ours, sentence in sentences.items())
+    return f"`torchattacks-{name.lower()}`: {ATTACKS[name]}.\n\nArgs:\n{arguments}\n"
+
+
+CLASSES: Mapping[str, Callable[..., Attack]] = {
+    name: _class(name, described) for name, described in DESCRIBED.items()
+}
+globals().update(CLASSES)

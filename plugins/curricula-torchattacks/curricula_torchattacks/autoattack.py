@@ -1,0 +1,129 @@
+"""The standard AutoAttack, made of torchattacks' attacks with the published parameters."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from attrs.validators import and_, ge, in_, le
+from torch import Tensor
+
+from curricula.errors import UserError
+from curricula.interfaces import Guarantee, Perturbation, PerturbationKind, Strength, Victim
+from curricula_torchattacks.attacks import CLASSES
+from curricula_torchattacks.parameters import LARGEST
+
+FEWEST_CLASSES = 4  # the targeted DLR loss compares four logits
+
+
+def in_turn(
+    parts: Sequence[Perturbation],
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    *,
+    strength: Strength,
+    victim: Victim,
+    generator: torch.Generator,
+) -> Tensor:
+    """Attacks one after the other, each on the images that the model still gets right."""
+    result = x_NCHW.detach().clone()
+    strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
+    with torch.no_grad():
+        standing_N = victim.logits(x_NCHW).argmax(1) == y_N
+        for part in parts:
+            index = standing_N.nonzero().squeeze(1)
+            if len(index) == 0:
+                break
+            attacked = victim.subset(index)
+            adversarial = part(
+                x_NCHW[index],
+                y_N[index],
+                strength=strength_N[index],
+                victim=attacked,
+                generator=generator,
+            )
+            fallen = attacked.logits(adversarial).argmax(1) != y_N[index]
+            result[index[fallen]] = adversarial[fallen]
+            standing_N[index[fallen]] = False
+    return result
+
+
+@attrs.frozen(kw_only=True)
+class AutoAttack:
+    """`autoattack`: the standard version of AutoAttack (Croce and Hein 2020, section 6), without
+    parameters: APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
+    one run each, the targeted ones towards up to nine other classes), and the Square attack with
+    5,000 queries. Each attacks the images that the ones before it left standing; an image that
+    the model gets wrong, or that all leave standing, stays as it is.
+
+    Args:
+        budget: radius of the ball, in [0, 1] pixel units, 0 or more.
+        norm: linf or l2.
+    """
+
+    kind: ClassVar[PerturbationKind] = "pixel"
+    channels: ClassVar[frozenset[int] | None] = None
+    training_only: ClassVar[bool] = False
+
+    budget: float = attrs.field(validator=and_(ge(0), le(LARGEST)))
+    norm: Literal["linf", "l2"] = attrs.field(default="linf", validator=in_(("linf", "l2")))
+
+    @property
+    def unit(self) -> str:
+        return self.norm
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return Guarantee(norm=self.norm, radius=self.budget)
+
+    @property
+    def parts(self) -> tuple[Perturbation, ...]:
+        """The published four."""
+        ball = {"budget": self.budget, "norm": self.norm}
+        return (
+            CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),
+            CLASSES["APGDT"](**ball, steps=100, n_restarts=1, rho=0.75),
+            CLASSES["FAB"](
+                **ball,
+                multi_targeted=True,
+                max_steps=100,
+                n_restarts=1,
+                alpha_max=0.1,
+                eta=1.05,
+                beta=0.9,
+            ),
+            CLASSES["Square"](
+                **ball,
+                n_queries=5000,
+                n_restarts=1,
+                p_init=0.8,
+                loss="margin",
+                resc_schedule=False,
+            ),
+        )
+
+    def __call__(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        *,
+        strength: Strength,
+        victim: Victim,
+        generator: torch.Generator,
+    ) -> Tensor:
+        with torch.no_grad():
+            classes = victim.logits(x_NCHW[:1]).shape[1]
+        if classes < FEWEST_CLASSES:
+            raise UserError(
+                f"autoattack needs {FEWEST_CLASSES} classes or more, not {classes}: its targeted "
+                "loss compares as many logits; write torchattacks-apgd(steps=100)"
+                "|torchattacks-fab(max_steps=100)|torchattacks-square(resc_schedule=false)"
+            )
+        return in_turn(
+            self.parts,
+            x_NCHW,
+            y_N,
+            strength=strength,
+            victim=victim,
+            generator=generator,
+        )
