@@ -1,0 +1,192 @@
+"""The layers of a network on fields over a group, and the network that they make.
+
+A map of F fields over a group of G elements is an ordinary map of F * G channels, field by field: a
+group element moves the pixels and permutes the channels of each field (the regular representation).
+The layers are plain torch around filters that escnn's groups move; escnn's own layers are not used:
+those of dN need a random decomposition that differs from process to process, so that a checkpoint
+would mean nothing elsewhere, and those of all groups share buffers between models and keep others
+that depend on the mode.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curricula.errors import UserError
+from curricula_escnn.groups import moved_filters, order, quotients
+
+
+class GroupConv(nn.Module):
+    """A convolution that commutes with a group (Cohen and Welling 2016): from the channels of an
+    image, or from fields, to fields.
+
+    Its filter from element g of a field in to element h of a field out is the filter that is
+    learned for h^-1 g, moved by h.
+
+    Args:
+        group: one of curricula_escnn.groups.GROUPS.
+        in_fields: how many fields come in, or how many channels an image has.
+        out_fields: how many fields go out.
+        side: height and width of the filters, in pixels.
+        of_image: the input is an image.
+        padding: by zeros, on each side.
+        bias: one value for each field out.
+    """
+
+    moved: Tensor
+    index: Tensor
+
+    def __init__(
+        self,
+        group: str,
+        in_fields: int,
+        out_fields: int,
+        side: int,
+        *,
+        of_image: bool = False,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.side, self.padding, self.order = side, padding, order(group)
+        # Neither is in checkpoints: both follow from the arguments.
+        self.register_buffer("moved", moved_filters(group, side).clone(), persistent=False)
+        number = torch.arange(self.order, device="cpu")[:, None]
+        index = number if of_image else number * self.order + quotients(group)
+        self.register_buffer("index", index.flatten(), persistent=False)
+        elements = 1 if of_image else self.order
+        self.weight = nn.Parameter(
+            torch.empty(out_fields, in_fields, elements, self.moved.shape[1])
+        )
+        self.bias = nn.Parameter(torch.zeros(out_fields)) if bias else None
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+
+    def expanded(self) -> tuple[Tensor, Tensor | None]:
+        """The filters and the bias of the ordinary convolution that this is at present."""
+        # In full precision under autocast too: rounded before the sum, they would be less equal.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            moved_OIHEP = torch.einsum("oieb,hbp->oihep", self.weight, self.moved)
+            filters_OIHGP = moved_OIHEP.flatten(2, 3).index_select(2, self.index)
+            filters_OHIGP = filters_OIHGP.unflatten(2, (self.order, -1)).transpose(1, 2)
+            filters = filters_OHIGP.flatten(2, 3).flatten(0, 1).unflatten(2, (self.side, -1))
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.order)
+        return filters, bias
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        filters, bias = self.expanded()
+        return F.conv2d(x_NCHW, filters, bias, padding=self.padding)
+
+    def plain(self) -> nn.Module:
+        """The ordinary convolution, apart from this one."""
+        with torch.no_grad():
+            filters, bias = self.expanded()
+        # Skipping what would draw weights from the global random state.
+        convolution = nn.utils.skip_init(
+            nn.Conv2d,
+            filters.shape[1],
+            filters.shape[0],
+            self.side,
+            padding=self.padding,
+            bias=bias is not None,
+            device=filters.device,
+        )
+        convolution.weight = nn.Parameter(filters)
+        if bias is not None:
+            convolution.bias = nn.Parameter(bias)
+        return convolution
+
+
+class FieldNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics and the scale of each field: they are those of its
+    channels together, so that permuting these changes nothing."""
+
+    def __init__(self, group: str, fields: int) -> None:
+        super().__init__(fields)
+        self.order = order(group)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        fields = x_NCHW.unflatten(1, (-1, self.order)).flatten(2, 3)
+        return super().forward(fields).reshape(x_NCHW.shape)
+
+    def plain(self) -> nn.Module:
+        """The ordinary batch normalisation at rest, apart from this one."""
+        norm = nn.BatchNorm2d(
+            self.num_features * self.order, eps=self.eps, device=self.weight.device
+        )
+        with torch.no_grad():
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                value = getattr(self, name).repeat_interleave(self.order)
+                getattr(norm, name).copy_(value)
+        return norm
+
+
+class GroupMax(nn.Module):
+    """From fields to one channel each, the largest over the group: a scalar map."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__()
+        self.order = order(group)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW.unflatten(1, (-1, self.order)).amax(2)
+
+
+class InvariantNetwork(nn.Module):
+    """Layers from images to logits that a group leaves as they are.
+
+    Attributes:
+        width: of its layers, for the expression that states in full what was built.
+    """
+
+    def __init__(self, *layers: nn.Module, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x_NCHW)
+        return logits
+
+    def plain_equivalent(self) -> nn.Module:
+        """The same function at the present weights as ordinary torch layers, at rest."""
+        memo = {
+            id(layer): layer.plain()
+            for layer in self.modules()
+            if isinstance(layer, GroupConv | FieldNorm)
+        }
+        return copy.deepcopy(self.layers, memo).eval()
+
+
+def parameter_count(build: Callable[[], nn.Module]) -> int:
+    """How many parameters a network has, without drawing or storing them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build().parameters())
+
+
+def settled_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
+    """The width given, or else the one whose parameter count is nearest to the plain twin's.
+
+    Args:
+        width: fields of the first layer, 1 or more, or None.
+        build: the network of a width; its parameter count is a quadratic in the width.
+        twin: the plain network's parameter count.
+
+    Raises:
+        UserError: a width out of range.
+    """
+    if width is not None:
+        if width < 1:
+            raise UserError(f"width must be 1 or more, not {width}")
+        return width
+    one, two, three = (parameter_count(partial(build, n)) for n in (1, 2, 3))
+    first, second = two - one, three - 2 * two + one
+
+    def count(candidate: int) -> int:  # the quadratic, by Newton's forward differences
+        return one + first * (candidate - 1) + second * (candidate - 1) * (candidate - 2) // 2
+
+    return min(range(1, isqrt(twin) + 2), key=lambda candidate: abs(count(candidate) - twin))
