@@ -26,7 +26,8 @@ class GroupConv(nn.Module):
     image, or from fields, to fields.
 
     Its filter from element g of a field in to element h of a field out is the filter that is
-    learned for h^-1 g, moved by h.
+    learned for h^-1 g, moved by h. The weight holds, for each pair of fields and each element, the
+    filter's coefficients in a basis of curricula_escnn.groups.moved_filters.
 
     Args:
         group: one of curricula_escnn.groups.GROUPS.
@@ -38,8 +39,8 @@ class GroupConv(nn.Module):
         bias: one value for each field out.
     """
 
+    of_elements: Tensor
     moved: Tensor
-    index: Tensor
 
     def __init__(
         self,
@@ -54,26 +55,29 @@ class GroupConv(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.padding, self.order = side, padding, order(group)
-        # Neither is in checkpoints: both follow from the arguments.
+        # Not in checkpoints: both follow from the arguments.
+        of_elements = torch.zeros_like(quotients(group)[:, :1]) if of_image else quotients(group)
+        self.register_buffer("of_elements", of_elements.clone(), persistent=False)
         self.register_buffer("moved", moved_filters(group, side).clone(), persistent=False)
-        number = torch.arange(self.order, device="cpu")[:, None]
-        index = number if of_image else number * self.order + quotients(group)
-        self.register_buffer("index", index.flatten(), persistent=False)
-        elements = 1 if of_image else self.order
-        self.weight = nn.Parameter(
-            torch.empty(out_fields, in_fields, elements, self.moved.shape[1])
-        )
+        coefficients = of_elements.shape[1] * self.moved.shape[1]
+        # Of three dimensions: of four it would be taken for filters, and laid out channels last.
+        self.weight = nn.Parameter(torch.empty(out_fields, in_fields, coefficients))
         self.bias = nn.Parameter(torch.zeros(out_fields)) if bias else None
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def expanded(self) -> tuple[Tensor, Tensor | None]:
         """The filters and the bias of the ordinary convolution that this is at present."""
-        # In full precision under autocast too: rounded before the sum, they would be less equal.
+        # In full precision under autocast too: sums of rounded filters would not be symmetric.
         with torch.autocast(self.weight.device.type, enabled=False):
-            moved_OIHEP = torch.einsum("oieb,hbp->oihep", self.weight, self.moved)
-            filters_OIHGP = moved_OIHEP.flatten(2, 3).index_select(2, self.index)
-            filters_OHIGP = filters_OIHGP.unflatten(2, (self.order, -1)).transpose(1, 2)
-            filters = filters_OHIGP.flatten(2, 3).flatten(0, 1).unflatten(2, (self.side, -1))
+            weight_OIEB = self.weight.unflatten(2, (-1, self.moved.shape[1]))
+            filters_OHIGP = torch.stack(
+                [
+                    weight_OIEB.index_select(2, elements_G) @ moved_BP
+                    for elements_G, moved_BP in zip(self.of_elements, self.moved, strict=True)
+                ],
+                dim=1,
+            )
+        filters = filters_OHIGP.flatten(2, 3).flatten(0, 1).unflatten(2, (self.side, self.side))
         bias = None if self.bias is None else self.bias.repeat_interleave(self.order)
         return filters, bias
 
@@ -159,7 +163,8 @@ class InvariantNetwork(nn.Module):
             for layer in self.modules()
             if isinstance(layer, GroupConv | FieldNorm)
         }
-        return copy.deepcopy(self.layers, memo).eval()
+        plain = copy.deepcopy(self.layers, memo).eval()
+        return plain.to(memory_format=torch.channels_last)  # as the victim lays out its images
 
 
 def parameter_count(build: Callable[[], nn.Module]) -> int:

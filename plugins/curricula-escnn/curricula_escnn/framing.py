@@ -8,7 +8,8 @@ from curricula.models.normalise import Normalise
 
 
 def framed(name: str, image_size: int, *, smallest: int, multiple: int) -> list[nn.Module]:
-    """Normalisation, and then a black frame of equal width on all sides, to the next multiple.
+    """Normalisation, and then a black frame of equal width on all sides, to the next multiple;
+    where the size is one, a frame of width 0, so that checkpoints fit all sizes.
 
     Args:
         name: what messages call the network.
@@ -25,8 +26,5 @@ def framed(name: str, image_size: int, *, smallest: int, multiple: int) -> list[
             f"not {image_size}x{image_size}"
         )
     normalise = Normalise()
-    width = -image_size % multiple // 2
-    if not width:
-        return [normalise]
     black = float(normalise(torch.zeros(())))
-    return [normalise, nn.ConstantPad2d(width, black)]
+    return [normalise, nn.ConstantPad2d(-image_size % multiple // 2, black)]

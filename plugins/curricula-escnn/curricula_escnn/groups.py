@@ -70,8 +70,7 @@ def moved_filters(group: str, side: int) -> Tensor:
         return meets_GPP.mT.float().contiguous()
     filters_BGP = _harmonics(side, origins_GP2.flatten(0, 1)).unflatten(1, (len(actions_G22), -1))
     norms_B11 = filters_BGP.square().sum(2).mean(1)[:, None, None].sqrt()
-    seen_B = norms_B11.flatten() > 1e-3  # a thin ring between the pixels is not
-    return (filters_BGP / norms_B11)[seen_B].transpose(0, 1).contiguous()
+    return (filters_BGP / norms_B11).transpose(0, 1).contiguous()
 
 
 def _pixels(side: int) -> Tensor:
@@ -82,9 +81,13 @@ def _pixels(side: int) -> Tensor:
 
 
 def _harmonics(side: int, points_P2: Tensor) -> Tensor:
-    """(B, P): at any points, the basis of the filters that escnn's plain convolution has."""
+    """(B, P): escnn's basis of the scalar filters of a side, at any points. On rings through the
+    pixels of the middle line; the frequencies up to twice a ring's radius."""
+    rings = [radius / 2 for radius in range((side - 1) % 2, side, 2)]
+    scalar = enn.FieldType(space("c1"), [space("c1").trivial_repr])
     with torch.device("cpu"):
-        scalar = enn.FieldType(space("c1"), [space("c1").trivial_repr])
-        layer = enn.R2Conv(scalar, scalar, side, bias=False, initialize=False)
+        layer = enn.R2Conv(
+            scalar, scalar, side, rings=rings, frequencies_cutoff=2.0, bias=False, initialize=False
+        )
         (block,) = layer.basisexpansion.children()
         return block.basis.sample(points_P2.float())[:, block._mask, 0, 0].T

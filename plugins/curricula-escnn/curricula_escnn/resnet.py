@@ -30,10 +30,9 @@ def gcnn_resnet18(
     """The form of `resnet18` that is equivariant to a group, and whose logits are invariant to it:
     ResNet-18 (He et al. 2016) with a 3x3 stem of stride 1.
 
-    Where resnet18 strides, which shifts the map by half a pixel to one side, 2x2 blocks are averaged
-    before the block. The image is framed in black to the next multiple of 8, so that all three
-    poolings are of even maps. The last map is reduced to its largest value over the group, then to
-    its mean.
+    Where resnet18 strides, which favours one corner of the map, 2x2 pixels are averaged before the
+    block. The image is framed in black to the next multiple of 8, so that all three poolings are of
+    even maps. The last maps are reduced to their largest value over the group, then to their mean.
 
     Args:
         num_classes: how many logits.
@@ -46,9 +45,7 @@ def gcnn_resnet18(
     Raises:
         UserError: an argument out of range.
     """
-    first = framed(
-        "gcnn-resnet18", image_size, smallest=SMALLEST, multiple=2 ** (len(STAGES) - 1)
-    )
+    first = framed("gcnn-resnet18", image_size, smallest=SMALLEST, multiple=2 ** (len(STAGES) - 1))
     build = partial(_network, first, num_classes, in_channels, group)
     twin = parameter_count(partial(resnet18, num_classes, in_channels, image_size))
     return build(settled_width(width, build, twin))
