@@ -89,19 +89,16 @@ class GroupConv(nn.Module):
         """The ordinary convolution, apart from this one."""
         with torch.no_grad():
             filters, bias = self.expanded()
-        # Skipping what would draw weights from the global random state.
-        convolution = nn.utils.skip_init(
-            nn.Conv2d,
-            filters.shape[1],
-            filters.shape[0],
-            self.side,
-            padding=self.padding,
-            bias=bias is not None,
-            device=filters.device,
-        )
-        convolution.weight = nn.Parameter(filters)
-        if bias is not None:
-            convolution.bias = nn.Parameter(bias)
+        state = {"weight": filters} if bias is None else {"weight": filters, "bias": bias}
+        with torch.device("meta"):  # nothing is drawn from the global random state
+            convolution = nn.Conv2d(
+                filters.shape[1],
+                filters.shape[0],
+                self.side,
+                padding=self.padding,
+                bias=bias is not None,
+            )
+        convolution.load_state_dict(state, assign=True)
         return convolution
 
 
@@ -119,13 +116,13 @@ class FieldNorm(nn.BatchNorm2d):
 
     def plain(self) -> nn.Module:
         """The ordinary batch normalisation at rest, apart from this one."""
-        norm = nn.BatchNorm2d(
-            self.num_features * self.order, eps=self.eps, device=self.weight.device
-        )
-        with torch.no_grad():
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                value = getattr(self, name).repeat_interleave(self.order)
-                getattr(norm, name).copy_(value)
+        state = {
+            name: value.repeat_interleave(self.order) if value.dim() else value.clone()
+            for name, value in self.state_dict().items()
+        }
+        with torch.device("meta"):
+            norm = nn.BatchNorm2d(self.num_features * self.order, eps=self.eps)
+        norm.load_state_dict(state, assign=True)
         return norm
 
 
