@@ -1,1 +1,1 @@
-"""Rotation-equivariant networks, by escnn, as models of curricula."""
+"""Networks over groups of rotations and reflections, by escnn, as models of curricula."""

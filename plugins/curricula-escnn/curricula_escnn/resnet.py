@@ -1,0 +1,95 @@
+"""ResNet-18 over a group, in the form for small images."""
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curricula.models.resnet import resnet18
+from curricula_escnn.equivariant import (
+    FieldNorm,
+    GroupConv,
+    GroupMax,
+    InvariantNetwork,
+    parameter_count,
+    settled_width,
+)
+from curricula_escnn.framing import framed
+
+STAGES = (1, 2, 4, 8)  # in widths; two blocks each
+SMALLEST = 8
+
+
+def gcnn_resnet18(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    group: str = "c4",
+    width: int | None = None,
+) -> nn.Module:
+    """The form of `resnet18` that is equivariant to a group, and whose logits are invariant to it:
+    ResNet-18 (He et al. 2016) with a 3x3 stem of stride 1.
+
+    Where resnet18 strides, which favours one corner of the map, 2x2 pixels are averaged before the
+    block. The image is framed in black to the next multiple of 8, so that all three poolings are of
+    even maps. The last maps are reduced to their largest value over the group, then to their mean.
+
+    Args:
+        num_classes: how many logits.
+        in_channels: of the image.
+        image_size: height and width, 8 or more, and even.
+        group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
+        width: fields of the first stage, an eighth of those of the last, 1 or more; None for about
+            the parameter count of resnet18.
+
+    Raises:
+        UserError: an argument out of range.
+    """
+    first = framed("gcnn-resnet18", image_size, smallest=SMALLEST, multiple=2 ** (len(STAGES) - 1))
+    build = partial(_network, first, num_classes, in_channels, group)
+    twin = parameter_count(partial(resnet18, num_classes, in_channels, image_size))
+    return build(settled_width(width, build, twin))
+
+
+class Residual(nn.Module):
+    """relu(branch(x) + shortcut(x))."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return F.relu(self.branch(x_NCHW) + self.shortcut(x_NCHW), inplace=True)
+
+
+def _block(group: str, before: int, fields: int) -> Residual:
+    branch = nn.Sequential(
+        GroupConv(group, before, fields, 3, padding=1),
+        FieldNorm(group, fields),
+        nn.ReLU(inplace=True),
+        GroupConv(group, fields, fields, 3, padding=1),
+        FieldNorm(group, fields),
+    )
+    if before == fields:
+        return Residual(branch, nn.Identity())
+    shortcut = nn.Sequential(GroupConv(group, before, fields, 1), FieldNorm(group, fields))
+    return Residual(branch, shortcut)
+
+
+def _network(
+    first: list[nn.Module], num_classes: int, in_channels: int, group: str, width: int
+) -> InvariantNetwork:
+    layers: list[nn.Module] = [
+        GroupConv(group, in_channels, width, 3, padding=1, of_image=True),
+        FieldNorm(group, width),
+        nn.ReLU(inplace=True),
+    ]
+    before = width
+    for multiple in STAGES:
+        fields = multiple * width
+        if fields != before:
+            layers.append(nn.AvgPool2d(2))
+        layers += [_block(group, before, fields), _block(group, fields, fields)]
+        before = fields
+    head = [GroupMax(group), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)]
+    return InvariantNetwork(*first, *layers, *head, width=width)

@@ -1,0 +1,96 @@
+"""StdCNN over a group: P4CNN, P4MCNN and their like, for MNIST-like images."""
+
+from functools import partial
+
+from torch import nn
+
+from curricula.errors import UserError
+from curricula.models.normalise import Normalise
+from curricula.models.small import stdcnn
+from curricula_escnn.equivariant import (
+    FieldNorm,
+    GroupConv,
+    GroupMax,
+    InvariantNetwork,
+    parameter_count,
+    settled_width,
+)
+
+SMALLEST, LARGEST = 22, 64
+
+
+def gcnn_stdcnn(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    group: str = "c4",
+    width: int | None = None,
+    dropout: float = 0.3,
+) -> nn.Module:
+    """The form of `stdcnn` that is equivariant to a group, and whose logits are invariant to it:
+    the P4CNN of Cohen and Welling (2016, section 8.1) for c4.
+
+    Args:
+        num_classes: how many logits.
+        in_channels: of the image.
+        image_size: height and width, 22 to 64, and even: the pooling of an odd map would not be
+            equivariant, and the last filters are as large as the map.
+        group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
+        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
+        dropout: probability in [0, 1), after every layer but the last.
+
+    Raises:
+        UserError: an argument out of range.
+    """
+    if image_size % 2 or not SMALLEST <= image_size <= LARGEST:
+        raise UserError(
+            f"stdcnn over a group takes images of an even size of {SMALLEST}x{SMALLEST} or more, "
+            f"up to {LARGEST}x{LARGEST}, not {image_size}x{image_size}"
+        )
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
+    build = partial(_network, num_classes, in_channels, image_size, group, dropout)
+    twin = parameter_count(partial(stdcnn, num_classes, in_channels, image_size))
+    return build(settled_width(width, build, twin))
+
+
+def p4cnn(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    width: int | None = None,
+    dropout: float = 0.3,
+) -> nn.Module:
+    """`gcnn_stdcnn` over c4, the rotations by 90 degrees: P4CNN of Cohen and Welling (2016)."""
+    return gcnn_stdcnn(num_classes, in_channels, image_size, "c4", width, dropout)
+
+
+def p4mcnn(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    width: int | None = None,
+    dropout: float = 0.3,
+) -> nn.Module:
+    """`gcnn_stdcnn` over d4, the rotations by 90 degrees and the reflections."""
+    return gcnn_stdcnn(num_classes, in_channels, image_size, "d4", width, dropout)
+
+
+def _network(
+    num_classes: int, in_channels: int, image_size: int, group: str, dropout: float, width: int
+) -> InvariantNetwork:
+    layers: list[nn.Module] = []
+    before = in_channels
+    for number in range(1, 7):
+        layers += [
+            GroupConv(group, before, width, 3, of_image=not layers),
+            FieldNorm(group, width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        ]
+        if number == 2:
+            layers.append(nn.MaxPool2d(2))
+        before = width
+    side = (image_size - 4) // 2 - 8  # as in stdcnn
+    head = [GroupConv(group, width, num_classes, side, bias=True), GroupMax(group), nn.Flatten()]
+    return InvariantNetwork(Normalise(), *layers, *head, width=width)

@@ -1,0 +1,298 @@
+"""Networks over a group: invariant, and the same whatever is done to weights, mode and device."""
+
+import copy
+import itertools
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from curricula_escnn.groups import GROUPS
+from curricula_escnn.plugin import curricula_models
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import parse_call
+from curricula.models.resnet import resnet18
+from curricula.models.small import stdcnn
+from curricula.victim import ModelVictim
+
+SMALL = ["gcnn-stdcnn(width=2)", "gcnn-vgg16(width=2)", "gcnn-resnet18(width=2)"]
+
+
+def build(text, *, channels=2, size=32, classes=5):
+    torch.manual_seed(0)
+    context = {"num_classes": classes, "in_channels": channels, "image_size": size}
+    return construct.build("model", parse_call(text), context=context).value
+
+
+def over(group, text):
+    return text.replace("(", f"({group}, ")
+
+
+def images(size=32, channels=2):
+    """A batch that is not at all symmetric, with a black border as data sets have it."""
+    generator = torch.Generator().manual_seed(1)
+    return F.pad(torch.rand((4, channels, size - 4, size - 4), generator=generator), 4 * [2])
+
+
+X, Y = images(), torch.arange(4)
+
+
+def train(model, x=X, steps=2, lr=0.01):
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=lr, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(model(x), Y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def trained(text, **context):
+    """Two steps away from its initial weights and batch-norm statistics."""
+    model = build(text, **context)
+    train(model, images(context.get("size", 32), context.get("channels", 2)))
+    return model
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+TURNS = {
+    "quarter": lambda x: x.rot90(1, (2, 3)),
+    "half": lambda x: x.rot90(2, (2, 3)),
+    "three quarters": lambda x: x.rot90(3, (2, 3)),
+}
+MIRRORS = {"mirror": lambda x: x.flip(3)}
+MIRRORED_TURNS = {
+    "upside down": lambda x: x.flip(2),
+    "transposed": lambda x: x.mT,
+}
+
+
+def symmetries(group):
+    turns = {"1": {}, "2": {"half": TURNS["half"]}}.get(group[1], TURNS)
+    if group[0] == "c":
+        return turns
+    mirrored = {"1": {}, "2": {"upside down": MIRRORED_TURNS["upside down"]}}
+    return turns | MIRRORS | mirrored.get(group[1], MIRRORED_TURNS)
+
+
+@pytest.mark.parametrize("text", SMALL)
+@pytest.mark.parametrize("group", GROUPS)
+def test_logits_are_invariant_under_the_group_and_no_other(text, group):
+    fresh, later = build(over(group, text)), trained(over(group, text))
+    for model in (fresh.eval(), later.eval()):
+        with torch.no_grad():
+            logits = model(X)
+            for name, move in (TURNS | MIRRORS | MIRRORED_TURNS).items():
+                change = (model(move(X)) - logits).abs().max()
+                if name in symmetries(group):
+                    assert change < 1e-4, name
+                else:
+                    assert change > 1e-3, name
+
+
+@pytest.mark.parametrize(
+    ("named", "general"),
+    [
+        ("p4cnn", "gcnn-stdcnn"),
+        ("p4cnn(3, dropout=0)", "gcnn-stdcnn(c4, 3, 0)"),
+        ("p4mcnn", "gcnn-stdcnn(d4)"),
+        ("p4mcnn(dropout=0.1)", "gcnn-stdcnn(d4, dropout=0.1)"),
+    ],
+)
+def test_the_named_forms_are_gcnn_stdcnn(named, general):
+    one, other = build(named), build(general)
+    assert repr(one) == repr(other)
+    assert torch.equal(one.eval()(X), other.eval()(X))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("gcnn-stdcnn(width=2)", 22),
+        ("gcnn-stdcnn(width=2)", 28),
+        ("gcnn-stdcnn(width=2)", 64),
+        ("gcnn-vgg16(width=1)", 18),
+        ("gcnn-vgg16(width=1)", 28),
+        ("gcnn-vgg16(width=1)", 64),
+        ("gcnn-vgg16(width=1)", 224),
+        ("gcnn-resnet18(width=1)", 8),
+        ("gcnn-resnet18(width=1)", 28),
+        ("gcnn-resnet18(width=1)", 224),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_size_is_invariant(text, size, channels):
+    model, x = build(text, size=size, channels=channels).eval(), images(size, channels)
+    with torch.no_grad():
+        logits = model(x)
+        assert logits.shape == (4, 5)
+        assert (model(x.rot90(1, (2, 3))) - logits).abs().max() < 1e-4
+        assert (model(x.flip(3)) - logits).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("text", SMALL[1:])
+def test_a_frame_is_black(text):
+    framed, whole = build(text, size=28).eval(), build(text, size=32).eval()
+    whole.load_state_dict(framed.state_dict())
+    x = images(28)
+    torch.testing.assert_close(framed(x), whole(F.pad(x, 4 * [2])))
+
+
+@pytest.mark.parametrize("text", SMALL)
+@pytest.mark.parametrize("group", ["c4", "d8"])
+def test_it_starts_sanely_and_trains(text, group):
+    model = build(over(group, text).replace(")", ", dropout=0)" if "std" in text else ")"))
+    logits = model(X)
+    assert 0.05 < logits.std() < 20
+    F.cross_entropy(logits, Y).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    losses = train(model, steps=10)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("text", SMALL)
+@pytest.mark.parametrize("saved_training", [True, False])
+@pytest.mark.parametrize("loaded_training", [True, False])
+def test_a_checkpoint_loads_whatever_mode_it_was_saved_in(text, saved_training, loaded_training):
+    model = trained(text)
+    state = copy.deepcopy(model.train(saved_training).state_dict())
+    assert sum(tensor.numel() for name, tensor in state.items() if "weight" in name) > 0.9 * sum(
+        tensor.numel() for tensor in state.values()
+    )  # no filters in it but the learned ones
+    other = build(text).train(loaded_training)
+    other.load_state_dict(state)
+    assert other.training == loaded_training
+    torch.testing.assert_close(other.eval()(X), model.eval()(X))
+
+
+@pytest.mark.parametrize("text", [*SMALL, "gcnn-resnet18(d8, width=1)"])
+def test_its_plain_equivalent_is_the_same_function_and_leaves_it_as_it_was(text):
+    model = trained(text).train()
+    model.layers[3].eval()  # a frozen layer, as fine-tuning has it
+    flags = [module.training for module in model.modules()]
+    weights = [parameter.clone() for parameter in model.parameters()]
+    before = torch.get_rng_state()
+    plain = model.plain_equivalent().requires_grad_(False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert flags == [module.training for module in model.modules()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module.training for module in plain.modules())
+    assert {type(m).__name__ for m in plain.modules()}.isdisjoint({"GroupConv", "FieldNorm"})
+    logits = model.eval()(X)
+    for twin in (plain, copy.deepcopy(plain)):
+        assert (twin(X) - logits).abs().max() < 1e-5 * logits.abs().max().clamp(min=1)
+    train(model)
+    assert (plain(X) - logits).abs().max() < 1e-5 * logits.abs().max().clamp(min=1)
+    assert not all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("text", SMALL)
+@pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_its_plain_equivalent_is_where_it_is(text, device, dtype):
+    model, x = build(text).to(device, dtype).eval(), X.to(device, dtype)
+    torch.testing.assert_close(model.plain_equivalent()(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", SMALL)
+def test_the_victim_follows_its_weights(text):
+    model = build(text).to(memory_format=torch.channels_last)
+    victim = ModelVictim(model)
+    for change in (lambda: train(model), lambda: model.load_state_dict(build(text).state_dict())):
+        before = victim.logits(X)
+        change()
+        model.train()
+        after = victim.logits(X)
+        assert model.training
+        assert not torch.allclose(before, after)
+        torch.testing.assert_close(after, model.eval()(X), atol=1e-5, rtol=1e-5)
+    gradient, _, _ = victim.gradient(X, Y)
+    assert gradient.abs().sum() > 0
+    assert not any(parameter.grad is None for parameter in model.parameters())
+
+
+def test_models_share_nothing():
+    first, second = build(SMALL[0]), build(SMALL[0]).eval()
+    expected = second(X)
+    first.double().eval()
+    torch.testing.assert_close(first(X.double()).float(), expected)
+    torch.testing.assert_close(build(SMALL[0]).eval()(X), expected)
+    torch.testing.assert_close(copy.deepcopy(second)(X), expected)
+
+
+RECORDS = {record.name: record for record in curricula_models()}
+TWINS = {"stdcnn": stdcnn(10, 1, 28), "resnet18": resnet18(10, 3, 32)}
+VGG16_CHANNELS = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_summary_states_both_parameter_counts(name):
+    found = re.search(r"; ([\d,]+) parameters \((\w+) ([\d,]+)\)$", RECORDS[name].summary)
+    ours, twin, theirs = found.groups()
+    channels, size = (1, 28) if twin == "stdcnn" else (3, 32)
+    network = build(name, channels=channels, size=size, classes=10)
+    assert count(network) == int(ours.replace(",", ""))
+    if twin == "vgg16":
+        pairs = itertools.pairwise(VGG16_CHANNELS)
+        plain = sum((9 * before + 1 + 2) * after for before, after in pairs) + (512 + 1) * 10
+    else:
+        plain = count(TWINS[twin])
+    assert plain == int(theirs.replace(",", ""))
+    assert abs(int(ours.replace(",", "")) / plain - 1) < 0.06
+
+
+def test_over_one_element_it_is_the_plain_network():
+    assert count(build("gcnn-resnet18(c1)", channels=3, classes=10)) == count(TWINS["resnet18"])
+    biases_under_norm = 6 * 20
+    network = build("gcnn-stdcnn(c1)", channels=1, size=28, classes=10)
+    assert network.width == 20
+    assert count(network) == count(TWINS["stdcnn"]) - biases_under_norm
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_other_width_is_nearer_to_the_plain_network(group):
+    plain = count(stdcnn(7, 3, 24))
+    width = build(f"gcnn-stdcnn({group})", channels=3, size=24, classes=7).width
+    distances = {
+        other: abs(
+            count(build(f"gcnn-stdcnn({group}, {other})", channels=3, size=24, classes=7)) - plain
+        )
+        for other in range(1, 30)
+    }
+    assert distances[width] == min(distances.values())
+
+
+def test_the_resolved_expression_states_the_width():
+    context = {"num_classes": 10, "in_channels": 3, "image_size": 32}
+    built = construct.build("model", parse_call("gcnn-vgg16"), context=context)
+    assert str(built.call) == "gcnn-vgg16(group=c4, width=32)"
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "message"),
+    [
+        ("p4cnn", 27, "an even size of 22x22 or more, up to 64x64, not 27x27"),
+        ("p4mcnn", 20, "not 20x20"),
+        ("gcnn-stdcnn", 224, "up to 64x64, not 224x224"),
+        ("gcnn-vgg16", 33, "gcnn-vgg16 takes images of an even size of 18x18 or more, not 33x33"),
+        ("gcnn-vgg16", 16, "not 16x16"),
+        ("gcnn-resnet18", 6, "gcnn-resnet18 takes images of an even size of 8x8 or more, not 6x6"),
+        ("p4cnn(width=0)", 28, "width must be 1 or more, not 0"),
+        ("gcnn-vgg16(width=-1)", 32, "width must be 1 or more, not -1"),
+        ("gcnn-stdcnn(dropout=1)", 28, "dropout must lie from 0 to below 1, not 1"),
+        ("gcnn-stdcnn(c3)", 28, "group must be one of c1, c2, c4, c8, d1, d2, d4, d8, not c3"),
+        ("gcnn-resnet18(so2, width=2)", 32, "group must be one of .*, not so2"),
+        ("gcnn-vgg16(4)", 32, "group must be a name, not 4"),
+        ("p4cnn(group=c8)", 28, "unknown argument 'group'; model 'p4cnn' takes width, dropout"),
+    ],
+)
+def test_wrong_arguments_are_refused(text, size, message):
+    with pytest.raises(UserError, match=message):
+        build(text, size=size)
