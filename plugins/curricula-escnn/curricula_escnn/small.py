@@ -61,7 +61,16 @@ def p4cnn(
     width: int | None = None,
     dropout: float = 0.3,
 ) -> nn.Module:
-    """`gcnn_stdcnn` over c4, the rotations by 90 degrees: P4CNN of Cohen and Welling (2016)."""
+    """`gcnn_stdcnn` over c4, the rotations by 90 degrees: P4CNN of Cohen and Welling (2016).
+
+    Args:
+        num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
+        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
+        dropout: probability in [0, 1), after every layer but the last.
+
+    Raises:
+        UserError: an argument out of range.
+    """
     return gcnn_stdcnn(num_classes, in_channels, image_size, "c4", width, dropout)
 
 
@@ -72,7 +81,16 @@ def p4mcnn(
     width: int | None = None,
     dropout: float = 0.3,
 ) -> nn.Module:
-    """`gcnn_stdcnn` over d4, the rotations by 90 degrees and the reflections."""
+    """`gcnn_stdcnn` over d4, the rotations by 90 degrees and the reflections.
+
+    Args:
+        num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
+        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
+        dropout: probability in [0, 1), after every layer but the last.
+
+    Raises:
+        UserError: an argument out of range.
+    """
     return gcnn_stdcnn(num_classes, in_channels, image_size, "d4", width, dropout)
 
 

@@ -4,17 +4,18 @@ from functools import partial
 
 from torch import nn
 
+from curricula.models.vgg import vgg16
 from curricula_escnn.equivariant import (
     FieldNorm,
     GroupConv,
     GroupMax,
     InvariantNetwork,
+    parameter_count,
     settled_width,
 )
 from curricula_escnn.framing import framed
 
 STAGES = (1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)  # in widths, one number a convolution
-PLAIN_WIDTH = 64
 SMALLEST = 18
 
 
@@ -44,18 +45,8 @@ def gcnn_vgg16(
     """
     first = framed("gcnn-vgg16", image_size, smallest=SMALLEST, multiple=2 ** len(STAGES))
     build = partial(_network, first, num_classes, in_channels, group)
-    return build(settled_width(width, build, _plain_count(num_classes, in_channels)))
-
-
-def _plain_count(num_classes: int, in_channels: int) -> int:
-    """The parameters of vgg16: convolutions with bias, batch norm, one linear layer."""
-    count, before = 0, in_channels
-    for stage in STAGES:
-        for multiple in stage:
-            channels = multiple * PLAIN_WIDTH
-            count += (9 * before + 3) * channels
-            before = channels
-    return count + (before + 1) * num_classes
+    twin = parameter_count(partial(vgg16, num_classes, in_channels, 32))
+    return build(settled_width(width, build, twin))
 
 
 def _network(
