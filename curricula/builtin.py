@@ -38,16 +38,6 @@ def curricula_perturbations() -> Iterable[Record]:
         summary="projected gradient descent in the l-inf, l-2 or l-1 ball",
     )
     yield Record(
-        name="apgd",
-        factory="curricula.perturbations.apgd:APGD",
-        summary="PGD that finds its own step, in the l-inf or l-2 ball",
-    )
-    yield Record(
-        name="mim",
-        factory="curricula.perturbations.mim:MIM",
-        summary="signed gradient steps with momentum in the l-inf ball",
-    )
-    yield Record(
         name="fgsm",
         factory="curricula.perturbations.single_step:FGSM",
         summary="one signed gradient step of the whole l-inf budget",
@@ -61,6 +51,16 @@ def curricula_perturbations() -> Iterable[Record]:
         name="nfgsm",
         factory="curricula.perturbations.single_step:NoisyFGSM",
         summary="strong noise and one signed step, no ball; for training alone",
+    )
+    yield Record(
+        name="mim",
+        factory="curricula.perturbations.mim:MIM",
+        summary="signed gradient steps with momentum in the l-inf ball",
+    )
+    yield Record(
+        name="apgd",
+        factory="curricula.perturbations.apgd:APGD",
+        summary="PGD that finds its own step, in the l-inf or l-2 ball",
     )
     yield Record(
         name="square",

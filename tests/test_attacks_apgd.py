@@ -152,6 +152,34 @@ def test_a_misclassified_point_is_never_given_up():
     torch.testing.assert_close(found.flatten(), torch.tensor([0.52, 0.7]))
 
 
+class Scripted:
+    """Losses by plan, and gradients that point up but for the 42nd."""
+
+    def __init__(self, losses):
+        self.losses, self.visited = losses, []
+
+    def gradient(self, x, y, loss):
+        number = len(self.visited)
+        self.visited.append(float(x))
+        slope = torch.full_like(x, -1.0 if number == 41 else 1.0)
+        return slope, torch.tensor([self.losses[number]]), torch.tensor([[1.0, 0.0, 0.0]])
+
+
+def test_a_step_just_halved_is_not_halved_for_standing_still():
+    """The loss falls until the first review, at step 22, which halves the step from 2 eps to eps;
+    then it rises, but to no new maximum, until the second, at 41. Condition 2 would halve the step
+    again, had it not been halved at 22."""
+    victim = Scripted([*(-float(k) for k in range(23)), *(k - 100.0 for k in range(78))])
+    centre, eps = torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), 0.1)
+    ascend_adaptively(
+        centre, torch.tensor([0]), centre, eps, victim=victim, loss=ATTACK_LOSSES["ce"],
+        norm="linf", steps=100, rho=0.75,
+    )  # fmt: skip
+    # Step 42 goes down by eps, from the bound to the centre, of which it takes the share 0.75.
+    assert victim.visited[41] == pytest.approx(0.6)
+    assert victim.visited[42] == pytest.approx(0.6 - 0.75 * 0.1)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_on_a_linear_model_it_reaches_the_closed_form(norm, generator):
     torch.manual_seed(0)

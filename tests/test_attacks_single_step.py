@@ -102,15 +102,15 @@ class Told:
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e20])
 def test_mim_adds_gradients_up_whatever_their_size(scale, generator):
-    """By hand: (3, -1, 0) / 4, then (-1, 0, -1) / 2, then (-9, 0, 1) / 10, halved each time."""
-    steps = [torch.tensor(g) for g in ([3.0, -1, 0], [-1.0, 0, -1], [-9.0, 0, 1])]
+    """By hand: (1, 0, 0), then (-1, -1, -1) / 3, then (-9, 0, 1) / 10, the sum halved each time."""
+    steps = [torch.tensor(g) for g in ([1.0, 0, 0], [-1.0, -1, -1], [-9.0, 0, 1])]
     told = Told([steps[0] * scale, steps[1], steps[2] / scale])
     x = torch.full((2, 1, 1, 3), 0.5)
     attack = MIM(budget=0.3, steps=3, rel_step=0.1, decay=0.5)
     found = attack(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=told,
                    generator=generator)  # fmt: skip
-    # Sums: (.75, -.25, 0); (-.125, -.125, -.5); (-.9625, -.0625, -.15).
-    expected = torch.tensor([0.5 + 0.03 * (1 - 1 - 1), 0.5 - 0.09, 0.5 - 0.06])
+    # Sums: (1, 0, 0); (1/6, -1/3, -1/3); (-49/60, -1/6, -1/15). Steps of 0.03 along the signs.
+    expected = torch.tensor([0.53, 0.44, 0.44])
     torch.testing.assert_close(found, expected.expand_as(x))
 
 

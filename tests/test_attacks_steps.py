@@ -66,7 +66,11 @@ def test_a_strength_takes_as_many_steps_as_a_number_and_in_a_tensor():
     tenths = [i / 10 for i in range(11)]
     assert [attack.steps_at(s) for s in tenths] == list(range(11))
     assert attack.steps_at(torch.tensor(tenths)).tolist() == list(range(11))
-    assert attack.steps_at(torch.tensor(0.1 * 3)) == attack.steps_at(0.1 * 3) == 3
+    for full in (30, 77, 100, 1000):
+        attack = PGD(budget=0.1, steps="auto", step=0.25 / full)
+        shares = [i / full for i in range(full + 1)]
+        assert [attack.steps_at(s) for s in shares] == list(range(full + 1))
+        assert attack.steps_at(torch.tensor(shares)).tolist() == list(range(full + 1))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
