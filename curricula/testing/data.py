@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from curricula import registry
-from curricula.binding import bind, parse_number, parse_value
+from curricula.binding import bind, parse_number
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 from curricula.interfaces import Norm
@@ -54,7 +54,7 @@ def labels_are_those_of_the_classes(dataset: DataSet) -> None:
     """Two classes or more, each with a name of its own and a training image; no other label."""
     classes = dataset.classes
     assert len(classes) >= 2, f"{len(classes)} classes"
-    assert all(isinstance(name, str) and name for name in classes), "a class without a name"
+    assert all(map(str.strip, classes)), "a class without a name"
     assert len(set(classes)) == len(classes), "two classes of one name"
     for name, split in _splits(dataset):
         low, high = int(split.labels.min()), int(split.labels.max())
@@ -98,7 +98,7 @@ def budgets_are_numbers_of_known_units(dataset: DataSet) -> None:
         assert unit in known, f"no perturbation has the unit {unit!r}; known: {_listed(known)}"
         try:
             value = parse_number(text).value
-        except (UserError, AttributeError, TypeError) as error:
+        except UserError as error:
             raise AssertionError(f"budget {text!r} in {unit}: {error}") from error
         assert value >= 0, f"a budget of {text} {unit}"
 
@@ -114,32 +114,30 @@ def _units() -> Iterator[str]:
 
 
 def attack_defaults_are_taken(dataset: DataSet) -> None:
-    """Each is a parameter of some registered perturbation and reads as a value; every registered
-    pixel attack that has them can be built with them."""
-    parameters: set[str] = set()
+    """Each is a parameter of some registered perturbation, and every one that has it can be built
+    with it."""
+    takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack}
     for name, registered in registry.current().records("perturbation").items():
         try:
-            taken = set(inspect.signature(registered.load()).parameters)
+            parameters = inspect.signature(registered.load()).parameters
+            bind(f"{name}(budget=1)")
         except (UserError, ValueError):
-            continue  # likewise
-        parameters |= taken
-        if taken & set(dataset.attack):
-            try:
-                bind(f"{name}(budget=1)", defaults=dataset.attack)
-            except UserError as error:
-                raise AssertionError(f"{name} with the attack defaults: {error}") from error
+            continue  # likewise, and one that needs more than a budget
+        for parameter in takers.keys() & parameters.keys():
+            takers[parameter].append(name)
     for parameter, text in dataset.attack.items():
-        assert parameter in parameters, f"no perturbation has a parameter {parameter!r}"
-        try:
-            parse_value(text)
-        except (UserError, AttributeError, TypeError) as error:
-            raise AssertionError(f"attack default {parameter}={text!r}: {error}") from error
+        assert takers[parameter], f"no perturbation has a parameter {parameter!r}"
+        for name in takers[parameter]:
+            try:
+                bind(f"{name}(budget=1)", defaults={parameter: text})
+            except UserError as error:
+                raise AssertionError(f"attack default {parameter}={text!r}: {error}") from error
 
 
 def training_defaults_make_a_training(dataset: DataSet) -> None:
     """They are fields of `TrainConfig`, complete with the common defaults; the model can be built
     for the images, the learning-rate schedule read, a batch filled."""
-    own = {"data", "data_root", "device", "out", "seed"} & set(dataset.training)
+    own = {"data", "data_root", "device", "seed"} & set(dataset.training)
     assert not own, f"{_listed(own)}: the user's to choose, not a data set's"
     try:
         config = merge(COMMON_TRAINING, dataset.training)
