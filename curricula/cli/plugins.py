@@ -1,18 +1,25 @@
-"""``curricula plugins``: what is registered, and by whom. Imports no torch."""
+"""``curricula plugins``: what is registered, and by whom; a start for a new one. Imports no
+torch."""
+
+from pathlib import Path
 
 import click
 
 from curricula import registry
 from curricula.hooks import KINDS
+from curricula.scaffold import write_plugin
 
 
-@click.command()
-def command() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """List every perturbation, model, schedule, objective, data set and command with the
-    distribution or file that offers it.
+    distribution or file that offers it; or, by `new`, write a plugin.
 
     Example: curricula plugins
     """
+    if context.invoked_subcommand is not None:
+        return
     current = registry.current()
     for kind in KINDS:
         rows = current.records(kind)
@@ -28,3 +35,24 @@ def command() -> None:
         click.echo()
     for failure in current.failures:
         click.echo(str(failure))
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=".",
+    show_default=True,
+    help="Folder in which curricula-NAME is made.",
+)
+def new(name: str, out: Path) -> None:
+    """Write a package that adds the perturbation NAME: code that works, its tests, pyproject.toml.
+
+    Example: curricula plugins new fog
+    """
+    folder = write_plugin(name, out)
+    click.echo(f"{folder} is written. Next:")
+    click.echo(f"  pip install -e {folder}")
+    click.echo(f"  pytest {folder}")
+    click.echo(f"  curricula train --perturb {name}+pgd")

@@ -1,5 +1,20 @@
-"""Contracts for plugin authors: what curricula takes for granted of a perturbation, as tests."""
+"""Contracts for plugin authors: what curricula takes for granted of each kind, as tests."""
 
+from curricula.testing.data import DATASET_CLAUSES, check_dataset
+from curricula.testing.models import MODEL_CLAUSES, check_model
+from curricula.testing.objectives import OBJECTIVE_CLAUSES, check_objective
 from curricula.testing.perturbations import PERTURBATION_CLAUSES, check_perturbation
+from curricula.testing.schedules import SCHEDULE_CLAUSES, check_schedule
 
-__all__ = ["PERTURBATION_CLAUSES", "check_perturbation"]
+__all__ = [
+    "DATASET_CLAUSES",
+    "MODEL_CLAUSES",
+    "OBJECTIVE_CLAUSES",
+    "PERTURBATION_CLAUSES",
+    "SCHEDULE_CLAUSES",
+    "check_dataset",
+    "check_model",
+    "check_objective",
+    "check_perturbation",
+    "check_schedule",
+]

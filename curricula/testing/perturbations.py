@@ -10,9 +10,8 @@ Under pytest::
 from collections.abc import Callable, Mapping
 from typing import cast, get_args
 
-import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from curricula.interfaces import (
     DECLARED,
@@ -20,58 +19,17 @@ from curricula.interfaces import (
     Norm,
     ParametricPerturbation,
     Perturbation,
-    Strength,
 )
-from curricula.models.normalise import Normalise
-from curricula.victim import ModelVictim
+from curricula.testing.bench import Bench, assert_as_before, make_bench, state_of
+from curricula.testing.contract import broken_clauses
 
-CLASSES = 4
 TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Bench:
-    """A small model with everything that must survive an attack (batch norm, dropout, gradients),
-    and a batch of images for it."""
-
-    model: nn.Module
-    x_NCHW: Tensor
-    y_N: Tensor
-
-    def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
-        """The perturbed batch."""
-        victim = ModelVictim(self.model).anchored(self.x_NCHW)
-        generator = torch.Generator().manual_seed(seed)
-        return perturbation(
-            self.x_NCHW, self.y_N, strength=strength, victim=victim, generator=generator
-        )
 
 
 def bench(perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12) -> Bench:
     """A bench whose images have a channel count that the perturbation declares."""
     channels = max(perturbation.channels or {3})
-    return _bench(n, channels, height, width)
-
-
-def _bench(n: int, channels: int, height: int, width: int) -> Bench:
-    generator = torch.Generator().manual_seed(n + 10 * channels)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            Normalise(),
-            nn.Conv2d(channels, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32, CLASSES),
-        )
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    x = torch.rand((n, channels, height, width), generator=generator)
-    x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
-    return Bench(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
+    return make_bench(n, channels, height, width)
 
 
 def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
@@ -136,30 +94,9 @@ def model_is_left_as_it_was(perturbation: Perturbation) -> None:
     b = bench(perturbation)
     b.model.train()
     b.model[2].eval()  # type: ignore[index]  # a frozen layer, as fine-tuning has it
-    before = _snapshot(b.model)
+    before = state_of(b.model)
     b.run(perturbation)
-    after = _snapshot(b.model)
-    for name, value in before.items():
-        other = after[name]
-        same = (
-            torch.equal(value, other)
-            if isinstance(value, Tensor) and isinstance(other, Tensor)
-            else value is other
-        )
-        assert same, f"the model's {name} changed"
-
-
-def _snapshot(model: nn.Module) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, parameter in model.named_parameters():
-        found[f"parameter {name}"] = parameter.detach().clone()
-        found[f"gradient of {name}"] = None if parameter.grad is None else parameter.grad.clone()
-        found[f"requires_grad of {name}"] = parameter.requires_grad
-    for name, buffer in model.named_buffers():
-        found[f"buffer {name}"] = buffer.clone()
-    for name, module in model.named_modules():
-        found[f"training flag of {name or 'the whole'}"] = module.training
-    return found
+    assert_as_before(b.model, before)
 
 
 def generator_alone_decides(perturbation: Perturbation) -> None:
@@ -178,7 +115,7 @@ def any_batch_works(perturbation: Perturbation) -> None:
     """One image; every declared channel count; height and width that differ."""
     for channels in sorted(perturbation.channels or {1, 3}):
         for n, height, width in ((1, 12, 12), (3, 10, 14), (2, 15, 9)):
-            b = _bench(n, channels, height, width)
+            b = make_bench(n, channels, height, width)
             out = b.run(perturbation)
             assert out.shape == b.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
             assert out.isfinite().all(), f"not finite at {n} x {channels} x {height} x {width}"
@@ -240,10 +177,4 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
 
 def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
     """Every clause at once: what is broken, by the clause's name; empty if all is well."""
-    broken = {}
-    for clause in PERTURBATION_CLAUSES:
-        try:
-            clause(perturbation)
-        except Exception as error:
-            broken[clause.__name__] = f"{type(error).__name__}: {error}"
-    return broken
+    return broken_clauses(PERTURBATION_CLAUSES, perturbation)

@@ -9,6 +9,7 @@ from torch import nn
 
 from curricula import construct
 from curricula.binding import Bound
+from curricula.classifier import check_classifier
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, Split, build_data
 from curricula.errors import UserError
@@ -128,6 +129,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
             f" of {data.name}; give from 1 to {len(data.train)}"
         )
+    some = data.images(data.train.pixels[:4])
+    check_classifier(model.value, some, data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
             config,

@@ -1,0 +1,205 @@
+"""The contract of a data set, one function a clause; each raises AssertionError when broken.
+
+Under pytest::
+
+    @pytest.mark.parametrize("clause", DATASET_CLAUSES)
+    def test_stripes_keeps_the_contract(clause):
+        clause(stripes(root="data", download=False))
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
+
+import attrs
+import torch
+from torch import Tensor
+
+from curricula import registry
+from curricula.binding import bind, parse_number
+from curricula.data.dataset import DataSet, Split
+from curricula.errors import UserError
+from curricula.interfaces import Norm
+from curricula.testing.contract import broken_clauses
+from curricula.training.config import FIELDS, merge
+from curricula.training.learning_rate import parse_learning_rate
+from curricula.training.plan import COMMON_TRAINING, build_model
+
+SOME = 16  # images, where not all are needed
+
+
+def _splits(dataset: DataSet) -> Iterator[tuple[str, Split]]:
+    yield "train", dataset.train
+    yield "test", dataset.test
+
+
+def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
+    """Pixels NCHW, labels (N,), as many of them, in both splits; square images of one size."""
+    shapes = set()
+    for name, split in _splits(dataset):
+        pixels, labels = split.pixels, split.labels
+        assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
+        assert pixels.ndim == 4, f"{name}: pixels of shape {tuple(pixels.shape)}, not NCHW"
+        assert labels.dtype == torch.int64, f"{name}: labels of {labels.dtype}, not torch.int64"
+        assert labels.ndim == 1, f"{name}: labels of shape {tuple(labels.shape)}, not (N,)"
+        assert len(pixels) == len(labels), f"{name}: {len(pixels)} images, {len(labels)} labels"
+        assert len(labels) > 0, f"{name}: no image"
+        shapes.add(tuple(pixels.shape[1:]))
+    assert len(shapes) == 1, f"the splits' images differ in shape: {sorted(shapes)}"
+    _, height, width = shapes.pop()
+    assert height == width, f"images of {height}x{width}; they must be square"
+
+
+def labels_are_those_of_the_classes(dataset: DataSet) -> None:
+    """Two classes or more, each with a name of its own and a training image; no other label."""
+    classes = dataset.classes
+    assert len(classes) >= 2, f"{len(classes)} classes"
+    assert all(map(str.strip, classes)), "a class without a name"
+    assert len(set(classes)) == len(classes), "two classes of one name"
+    for name, split in _splits(dataset):
+        low, high = int(split.labels.min()), int(split.labels.max())
+        assert low >= 0, f"{name}: a label of {low}"
+        assert high < len(classes), f"{name}: a label of {high}, but {len(classes)} classes"
+    images_K = torch.bincount(dataset.train.labels, minlength=len(classes))
+    missing = [name for name, count in zip(classes, images_K.tolist(), strict=True) if not count]
+    assert not missing, f"no training image of {', '.join(missing)}"
+
+
+def levels_fit_the_pixels(dataset: DataSet) -> None:
+    """`levels`, the stored value that means 1.0, is from 1 to 255, and no pixel is above it."""
+    assert 1 <= dataset.levels <= 255, f"levels is {dataset.levels}"
+    for name, split in _splits(dataset):
+        brightest = int(split.pixels.max())
+        assert brightest <= dataset.levels, (
+            f"{name}: a pixel of {brightest}, above levels, which is {dataset.levels}"
+        )
+
+
+def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
+    """`images` gives float32, NCHW of image_size, in [0, 1], not all alike; it leaves the stored
+    pixels alone."""
+    side = dataset.image_size
+    for name, split in _splits(dataset):
+        pixels = split.pixels[:SOME]
+        before = pixels.clone()
+        x = dataset.images(pixels)
+        assert torch.equal(pixels, before), f"{name}: the stored pixels were written to"
+        expected = (len(pixels), dataset.in_channels, side, side)
+        assert x.shape == expected, f"{name}: images of shape {tuple(x.shape)}, not {expected}"
+        assert x.dtype == torch.float32, f"{name}: images of {x.dtype}"
+        low, high = float(x.min()), float(x.max())
+        assert 0 <= low < high <= 1, f"{name}: images from {low:g} to {high:g}"
+
+
+def budgets_are_numbers_of_known_units(dataset: DataSet) -> None:
+    """Each reads as a number, 0 or more, and some registered perturbation has its unit."""
+    known = {*get_args(Norm), *_units()}
+    for unit, text in dataset.budgets.items():
+        assert unit in known, f"no perturbation has the unit {unit!r}; known: {_listed(known)}"
+        try:
+            value = parse_number(text).value
+        except UserError as error:
+            raise AssertionError(f"budget {text!r} in {unit}: {error}") from error
+        assert value >= 0, f"a budget of {text} {unit}"
+
+
+def _units() -> Iterator[str]:
+    for registered in registry.current().records("perturbation").values():
+        try:
+            factory = registered.load()
+            unit = getattr(factory, "unit", None)
+            yield unit if isinstance(unit, str) else factory(budget=1.0).unit
+        except Exception:
+            continue  # a perturbation that is not there is not this data set's fault
+
+
+def attack_defaults_are_taken(dataset: DataSet) -> None:
+    """Each is a parameter of some registered perturbation, and every one that has it can be built
+    with it."""
+    takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack}
+    for name, registered in registry.current().records("perturbation").items():
+        try:
+            parameters = inspect.signature(registered.load()).parameters
+            bind(f"{name}(budget=1)")
+        except (UserError, ValueError):
+            continue  # likewise, and one that needs more than a budget
+        for parameter in takers.keys() & parameters.keys():
+            takers[parameter].append(name)
+    for parameter, text in dataset.attack.items():
+        assert takers[parameter], f"no perturbation has a parameter {parameter!r}"
+        for name in takers[parameter]:
+            try:
+                bind(f"{name}(budget=1)", defaults={parameter: text})
+            except UserError as error:
+                raise AssertionError(f"attack default {parameter}={text!r}: {error}") from error
+
+
+def training_defaults_make_a_training(dataset: DataSet) -> None:
+    """They are fields of `TrainConfig`, complete with the common defaults; the model can be built
+    for the images, the learning-rate schedule read, a batch filled."""
+    own = {"data", "data_root", "device", "seed"} & set(dataset.training)
+    assert not own, f"{_listed(own)}: the user's to choose, not a data set's"
+    try:
+        config = merge(COMMON_TRAINING, dataset.training)
+        parse_learning_rate(config.lr_schedule)
+        with torch.random.fork_rng([]):
+            build_model(config.model, dataset)
+    except UserError as error:
+        raise AssertionError(f"{error} (known keys: {_listed(set(FIELDS))})") from error
+    images = len(dataset.with_validation()[0].train)
+    assert config.batch_size <= images, f"batches of {config.batch_size} from {images} images"
+
+
+def splits_share_no_memory(dataset: DataSet) -> None:
+    """No byte of a training image or label is one of a test image or label."""
+    for name in ("pixels", "labels"):
+        (begin, end), (other_begin, other_end) = (
+            _span(getattr(split, name)) for _, split in _splits(dataset)
+        )
+        assert end <= other_begin or other_end <= begin, (
+            f"the {name} of train and test lie in the same memory: are they the same images?"
+        )
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Of the tensor's elements in memory: where they begin, and where they have ended."""
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in strides)
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def validation_images_are_set_aside(dataset: DataSet) -> None:
+    """`with_validation` gives some training images as validation, and the others are what is left:
+    ten training images or more."""
+    numbered = attrs.evolve(
+        dataset,
+        train=Split(pixels=dataset.train.pixels, labels=torch.arange(len(dataset.train))),
+    )
+    rest, validation = numbered.with_validation()
+    assert len(validation) > 0, f"{len(dataset.train)} training images leave none for validation"
+    both = torch.cat([rest.train.labels, validation.labels])
+    assert torch.equal(both.sort().values, numbered.train.labels), (
+        "training less validation, and validation, are not the training images once each"
+    )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
+    pixels_are_uint8_and_labels_int64,
+    labels_are_those_of_the_classes,
+    levels_fit_the_pixels,
+    images_are_floats_in_0_to_1,
+    budgets_are_numbers_of_known_units,
+    attack_defaults_are_taken,
+    training_defaults_make_a_training,
+    splits_share_no_memory,
+    validation_images_are_set_aside,
+)
+
+
+def check_dataset(dataset: DataSet) -> Mapping[str, str]:
+    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    return broken_clauses(DATASET_CLAUSES, dataset)

@@ -1,0 +1,227 @@
+"""The embedded data set keeps the contract, and each clause can be broken."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from curricula import DataSet, Split, load_data, registry
+from curricula.testing import DATASET_CLAUSES, check_dataset
+from curricula.testing import data as clauses
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+
+
+@pytest.mark.parametrize("clause", DATASET_CLAUSES)
+def test_the_contract_is_kept(clause):
+    clause(load_data("digits"))
+
+
+def test_a_strangers_keeps_it_too():
+    registry.use(registry.build_registry([TINY]))
+    assert check_dataset(load_data("tiny")) == {}
+
+
+def split(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Split(pixels=pixels, labels=torch.arange(count) % 4)
+
+
+def right():
+    return DataSet(
+        name="noise",
+        train=split(40, 0),
+        test=split(12, 1),
+        classes=("a", "b", "c", "d"),
+        image_size=8,
+        budgets={"degrees": "30", "linf": "8/255"},
+        attack={"steps": "5"},
+        training={"model": "resnet18", "batch_size": 20, "epochs": 1},
+    )
+
+
+class Greedy(DataSet):
+    """Gives its validation images to both."""
+
+    def with_validation(self):
+        _, validation = super().with_validation()
+        return self, validation
+
+
+class Dark(DataSet):
+    def images(self, pixels):
+        return super().images(pixels) / 255 / 1e9 * 0
+
+
+class Signed(DataSet):
+    def images(self, pixels):
+        return super().images(pixels) * 2 - 1
+
+
+class Careless(DataSet):
+    def images(self, pixels):
+        pixels[0] = 0
+        return super().images(pixels)
+
+
+class Large(DataSet):
+    def images(self, pixels):
+        return pixels.float() / 255
+
+
+def of(kind):
+    """The right one as an object of another class."""
+    fields = {field.name: getattr(right(), field.name) for field in attrs.fields(DataSet)}
+    return kind(**fields)
+
+
+def with_train(**changes):
+    return attrs.evolve(right(), train=attrs.evolve(right().train, **changes))
+
+
+def with_training(**changes):
+    return attrs.evolve(right(), training={**right().training, **changes})
+
+
+TRAIN = right().train
+BROKEN = {
+    "float pixels": (
+        with_train(pixels=TRAIN.pixels / 255),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "no channels": (
+        with_train(pixels=TRAIN.pixels[:, 0]),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "channels last": (
+        with_train(pixels=TRAIN.pixels.permute(0, 2, 3, 1)),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "int32 labels": (
+        with_train(labels=TRAIN.labels.int()),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "one-hot labels": (
+        with_train(labels=torch.eye(4, dtype=torch.int64)[TRAIN.labels]),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "a label short": (
+        with_train(labels=TRAIN.labels[1:]),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "no test image": (
+        attrs.evolve(right(), test=right().test[slice(0)]),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "not square": (
+        attrs.evolve(
+            right(),
+            train=attrs.evolve(TRAIN, pixels=TRAIN.pixels[..., :6]),
+            test=attrs.evolve(right().test, pixels=right().test.pixels[..., :6]),
+        ),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "labels from 1": (with_train(labels=TRAIN.labels + 1), clauses.labels_are_those_of_the_classes),
+    "an unknown label in the test split": (
+        attrs.evolve(right(), test=attrs.evolve(right().test, labels=torch.full((12,), -1))),
+        clauses.labels_are_those_of_the_classes,
+    ),
+    "a class without an image": (
+        attrs.evolve(right(), classes=(*"abcd", "e")),
+        clauses.labels_are_those_of_the_classes,
+    ),
+    "a class twice": (
+        attrs.evolve(right(), classes=tuple("abca")),
+        clauses.labels_are_those_of_the_classes,
+    ),
+    "levels too few": (attrs.evolve(right(), levels=16), clauses.levels_fit_the_pixels),
+    "levels of zero": (attrs.evolve(right(), levels=0), clauses.levels_fit_the_pixels),
+    "images in -1 to 1": (of(Signed), clauses.images_are_floats_in_0_to_1),
+    "black images": (of(Dark), clauses.images_are_floats_in_0_to_1),
+    "writes to its pixels": (of(Careless), clauses.images_are_floats_in_0_to_1),
+    "images of another size": (
+        attrs.evolve(of(Large), image_size=16),
+        clauses.images_are_floats_in_0_to_1,
+    ),
+    "a unit misspelt": (
+        attrs.evolve(right(), budgets={"degree": "30"}),
+        clauses.budgets_are_numbers_of_known_units,
+    ),
+    "a budget in words": (
+        attrs.evolve(right(), budgets={"degrees": "many"}),
+        clauses.budgets_are_numbers_of_known_units,
+    ),
+    "a budget below 0": (
+        attrs.evolve(right(), budgets={"linf": "-8/255"}),
+        clauses.budgets_are_numbers_of_known_units,
+    ),
+    "an attack default misspelt": (
+        attrs.evolve(right(), attack={"stepps": "5"}),
+        clauses.attack_defaults_are_taken,
+    ),
+    "an attack default of the wrong type": (
+        attrs.evolve(right(), attack={"steps": "many"}),
+        clauses.attack_defaults_are_taken,
+    ),
+    "an attack default out of range": (
+        attrs.evolve(right(), attack={"steps": "0"}),
+        clauses.attack_defaults_are_taken,
+    ),
+    "an unknown training key": (with_training(epoch=3), clauses.training_defaults_make_a_training),
+    "a training value of the wrong type": (
+        with_training(epochs="3"),
+        clauses.training_defaults_make_a_training,
+    ),
+    "no model": (
+        attrs.evolve(right(), training={"epochs": 1}),
+        clauses.training_defaults_make_a_training,
+    ),
+    "a model for larger images": (
+        with_training(model="smallcnn"),
+        clauses.training_defaults_make_a_training,
+    ),
+    "an unknown learning-rate schedule": (
+        with_training(lr_schedule="steps"),
+        clauses.training_defaults_make_a_training,
+    ),
+    "batches too large": (with_training(batch_size=40), clauses.training_defaults_make_a_training),
+    "a seed of its own": (with_training(seed=1), clauses.training_defaults_make_a_training),
+    "test images that are training images": (
+        attrs.evolve(right(), train=TRAIN, test=TRAIN[slice(30, None)]),
+        clauses.splits_share_no_memory,
+    ),
+    "test labels in training labels": (
+        attrs.evolve(
+            right(), train=TRAIN, test=Split(pixels=right().test.pixels, labels=TRAIN.labels[:12])
+        ),
+        clauses.splits_share_no_memory,
+    ),
+    "nine training images": (
+        attrs.evolve(right(), train=TRAIN[slice(9)]),
+        clauses.validation_images_are_set_aside,
+    ),
+    "validation images that are trained on": (of(Greedy), clauses.validation_images_are_set_aside),
+}
+
+
+def test_the_example_is_right_but_for_what_is_broken():
+    assert check_dataset(right()) == {}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_each_clause_catches_what_it_is_for(how):
+    dataset, clause = BROKEN[how]
+    with pytest.raises(AssertionError):
+        clause(dataset)
+
+
+def test_two_slices_of_one_tensor_are_two_splits():
+    whole = split(52, 0)
+    parts = attrs.evolve(right(), train=whole[slice(12, None)], test=whole[slice(12)])
+    assert check_dataset(parts) == {}
+
+
+def test_every_clause_has_a_broken_example():
+    assert {clause for _, clause in BROKEN.values()} == set(DATASET_CLAUSES)

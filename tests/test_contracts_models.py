@@ -1,0 +1,209 @@
+"""Every registered model keeps the contract, and each clause can be broken."""
+
+import copy
+import functools
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curricula import Normalise, construct, registry
+from curricula.expression import parse_call
+from curricula.testing import MODEL_CLAUSES, check_model
+from curricula.testing import models as clauses
+
+REGISTERED = registry.build_registry().records("model")
+EXPRESSIONS = {
+    "torchvision": "torchvision(squeezenet1_1)",
+    "wrn": "wrn(10, 1)",
+}
+"""Where a name alone is not enough, or much."""
+SIZES = (8, 16, 22, 24, 32, 64, 224)
+
+
+def factory(text):
+    """The factory of an expression, as a user's choice calls it."""
+
+    def build(**context):
+        return construct.build("model", parse_call(text), context=context).value
+
+    return build
+
+
+@functools.cache
+def smallest(text):
+    """The smallest images that it takes, among some sizes: the quickest trial."""
+    for side in SIZES:
+        try:
+            factory(text)(num_classes=5, in_channels=3, image_size=side)
+        except ValueError:
+            continue
+        return side
+    raise AssertionError(f"{text} takes none of {SIZES}")
+
+
+@pytest.mark.parametrize("text", [EXPRESSIONS.get(name, name) for name in REGISTERED])
+@pytest.mark.parametrize("clause", MODEL_CLAUSES)
+def test_the_contract_is_kept(text, clause):
+    clause(factory(text), image_size=smallest(text))
+
+
+def test_a_recipe_of_the_guide_in_three_lines():
+    assert check_model(factory("smallcnn"), image_size=16, channels=[1], num_classes=10) == {}
+
+
+class Broken(nn.Module):
+    """A convolution, batch norm, dropout and a linear layer, correctly, but for what ``how``
+    says."""
+
+    def __init__(self, how, num_classes, in_channels, image_size):
+        super().__init__()
+        if how == "sees 32x32 alone":
+            image_size = 32
+        side = image_size // 2
+        if side < 1 and how != "breaks on a pixel":
+            raise ValueError(f"takes images of 2x2 or more, not {image_size}x{image_size}")
+        self.how = how
+        self.normalise = Normalise()
+        self.stem = nn.Conv2d(in_channels, 4, 2, stride=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(4 * side * side, num_classes + (how == "has a class too many"))
+        match how:
+            case "has a spare layer":
+                self.spare = nn.Linear(2, 2)
+            case "draws its weights elsewhere":
+                elsewhere = torch.Generator()
+                elsewhere.seed()
+                nn.init.normal_(self.head.bias, generator=elsewhere)
+            case "holds a lock":
+                self.lock = threading.Lock()
+            case "keeps a plain tensor":
+                self.plain = torch.zeros(num_classes)
+            case "names a buffer at random":
+                self.register_buffer(f"seen{torch.randint(10**9, ()).item()}", torch.zeros(()))
+
+    def forward(self, x):
+        if self.how == "writes to its images":
+            x.sub_(0.5)
+        if self.how == "writes to its images in training" and self.training:
+            x.mul_(0.5)
+        features = self.stem(self.normalise(x))
+        if self.how == "normalises by the batch":
+            features = F.batch_norm(features, None, None, training=True)
+        features = self.dropout(F.relu(self.norm(features)))
+        match self.how:
+            case "drops out at rest":
+                features = F.dropout(features, 0.5, training=True)
+            case "draws at rest":
+                torch.rand(1)
+        logits = self.head(features.flatten(1))
+        match self.how:
+            case "gives probabilities":
+                return logits.softmax(1)
+            case "overflows in bf16" if torch.is_autocast_enabled("cpu"):
+                return logits / 0
+            case "learns nothing":
+                return logits.detach() + 0 * logits
+            case "keeps a plain tensor":
+                if self.training:
+                    self.plain = logits.detach().mean(0) * 100
+                return logits + self.plain
+        return logits
+
+    def state_dict(self, *arguments, **keywords):
+        state = super().state_dict(*arguments, **keywords)
+        if self.how == "saves less in training" and self.training:
+            del state["head.bias"]
+        if self.how == "keeps its head out of checkpoints":
+            del state["head.bias"], state["head.weight"]
+        return state
+
+    def load_state_dict(self, state, **keywords):
+        loaded = super().load_state_dict(
+            state, strict=self.how != "keeps its head out of checkpoints"
+        )
+        if self.how == "goes to rest when loaded":
+            self.eval()
+        return loaded
+
+
+class Equivalent(Broken):
+    """Offers itself in other modules, correctly, but for what ``how`` says."""
+
+    remembered = None
+
+    def plain_equivalent(self):
+        if self.how == "forgets its mode":
+            self.eval()
+        if self.how == "is made once" and self.remembered:
+            return self.remembered[0]
+        parts = copy.deepcopy([self.normalise, self.stem, self.norm, self.head])
+        if self.how == "is rounded":
+            parts[-1].to(torch.bfloat16).to(torch.float32)
+        normalise, stem, norm, head = parts
+        plain = nn.Sequential(normalise, stem, norm, nn.ReLU(), nn.Flatten(), head).eval()
+        self.remembered = [plain]
+        return plain
+
+
+def broken(how, base=Broken):
+    return functools.partial(base, how)
+
+
+BROKEN = {
+    "has a class too many": clauses.it_is_a_classifier,
+    "gives probabilities": clauses.it_is_a_classifier,
+    "overflows in bf16": clauses.logits_are_finite_in_each_mode_and_precision,
+    "normalises by the batch": clauses.at_rest_an_image_alone_decides,
+    "drops out at rest": clauses.at_rest_an_image_alone_decides,
+    "draws at rest": clauses.at_rest_an_image_alone_decides,
+    "draws its weights elsewhere": clauses.the_seed_decides_the_weights,
+    "names a buffer at random": clauses.a_checkpoint_loads_in_any_mode,
+    "saves less in training": clauses.a_checkpoint_loads_in_any_mode,
+    "keeps its head out of checkpoints": clauses.a_checkpoint_loads_in_any_mode,
+    "goes to rest when loaded": clauses.a_checkpoint_loads_in_any_mode,
+    "keeps a plain tensor": clauses.a_checkpoint_loads_in_any_mode,
+    "has a spare layer": clauses.every_weight_is_trained,
+    "learns nothing": clauses.every_weight_is_trained,
+    "writes to its images": clauses.input_stays_untouched,
+    "writes to its images in training": clauses.input_stays_untouched,
+    "holds a lock": clauses.the_victim_follows_it,
+    "sees 32x32 alone": clauses.a_size_that_it_cannot_take_is_refused,
+    "breaks on a pixel": clauses.a_size_that_it_cannot_take_is_refused,
+}
+BROKEN_EQUIVALENT = ["is rounded", "is made once", "forgets its mode"]
+
+
+@pytest.mark.parametrize("base", [Broken, Equivalent])
+def test_the_examples_are_right_but_for_what_is_broken(base):
+    assert check_model(broken("not at all", base), image_size=8) == {}
+
+
+def test_a_frozen_layer_is_the_authors_choice():
+    def half_frozen(**images):
+        model = Broken("not at all", **images)
+        model.stem.requires_grad_(False)
+        return model
+
+    assert check_model(half_frozen, image_size=8) == {}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_each_clause_catches_what_it_is_for(how):
+    size = 32 if how == "sees 32x32 alone" else 8
+    with pytest.raises((AssertionError, TypeError)):
+        BROKEN[how](broken(how), image_size=size)
+
+
+@pytest.mark.parametrize("how", BROKEN_EQUIVALENT)
+def test_a_wrong_plain_equivalent_is_caught(how):
+    with pytest.raises(AssertionError):
+        clauses.its_plain_equivalent_is_the_same_function(broken(how, Equivalent), image_size=8)
+
+
+def test_every_clause_has_a_broken_example():
+    caught = {*BROKEN.values(), clauses.its_plain_equivalent_is_the_same_function}
+    assert caught == set(MODEL_CLAUSES)

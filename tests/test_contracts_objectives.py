@@ -1,0 +1,127 @@
+"""Every registered objective keeps the contract, and each clause can be broken."""
+
+from types import SimpleNamespace
+
+import attrs
+import pytest
+import torch
+import torch.nn.functional as F
+
+from curricula import TrainingLoss, construct, registry
+from curricula.expression import parse_call
+from curricula.testing import OBJECTIVE_CLAUSES, check_objective
+from curricula.testing import objectives as clauses
+
+VARIANTS = ["trades(beta=1)"]
+
+
+@pytest.mark.parametrize("text", [*registry.build_registry().records("objective"), *VARIANTS])
+@pytest.mark.parametrize("clause", OBJECTIVE_CLAUSES)
+def test_the_contract_is_kept(text, clause):
+    clause(construct.build("objective", parse_call(text)).value)
+
+
+@attrs.frozen(kw_only=True)
+class Broken:
+    """Half clean and half perturbed cross-entropy, correctly, but for what ``how`` says."""
+
+    how: str
+
+    @property
+    def attack_loss(self):
+        if self.how == "declares no attack loss":
+            raise AttributeError("attack_loss")
+        return "crossentropy" if self.how == "misspells its attack loss" else "ce"
+
+    def __call__(self, model, views, y):
+        match self.how:
+            case "writes to a view":
+                views.natural.clamp_(0.1, 0.9)
+            case "writes to the labels":
+                y.fill_(0)
+            case "asks for a gradient of a view":
+                views.perturbed.requires_grad_()
+            case "sets the mode":
+                model.train()
+            case "freezes a weight":
+                model[1].weight.requires_grad_(False)
+            case "descends by itself":
+                with torch.no_grad():
+                    model[1].weight.mul_(0.9)
+            case "leaves gradients":
+                F.cross_entropy(model(views.clean), y).backward()
+            case "moves the statistics":
+                model.train()(views.clean)
+                model.eval()[0].train()
+        perturbed, clean = model(views.perturbed), model(views.clean)
+        value = (F.cross_entropy(perturbed, y) + F.cross_entropy(clean, y)) / 2
+        logits = perturbed.detach()
+        match self.how:
+            case "returns a tuple":
+                return value, logits
+            case "looks like a loss":
+                return SimpleNamespace(value=value, logits=logits)
+            case "gives a loss an image":
+                value = F.cross_entropy(perturbed, y, reduction="none")
+            case "is detached":
+                value = value.detach()
+            case "is a number":
+                value = value.item()
+            case "divides by the change":
+                value = value / (views.perturbed - views.clean).norm()
+            case "roots the change of the logits":
+                value = value + (perturbed - clean).pow(2).sum(1).sqrt().mean()
+            case "gives the clean logits":
+                logits = clean.detach()
+            case "gives attached logits":
+                logits = perturbed
+            case "gives labels":
+                logits = logits.argmax(1)
+            case "trains the last layer alone":
+                value = F.cross_entropy(model[-1](model[:-1](views.perturbed).detach()), y)
+            case "is flat":
+                value = value * 0
+            case "forgets the perturbed view":
+                value = F.cross_entropy(clean, y)
+        return TrainingLoss(value=value, logits=logits)
+
+
+BROKEN = {
+    "declares no attack loss": clauses.attack_loss_is_known,
+    "misspells its attack loss": clauses.attack_loss_is_known,
+    "returns a tuple": clauses.value_is_a_finite_scalar_to_descend,
+    "looks like a loss": clauses.value_is_a_finite_scalar_to_descend,
+    "gives a loss an image": clauses.value_is_a_finite_scalar_to_descend,
+    "is detached": clauses.value_is_a_finite_scalar_to_descend,
+    "is a number": clauses.value_is_a_finite_scalar_to_descend,
+    "divides by the change": clauses.value_is_a_finite_scalar_to_descend,
+    "gives the clean logits": clauses.logits_are_those_of_the_perturbed_view,
+    "gives attached logits": clauses.logits_are_those_of_the_perturbed_view,
+    "gives labels": clauses.logits_are_those_of_the_perturbed_view,
+    "trains the last layer alone": clauses.gradients_reach_the_weights,
+    "is flat": clauses.gradients_reach_the_weights,
+    "roots the change of the logits": clauses.gradients_reach_the_weights,
+    "writes to a view": clauses.views_stay_untouched,
+    "writes to the labels": clauses.views_stay_untouched,
+    "asks for a gradient of a view": clauses.views_stay_untouched,
+    "forgets the perturbed view": clauses.value_depends_on_the_perturbed_view,
+    "sets the mode": clauses.model_is_left_as_it_was,
+    "freezes a weight": clauses.model_is_left_as_it_was,
+    "descends by itself": clauses.model_is_left_as_it_was,
+    "leaves gradients": clauses.model_is_left_as_it_was,
+    "moves the statistics": clauses.model_is_left_as_it_was,
+}
+
+
+def test_the_example_is_right_but_for_what_is_broken():
+    assert check_objective(Broken(how="not at all")) == {}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_each_clause_catches_what_it_is_for(how):
+    with pytest.raises(AssertionError):
+        BROKEN[how](Broken(how=how))
+
+
+def test_every_clause_has_a_broken_example():
+    assert set(BROKEN.values()) == set(OBJECTIVE_CLAUSES)

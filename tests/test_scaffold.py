@@ -1,0 +1,211 @@
+"""`curricula plugins new`: what it writes works at once, as a stranger would use it."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from curricula.cli.main import program
+from curricula.expression import NAME_PATTERN
+from curricula.scaffold import FILES, LONGEST, PLUGIN_NAME
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["fog", "soft-fog_2", "x" * LONGEST]
+
+
+def new(*arguments):
+    return CliRunner().invoke(program, ["plugins", "new", *map(str, arguments)])
+
+
+def python(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def paths(*folders):
+    """PYTHONPATH with these folders first."""
+    return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", str(ROOT))])
+
+
+def test_the_package_installs_is_listed_keeps_its_contract_and_trains(tmp_path):
+    name = "soft-fog_2"
+    written = new(name, "--out", tmp_path)
+    assert written.exit_code == 0, written.output
+    folder = tmp_path / f"curricula-{name}"
+    site = tmp_path / "site"
+    installed = python(
+        "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index",
+        "--disable-pip-version-check", "--target", site, folder, cwd=tmp_path,
+    )  # fmt: skip
+    assert installed.returncode == 0, installed.stderr
+    listed = python("-m", "curricula", "plugins", cwd=tmp_path, PYTHONPATH=paths(site))
+    (line,) = [line for line in listed.stdout.splitlines() if line.split()[:1] == [name]]
+    assert "0.1.0" in line
+    tests = python(
+        "-m", "pytest", "-q", "-W", "error", "-W", "ignore:invalid escape sequence",
+        cwd=folder, PYTHONPATH=paths(site),
+    )  # fmt: skip
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+    trained = python(
+        "-m", "curricula", "--plugin", ROOT / "tests" / "fixtures" / "tiny.py", "train",
+        "--data", "tiny", "--perturb", f"{name}+pgd", "--epochs", "1", "--out", "run",
+        cwd=tmp_path, PYTHONPATH=paths(site),
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert f"{name}:0.5+pgd" in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_the_next_commands_are_printed(tmp_path):
+    folder = tmp_path / "curricula-fog"
+    assert new("fog", "--out", tmp_path).stdout.splitlines() == [
+        f"{folder} is written. Next:",
+        f"  pip install -e {folder}",
+        f"  pytest {folder}",
+        "  curricula train --perturb fog+pgd",
+    ]
+
+
+def test_by_default_it_goes_into_the_present_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert new("fog").exit_code == 0
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {
+        f"curricula-fog/{file}"
+        for file in (
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+            "curricula_fog/__init__.py",
+            "curricula_fog/plugin.py",
+            "curricula_fog/perturbation.py",
+            "tests/test_fog.py",
+        )
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_writes_is_formatted_and_clean(name, tmp_path):
+    pytest.importorskip("ruff")
+    new(name, "--out", tmp_path)
+    folder = tmp_path / f"curricula-{name}"
+    for command in (["check"], ["format", "--check"]):
+        done = python(
+            "-m", "ruff", *command, "--no-cache", "--config", ROOT / "pyproject.toml", ".",
+            cwd=folder,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+    text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert "$" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Fog", "plugin name 'Fog': write at most 30 lower-case letters and digits"),
+        ("2fog", "a letter first"),
+        ("fog_", "with - or _ between them"),
+        ("fog--bank", "with - or _ between them"),
+        ("../fog", "plugin name '../fog'"),
+        ("", "plugin name ''"),
+        ("x" * 31, "at most 30"),
+        ("nébel", "lower-case letters"),
+        ("worst", "'worst' is a word of the language: choose another"),
+        ("clean", "'clean' is a word of the language"),
+        ("none", "'none' is a word of the language"),
+        ("pgd", "plugin name 'pgd': curricula 0.1.0 offers a perturbation of that name"),
+        ("torchattacks-pgd", "curricula-torchattacks 0.1.0 offers a perturbation of that name"),
+        ("escnn", "a package curricula_escnn is installed"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_in_one_line(name, message, tmp_path):
+    done = new(name, "--out", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_a_file_offers_is_refused_by_the_file(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from curricula import Record, hookimpl\n\n\n@hookimpl\ndef curricula_perturbations():\n"
+        "    yield Record(name='fog', factory=dict, summary='')\n"
+    )
+    done = CliRunner().invoke(program, ["--plugin", str(mine), "plugins", "new", "fog"])
+    assert done.exit_code == 2
+    assert f"{mine} offers a perturbation of that name" in done.stderr
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path):
+    kept = tmp_path / "curricula-fog" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    done = new("fog", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr == f"Error: {kept.parent} is there already: choose another --out\n"
+    assert [*kept.parent.iterdir()] == [kept]
+    done = new("fog", "--out", kept)
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert kept.read_text() == "mine"
+
+
+def test_an_unknown_subcommand_is_one_line():
+    done = CliRunner().invoke(program, ["plugins", "nwe"])
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "nwe" in done.stderr
+
+
+def test_listing_lists_once_and_help_has_an_example():
+    listed = CliRunner().invoke(program, ["plugins"])
+    assert listed.exit_code == 0
+    assert listed.stdout.startswith("perturbations\n")
+    shown = CliRunner().invoke(program, ["plugins", "new", "--help"])
+    assert "Example: curricula plugins new fog" in shown.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["new", "fog"]])
+def test_neither_imports_torch(arguments, tmp_path):
+    script = (
+        "import sys\nfrom curricula.cli.main import program\n"
+        f"program(['plugins', *{arguments!r}], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = python("-c", script, cwd=tmp_path, PYTHONPATH=paths())
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_templates_are_in_the_wheel(tmp_path):
+    built = python(
+        "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = archive.namelist()
+    for template in FILES:
+        assert f"curricula/scaffold/template/{template}.template" in held
+
+
+def test_every_template_is_used():
+    there = {path.name for path in (ROOT / "curricula" / "scaffold" / "template").iterdir()}
+    assert there == {f"{template}.template" for template in FILES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_names_are_names_of_expressions(name):
+    assert re.fullmatch(PLUGIN_NAME, name)
+    assert re.fullmatch(NAME_PATTERN, name)
