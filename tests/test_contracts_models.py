@@ -18,6 +18,8 @@ REGISTERED = registry.build_registry().records("model")
 EXPRESSIONS = {
     "torchvision": "torchvision(squeezenet1_1)",
     "wrn": "wrn(10, 1)",
+    "gcnn-vgg16": "gcnn-vgg16(width=4)",
+    "gcnn-resnet18": "gcnn-resnet18(width=4)",
 }
 """Where a name alone is not enough, or much."""
 SIZES = (8, 16, 22, 24, 32, 64, 224)
@@ -50,7 +52,7 @@ def test_the_contract_is_kept(text, clause):
     clause(factory(text), image_size=smallest(text))
 
 
-def test_a_recipe_of_the_guide_in_three_lines():
+def test_an_author_names_the_images():
     assert check_model(factory("smallcnn"), image_size=16, channels=[1], num_classes=10) == {}
 
 
