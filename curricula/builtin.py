@@ -156,7 +156,7 @@ def curricula_commands() -> Iterable[Record]:
         "evaluate": "measure a run under threats",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
-        "plugins": "list what is registered, and by whom",
+        "plugins": "list what is registered, and by whom; `plugins new` starts one",
         "recipes": "list the shipped configurations",
     }.items():
         yield Record(name=name, factory=f"curricula.cli.{name}:command", summary=summary)
