@@ -1,15 +1,15 @@
 """Auto-PGD, which finds its own step: the perturbation `apgd`."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import attrs
 import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import AttackLoss, Guarantee, PerturbationKind, Strength, Victim
+from curricula.interfaces import AttackLoss, Victim
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.ball import a_budget, project, radii, random_start, steepest
+from curricula.perturbations.ball import BallAttack, a_budget, project, random_start, steepest
 from curricula.perturbations.restarts import worst_of
 
 ALPHA = 0.75  # of the new direction in a step; the rest is the previous one's
@@ -104,7 +104,7 @@ def _where(which_N: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 @attrs.frozen(kw_only=True)
-class APGD:
+class APGD(BallAttack):
     """`apgd`: Auto-PGD (Croce and Hein 2020, section 3): PGD with momentum that halves its step
     where it stops gaining, and goes back to the best point then.
 
@@ -118,10 +118,6 @@ class APGD:
         rho: the share of steps that must raise the loss, above 0 to 1.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
-
     budget: float = attrs.field(validator=a_budget)
     norm: Literal["linf", "l2"] = "linf"
     steps: int = attrs.field(default=100, validator=ge(1))
@@ -129,37 +125,28 @@ class APGD:
     restarts: int = attrs.field(default=1, validator=ge(1))
     rho: float = attrs.field(default=0.75, validator=and_(gt(0.0), le(1.0)))
 
-    @property
-    def unit(self) -> str:
-        return self.norm
-
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm=self.norm, radius=self.budget)
-
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            eps = radii(strength, self.budget, x_NCHW)
+        """The images attacked, each within its own radius."""
 
-            def run() -> Tensor:
-                return ascend_adaptively(
-                    x_NCHW,
-                    y_N,
-                    random_start(x_NCHW, eps, self.norm, generator),
-                    eps,
-                    victim=victim,
-                    loss=ATTACK_LOSSES[self.loss],
-                    norm=self.norm,
-                    steps=self.steps,
-                    rho=self.rho,
-                )
+        def run() -> Tensor:
+            return ascend_adaptively(
+                x_NCHW,
+                y_N,
+                random_start(x_NCHW, eps_N111, self.norm, generator),
+                eps_N111,
+                victim=victim,
+                loss=ATTACK_LOSSES[self.loss],
+                norm=self.norm,
+                steps=self.steps,
+                rho=self.rho,
+            )
 
-            return worst_of(run, self.restarts, y_N, victim)
+        return worst_of(run, self.restarts, y_N, victim)

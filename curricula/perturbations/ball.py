@@ -1,16 +1,16 @@
 """Norm balls about images, cut to [0, 1]: what every pixel attack is made of.
 
-eps_N111 is the radius of each image's ball, in [0, 1] pixel
-units, shaped to broadcast over NCHW. Each function gives the same image back at radius 0.
+eps_N111 is the radius of each image's ball, in [0, 1] pixel units, shaped to broadcast over NCHW.
+Each function gives the same image back at radius 0.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Norm, Strength
+from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
 
 LARGEST = 1e6  # far beyond any image, far below float32's end
 a_budget = and_(ge(0.0), le(LARGEST))
@@ -22,6 +22,53 @@ def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
     if isinstance(strength, Tensor):
         return (strength.to(x_NCHW) * budget).reshape(-1, 1, 1, 1)
     return x_NCHW.new_full((len(x_NCHW), 1, 1, 1), strength * budget)
+
+
+class BallAttack:
+    """What attacks within a norm ball share: their budget is its radius, and they promise it.
+
+    A class says how it attacks in `attack`; one that knows several norms has a field `norm`.
+    """
+
+    kind: ClassVar[PerturbationKind] = "pixel"
+    channels: ClassVar[frozenset[int] | None] = None
+    training_only: ClassVar[bool] = False
+
+    budget: float
+    norm: Norm = "linf"
+
+    @property
+    def unit(self) -> Norm:
+        return self.norm
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return Guarantee(norm=self.norm, radius=self.budget)
+
+    def attack(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        eps_N111: Tensor,
+        *,
+        victim: Victim,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The images attacked, each within its own radius; no gradient is recorded here."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        *,
+        strength: Strength,
+        victim: Victim,
+        generator: torch.Generator,
+    ) -> Tensor:
+        with torch.no_grad():
+            eps = radii(strength, self.budget, x_NCHW)
+            return self.attack(x_NCHW, y_N, eps, victim=victim, generator=generator)
 
 
 def l2_norm(x_NCHW: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """The momentum iterative method: the perturbation `mim`."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import attrs
 import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import AttackLoss, Guarantee, PerturbationKind, Strength, Victim
+from curricula.interfaces import AttackLoss, Victim
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.ball import LARGEST, a_budget, project, radii, rescaled
+from curricula.perturbations.ball import LARGEST, BallAttack, a_budget, project, rescaled
 
 
 def ascend_with_momentum(
@@ -47,7 +47,7 @@ def ascend_with_momentum(
 
 
 @attrs.frozen(kw_only=True)
-class MIM:
+class MIM(BallAttack):
     """`mim`: the momentum iterative method, also MI-FGSM (Dong et al. 2018, section 3.1), in the
     l-inf ball, from the image itself.
 
@@ -59,11 +59,6 @@ class MIM:
         loss: ``ce`` or ``dlr``, under any objective, as for `fgsm`.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
-
     budget: float = attrs.field(validator=a_budget)
     steps: int = attrs.field(default=10, validator=ge(1))
     rel_step: float = attrs.field(validator=and_(gt(0.0), le(LARGEST)))
@@ -74,28 +69,23 @@ class MIM:
     def _rel_step_default(self) -> float:
         return 1 / max(self.steps, 1)
 
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
-
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            eps = radii(strength, self.budget, x_NCHW)
-            return ascend_with_momentum(
-                x_NCHW,
-                y_N,
-                eps,
-                victim=victim,
-                loss=ATTACK_LOSSES[self.loss],
-                step_N111=self.rel_step * eps,
-                steps=self.steps,
-                decay=self.decay,
-            )
+        """The images attacked, each within its own radius."""
+        return ascend_with_momentum(
+            x_NCHW,
+            y_N,
+            eps_N111,
+            victim=victim,
+            loss=ATTACK_LOSSES[self.loss],
+            step_N111=self.rel_step * eps_N111,
+            steps=self.steps,
+            decay=self.decay,
+        )

@@ -8,16 +8,8 @@ from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
+from curricula.perturbations.ball import a_budget, radii
 from curricula.perturbations.parametric import Parametric, combinations, evenly
-
-LARGEST = 1e6  # far beyond any image, far below float32's end
-
-
-def _added(x_NCHW: Tensor, noise_NCHW: Tensor, budget: float, strength: Strength) -> Tensor:
-    """x plus noise times each image's budget, cut to [0, 1]."""
-    if isinstance(strength, Tensor):
-        strength = strength.to(x_NCHW)[:, None, None, None]
-    return (x_NCHW + noise_NCHW * (strength * budget)).clamp_(0, 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +28,7 @@ class GaussianNoise:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(default=0.1, validator=and_(ge(0.0), le(LARGEST)))
+    budget: float = attrs.field(default=0.1, validator=a_budget)
 
     def __call__(
         self,
@@ -48,7 +40,8 @@ class GaussianNoise:
         generator: torch.Generator,
     ) -> Tensor:
         noise = torch.randn(x_NCHW.shape, generator=generator, device=x_NCHW.device)
-        return _added(x_NCHW.detach(), noise, self.budget, strength)
+        eps_N111 = radii(strength, self.budget, x_NCHW)
+        return (x_NCHW.detach() + eps_N111 * noise).clamp_(0, 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +58,7 @@ class UniformNoise:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=and_(ge(0.0), le(LARGEST)))
+    budget: float = attrs.field(validator=a_budget)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -81,7 +74,8 @@ class UniformNoise:
         generator: torch.Generator,
     ) -> Tensor:
         noise = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) * 2 - 1
-        return _added(x_NCHW.detach(), noise, self.budget, strength)
+        eps_N111 = radii(strength, self.budget, x_NCHW)
+        return (x_NCHW.detach() + eps_N111 * noise).clamp_(0, 1)
 
 
 def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Projected gradient ascent within a norm ball: the perturbation `pgd`."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -10,14 +10,13 @@ from torch import Tensor
 
 from curricula.interfaces import (
     AttackLoss,
-    Guarantee,
     Norm,
-    PerturbationKind,
     Strength,
     Victim,
 )
 from curricula.losses import ATTACK_LOSSES, LossName
 from curricula.perturbations.ball import (
+    BallAttack,
     a_budget,
     a_step,
     project,
@@ -101,7 +100,7 @@ def _whole_or_auto(instance: "PGD", attribute: Any, value: int | str) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class PGD:
+class PGD(BallAttack):
     """`pgd`: projected gradient descent on the model's loss (Madry et al. 2018, section 2.1).
 
     Args:
@@ -129,10 +128,6 @@ class PGD:
             ``steps=auto``; several restarts from the same point, or that stop early; ``kl`` from
             the image itself, where its gradient is zero; ``l1_share`` in another norm.
     """
-
-    kind: ClassVar[PerturbationKind] = "pixel"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
 
     budget: float = attrs.field(validator=a_budget)
     norm: Norm = "linf"
@@ -175,14 +170,6 @@ class PGD:
             raise ValueError("loss=kl needs random_start=true: at the image its gradient is zero")
         if self.l1_share is not None and self.norm != "l1":
             raise ValueError(f"l1_share is for norm=l1, not {self.norm}")
-
-    @property
-    def unit(self) -> Norm:
-        return self.norm
-
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm=self.norm, radius=self.budget)
 
     @property
     def full_steps(self) -> int:

@@ -7,14 +7,14 @@ import torch
 from attrs.validators import and_, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
+from curricula.interfaces import Guarantee, Victim
 from curricula.losses import ATTACK_LOSSES, LossName
-from curricula.perturbations.ball import LARGEST, a_budget, radii, random_start
+from curricula.perturbations.ball import LARGEST, BallAttack, a_budget, random_start
 from curricula.perturbations.pgd import ascend, named
 
 
 @attrs.frozen(kw_only=True)
-class FGSM:
+class FGSM(BallAttack):
     """`fgsm`: one l-inf step of the whole budget along the sign of the gradient, from the image
     itself (Goodfellow et al. 2015, section 4).
 
@@ -24,44 +24,34 @@ class FGSM:
             zero there.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
-
     budget: float = attrs.field(validator=a_budget)
     loss: Literal["ce", "dlr"] = "ce"
 
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
-
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            eps = radii(strength, self.budget, x_NCHW)
-            return ascend(
-                x_NCHW,
-                y_N,
-                x_NCHW,
-                eps,
-                victim=victim,
-                loss=ATTACK_LOSSES[self.loss],
-                norm="linf",
-                step_N111=eps,
-                steps=1,
-            )
+        """The images attacked, each within its own radius."""
+        return ascend(
+            x_NCHW,
+            y_N,
+            x_NCHW,
+            eps_N111,
+            victim=victim,
+            loss=ATTACK_LOSSES[self.loss],
+            norm="linf",
+            step_N111=eps_N111,
+            steps=1,
+        )
 
 
 @attrs.frozen(kw_only=True)
-class RandomFGSM:
+class RandomFGSM(BallAttack):
     """`rfgsm`: one step from a random image of the l-inf ball, projected back on it (RS-FGSM, Wong
     et al. 2020, "Fast is better than free", algorithm 3).
 
@@ -71,45 +61,35 @@ class RandomFGSM:
         loss: as for `pgd`.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
-
     budget: float = attrs.field(validator=a_budget)
     rel_step: float = attrs.field(default=1.25, validator=and_(gt(0.0), le(LARGEST)))
     loss: LossName = "default"
 
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
-
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            eps = radii(strength, self.budget, x_NCHW)
-            return ascend(
-                x_NCHW,
-                y_N,
-                random_start(x_NCHW, eps, "linf", generator),
-                eps,
-                victim=victim,
-                loss=named(self.loss),
-                norm="linf",
-                step_N111=self.rel_step * eps,
-                steps=1,
-            )
+        """The images attacked, each within its own radius."""
+        return ascend(
+            x_NCHW,
+            y_N,
+            random_start(x_NCHW, eps_N111, "linf", generator),
+            eps_N111,
+            victim=victim,
+            loss=named(self.loss),
+            norm="linf",
+            step_N111=self.rel_step * eps_N111,
+            steps=1,
+        )
 
 
 @attrs.frozen(kw_only=True)
-class NoisyFGSM:
+class NoisyFGSM(BallAttack):
     """`nfgsm`: strong noise, then one step from there, cut to [0, 1] but to no ball (N-FGSM, de
     Jorge et al. 2022, "Make some noise", algorithm 1).
 
@@ -123,9 +103,6 @@ class NoisyFGSM:
         loss: as for `pgd`.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = True
 
     budget: float = attrs.field(validator=a_budget)
@@ -137,17 +114,16 @@ class NoisyFGSM:
     def guarantee(self) -> Guarantee:
         return Guarantee(norm="linf", radius=(self.noise + self.rel_step) * self.budget)
 
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            eps = radii(strength, self.budget, x_NCHW)
-            noisy = random_start(x_NCHW, self.noise * eps, "linf", generator)
-            gradient, _, _ = victim.gradient(noisy, y_N, named(self.loss))
-            return (noisy + self.rel_step * eps * gradient.sign()).clamp_(0, 1)
+        """The images attacked, each within its own radius."""
+        noisy = random_start(x_NCHW, self.noise * eps_N111, "linf", generator)
+        gradient, _, _ = victim.gradient(noisy, y_N, named(self.loss))
+        return (noisy + self.rel_step * eps_N111 * gradient.sign()).clamp_(0, 1)

@@ -1,15 +1,14 @@
 """A search without gradients: the perturbation `square`."""
 
 import math
-from typing import ClassVar
 
 import attrs
 import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
-from curricula.perturbations.ball import a_budget, radii
+from curricula.interfaces import Victim
+from curricula.perturbations.ball import BallAttack, a_budget
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share, for 10,000 queries
 SETTLED = 20  # queries between two looks at which images are fooled; looking stalls a GPU
@@ -97,7 +96,7 @@ def search_squares(
 
 
 @attrs.frozen(kw_only=True)
-class Square:
+class Square(BallAttack):
     """`square`: Square Attack in the l-inf ball (Andriushchenko et al. 2020): random squares at the
     corners of the ball, kept where the label's margin falls. It asks for no gradient.
 
@@ -108,35 +107,26 @@ class Square:
         p_init: the share of pixels that the first squares change, above 0 to 1.
     """
 
-    kind: ClassVar[PerturbationKind] = "pixel"
-    unit: ClassVar[str] = "linf"
-    channels: ClassVar[frozenset[int] | None] = None
-    training_only: ClassVar[bool] = False
-
     budget: float = attrs.field(validator=a_budget)
     queries: int = attrs.field(default=5000, validator=ge(1))
     p_init: float = attrs.field(default=0.8, validator=and_(gt(0.0), le(1.0)))
 
-    @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
-
-    def __call__(
+    def attack(
         self,
         x_NCHW: Tensor,
         y_N: Tensor,
+        eps_N111: Tensor,
         *,
-        strength: Strength,
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        with torch.no_grad():
-            return search_squares(
-                x_NCHW,
-                y_N,
-                radii(strength, self.budget, x_NCHW),
-                victim=victim,
-                queries=self.queries,
-                p_init=self.p_init,
-                generator=generator,
-            )
+        """The images attacked, each within its own radius."""
+        return search_squares(
+            x_NCHW,
+            y_N,
+            eps_N111,
+            victim=victim,
+            queries=self.queries,
+            p_init=self.p_init,
+            generator=generator,
+        )
