@@ -37,14 +37,22 @@ class Row(NamedTuple):
 
 
 def rows(
-    model: nn.Module, *, linf: float, l2: float, l1: float, steps: int, queries: int
+    model: nn.Module,
+    *,
+    linf: float,
+    l2: float,
+    l1: float,
+    steps: int,
+    apgd_steps: int,
+    queries: int,
 ) -> Iterator[Row]:
     """Every attack of ours that another library has too.
 
     Args:
         model: the victim, in evaluation mode.
         linf, l2, l1: the radius in each norm, in [0, 1] pixel units.
-        steps: of every attack that has some.
+        steps: of every attack that has some, but for APGD.
+        apgd_steps: of APGD, which plans its step lengths by them.
         queries: of the Square Attack.
     """
     rel = 2.5 / steps
@@ -80,8 +88,8 @@ def rows(
         for loss in ("ce", "dlr"):
             yield Row(
                 f"apgd {norm} {loss}",
-                f"apgd({eps}, norm={norm}, steps={steps}, loss={loss})",
-                torchattacks.APGD(model, norm=name, eps=eps, steps=steps, loss=loss),
+                f"apgd({eps}, norm={norm}, steps={apgd_steps}, loss={loss})",
+                torchattacks.APGD(model, norm=name, eps=eps, steps=apgd_steps, loss=loss),
                 None,
             )
     yield Row(
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("--l2", type=float, default=1.5)
     parser.add_argument("--l1", type=float, default=10.0)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--apgd-steps", type=int, default=10)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
@@ -190,7 +199,8 @@ def main() -> None:
         data = curricula.load_data("digits")
         model = small_model(data)
     split = data.test[: chosen.images]
-    settings = {name: getattr(chosen, name) for name in ("linf", "l2", "l1", "steps", "queries")}
+    names = ("linf", "l2", "l1", "steps", "apgd_steps", "queries")
+    settings = {name: getattr(chosen, name) for name in names}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     libraries = ("curricula", "torchattacks", "foolbox")
     print(f"{f'accuracy, {len(split)} images':<24}" + "".join(f"{name:>14}" for name in libraries))
