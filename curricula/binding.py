@@ -4,6 +4,7 @@ Perturbations are built, missing budgets filled in, the order checked, neighbour
 fused.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import get_args
@@ -166,15 +167,18 @@ class _Binder:
     def _grid(self, call: Call) -> tuple[Node, Expression]:
         inner, keywords = _searched(call, "grid(EXPR, rot=31)")
         nodes, explicit = self._each(inner)
-        branches: list[GridBranch] = []
+        moved = [_searchable(call, node) for node in nodes]
         points: dict[str, int] = {}  # by name: every leaf of a name is searched alike
-        for node in nodes:
-            moved = _searchable(call, node)
-            for leaf, usual in moved:
-                given = keywords.get(leaf.call.name)
-                points[leaf.call.name] = usual if given is None else _count(call, given)
-            branch = {leaf.label: points[leaf.call.name] for leaf, _ in moved}
-            size = math.prod(_grid_size(leaf, branch[leaf.label]) for leaf, _ in moved)
+        for leaf, usual in itertools.chain(*moved):
+            name = leaf.call.name
+            if name in keywords:
+                points[name] = _count(call, keywords[name])
+            else:
+                points[name] = min(usual, points.get(name, usual))
+        branches: list[GridBranch] = []
+        for node, leaves in zip(nodes, moved, strict=True):
+            branch = {leaf.label: points[leaf.call.name] for leaf, _ in leaves}
+            size = math.prod(_grid_size(leaf, branch[leaf.label]) for leaf, _ in leaves)
             if size > MOST_CANDIDATES:
                 raise UserError(
                     f"{call}: a grid of {size:,} points; {MOST_CANDIDATES:,} are the most: give "

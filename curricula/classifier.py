@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from curricula.errors import UserError
 from curricula.victim import ModelVictim
@@ -20,8 +21,9 @@ def check_classifier(
     state stay as they are.
 
     Args:
-        model: with any weights, on the images' device.
-        x_NCHW: float32 images in [0, 1], two or more (batch norm cannot train on one).
+        model: with any weights.
+        x_NCHW: float32 images in [0, 1], two or more (batch norm cannot train on one), on the
+            device to try it on.
         num_classes: how many logits an image must have.
         name: what the message calls it.
 
@@ -37,8 +39,14 @@ def check_classifier(
 def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
     if not isinstance(model, nn.Module):
         return f"is a {type(model).__name__}; its factory must return a torch.nn.Module"
+    for weight_name, weight in model.named_parameters():
+        if isinstance(weight, UninitializedParameter):
+            return (
+                f"has a weight without a shape ({weight_name}); let its factory give the shapes, "
+                "or run it once"
+            )
     try:
-        scratch = copy.deepcopy(model)
+        scratch = copy.deepcopy(model).to(x_NCHW.device)
     except Exception as error:
         return (
             f"cannot be copied, which attacks need ({_one_line(error)}); keep in its attributes "
@@ -48,9 +56,10 @@ def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
     # Written to and drawn from as the network likes: a copy, and random states that are put back.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
         for mode, training in (("at rest", False), ("in training mode", True)):
+            shown = x_NCHW.clone()
             try:
                 with torch.no_grad():
-                    output = scratch.train(training)(x_NCHW.clone())
+                    output = scratch.train(training)(shown)
             except Exception as error:
                 return (
                     f"cannot take images of {size} {mode} ({_one_line(error)}); make it for the "
@@ -59,7 +68,9 @@ def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
             problem = _problem_of_logits(output, len(x_NCHW), num_classes)
             if problem:
                 return f"gives {mode} {problem}"
-        return _problem_of_gradient(scratch, x_NCHW)
+            if not torch.equal(shown, x_NCHW):
+                return "writes to its images, which others still need; let it work on a copy"
+        return _problem_of_range(scratch, x_NCHW) or _problem_of_gradient(scratch, x_NCHW)
 
 
 def _problem_of_logits(output: object, n: int, num_classes: int) -> str | None:
@@ -74,26 +85,39 @@ def _problem_of_logits(output: object, n: int, num_classes: int) -> str | None:
         return f"values of type {output.dtype}, not floating logits; let it return the scores"
     if not output.isfinite().all():
         return "logits that are not finite; look for overflow or a division by zero in its layers"
-    sums = output.float().sum(1)
-    if output.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        return "probabilities (they sum to 1), not logits; leave out its last softmax"
     return None
 
 
+def _stirred(scratch: nn.Module) -> nn.Module:
+    """A copy with a little noise in its weights: what a last layer that starts at zero hides."""
+    stirred = copy.deepcopy(scratch)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in stirred.parameters():
+            noise = torch.randn(weight.shape, generator=generator) * STIR
+            weight.add_(noise.to(weight.device, weight.dtype))
+    return stirred
+
+
+def _problem_of_range(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+    for network in (scratch, _stirred(scratch)):
+        with torch.no_grad():
+            output = network.eval()(x_NCHW.clone())
+        if output.min() < 0 or output.max() > 1:
+            return None
+    return (
+        "gives at rest probabilities (all from 0 to 1), not logits; leave out its last softmax or "
+        "sigmoid"
+    )
+
+
 def _problem_of_gradient(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Two looks: a last layer that starts at zero lets no gradient through, until it is trained."""
-    for stirred in (False, True):
-        if stirred:
-            generator = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                for weight in scratch.parameters():
-                    noise = torch.randn(weight.shape, generator=generator) * STIR
-                    weight.add_(noise.to(weight.device, weight.dtype))
+    for network in (scratch, _stirred(scratch)):
         try:
-            gradient, _, _ = ModelVictim(scratch).gradient(
+            gradient, _, _ = ModelVictim(network).gradient(
                 x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum
             )
-        except RuntimeError as error:
+        except Exception as error:
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 return (
                     f"cannot be differentiated in its images ({_one_line(error)}); keep to what "

@@ -59,7 +59,7 @@ class Threat:
             generator=generator,
             threat=True,
         )
-        return self.bound.node.run(_unchanged(x_NCHW), situation).perturbed
+        return self.bound.node.run(_unchanged(x_NCHW.detach()), situation).perturbed
 
 
 def _unchanged(x_NCHW: Tensor) -> Views:
@@ -188,7 +188,7 @@ class Curriculum:
             if isinstance(strength, Tensor) and strength.ndim == 1:
                 if indices_N is None:
                     raise ValueError(f"the schedule of {label} is per image: give indices_N")
-                strengths[label] = strength[indices_N].clamp(0, 1)
+                strengths[label] = strength[indices_N].float().clamp(0, 1)
                 continue
             strengths[label] = value = float(strength)
             if not 0 <= value <= 1:

@@ -1,7 +1,7 @@
 """The words of curricula as types: what a perturbation, a victim, a schedule and an objective are.
 
 Legend of shapes: N images, C channels, H x W pixels, K classes. Images are float32 in [0, 1],
-NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a tensor (N,) of them.
+NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a float32 tensor (N,) of them.
 """
 
 from collections.abc import Callable, Mapping

@@ -107,7 +107,8 @@ class Leaf:
                 f"{self.call.name} turned images of shape {tuple(x.shape)} into "
                 f"{tuple(perturbed.shape)}; a perturbation keeps the shape"
             )
-        perturbed = perturbed.detach().clamp(0, 1)  # nobody knows what a stranger returns
+        # nobody knows what a stranger returns
+        perturbed = perturbed.detach().to(x.dtype).clamp(0, 1)
         if self.perturbation.kind == "pixel":
             return attrs.evolve(views, perturbed=perturbed)
         return attrs.evolve(views, natural=perturbed, perturbed=perturbed)
@@ -231,11 +232,12 @@ class Candidates:
 
     def parameters(self, begin: int, end: int) -> dict[str, Tensor]:
         """Of the candidates from ``begin`` to ``end``, ((end - begin) N, P) by label."""
-        numbers = torch.arange(begin, end)
         found: dict[str, Tensor] = {}
+        slower = 1
         for label, axis in reversed(list(self.axes.items())):
-            found[label] = axis[(numbers % len(axis)).to(axis.device)].flatten(0, 1)
-            numbers = numbers // len(axis)
+            numbers = torch.arange(begin, end, device=axis.device) // slower
+            found[label] = axis[numbers % len(axis)].flatten(0, 1)
+            slower *= len(axis)
         return found
 
 

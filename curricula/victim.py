@@ -6,11 +6,23 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from curricula.interfaces import AttackLoss, HasPlainEquivalent
 from curricula.losses import ATTACK_LOSSES
 
 Precision = Literal["float32", "bf16"]
+
+_updates = 0
+
+
+def _count_update(*_: object) -> None:
+    global _updates
+    _updates += 1
+
+
+# Fused optimisers write weights without moving their version counters, so each step is counted.
+register_optimizer_step_post_hook(_count_update)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -34,7 +46,7 @@ class RestingModel(nn.Module):
         super().__init__()
         self._source = [model]  # in a list: not a submodule, or parameters() would see both
         self.precision = precision
-        self._seen: tuple[tuple[int, int], ...] = ()
+        self._seen: tuple[int, tuple[tuple[int, int], ...]] = (0, ())
         self._rest()
         self.requires_grad_(False)
         super().train(False)
@@ -48,9 +60,10 @@ class RestingModel(nn.Module):
         else:
             self.twin = _twin(model)
 
-    def _weights(self) -> tuple[tuple[int, int], ...]:
+    def _weights(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Optimiser steps so far, and of each tensor where it lies and how often it was written."""
         model = self._source[0]
-        return tuple(
+        return _updates, tuple(
             (tensor.data_ptr(), tensor._version)
             for tensors in (model.parameters(), model.buffers())
             for tensor in tensors
@@ -61,7 +74,7 @@ class RestingModel(nn.Module):
         seen = self._weights()
         if seen == self._seen:
             return
-        moved = [a for a, _ in seen] != [a for a, _ in self._seen]
+        moved = [a for a, _ in seen[1]] != [a for a, _ in self._seen[1]]
         if moved or isinstance(self._source[0], HasPlainEquivalent):
             self._rest()
         self._seen = seen

@@ -20,6 +20,10 @@ TINY, NO_CLASSIFIERS = FIXTURES / "tiny.py", FIXTURES / "no_classifiers.py"
 
 REASONS = {
     "softmax": r"gives at rest probabilities .* leave out its last softmax",
+    "sigmoid": r"gives at rest probabilities .* leave out its last softmax or sigmoid",
+    "greedy": r"writes to its images",
+    "lazy": r"has a weight without a shape \(1.weight\)",
+    "broken-equivalent": r"cannot be differentiated in its images \(AttributeError: no such thing",
     "rounded": r"has no gradient in its images",
     "detached": r"has no gradient in its images",
     "in-numpy": r"cannot be differentiated in its images \(RuntimeError: Can't call numpy",
@@ -61,7 +65,7 @@ def test_the_command_line_ends_in_one_line(tmp_path):
     assert re.fullmatch(r"Error: model softmax gives .*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["log-softmax", "zero-head", "tinycnn", "smallcnn"])
+@pytest.mark.parametrize("name", ["log-softmax", "zero-head", "even-head", "tinycnn", "smallcnn"])
 def test_an_unusual_classifier_trains(strangers, name):
     data = curricula.load_data("tiny")
     check_classifier(curricula.build_model(name, data), data.images(data.test.pixels[:3]), 10)

@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Literal
 
+import attrs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -246,6 +247,54 @@ def test_the_usual_grid_is_that_of_engstrom_and_others():
     assert str(bound.expression).endswith(", rot=31, trans=5)")
     (branch,) = bound.node.branches
     assert branch.points == {"rot": 31, "trans": 5}
+
+
+def test_an_explicit_grid_is_the_same_grid():
+    def sizes(bound):
+        perturbations = [leaf.perturbation for leaf in bound.leaves.values()]
+        (points,) = {n for branch in bound.node.branches for n in branch.points.values()}
+        return [len(perturbation.grid(1.0, points)) for perturbation in perturbations]
+
+    bound = bind("grid(crop:4|crop:0)")
+    assert sizes(bound) == sizes(bind(bound.expression))
+
+
+def test_a_threat_gives_detached_images(scene):
+    victim, x, y = scene
+    attached = x.clone().requires_grad_()
+    for text in ("clean", "rot:30", "rot:30+trans:3", "grid(rot:30+trans:3, rot=3, trans=3)"):
+        found = Threat.parse(text)(attached, y, victim=victim, generator=seeded())
+        assert not found.requires_grad, text
+
+
+def test_strengths_and_images_of_other_types_are_made_float32(scene):
+    victim, x, y = scene
+
+    @attrs.frozen(kw_only=True)
+    class Doubled(Rotation):
+        def __call__(self, x_NCHW, y_N, **more):
+            return super().__call__(x_NCHW, y_N, **more).double()
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="doubled", factory=Doubled, summary="gives float64")
+
+    @hookimpl
+    def curricula_schedules():
+        whole = torch.tensor([0, 1] * 4)
+        yield Record(name="whole", factory=lambda: lambda progress, state: whole, summary="0 or 1")
+
+    names = registry.build_registry()
+    mine = SimpleNamespace(
+        curricula_perturbations=curricula_perturbations, curricula_schedules=curricula_schedules
+    )
+    names.add(mine, registry.Provider(name="mine", source="file"))
+    registry.use(names)
+    curriculum = Curriculum.parse("doubled:30+pgd(0.1, steps=1)", ["whole"])
+    strengths = curriculum.strengths(at(0), indices_N=torch.arange(8))
+    assert {strength.dtype for strength in strengths.values()} == {torch.float32}
+    views = curriculum(x, y, strengths=strengths, victim=victim, generator=seeded())
+    assert views.perturbed.dtype == torch.float32
 
 
 def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):

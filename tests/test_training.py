@@ -275,6 +275,8 @@ def test_augmentation_is_an_expression_at_full_strength_and_comes_first(tiny, tm
     assert plan.config.augmentation == "flip(1, direction=horizontal)"
     with pytest.raises(UserError, match=r"augmentation crop\+pgd: pgd is an attack; write"):
         make_plan({**JOINT, "augmentation": "crop+pgd"})
+    with pytest.raises(UserError, match="hue works on images of 3 channels"):
+        make_plan({**JOINT, "augmentation": "hue"})
     # Always mirrored, it is training on mirrored pixels.
     plain = make_plan({"data": "tiny", "epochs": 1, "precision": "float32"})
     flipped = make_plan({**attrs.asdict(plain.config), "augmentation": "flip:1"})

@@ -1,5 +1,7 @@
 """The victim: what it computes, and what it leaves alone."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,6 +91,31 @@ def test_it_follows_every_change_of_weights():
         torch.testing.assert_close(after, model.eval()(X))
         if change is not to_double_and_back:
             assert not torch.allclose(before, after), change.__name__
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_plain_equivalent_follows_a_fused_optimiser(optimizer):
+    """One that writes weights without moving their version counters."""
+
+    class Equal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(X[0].numel(), 3)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1))
+
+        def plain_equivalent(self):
+            return nn.Sequential(nn.Flatten(), copy.deepcopy(self.linear))
+
+    model = Equal()
+    victim = ModelVictim(model)
+    update = optimizer(model.parameters(), lr=0.1, fused=True)
+    before = victim.logits(X)
+    model(X).square().sum().backward()
+    update.step()
+    assert not torch.allclose(before, model(X))
+    torch.testing.assert_close(victim.logits(X), model(X))
 
 
 def test_a_plain_equivalent_is_attacked_instead_and_asked_for_again_after_a_change():

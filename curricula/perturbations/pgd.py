@@ -121,7 +121,7 @@ class PGD(BallAttack):
         l1_share: with ``norm=l1``, the share of all pixels (of each channel) that a step moves,
             above 0 to 1; by default 0.01.
         tau: 0 or more: stop so many steps after an image is misclassified ("friendly" adversarial
-            training, Zhang et al. 2020). Cheaper on the model, weaker as a threat. None: never.
+            training, Zhang et al. 2020). Gentler, and weaker as a threat. None: never.
 
     Raises:
         ValueError: an argument out of range; both ``step`` and ``rel_step``; ``rel_step`` with

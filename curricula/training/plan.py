@@ -129,7 +129,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
             f" of {data.name}; give from 1 to {len(data.train)}"
         )
-    some = data.images(data.train.pixels[:4])
+    some = data.images(data.train.pixels[:4]).to(device)
     check_classifier(model.value, some, data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
