@@ -112,16 +112,17 @@ def test_restarts_never_give_up_a_fooling_candidate(robust_digits):
 
 
 class ShowsItsLogits:
-    """A victim whose logits are the first three channels of a one-pixel image."""
+    """A victim of ten classes: their logits are the first three channels of a one-pixel image,
+    the third of them eight times."""
 
     def logits(self, x):
-        return x[:, :3, 0, 0]
+        return x[:, [0, 1] + [2] * 8, 0, 0]
 
 
 def test_the_worst_run_is_taken_image_by_image():
     """Misclassified before correct, then by cross-entropy, then the first."""
     sure, fair, unsure = (5.0, 0.0, 0.0), (2.0, 0.0, 0.0), (0.01, 0.0, 0.0)
-    # `close` is wrong, and yet of a lower cross-entropy than `unsure`: 0.74 and 1.09.
+    # `close` is wrong, and yet of a far lower cross-entropy than `unsure`: 0.74 and 2.29.
     close, wrong, far = (1.0, 1.1, -9.0), (0.0, 3.0, 0.0), (0.0, 9.0, 0.0)
     runs_and_worst = [
         ((unsure, close, sure), 1),
@@ -131,7 +132,7 @@ def test_the_worst_run_is_taken_image_by_image():
         ((unsure, wrong, wrong), 1),
         ((fair, fair, fair), 0),
     ]
-    logits = torch.tensor([runs for runs, _ in runs_and_worst])  # image, run, class
+    logits = torch.tensor([runs for runs, _ in runs_and_worst])  # image, run, channel
     number = torch.arange(3.0).expand(6, 3)[..., None]  # a mark of each run, which no logit sees
     candidates = torch.cat((logits, number), dim=2).transpose(0, 1)[..., None, None]
     runs, y = iter(candidates), torch.zeros(6, dtype=torch.long)
