@@ -59,6 +59,21 @@ def test_nfgsm_adds_noise_of_twice_the_budget_and_a_whole_step(linear, generator
     assert float(along.var()) == pytest.approx(4 / 3, abs=0.08)
 
 
+def test_nfgsm_takes_the_gradient_at_the_noisy_image(generator):
+    """Of a bowl about the image: flat there, and uphill wherever the noise has gone."""
+    asked = []
+
+    class Bowl:
+        def gradient(self, x, y, loss=None):
+            asked.append(x)
+            return x - X, torch.zeros(len(x)), torch.zeros(len(x), 2)
+
+    found = NoisyFGSM(budget=0.1)(X, Y, strength=1.0, victim=Bowl(), generator=generator)
+    (noisy,) = asked
+    assert (noisy != X).float().mean() > 0.99
+    torch.testing.assert_close(found, noisy + 0.1 * (noisy - X).sign())
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 2), st.floats(0.01, 3), st.floats(0.01, 3), st.integers(0, 2**30))
 def test_nfgsm_keeps_the_ball_that_it_names(budget, noise, rel_step, seed):

@@ -90,6 +90,44 @@ def test_it_goes_along_stripes_and_then_squares_and_never_back(generator):
     assert len(set(places)) > len({number for number, _, _ in places})  # an image has its own
 
 
+def test_the_squares_shrink_at_the_papers_queries(generator):
+    """Of 100 queries, square number n stands for the paper's 100 n; 40 x 40 pixels."""
+    x, y = torch.full((64, 1, 40, 40), 0.5), torch.zeros(64, dtype=torch.long)
+    asked = Asked(lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3))  # never gets worse
+    Square(budget=0.1, queries=100)(x, y, strength=1.0, victim=asked, generator=generator)
+    _, stripes, *squares = asked.queries
+    # round(sqrt(1600 p)) for p of 0.8, 0.2, 0.1, 0.05, 0.025, ...: from that number on.
+    sides = {0: 36, 1: 18, 3: 13, 6: 9, 11: 6, 21: 4, 41: 3, 61: 2}
+    for number, candidate in enumerate(squares):
+        changed = (candidate != stripes).any(1)
+        side = sides[max(first for first in sides if first <= number)]
+        for seen in (changed.any(1).int(), changed.any(2).int()):
+            # Stripes of the square's own sign do not show; of 64 some have none at the ends.
+            width = 40 - seen.argmax(1) - seen.flip(1).argmax(1)
+            assert width[seen.any(1)].max() == side
+
+
+def test_a_fooled_image_is_not_changed_any_more(generator):
+    """By script: the first image is fooled by the stripes, and by every square more; the second
+    falls at query 7 alone; the third never."""
+    asked = Asked(None)
+
+    def scripted(x):
+        number = len(asked.queries) - 1
+        others = [number if number > 0 else -9, 5 if number == 7 else -number - 1, -9]
+        return torch.tensor([[0.0, float(other)] for other in others])
+
+    asked.model = scripted
+    y = torch.zeros(3, dtype=torch.long)
+    found = Square(budget=0.1, queries=20)(
+        X[:3], y, strength=1.0, victim=asked, generator=generator
+    )
+    assert [len(query) for query in asked.queries] == [3] * 20
+    for image, query in ((0, 1), (1, 7), (2, 1)):
+        assert torch.equal(found[image], asked.queries[query][image])
+    assert not torch.equal(found[0], asked.queries[-1][0])
+
+
 def test_it_finds_a_single_pixel_at_the_far_corner(generator):
     """The edges are reached: the image is fooled by its last pixel alone."""
 

@@ -259,6 +259,12 @@ def test_a_search_for_the_worst_square_starts_with_none():
     assert {tuple(row) for row in grid[1:, :2].tolist()} == {
         (row, column) for row in (0.0, 0.5, 1.0) for column in (0.0, 0.5, 1.0)
     }
+    each = Cutout(budget=0.5).grid(torch.tensor([0.5, 1.0, 0.0]), 3)
+    assert each.shape == (10, 3, 3)
+    assert each[0, :, 2].tolist() == [0, 0, 0]
+    assert each[1:, :, 2].tolist() == [[0.25, 0.5, 0]] * 9
+    assert torch.equal(each[1:, :, :2], grid[1:, None, :2].expand(9, 3, 2))
+    assert Cutout(budget=0.5).grid(1.0, 1).tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Accuracies, their intervals, and which threats a run is measured under."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,11 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
+from curricula import registry
 from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import load_data
 from curricula.evaluation.accuracy import measure, wilson_interval
 from curricula.evaluation.threats import natural_part, standard_threats, validation_threats
+from curricula.hooks import Record, hookimpl
+from curricula.perturbations.spatial import Rotation
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
 
@@ -79,6 +84,23 @@ def test_what_a_curriculum_leaves_out_is_at_the_data_sets_budget(expression, spa
 def test_the_natural_part_keeps_the_shape_of_the_expression(expression, natural):
     assert natural_part(bind(expression)) == bind(natural).expression
     assert natural_part(bind("pgd:0.1|clean")) is None
+
+
+def test_the_natural_part_leaves_out_what_is_for_training_alone():
+    class ForTraining(Rotation):
+        training_only = True
+
+    loaded = registry.build_registry()
+    module = SimpleNamespace(
+        curricula_perturbations=hookimpl(
+            lambda: [Record(name="odd", factory=ForTraining, summary="odd")],
+            specname="curricula_perturbations",
+        )
+    )
+    loaded.add(module, registry.Provider(name="stranger", source="file"))
+    registry.use(loaded)
+    assert natural_part(bind("odd:9+trans:1|odd:5|pgd:0.1")) == bind("trans:1").expression
+    assert natural_part(bind("odd:9+pgd:0.1")) is None
 
 
 def test_a_checkpoint_is_picked_by_what_the_curriculum_trains_for():

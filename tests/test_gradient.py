@@ -12,6 +12,7 @@ from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
 from curricula.perturbations.ball import project, steepest
 from curricula.perturbations.pgd import PGD
+from curricula.perturbations.restarts import worst_of
 from curricula.perturbations.single_step import FGSM
 from curricula.victim import ModelVictim
 
@@ -108,6 +109,37 @@ def test_restarts_never_give_up_a_fooling_candidate(robust_digits):
     first, several = wrong
     # The first of the restarts is the single run: what fooled there still fools.
     assert (several | ~first).all()
+
+
+class ShowsItsLogits:
+    """A victim of ten classes: their logits are the first three channels of a one-pixel image,
+    the third of them eight times."""
+
+    def logits(self, x):
+        return x[:, [0, 1] + [2] * 8, 0, 0]
+
+
+def test_the_worst_run_is_taken_image_by_image():
+    """Misclassified before correct, then by cross-entropy, then the first."""
+    sure, fair, unsure = (5.0, 0.0, 0.0), (2.0, 0.0, 0.0), (0.01, 0.0, 0.0)
+    # `close` is wrong, and yet of a far lower cross-entropy than `unsure`: 0.74 and 2.29.
+    close, wrong, far = (1.0, 1.1, -9.0), (0.0, 3.0, 0.0), (0.0, 9.0, 0.0)
+    runs_and_worst = [
+        ((unsure, close, sure), 1),
+        ((close, unsure, unsure), 0),
+        ((far, close, wrong), 0),
+        ((sure, fair, unsure), 2),
+        ((unsure, wrong, wrong), 1),
+        ((fair, fair, fair), 0),
+    ]
+    logits = torch.tensor([runs for runs, _ in runs_and_worst])  # image, run, channel
+    number = torch.arange(3.0).expand(6, 3)[..., None]  # a mark of each run, which no logit sees
+    candidates = torch.cat((logits, number), dim=2).transpose(0, 1)[..., None, None]
+    runs, y = iter(candidates), torch.zeros(6, dtype=torch.long)
+    found = worst_of(lambda: next(runs), 3, y, ShowsItsLogits())
+    worst = torch.tensor([worst for _, worst in runs_and_worst])
+    assert torch.equal(found, candidates[worst, torch.arange(6)])
+    assert next(runs, None) is None
 
 
 def test_pgd_agrees_with_torchattacks_on_a_trained_model(robust_digits):

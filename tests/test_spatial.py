@@ -1,5 +1,6 @@
 """Whole-pixel moves against slices of arrays, perspective by its corners, elastic against scipy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from curricula.binding import bind
 from curricula.curriculum import Curriculum
 from curricula.errors import UserError
-from curricula.perturbations.spatial import Translation
+from curricula.perturbations.spatial import Rotation, Scale, Shear, Translation
 from curricula.perturbations.warps import Elastic, Perspective, displacement
 from curricula.perturbations.whole_pixels import Crop, Flip, Roll
 from curricula.victim import ModelVictim
@@ -127,6 +128,35 @@ def test_the_grid_of_whole_shifts_is_whole_and_has_no_more_points_than_there_are
     mixed = Roll(budget=2).grid(torch.tensor([0.0, 0.5, 1.0]), 31)
     assert mixed.shape == (25, 3, 2)
     assert [len(mixed[:, n].unique(dim=0)) for n in range(3)] == [1, 9, 25]
+
+
+def test_the_size_of_a_grid_is_that_of_its_points():
+    """A crop of one pixel has 9 whole shifts and a flip 2 sides, however many are asked for."""
+    bind("grid(crop:1+flip+rot:9, crop=100, flip=100, rot=500)")  # 9 x 2 x 500 = 9,000
+    with pytest.raises(UserError, match="a grid of 10,800 points"):
+        bind("grid(crop:1+flip+rot:9, crop=100, flip=100, rot=600)")
+
+
+@pytest.mark.parametrize(
+    "made", [Rotation(budget=30), Translation(budget=3), Scale(budget=0.2), Shear(budget=15)]
+)
+def test_a_grid_of_one_point_is_the_identity(made):
+    (point,) = made.grid(1.0, 1)
+    assert (point == 0).all()
+    x = torch.rand((1, 2, 5, 7), generator=seeded())
+    torch.testing.assert_close(made.apply(x, point[None]), x)
+
+
+def test_the_grid_of_a_perspective_moves_each_corner_along_its_diagonal():
+    grid = Perspective(budget=0.5).grid(torch.tensor([1.0, 0.5]), 2)
+    for image, largest in enumerate((0.25, 0.125)):
+        expected = [
+            [share for share in corners for _ in ("x", "y")]
+            for corners in itertools.product((0.0, largest), repeat=4)
+        ]
+        assert grid[:, image].tolist() == expected
+    assert Perspective(budget=0.5).grid(0.5, 2).tolist() == expected
+    assert Perspective(budget=0.5).grid(1.0, 1).tolist() == [[0.125] * 8]
 
 
 @settings(max_examples=60, deadline=None)
