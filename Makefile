@@ -10,8 +10,9 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a plain twin
 	$(BIN)/curricula train --perturb rot+pgd --schedule linear --twin
 
+# A process a core, each of one thread: so small networks gain nothing from more.
 test: $(VENV)/test.stamp  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/check.stamp  ## lint, format, types
 	$(BIN)/ruff check .
