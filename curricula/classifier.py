@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from curricula.errors import UserError
 from curricula.victim import ModelVictim
 
+LARGER = 1000.0  # far beyond 1, unless a softmax or sigmoid follows
 STIR = 0.02  # of the weights: enough to wake a last layer that starts at zero
 
 
@@ -100,7 +101,13 @@ def _stirred(scratch: nn.Module) -> nn.Module:
 
 
 def _problem_of_range(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    for network in (scratch, _stirred(scratch)):
+    """Two looks: logits may all lie from 0 to 1 by chance or behind a ReLU, but not when the last
+    layer is much larger."""
+    larger = _stirred(scratch)
+    with torch.no_grad():
+        for weight in list(larger.parameters())[-2:]:
+            weight.mul_(LARGER)
+    for network in (scratch, larger):
         with torch.no_grad():
             output = network.eval()(x_NCHW.clone())
         if output.min() < 0 or output.max() > 1:

@@ -24,6 +24,8 @@ from curricula.hooks import KINDS, PROJECT, Kind, Record
 STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
 NO_PLUGINS_VARIABLE = "CURRICULA_NO_PLUGINS"
 
+MOST_NAMED = 12  # names in one line
+
 
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything that does not need it goes on working."""
@@ -167,7 +169,12 @@ class Registry:
         if name in known:
             return known[name]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        if near:
+            mend = f"did you mean {' or '.join(near)}?"
+        elif len(known) > MOST_NAMED:
+            mend = f"curricula plugins lists all {len(known)}"
+        else:
+            mend = f"known: {', '.join(known)}"
         failed = "".join(f"; {failure}" for failure in self.failures)
         raise UnknownNameError(f"unknown {kind} {name!r}: {mend}{failed}")
 
