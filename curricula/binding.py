@@ -50,6 +50,7 @@ from curricula.tree import (
 )
 
 MOST_CANDIDATES = 10_000  # of worst(...) and grid(...); more is a slip of the keyboard
+MOST_COUNTED = 1_000_000  # points of a grid that are laid out to be counted
 
 # The grid of Engstrom et al. 2019 (31 angles, 5 x 5 shifts): so many values a parameter.
 POINTS_OF_ONE = 31
@@ -304,10 +305,10 @@ def _grid_axes(leaf: Leaf) -> int:
 
 
 def _grid_size(leaf: Leaf, points: int) -> int:
-    """How many points the grid of a leaf has; an upper bound where they would be too many."""
+    """How many points the grid of a leaf has; an upper bound where they are too many to lay out."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
     most = points ** _grid_axes(leaf)
-    return most if most > MOST_CANDIDATES else len(leaf.perturbation.grid(1.0, points))
+    return most if most > MOST_COUNTED else len(leaf.perturbation.grid(1.0, points))
 
 
 def _fused(nodes: Sequence[Node]) -> tuple[Node, ...]:

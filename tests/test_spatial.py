@@ -132,6 +132,7 @@ def test_the_grid_of_whole_shifts_is_whole_and_has_no_more_points_than_there_are
 
 def test_the_size_of_a_grid_is_that_of_its_points():
     """A crop of one pixel has 9 whole shifts and a flip 2 sides, however many are asked for."""
+    bind("grid(crop:1, crop=200)")  # 9
     bind("grid(crop:1+flip+rot:9, crop=100, flip=100, rot=500)")  # 9 x 2 x 500 = 9,000
     with pytest.raises(UserError, match="a grid of 10,800 points"):
         bind("grid(crop:1+flip+rot:9, crop=100, flip=100, rot=600)")
