@@ -4,6 +4,8 @@ import random
 
 import pytest
 import torch
+from curricula_torchattacks.attacks import CLASSES
+from curricula_torchattacks.autoattack import AutoAttack
 from fixtures.small import BUDGETS, small_perturbations
 from torch import nn
 
@@ -27,6 +29,19 @@ def scene():
     )  # fmt: skip
     x = torch.rand((6, 3, 12, 10), generator=torch.Generator().manual_seed(1))
     return ModelVictim(model), x, torch.arange(6) % 4
+
+
+@pytest.fixture(autouse=True)
+def short_autoattack(monkeypatch):
+    """The standard has no parameters: its four parts, with few steps."""
+    ball = {"budget": 0.1, "norm": "linf"}
+    parts = (
+        CLASSES["APGD"](**ball, steps=2),
+        CLASSES["APGDT"](**ball, steps=2),
+        CLASSES["FAB"](**ball, max_steps=2),
+        CLASSES["Square"](**ball, n_queries=8),
+    )
+    monkeypatch.setattr(AutoAttack, "parts", parts)
 
 
 class Grammar:
