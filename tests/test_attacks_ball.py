@@ -11,7 +11,7 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.perturbations.ball import project, random_start, sparse_step
+from curricula.perturbations.ball import bounds, project, random_start, sparse_step
 from curricula.perturbations.pgd import PGD
 from curricula.victim import ModelVictim
 
@@ -69,6 +69,17 @@ def test_the_l1_projection_agrees_with_a_general_solver():
 
 
 @settings(max_examples=8, deadline=None)
+@given(IMAGES, st.integers(0, 2**30), st.floats(0.001, 2), st.floats(0, 2))
+def test_clamping_between_the_bounds_is_the_linf_projection(shape, seed, wanders, eps):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(shape, generator=generator)
+    moved = x + wanders * torch.randn(shape, generator=generator)
+    eps_N111 = eps * torch.rand((len(x), 1, 1, 1), generator=generator)
+    expected = torch.minimum(torch.maximum(moved, x - eps_N111), x + eps_N111).clamp(0, 1)
+    assert torch.equal(moved.clamp(*bounds(x, eps_N111)), expected)
+    assert torch.equal(project(moved, x, eps_N111, "linf"), expected)
+
+
 @given(st.integers(0, 2**30), st.sampled_from(["project", "random_start"]), st.floats(0.01, 20))
 def test_the_l1_ball_is_kept_however_many_pixels_round(seed, how, eps):
     generator = torch.Generator().manual_seed(seed)

@@ -95,6 +95,12 @@ def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: No
     return inside.clamp_(0, 1)
 
 
+def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest image of the l-inf ball cut to [0, 1]; clamping between them is
+    what `project` does, bit for bit."""
+    return (x_NCHW - eps_N111).clamp_(0, 1), (x_NCHW + eps_N111).clamp_(0, 1)
+
+
 def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> Tensor:
     """Croce and Hein 2021 ("Mind the box!"), proposition 2.1.
 

@@ -19,6 +19,7 @@ from curricula.perturbations.ball import (
     BallAttack,
     a_budget,
     a_step,
+    bounds,
     project,
     radii,
     random_start,
@@ -71,16 +72,22 @@ def ascend(
         step_N111, adversarial = step_N111[order], start_NCHW[order]
     else:
         order, moving, adversarial = None, [len(x_NCHW)] * steps, start_NCHW.clone()
+    if norm == "linf":
+        lowest, highest = bounds(x_NCHW, eps_N111)
     patience_N = torch.full_like(y_N, tau or 0)
     for n in moving:
         present = adversarial[:n]
         some = victim if order is None else victim.subset(order[:n])
         gradient, _, logits = some.gradient(present, y_N[:n], loss)
-        if norm == "l1":
-            step = sparse_step(gradient, present, step_N111[:n], l1_share)
+        if norm == "linf":
+            following = torch.addcmul(present, step_N111[:n], steepest(gradient, norm))
+            following.clamp_(lowest[:n], highest[:n])
+        elif norm == "l2":
+            following = present + step_N111[:n] * steepest(gradient, norm)
+            following = project(following, x_NCHW[:n], eps_N111[:n], norm)
         else:
-            step = step_N111[:n] * steepest(gradient, norm)
-        following = project(present + step, x_NCHW[:n], eps_N111[:n], norm)
+            following = present + sparse_step(gradient, present, step_N111[:n], l1_share)
+            following = project(following, x_NCHW[:n], eps_N111[:n], norm)
         if tau is not None:
             wrong = logits.argmax(1) != y_N[:n]
             stops = wrong & (patience_N[:n] == 0)

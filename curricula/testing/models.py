@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from curricula.classifier import check_classifier
 from curricula.errors import UserError
 from curricula.interfaces import HasPlainEquivalent
+from curricula.resting import autocast
 from curricula.testing.bench import assert_as_before, state_of
 from curricula.testing.contract import broken_clauses
-from curricula.victim import ModelVictim, autocast
+from curricula.victim import ModelVictim
 
 IMAGES = 3
 TOLERANCE = 1e-4  # of logits, relative to the largest: another batch is summed in another order

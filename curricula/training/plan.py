@@ -16,9 +16,9 @@ from curricula.errors import UserError
 from curricula.expression import Call, parse_call
 from curricula.interfaces import Objective
 from curricula.losses import ATTACK_LOSSES
+from curricula.resting import Precision, autocast
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
-from curricula.victim import Precision, autocast
 
 COMMON_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",

@@ -1,0 +1,187 @@
+"""The model at rest: a frozen twin of a network, as fast as can be."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from curricula.folding import Derived, derive
+from curricula.interfaces import HasPlainEquivalent
+
+Precision = Literal["float32", "bf16"]
+
+_updates = 0
+
+
+def _count_update(*_: object) -> None:
+    global _updates
+    _updates += 1
+
+
+# Fused optimisers write weights without moving their version counters, so each step is counted.
+register_optimizer_step_post_hook(_count_update)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which a network runs at a precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class RestingModel(nn.Module):
+    """A frozen twin of a network: its tensors *are* the network's, its flags are its own.
+
+    The twin shares parameters and buffers, so it follows each optimiser step, yet it is in
+    evaluation mode and asks for no weight gradients. The network itself, its flags and its
+    gradients are never touched. Where the network offers a plain equivalent of itself, the twin
+    is that. What is computed from the network's tensors (folded batch norms, rounded weights, a
+    plain equivalent) is computed once after a change of weights, into the same memory.
+
+    What is neither a parameter nor a buffer is copied once: a plain attribute that the network
+    changes later is not followed.
+
+    Args:
+        model: the network.
+        precision: of its arithmetic.
+        fold: fold batch norms into the convolutions before them; the logits are the same but for
+            rounding.
+        compiled: compile the twin for batches of so many images; others run as they are. Where
+            compilation fails, that is a warning, and the twin runs uncompiled.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        precision: Precision = "float32",
+        *,
+        fold: bool = True,
+        compiled: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._source = [model]  # in lists: not submodules, or parameters() would see them too
+        self.precision = precision
+        self._fold, self._compiled_for = fold, compiled
+        self._rounded = torch.bfloat16 if precision == "bf16" else None
+        self._build()
+        self.requires_grad_(False)
+        super().train(False)
+
+    def _build(self) -> None:
+        self._seen = self._weights()
+        model = self._source[0]
+        with torch.no_grad():
+            plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
+            twin = _twin(plain)
+            derived = derive(plain, twin, fold=self._fold, rounded=self._rounded)
+        self._plain: list[nn.Module] = [plain]
+        self._derived: list[Derived] = derived
+        self.twin = twin
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        if self._compiled_for is not None:
+            self._compiled = compile_network(twin, next(model.parameters()).device)
+
+    def _weights(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Optimiser steps so far, and of each tensor where it lies and how often it was written."""
+        model = self._source[0]
+        return _updates, tuple(
+            (tensor.data_ptr(), tensor._version)
+            for tensors in (model.parameters(), model.buffers())
+            for tensor in tensors
+        )
+
+    def refresh(self) -> None:
+        """Follow the network where sharing its tensors does not do so by itself."""
+        seen = self._weights()
+        if seen == self._seen:
+            return
+        moved = [place for place, _ in seen[1]] != [place for place, _ in self._seen[1]]
+        if moved or not self._renew_plain():
+            self._build()
+        else:
+            self.renew()
+        self._seen = seen
+
+    def _renew_plain(self) -> bool:
+        """Bring the plain equivalent up to date; False if it has another form than before."""
+        model = self._source[0]
+        if not isinstance(model, HasPlainEquivalent):
+            return True
+        with torch.no_grad():
+            new, old = _tensors(model.plain_equivalent()), _tensors(self._plain[0])
+            if {name: tensor.shape for name, tensor in new.items()} != {
+                name: tensor.shape for name, tensor in old.items()
+            }:
+                return False
+            for name, tensor in old.items():
+                tensor.copy_(new[name])
+        return True
+
+    def renew(self) -> None:
+        """Compute again what is derived from the network's tensors, whether or not their change
+        can be seen: a write through ``.data`` cannot."""
+        with torch.no_grad():
+            for derived in self._derived:
+                derived.renew()
+
+    @property
+    def replays(self) -> bool:
+        """What it returns lies in memory that its next pass writes again."""
+        return self._compiled is not None and next(self.twin.parameters()).is_cuda
+
+    def train(self, mode: bool = True) -> Self:
+        """A model at rest stays at rest."""
+        return self
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """logits_NK in float32."""
+        self.refresh()
+        x = x_NCHW.contiguous(memory_format=torch.channels_last)
+        if self._compiled is not None and len(x) == self._compiled_for:
+            try:
+                logits = self._logits(self._compiled, x)
+                return logits.clone() if self.replays else logits
+            except Exception as error:  # a compiler can fail in any way
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(
+                    f"the attacked network could not be compiled ({type(error).__name__}: "
+                    f"{reason}); it runs uncompiled",
+                    stacklevel=2,
+                )
+                self._compiled = None
+        try:
+            return self._logits(self.twin, x)
+        except RuntimeError:
+            if self._rounded is None:
+                raise
+            # Code that leaves autocast for a layer in float32 cannot have its weights rounded.
+            self._rounded = None
+            self._build()
+            return self._logits(self.twin, x)
+
+    def _logits(self, network: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
+        with autocast(x_NCHW.device, self.precision):
+            return network(x_NCHW).float()
+
+
+def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A network compiled for inputs of one shape; on a GPU its kernels are replayed as a graph."""
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    run: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, mode=mode)
+    return run
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A deep copy of the modules around the very same storage, frozen and at rest."""
+    shared: dict[int, Tensor] = {}
+    for parameter in model.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for buffer in model.buffers():
+        shared[id(buffer)] = buffer.detach()
+    return copy.deepcopy(model, shared).eval()
