@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from curricula.errors import UserError
+from curricula.models.dropout import Dropout
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
 
@@ -96,7 +97,7 @@ class PreActivationBlock(nn.Module):
             nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
         )
         self.projection = (

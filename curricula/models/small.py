@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from curricula.errors import UserError
+from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 
 
@@ -144,7 +145,7 @@ def stdcnn(
             nn.Conv2d(channels, width, 3),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         ]
         if number == 2:
             layers.append(nn.MaxPool2d(2))

@@ -5,6 +5,7 @@ from functools import partial
 from torch import nn
 
 from curricula.errors import UserError
+from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 from curricula.models.small import stdcnn
 from curricula_escnn.equivariant import (
@@ -104,7 +105,7 @@ def _network(
             GroupConv(group, before, width, 3, of_image=not layers),
             FieldNorm(group, width),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         ]
         if number == 2:
             layers.append(nn.MaxPool2d(2))
