@@ -1,14 +1,13 @@
 """The model at rest: a frozen twin of a network, as fast as can be."""
 
 import copy
-import warnings
-from collections.abc import Callable
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from curricula.compilation import Compiled
 from curricula.folding import Derived, derive
 from curricula.interfaces import HasPlainEquivalent
 
@@ -48,8 +47,10 @@ class RestingModel(nn.Module):
         precision: of its arithmetic.
         fold: fold batch norms into the convolutions before them; the logits are the same but for
             rounding.
-        compiled: compile the twin for batches of so many images; others run as they are. Where
-            compilation fails, that is a warning, and the twin runs uncompiled.
+        compiled: compile the twin for batches of so many images, see curricula.compilation.
+
+    Attributes:
+        replays: its gradients lie in memory that its next pass writes again.
     """
 
     def __init__(
@@ -78,10 +79,11 @@ class RestingModel(nn.Module):
             derived = derive(plain, twin, fold=self._fold, rounded=self._rounded)
         self._plain: list[nn.Module] = [plain]
         self._derived: list[Derived] = derived
-        self.twin = twin
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self.replays = False
         if self._compiled_for is not None:
-            self._compiled = compile_network(twin, next(model.parameters()).device)
+            self.replays = any(tensor.is_cuda for tensor in _tensors(twin).values())
+            twin = Compiled(twin, self._compiled_for, graphs=self.replays)
+        self.twin = twin
 
     def _weights(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Optimiser steps so far, and of each tensor where it lies and how often it was written."""
@@ -126,11 +128,6 @@ class RestingModel(nn.Module):
             for derived in self._derived:
                 derived.renew()
 
-    @property
-    def replays(self) -> bool:
-        """What it returns lies in memory that its next pass writes again."""
-        return self._compiled is not None and next(self.twin.parameters()).is_cuda
-
     def train(self, mode: bool = True) -> Self:
         """A model at rest stays at rest."""
         return self
@@ -139,38 +136,21 @@ class RestingModel(nn.Module):
         """logits_NK in float32."""
         self.refresh()
         x = x_NCHW.contiguous(memory_format=torch.channels_last)
-        if self._compiled is not None and len(x) == self._compiled_for:
-            try:
-                logits = self._logits(self._compiled, x)
-                return logits.clone() if self.replays else logits
-            except Exception as error:  # a compiler can fail in any way
-                reason = str(error).strip().partition("\n")[0]
-                warnings.warn(
-                    f"the attacked network could not be compiled ({type(error).__name__}: "
-                    f"{reason}); it runs uncompiled",
-                    stacklevel=2,
-                )
-                self._compiled = None
         try:
-            return self._logits(self.twin, x)
+            return self._logits(x)
         except RuntimeError:
             if self._rounded is None:
                 raise
             # Code that leaves autocast for a layer in float32 cannot have its weights rounded.
             self._rounded = None
             self._build()
-            return self._logits(self.twin, x)
+            return self._logits(x)
 
-    def _logits(self, network: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
+    def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.precision):
-            return network(x_NCHW).float()
-
-
-def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A network compiled for inputs of one shape; on a GPU its kernels are replayed as a graph."""
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    run: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, mode=mode)
-    return run
+            logits: Tensor = self.twin(x_NCHW)
+        logits = logits.float()
+        return logits.clone() if self.replays else logits
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -55,6 +55,9 @@ class Terminal:
         """One line, never folded or coloured by guesswork."""
         self.console.print(text, soft_wrap=True, markup=False)
 
+    def noted(self, line: str) -> None:
+        self.say(line)
+
     def began(self, run: Run, plan: Plan, steps: int) -> None:
         self.title = str(run.path)
         self.epochs = plan.config.epochs

@@ -17,6 +17,7 @@ from curricula.errors import UserError
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
+CompileChoice = Literal["auto", "on", "off"]
 
 LARGEST_SEED = 2**62
 
@@ -45,6 +46,8 @@ class TrainConfig:
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the first accelerator.
         precision: ``float32`` or ``bf16``, of training and of its attacks; ``auto``: bf16 where
             the processor computes in it.
+        compile: ``on`` or ``off``: torch.compile for the trained and the attacked network;
+            ``auto``: where the training is long enough to try it, and faster for it.
     """
 
     data: str = "digits"
@@ -64,6 +67,7 @@ class TrainConfig:
     seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
     device: str = "auto"
     precision: PrecisionChoice = "auto"
+    compile: CompileChoice = "auto"
 
     def __attrs_post_init__(self) -> None:
         if self.momentum >= 1:

@@ -1,23 +1,22 @@
 """The one training loop."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.curriculum import ScheduleStates, Threat
+from curricula.curriculum import Threat
 from curricula.data.dataset import batches
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress, Strength
-from curricula.training.plan import AtPrecision, Plan
+from curricula.training.compiling import decide
+from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
     EVALUATION,
@@ -25,15 +24,19 @@ from curricula.training.run import (
     METRICS,
     TIMING,
     Run,
+    check_free,
     prefixed,
 )
-from curricula.victim import ModelVictim
+from curricula.training.update import Networks, TrainingState, Update, begin, update
 
 EVALUATION_SEED = 0  # every run is measured under the same draws
 
 
 class Watcher(Protocol):
     """Who follows a training: a terminal, a tracker, nobody."""
+
+    def noted(self, line: str) -> None:
+        """Something was decided that the user may want to know."""
 
     def began(self, run: Run, plan: Plan, steps: int) -> None:
         """``steps`` updates are to come."""
@@ -57,6 +60,7 @@ class Watcher(Protocol):
 class Nobody:
     """Follows nothing."""
 
+    def noted(self, line: str) -> None: ...
     def began(self, run: Run, plan: Plan, steps: int) -> None: ...
     def stepped(
         self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]
@@ -65,61 +69,6 @@ class Nobody:
     def evaluating(self, batches: int) -> None: ...
     def evaluated_batch(self) -> None: ...
     def ended(self) -> None: ...
-
-
-@attrs.define(kw_only=True)
-class TrainingState:
-    """All that moves in training; what a checkpoint holds, and a resume would need.
-
-    Attributes:
-        model: the network.
-        optimizer: of its parameters.
-        generators: the random streams by name; ``order`` is on the CPU, the others on the device.
-        schedules: the state of each schedule that listens.
-        step, epoch: how many are done.
-        best_joint: the highest validation accuracy so far, below 0 if there is none.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    generators: Mapping[str, torch.Generator]
-    schedules: ScheduleStates
-    step: int = 0
-    epoch: int = 0
-    best_joint: float = -1.0
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Its tensors, for a checkpoint."""
-        optimizer = {
-            f"{parameter}.{name}": value
-            for parameter, values in self.optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        random = {name: generator.get_state() for name, generator in self.generators.items()}
-        random["torch"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()  # of the current device, as dropout draws
-        schedules = {
-            f"{label}.{name}": value
-            for label, state in self.schedules.items()
-            for name, value in state.items()
-        }
-        return (
-            prefixed("model", self.model.state_dict())
-            | prefixed("optimizer", optimizer)
-            | prefixed("random", random)
-            | prefixed("schedule", schedules)
-        )
-
-    def counters(self) -> dict[str, str]:
-        """Its numbers, for a checkpoint."""
-        return {
-            "step": str(self.step),
-            "epoch": str(self.epoch),
-            "best_joint": repr(self.best_joint),
-            "optimizer": json.dumps(self.optimizer.state_dict()["param_groups"]),
-        }
 
 
 def train_plan(
@@ -143,12 +92,16 @@ def train_plan(
         UserError: when the folder holds a run already, or the loss is no longer a number.
     """
     watcher = watcher or Nobody()
-    run = Run.create(path, plan.config)
+    check_free(path)
     devices = [plan.device] if plan.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        plan, why = decide(plan)
+    watcher.noted(why)
+    run = Run.create(path, plan.config)
     try:
         with torch.random.fork_rng(devices):
             torch.manual_seed(plan.config.seed)
-            state = _begin(plan)
+            state = begin(plan)
             _train(plan, state, run, watcher)
             run.load_weights(BEST, state.model)
         return _final_evaluation(plan, state.model, threats, run, watcher)
@@ -156,51 +109,22 @@ def train_plan(
         watcher.ended()
 
 
-def _begin(plan: Plan) -> TrainingState:
-    model = plan.build_model()
-    seed, device = plan.config.seed, plan.device
-    return TrainingState(
-        model=model,
-        optimizer=_optimizer(plan, model),
-        generators={
-            "order": torch.Generator().manual_seed(seed),
-            "augmentation": torch.Generator(device).manual_seed(seed + 1),
-            "perturbation": torch.Generator(device).manual_seed(seed + 2),
-        },
-        schedules=plan.curriculum.start(len(plan.data.train), device),
-    )
-
-
-def _optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
-    config = plan.config
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-
-
 def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None:
     config = plan.config
     steps_per_epoch = len(plan.data.train) // config.batch_size
     watcher.began(run, plan, config.epochs * steps_per_epoch)
     threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
-    victim = ModelVictim(state.model, loss=plan.objective.attack_loss, precision=plan.precision)
-    running = AtPrecision(state.model, plan.precision)
+    networks = Networks.of(plan, state.model)
     for epoch in range(config.epochs):
         began = time.perf_counter()
         loss_sum = torch.zeros((), device=plan.device)
         correct = torch.zeros((), dtype=torch.int64, device=plan.device)
         strengths: Mapping[str, Strength] = {}
-        for progress, strengths, loss, correct_N in _updates(
-            plan, state, running, victim, steps_per_epoch, epoch
-        ):
-            loss_sum += loss
-            correct += correct_N.sum()
-            watcher.stepped(progress, loss, strengths)
+        for done in _updates(plan, state, networks, steps_per_epoch, epoch):
+            loss_sum += done.loss
+            correct += done.correct_N.sum()
+            strengths = done.strengths
+            watcher.stepped(done.progress, done.loss, strengths)
         trained = time.perf_counter()
         mean_loss = float(loss_sum) / steps_per_epoch
         if not math.isfinite(mean_loss):
@@ -241,50 +165,17 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
 
 
 def _updates(
-    plan: Plan,
-    state: TrainingState,
-    running: nn.Module,
-    victim: ModelVictim,
-    steps_per_epoch: int,
-    epoch: int,
-) -> Iterator[tuple[Progress, Mapping[str, Strength], Tensor, Tensor]]:
-    """One epoch of updates; after each (progress, strengths, loss, correct_N), all detached."""
-    config, curriculum = plan.config, plan.curriculum
-    total = config.epochs * steps_per_epoch
-    for indices, batch in batches(
-        plan.data.train, config.batch_size, generator=state.generators["order"]
+    plan: Plan, state: TrainingState, networks: Networks, steps_per_epoch: int, epoch: int
+) -> Iterator[Update]:
+    """One epoch of updates."""
+    total = plan.config.epochs * steps_per_epoch
+    for indices_N, batch in batches(
+        plan.data.train, plan.config.batch_size, generator=state.generators["order"]
     ):
         progress = Progress(
-            step=state.step, total_steps=total, epoch=epoch, total_epochs=config.epochs
+            step=state.step, total_steps=total, epoch=epoch, total_epochs=plan.config.epochs
         )
-        for group in state.optimizer.param_groups:
-            group["lr"] = config.lr * plan.learning_rate(progress)
-        augmented = plan.augmentation(
-            plan.data.images(batch.pixels),
-            batch.labels,
-            strengths=plan.augmentation.strengths(progress),
-            victim=victim,
-            generator=state.generators["augmentation"],
-        )
-        strengths = curriculum.strengths(progress, states=state.schedules, indices_N=indices)
-        views = curriculum(
-            augmented.natural,
-            batch.labels,
-            strengths=strengths,
-            victim=victim,
-            generator=state.generators["perturbation"],
-        )
-        running.train()
-        loss = plan.objective(running, views, batch.labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        correct_N = loss.logits.argmax(1) == batch.labels
-        state.schedules = curriculum.after_batch(
-            state.schedules, indices_N=indices, correct_N=correct_N, strengths=strengths
-        )
-        state.step += 1
-        yield progress, strengths, loss.value.detach(), correct_N
+        yield update(plan, state, networks, indices_N, batch, progress)
 
 
 def _final_evaluation(
