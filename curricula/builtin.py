@@ -147,6 +147,11 @@ def curricula_datasets() -> Iterable[Record]:
         factory="curricula.data.folder:folder",
         summary="your images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png",
     )
+    yield Record(
+        name="random",
+        factory="curricula.data.random_pixels:random_pixels",
+        summary="random pixels of any shape, to measure speed on",
+    )
 
 
 @hookimpl
@@ -154,6 +159,7 @@ def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",
         "evaluate": "measure a run under threats",
+        "bench": "measure how fast training is on this machine, and how fast it could be",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
         "plugins": "list what is registered, and by whom; `plugins new` starts one",

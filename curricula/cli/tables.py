@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curricula.evaluation.accuracy import Measured
+from curricula.speed.bench import Sample, Speed
 
 
 def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
@@ -29,3 +30,42 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
 def _percent(result: Measured) -> str:
     low, high = result.interval
     return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def show_speed(speed: Speed) -> None:
+    """What was measured, its setting, and a row a figure with its median and spread."""
+    console = Console(highlight=False)
+    for name, value in speed.setting.items():
+        console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
+    table = Table(title=None)
+    table.add_column("")
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column(f"of {len(speed.update.values)}, from to", justify="right", no_wrap=True)
+
+    def row(name: str, sample: Sample, scale: float = 1, digits: int = 3) -> None:
+        low, high = min(sample.values), max(sample.values)
+        shown = [_rounded(scale * value, digits) for value in (sample.median, low, high)]
+        table.add_row(name, shown[0], f"{shown[1]} to {shown[2]}")
+
+    row("training, images/s", speed.images_per_second)
+    row("update, ms", speed.update, 1000)
+    row(f"{speed.gradient_passes:g} x input-gradient pass, ms", speed.gradient_pass, 1000)
+    if speed.forward_passes:
+        row(f"{speed.forward_passes:g} x forward pass, ms", speed.forward_pass, 1000)
+    row(f"{speed.training_passes:g} x training pass, ms", speed.training_pass, 1000)
+    row("share of the limit", speed.share)
+    for name, sample in speed.rivals.items():
+        row(f"{name}, images/s", sample)
+        row(f"ratio to {name}", speed.ratios[name])
+    if speed.compile_seconds is not None:
+        table.add_row("compiling, s", _rounded(speed.compile_seconds, 2), "")
+    if speed.peak_memory is not None:
+        table.add_row("peak memory, MiB", f"{speed.peak_memory / 2**20:,.0f}", "")
+    console.print(table)
+
+
+def _rounded(value: float, digits: int) -> str:
+    """So many significant digits, without exponents."""
+    if value >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")

@@ -1,13 +1,14 @@
 """Whether to compile a training's networks: when it is long enough to repay it."""
 
 import warnings
+from collections.abc import Iterator
 from statistics import median
 from typing import Literal
 
 import attrs
-import torch
+from torch import Tensor
 
-from curricula.data.dataset import batches
+from curricula.data.dataset import Split, batches
 from curricula.interfaces import Progress
 from curricula.timing import seconds
 from curricula.training.plan import Plan
@@ -68,16 +69,21 @@ class Trial:
         self.plan = plan
         self.state: TrainingState = begin(plan)
         self.networks = Networks.of(plan, self.state.model)
-        order = torch.Generator().manual_seed(plan.config.seed)
-        self.indices_N, self.batch = next(
-            iter(batches(plan.data.train, plan.config.batch_size, generator=order))
-        )
+        self.batches = self._batches()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Split]]:
+        while True:
+            yield from batches(
+                self.plan.data.train,
+                self.plan.config.batch_size,
+                generator=self.state.generators["order"],
+            )
 
     def update(self) -> None:
-        """One update."""
+        """One update, on the next batch."""
         total, epochs = 10**6, self.plan.config.epochs
         last = Progress(step=total - 1, total_steps=total, epoch=epochs - 1, total_epochs=epochs)
-        update(self.plan, self.state, self.networks, self.indices_N, self.batch, last)
+        update(self.plan, self.state, self.networks, *next(self.batches), last)
 
     def seconds(self) -> float:
         """Wall time of one update."""

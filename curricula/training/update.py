@@ -77,7 +77,7 @@ def begin(plan: Plan) -> TrainingState:
     seed, device = plan.config.seed, plan.device
     return TrainingState(
         model=model,
-        optimizer=_optimizer(plan, model),
+        optimizer=optimizer_of(plan, model),
         generators={
             "order": torch.Generator().manual_seed(seed),
             "augmentation": torch.Generator(device).manual_seed(seed + 1),
@@ -87,7 +87,8 @@ def begin(plan: Plan) -> TrainingState:
     )
 
 
-def _optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a model's parameters, as configured."""
     config = plan.config
     if config.optimizer == "sgd":
         return torch.optim.SGD(

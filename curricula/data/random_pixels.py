@@ -1,0 +1,69 @@
+"""Random pixels: nothing to learn, at any shape, to measure speed on."""
+
+import torch
+
+from curricula.data.dataset import DataSet, Split
+from curricula.data.torchvision_sets import (
+    COLOUR_BUDGETS,
+    COLOUR_TRAINING,
+    GREY_BUDGETS,
+    GREY_TRAINING,
+)
+from curricula.errors import UserError
+
+SEED = 0
+TEST_IMAGES = 256
+
+
+def random_pixels(
+    root: str,
+    download: bool,
+    size: int = 32,
+    channels: int = 3,
+    classes: int = 10,
+    images: int = 2560,
+) -> DataSet:
+    """Uniformly random pixels and labels, the same ones each time: there is nothing to learn in
+    them, but `curricula bench` can train on any shape without any files.
+
+    Budgets and training defaults are those of MNIST for one channel, else those of CIFAR, but for
+    the augmentation: there is none.
+
+    Args:
+        root, download: unused: the images are drawn.
+        size: height and width, 1 to 1024.
+        channels: 1 to 64.
+        classes: how many, 2 to 100,000.
+        images: how many training images, 10 to 1,000,000; 256 test images come on top.
+
+    Raises:
+        UserError: an argument out of range.
+    """
+    for name, value, low, high in (
+        ("size", size, 1, 1024),
+        ("channels", channels, 1, 64),
+        ("classes", classes, 2, 100_000),
+        ("images", images, 10, 1_000_000),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"random: {name} must lie from {low} to {high:,}, not {value}")
+    generator = torch.Generator().manual_seed(SEED)
+
+    def split(n: int) -> Split:
+        shape = (n, channels, size, size)
+        return Split(
+            pixels=torch.randint(256, shape, generator=generator, dtype=torch.uint8),
+            labels=torch.randint(classes, (n,), generator=generator),
+        )
+
+    grey = channels == 1
+    return DataSet(
+        name="random",
+        train=split(images),
+        test=split(TEST_IMAGES),
+        classes=tuple(map(str, range(classes))),
+        image_size=size,
+        budgets=GREY_BUDGETS if grey else COLOUR_BUDGETS,
+        attack={"steps": "10"},
+        training={**(GREY_TRAINING if grey else COLOUR_TRAINING), "augmentation": "clean"},
+    )

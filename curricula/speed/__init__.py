@@ -1,0 +1,1 @@
+"""How fast training is on a machine, how fast it could be, and how fast others are."""

@@ -1,0 +1,166 @@
+"""`curricula bench`: what it counts and prints. How fast anything is, is no test's business."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from curricula.cli.main import program
+from curricula.errors import UserError
+from curricula.interfaces import Progress
+from curricula.speed import rivals
+from curricula.speed.bench import Passes, Sample, bench
+from curricula.training.compiling import Trial, decide
+from curricula.training.plan import make_plan
+
+TINY = {
+    "data": "random(size=16, channels=1, images=40)",
+    "model": "smallcnn",
+    "batch_size": 8,
+    "compile": "off",
+}
+
+
+@pytest.mark.parametrize(
+    ("perturb", "objective", "passes"),
+    [
+        ("clean", "at", (0, 0, 1)),
+        ("rot+pgd(steps=3)", "at", (3, 0, 1)),
+        # KL needs the logits at the image once; TRADES trains on two views.
+        ("rot+pgd(steps=3)", "trades", (3, 1, 2)),
+        ("worst(rot, k=4)+fgsm", "at", (1, 4, 1)),
+        ("pgd(steps=auto, step=0.1)", "at", (8, 0, 1)),  # 2.5 * 0.3 / 0.1, rounded up
+        ("pgd(steps=2, restarts=3)", "at", (6, 3, 1)),
+    ],
+)
+def test_the_passes_of_an_update_are_counted(perturb, objective, passes):
+    plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
+    assert Passes(Trial(plan)).count() == passes
+
+
+def test_the_share_is_that_of_the_passes_in_the_time_of_an_update():
+    speed = bench(**TINY, perturb="rot+pgd(steps=2)", rounds=2)
+    assert (speed.gradient_passes, speed.forward_passes, speed.training_passes) == (2, 0, 1)
+    for number, share in enumerate(speed.share.values):
+        limit = 2 * speed.gradient_pass.values[number] + speed.training_pass.values[number]
+        assert share == pytest.approx(limit / speed.update.values[number])
+    for images, seconds in zip(speed.images_per_second.values, speed.update.values, strict=True):
+        assert images == pytest.approx(8 / seconds)
+    assert speed.compile_seconds is None
+    assert speed.setting["image"] == "1x16x16"
+    assert speed.setting["compile"] == "off"
+
+
+def test_an_update_of_a_trial_is_at_full_strength(monkeypatch):
+    plan = make_plan({**TINY, "perturb": "rot+pgd", "schedule": ("linear(until=1)",)})
+    seen = []
+
+    def strengths(self, progress: Progress, **more):
+        seen.append(original(self, progress, **more))
+        return seen[-1]
+
+    original = type(plan.curriculum).strengths
+    monkeypatch.setattr(type(plan.curriculum), "strengths", strengths)
+    Trial(plan).update()
+    assert seen[-1] == {"rot": pytest.approx(1, abs=1e-5), "pgd": pytest.approx(1, abs=1e-5)}
+
+
+@pytest.mark.parametrize("name", ["torchattacks", "foolbox"])
+def test_a_rival_trains_with_its_own_attack(name):
+    plan = make_plan({**TINY, "perturb": "rot+pgd(steps=2)", "optimizer": "sgd", "lr": 0.1})
+    rival = rivals.Rival(name, plan)
+    try:
+        x, y = torch.rand(4, 1, 16, 16), torch.arange(4)
+        adversarial = rival.attack(x, y)
+        distance = (adversarial - x).abs().amax()
+        assert 0.29 < distance <= 0.3 + 1e-6  # two steps of 1.25 eps are long enough
+        before = [parameter.clone() for parameter in rival.model.parameters()]
+        rival.update()
+        assert rival.model.training
+        after = list(rival.model.parameters())
+        assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    finally:
+        rival.close()
+
+
+@pytest.mark.parametrize(
+    ("perturb", "objective"),
+    [
+        ("pgd", "at"),
+        ("rot+pgd(norm=l2)", "at"),
+        ("rot+pgd(restarts=2)", "at"),
+        ("rot|pgd", "at"),
+        ("rot+pgd", "trades"),
+    ],
+)
+def test_what_a_rival_cannot_do_is_said(perturb, objective):
+    plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
+    with pytest.raises(UserError, match="against foolbox: only rot"):
+        rivals.Rival("foolbox", plan)
+
+
+def test_wrong_words_are_one_line_each():
+    with pytest.raises(UserError, match="against: 'cleverhans' is unknown; known: torchattacks"):
+        bench(against=["cleverhans"])
+    with pytest.raises(UserError, match="rounds must be 1 or more, not 0"):
+        bench(rounds=0)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(rivals.RIVALS, "torchattacks", ("no_such_library", None))
+    with pytest.raises(UserError, match="against torchattacks: it is not installed"):
+        bench(**TINY, perturb="rot+pgd", against=["torchattacks"])
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path):
+    file = tmp_path / "speed.json"
+    arguments = ["bench", "--data", TINY["data"], "--model", "smallcnn", "--batch-size", "8"]
+    arguments += ["--perturb", "rot+pgd(steps=2)", "--rounds", "1", "--against", "torchattacks"]
+    done = CliRunner().invoke(program, [*arguments, "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    for row in ("training, images/s", "2 x input-gradient pass", "share of the limit", "ratio to"):
+        assert row in done.output
+    figures = json.loads(file.read_text())
+    assert figures["images_per_second"]["n"] == 1
+    assert figures["ratios"]["torchattacks"]["median"] > 0
+    assert figures["setting"]["model"] == "smallcnn"
+
+
+def test_a_sample_is_its_median():
+    sample = Sample(values=(3.0, 1.0, 2.0, 10.0, 0.5))
+    assert sample.as_json() == {"median": 2.0, "min": 0.5, "max": 10.0, "n": 5}
+
+
+def test_a_short_training_is_not_compiled_and_what_was_chosen_is_obeyed():
+    plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 1})
+    decided, why = decide(plan)
+    assert decided.config.compile == "off"
+    assert "compile: off; training takes about" in why
+    assert decide(decided) == (decided, "compile: off, as asked for")
+
+
+def test_a_long_training_keeps_the_faster_of_the_two(monkeypatch):
+    """With a compiler that makes updates slower, or quicker, or does not work."""
+    plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
+    times = {"auto": 1.0}  # which runs uncompiled
+    monkeypatch.setattr(Trial, "seconds", lambda trial: times[trial.plan.config.compile])
+    for compiled, chosen in ((0.5, "on"), (0.99, "off"), (2.0, "off")):
+        times["on"] = compiled
+        decided, why = decide(plan)
+        assert decided.config.compile == chosen
+        assert f"compile: {chosen}; an update takes 1 s, compiled {compiled:g} s" in why
+
+
+def test_a_long_training_without_a_compiler_goes_on_uncompiled(monkeypatch):
+    def broken(network, **settings):
+        def run(x):
+            raise RuntimeError("no compiler here")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
+    decided, why = decide(plan)
+    assert decided.config.compile == "off"
+    assert "compiled failed" in why
