@@ -330,6 +330,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     runs = {
         "train": ["--plugin", TINY, "train", "--data", "tiny", "--epochs", "1"],
         "evaluate": ["--plugin", TINY, "evaluate", tmp_path / "run", "--limit", "5"],
+        "bench": ["bench", "--data", "tiny", "--perturb", "clean", "--rounds", "1"],
         "preview": ["preview", "--perturb", "rot", "--images", "1", "-o", tmp_path / "p.png"],
         "schedule": ["schedule", "linear", "-o", tmp_path / "s.png"],
     }
@@ -337,6 +338,8 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
         arguments = runs.get(name, [name])
         if name == "train":
             arguments = [*arguments, "--out", tmp_path / "run"]
+        if name == "bench":
+            arguments = ["--plugin", TINY, *arguments]
         done = in_a_process(*arguments, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0, done.stderr
         warnings = [line for line in done.stderr.splitlines() if "Warning" in line]
@@ -348,7 +351,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     ]
 
 
-COMMANDS = ["train", "evaluate", "preview", "schedule", "plugins", "recipes"]
+COMMANDS = ["train", "evaluate", "bench", "preview", "schedule", "plugins", "recipes"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -22,6 +22,11 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch):
+    monkeypatch.setattr("curricula.speed.bench.ROUND_SECONDS", 0.01)
+
+
 @pytest.mark.parametrize(
     ("perturb", "objective", "passes"),
     [
