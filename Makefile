@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SYNC := UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --quiet --inexact --all-packages --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs benchmark clean
 
 demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a plain twin
 	$(BIN)/curricula train --perturb rot+pgd --schedule linear --twin
@@ -21,6 +21,9 @@ check: $(VENV)/check.stamp  ## lint, format, types
 
 docs: $(VENV)/docs.stamp  ## the site, into docs/_build/html; warnings are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+benchmark: $(VENV)/test.stamp $(VENV)/benchmark.stamp  ## speed, alone on the machine: 20 minutes
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-json benchmarks.json -s
 
 clean:
 	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
