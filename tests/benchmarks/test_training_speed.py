@@ -1,7 +1,7 @@
 """Updates of training: ours beside the loop that one would write around torchattacks.
 
-`make benchmark` runs these; they assert nothing about speed, and CI does not run them. Each keeps the
-whole of `curricula bench` in its extra information, medians of five rounds in one process.
+`make benchmark` runs these; they assert nothing about speed, and CI does not run them. Each keeps
+the whole of `curricula bench` in its extra information, medians of five rounds in one process.
 """
 
 import json
