@@ -38,9 +38,11 @@ def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: A
 
     Example: curricula bench --model resnet18 --against torchattacks
     """
+    from curricula.allocation import keep_freed_memory
     from curricula.cli.tables import show_speed
     from curricula.speed.bench import bench
 
+    keep_freed_memory()
     values = {name: value for name, value in flags.items() if value is not None}
     measured = bench(
         rounds=rounds,

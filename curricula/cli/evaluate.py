@@ -50,10 +50,12 @@ def command(
 
     Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
+    from curricula.allocation import keep_freed_memory
     from curricula.api import evaluate
     from curricula.cli.tables import show_accuracies
     from curricula.training.run import BEST, LAST
 
+    keep_freed_memory()
     results = evaluate(
         run,
         threats=threats,

@@ -45,11 +45,13 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
 
     Example: curricula train --perturb rot+pgd --schedule linear
     """
+    from curricula.allocation import keep_freed_memory
     from curricula.api import train
     from curricula.cli.progress import Terminal
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
 
+    keep_freed_memory()
     values = read_config(config) if config is not None else {}
     values |= {name: value for name, value in flags.items() if value not in (None, ())}
     trained = train(out=out, download=download, twin=twin, watcher=Terminal(), **values)

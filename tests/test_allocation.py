@@ -1,0 +1,40 @@
+"""Keeping freed memory: what the system is asked for."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from curricula import allocation
+
+SCRIPT = """
+import resource, sys
+import torch
+from curricula.allocation import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**25)
+before = faults()
+for _ in range(60):
+    torch.ones(2**25)  # 128 MiB: beyond what the C library ever keeps by itself
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
+def test_freed_memory_is_not_fetched_anew():
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", SCRIPT, how], text=True))
+        for how in ("kept", "given back")
+    }
+    assert faults["kept"] * 3 < faults["given back"]
+
+
+def test_where_there_is_no_such_setting_it_says_so(monkeypatch):
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
+    assert not allocation.keep_freed_memory()
+    monkeypatch.setattr(allocation.sys, "platform", "win32")
+    assert not allocation.keep_freed_memory()
