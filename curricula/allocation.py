@@ -27,4 +27,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     trimming = mallopt(M_TRIM_THRESHOLD, LARGEST_INT) == 1
-    return mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and trimming
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and trimming)
