@@ -12,7 +12,6 @@ import attrs
 import torch
 import torch.fx
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -32,25 +31,24 @@ class Derived:
     target: Layer
 
     def renew(self) -> None:
-        """Compute the twin's tensors from the network's present ones, in place."""
-        weight, bias = self.source.weight, self.source.bias
-        if self.norm is not None:
-            norm = self.norm
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            weight, bias = fuse_conv_bn_weights(
-                weight,
-                bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-        self.target.weight.copy_(weight)
-        if bias is not None:
-            assert self.target.bias is not None
-            self.target.bias.copy_(bias)
+        """Compute the twin's tensors from the network's present ones, in place and in one go."""
+        source, norm, target = self.source, self.norm, self.target
+        if norm is None:
+            target.weight.copy_(source.weight)
+            if source.bias is not None:
+                assert target.bias is not None
+                target.bias.copy_(source.bias)
+            return
+        assert target.bias is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        bias = -norm.running_mean if source.bias is None else source.bias - norm.running_mean
+        if norm.affine:
+            scale = scale * norm.weight
+        bias = bias * scale
+        torch.mul(source.weight, scale[:, None, None, None], out=target.weight)
+        target.bias.copy_(bias + norm.bias if norm.affine else bias)
 
 
 def derive(

@@ -94,17 +94,25 @@ class RestingModel(nn.Module):
             for tensor in tensors
         )
 
-    def refresh(self) -> None:
-        """Follow the network where sharing its tensors does not do so by itself."""
+    def refresh(self, *, certainly: bool = False) -> None:
+        """Follow the network where sharing its tensors does not do so by itself.
+
+        Args:
+            certainly: compute what is derived from tensors even if no change of them can be seen:
+                a write through ``.data`` cannot.
+        """
         seen = self._weights()
-        if seen == self._seen:
+        if seen != self._seen:
+            moved = [place for place, _ in seen[1]] != [place for place, _ in self._seen[1]]
+            if moved or not self._renew_plain():
+                self._build()
+                return
+            self._seen = seen
+        elif not certainly:
             return
-        moved = [place for place, _ in seen[1]] != [place for place, _ in self._seen[1]]
-        if moved or not self._renew_plain():
-            self._build()
-        else:
-            self.renew()
-        self._seen = seen
+        with torch.no_grad():
+            for derived in self._derived:
+                derived.renew()
 
     def _renew_plain(self) -> bool:
         """Bring the plain equivalent up to date; False if it has another form than before."""
@@ -120,13 +128,6 @@ class RestingModel(nn.Module):
             for name, tensor in old.items():
                 tensor.copy_(new[name])
         return True
-
-    def renew(self) -> None:
-        """Compute again what is derived from the network's tensors, whether or not their change
-        can be seen: a write through ``.data`` cannot."""
-        with torch.no_grad():
-            for derived in self._derived:
-                derived.renew()
 
     def train(self, mode: bool = True) -> Self:
         """A model at rest stays at rest."""

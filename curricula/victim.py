@@ -70,7 +70,8 @@ class ModelVictim:
 
     def anchored(self, x_NCHW: Tensor) -> "ModelVictim":
         """The same victim for losses that compare with the logits at x, computed if asked for."""
-        self._resting.renew()  # a perturbation begins here: never with weights of the past
+        # A perturbation begins here: never with weights of the past.
+        self._resting.refresh(certainly=True)
         anchor = x_NCHW.detach()
         known: list[Tensor] = []
 
