@@ -1,6 +1,9 @@
 """Splits too large for memory: their images are read as they are needed, ahead of their use."""
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -90,6 +93,7 @@ class Reader:
             prefetch_factor=AHEAD,
             persistent_workers=True,
             collate_fn=_as_it_is,
+            worker_init_fn=_begin_worker,
             # It draws a seed for every pass, which must not move the global random state.
             generator=torch.Generator(),
         )
@@ -120,6 +124,23 @@ class _ReadGroup:
             return torch.stack([self.read(number) for number in numbers]).numpy()
         except UserError as error:
             return error  # raised in the worker, it would come with a traceback as its text
+
+
+def _begin_worker(worker: int) -> None:
+    """A worker leaves when it is told to, or when its parent is gone.
+
+    Ctrl-C reaches every process of a terminal; it is for the parent. And a worker that has read
+    ahead would wait for ever until its pipe is emptied, by a parent that was killed too.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _as_it_is(found: Any) -> Any:
