@@ -73,6 +73,7 @@ class Reader:
         try:
             for found in loader:
                 yield _pixels(found)
+            self._idle.append((a_pass, loader))
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):  # PyTorch's words for a dead one
                 raise
@@ -81,7 +82,8 @@ class Reader:
                 "lacks `if __name__ == '__main__'`); fewer may do, and none with "
                 f"{WORKERS_VARIABLE}=0"
             ) from error
-        self._idle.append((a_pass, loader))
+        finally:
+            del loader  # and with it its workers, even where a traceback keeps this frame
 
     def _start(self) -> tuple["_Pass", "DataLoader[Any]"]:
         a_pass = _Pass()

@@ -52,7 +52,7 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
             assert len(split.pixels) == len(labels), (
                 f"{name}: {len(split.pixels)} images, {len(labels)} labels"
             )
-        pixels = split[slice(SOME)].held().pixels
+        pixels = next(in_order(split[slice(SOME)], SOME)).pixels
         assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
         expected = (min(SOME, len(labels)), *split.shape)
         assert pixels.shape == expected, (
