@@ -379,18 +379,25 @@ def test_there_is_a_worker_a_core_but_eight_at_most(workers, monkeypatch):
     assert reading.number_of_workers() == 12
 
 
-def read_for_ever(root, pipe):
+def test_an_interrupt_is_for_the_parent():
+    before = children()
+    read = numbered(workers=1)
+    assert len(list(in_order(read, 10))) == 4
+    (worker,) = children() - before
+    os.kill(worker, signal.SIGINT)
+    assert len(list(in_order(read, 10))) == 4
+    assert children() - before == {worker}
+
+
+def read_and_wait(root, pipe):
+    """Reads a batch; meanwhile its workers read ahead more than fits into their pipe."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["CURRICULA_WORKERS"] = "2"
-    train = load(root, keep="disk").train
     try:
-        told = False
-        while True:
-            for _ in in_order(train, 4):
-                if not told:
-                    pipe.send(sorted(children()))
-                    told = True
+        for _ in in_order(load(root, size=200, keep="disk").train, 4):
+            pipe.send(sorted(children()))
+            time.sleep(600)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -408,7 +415,7 @@ def runs(pid):
 def test_no_worker_stays_behind(root, how):
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    program = context.Process(target=read_for_ever, args=(root, sender))
+    program = context.Process(target=read_and_wait, args=(root, sender))
     program.start()
     workers = receiver.recv()
     assert len(workers) == 2
