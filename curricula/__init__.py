@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from curricula.api import Trained, evaluate, load_model, train
     from curricula.binding import Bound, bind
     from curricula.curriculum import Curriculum, Threat
-    from curricula.data.dataset import DataSet, Split, batches, load_data
+    from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
+    from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
     from curricula.expression import parse
@@ -40,7 +41,8 @@ _MODULES = {
     "api": ("Trained", "evaluate", "load_model", "train"),
     "binding": ("Bound", "bind"),
     "curriculum": ("Curriculum", "Threat"),
-    "data.dataset": ("DataSet", "Split", "batches", "load_data"),
+    "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
+    "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
     "expression": ("parse",),
@@ -69,6 +71,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AffinePerturbation",
+    "AnySplit",
     "Bound",
     "Curriculum",
     "DataSet",
@@ -82,6 +85,8 @@ __all__ = [
     "ParametricPerturbation",
     "Perturbation",
     "Progress",
+    "ReadSplit",
+    "Reader",
     "Record",
     "Run",
     "Schedule",

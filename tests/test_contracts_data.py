@@ -1,12 +1,13 @@
 """The embedded data set keeps the contract, and each clause can be broken."""
 
+import itertools
 from pathlib import Path
 
 import attrs
 import pytest
 import torch
 
-from curricula import DataSet, Split, load_data, registry
+from curricula import DataSet, Reader, ReadSplit, Split, load_data, registry
 from curricula.testing import DATASET_CLAUSES, check_dataset
 from curricula.testing import data as clauses
 
@@ -39,6 +40,72 @@ def right():
         budgets={"degrees": "30", "linf": "8/255"},
         attack={"steps": "5"},
         training={"model": "resnet18", "batch_size": 20, "epochs": 1},
+    )
+
+
+@attrs.frozen
+class FromMemory:
+    """Reads what the right one holds, first the training images."""
+
+    offset: int = 0
+
+    def __call__(self, number):
+        whole = torch.cat([right().train.pixels, right().test.pixels])
+        return whole[(number + self.offset) % len(whole)]
+
+
+class Drifting(FromMemory):
+    """Something else each time."""
+
+    times = itertools.count()
+
+    def __call__(self, number):
+        return super().__call__(number + next(self.times))
+
+
+class Forgetful(FromMemory):
+    """What it was told does not travel."""
+
+    def __reduce__(self):
+        return FromMemory, ()
+
+
+class Floating(FromMemory):
+    def __call__(self, number):
+        return super().__call__(number) / 255
+
+
+class Smaller(FromMemory):
+    def __call__(self, number):
+        return super().__call__(number)[:, :6, :6]
+
+
+class Hasty(ReadSplit):
+    """In its own order, whatever was asked for."""
+
+    def batches(self, order_N, batch_size):
+        return super().batches(order_N.sort().values, batch_size)
+
+
+class Mislabelled(ReadSplit):
+    def batches(self, order_N, batch_size):
+        for indices_N, batch in super().batches(order_N, batch_size):
+            yield indices_N, attrs.evolve(batch, labels=batch.labels.flip(0))
+
+
+def read(*, reads=None, first_test=40, kind=ReadSplit):
+    """The right one, read as it is needed."""
+    reader = Reader(read=reads or FromMemory(), workers=0)
+    test = right().test
+    return attrs.evolve(
+        right(),
+        train=kind(reader=reader, numbers=torch.arange(40), labels=TRAIN.labels, shape=(3, 8, 8)),
+        test=ReadSplit(
+            reader=reader,
+            numbers=first_test + torch.arange(len(test)),
+            labels=test.labels,
+            shape=(3, 8, 8),
+        ),
     )
 
 
@@ -198,6 +265,35 @@ BROKEN = {
         ),
         clauses.splits_share_no_memory,
     ),
+    "test images that are read as training images": (
+        read(first_test=30),
+        clauses.splits_share_no_memory,
+    ),
+    "read as floats": (read(reads=Floating()), clauses.pixels_are_uint8_and_labels_int64),
+    "read smaller than it says": (
+        read(reads=Smaller()),
+        clauses.pixels_are_uint8_and_labels_int64,
+    ),
+    "read otherwise each time": (
+        read(reads=Drifting()),
+        clauses.splits_give_the_same_images_each_time,
+    ),
+    "a reader that stays where it is": (
+        read(reads=lambda number: FromMemory()(number)),
+        clauses.splits_give_the_same_images_each_time,
+    ),
+    "a reader that forgets on its way": (
+        read(reads=Forgetful(offset=1)),
+        clauses.splits_give_the_same_images_each_time,
+    ),
+    "batches in another order": (
+        read(kind=Hasty),
+        clauses.splits_give_the_same_images_each_time,
+    ),
+    "labels of other images": (
+        read(kind=Mislabelled),
+        clauses.splits_give_the_same_images_each_time,
+    ),
     "nine training images": (
         attrs.evolve(right(), train=TRAIN[slice(9)]),
         clauses.validation_images_are_set_aside,
@@ -208,6 +304,7 @@ BROKEN = {
 
 def test_the_example_is_right_but_for_what_is_broken():
     assert check_dataset(right()) == {}
+    assert check_dataset(read()) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)

@@ -1,7 +1,7 @@
-"""What a data set is: labelled uint8 images, held whole on the device, and its customs."""
+"""What a data set is: labelled uint8 images, in memory or to be read, and its customs."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -15,12 +15,52 @@ from curricula.expression import parse_call
 VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
 
+class AnySplit(Protocol):
+    """Labelled images, wherever they are: held in memory (`Split`), or read as they are needed
+    (`curricula.ReadSplit`). Their pixels are uint8."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,), on the device to which the pixels go."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of each image: channels, height, width."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor | slice) -> "AnySplit":
+        """Some of the images, in the index's order."""
+        ...
+
+    def to(self, device: torch.device) -> "AnySplit":
+        """The same for a device."""
+        ...
+
+    def held(self) -> "Split":
+        """The same with all its images in memory, on the device."""
+        ...
+
+    def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
+        """One pass over the images that ``order_N`` names (int64, on the CPU), in that order:
+        (indices_N, batch), both on the device; the last batch as small as it comes."""
+        ...
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Split:
-    """Labelled images: pixels_NCHW uint8, labels_N int64."""
+    """Labelled images that are held in memory: pixels_NCHW uint8, labels_N int64."""
 
     pixels: Tensor
     labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of each image: channels, height, width."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,6 +71,17 @@ class Split:
     def to(self, device: torch.device) -> "Split":
         """The same on a device."""
         return Split(pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def held(self) -> "Split":
+        """Itself."""
+        return self
+
+    def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
+        """(indices_N, batch) of the images in a given order."""
+        order_N = order_N.to(self.labels.device)  # once a pass: the host waits for it
+        for begin in range(0, len(order_N), batch_size):
+            indices = order_N[begin : begin + batch_size]
+            yield indices, self[indices]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -51,8 +102,8 @@ class DataSet:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: AnySplit
+    test: AnySplit
     classes: tuple[str, ...]
     image_size: int
     levels: int = 255
@@ -66,7 +117,7 @@ class DataSet:
 
     @property
     def in_channels(self) -> int:
-        return int(self.train.pixels.shape[1])
+        return self.train.shape[0]
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
         """Stored pixels as float32 images in [0, 1], NCHW."""
@@ -75,7 +126,7 @@ class DataSet:
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x
 
-    def with_validation(self) -> tuple["DataSet", Split]:
+    def with_validation(self) -> tuple["DataSet", AnySplit]:
         """The data set less its validation images, and those: a tenth of the training images, at
         most 1,000, the same ones for every seed."""
         count = min(len(self.train) // 10, 1000)
@@ -85,7 +136,7 @@ class DataSet:
         return attrs.evolve(self, train=self.train[rest]), self.train[held_out]
 
     def to(self, device: torch.device) -> "DataSet":
-        """The same with its images on a device."""
+        """The same with its images, or their batches, on a device."""
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
 
 
@@ -111,22 +162,20 @@ def build_data(text: str, *, root: str, download: bool) -> construct.Built:
 
 
 def batches(
-    split: Split, batch_size: int, *, generator: torch.Generator
+    split: AnySplit, batch_size: int, *, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Split]]:
     """One epoch in random order: (indices_N, batch), the last incomplete batch left out.
 
     The order is drawn on the CPU, so that it does not depend on the device.
     """
-    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    for begin in range(0, len(split) - batch_size + 1, batch_size):
-        indices = order[begin : begin + batch_size]
-        yield indices, split[indices]
+    order_N = torch.randperm(len(split), generator=generator)
+    yield from split.batches(order_N[: len(split) // batch_size * batch_size], batch_size)
 
 
-def in_order(split: Split, batch_size: int) -> Iterator[Split]:
+def in_order(split: AnySplit, batch_size: int) -> Iterator[Split]:
     """All images in their order, the last batch as small as it comes."""
-    for begin in range(0, len(split), batch_size):
-        yield split[slice(begin, begin + batch_size)]
+    for _, batch in split.batches(torch.arange(len(split)), batch_size):
+        yield batch
 
 
 def not_there(name: str, root: str, flag: str) -> UserError:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import DataSet, Split, in_order
+from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.interfaces import Victim
 from curricula.victim import ModelVictim
 
@@ -77,7 +77,7 @@ def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple
 def measure(
     model: nn.Module,
     data: DataSet,
-    split: Split,
+    split: AnySplit,
     threats: Mapping[str, Threat],
     *,
     seed: int = 0,
@@ -115,7 +115,7 @@ def _full_float32() -> AbstractContextManager[None]:
 def _measure(
     model: nn.Module,
     data: DataSet,
-    split: Split,
+    split: AnySplit,
     threats: Mapping[str, Threat],
     seed: int,
     batch_size: int,

@@ -8,6 +8,7 @@ Under pytest::
 """
 
 import inspect
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from curricula import registry
 from curricula.binding import bind, parse_number
-from curricula.data.dataset import DataSet, Split
+from curricula.data.dataset import AnySplit, DataSet, Split, in_order
+from curricula.data.reading import ReadSplit
 from curricula.errors import UserError
 from curricula.interfaces import Norm
 from curricula.testing.contract import broken_clauses
@@ -26,9 +28,10 @@ from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.plan import COMMON_TRAINING, build_model
 
 SOME = 16  # images, where not all are needed
+AT_ONCE = 256  # images in memory, where all are needed
 
 
-def _splits(dataset: DataSet) -> Iterator[tuple[str, Split]]:
+def _splits(dataset: DataSet) -> Iterator[tuple[str, AnySplit]]:
     yield "train", dataset.train
     yield "test", dataset.test
 
@@ -37,14 +40,25 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
     """Pixels NCHW, labels (N,), as many of them, in both splits; square images of one size."""
     shapes = set()
     for name, split in _splits(dataset):
-        pixels, labels = split.pixels, split.labels
-        assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
-        assert pixels.ndim == 4, f"{name}: pixels of shape {tuple(pixels.shape)}, not NCHW"
+        labels = split.labels
         assert labels.dtype == torch.int64, f"{name}: labels of {labels.dtype}, not torch.int64"
         assert labels.ndim == 1, f"{name}: labels of shape {tuple(labels.shape)}, not (N,)"
-        assert len(pixels) == len(labels), f"{name}: {len(pixels)} images, {len(labels)} labels"
+        assert len(split) == len(labels), f"{name}: {len(split)} images, {len(labels)} labels"
         assert len(labels) > 0, f"{name}: no image"
-        shapes.add(tuple(pixels.shape[1:]))
+        if isinstance(split, Split):  # with a wrong number of axes it has no shape
+            assert split.pixels.ndim == 4, (
+                f"{name}: pixels of shape {tuple(split.pixels.shape)}, not NCHW"
+            )
+            assert len(split.pixels) == len(labels), (
+                f"{name}: {len(split.pixels)} images, {len(labels)} labels"
+            )
+        pixels = next(in_order(split[slice(SOME)], SOME)).pixels
+        assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
+        expected = (min(SOME, len(labels)), *split.shape)
+        assert pixels.shape == expected, (
+            f"{name}: pixels of shape {tuple(pixels.shape)}, not {expected}"
+        )
+        shapes.add(split.shape)
     assert len(shapes) == 1, f"the splits' images differ in shape: {sorted(shapes)}"
     _, height, width = shapes.pop()
     assert height == width, f"images of {height}x{width}; they must be square"
@@ -69,7 +83,7 @@ def levels_fit_the_pixels(dataset: DataSet) -> None:
     """`levels`, the stored value that means 1.0, is from 1 to 255, and no pixel is above it."""
     assert 1 <= dataset.levels <= 255, f"levels is {dataset.levels}"
     for name, split in _splits(dataset):
-        brightest = int(split.pixels.max())
+        brightest = max(int(batch.pixels.max()) for batch in in_order(split, AT_ONCE))
         assert brightest <= dataset.levels, (
             f"{name}: a pixel of {brightest}, above levels, which is {dataset.levels}"
         )
@@ -80,7 +94,7 @@ def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
     pixels alone."""
     side = dataset.image_size
     for name, split in _splits(dataset):
-        pixels = split.pixels[:SOME]
+        pixels = split[slice(SOME)].held().pixels
         before = pixels.clone()
         x = dataset.images(pixels)
         assert torch.equal(pixels, before), f"{name}: the stored pixels were written to"
@@ -151,14 +165,20 @@ def training_defaults_make_a_training(dataset: DataSet) -> None:
 
 
 def splits_share_no_memory(dataset: DataSet) -> None:
-    """No byte of a training image or label is one of a test image or label."""
-    for name in ("pixels", "labels"):
-        (begin, end), (other_begin, other_end) = (
-            _span(getattr(split, name)) for _, split in _splits(dataset)
-        )
+    """No byte of a training image or label is one of a test image or label; where both are read
+    by one reader, no number is one of both."""
+    train, test = dataset.train, dataset.test
+    of_both = [("labels", train.labels, test.labels)]
+    if isinstance(train, Split) and isinstance(test, Split):
+        of_both.append(("pixels", train.pixels, test.pixels))
+    for name, one, other in of_both:
+        (begin, end), (other_begin, other_end) = _span(one), _span(other)
         assert end <= other_begin or other_end <= begin, (
             f"the {name} of train and test lie in the same memory: are they the same images?"
         )
+    if isinstance(train, ReadSplit) and isinstance(test, ReadSplit) and train.reader is test.reader:
+        common = torch.isin(train.numbers, test.numbers)
+        assert not common.any(), f"{int(common.sum())} images are in both train and test"
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
@@ -171,15 +191,57 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 def validation_images_are_set_aside(dataset: DataSet) -> None:
     """`with_validation` gives some training images as validation, and the others are what is left:
     ten training images or more."""
-    numbered = attrs.evolve(
-        dataset,
-        train=Split(pixels=dataset.train.pixels, labels=torch.arange(len(dataset.train))),
-    )
+    numbers = torch.arange(len(dataset.train))
+    blank = torch.zeros((len(numbers), dataset.in_channels, 1, 1), dtype=torch.uint8)
+    numbered = attrs.evolve(dataset, train=Split(pixels=blank, labels=numbers))
     rest, validation = numbered.with_validation()
     assert len(validation) > 0, f"{len(dataset.train)} training images leave none for validation"
     both = torch.cat([rest.train.labels, validation.labels])
     assert torch.equal(both.sort().values, numbered.train.labels), (
         "training less validation, and validation, are not the training images once each"
+    )
+
+
+def splits_give_the_same_images_each_time(dataset: DataSet) -> None:
+    """In batches of any order, by index, by slice and held, an image has the same pixels and label
+    in every pass; a reader can be sent to a worker process."""
+    for name, split in _splits(dataset):
+        count = min(SOME, len(split))
+        order = torch.arange(count).flip(0)
+        held = split[slice(count)].held()
+        found = list(split.batches(order, max(1, count // 3)))
+        indices = torch.cat([indices for indices, _ in found]).cpu()
+        assert torch.equal(indices, order), f"{name}: batches of another order than was asked for"
+        batches = [batch for _, batch in found]
+        ways = {
+            "in batches": _joined(batches)[order],
+            "by index": split[order].held()[order],
+            "in a second pass": _joined([batch for _, batch in split.batches(order, 5)])[order],
+        }
+        for way, images in ways.items():
+            assert torch.equal(images.labels, held.labels), f"{name}: other labels {way}"
+            assert torch.equal(images.pixels, held.pixels), f"{name}: other pixels {way}"
+        if isinstance(split, ReadSplit):
+            _can_be_sent(name, split)
+
+
+def _joined(batches: list[Split]) -> Split:
+    return Split(
+        pixels=torch.cat([batch.pixels for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+    )
+
+
+def _can_be_sent(name: str, split: ReadSplit) -> None:
+    try:
+        sent = pickle.loads(pickle.dumps(split.reader.read))
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise AssertionError(
+            f"{name}: its reader cannot be pickled, and macOS and Windows need that: {error}"
+        ) from error
+    number = int(split.numbers[0])
+    assert torch.equal(sent(number), split.reader.read(number)), (
+        f"{name}: its reader reads something else once it was pickled"
     )
 
 
@@ -197,6 +259,7 @@ DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
     training_defaults_make_a_training,
     splits_share_no_memory,
     validation_images_are_set_aside,
+    splits_give_the_same_images_each_time,
 )
 
 

@@ -11,7 +11,7 @@ from curricula import construct
 from curricula.binding import Bound
 from curricula.classifier import check_classifier
 from curricula.curriculum import Curriculum
-from curricula.data.dataset import DataSet, Split, build_data
+from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
 from curricula.expression import Call, parse_call
 from curricula.interfaces import Objective
@@ -37,8 +37,8 @@ class Plan:
 
     Attributes:
         config: every value stated, ``auto`` decided.
-        data: the data set without its validation images, on the device.
-        validation: those images, on the device.
+        data: the data set without its validation images, for the device.
+        validation: those images, for the device.
         curriculum, objective, learning_rate: as configured.
         augmentation: a curriculum that is at full strength throughout.
         device: of the tensors.
@@ -47,7 +47,7 @@ class Plan:
 
     config: TrainConfig
     data: DataSet
-    validation: Split
+    validation: AnySplit
     curriculum: Curriculum
     augmentation: Curriculum
     objective: Objective
@@ -129,7 +129,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
             f" of {data.name}; give from 1 to {len(data.train)}"
         )
-    some = data.images(data.train.pixels[:4]).to(device)
+    some = data.images(data.train[slice(4)].held().pixels).to(device)
     check_classifier(model.value, some, data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
