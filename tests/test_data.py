@@ -92,6 +92,14 @@ def test_cifar_sets(tmp_path, monkeypatch, name, classes, n):
     assert data.train.labels[:4].tolist() == [1, 0, 3, 2]
     assert data.budgets["linf"] == "8/255"
     assert data.training["model"] == "resnet18"
+    if name == "cifar10":
+        part = load_data("cifar10(images=12)", root=str(tmp_path))
+        assert torch.equal(part.train.pixels, data.train.pixels[:12])
+        assert torch.equal(part.train.labels, data.train.labels[:12])
+        assert len(part.test) == len(data.test)
+        for wrong in (9, 21):
+            with pytest.raises(UserError, match=f"must lie from 10 to 20, not {wrong}"):
+                load_data(f"cifar10(images={wrong})", root=str(tmp_path))
 
 
 def write_folder(root, classes=("cat", "dog"), parts=("train", "test")):

@@ -34,24 +34,60 @@ COLOUR_TRAINING = {
 }
 
 
-def mnist(root: str, download: bool) -> DataSet:
-    """MNIST (LeCun et al. 1998), in ``root/MNIST/raw``; standard eps 0.3."""
-    return _grey("mnist", torchvision.datasets.MNIST, root, download)
+def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
+    """MNIST (LeCun et al. 1998), in ``root/MNIST/raw``; standard eps 0.3.
+
+    Args:
+        root: folder of the files.
+        download: fetch missing files.
+        images: the first so many training images, 10 or more, for a smaller study; None for all.
+
+    Raises:
+        UserError: files that are not there, more images than there are.
+    """
+    return _grey("mnist", torchvision.datasets.MNIST, root, download, images)
 
 
-def fashion_mnist(root: str, download: bool) -> DataSet:
-    """Fashion-MNIST (Xiao et al. 2017), in ``root/FashionMNIST/raw``; standard eps 0.3."""
-    return _grey("fashion-mnist", torchvision.datasets.FashionMNIST, root, download)
+def fashion_mnist(root: str, download: bool, images: int | None = None) -> DataSet:
+    """Fashion-MNIST (Xiao et al. 2017), in ``root/FashionMNIST/raw``; standard eps 0.3.
+
+    Args:
+        root: folder of the files.
+        download: fetch missing files.
+        images: the first so many training images, 10 or more, for a smaller study; None for all.
+
+    Raises:
+        UserError: files that are not there, more images than there are.
+    """
+    return _grey("fashion-mnist", torchvision.datasets.FashionMNIST, root, download, images)
 
 
-def cifar10(root: str, download: bool) -> DataSet:
-    """CIFAR-10 (Krizhevsky 2009), in ``root/cifar-10-batches-py``; standard eps 8/255."""
-    return _colour("cifar10", torchvision.datasets.CIFAR10, root, download)
+def cifar10(root: str, download: bool, images: int | None = None) -> DataSet:
+    """CIFAR-10 (Krizhevsky 2009), in ``root/cifar-10-batches-py``; standard eps 8/255.
+
+    Args:
+        root: folder of the files.
+        download: fetch missing files.
+        images: the first so many training images, 10 or more, for a smaller study; None for all.
+
+    Raises:
+        UserError: files that are not there, more images than there are.
+    """
+    return _colour("cifar10", torchvision.datasets.CIFAR10, root, download, images)
 
 
-def cifar100(root: str, download: bool) -> DataSet:
-    """CIFAR-100 (Krizhevsky 2009), in ``root/cifar-100-python``; standard eps 8/255."""
-    return _colour("cifar100", torchvision.datasets.CIFAR100, root, download)
+def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
+    """CIFAR-100 (Krizhevsky 2009), in ``root/cifar-100-python``; standard eps 8/255.
+
+    Args:
+        root: folder of the files.
+        download: fetch missing files.
+        images: the first so many training images, 10 or more, for a smaller study; None for all.
+
+    Raises:
+        UserError: files that are not there, more images than there are.
+    """
+    return _colour("cifar100", torchvision.datasets.CIFAR100, root, download, images)
 
 
 def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> tuple[Any, Any]:
@@ -64,11 +100,23 @@ def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> t
     return train, test
 
 
-def _grey(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:
+def _first(name: str, whole: Split, images: int | None) -> Split:
+    if images is None:
+        return whole
+    if not 10 <= images <= len(whole):
+        raise UserError(f"{name}: images must lie from 10 to {len(whole):,}, not {images}")
+    return whole[slice(images)]
+
+
+def _grey(
+    name: str, source: Callable[..., Any], root: str, download: bool, images: int | None
+) -> DataSet:
     train, test = _load(name, source, root, download)
     return DataSet(
         name=name,
-        train=Split(pixels=train.data.unsqueeze(1), labels=train.targets.long()),
+        train=_first(
+            name, Split(pixels=train.data.unsqueeze(1), labels=train.targets.long()), images
+        ),
         test=Split(pixels=test.data.unsqueeze(1), labels=test.targets.long()),
         classes=tuple(train.classes),
         image_size=train.data.shape[-1],
@@ -78,7 +126,9 @@ def _grey(name: str, source: Callable[..., Any], root: str, download: bool) -> D
     )
 
 
-def _colour(name: str, source: Callable[..., Any], root: str, download: bool) -> DataSet:
+def _colour(
+    name: str, source: Callable[..., Any], root: str, download: bool, images: int | None
+) -> DataSet:
     train, test = _load(name, source, root, download)
 
     def split(loaded: Any) -> Split:
@@ -87,7 +137,7 @@ def _colour(name: str, source: Callable[..., Any], root: str, download: bool) ->
 
     return DataSet(
         name=name,
-        train=split(train),
+        train=_first(name, split(train), images),
         test=split(test),
         classes=tuple(train.classes),
         image_size=train.data.shape[1],
