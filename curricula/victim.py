@@ -109,13 +109,19 @@ class ModelVictim:
         loss: what `gradient` ascends where a perturbation names no loss of its own: a name of
             curricula.losses.ATTACK_LOSSES.
         precision: of the network's arithmetic; images, losses and gradients are float32.
+        threat: an image that is misclassified is not attacked on; in training its loss may grow.
 
     Raises:
         ValueError: an unknown loss or precision.
     """
 
     def __init__(
-        self, model: nn.Module, *, loss: str = "ce", precision: Precision = "float32"
+        self,
+        model: nn.Module,
+        *,
+        loss: str = "ce",
+        precision: Precision = "float32",
+        threat: bool = False,
     ) -> None:
         if loss not in ATTACK_LOSSES:
             raise ValueError(f"unknown attack loss {loss!r}; known: {', '.join(ATTACK_LOSSES)}")
@@ -123,6 +129,7 @@ class ModelVictim:
             raise ValueError(f"precision must be float32 or bf16, not {precision!r}")
         self._resting = RestingModel(model, precision)
         self._loss = ATTACK_LOSSES[loss]
+        self._threat = threat
         self._reference: Callable[[], Tensor] = _unanchored
 
     def _sharing(self, reference: Callable[[], Tensor]) -> "ModelVictim":
@@ -166,6 +173,10 @@ class ModelVictim:
         """The same victim for some of the images that it is anchored at."""
         reference = self._reference
         return self._sharing(lambda: reference()[index])
+
+    def standing(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
+        """Which images are worth attacking on; see curricula.interfaces.Victim."""
+        return logits_NK.argmax(1) == y_N if self._threat else torch.ones_like(y_N).bool()
 
     def as_module(self) -> nn.Module:
         """A frozen module from images to logits_NK. It is at rest whatever its caller asks for."""
