@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ N = 60
 PARTLY = {
     # Threats under which some images fall soon, some late, and most never.
     "restarts": "pgd(0.15, steps=2, rel_step=0.1, restarts=5)",
-    "restarts of apgd": "apgd(0.08, steps=1, restarts=5)",
+    "restarts of apgd": "apgd(0.06, steps=1, restarts=5)",
     "worst": "worst(rot:10+pgd(0.03, steps=2), k=6)",
     "union": "rot:15|pgd(0.03, steps=3)|trans:1+fgsm:0.02",
     "worst of a union": "worst(rot:12|trans:1, k=3)+pgd(0.01, steps=2)",
@@ -57,13 +58,12 @@ def scene():
     data = load_data("digits")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        features = nn.Sequential(nn.Conv2d(1, 24, 3, bias=False), nn.ReLU(), nn.Flatten())
-        known = features(data.images(data.train.pixels))
-        size = known.shape[1]
-        readout = nn.Linear(size, 10, bias=False)
-        answers = 20 * F.one_hot(data.train.labels, 10).float()
-        ridge = known.T @ known + 20 * torch.eye(size)
-        readout.weight.copy_(torch.linalg.solve(ridge, known.T @ answers).T)
+        features = nn.Sequential(nn.Conv2d(1, 16, 5, stride=4, bias=False), nn.ReLU(), nn.Flatten())
+        known = features(data.images(data.train.pixels)).numpy()
+        answers = 20 * F.one_hot(data.train.labels, 10).float().numpy()
+        ridge = known.T @ known + 20 * np.eye(known.shape[1])
+        readout = nn.Linear(known.shape[1], 10, bias=False)
+        readout.weight.copy_(torch.from_numpy(np.linalg.solve(ridge, known.T @ answers).T))
     return data, Counted(nn.Sequential(features, readout)), data.test[:N]
 
 
@@ -101,7 +101,7 @@ def test_leaving_out_the_fallen_changes_no_figure_and_saves_passes(scene, threat
 @pytest.mark.parametrize("threat", PARTLY.values(), ids=PARTLY)
 def test_an_images_fate_does_not_depend_on_its_batch(scene, threat):
     x, right, _ = run(scene, threat)
-    for batch_size in (1, 7, 45):
+    for batch_size in (7, 45):
         found, found_right, _ = run(scene, threat, batch_size=batch_size)
         assert torch.equal(found_right, right)
         # The sum of a convolution may round otherwise, and a sign then flip: not for many.
@@ -129,13 +129,13 @@ def candidates(scene, threat, k):
         )
 
 
-@pytest.mark.parametrize("together", [1, 3, 1000])
+@pytest.mark.parametrize("images", [1, 3 * N, 1000 * N])
 @pytest.mark.parametrize("inner", ["rot:25", "rot:10+pgd(0.03, steps=2)", "rot:9+trans:2"])
-def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, together, monkeypatch):
+def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, images, monkeypatch):
     """The first that fools, or where none does that of highest loss; and no image is attacked by
     more than twice as many candidates as it withstands."""
     k = 7
-    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", together * N * 8 * 8)
+    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", images * 28 * 28)
     model, labels = scene[1], scene[2].labels
     all_of_them = list(candidates(scene, inner, k))
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, together
     each = 3 if "pgd" in inner else 1  # passes of a candidate
     tried = (first + 1).clamp_max(k)  # at least
     assert passes >= each * int(tried.sum())
-    if together == 1:
+    if images == 1:
         assert passes == each * int(tried.sum())
     assert passes <= each * int((2 * first).clamp(1, k).sum())
 
