@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.small import BUDGETS, small_perturbations
 from torch import nn
 
 from curricula.curriculum import Curriculum, Threat
@@ -228,3 +229,38 @@ def test_threats_that_say_the_same_are_run_once(scene):
     halved = Threat.parse(texts["a"], strength=0.5)
     measure(model, data, split, {"a": threats["a"], "half": halved})
     assert sum(model.seen.images) == 2 * 3 * N
+
+
+OURS = {
+    name: call
+    for name, call in small_perturbations().items()
+    # those of another library draw for a batch from one seed; nfgsm is no threat
+    if name not in ("autoattack", "nfgsm") and not name.startswith("torchattacks-")
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_perturbation_of_ours_draws_for_an_image_what_it_draws_for_it_alone(name, generator):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(320, 4)).double()
+    victim = ModelVictim(model)
+    x = torch.rand((8, 3, 12, 10), generator=generator, dtype=torch.float64)
+    y = torch.arange(8) % 4
+    threat = Threat.parse(OURS[name], budgets=BUDGETS)
+
+    def made(index, seed=0):
+        return threat(
+            x[index],
+            y[index],
+            victim=victim,
+            generator=torch.Generator().manual_seed(len(index)),
+            streams=Streams.of(seed, index),
+        )
+
+    images = torch.arange(8)
+    whole = made(images)
+    for index in ([5], [6, 1, 3], [2, 4]):
+        part = made(torch.tensor(index))
+        torch.testing.assert_close(part, whole[index], rtol=0, atol=1e-4)
+    if name not in ("fgsm", "mim", "grey"):
+        assert not torch.allclose(whole, made(images, seed=1), atol=1e-3)
