@@ -182,6 +182,13 @@ def test_a_later_attack_meets_only_those_that_withstood_the_earlier_ones(scene):
     assert passes == 4 * N + 2 * int(first.sum())
 
 
+def test_equal_branches_draw_as_candidates_of_one(scene):
+    """The second branch is no repetition of the first."""
+    found, _, _ = run(scene, "rot:25|rot:25|rot:25")
+    expected, _, _ = run(scene, "worst(rot:25, k=3)")
+    torch.testing.assert_close(found, expected)
+
+
 def test_in_training_nobody_is_left_out(scene):
     data, model, split = scene
     x = data.images(split.pixels)
@@ -229,6 +236,14 @@ def test_threats_that_say_the_same_are_run_once(scene):
     halved = Threat.parse(texts["a"], strength=0.5)
     measure(model, data, split, {"a": threats["a"], "half": halved})
     assert sum(model.seen.images) == 2 * 3 * N
+
+
+def test_measuring_leaves_out_the_fallen(scene):
+    data, model, split = scene
+    *_, passes = run(scene, PARTLY["restarts"])
+    model.seen.images.clear()
+    measure(model, data, split, {"restarts": Threat.parse(PARTLY["restarts"])})
+    assert sum(model.seen.images) == passes + N
 
 
 OURS = {

@@ -198,6 +198,13 @@ def test_images_draws_seeds_and_candidates_are_independent():
     assert independent(child.split().words(LARGE).double(), parent.words(LARGE).double())
 
 
+def test_seeds_that_are_steps_of_one_another_share_no_image():
+    """SplitMix64 seeded by 3 steps of it goes on as that of seed 0 does after 3."""
+    seed = 3 * 0x9E3779B97F4A7C15 % 2**64
+    a, b = Streams.of(0, torch.arange(50)).key_N, Streams.of(signed(seed), torch.arange(50)).key_N
+    assert len(torch.cat([a, b]).unique()) == 100
+
+
 def test_no_word_is_ever_used_twice():
     """Over images, draws, children, grandchildren and candidates: a birthday among 2**64 words."""
     parent = streams(50)
