@@ -13,7 +13,7 @@ from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
+from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
 from curricula.training.config import LARGEST_SEED
@@ -136,7 +136,7 @@ def evaluate(
     threats: Mapping[str, str] | Iterable[str] = (),
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
@@ -150,7 +150,7 @@ def evaluate(
             the run's curriculum.
         limit: the first so many images; by default all.
         seed: of the threats' random draws.
-        batch_size: images at once.
+        batch_size: images at once; the figures do not depend on it. By default as `measure` has it.
         device: as in `TrainConfig`.
         data_root: where the data lies now, if not where the run found it.
         checkpoint: ``best.safetensors`` or ``last.safetensors``.
@@ -164,7 +164,7 @@ def evaluate(
         raise UserError(f"limit must be 1 or more, not {limit}")
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be 1 or more, not {batch_size}")
     data = open_data(run, root=data_root)
     if not threats:

@@ -22,6 +22,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
+from curricula.streams import Streams
 from curricula.tree import Situation
 
 DEFAULT_SCHEDULE = "linear"
@@ -49,15 +50,32 @@ class Threat:
         return str(self.bound.expression)
 
     def __call__(
-        self, x_NCHW: Tensor, y_N: Tensor, *, victim: Victim, generator: torch.Generator
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        *,
+        victim: Victim,
+        generator: torch.Generator,
+        streams: Streams | None = None,
     ) -> Tensor:
-        """The perturbed images."""
+        """The perturbed images.
+
+        Args:
+            x_NCHW: the images, in [0, 1].
+            y_N: their labels.
+            victim: the model; one made with ``threat=True`` is not attacked again where it has
+                fallen.
+            generator: of random draws, on the images' device.
+            streams: of random numbers, each image's own; by default new ones, of which the
+                generator gives the seed.
+        """
         situation = Situation(
             y_N=y_N,
             strengths=dict.fromkeys(self.bound.leaves, self.strength),
             victim=victim,
             generator=generator,
             threat=True,
+            streams=streams or Streams.drawn(len(x_NCHW), generator),
         )
         return self.bound.node.run(_unchanged(x_NCHW.detach()), situation).perturbed
 

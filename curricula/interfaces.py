@@ -141,6 +141,11 @@ class Victim(Protocol):
         """The same victim for x[index] of the images that it is anchored at."""
         ...
 
+    def standing(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
+        """bool (N,), of what the model makes of an attack's results: which images are worth
+        attacking on. In training all are; in a threat those that it still gets right."""
+        ...
+
     def as_module(self) -> nn.Module:
         """A frozen module from images to logits, for attacks that want one."""
         ...

@@ -6,7 +6,8 @@ batch to the views after it.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -27,6 +28,7 @@ from curricula.interfaces import (
     Views,
 )
 from curricula.losses import badness
+from curricula.streams import Streams
 
 PIXELS_AT_ONCE = 2**18
 """Candidates of a search run together while their pixels (H x W of each image) are at most so many:
@@ -38,10 +40,13 @@ class Situation:
     """What the nodes of a tree need besides the images; all tensors are of these N images.
 
     ``threat`` says how choices are read: a union is one random branch in training, the worst one
-    in a threat; ``worst`` ranks by cross-entropy in training, and in a threat puts misclassified
-    before correct, so that one fooling candidate is never given up for an unfooling one.
+    in a threat; ``worst`` ranks by cross-entropy in training, and in a threat keeps the first
+    candidate that fools, so that it is never given up for an unfooling one.
 
     ``parameters`` (N, P), by label, are of the leaves that a grid moves: they are not drawn.
+
+    ``streams`` give each image of a threat its own random numbers; in training there are none, and
+    the generator draws for all at once.
     """
 
     y_N: Tensor
@@ -50,9 +55,17 @@ class Situation:
     generator: torch.Generator
     threat: bool
     parameters: Mapping[str, Tensor] = attrs.field(factory=dict)
+    streams: Streams | None = None
 
-    def subset(self, index: Tensor) -> "Situation":
-        """The same of some of the images."""
+    def drawing(self) -> AbstractContextManager[Any]:
+        """Around all that a perturbation draws. It takes one key of each image's stream, however
+        much is drawn, so that what comes after in the expression does not depend on it."""
+        if self.streams is None:
+            return nullcontext()
+        return self.streams.split().answering(self.generator)
+
+    def subset(self, index: Tensor, streams: Streams | None = None) -> "Situation":
+        """The same of some of the images, with random streams that are theirs."""
         return attrs.evolve(
             self,
             y_N=self.y_N[index],
@@ -62,6 +75,7 @@ class Situation:
             },
             victim=self.victim.subset(index),
             parameters={label: given[index] for label, given in self.parameters.items()},
+            streams=streams,
         )
 
 
@@ -95,13 +109,14 @@ class Leaf:
             assert isinstance(self.perturbation, ParametricPerturbation)
             perturbed = self.perturbation.apply(x, given)
         else:
-            perturbed = self.perturbation(
-                x,
-                situation.y_N,
-                strength=strength,
-                victim=situation.victim.anchored(x),
-                generator=situation.generator,
-            )
+            with situation.drawing():
+                perturbed = self.perturbation(
+                    x,
+                    situation.y_N,
+                    strength=strength,
+                    victim=situation.victim.anchored(x),
+                    generator=situation.generator,
+                )
         if perturbed.shape != x.shape:
             raise UserError(
                 f"{self.call.name} turned images of shape {tuple(x.shape)} into "
@@ -133,7 +148,8 @@ class FusedLeaves:
             assert isinstance(affine, AffinePerturbation)
             parameters = situation.parameters.get(leaf.label)
             if parameters is None:
-                parameters = affine.sample(len(x), strength, situation.generator)
+                with situation.drawing():
+                    parameters = affine.sample(len(x), strength, situation.generator)
             theta = compose(theta, affine.matrix(parameters).to(theta))
             moved = True
         if not moved:
@@ -230,53 +246,70 @@ class Candidates:
     count: int
     axes: Mapping[str, Tensor] = attrs.field(factory=dict)
 
-    def parameters(self, begin: int, end: int) -> dict[str, Tensor]:
-        """Of the candidates from ``begin`` to ``end``, ((end - begin) N, P) by label."""
+    def parameters(self, number_M: Tensor, image_M: Tensor) -> dict[str, Tensor]:
+        """Of candidates by their number, each of an image, (M, P) by label."""
         found: dict[str, Tensor] = {}
         slower = 1
         for label, axis in reversed(list(self.axes.items())):
-            numbers = torch.arange(begin, end, device=axis.device) // slower
-            found[label] = axis[numbers % len(axis)].flatten(0, 1)
+            found[label] = axis[number_M // slower % len(axis), image_M]
             slower *= len(axis)
         return found
 
 
 def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -> Views:
     """Per image the first of the worst candidates. They run as many together as `PIXELS_AT_ONCE`
-    allows, so that memory grows neither with their number nor with the batch."""
+    allows, so that memory grows neither with their number nor with the batch.
+
+    In a threat only images that the victim says stand go on, and never more candidates together
+    than an image has already withstood, since those after the first that fools it are in vain.
+    """
     n, _, height, width = views.clean.shape
-    together = max(1, PIXELS_AT_ONCE // (n * height * width))
-    images = torch.arange(n, device=views.clean.device)
-    best: Views | None = None
-    best_N = torch.empty(0)
+    device = views.clean.device
+    streams = None if situation.streams is None else situation.streams.split()
+    standing = torch.arange(n, device=device)
+    best, best_N = views, torch.full((n,), -math.inf, device=device)
+    before = 0  # candidates of the searches that are done
     for search in searches:
-        for begin in range(0, search.count, together):
+        begin = 0
+        while begin < search.count and len(standing) > 0:
+            together = max(1, PIXELS_AT_ONCE // (len(standing) * height * width))
+            if situation.threat:
+                together = min(together, max(1, begin))
             end = min(begin + together, search.count)
-            repeated = images.repeat(end - begin)
-            several = situation.subset(repeated)
-            several = attrs.evolve(
-                several, parameters={**several.parameters, **search.parameters(begin, end)}
+            image_M = standing.repeat(end - begin)
+            number_M = torch.arange(begin, end, device=device).repeat_interleave(len(standing))
+            several = situation.subset(
+                image_M, streams and streams.numbered(image_M, before + number_M)
             )
-            found = search.node.run(views.map(lambda x, i=repeated: x[i]), several)  # type: ignore[misc]
-            rank_N, which = _rank(found, several).reshape(-1, n).max(0)
-            chosen = which * n + images
-            found = found.map(lambda x, i=chosen: x[i])  # type: ignore[misc]
-            if best is None:
-                best, best_N = found, rank_N
-                continue
-            better = (rank_N > best_N)[:, None, None, None]
-            best = best.combined(found, lambda old, new, m=better: torch.where(m, new, old))  # type: ignore[misc]
-            best_N = torch.maximum(best_N, rank_N)
-    assert best is not None
+            parameters = {**several.parameters, **search.parameters(number_M, image_M)}
+            several = attrs.evolve(several, parameters=parameters)
+            found = search.node.run(views.map(lambda x, i=image_M: x[i]), several)  # type: ignore[misc]
+            with torch.no_grad():
+                logits = several.victim.logits(found.perturbed)
+            rank, which = _rank(logits, several).reshape(-1, len(standing)).max(0)
+            chosen = which * len(standing) + torch.arange(len(standing), device=device)
+            better = (rank > best_N[standing])[:, None, None, None]
+            best = best.combined(
+                found,
+                lambda old, new, c=chosen, s=standing, m=better: old.index_copy(  # type: ignore[misc]
+                    0, s, torch.where(m, new[c], old[s])
+                ),
+            )
+            best_N = best_N.index_copy(0, standing, torch.maximum(best_N[standing], rank))
+            if situation.threat:
+                stands = several.victim.standing(logits, several.y_N)
+                standing = standing[stands.reshape(-1, len(standing)).all(0)]
+            begin = end
+        before += search.count
     return best
 
 
-def _rank(views: Views, situation: Situation) -> Tensor:
-    with torch.no_grad():
-        logits = situation.victim.logits(views.perturbed)
+def _rank(logits_NK: Tensor, situation: Situation) -> Tensor:
+    """Candidates of a threat that fool are all alike, so that the first of them is kept, whoever
+    would have been tried after it."""
     if situation.threat:
-        return badness(logits, situation.y_N)
-    return F.cross_entropy(logits, situation.y_N, reduction="none")
+        return badness(logits_NK, situation.y_N).clamp_max(1)
+    return F.cross_entropy(logits_NK, situation.y_N, reduction="none")
 
 
 def leaves_of(node: Node) -> Iterator[Leaf]:

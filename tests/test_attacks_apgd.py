@@ -33,6 +33,12 @@ class Recording:
         self.second = torch.randn((16, classes), generator=generator, dtype=torch.float64) * 2
         self.visited = []
 
+    def subset(self, index):
+        return self
+
+    def standing(self, logits, y):
+        return torch.ones_like(y).bool()
+
     def logits(self, x):
         return torch.sin(x.double().flatten(1) @ self.first) @ self.second
 

@@ -200,12 +200,11 @@ def test_a_grid_is_the_brute_force_choice(scene, text, threat, together, monkeyp
     for i in range(len(x)):
         seen = [warp(x[i : i + 1], theta) for theta in thetas]
         logits = torch.cat([victim.logits(image) for image in seen])
-        label = y[i].expand(len(seen))
-        ranks = (
-            badness(logits, label) if threat else F.cross_entropy(logits, label, reduction="none")
-        )
-        choices.add(int(ranks.argmax()))
-        assert torch.equal(found[i], seen[ranks.argmax()][0])
+        losses = F.cross_entropy(logits, y[i].expand(len(seen)), reduction="none")
+        fools = (logits.argmax(1) != y[i]).nonzero().flatten().tolist()
+        choice = fools[0] if threat and fools else int(losses.argmax())
+        choices.add(choice)
+        assert torch.equal(found[i], seen[choice][0])
     assert len(choices) > 1
 
 
@@ -305,15 +304,16 @@ def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):
 
 def test_a_threat_reads_a_union_as_the_worst_of_its_branches(scene):
     victim, x, y = scene
-    found = Threat.parse("rot:60|pgd(0.1, steps=2)")(x, y, victim=victim, generator=seeded())
-    generator = seeded()
-    branches = [
-        Threat.parse(text)(x, y, victim=victim, generator=generator)
-        for text in ("rot:60", "pgd(0.1, steps=2)")
-    ]
-    rank = torch.stack([badness(victim.logits(branch), y) for branch in branches])
-    for image, choice in enumerate(rank.argmax(0)):
-        assert torch.equal(found[image], branches[choice][image])
+    texts = ("clean", "grid(trans:2, trans=3)", "fgsm:0.1", "mim(0.2, steps=3)")  # nothing random
+    found = Threat.parse("|".join(texts))(x, y, victim=victim, generator=seeded())
+    branches = [Threat.parse(text)(x, y, victim=victim, generator=seeded()) for text in texts]
+    logits = torch.stack([victim.logits(branch) for branch in branches])
+    fools = logits.argmax(2) != y
+    loss = torch.stack([F.cross_entropy(found, y, reduction="none") for found in logits])
+    choices = torch.where(fools.any(0), fools.int().argmax(0), loss.argmax(0))
+    for image, choice in enumerate(choices):
+        torch.testing.assert_close(found[image], branches[choice][image])
+    assert len(set(choices.tolist())) > 1
 
 
 def test_a_threat_never_prefers_a_correct_candidate_to_a_misclassified_one():

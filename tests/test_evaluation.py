@@ -12,8 +12,8 @@ from torch import nn
 from curricula import registry
 from curricula.binding import bind
 from curricula.curriculum import Threat
-from curricula.data.dataset import load_data
-from curricula.evaluation.accuracy import measure, wilson_interval
+from curricula.data.dataset import DataSet, Split, load_data
+from curricula.evaluation.accuracy import measure, paying_batch, wilson_interval
 from curricula.evaluation.threats import natural_part, standard_threats, validation_threats
 from curricula.hooks import Record, hookimpl
 from curricula.perturbations.spatial import Rotation
@@ -148,3 +148,55 @@ def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):
     both = {found.name: found for found in measure(model, data, split, threats)}
     for name, threat in threats.items():
         assert measure(model, data, split, {name: threat}) == [both[name]]
+
+
+def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
+    """The batch that is found where a gradient of n images takes seconds(n), and what was tried."""
+    split = Split(
+        pixels=torch.empty((images, 1, 8, 8), device=device),
+        labels=torch.zeros(images, dtype=torch.long, device=device),
+    )
+    data = DataSet(
+        name="",
+        train=split,
+        test=split,
+        classes=("a", "b"),
+        image_size=8,
+        budgets={},
+        attack={},
+        training={},
+    )
+    tried = []
+
+    def timed(victim, x, y):
+        tried.append(len(x))
+        return seconds(len(x))
+
+    monkeypatch.setattr("curricula.evaluation.accuracy._gradient_seconds", timed)
+    return paying_batch(None, data, split), tried
+
+
+def test_the_batch_grows_as_long_as_that_pays(monkeypatch):
+    # A fixed cost of 500 images: 4,000 are 8/9 of the highest rate, 8,000 only 16/17.
+    found, tried = paying(monkeypatch, lambda n: 500 + n)
+    assert found == 4000
+    assert tried == [250, 500, 1000, 2000, 4000, 8000]
+
+
+def test_the_batch_is_no_larger_than_the_split_needs(monkeypatch):
+    assert paying(monkeypatch, lambda n: 1, images=700) == (1000, [250, 500, 700])
+    assert paying(monkeypatch, lambda n: 1, images=40) == (250, [])
+
+
+@pytest.mark.parametrize(("fits", "found"), [(3000, 1000), (300, 125), (100, 125)])
+def test_memory_ends_the_growth_and_half_is_left_free(monkeypatch, fits, found):
+    def seconds(n):
+        if n > fits:
+            raise torch.OutOfMemoryError
+        return 1
+
+    assert paying(monkeypatch, seconds)[0] == found
+
+
+def test_on_a_cpu_nothing_is_tried(monkeypatch):
+    assert paying(monkeypatch, lambda n: 1, device="cpu") == (250, [])

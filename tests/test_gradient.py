@@ -115,31 +115,61 @@ class ShowsItsLogits:
     """A victim of ten classes: their logits are the first three channels of a one-pixel image,
     the third of them eight times."""
 
+    def __init__(self, threat):
+        self.threat = threat
+
     def logits(self, x):
         return x[:, [0, 1] + [2] * 8, 0, 0]
 
+    def subset(self, index):
+        return self
 
-def test_the_worst_run_is_taken_image_by_image():
-    """Misclassified before correct, then by cross-entropy, then the first."""
+    def standing(self, logits, y):
+        return (logits.argmax(1) == y) | torch.tensor(not self.threat)
+
+
+@pytest.mark.parametrize("threat", [False, True])
+def test_the_worst_run_is_taken_image_by_image(threat):
+    """Misclassified before correct, then by cross-entropy, then the first; in a threat an image
+    that is misclassified is not run again."""
     sure, fair, unsure = (5.0, 0.0, 0.0), (2.0, 0.0, 0.0), (0.01, 0.0, 0.0)
     # `close` is wrong, and yet of a far lower cross-entropy than `unsure`: 0.74 and 2.29.
     close, wrong, far = (1.0, 1.1, -9.0), (0.0, 3.0, 0.0), (0.0, 9.0, 0.0)
-    runs_and_worst = [
-        ((unsure, close, sure), 1),
-        ((close, unsure, unsure), 0),
-        ((far, close, wrong), 0),
-        ((sure, fair, unsure), 2),
-        ((unsure, wrong, wrong), 1),
-        ((fair, fair, fair), 0),
+    runs_worst_fallen = [
+        ((unsure, close, sure), 1, 1),
+        ((close, unsure, unsure), 0, 0),
+        ((far, close, wrong), 0, 0),
+        ((close, far, wrong), 1, 0),
+        ((sure, fair, unsure), 2, 9),
+        ((unsure, wrong, wrong), 1, 1),
+        ((fair, fair, fair), 0, 9),
     ]
-    logits = torch.tensor([runs for runs, _ in runs_and_worst])  # image, run, channel
-    number = torch.arange(3.0).expand(6, 3)[..., None]  # a mark of each run, which no logit sees
+    logits = torch.tensor([runs for runs, _, _ in runs_worst_fallen])  # image, run, channel
+    number = torch.arange(3.0).expand(7, 3)[..., None]  # a mark of each run, which no logit sees
     candidates = torch.cat((logits, number), dim=2).transpose(0, 1)[..., None, None]
-    runs, y = iter(candidates), torch.zeros(6, dtype=torch.long)
-    found = worst_of(lambda: next(runs), 3, y, ShowsItsLogits())
-    worst = torch.tensor([worst for _, worst in runs_and_worst])
-    assert torch.equal(found, candidates[worst, torch.arange(6)])
+    runs, y, ran = iter(candidates), torch.zeros(7, dtype=torch.long), []
+
+    def run(index, start):
+        ran.append(index.tolist())
+        return start
+
+    found = worst_of(lambda: next(runs), run, 3, y, ShowsItsLogits(threat))
+    worst, fallen = torch.tensor([[worst, fallen] for _, worst, fallen in runs_worst_fallen]).T
+    if threat:
+        assert ran == [[i for i in range(7) if fallen[i] >= number] for number in range(3)]
+        worst = torch.minimum(worst, fallen)
+    else:
+        assert ran == [list(range(7))] * 3
+    assert torch.equal(found, candidates[worst, torch.arange(7)])
     assert next(runs, None) is None
+
+
+def test_runs_end_when_no_image_stands():
+    fallen = torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
+    runs = iter([fallen, fallen])
+    y = torch.zeros(1, dtype=torch.long)
+    worst_of(lambda: next(runs), lambda index, start: start, 2, y, ShowsItsLogits(True))
+    assert next(runs, None) is not None
 
 
 def test_pgd_agrees_with_torchattacks_on_a_trained_model(robust_digits):

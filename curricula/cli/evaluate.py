@@ -18,7 +18,7 @@ import click
 )
 @click.option("--limit", type=int, help="The first so many test images.  [default: all]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
-@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at once.")
+@click.option("--batch-size", type=int, help="Images at once.  [default: 250 on a CPU, else tried]")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE")
 @click.option("--data-root", metavar="DIR", help="Where the data lies, if it has moved.")
 @click.option(
@@ -40,7 +40,7 @@ def command(
     threats: tuple[str, ...],
     limit: int | None,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
     data_root: str | None,
     checkpoint: str,

@@ -7,14 +7,17 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.interfaces import Victim
+from curricula.streams import Streams
+from curricula.timing import seconds
 from curricula.victim import ModelVictim
 
-BATCH_SIZE = 250  # images at once, unless the caller says otherwise
+BATCH_SIZE = 250  # images at once on a CPU, where more do not pay, and the fewest elsewhere
+PAYS = 1.1  # a batch twice as large must do so many times as many images a second
 
 
 @attrs.frozen(kw_only=True)
@@ -81,23 +84,44 @@ def measure(
     threats: Mapping[str, Threat],
     *,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[Measured]:
     """Accuracy under each threat, in float32, on every image of a split.
+
+    What is drawn for an image depends on the seed, its index in the split and the place in the
+    expression: not on the other threats, nor on the batch, nor on who has fallen. Exempt is what
+    `curricula.streams.Streams.answering` leaves to the generator.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.
         data: whose images they are.
         split: the images.
-        threats: by name; each draws from a random stream of its own, so that its figure does not
-            depend on the others.
-        seed: of those streams.
-        batch_size: images at once.
-        after_batch: called after each batch of each threat, to show progress.
+        threats: by name; those of the same expression and strength are run once.
+        seed: of the random streams.
+        batch_size: images at once; by default 250 on a CPU, and elsewhere what `paying_batch`
+            finds.
+        after_batch: called after each batch of each threat that is run, to show progress.
     """
     with _full_float32():
-        return _measure(model, data, split, threats, seed, batch_size, after_batch)
+        victim = ModelVictim(model, threat=True)
+        if batch_size is None:
+            batch_size = paying_batch(victim, data, split)
+        correct: dict[tuple[str, float], int] = {}
+        for threat in threats.values():
+            if (str(threat), threat.strength) not in correct:
+                correct[str(threat), threat.strength] = _correct(
+                    victim, data, split, threat, seed, batch_size, after_batch
+                )
+    return [
+        Measured(
+            name=name,
+            threat=str(threat),
+            correct=correct[str(threat), threat.strength],
+            n=len(split),
+        )
+        for name, threat in threats.items()
+    ]
 
 
 def _full_float32() -> AbstractContextManager[None]:
@@ -112,24 +136,56 @@ def _full_float32() -> AbstractContextManager[None]:
     return context
 
 
-def _measure(
-    model: nn.Module,
+def _correct(
+    victim: Victim,
     data: DataSet,
     split: AnySplit,
-    threats: Mapping[str, Threat],
+    threat: Threat,
     seed: int,
     batch_size: int,
     after_batch: Callable[[], None],
-) -> list[Measured]:
-    victim: Victim = ModelVictim(model)
-    results = []
-    for name, threat in threats.items():
-        generator = torch.Generator(split.labels.device).manual_seed(seed)
-        correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-        for batch in in_order(split, batch_size):
-            x = threat(data.images(batch.pixels), batch.labels, victim=victim, generator=generator)
-            with torch.no_grad():
-                correct += (victim.logits(x).argmax(1) == batch.labels).sum()
-            after_batch()
-        results.append(Measured(name=name, threat=str(threat), correct=int(correct), n=len(split)))
-    return results
+) -> int:
+    device = split.labels.device
+    generator = torch.Generator(device).manual_seed(seed)
+    indices = torch.arange(len(split), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for number, batch in enumerate(in_order(split, batch_size)):
+        x = threat(
+            data.images(batch.pixels),
+            batch.labels,
+            victim=victim,
+            generator=generator,
+            streams=Streams.of(seed, indices[number * batch_size :][: len(batch)]),
+        )
+        with torch.no_grad():
+            correct += (victim.logits(x).argmax(1) == batch.labels).sum()
+        after_batch()
+    return int(correct)
+
+
+def paying_batch(victim: Victim, data: DataSet, split: AnySplit) -> int:
+    """How many images of a split to attack at once.
+
+    On a CPU 250. Elsewhere doublings of it are tried, one gradient each, as long as they give a
+    tenth more images a second; where memory ends that, half of what fitted, since an attack holds
+    more than a gradient.
+    """
+    if split.labels.device.type == "cpu":
+        return BATCH_SIZE
+    best, rate, size = BATCH_SIZE, 0.0, BATCH_SIZE
+    while size < 2 * len(split):
+        batch = split[slice(size)].held()
+        try:
+            took = _gradient_seconds(victim, data.images(batch.pixels), batch.labels)
+        except torch.OutOfMemoryError:
+            return max(best // 2, 1)
+        if len(batch) / took < PAYS * rate:
+            break
+        best, rate, size = size, len(batch) / took, 2 * size
+    return best
+
+
+def _gradient_seconds(victim: Victim, x_NCHW: Tensor, y_N: Tensor) -> float:
+    """The best of three, after one that allocates and picks algorithms."""
+    found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
+    return min(found[1:])

@@ -136,17 +136,20 @@ class APGD(BallAttack):
     ) -> Tensor:
         """The images attacked, each within its own radius."""
 
-        def run() -> Tensor:
+        def draw() -> Tensor:
+            return random_start(x_NCHW, eps_N111, self.norm, generator)
+
+        def run(index: Tensor, start: Tensor) -> Tensor:
             return ascend_adaptively(
-                x_NCHW,
-                y_N,
-                random_start(x_NCHW, eps_N111, self.norm, generator),
-                eps_N111,
-                victim=victim,
+                x_NCHW[index],
+                y_N[index],
+                start,
+                eps_N111[index],
+                victim=victim.subset(index),
                 loss=ATTACK_LOSSES[self.loss],
                 norm=self.norm,
                 steps=self.steps,
                 rho=self.rho,
             )
 
-        return worst_of(run, self.restarts, y_N, victim)
+        return worst_of(draw, run, self.restarts, y_N, victim)

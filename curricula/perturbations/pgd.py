@@ -212,25 +212,27 @@ class PGD(BallAttack):
             else:
                 length = eps * (self.rel_step or 0)
 
-            def run() -> Tensor:
-                start = x_NCHW
-                if self.random_start:
-                    start = random_start(x_NCHW, eps, self.norm, generator)
+            def draw() -> Tensor:
+                if not self.random_start:
+                    return x_NCHW
+                return random_start(x_NCHW, eps, self.norm, generator)
+
+            def run(index: Tensor, start: Tensor) -> Tensor:
                 return ascend(
-                    x_NCHW,
-                    y_N,
+                    x_NCHW[index],
+                    y_N[index],
                     start,
-                    eps,
-                    victim=victim,
+                    eps[index],
+                    victim=victim.subset(index),
                     loss=named(self.loss),
                     norm=self.norm,
-                    step_N111=length,
-                    steps=steps,
+                    step_N111=length[index],
+                    steps=steps[index] if isinstance(steps, Tensor) else steps,
                     l1_share=self.l1_share or L1_SHARE,
                     tau=self.tau,
                 )
 
-            return worst_of(run, self.restarts, y_N, victim)
+            return worst_of(draw, run, self.restarts, y_N, victim)
 
 
 def named(loss: LossName) -> AttackLoss | None:

@@ -9,23 +9,38 @@ from curricula.interfaces import Victim
 from curricula.losses import badness
 
 
-def worst_of(run: Callable[[], Tensor], times: int, y_N: Tensor, victim: Victim) -> Tensor:
+def worst_of(
+    draw: Callable[[], Tensor],
+    run: Callable[[Tensor, Tensor], Tensor],
+    times: int,
+    y_N: Tensor,
+    victim: Victim,
+) -> Tensor:
     """Per image the worst of so many runs: misclassified before correct, then by cross-entropy.
 
     Args:
-        run: makes one candidate an image; it draws anew each time.
-        times: how often, 1 or more.
+        draw: where a run starts, for every image, so that an image's draws do not depend on which
+            others still stand; anew each time.
+        run: makes a candidate of each of some images, given their indices and their starts.
+        times: how often, 1 or more; an image that does not stand is left out of the later ones.
         y_N: the labels.
         victim: the model.
     """
-    best = run()
+    standing = torch.arange(len(y_N), device=y_N.device)
+    best = run(standing, draw())
     if times == 1:
         return best
-    badness_N = badness(victim.logits(best), y_N)
+    logits = victim.logits(best)
+    badness_N = badness(logits, y_N)
     for _ in range(times - 1):
-        other = run()
-        other_badness_N = badness(victim.logits(other), y_N)
-        better = other_badness_N > badness_N
-        best = torch.where(better[:, None, None, None], other, best)
-        badness_N = torch.maximum(badness_N, other_badness_N)
+        standing = standing[victim.standing(logits, y_N[standing])]
+        if len(standing) == 0:
+            break
+        other = run(standing, draw()[standing])
+        logits = victim.subset(standing).logits(other)
+        other_badness = badness(logits, y_N[standing])
+        better = other_badness > badness_N[standing]
+        other = torch.where(better[:, None, None, None], other, best[standing])
+        best = best.index_copy(0, standing, other)
+        badness_N[standing] = torch.maximum(badness_N[standing], other_badness)
     return best

@@ -58,7 +58,9 @@ def search_squares(
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
 
     def draw(values: int, *shape: int) -> Tensor:
-        return torch.randint(values, shape, generator=generator, device=device)
+        """For every image, so that an image's draws do not depend on which others are open."""
+        whole = (len(x_NCHW), *shape)
+        return torch.randint(values, whole, generator=generator, device=device)[index]
 
     found, index = x_NCHW.clone(), torch.arange(len(x_NCHW), device=device)
     open_N = (victim.logits(x_NCHW).argmax(1) == y_N) & (eps_N111.flatten() > 0)
@@ -72,18 +74,17 @@ def search_squares(
             index, open_N = index[still], open_N[still]
             best, best_margin_N = best[still], best_margin_N[still]
             x, y, eps, some = x_NCHW[index], y_N[index], eps_N111[index], victim.subset(index)
-        n = len(index)
         if query == 0:
-            signs = draw(2, n, channels, 1, width) * 2 - 1  # stripes
+            signs = draw(2, channels, 1, width) * 2 - 1  # stripes
             candidate = (x + eps * signs).clamp(0, 1)
         else:
             area = share_changed(query - 1, queries, p_init) * height * width
             side = min(max(round(math.sqrt(area)), 1), height, width)
-            top, left = draw(height - side + 1, n, 1), draw(width - side + 1, n, 1)
+            top, left = draw(height - side + 1, 1), draw(width - side + 1, 1)
             vertically = (rows >= top) & (rows < top + side)
             horizontally = (columns >= left) & (columns < left + side)
             inside = vertically[:, None, :, None] & horizontally[:, None, None, :]
-            signs = draw(2, n, channels, 1, 1) * 2 - 1
+            signs = draw(2, channels, 1, 1) * 2 - 1
             candidate = torch.where(inside, (x + eps * signs).clamp(0, 1), best)
         logits = some.logits(candidate)
         margin_N, fools = margin(logits, y), logits.argmax(1) != y

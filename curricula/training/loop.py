@@ -132,7 +132,14 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
                 f"the loss is no longer a number in epoch {epoch + 1} (run {run.path}); "
                 f"lower --lr (now {config.lr:g}) or use --precision float32"
             )
-        measured = measure(state.model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
+        measured = measure(
+            state.model,
+            plan.data,
+            plan.validation,
+            threats,
+            seed=EVALUATION_SEED,
+            batch_size=BATCH_SIZE,
+        )
         validation = {result.name: result.accuracy for result in measured}
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         state.epoch = epoch + 1
@@ -189,6 +196,7 @@ def _final_evaluation(
         plan.data.test,
         threats,
         seed=EVALUATION_SEED,
+        batch_size=BATCH_SIZE,
         after_batch=watcher.evaluated_batch,
     )
     run.write_json(EVALUATION, [result.as_json() for result in results])
