@@ -184,8 +184,10 @@ class UnionNode:
             len(self.branches), (n,), generator=generator, device=generator.device
         )
         result = views.map(torch.Tensor.clone)
-        for number, branch in enumerate(self.branches):
-            index = (choice == number).nonzero().squeeze(1)
+        # Counting is the only time that the host waits for the device.
+        counts = torch.bincount(choice, minlength=len(self.branches)).tolist()
+        order = choice.argsort(stable=True).split(counts)
+        for branch, index in zip(self.branches, order, strict=True):
             if len(index) == 0:
                 continue
             part = branch.run(views.map(lambda x, i=index: x[i]), situation.subset(index))  # type: ignore[misc]
