@@ -13,6 +13,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from curricula.image_layer import ImageConv2d, is_quick
+from curricula.layout import last
+
 Layer = nn.Conv2d | nn.Linear
 
 
@@ -52,9 +55,10 @@ class Derived:
 
 
 def derive(
-    network: nn.Module, twin: nn.Module, *, fold: bool, rounded: torch.dtype | None
+    network: nn.Module, twin: nn.Module, *, fast: bool, rounded: torch.dtype | None
 ) -> list[Derived]:
-    """Change a twin that shares a network's tensors: fold its batch norms, round its weights.
+    """Change a twin that shares a network's tensors: fold its batch norms, exchange the layer that
+    reads the image, round its weights.
 
     The weights of plain convolutions and linear layers are stored in the dtype that autocast
     would cast them to in every single pass.
@@ -62,13 +66,14 @@ def derive(
     Args:
         network: at whose tensors the twin works.
         twin: a copy of its modules, frozen and in evaluation mode; it is changed.
-        fold: fold each batch norm that follows a convolution into it.
+        fast: fold each batch norm that follows a convolution into it, and take
+            curricula.image_layer for a convolution of few channels.
         rounded: the dtype of the weights, or None to leave them.
 
     Returns:
         The layers that have tensors of their own now; their values are computed.
     """
-    folded = dict(foldable(twin)) if fold else {}
+    folded = dict(foldable(twin)) if fast else {}
     derived = []
     for name, layer in list(twin.named_modules()):
         if type(layer) not in (nn.Conv2d, nn.Linear) or not layer.weight.is_floating_point():
@@ -91,11 +96,16 @@ def derive(
         derived.append(Derived(source=source, norm=norm, target=layer))
     for one in derived:
         one.renew()
+    for name, layer in list(twin.named_modules()) if fast else []:
+        if name and is_quick(layer):
+            assert isinstance(layer, nn.Conv2d)
+            twin.set_submodule(name, ImageConv2d(layer))
     return derived
 
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(torch.empty_like(tensor, dtype=dtype), requires_grad=False)
+    empty = torch.empty_like(tensor, dtype=dtype)
+    return nn.Parameter(last(empty) if empty.dim() == 4 else empty, requires_grad=False)
 
 
 def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:

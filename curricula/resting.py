@@ -45,8 +45,7 @@ class RestingModel(nn.Module):
     Args:
         model: the network.
         precision: of its arithmetic.
-        fold: fold batch norms into the convolutions before them; the logits are the same but for
-            rounding.
+        fast: do the same with cheaper arithmetic (see curricula.folding); it differs by rounding.
         compiled: compile the twin for batches of so many images, see curricula.compilation.
 
     Attributes:
@@ -58,13 +57,13 @@ class RestingModel(nn.Module):
         model: nn.Module,
         precision: Precision = "float32",
         *,
-        fold: bool = True,
+        fast: bool = True,
         compiled: int | None = None,
     ) -> None:
         super().__init__()
         self._source = [model]  # in lists: not submodules, or parameters() would see them too
         self.precision = precision
-        self._fold, self._compiled_for = fold, compiled
+        self._fast, self._compiled_for = fast, compiled
         self._rounded = torch.bfloat16 if precision == "bf16" else None
         self._build()
         self.requires_grad_(False)
@@ -76,7 +75,7 @@ class RestingModel(nn.Module):
         with torch.no_grad():
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
             twin = _twin(plain)
-            derived = derive(plain, twin, fold=self._fold, rounded=self._rounded)
+            derived = derive(plain, twin, fast=self._fast, rounded=self._rounded)
         self._plain: list[nn.Module] = [plain]
         self._derived: list[Derived] = derived
         self.replays = False

@@ -186,7 +186,7 @@ class UnionNode:
         result = views.map(torch.Tensor.clone)
         # Counting is the only time that the host waits for the device.
         counts = torch.bincount(choice, minlength=len(self.branches)).tolist()
-        order = choice.argsort(stable=True).split(counts)
+        order = torch.split(choice.argsort(stable=True), counts)
         for branch, index in zip(self.branches, order, strict=True):
             if len(index) == 0:
                 continue

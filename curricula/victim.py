@@ -20,7 +20,7 @@ class ModelVictim:
             curricula.losses.ATTACK_LOSSES.
         precision: of the network's arithmetic; images, losses and gradients are float32.
         threat: an image that is misclassified is not attacked on; in training its loss may grow.
-        fold, compiled: as for `curricula.resting.RestingModel`.
+        fast, compiled: as for `curricula.resting.RestingModel`.
 
     Raises:
         ValueError: an unknown loss or precision.
@@ -33,14 +33,14 @@ class ModelVictim:
         loss: str = "ce",
         precision: Precision = "float32",
         threat: bool = False,
-        fold: bool = True,
+        fast: bool = True,
         compiled: int | None = None,
     ) -> None:
         if loss not in ATTACK_LOSSES:
             raise ValueError(f"unknown attack loss {loss!r}; known: {', '.join(ATTACK_LOSSES)}")
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be float32 or bf16, not {precision!r}")
-        self._resting = RestingModel(model, precision, fold=fold, compiled=compiled)
+        self._resting = RestingModel(model, precision, fast=fast, compiled=compiled)
         self._loss = ATTACK_LOSSES[loss]
         self._threat = threat
         self._reference: Callable[[], Tensor] = _unanchored

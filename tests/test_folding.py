@@ -192,7 +192,7 @@ def test_what_is_derived_follows_every_change_of_weights(precision, fused):
 
 def test_rounding_the_weights_once_is_what_autocast_does_in_each_pass():
     model = stirred(built("resnet18")).eval()
-    victim = ModelVictim(model, precision="bf16", fold=False)
+    victim = ModelVictim(model, precision="bf16", fast=False)
     x = images().contiguous(memory_format=torch.channels_last)
     with autocast(x.device, "bf16"), torch.no_grad():
         expected = model(x).float()

@@ -15,6 +15,7 @@ from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
 from curricula.expression import Call, parse_call
 from curricula.interfaces import Objective
+from curricula.layout import channels_last
 from curricula.losses import ATTACK_LOSSES
 from curricula.resting import Precision, autocast
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
@@ -62,7 +63,7 @@ class Plan:
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on a device, its filters laid out channels last, where convolutions are fastest."""
-    return model.to(device).to(memory_format=torch.channels_last)
+    return channels_last(model.to(device))
 
 
 def build_model(text: str, data: DataSet) -> nn.Module:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curricula.errors import UserError
+from curricula.layout import channels_last
 from curricula_escnn.groups import moved_filters, order, quotients
 
 
@@ -161,7 +162,7 @@ class InvariantNetwork(nn.Module):
             if isinstance(layer, GroupConv | FieldNorm)
         }
         plain = copy.deepcopy(self.layers, memo).eval()
-        return plain.to(memory_format=torch.channels_last)  # as the victim lays out its images
+        return channels_last(plain)  # as the victim lays out its images
 
 
 def parameter_count(build: Callable[[], nn.Module]) -> int:
