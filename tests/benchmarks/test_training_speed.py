@@ -11,9 +11,12 @@ import sys
 import pytest
 from fixtures.escnn_p4cnn import escnn_p4cnn
 
+from curricula.allocation import keep_freed_memory
 from curricula.speed.bench import bench
 from curricula.training.compiling import Trial
 from curricula.training.plan import make_plan
+
+pytestmark = pytest.mark.filterwarnings("default")  # the rivals' warnings are their own
 
 GREY, COLOUR = "random(size=28, channels=1)", "random(size=32)"
 SETTING = {
@@ -36,6 +39,7 @@ SETTING = {
     ],
 )
 def test_update(benchmark, model, data):
+    keep_freed_memory()  # as the program does; the rival, in the same process, has it too
     setting = {**SETTING, "model": model, "data": data}
     rival = escnn_p4cnn() if model == "p4cnn" else None
     speed = bench(**setting, against=["torchattacks"], rival_model=rival, noted=print)
@@ -47,11 +51,14 @@ def test_update(benchmark, model, data):
 
 MEMORY = """
 import sys
-from curricula.speed.bench import DEFAULTS, peak_memory, reset_peak_memory
+from curricula.allocation import keep_freed_memory
+from curricula.speed.bench import peak_memory, reset_peak_memory
 from curricula.speed.rivals import Rival
 from curricula.training.compiling import Trial
 from curricula.training.plan import make_plan
 plan = make_plan({setting!r})
+if sys.argv[1] == "ours":
+    keep_freed_memory()  # as the program does
 run = Trial(plan) if sys.argv[1] == "ours" else Rival("torchattacks", plan)
 run.update()
 reset_peak_memory(plan.device)
