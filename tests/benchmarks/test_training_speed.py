@@ -7,6 +7,7 @@ the whole of `curricula bench` in its extra information, medians of five rounds 
 import json
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 from fixtures.escnn_p4cnn import escnn_p4cnn
@@ -49,36 +50,47 @@ def test_update(benchmark, model, data):
     benchmark.pedantic(trial.update, rounds=5, warmup_rounds=2)
 
 
-MEMORY = """
-import sys
+ALONE = """
+import json, sys
 from curricula.allocation import keep_freed_memory
 from curricula.speed.bench import peak_memory, reset_peak_memory
 from curricula.speed.rivals import Rival
+from curricula.timing import seconds
 from curricula.training.compiling import Trial
 from curricula.training.plan import make_plan
 plan = make_plan({setting!r})
 if sys.argv[1] == "ours":
     keep_freed_memory()  # as the program does
 run = Trial(plan) if sys.argv[1] == "ours" else Rival("torchattacks", plan)
-run.update()
+for _ in range(2):
+    run.update()
 reset_peak_memory(plan.device)
-run.update()
-print(peak_memory(plan.device))
+took = [seconds(run.update, plan.device) for _ in range({updates})]
+print(json.dumps([took, peak_memory(plan.device)]))
 """
 
 
-def test_peak_memory(benchmark):
-    """Of a process each, libraries included; the rival's worker is another process, not counted."""
-    setting = {**SETTING, "model": "resnet18", "data": COLOUR}
-    script = MEMORY.format(setting=setting)
+@pytest.mark.parametrize(
+    ("model", "data", "updates"),
+    [("smallcnn", GREY, 15), ("stdcnn", GREY, 15), ("resnet18", COLOUR, 2), ("vgg16", COLOUR, 2)],
+)
+def test_processes_of_their_own(benchmark, model, data, updates):
+    """Five pairs of processes, each as its user would start it: time and peak memory. The rival's
+    worker is a third process, whose memory is not counted."""
+    setting = {**SETTING, "model": model, "data": data}
+    script = ALONE.format(setting=setting, updates=updates)
 
-    def peak(who):
+    def alone(who):
         done = subprocess.run(
             [sys.executable, "-c", script, who], capture_output=True, text=True, check=True
         )
-        return int(done.stdout)
+        took, peak = json.loads(done.stdout)
+        return median(took), peak
 
-    theirs = peak("torchattacks")
-    ours = benchmark.pedantic(peak, args=("ours",), rounds=1)
-    benchmark.extra_info.update(ours=ours, theirs=theirs, ratio=ours / theirs)
-    print(f"peak memory: ours {ours:,}, torchattacks {theirs:,}, ratio {ours / theirs:.3f}")
+    pairs = [(alone("torchattacks"), alone("ours")) for _ in range(5)]
+    ratios = sorted(theirs[0] / ours[0] for theirs, ours in pairs)
+    memory = sorted(ours[1] / theirs[1] for theirs, ours in pairs)
+    found = {"model": model, "speed": ratios, "memory": memory, "pairs": pairs}
+    benchmark.extra_info.update(found)
+    print(json.dumps(found))
+    benchmark.pedantic(alone, args=("ours",), rounds=1)
