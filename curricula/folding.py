@@ -6,7 +6,7 @@ twin then has of its own are derived from the network's, anew whenever those mov
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
@@ -119,7 +119,7 @@ def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:
         network: in evaluation mode.
     """
     try:
-        graph = torch.fx.Tracer().trace(_without_memory(network))
+        graph = torch.fx.Tracer().trace(copy_around(network, lambda tensor: tensor.to("meta")))
     except Exception:  # whatever the network's code does with a tensor that has no value
         return
     used = Counter(node.target for node in graph.nodes if node.op == "call_module")
@@ -155,13 +155,16 @@ def _fold(before: nn.Module, after: nn.Module) -> bool:
     )
 
 
-def _without_memory(network: nn.Module) -> nn.Module:
-    """A copy of the modules whose tensors have shapes and no values."""
-    memo = {
-        id(tensor): nn.Parameter(tensor.to("meta"), requires_grad=False)
-        if isinstance(tensor, nn.Parameter)
-        else tensor.to("meta")
-        for tensors in (network.parameters(), network.buffers())
-        for tensor in tensors
-    }
+def copy_around(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A deep copy of the modules around other tensors, which ask for no gradients.
+
+    Args:
+        network: whose modules.
+        tensor_for: what takes the place of a parameter or buffer.
+    """
+    memo: dict[int, Tensor] = {}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(tensor_for(parameter), requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = tensor_for(buffer)
     return copy.deepcopy(network, memo)

@@ -1,6 +1,5 @@
 """The model at rest: a frozen twin of a network, as fast as can be."""
 
-import copy
 from typing import Literal, Self
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from curricula.compilation import Compiled
-from curricula.folding import Derived, derive
+from curricula.folding import Derived, copy_around, derive
 from curricula.interfaces import HasPlainEquivalent
 
 Precision = Literal["float32", "bf16"]
@@ -74,7 +73,8 @@ class RestingModel(nn.Module):
         model = self._source[0]
         with torch.no_grad():
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
-            twin = _twin(plain)
+            # The very same storage.
+            twin = copy_around(plain, Tensor.detach).eval()
             derived = derive(plain, twin, fast=self._fast, rounded=self._rounded)
         self._plain: list[nn.Module] = [plain]
         self._derived: list[Derived] = derived
@@ -155,13 +155,3 @@ class RestingModel(nn.Module):
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _twin(model: nn.Module) -> nn.Module:
-    """A deep copy of the modules around the very same storage, frozen and at rest."""
-    shared: dict[int, Tensor] = {}
-    for parameter in model.parameters():
-        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    for buffer in model.buffers():
-        shared[id(buffer)] = buffer.detach()
-    return copy.deepcopy(model, shared).eval()
