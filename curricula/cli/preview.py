@@ -54,9 +54,9 @@ def command(
     Example: curricula preview --perturb rot:60+pgd:0.1 --data digits -o preview.png
     """
     from curricula.binding import parse_number
-    from curricula.reporting.figures import check_output, preview, write_figure
+    from curricula.reporting.figures import check_figure, preview, write_figure
 
-    check_output(output)
+    check_figure(output)
     figure = preview(
         perturb,
         data=data,

@@ -4,7 +4,6 @@ S strengths; the other shapes are those of curricula.interfaces.
 """
 
 import io
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
 from curricula.expression import parse_call
 from curricula.interfaces import ListeningSchedule, Progress, Schedule, Victim
+from curricula.output import check_output, write_output
 from curricula.training.config import FIELDS, LARGEST_SEED
 from curricula.training.plan import build_model, check_channels
 from curricula.training.run import Run
@@ -360,38 +360,24 @@ def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
     return {str(each.call): each.value for each in built}
 
 
-def check_output(path: Path) -> None:
+def check_figure(path: Path) -> None:
     """Refuse a file that no figure can be written to, before any work.
 
     Raises:
-        UserError: a suffix that is no format of ours, a missing folder, a place out of bounds.
+        UserError: a suffix that is no format of ours; as `check_output` does.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"output {path}: its name must end in {', '.join(FORMATS)}")
-    try:
-        if path.is_dir():
-            raise UserError(f"output {path}: there is a folder of that name; choose another")
-        if not path.parent.is_dir():
-            raise UserError(f"output {path}: there is no folder {path.parent}; make it first")
-        writable = os.access(path if path.exists() else path.parent, os.W_OK)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"output {path}: cannot be written ({error})") from error
-    if not writable:
-        raise UserError(f"output {path}: cannot be written; choose another place")
+    check_output(path)
 
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the file's suffix names.
 
     Raises:
-        UserError: as `check_output` does; a full disk.
+        UserError: as `check_figure` does; a full disk.
     """
-    check_output(path)
+    check_figure(path)
     drawn = io.BytesIO()  # drawn whole before the file is touched
     figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
-    try:
-        path.write_bytes(drawn.getvalue())
-    except OSError as error:
-        raise UserError(f"output {path}: cannot be written ({error})") from error
+    write_output(path, drawn.getvalue())

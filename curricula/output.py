@@ -1,0 +1,39 @@
+"""The files that a command is asked to write: refused before any work, and written whole."""
+
+import os
+from pathlib import Path
+
+from curricula.errors import UserError
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        UserError: a missing folder, a folder of that name, a place out of bounds.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"output {path}: there is a folder of that name; choose another")
+        if not path.parent.is_dir():
+            raise UserError(f"output {path}: there is no folder {path.parent}; make it first")
+        writable = os.access(path if path.exists() else path.parent, os.W_OK)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"output {path}: cannot be written ({error})") from error
+    if not writable:
+        raise UserError(f"output {path}: cannot be written; choose another place")
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file; an older one is replaced.
+
+    Raises:
+        UserError: as `check_output` does; a full disk.
+    """
+    check_output(path)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"output {path}: cannot be written ({error})") from error
