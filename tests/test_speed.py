@@ -115,9 +115,17 @@ def test_wrong_words_are_one_line_each():
 
 
 def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setitem(rivals.RIVALS, "torchattacks", ("no_such_library", None))
-    with pytest.raises(UserError, match="against torchattacks: it is not installed"):
-        bench(**TINY, perturb="rot+pgd", against=["torchattacks"])
+    monkeypatch.setitem(rivals.RIVALS, "no_such_library", ("no-such-distribution", None))
+    with pytest.raises(UserError, match="; pip install no-such-distribution"):
+        bench(**TINY, perturb="rot+pgd", against=["no_such_library"])
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    missing = str(tmp_path / "missing" / "speed.json")
+    done = CliRunner().invoke(program, ["bench", "--data", TINY["data"], "--json", missing])
+    assert done.exit_code == 2
+    assert f"output {missing}: there is no folder" in done.output
+    assert "round" not in done.output
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path):

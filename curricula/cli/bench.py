@@ -40,8 +40,11 @@ def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: A
     """
     from curricula.allocation import keep_freed_memory
     from curricula.cli.tables import show_speed
+    from curricula.output import check_output, write_output
     from curricula.speed.bench import bench
 
+    if file is not None:
+        check_output(file)
     keep_freed_memory()
     values = {name: value for name, value in flags.items() if value is not None}
     measured = bench(
@@ -52,4 +55,4 @@ def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: A
     )
     show_speed(measured)
     if file is not None:
-        file.write_text(json.dumps(measured.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_output(file, json.dumps(measured.as_json(), indent=2).encode() + b"\n")

@@ -37,7 +37,7 @@ def show_speed(speed: Speed) -> None:
     console = Console(highlight=False)
     for name, value in speed.setting.items():
         console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
-    table = Table(title=None)
+    table = Table()
     table.add_column("")
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column(f"of {len(speed.update.values)}, from to", justify="right", no_wrap=True)

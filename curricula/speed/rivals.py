@@ -91,8 +91,9 @@ def _art(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attac
 RIVALS: Mapping[str, tuple[str, Callable[[ModuleType, nn.Module, Steps, Plan], Attack]]] = {
     "torchattacks": ("torchattacks", _torchattacks),
     "foolbox": ("foolbox", _foolbox),
-    "art": ("art", _art),
+    "art": ("adversarial-robustness-toolbox", _art),
 }
+"""By the name of the module: what to install, and how to attack with it."""
 
 
 class Rival:
@@ -109,12 +110,14 @@ class Rival:
     """
 
     def __init__(self, name: str, plan: Plan, model: nn.Module | None = None) -> None:
-        module, make = RIVALS[name]
+        distribution, make = RIVALS[name]
         rotation, pgd = _links(plan, name)
         try:
-            library = importlib.import_module(module)
+            library = importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"against {name}: it is not installed ({error})") from error
+            raise UserError(
+                f"against {name}: it is not installed ({error}); pip install {distribution}"
+            ) from error
         if model is None:
             with torch.random.fork_rng(devices=[]):
                 model = plan.build_model()
