@@ -175,7 +175,7 @@ def evaluate(
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
         check_channels(threat.bound, data)
-    model = placed(load_model(run, checkpoint=checkpoint, data=data), where)
+    model = placed(load_model(run, checkpoint=checkpoint, data=data), data, where)
     data = data.to(where)
     split = data.test if limit is None else data.test[slice(limit)]
     return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)

@@ -13,7 +13,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from curricula.image_layer import ImageConv2d, is_quick
+from curricula.image_layer import ImageConv2d, is_quick, is_untouched
 from curricula.layout import last
 
 Layer = nn.Conv2d | nn.Linear
@@ -113,7 +113,8 @@ def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:
 
     torch.fx follows the network's code, on a copy without memory, to find them; what it cannot
     follow (code that looks at the values of its input) has none. The network's own code is what
-    runs afterwards, so a wrong guess of the tracer's about anything else does no harm.
+    runs afterwards, and a wrong guess of the tracer's shows when it is tried
+    (curricula.faithful).
 
     Args:
         network: in evaluation mode.
@@ -147,11 +148,8 @@ def _fold(before: nn.Module, after: nn.Module) -> bool:
         and type(after) is nn.BatchNorm2d
         and after.running_mean is not None
         and after.running_mean.dtype == before.weight.dtype
-        and not any(
-            hooks
-            for layer in (before, after)
-            for hooks in (layer._forward_hooks, layer._forward_pre_hooks)
-        )
+        and is_untouched(before)
+        and is_untouched(after)
     )
 
 

@@ -48,8 +48,19 @@ def is_quick(layer: nn.Module) -> bool:
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and is_untouched(layer)
     )
+
+
+def is_untouched(layer: nn.Module) -> bool:
+    """Whether nobody has hung anything on a layer: no hook, no ``forward`` of its own."""
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return not any(hooks) and "forward" not in vars(layer)
 
 
 class _Convolve(torch.autograd.Function):

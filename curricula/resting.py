@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from curricula.compilation import Compiled
+from curricula.faithful import faithful
 from curricula.folding import Derived, copy_around, derive
 from curricula.interfaces import HasPlainEquivalent
 
@@ -38,6 +39,9 @@ class RestingModel(nn.Module):
     is that. What is computed from the network's tensors (folded batch norms, rounded weights, a
     plain equivalent) is computed once after a change of weights, into the same memory.
 
+    At its first images the cheaper form is compared with the network itself; where it computes
+    something else, the network runs as it is.
+
     What is neither a parameter nor a buffer is copied once: a plain attribute that the network
     changes later is not followed.
 
@@ -63,6 +67,7 @@ class RestingModel(nn.Module):
         self._source = [model]  # in lists: not submodules, or parameters() would see them too
         self.precision = precision
         self._fast, self._compiled_for = fast, compiled
+        self._tried = not fast
         self._rounded = torch.bfloat16 if precision == "bf16" else None
         self._build()
         self.requires_grad_(False)
@@ -135,7 +140,11 @@ class RestingModel(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """logits_NK in float32."""
         self.refresh()
-        x = x_NCHW.contiguous(memory_format=torch.channels_last)
+        if not self._tried:
+            self._try(x_NCHW)
+        x = x_NCHW.contiguous(
+            memory_format=torch.channels_last if self._fast else torch.contiguous_format
+        )
         try:
             return self._logits(x)
         except RuntimeError:
@@ -145,6 +154,17 @@ class RestingModel(nn.Module):
             self._rounded = None
             self._build()
             return self._logits(x)
+
+    def _try(self, x_NCHW: Tensor) -> None:
+        """Compare the cheap form with the network itself, once; leave it if it is not the same."""
+        self._tried = True
+        plain = self._plain[0]
+        network, form = (copy_around(plain, Tensor.clone).eval() for _ in range(2))
+        with torch.no_grad():
+            derive(plain, form, fast=True, rounded=None)
+        if not faithful(form, network, x_NCHW):
+            self._fast, self._rounded = False, None
+            self._build()
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.precision):

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from curricula.arithmetic import full_float32
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.interfaces import Victim
@@ -103,7 +103,7 @@ def measure(
             finds.
         after_batch: called after each batch of each threat that is run, to show progress.
     """
-    with _full_float32():
+    with full_float32():
         victim = ModelVictim(model, threat=True)
         if batch_size is None:
             batch_size = paying_batch(victim, data, split)
@@ -122,18 +122,6 @@ def measure(
         )
         for name, threat in threats.items()
     ]
-
-
-def _full_float32() -> AbstractContextManager[None]:
-    """Convolutions on a GPU in float32 proper, not TF32."""
-    cudnn = torch.backends.cudnn
-    context: AbstractContextManager[None] = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    return context
 
 
 def _correct(

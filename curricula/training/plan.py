@@ -1,5 +1,6 @@
 """From what a user asked for to everything that a run needs, checked before anything is written."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from curricula.curriculum import Curriculum
 from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
 from curricula.expression import Call, parse_call
+from curricula.faithful import FEW, faithful
 from curricula.interfaces import Objective
 from curricula.layout import channels_last
 from curricula.losses import ATTACK_LOSSES
@@ -21,6 +23,7 @@ from curricula.resting import Precision, autocast
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 
+TRIED_ON = 32  # images that a model is tried on, so that few of its units are silent on all
 COMMON_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
     "lr": 0.001,
@@ -58,12 +61,17 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, drawn from torch's global random state, on the device."""
-        return placed(build_model(self.config.model, self.data), self.device)
+        return placed(build_model(self.config.model, self.data), self.data, self.device)
 
 
-def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on a device, its filters laid out channels last, where convolutions are fastest."""
-    return channels_last(model.to(device))
+def placed(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
+    """The model on a device, its filters laid out channels last, where convolutions are fastest,
+    unless its code takes maps of that layout for others (or refuses them, as ``view`` does)."""
+    model = model.to(device)
+    network = copy.deepcopy(model).eval()
+    form = channels_last(copy.deepcopy(network))
+    some = data.images(data.train[slice(FEW)].held().pixels).to(device)
+    return channels_last(model) if faithful(form, network, some) else model
 
 
 def build_model(text: str, data: DataSet) -> nn.Module:
@@ -118,6 +126,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         )
     learning_rate = parse_learning_rate(config.lr_schedule)
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # the same weights are refused each time, or never
         model = _model(config.model, data)
     data, validation = data.with_validation()
     if not len(validation) or not len(data.test):
@@ -130,8 +139,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
             f" of {data.name}; give from 1 to {len(data.train)}"
         )
-    some = data.images(data.train[slice(4)].held().pixels).to(device)
-    check_classifier(model.value, some, data.num_classes, name=f"model {model.call}")
+    some = data.images(data.train[slice(min(TRIED_ON, config.batch_size))].held().pixels)
+    check_classifier(model.value, some.to(device), data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
             config,
