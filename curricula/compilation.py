@@ -5,6 +5,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+_told: set[str] = set()
+"""What has been warned of: a training compiles two networks, and they fail alike."""
+
 
 class Compiled(nn.Module):
     """A network that is compiled for batches of one size; smaller or larger ones run as they are,
@@ -37,10 +40,12 @@ class Compiled(nn.Module):
         except Exception as error:  # a compiler can fail in any way
             self.failed = True
             reason = str(error).strip().partition("\n")[0]
-            warnings.warn(
+            line = (
                 f"the network could not be compiled ({type(error).__name__}: {reason}); it runs "
-                "uncompiled",
-                stacklevel=2,
+                "uncompiled"
             )
+            if line not in _told:
+                _told.add(line)
+                warnings.warn(line, stacklevel=2)
             logits = self.network(x_NCHW)
         return logits

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curricula import registry
+from curricula import compilation, registry
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 
@@ -59,3 +59,17 @@ def robust_digits():
             loss.backward()
             optimizer.step()
     return model.eval(), data
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Whatever is compiled fails when it is first run; nothing has been warned of yet."""
+
+    def broken(network, **settings):
+        def run(x):
+            raise RuntimeError("no compiler here\nand a long story")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(compilation, "_told", set())

@@ -167,15 +167,17 @@ def test_a_long_training_keeps_the_faster_of_the_two(monkeypatch):
         assert f"compile: {chosen}; an update takes 1 s, compiled {compiled:g} s" in why
 
 
-def test_a_long_training_without_a_compiler_goes_on_uncompiled(monkeypatch):
-    def broken(network, **settings):
-        def run(x):
-            raise RuntimeError("no compiler here")
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", broken)
+def test_a_long_training_without_a_compiler_goes_on_uncompiled(no_compiler):
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
     decided, why = decide(plan)
     assert decided.config.compile == "off"
     assert "compiled failed" in why
+
+
+def test_two_networks_that_cannot_be_compiled_are_one_warning(no_compiler):
+    trial = Trial(make_plan({**TINY, "compile": "on", "perturb": "rot+pgd(steps=2)"}))
+    assert not trial.networks.failed
+    with pytest.warns(UserWarning, match="compiled") as warned:
+        trial.update()
+    assert ["could not be compiled" in str(one.message) for one in warned] == [True]
+    assert trial.networks.failed

@@ -123,6 +123,12 @@ class Networks:
             ),
         )
 
+    @property
+    def failed(self) -> bool:
+        """Whether one of them was to be compiled and could not be."""
+        parts = (*self.running.modules(), *self.victim.as_module().modules())
+        return any(isinstance(part, Compiled) and part.failed for part in parts)
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Update:
