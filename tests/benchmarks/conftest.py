@@ -1,0 +1,32 @@
+"""What the benchmarks share: where MNIST lies, and a robust model of it."""
+
+from pathlib import Path
+
+import pytest
+
+from curricula.api import load_model
+from curricula.data.dataset import load_data
+from curricula.training.loop import train_plan
+from curricula.training.plan import make_plan
+
+
+def pytest_addoption(parser):
+    parser.addoption("--data-root", default="../shared/data", help="Folder of MNIST's files.")
+
+
+@pytest.fixture(scope="session")
+def mnist_root(request):
+    root = Path(request.config.getoption("--data-root")).resolve()
+    if not (root / "MNIST").is_dir():
+        pytest.skip(f"MNIST is not in {root}; name its folder with --data-root")
+    return str(root)
+
+
+@pytest.fixture(scope="session")
+def robust(mnist_root, tmp_path_factory):
+    """(MNIST, a smallcnn in evaluation mode that has learnt rotations and PGD on 20,000 images)"""
+    run = tmp_path_factory.mktemp("robust") / "run"
+    setting = {"data": "mnist(images=20000)", "data_root": mnist_root, "epochs": 5}
+    train_plan(make_plan({**setting, "perturb": "rot:30+pgd:0.3"}), run, threats={})
+    data = load_data("mnist", root=mnist_root)
+    return data, load_model(run, data=data)
