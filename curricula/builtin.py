@@ -96,6 +96,26 @@ def curricula_objectives() -> Iterable[Record]:
         factory="curricula.objectives:Trades",
         summary="cross-entropy at the natural view plus beta KL to the perturbed one",
     )
+    yield Record(
+        name="mart",
+        factory="curricula.objectives:Mart",
+        summary="boosted cross-entropy plus a KL that weighs misclassified images more",
+    )
+    yield Record(
+        name="mix",
+        factory="curricula.objectives:mix",
+        summary="cross-entropy at the clean and at the perturbed view",
+    )
+    yield Record(
+        name="alp",
+        factory="curricula.objectives:alp",
+        summary="mix plus the distance between the logits of its views (logit pairing)",
+    )
+    yield Record(
+        name="consistency",
+        factory="curricula.objectives:consistency",
+        summary="mix plus the KL divergence between its views (invariance)",
+    )
 
 
 @hookimpl

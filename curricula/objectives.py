@@ -1,12 +1,16 @@
 """Training losses on the views of a batch."""
 
+import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
+import torch
 import torch.nn.functional as F
+from attrs.validators import and_, ge, le
 from torch import Tensor, nn
 
-from curricula.interfaces import TrainingLoss, Views
+from curricula.interfaces import AttackLoss, TrainingLoss, Views
 from curricula.losses import kl_divergence
 
 
@@ -32,10 +36,105 @@ class Trades:
 
     attack_loss: ClassVar[str] = "kl"
 
-    beta: float = attrs.field(default=6.0, validator=attrs.validators.ge(0))
+    beta: float = attrs.field(default=6.0, validator=ge(0))
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
         natural, perturbed = model(views.natural), model(views.perturbed)
         divergence_N = kl_divergence(perturbed, y_N, lambda: natural)
         value = F.cross_entropy(natural, y_N) + self.beta * divergence_N.mean()
         return TrainingLoss(value=value, logits=perturbed.detach())
+
+
+@attrs.frozen(kw_only=True)
+class Mart:
+    """`mart`: boosted cross-entropy at the perturbed view, plus ``beta`` times the KL divergence
+    from the natural view to it, of each image weighted by how unsure of the label the natural view
+    leaves the model (Wang et al. 2020, equations 8 to 11).
+
+    Args:
+        beta: weight of the divergence, 0 or more; 5 is the authors' choice for a ResNet-18.
+    """
+
+    attack_loss: ClassVar[str] = "ce"
+
+    beta: float = attrs.field(default=5.0, validator=ge(0))
+
+    def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
+        natural, perturbed = model(views.natural), model(views.perturbed)
+        divergence_N = kl_divergence(perturbed, y_N, lambda: natural)
+        unsure_N = 1 - natural.softmax(1).gather(1, y_N[:, None]).squeeze(1)
+        value = (boosted_cross_entropy(perturbed, y_N) + self.beta * divergence_N * unsure_N).mean()
+        return TrainingLoss(value=value, logits=perturbed.detach())
+
+
+def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """-log p(y) - log(1 - p(k)), with k the likeliest of the other classes, (N,)."""
+    log_p_NK = logits_NK.log_softmax(1)
+    label_NK = F.one_hot(y_N, logits_NK.shape[1]).bool()
+    rival_N1 = log_p_NK.masked_fill(label_NK, -math.inf).argmax(1, keepdim=True)
+    # 1 - p(k) is the sum of all others: so it never rounds to 0.
+    not_rival_N = log_p_NK.scatter(1, rival_N1, -math.inf).logsumexp(1)
+    return -log_p_NK[label_NK] - not_rival_N
+
+
+@attrs.frozen(kw_only=True)
+class Pair:
+    """Cross-entropy at the clean and at the perturbed view, and a distance between the two.
+
+    Both views go through the model in one pass, so batch norm sees them as one batch.
+
+    Attributes:
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+        weight: of the distance, 0 or more.
+        distance: from the clean view's logits, which are its reference.
+    """
+
+    attack_loss: ClassVar[str] = "ce"
+
+    clean: float = attrs.field(validator=and_(ge(0), le(1)))
+    weight: float = attrs.field(default=0.0, validator=ge(0))
+    distance: AttackLoss
+
+    def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
+        clean, perturbed = model(torch.cat([views.clean, views.perturbed])).chunk(2)
+        entropies = F.cross_entropy(perturbed, y_N), F.cross_entropy(clean, y_N)
+        value = torch.lerp(*entropies, self.clean)
+        if self.weight:
+            value = value + self.weight * self.distance(perturbed, y_N, lambda: clean).mean()
+        return TrainingLoss(value=value, logits=perturbed.detach())
+
+
+def mix(clean: float = 0.5) -> Pair:
+    """Cross-entropy at the clean and at the perturbed view (Kurakin et al. 2017, equation 1).
+
+    Args:
+        clean: weight of the clean view, in [0, 1]; the perturbed one has the rest.
+    """
+    return Pair(clean=clean, distance=squared_distance)
+
+
+def alp(weight: float = 0.5, clean: float = 0.5) -> Pair:
+    """Adversarial logit pairing: `mix`, plus ``weight`` times the squared distance between the
+    logits of the two views (Kannan et al. 2018, section 3.1; a regulariser of Yang et al. 2019).
+
+    Args:
+        weight: of the distance, 0 or more; 0.5 is the authors' choice for ImageNet.
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+    """
+    return Pair(clean=clean, weight=weight, distance=squared_distance)
+
+
+def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
+    """`mix`, plus ``weight`` times the KL divergence from the clean view to the perturbed one: the
+    invariance that Yang et al. 2019 ask of a model under transformations.
+
+    Args:
+        weight: of the divergence, 0 or more.
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+    """
+    return Pair(clean=clean, weight=weight, distance=kl_divergence)
+
+
+def squared_distance(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
+    """Between an image's logits and those of its reference, (N,)."""
+    return (logits_NK - reference()).square().sum(1)

@@ -9,7 +9,6 @@ from torch import nn
 from curricula import construct
 from curricula.errors import UserError
 from curricula.expression import parse_call
-from curricula.interfaces import Views
 from curricula.models.normalise import Normalise
 from curricula.models.resnet import PreActivationBlock
 from curricula.victim import ModelVictim
@@ -422,42 +421,3 @@ def test_wrong_models_are_refused(text, size, message):
     with pytest.raises(UserError, match=message) as caught:
         built(text, size=size)
     assert "\n" not in str(caught.value)
-
-
-X = torch.rand((4, 1, 3, 3), generator=torch.Generator().manual_seed(0))
-VIEWS = Views(clean=X, natural=X * 0.9, perturbed=X * 0.7)
-Y = torch.tensor([0, 1, 2, 1])
-
-
-def linear():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
-
-
-def objective(text):
-    return construct.build("objective", parse_call(text)).value
-
-
-def test_at_is_cross_entropy_at_the_perturbed_view():
-    model = linear()
-    loss = objective("at")(model, VIEWS, Y)
-    torch.testing.assert_close(loss.value, F.cross_entropy(model(X * 0.7), Y))
-    torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
-    assert not loss.logits.requires_grad
-    assert objective("at").attack_loss == "ce"
-
-
-def test_trades_is_its_formula_and_trains_both_terms():
-    model = linear()
-    loss = objective("trades(beta=3)")(model, VIEWS, Y)
-    p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
-    expected = -p.log()[range(4), Y].mean() + 3 * (p * (p / q).log()).sum(1).mean()
-    torch.testing.assert_close(loss.value, expected)
-    ours = torch.autograd.grad(loss.value, model.parameters())
-    theirs = torch.autograd.grad(expected, model.parameters())
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b)
-    assert objective("trades").attack_loss == "kl"
-    assert objective("trades").beta == 6
-    with pytest.raises(UserError, match="'beta' must be >= 0"):
-        objective("trades(beta=-1)")

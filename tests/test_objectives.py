@@ -1,0 +1,100 @@
+"""Each objective against its formula, written out."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import parse_call
+from curricula.interfaces import Views
+from curricula.objectives import boosted_cross_entropy
+
+X = torch.rand((4, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+VIEWS = Views(clean=X, natural=X * 0.9, perturbed=X * 0.7)
+Y = torch.tensor([0, 1, 2, 1])
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
+
+
+def objective(text):
+    return construct.build("objective", parse_call(text)).value
+
+
+def _same(loss, expected, model):
+    torch.testing.assert_close(loss.value, expected)
+    ours = torch.autograd.grad(loss.value, model.parameters())
+    theirs = torch.autograd.grad(expected, model.parameters(), retain_graph=True)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_at_is_cross_entropy_at_the_perturbed_view():
+    model = linear()
+    loss = objective("at")(model, VIEWS, Y)
+    torch.testing.assert_close(loss.value, F.cross_entropy(model(X * 0.7), Y))
+    torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
+    assert not loss.logits.requires_grad
+    assert objective("at").attack_loss == "ce"
+
+
+def test_trades_is_its_formula_and_trains_both_terms():
+    model = linear()
+    loss = objective("trades(beta=3)")(model, VIEWS, Y)
+    p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
+    expected = -p.log()[range(4), Y].mean() + 3 * (p * (p / q).log()).sum(1).mean()
+    _same(loss, expected, model)
+    assert objective("trades").attack_loss == "kl"
+    assert objective("trades").beta == 6
+    with pytest.raises(UserError, match="'beta' must be >= 0"):
+        objective("trades(beta=-1)")
+
+
+def test_mart_is_its_formula():
+    model = linear()
+    loss = objective("mart(beta=3)")(model, VIEWS, Y)
+    p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
+    rows = range(4)
+    rival = torch.stack([max(q[i][k] for k in range(3) if k != Y[i]) for i in rows])
+    boosted = -q[rows, Y].log() - (1 - rival).log()
+    weighted = (p * (p / q).log()).sum(1) * (1 - p[rows, Y])
+    _same(loss, (boosted + 3 * weighted).mean(), model)
+    torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
+    assert (objective("mart").attack_loss, objective("mart").beta) == ("ce", 5)
+
+
+def test_boosted_cross_entropy_stays_finite_where_a_rival_is_certain():
+    logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    value = boosted_cross_entropy(logits, torch.tensor([1]))
+    torch.testing.assert_close(value, torch.tensor([400.0 - math.log(2)]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("clean", [0.0, 0.3, 1.0])
+def test_pairs_are_their_formulas(clean):
+    model = linear()
+    p, q = model(X).log_softmax(1), model(X * 0.7).log_softmax(1)
+    mixed = clean * F.nll_loss(p, Y) + (1 - clean) * F.nll_loss(q, Y)
+    distance = (model(X) - model(X * 0.7)).pow(2).sum(1).mean()
+    divergence = (p.exp() * (p - q)).sum(1).mean()
+    for text, expected in {
+        f"mix(clean={clean})": mixed,
+        f"alp(weight=2, clean={clean})": mixed + 2 * distance,
+        f"consistency(weight=3, clean={clean})": mixed + 3 * divergence,
+    }.items():
+        _same(objective(text)(model, VIEWS, Y), expected, model)
+
+
+def test_a_pair_is_one_batch_for_batch_norm():
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(9, 3))
+    objective("mix")(model.train(), VIEWS, Y)
+    assert model[0].num_batches_tracked == 1
+    both = torch.cat([X, X * 0.7])
+    torch.testing.assert_close(model[0].running_mean, 0.1 * both.mean((0, 2, 3)))
