@@ -3,8 +3,8 @@
 Under pytest::
 
     @pytest.mark.parametrize("clause", OBJECTIVE_CLAUSES)
-    def test_mix_keeps_the_contract(clause):
-        clause(Mix(share=0.25))
+    def test_smooth_keeps_the_contract(clause):
+        clause(Smooth(share=0.2))
 """
 
 import math
