@@ -31,6 +31,8 @@ from curricula import registry
 @click.option("--momentum", type=float, help="Of sgd.  [default: 0.9]")
 @click.option("--weight-decay", type=float)
 @click.option("--lr-schedule", metavar="SCHEDULE", help="For example one-cycle or cosine.")
+@click.option("--awp", type=float, help="Adversarial weight perturbation.  [default: 0, none]")
+@click.option("--average", metavar="AVERAGE", help="Of weights: none, ema or swa. [default: none]")
 @click.option("--augmentation", metavar="EXPR", help="At full strength from the start: crop+flip.")
 @click.option("--seed", type=int, help="Of every random draw.  [default: 0]")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")

@@ -40,6 +40,10 @@ class TrainConfig:
         momentum: of sgd, in [0, 1).
         weight_decay: 0 or more; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
+        awp: size of an adversarial weight perturbation, a share of each weight tensor's norm, 0 or
+            more; 0 is none.
+        average: of the weights, which is validated, kept and measured in their place: ``none``,
+            ``ema(decay=0.999)`` or ``swa(start=0.5)``.
         augmentation: an expression, at full strength before any perturbation of ``perturb``:
             ``crop+flip``, or ``clean`` for none.
         seed: of the weights, the order and every random draw; from 0 to 2**62.
@@ -63,6 +67,8 @@ class TrainConfig:
     momentum: float = attrs.field(default=0.9, validator=ge(0))
     weight_decay: float = attrs.field(validator=and_(ge(0.0), lt(math.inf)))
     lr_schedule: str
+    awp: float = attrs.field(default=0.0, validator=and_(ge(0.0), lt(math.inf)))
+    average: str = "none"
     augmentation: str
     seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
     device: str = "auto"

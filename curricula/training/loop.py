@@ -132,8 +132,9 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
                 f"the loss is no longer a number in epoch {epoch + 1} (run {run.path}); "
                 f"lower --lr (now {config.lr:g}) or use --precision float32"
             )
+        _join_epoch(plan, state, epoch)
         measured = measure(
-            state.model,
+            state.measured,
             plan.data,
             plan.validation,
             threats,
@@ -146,7 +147,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
         best = validation["joint"] >= state.best_joint
         if best:
             state.best_joint = validation["joint"]
-            run.save(BEST, prefixed("model", state.model.state_dict()))
+            run.save(BEST, prefixed("model", state.measured.state_dict()))
         run.save(LAST, state.tensors(), state.counters())
         metrics = {
             "epoch": epoch + 1,
@@ -169,6 +170,15 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
             },
         )
         watcher.ended_epoch(metrics)
+
+
+def _join_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
+    """Let the weights at the end of an epoch join their average, where epochs do."""
+    averaging, average = plan.averaging, state.average
+    if averaging is None or average is None or averaging.each != "epoch":
+        return
+    if (epoch + 1) / plan.config.epochs > averaging.start:
+        average.update_parameters(state.model)
 
 
 def _updates(

@@ -20,6 +20,7 @@ from curricula.interfaces import Objective
 from curricula.layout import channels_last
 from curricula.losses import ATTACK_LOSSES
 from curricula.resting import Precision, autocast
+from curricula.training.averaging import Averaging, parse_averaging
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 
@@ -44,6 +45,7 @@ class Plan:
         data: the data set without its validation images, for the device.
         validation: those images, for the device.
         curriculum, objective, learning_rate: as configured.
+        averaging: of the weights, if any.
         augmentation: a curriculum that is at full strength throughout.
         device: of the tensors.
         precision: of training and its attacks.
@@ -56,6 +58,7 @@ class Plan:
     augmentation: Curriculum
     objective: Objective
     learning_rate: LearningRate
+    averaging: Averaging | None
     device: torch.device
     precision: Precision
 
@@ -125,6 +128,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"unknown; known: {', '.join(ATTACK_LOSSES)}"
         )
     learning_rate = parse_learning_rate(config.lr_schedule)
+    averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # the same weights are refused each time, or never
         model = _model(config.model, data)
@@ -146,6 +150,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             config,
             data=str(loaded.call),
             lr_schedule=str(learning_rate.call),
+            average=str(averaging.call),
             model=str(model.call),
             augmentation=str(augmentation),
             perturb=str(curriculum),
@@ -160,6 +165,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         augmentation=augmentation,
         objective=objective.value,
         learning_rate=learning_rate.value,
+        averaging=averaging.value,
         device=device,
         precision=precision,
     )

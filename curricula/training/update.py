@@ -6,13 +6,16 @@ from collections.abc import Mapping
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from curricula.compilation import Compiled
 from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
-from curricula.interfaces import Progress, Strength, Victim
+from curricula.interfaces import Progress, Strength, TrainingLoss, Victim
+from curricula.training.averaging import averaged
 from curricula.training.plan import AtPrecision, Plan
 from curricula.training.run import prefixed
+from curricula.training.weights import worse_weights
 from curricula.victim import ModelVictim
 
 
@@ -25,6 +28,7 @@ class TrainingState:
         optimizer: of its parameters.
         generators: the random streams by name; ``order`` is on the CPU, the others on the device.
         schedules: the state of each schedule that listens.
+        average: of the weights, if one is taken.
         step, epoch: how many are done.
         best_joint: the highest validation accuracy so far, below 0 if there is none.
     """
@@ -33,9 +37,17 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     generators: Mapping[str, torch.Generator]
     schedules: ScheduleStates
+    average: AveragedModel | None = None
     step: int = 0
     epoch: int = 0
     best_joint: float = -1.0
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network that is validated and kept: the average, once weights have joined it."""
+        if self.average is None or not self.average.n_averaged:
+            return self.model
+        return self.average.module
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors, for a checkpoint."""
@@ -54,8 +66,10 @@ class TrainingState:
             for label, state in self.schedules.items()
             for name, value in state.items()
         }
+        average = {} if self.average is None else self.average.state_dict()
         return (
             prefixed("model", self.model.state_dict())
+            | prefixed("average", average)
             | prefixed("optimizer", optimizer)
             | prefixed("random", random)
             | prefixed("schedule", schedules)
@@ -84,6 +98,7 @@ def begin(plan: Plan) -> TrainingState:
             "perturbation": torch.Generator(device).manual_seed(seed + 2),
         },
         schedules=plan.curriculum.start(len(plan.data.train), device),
+        average=averaged(model, plan.averaging) if plan.averaging else None,
     )
 
 
@@ -168,10 +183,17 @@ def update(
         generator=state.generators["perturbation"],
     )
     networks.running.train()
-    loss = plan.objective(networks.running, views, batch.labels)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.value.backward()  # type: ignore[no-untyped-call]
+
+    def objective() -> TrainingLoss:
+        return plan.objective(networks.running, views, batch.labels)
+
+    with worse_weights(state.model, plan.config.awp, lambda: objective().value):
+        loss = objective()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.value.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
+    if plan.averaging and state.average and plan.averaging.each == "update":
+        state.average.update_parameters(state.model)
     correct_N = loss.logits.argmax(1) == batch.labels
     state.schedules = plan.curriculum.after_batch(
         state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths

@@ -1,0 +1,165 @@
+"""Averages of the weights, and weights made worse for a loss."""
+
+import attrs
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import curricula
+from curricula.errors import UserError
+from curricula.training.averaging import averaged, parse_averaging
+from curricula.training.compiling import Trial
+from curricula.training.plan import make_plan
+from curricula.training.run import BEST, LAST
+from curricula.training.weights import worse_weights
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+
+
+X = torch.rand((6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 1, 0, 2])
+
+
+def test_an_exponential_average_is_its_recurrence():
+    model = network()
+    average = averaged(model, parse_averaging("ema(decay=0.5)").value)
+    expected = None
+    for n in range(12):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.normal_()
+        average.update_parameters(model)
+        weight = model[0].weight.detach()
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = weight.clone() if n == 0 else decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(average.module[0].weight.detach(), expected)
+
+
+def test_a_stochastic_average_is_the_mean_with_its_buffers():
+    model = network().train()
+    average = averaged(model, parse_averaging("swa").value)
+    weights, means = [], []
+    for _ in range(5):
+        with torch.no_grad():
+            model[4].weight.normal_()
+        model(torch.rand(6, 1, 4, 4))
+        average.update_parameters(model)
+        weights.append(model[4].weight.detach().clone())
+        means.append(model[1].running_mean.clone())
+    torch.testing.assert_close(average.module[4].weight.detach(), torch.stack(weights).mean(0))
+    torch.testing.assert_close(average.module[1].running_mean, torch.stack(means).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ewma", "unknown average 'ewma'; known: none, ema, swa"),
+        ("none(1)", "unknown average"),
+        ("ema(decay=1)", "'decay' must be < 1"),
+        ("swa(start=-1)", "'start' must be >= 0"),
+        ("ema(rate=0.5)", "rate"),
+    ],
+)
+def test_wrong_averages_are_one_line(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_averaging(text)
+    assert "\n" not in str(caught.value)
+
+
+def loss_of(model):
+    return F.cross_entropy(model(X), Y)
+
+
+@pytest.mark.parametrize("size", [0.01, 0.2])
+def test_worse_weights_have_moved_by_their_share_along_the_gradient(size):
+    model = network().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss = loss_of(model)
+    gradients = dict(
+        zip(
+            dict(model.named_parameters()),
+            torch.autograd.grad(loss, list(model.parameters())),
+            strict=True,
+        )
+    )
+    model.load_state_dict(before)
+    with worse_weights(model, size, lambda: loss_of(model)):
+        for name, weight in model.named_parameters():
+            moved = weight.detach() - before[name]
+            if weight.ndim == 1:
+                assert not moved.any()
+                continue
+            torch.testing.assert_close(moved.norm(), size * before[name].norm())
+            cosine = F.cosine_similarity(moved.flatten(), gradients[name].flatten(), dim=0)
+            assert cosine > 0.999
+        assert loss_of(model) > loss
+        for name, buffer in model.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                assert buffer == before[name] + 1  # of the line above alone
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name])
+        assert weight.grad is None
+
+
+def test_worse_weights_of_size_none_compute_nothing():
+    with worse_weights(network(), 0, lambda: pytest.fail("computed")):
+        pass
+
+
+def test_weights_come_back_after_an_error():
+    model = network()
+    before = model[0].weight.detach().clone()
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        worse_weights(model, 0.1, lambda: loss_of(model)),
+    ):
+        raise RuntimeError("inside")
+    assert torch.equal(model[0].weight, before)
+
+
+class Recorded:
+    """An objective that keeps the weights at which it was computed."""
+
+    attack_loss = "ce"
+
+    def __init__(self, objective):
+        self.objective, self.weights = objective, []
+
+    def __call__(self, model, views, y):
+        self.weights.append([weight.detach().clone() for weight in model.parameters()])
+        return self.objective(model, views, y)
+
+
+def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
+    plan = make_plan({"data": "tiny", "optimizer": "sgd", "lr": 0.1, "lr_schedule": "constant"})
+    plan = attrs.evolve(
+        plan,
+        config=attrs.evolve(plan.config, weight_decay=0.0, awp=0.05),
+        objective=Recorded(plan.objective),
+    )
+    trial = Trial(plan)
+    trial.update()
+    before, worse = plan.objective.weights
+    for one, other, weight in zip(before, worse, trial.state.model.parameters(), strict=True):
+        share = 0.05 if weight.ndim > 1 else 0.0
+        torch.testing.assert_close((other - one).norm(), share * one.norm(), rtol=1e-3, atol=0)
+        torch.testing.assert_close(weight.detach(), one - 0.1 * weight.grad)
+
+
+@pytest.mark.parametrize("average", ["ema(decay=0.9)", "swa(start=0)"])
+def test_the_average_is_what_is_kept_and_measured(tiny, tmp_path, average):
+    trained = curricula.train(data="tiny", average=average, epochs=3, out=tmp_path / "run")
+    kept = curricula.load_model(trained.run, checkpoint=BEST)
+    last = curricula.load_model(trained.run, checkpoint=LAST)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(kept.parameters(), last.parameters(), strict=True)
+    )
+    again = curricula.evaluate(trained.run)
+    assert [result.correct for result in again] == [r.correct for r in trained.results]
+    assert trained.run.config.average == average
