@@ -82,6 +82,15 @@ def curricula_schedules() -> Iterable[Record]:
     }
     for name, summary in summaries.items():
         yield Record(name=name, factory=f"curricula.schedules.curves:{name}", summary=summary)
+    for name, factory, summary in (
+        ("anti", "controls:anti", "linear backwards: hard to easy, a control"),
+        ("random", "controls:Random", "at random, anew for each epoch or update, a control"),
+        ("gated", "listening:Gated", "stronger once the model is right often enough"),
+        ("fooling", "listening:Fooling", "keeps the share of misclassified images"),
+        ("plateau", "listening:Plateau", "stronger once validation no longer improves"),
+        ("per-image", "listening:PerImage", "each image its own: up when right, down when wrong"),
+    ):
+        yield Record(name=name, factory=f"curricula.schedules.{factory}", summary=summary)
 
 
 @hookimpl
