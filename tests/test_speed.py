@@ -10,7 +10,7 @@ from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
 from curricula.speed import rivals
-from curricula.speed.bench import Passes, Sample, bench
+from curricula.speed.bench import Alone, Sample, bench
 from curricula.training.compiling import Trial, decide
 from curricula.training.plan import make_plan
 
@@ -41,7 +41,7 @@ def _in_a_hurry(monkeypatch):
 )
 def test_the_passes_of_an_update_are_counted(perturb, objective, passes):
     plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
-    assert Passes(Trial(plan)).count() == passes
+    assert Alone(Trial(plan)).count() == passes
 
 
 def test_the_share_is_that_of_the_passes_in_the_time_of_an_update():

@@ -49,6 +49,19 @@ def test_another_seed_gives_other_metrics(tiny, tmp_path):
     assert (tmp_path / "0/metrics.jsonl").read_text() != (tmp_path / "1/metrics.jsonl").read_text()
 
 
+def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
+    steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # steps of a quarter budget: 5 of 10 at half of it
+    perturb = "rot+pgd(0.1, steps=auto, step=0.025)"
+    settings = {"data": "tiny", "perturb": perturb, "schedule": steps, "epochs": 2}
+    run = curricula.train(**settings, objective="trades", out=tmp_path / "run").run
+    train = make_plan(settings).data.train
+    images = len(train) // run.config.batch_size * run.config.batch_size
+    assert [line["passes"] for line in lines(run.path / "metrics.jsonl")] == [
+        {"gradient": 5 * images, "forward": images, "training": 2 * images},
+        {"gradient": 10 * images, "forward": images, "training": 2 * images},
+    ]
+
+
 def test_running_a_runs_configuration_again_gives_the_same_run(tiny, tmp_path):
     curricula.train(
         **JOINT,

@@ -21,6 +21,7 @@ from curricula.speed.rivals import RIVALS, Rival
 from curricula.timing import seconds
 from curricula.training.compiling import Trial
 from curricula.training.config import FIELDS
+from curricula.training.passes import Passes
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor
 
@@ -140,8 +141,8 @@ def _bench(
     plan: Plan, rounds: int, rivals: Mapping[str, Rival], noted: Callable[[str], None]
 ) -> Speed:
     trial, compile_seconds = _fastest(plan, noted)
-    passes = Passes(trial)
-    gradients, forwards, trainings = passes.count()
+    alone = Alone(trial)
+    gradients, forwards, trainings = alone.count()
     reset_peak_memory(plan.device)
     trial.update()
     memory = peak_memory(plan.device)
@@ -158,9 +159,9 @@ def _bench(
         noted(f"round {number + 1} of {rounds}")
         for name, run in {
             "update": trial.update,
-            "gradient": passes.gradient,
-            "forward": passes.forward,
-            "training": passes.training,
+            "gradient": alone.gradient,
+            "forward": alone.forward,
+            "training": alone.training,
             **{name: rival.update for name, rival in rivals.items()},
         }.items():
             measured.setdefault(name, []).append(repeated(run))
@@ -218,7 +219,7 @@ def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | N
     return trial, compile_seconds
 
 
-class Passes:
+class Alone:
     """The passes of an update's networks alone, on a batch of its images.
 
     Args:
@@ -260,26 +261,12 @@ class Passes:
 
     def count(self) -> tuple[float, float, float]:
         """How many (gradient, forward, training) passes an update makes, in batches."""
-        images = {"gradient": 0, "forward": 0, "training": 0}
-
-        def see(kind: str | None) -> Callable[..., None]:
-            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                x = inputs[0]
-                differentiated = x.requires_grad and torch.is_grad_enabled()
-                images[kind or ("gradient" if differentiated else "forward")] += len(x)
-
-            return hook
-
-        networks = self.trial.networks
-        hooks = [
-            networks.victim.as_module().register_forward_pre_hook(see(None)),
-            networks.running.register_forward_pre_hook(see("training")),
-        ]
+        passes = Passes.watching(self.trial.networks)
         self.trial.update()
-        for hook in hooks:
-            hook.remove()
+        passes.stop()
         batch_size = self.trial.plan.config.batch_size
-        gradients, forwards, trainings = (n / batch_size for n in images.values())
+        counts = (passes.gradient, passes.forward, passes.training)
+        gradients, forwards, trainings = (count / batch_size for count in counts)
         return gradients, forwards, trainings
 
 

@@ -16,6 +16,7 @@ from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress, Strength
 from curricula.training.compiling import decide
+from curricula.training.passes import Passes
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
@@ -115,6 +116,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
     watcher.began(run, plan, config.epochs * steps_per_epoch)
     threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
     networks = Networks.of(plan, state.model)
+    passes = Passes.watching(networks)
     for epoch in range(config.epochs):
         began = time.perf_counter()
         loss_sum = torch.zeros((), device=plan.device)
@@ -158,6 +160,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
                 label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()
             },
             "lr": state.optimizer.param_groups[0]["lr"],
+            "passes": passes.taken(),
             "best": best,
         }
         run.append(METRICS, metrics)
