@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curricula.api import Trained, evaluate, load_model, train
     from curricula.binding import Bound, bind
+    from curricula.comparison import Comparison, compare
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
     from curricula.data.reading import Reader, ReadSplit
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         Views,
     )
     from curricula.models.normalise import Normalise
+    from curricula.sweeps.definition import Sweep, read_sweep
+    from curricula.sweeps.running import run_sweep
     from curricula.training.config import TrainConfig
     from curricula.training.plan import build_model
     from curricula.training.run import Run
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "api": ("Trained", "evaluate", "load_model", "train"),
     "binding": ("Bound", "bind"),
+    "comparison": ("Comparison", "compare"),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
     "data.reading": ("ReadSplit", "Reader"),
@@ -62,6 +66,8 @@ _MODULES = {
         "Views",
     ),
     "models.normalise": ("Normalise",),
+    "sweeps.definition": ("Sweep", "read_sweep"),
+    "sweeps.running": ("run_sweep",),
     "training.config": ("TrainConfig",),
     "training.plan": ("build_model",),
     "training.run": ("Run",),
@@ -73,6 +79,7 @@ __all__ = [
     "AffinePerturbation",
     "AnySplit",
     "Bound",
+    "Comparison",
     "Curriculum",
     "DataSet",
     "Feedback",
@@ -91,6 +98,7 @@ __all__ = [
     "Run",
     "Schedule",
     "Split",
+    "Sweep",
     "Threat",
     "TrainConfig",
     "Trained",
@@ -102,12 +110,15 @@ __all__ = [
     "batches",
     "bind",
     "build_model",
+    "compare",
     "evaluate",
     "hookimpl",
     "load_data",
     "load_model",
     "measure",
     "parse",
+    "read_sweep",
+    "run_sweep",
     "train",
 ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import torch
@@ -11,12 +11,12 @@ from torch import nn
 
 from curricula.binding import bind
 from curricula.curriculum import Threat
-from curricula.data.dataset import DataSet, load_data
+from curricula.data.dataset import DataSet, first, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
-from curricula.training.config import LARGEST_SEED
+from curricula.training.config import LARGEST_SEED, Part
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
 from curricula.training.plan import (
     Plan,
@@ -134,6 +134,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     threats: Mapping[str, str] | Iterable[str] = (),
+    part: Part = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
@@ -141,13 +142,14 @@ def evaluate(
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
 ) -> list[Measured]:
-    """Accuracy of a run on the test split under each threat, in float32.
+    """Accuracy of a run under each threat, in float32, by default on the test split.
 
     Args:
         run: a run or its folder.
         threats: expressions such as ``rot:30+pgd(8/255, steps=40)``, by name or alone; by default
             the standard ones: clean, spatial, adversarial (PGD-40) and joint, at the budgets of
             the run's curriculum.
+        part: ``test``, or ``validation``: the training images held out to pick the checkpoint.
         limit: the first so many images; by default all.
         seed: of the threats' random draws.
         batch_size: images at once; the figures do not depend on it. By default as `measure` has it.
@@ -160,8 +162,8 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     where = find_device(device)
-    if limit is not None and limit < 1:
-        raise UserError(f"limit must be 1 or more, not {limit}")
+    if part not in get_args(Part):
+        raise UserError(f"part must be {' or '.join(get_args(Part))}, not {part!r}")
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
     if batch_size is not None and batch_size < 1:
@@ -176,6 +178,5 @@ def evaluate(
     for threat in chosen.values():
         check_channels(threat.bound, data)
     model = placed(load_model(run, checkpoint=checkpoint, data=data), data, where)
-    data = data.to(where)
-    split = data.test if limit is None else data.test[slice(limit)]
-    return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)
+    split = first(data.test if part == "test" else data.with_validation()[1], limit)
+    return measure(model, data, split.to(where), chosen, seed=seed, batch_size=batch_size)

@@ -188,6 +188,8 @@ def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",
         "evaluate": "measure a run under threats",
+        "sweep": "train and measure many runs that differ in stated values",
+        "compare": "runs and sweeps side by side, with their Pareto frontier",
         "bench": "measure how fast training is on this machine, and how fast it could be",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",

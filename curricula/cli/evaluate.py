@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from curricula.training.config import Part
 
 
 @click.command()
@@ -16,7 +20,14 @@ import click
     help="Threat, for example rot:30+pgd(8/255, steps=40); repeatable.  "
     "[default: clean, spatial, adversarial and joint]",
 )
-@click.option("--limit", type=int, help="The first so many test images.  [default: all]")
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Test images, or the training images held out to pick the checkpoint.",
+)
+@click.option("--limit", type=int, help="The first so many images.  [default: all]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
 @click.option("--batch-size", type=int, help="Images at once.  [default: 250 on a CPU, else tried]")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE")
@@ -38,6 +49,7 @@ import click
 def command(
     run: Path,
     threats: tuple[str, ...],
+    part: "Part",
     limit: int | None,
     seed: int,
     batch_size: int | None,
@@ -46,7 +58,7 @@ def command(
     checkpoint: str,
     output: str,
 ) -> None:
-    """Measure a run under threats, on the test split and in float32.
+    """Measure a run under threats, in float32.
 
     Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
@@ -59,6 +71,7 @@ def command(
     results = evaluate(
         run,
         threats=threats,
+        part=part,
         limit=limit,
         seed=seed,
         batch_size=batch_size,
@@ -70,4 +83,4 @@ def command(
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
         click.echo(f"run: {run}")
-        show_accuracies({"accuracy": results})
+        show_accuracies({"accuracy": results}, part)

@@ -1,17 +1,22 @@
-"""``curricula recipes``: the shipped configurations."""
+"""``curricula recipes``: the shipped configurations and sweeps."""
 
 import click
 
 
 @click.command()
 def command() -> None:
-    """List the recipes that --config takes.
+    """List the recipes: configurations for train --config, and sweeps.
 
     Example: curricula recipes
     """
     from curricula.recipes import recipes
 
-    known = recipes()
-    width = max(map(len, known))
-    for name, summary in known.items():
-        click.echo(f"{name:<{width}}  {summary}")
+    configurations, sweeps = recipes(), recipes(sweeps=True)
+    width = max(map(len, (*configurations, *sweeps)))
+    for use, known in (
+        ("curricula train --config NAME", configurations),
+        ("curricula sweep NAME", sweeps),
+    ):
+        click.echo(f"{use}:")
+        for name, summary in known.items():
+            click.echo(f"  {name:<{width}}  {summary}")

@@ -5,12 +5,21 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from curricula.comparison import Comparison, Row
 from curricula.evaluation.accuracy import Measured
 from curricula.speed.bench import Sample, Speed
+from curricula.training.config import Part
+
+WIDE = 1000  # columns of a file
 
 
-def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
-    """A table: a row a threat, a column a model; each accuracy with its 95 % interval."""
+def show_accuracies(columns: Mapping[str, Sequence[Measured]], part: Part = "test") -> None:
+    """A table: a row a threat, a column a model; each accuracy with its 95 % interval.
+
+    Args:
+        columns: the results of each model.
+        part: of the data set, which they were measured on.
+    """
     first = next(iter(columns.values()))
     n = first[0].n
     table = Table()
@@ -20,7 +29,7 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
     for row in zip(*columns.values(), strict=True):
         table.add_row(row[0].name, *map(_percent, row))
     console = Console(highlight=False)
-    console.print(f"test accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
+    console.print(f"{part} accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
     console.print(table)
     for result in first:
         if result.threat != result.name:
@@ -30,6 +39,69 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
 def _percent(result: Measured) -> str:
     low, high = result.interval
     return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def show_comparison(compared: Comparison) -> None:
+    """A row a line: each accuracy in % with its spread, the frontier, what training cost."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    for name, threat in compared.threats.items():
+        console.print(f"{name}: {threat}", soft_wrap=True, markup=False)
+    header, *lines = _comparison(compared)
+    table = Table()
+    for number, heading in enumerate(header):
+        table.add_column(
+            heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0
+        )
+    for line in lines:
+        table.add_row(*line)
+    if lines:
+        console.print(table)
+        x, y = compared.axes
+        console.print(
+            f"* on the frontier of {x} and {y}; hypervolume {compared.hypervolume:.4f} "
+            f"from {compared.reference}",
+            soft_wrap=True,
+            markup=False,
+        )
+    for row in (*compared.rows, *compared.failed):
+        for reason in row.failures:
+            console.print(f"failed: {row.label}: {reason}", soft_wrap=True, markup=False)
+    if compared.pending:
+        console.print(f"{compared.pending} cells have not been run yet", soft_wrap=True)
+
+
+def markdown_of(compared: Comparison) -> str:
+    """The same table in Markdown."""
+    header, *rows = _comparison(compared)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+
+
+def _comparison(compared: Comparison) -> list[list[str]]:
+    lines = [["", "seeds", *compared.threats, "passes, M", "min", "frontier"]]
+    for row, front in zip(compared.rows, compared.frontier, strict=True):
+        lines.append(
+            [
+                row.label,
+                str(len(row.outcomes)),
+                *(_spread(row, name) for name in compared.threats),
+                f"{row.passes / 1e6:.2f}",
+                f"{row.minutes:.1f}",
+                "*" if front else "",
+            ]
+        )
+    return lines
+
+
+def _spread(row: Row, threat: str) -> str:
+    """The mean in %, with the standard deviation over seeds, or the interval of one."""
+    deviation = row.deviation(threat)
+    if deviation is None:
+        low, high = row.interval(threat)
+        return f"{100 * row.mean(threat):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * row.mean(threat):.1f} ± {100 * deviation:.1f}"
 
 
 def show_speed(speed: Speed) -> None:

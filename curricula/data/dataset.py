@@ -140,6 +140,19 @@ class DataSet:
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
 
 
+def first(split: AnySplit, limit: int | None) -> AnySplit:
+    """The first so many images of a split; None is all.
+
+    Raises:
+        UserError: a limit below 1.
+    """
+    if limit is None:
+        return split
+    if limit < 1:
+        raise UserError(f"limit must be 1 or more, not {limit}")
+    return split[slice(limit)]
+
+
 def load_data(text: str, *, root: str = "data", download: bool = False) -> DataSet:
     """The data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
 

@@ -1,25 +1,32 @@
-"""Shipped configurations: TOML files beside this one, each with a name and a first line that says
-what it is for."""
+"""Shipped configurations and sweeps: TOML files beside this one, each with a name and a first line
+that says what it is for. A sweep's file is told by its axes."""
 
+import contextlib
 import difflib
 import os.path
+import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from curricula.errors import UserError
+from curricula.sweeps.definition import Sweep, read_sweep
 from curricula.training.config import read_toml
 
 
-def recipes() -> dict[str, str]:
-    """The summary of each recipe, by name."""
+def recipes(*, sweeps: bool = False) -> dict[str, str]:
+    """The summary of each recipe, by name: of the configurations, or of the sweeps."""
     files = sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
-    return {
+    texts = {
         file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
-        .partition("\n")[0]
-        .lstrip("# ")
         for file in files
         if file.name.endswith(".toml")
+    }
+    return {
+        name: text.partition("\n")[0].lstrip("# ")
+        for name, text in texts.items()
+        if ("axes" in tomllib.loads(text)) == sweeps
     }
 
 
@@ -27,14 +34,34 @@ def read_config(name_or_file: str) -> dict[str, Any]:
     """The keys of a recipe, or of a configuration file such as a run's.
 
     Raises:
-        UserError: neither is there (with the near miss), or the file is wrong.
+        UserError: neither is there (with the near miss), it is a sweep's, or the file is wrong.
     """
-    known = recipes()
+    if name_or_file in recipes(sweeps=True):
+        raise UserError(f"{name_or_file!r} is a sweep: use curricula sweep {name_or_file}")
+    with _found("configuration", name_or_file, list(recipes())) as path:
+        return read_toml(path)
+
+
+def find_sweep(name_or_file: str) -> Sweep:
+    """The sweep of a recipe or of a file.
+
+    Raises:
+        UserError: neither is there (with the near miss), it is one configuration, or the file is
+            wrong.
+    """
+    if name_or_file in recipes():
+        raise UserError(f"{name_or_file!r} is one run: use curricula train --config {name_or_file}")
+    with _found("sweep", name_or_file, list(recipes(sweeps=True))) as path:
+        return read_sweep(path)
+
+
+def _found(
+    what: str, name_or_file: str, known: Sequence[str]
+) -> contextlib.AbstractContextManager[Path]:
     if name_or_file in known:
-        with resources.as_file(resources.files(__name__) / f"{name_or_file}.toml") as path:
-            return read_toml(path)
+        return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")
     if not os.path.exists(name_or_file):  # unlike Path's, never raises
         near = difflib.get_close_matches(name_or_file, known, n=1)
         mend = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(known)}"
-        raise UserError(f"configuration {name_or_file!r}: no such recipe or file; {mend}")
-    return read_toml(Path(name_or_file))
+        raise UserError(f"{what} {name_or_file!r}: no such recipe or file; {mend}")
+    return contextlib.nullcontext(Path(name_or_file))

@@ -18,6 +18,8 @@ from curricula.errors import UserError
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
+Part = Literal["test", "validation"]
+"""Of a data set: what a run is measured on."""
 
 LARGEST_SEED = 2**62
 

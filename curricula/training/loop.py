@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import batches
+from curricula.data.dataset import AnySplit, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress, Strength
 from curricula.training.compiling import decide
+from curricula.training.config import Part
 from curricula.training.passes import Passes
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
-    EVALUATION,
     LAST,
     METRICS,
+    RESULTS,
     TIMING,
     Run,
     check_free,
@@ -73,7 +74,13 @@ class Nobody:
 
 
 def train_plan(
-    plan: Plan, path: Path, *, threats: Mapping[str, Threat], watcher: Watcher | None = None
+    plan: Plan,
+    path: Path,
+    *,
+    threats: Mapping[str, Threat],
+    part: Part = "test",
+    limit: int | None = None,
+    watcher: Watcher | None = None,
 ) -> list[Measured]:
     """Train as planned, into a new run folder, and measure the best checkpoint.
 
@@ -84,16 +91,19 @@ def train_plan(
         plan: see curricula.training.plan.make_plan.
         path: the run folder.
         threats: to measure it under, by name.
+        part: ``test``, or ``validation``: the images that pick the checkpoint.
+        limit: the first so many images of that; by default all.
         watcher: who follows.
 
     Returns:
-        The accuracies on the test split, a result a threat.
+        The accuracies, a result a threat.
 
     Raises:
         UserError: when the folder holds a run already, or the loss is no longer a number.
     """
     watcher = watcher or Nobody()
     check_free(path)
+    split = first(plan.data.test if part == "test" else plan.validation, limit)
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         plan, why = decide(plan)
@@ -105,7 +115,7 @@ def train_plan(
             state = begin(plan)
             _train(plan, state, run, watcher)
             run.load_weights(BEST, state.model)
-        return _final_evaluation(plan, state.model, threats, run, watcher)
+        return _final_evaluation(plan, state.model, split, threats, run, RESULTS[part], watcher)
     finally:
         watcher.ended()
 
@@ -199,19 +209,25 @@ def _updates(
 
 
 def _final_evaluation(
-    plan: Plan, model: nn.Module, threats: Mapping[str, Threat], run: Run, watcher: Watcher
+    plan: Plan,
+    model: nn.Module,
+    split: AnySplit,
+    threats: Mapping[str, Threat],
+    run: Run,
+    file: str,
+    watcher: Watcher,
 ) -> list[Measured]:
-    watcher.evaluating(len(threats) * math.ceil(len(plan.data.test) / BATCH_SIZE))
+    watcher.evaluating(len(threats) * math.ceil(len(split) / BATCH_SIZE))
     began = time.perf_counter()
     results = measure(
         model,
         plan.data,
-        plan.data.test,
+        split,
         threats,
         seed=EVALUATION_SEED,
         batch_size=BATCH_SIZE,
         after_batch=watcher.evaluated_batch,
     )
-    run.write_json(EVALUATION, [result.as_json() for result in results])
+    run.write_json(file, [result.as_json() for result in results])
     run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
     return results

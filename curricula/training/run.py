@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from curricula import registry
 from curricula.errors import UserError
 from curricula.hooks import KINDS
-from curricula.training.config import TrainConfig, merge, read_toml, to_toml
+from curricula.training.config import Part, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
-EVALUATION = "evaluation.json"
+RESULTS: Mapping[Part, str] = {"test": "evaluation.json", "validation": "validation.json"}
+"""The final accuracies, by the part of the data set that they were measured on."""
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 

@@ -1,0 +1,46 @@
+"""``curricula sweep``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("sweep", metavar="NAME_OR_FILE")
+@click.option("--out", type=click.Path(path_type=Path), help="Its folder.  [default: runs/NAME]")
+@click.option("--data-root", metavar="DIR", help="Folder of the data's files.")
+@click.option("--download", is_flag=True, help="Fetch missing data into --data-root.")
+@click.option("--storage", metavar="URL", help="Database of its study.  [default: OUT/study.db]")
+@click.option("--retry", is_flag=True, help="Run failed cells again.")
+def command(
+    sweep: str,
+    out: Path | None,
+    data_root: str | None,
+    download: bool,
+    storage: str | None,
+    retry: bool,
+) -> None:
+    """Train and measure every cell of a sweep, a recipe's or a TOML file's, and compare them.
+
+    Interrupted and started again it goes on. Started twice, two processes share the cells; with the
+    URL of a database, several machines do. The status is 1 if a cell failed.
+
+    Example: curricula sweep cusp-vs-baselines-mnist --data-root data
+    """
+    from curricula.allocation import keep_freed_memory
+    from curricula.cli.tables import show_comparison
+    from curricula.comparison import compare
+    from curricula.recipes import find_sweep
+    from curricula.sweeps.running import run_sweep
+
+    keep_freed_memory()
+    definition = find_sweep(sweep)
+    if data_root is not None:
+        definition = definition.with_base(data_root=data_root)
+    out = out or Path("runs", Path(sweep).stem)
+    run_sweep(definition, out, storage=storage, retry=retry, download=download, noted=click.echo)
+    compared = compare([out])
+    show_comparison(compared)
+    click.echo(f"compare it further: curricula compare {out}")
+    if compared.failed or any(row.failures for row in compared.rows):
+        click.get_current_context().exit(1)

@@ -1,0 +1,315 @@
+"""Runs side by side: accuracies over seeds, the frontier of two of them, what each cost."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import attrs
+
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import wilson_interval
+from curricula.evaluation.frontier import Point, dominates, frontier, hypervolume
+from curricula.sweeps.definition import read_sweep
+from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
+from curricula.training.config import Part
+from curricula.training.run import METRICS, RESULTS, TIMING, Run
+
+NOT_COMPARED = ("seed", "data_root")  # runs that differ in these alone are one row
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What one run came to.
+
+    Attributes:
+        seed: of its training.
+        results: by threat, as `curricula.evaluate` gives them in JSON.
+        passes: how many images went through its networks forward and backward in training.
+        seconds: of training, its validation included.
+    """
+
+    seed: int
+    results: Mapping[str, Mapping[str, Any]]
+    passes: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """Runs that differ in the seed alone.
+
+    Attributes:
+        label: what tells them from the others.
+        outcomes: one a seed.
+        failures: why the others have none.
+    """
+
+    label: str
+    outcomes: tuple[Outcome, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    def accuracies(self, threat: str) -> list[float]:
+        """Under a threat, one a seed."""
+        return [outcome.results[threat]["accuracy"] for outcome in self.outcomes]
+
+    def mean(self, threat: str) -> float:
+        """Over the seeds."""
+        return mean(self.accuracies(threat))
+
+    def deviation(self, threat: str) -> float | None:
+        """The sample's standard deviation over the seeds; None of one seed."""
+        found = self.accuracies(threat)
+        return stdev(found) if len(found) > 1 else None
+
+    def interval(self, threat: str) -> tuple[float, float]:
+        """The 95 % interval (Wilson 1927) of the accuracy of these very models, all their test
+        images counted together; it says nothing of other seeds."""
+        results = [outcome.results[threat] for outcome in self.outcomes]
+        return wilson_interval(sum(r["correct"] for r in results), sum(r["n"] for r in results))
+
+    @property
+    def passes(self) -> float:
+        """Mean of the outcomes'."""
+        return mean(outcome.passes for outcome in self.outcomes)
+
+    @property
+    def minutes(self) -> float:
+        """Mean of training."""
+        return mean(outcome.seconds for outcome in self.outcomes) / 60
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """Rows, and the frontier of two of their accuracies.
+
+    Attributes:
+        rows: that have an outcome.
+        failed: that have none.
+        pending: cells of sweeps that have not been run yet.
+        threats: expressions by name; the same for all rows.
+        axes: the names of the two whose frontier is drawn.
+        reference: of the hypervolume, in the same order.
+    """
+
+    rows: tuple[Row, ...]
+    failed: tuple[Row, ...] = ()
+    pending: int = 0
+    threats: Mapping[str, str]
+    axes: tuple[str, str]
+    reference: Point = (0.0, 0.0)
+
+    def point(self, row: Row) -> Point:
+        """Its two mean accuracies."""
+        return row.mean(self.axes[0]), row.mean(self.axes[1])
+
+    @property
+    def frontier(self) -> list[bool]:
+        """Of each row, whether no other dominates it."""
+        return frontier([self.point(row) for row in self.rows])
+
+    def dominated_by(self, row: Row) -> list[str]:
+        """Labels of the rows that are at least as good in both, and better in one."""
+        point = self.point(row)
+        return [other.label for other in self.rows if dominates(self.point(other), point)]
+
+    @property
+    def hypervolume(self) -> float:
+        """Of all rows together."""
+        return hypervolume([self.point(row) for row in self.rows], self.reference)
+
+    def sorted(self, column: str) -> "Comparison":
+        """The same, the best first: by ``label``, ``passes``, ``minutes`` (the least first) or a
+        threat (the highest first).
+
+        Raises:
+            UserError: no such column.
+        """
+        keys: dict[str, Callable[[Row], Any]] = {
+            "label": lambda row: row.label,
+            "passes": lambda row: row.passes,
+            "minutes": lambda row: row.minutes,
+            **{name: _falling(name) for name in self.threats},
+        }
+        if column not in keys:
+            raise UserError(f"sort: no column {column!r}; there is {', '.join(keys)}")
+        return attrs.evolve(self, rows=tuple(sorted(self.rows, key=keys[column])))
+
+    def records(self) -> list[dict[str, Any]]:
+        """A flat record a row, for JSON and CSV."""
+        found = []
+        for row, front in zip(self.rows, self.frontier, strict=True):
+            record: dict[str, Any] = {
+                "label": row.label,
+                "seeds": " ".join(str(outcome.seed) for outcome in row.outcomes),
+            }
+            for name in self.threats:
+                low, high = row.interval(name)
+                record |= {
+                    name: row.mean(name),
+                    f"{name}_sd": row.deviation(name),
+                    f"{name}_low": low,
+                    f"{name}_high": high,
+                }
+            own = hypervolume([self.point(row)], self.reference)
+            record |= {"passes": row.passes, "minutes": row.minutes}
+            record |= {"frontier": front, "hypervolume": own}
+            found.append(record)
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return {
+            "threats": dict(self.threats),
+            "frontier_of": list(self.axes),
+            "reference": list(self.reference),
+            "hypervolume": self.hypervolume,
+            "rows": self.records(),
+            "pending": self.pending,
+            "failed": [{"label": row.label, "reasons": list(row.failures)} for row in self.failed],
+        }
+
+    def as_csv(self) -> str:
+        """A line a row, with a header."""
+        stream = io.StringIO()
+        records = self.records()
+        writer = csv.DictWriter(stream, fieldnames=list(records[0]) if records else ["label"])
+        writer.writeheader()
+        writer.writerows(records)
+        return stream.getvalue()
+
+
+def _falling(threat: str) -> Callable[[Row], float]:
+    return lambda row: -row.mean(threat)
+
+
+def compare(
+    paths: Sequence[Path],
+    *,
+    axes: tuple[str, str] = ("spatial", "adversarial"),
+    reference: Point = (0.0, 0.0),
+    part: Part = "test",
+) -> Comparison:
+    """Runs and sweeps side by side, by what they have measured.
+
+    Args:
+        paths: folders of runs or of sweeps.
+        axes: names of the two threats whose frontier is asked for.
+        reference: of the hypervolume.
+        part: of the data set that they were measured on; a sweep says so itself.
+
+    Raises:
+        UserError: a folder that is neither, a run that was not measured, runs that were measured
+            under different threats or on different images, an unknown name in ``axes``.
+    """
+    rows: dict[str, Row] = {}
+    failures: dict[str, list[str]] = {}
+    threats: dict[str, str] = {}
+    pending = 0
+    for member in (member for path in paths for member in _members(path, part)):
+        if (member.folder / FAILURE).exists():
+            failures.setdefault(member.label, []).append(_read(member.folder / FAILURE)["reason"])
+        elif (member.folder / RESULTS[member.part]).exists():
+            run = Run.open(member.folder)
+            outcome = _outcome(run, member.part)
+            _check_alike(threats, outcome, member.folder)
+            key = _less_the_seed(run)
+            row = rows.setdefault(key, Row(label=member.label))
+            if outcome.seed not in [other.seed for other in row.outcomes]:
+                rows[key] = attrs.evolve(row, outcomes=(*row.outcomes, outcome))
+        elif member.of_sweep:
+            pending += 1
+        else:
+            raise UserError(f"run {member.folder} was not measured; let its training finish")
+    for name in axes:
+        if rows and name not in threats:
+            raise UserError(f"no threat is called {name!r}; there is {', '.join(threats)}")
+    return Comparison(
+        rows=tuple(
+            attrs.evolve(row, failures=tuple(failures.pop(row.label, ()))) for row in rows.values()
+        ),
+        failed=tuple(Row(label=label, failures=tuple(why)) for label, why in failures.items()),
+        pending=pending,
+        threats=threats,
+        axes=axes,
+        reference=reference,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class _Member:
+    label: str
+    folder: Path
+    part: Part
+    of_sweep: bool
+
+
+def _members(path: Path, part: Part) -> Iterator[_Member]:
+    """The runs of a sweep's folder, or the one run that a folder is."""
+    if not (path / DEFINITION).exists():
+        Run.open(path)
+        yield _Member(label=str(path), folder=path, part=part, of_sweep=False)
+        return
+    sweep = read_sweep(path / DEFINITION)
+    for cell in sweep.cells:
+        yield _Member(
+            label=sweep.row(cell) or str(path),
+            folder=path / CELLS / cell.name,
+            part=sweep.part,
+            of_sweep=True,
+        )
+
+
+def _outcome(run: Run, part: Part) -> Outcome:
+    timing = [json.loads(line) for line in _text(run.path / TIMING).splitlines()]
+    metrics = [json.loads(line) for line in _text(run.path / METRICS).splitlines()]
+    passed = [line["passes"]["gradient"] + line["passes"]["training"] for line in metrics]
+    return Outcome(
+        seed=run.config.seed,
+        results={result["name"]: result for result in _read(run.path / RESULTS[part])},
+        passes=sum(passed),
+        seconds=sum(
+            line["training_seconds"] + line["validation_seconds"]
+            for line in timing
+            if "epoch" in line
+        ),
+    )
+
+
+def _check_alike(threats: dict[str, str], outcome: Outcome, folder: Path) -> None:
+    """Refuse a run that was measured otherwise than those before it, of which ``threats`` tells."""
+    found = {
+        name: f"{result['threat']} on {result['n']:,} images"
+        for name, result in outcome.results.items()
+    }
+    if not threats:
+        threats |= found
+    for name in {**threats, **found}:
+        if found.get(name) != threats.get(name):
+            raise UserError(
+                f"run {folder} was measured otherwise than those before it ({name}: "
+                f"{found.get(name, 'not')}; before: {threats.get(name, 'not')}); "
+                "measure all alike, in one sweep"
+            )
+
+
+def _less_the_seed(run: Run) -> str:
+    values = attrs.asdict(run.config)
+    return json.dumps({name: values[name] for name in values if name not in NOT_COMPARED})
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,44 @@
+"""The frontier of two accuracies as a figure."""
+
+from matplotlib.figure import Figure
+
+from curricula.comparison import Comparison
+from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, TEXT
+
+MARKERS = "osD^vP*X<>hp"
+
+
+def draw_frontier(compared: Comparison) -> Figure:
+    """Each row at its two mean accuracies in %, a bar for each standard deviation over seeds; the
+    frontier as a line, and what it dominates shaded."""
+    x, y = compared.axes
+    figure = Figure(figsize=(7, 4.6), dpi=PIXELS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    for number, row in enumerate(compared.rows):
+        deviations = [100 * (row.deviation(name) or 0.0) for name in compared.axes]
+        axes.errorbar(
+            100 * row.mean(x), 100 * row.mean(y), xerr=deviations[0], yerr=deviations[1],
+            label=row.label, marker=MARKERS[number % len(MARKERS)], linestyle="none", markersize=8,
+            color=PALETTE[number % len(PALETTE)], capsize=3, elinewidth=1,
+        )  # fmt: skip
+    front = sorted(
+        compared.point(row) for row, on in zip(compared.rows, compared.frontier, strict=True) if on
+    )
+    left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
+    if front:
+        corners = [(left, 100 * front[0][1])]
+        for (at_x, at_y), (_, next_y) in zip(front, [*front[1:], (0.0, 0.0)], strict=True):
+            corners += [(100 * at_x, 100 * at_y), (100 * at_x, 100 * next_y)]
+        corners[-1] = (corners[-1][0], bottom)
+        across, up = zip(*corners, strict=True)
+        axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
+        axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
+    axes.set(xlabel=f"{x} accuracy, %", ylabel=f"{y} accuracy, %")
+    axes.set_xlim(left=left)
+    axes.set_ylim(bottom=bottom)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=TEXT)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,236 @@
+"""A sweep: a base configuration, axes along which it changes, and what measures all cells.
+
+In TOML::
+
+    [base]
+    data = "mnist(images=10000)"
+    perturb = "rot:60+pgd:0.3"
+
+    [axes]
+    seed = [0, 1, 2]
+
+    [axes.curriculum]
+    constant = { schedule = ["constant"] }
+    ramp = { schedule = ["linear(until=0.4)"] }
+
+    [evaluation]
+    limit = 2000
+
+    [evaluation.threats]
+    joint = "rot:60+pgd(0.3, steps=40, rel_step=1/10)"
+
+An axis is a list of values of the field that it is named after, or a table of named changes to any
+fields. There is a cell for each combination, the last axis changing fastest.
+"""
+
+import difflib
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import attrs
+import tomli_w
+
+from curricula.errors import UserError
+from curricula.training.config import FIELDS, Part, check_keys
+
+SECTIONS = ("base", "axes", "evaluation")
+EVALUATION_KEYS = ("part", "limit", "threats")
+LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
+
+
+@attrs.frozen(kw_only=True)
+class Cell:
+    """One training of a sweep.
+
+    Attributes:
+        labels: what it is called on each axis.
+        values: its fields of a configuration.
+    """
+
+    labels: Mapping[str, str]
+    values: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its folder: every label, with its axis. What a folder's name cannot say is there as
+        six digits of a hash."""
+        text = ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace(" ", "_")
+        plain = re.sub(r"[^\w.,=+%-]", "_", text)[:LONGEST_NAME]
+        if plain == text:
+            return plain
+        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@attrs.frozen(kw_only=True)
+class Sweep:
+    """What a sweep runs.
+
+    Attributes:
+        base: fields of a configuration that all cells share unless an axis changes them.
+        axes: by name; of each, its changes by label.
+        threats: expressions by name, which all cells are measured under; if there are none, the
+            standard threats, which must then be the same for all.
+        part: of the data set that they are measured on.
+        limit: the first so many images of it, or None for all.
+    """
+
+    base: Mapping[str, Any]
+    axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    threats: Mapping[str, str] = attrs.field(factory=dict)
+    part: Part = "test"
+    limit: int | None = None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Its cells, the last axis changing fastest."""
+        cells = []
+        for labels in product(*self.axes.values()):
+            named = dict(zip(self.axes, labels, strict=True))
+            changes = [self.axes[axis][label] for axis, label in named.items()]
+            values: dict[str, Any] = dict(self.base)
+            for change in changes:
+                values |= change
+            cells.append(Cell(labels=named, values=values))
+        return cells
+
+    def row(self, cell: Cell) -> str:
+        """What a cell is called in a table, where those that differ in the seed are one row."""
+        parts = []
+        for axis, label in cell.labels.items():
+            values = set(self.axes[axis][label])
+            if values == {"seed"}:
+                continue
+            parts.append(f"{axis}={label}" if values == {axis} else label)
+        return ", ".join(parts)
+
+    def with_base(self, **values: Any) -> "Sweep":
+        """The same with other values of the base.
+
+        Raises:
+            UserError: an unknown field or a wrong type.
+        """
+        check_keys(values)
+        return attrs.evolve(self, base={**self.base, **values})
+
+    def as_toml(self) -> str:
+        """As a file's text."""
+        evaluation: dict[str, Any] = {"part": self.part, "threats": dict(self.threats)}
+        if self.limit is not None:
+            evaluation["limit"] = self.limit
+        return tomli_w.dumps(
+            {
+                "base": dict(self.base),
+                "axes": {name: dict(axis) for name, axis in self.axes.items()},
+                "evaluation": evaluation,
+            }
+        )
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep of a file, checked as far as that goes without its data.
+
+    Raises:
+        UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
+    """
+    try:
+        return parse_sweep(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"sweep {path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"sweep {path}: cannot be read ({error})") from error
+    except UserError as error:
+        raise UserError(f"sweep {path}: {error}") from error
+
+
+def parse_sweep(text: str) -> Sweep:
+    """The sweep of a file's text.
+
+    Raises:
+        UserError: as `read_sweep` does.
+    """
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not TOML ({error})") from error
+    _known("section", values, SECTIONS)
+    sections = {name: _table(f"[{name}]", values.get(name, {})) for name in SECTIONS}
+    if not sections["axes"]:
+        raise UserError("[axes] is empty: name a field and its values, such as seed = [0, 1, 2]")
+    check_keys(sections["base"])
+    axes = {name: _axis(name, axis) for name, axis in sections["axes"].items()}
+    sweep = Sweep(base=sections["base"], axes=axes, **_evaluation(sections))
+    _check_names(sweep)
+    return sweep
+
+
+def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(axis, (list, dict)) or not axis:
+        raise UserError(
+            f"axis {name!r} must be a list of values or a table of changes, not {axis!r}"
+        )
+    changes: dict[str, dict[str, Any]]
+    if isinstance(axis, list):
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"fields: {', '.join(FIELDS)}"
+            raise UserError(f"axis {name!r}: a list is of values of a field; {mend}")
+        changes = {_label(value): {name: value} for value in axis}
+        if len(changes) < len(axis):
+            raise UserError(f"axis {name!r} has a value twice: {axis}")
+    else:
+        changes = {label: _table(f"axis {name!r}, {label}", axis[label]) for label in axis}
+    for label, change in changes.items():
+        try:
+            check_keys(change)
+        except UserError as error:
+            raise UserError(f"axis {name!r}, {label}: {error}") from error
+    return changes
+
+
+def _label(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    found = dict(sections["evaluation"])
+    _known("evaluation key", found, EVALUATION_KEYS)
+    part, limit = found.get("part", "test"), found.get("limit")
+    if part not in get_args(Part):
+        raise UserError(f"evaluation: part must be {' or '.join(get_args(Part))}, not {part!r}")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"evaluation: limit must be a whole number, 1 or more, not {limit!r}")
+    threats = _table("[evaluation.threats]", found.get("threats", {}))
+    for name, text in threats.items():
+        if not isinstance(text, str):
+            raise UserError(f"threat {name!r} must be text, such as 'rot:30+pgd', not {text!r}")
+    return {"part": cast(Part, part), "limit": limit, "threats": threats}
+
+
+def _check_names(sweep: Sweep) -> None:
+    named: dict[str, Cell] = {}
+    for cell in sweep.cells:
+        other = named.setdefault(cell.name.casefold(), cell)
+        if other is not cell:
+            raise UserError(
+                f"cells {other.labels} and {cell.labels} would share the folder {cell.name}; "
+                "give one of them another name, in a table of changes"
+            )
+
+
+def _table(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{what} must be a table, not {value!r}")
+    return value
+
+
+def _known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"unknown {what} {key!r}; {mend}")

@@ -1,0 +1,260 @@
+"""Running a sweep: its cells one after the other, in as many processes as share its study."""
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+
+from curricula.curriculum import Threat
+from curricula.errors import UserError
+from curricula.evaluation.threats import standard_threats
+from curricula.sweeps.definition import Cell, Sweep, read_sweep
+from curricula.training.loop import train_plan
+from curricula.training.plan import Plan, check_channels, make_plan
+from curricula.training.run import RESULTS, write_atomically
+
+DEFINITION = "sweep.toml"
+STUDY = "study.db"
+CELLS = "cells"
+FAILURE = "failed.json"
+
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 20  # of silence, after which a process that was running a cell is taken for dead
+TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    *,
+    storage: str | None = None,
+    retry: bool = False,
+    download: bool = False,
+    noted: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Train and measure each cell of a sweep that is not done yet, into ``out/cells``.
+
+    The cells wait in an Optuna study. Whoever runs the same sweep into the same folder at the same
+    time takes cells of it too; a cell whose process has died is run anew.
+
+    Args:
+        sweep: what to run.
+        out: folder of the sweep; it may hold a part of it already.
+        storage: URL of the database of the study; by default a SQLite file in the folder.
+        retry: run cells again that have failed.
+        download: fetch missing data.
+        noted: called with a line on each thing that begins or ends.
+
+    Raises:
+        UserError: a configuration that cannot be made a plan, a threat that the data cannot carry,
+            a folder of another sweep, a database that cannot be opened. A cell that fails does not
+            raise: its reason is kept.
+    """
+    threats = check_cells(sweep, download=download)
+    _claim(sweep, out)
+    cells = {cell.name: cell for cell in sweep.cells}
+    with _quiet():
+        study = _open_study(sweep, out, threats, storage)
+        left, waiting = _enqueue(study, cells, retry=retry), False
+        noted(f"{out}: {len(cells)} cells, {left} of them to run")
+        while True:
+            optuna.storages.fail_stale_trials(study)
+            _enqueue(study, cells)
+            states = {trial.state for trial in study.get_trials(deepcopy=False)}
+            if TrialState.WAITING in states:
+                waiting = False
+                study.optimize(
+                    lambda trial: _run(study, trial, cells, sweep, threats, out, noted),
+                    n_trials=1,
+                    catch=Exception,
+                )
+            elif TrialState.RUNNING in states:
+                if not waiting:
+                    noted(f"{out}: waiting for cells that other processes run")
+                waiting = True
+                time.sleep(HEARTBEAT_SECONDS)
+            else:
+                return
+
+
+def check_cells(sweep: Sweep, *, download: bool = False) -> dict[str, Threat]:
+    """The threats that all cells are measured under, after a plan was made of every cell (of
+    those that differ in the seed alone, of the first).
+
+    Raises:
+        UserError: a cell that cannot be planned, a threat that its data cannot carry, standard
+            threats that are not the same for all.
+    """
+    planned: dict[str, Plan] = {}
+    for cell in sweep.cells:
+        values = {name: value for name, value in cell.values.items() if name != "seed"}
+        key = json.dumps(values, sort_keys=True)
+        if key not in planned:
+            with _named(f"cell {cell.name}"):
+                planned[key] = make_plan(cell.values, download=download)
+    threats = [_threats(sweep, plan) for plan in planned.values()]
+    for found in threats:
+        for name, threat in found.items():
+            first = threats[0].get(name, threat)
+            if str(threat) != str(first):
+                raise UserError(
+                    f"the cells would be measured under different threats ({name}: {first} and "
+                    f"{threat}); name them under [evaluation.threats]"
+                )
+    return threats[0]
+
+
+def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
+    if not sweep.threats:
+        return standard_threats(plan.curriculum.bound, plan.data.budgets)
+    threats = {}
+    for name, text in sweep.threats.items():
+        with _named(f"threat {name}"):
+            threats[name] = Threat.parse(text, budgets=plan.data.budgets)
+            check_channels(threats[name].bound, plan.data)
+    return threats
+
+
+def _claim(sweep: Sweep, out: Path) -> None:
+    """Write down what is run, in a folder that holds nothing else."""
+    if (out / DEFINITION).exists():
+        before = read_sweep(out / DEFINITION)
+        values = {cell.name: cell.values for cell in before.cells}
+        changed = [c.name for c in sweep.cells if values.get(c.name, c.values) != c.values]
+        measured = [(one.threats, one.part, one.limit) for one in (before, sweep)]
+        if changed or measured[0] != measured[1]:
+            what = f"cell {changed[0]}" if changed else "[evaluation]"
+            raise UserError(
+                f"sweep folder {out} holds another sweep: {what} has changed; choose another --out"
+            )
+    try:
+        (out / CELLS).mkdir(parents=True, exist_ok=True)
+        write_atomically(out / DEFINITION, sweep.as_toml())
+    except (OSError, ValueError) as error:
+        raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
+
+
+def _open_study(
+    sweep: Sweep, out: Path, threats: Mapping[str, Threat], storage: str | None
+) -> optuna.Study:
+    url = storage or sqlalchemy.URL.create(
+        "sqlite", database=str((out / STUDY).resolve())
+    ).render_as_string(hide_password=False)
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(
+                url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            ),
+            study_name=out.resolve().name,
+            directions=["maximize"] * len(threats),
+            load_if_exists=True,
+        )
+        study.set_metric_names(list(threats))
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        ImportError,
+        ValueError,
+        optuna.exceptions.StorageInternalError,
+    ) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"study {url}: cannot be opened ({reason})") from error
+    return study
+
+
+def _enqueue(study: optuna.Study, cells: Mapping[str, Cell], *, retry: bool = False) -> int:
+    """Let each cell wait that is neither done nor waiting nor run; how many are to be run."""
+    taken: set[str] = set()
+    done = 0
+    for trial in study.get_trials(deepcopy=False):
+        failed = "reason" in trial.user_attrs and not retry
+        if trial.state in TAKEN or failed:
+            taken.add(trial.user_attrs.get("cell", ""))
+        done += trial.state is TrialState.COMPLETE or failed
+    for name, cell in cells.items():
+        if name not in taken:
+            study.enqueue_trial({}, user_attrs={"cell": name, **cell.labels})
+    return len(cells) - done
+
+
+def _run(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    cells: Mapping[str, Cell],
+    sweep: Sweep,
+    threats: Mapping[str, Threat],
+    out: Path,
+    noted: Callable[[str], None],
+) -> list[float]:
+    """The accuracies of the cell that a trial stands for."""
+    cell = cells.get(trial.user_attrs.get("cell", ""))
+    if cell is None or _elsewhere(study, trial):
+        raise optuna.TrialPruned
+    path = out / CELLS / cell.name
+    began = time.perf_counter()
+    noted(f"{cell.name}: begins")
+    try:
+        results = _results(cell, path, sweep, threats)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        trial.set_user_attr("reason", reason)
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / FAILURE, json.dumps({"reason": reason}) + "\n")
+        noted(f"{cell.name}: failed: {reason}")
+        raise
+    shown = ", ".join(f"{r['name']} {100 * r['accuracy']:.1f}" for r in results)
+    noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
+    return [result["accuracy"] for result in results]
+
+
+def _elsewhere(study: optuna.Study, trial: optuna.Trial) -> bool:
+    """Whether two processes have let the same cell wait at the same moment."""
+
+    def same(other: FrozenTrial) -> bool:
+        return bool(other.user_attrs.get("cell") == trial.user_attrs["cell"])
+
+    others = filter(same, study.get_trials(deepcopy=False, states=TAKEN))
+    return any(other.number < trial.number for other in others)
+
+
+def _results(
+    cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
+) -> list[dict[str, Any]]:
+    """What its run folder says, or else a new training."""
+    file = path / RESULTS[sweep.part]
+    if not file.exists():
+        shutil.rmtree(path, ignore_errors=True)  # of a process that has died, or has failed
+        train_plan(
+            make_plan(cell.values), path, threats=threats, part=sweep.part, limit=sweep.limit
+        )
+    results: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return results
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna says nothing: what it would say is said here, or is that its heartbeat may change."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)

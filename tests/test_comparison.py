@@ -1,0 +1,224 @@
+"""Runs side by side: means over seeds, the frontier and its hypervolume against brute force."""
+
+import csv
+import io
+import json
+from statistics import mean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import TINY, run
+
+import curricula
+from curricula import registry
+from curricula.comparison import Comparison, Outcome, Row
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured, wilson_interval
+from curricula.evaluation.frontier import dominates, frontier, hypervolume
+from curricula.reporting.frontier import draw_frontier
+from curricula.sweeps.definition import parse_sweep
+from curricula.sweeps.running import run_sweep
+
+TENTHS = st.integers(0, 10)
+POINTS = st.lists(st.tuples(TENTHS, TENTHS), max_size=8)
+
+
+@given(POINTS, st.tuples(TENTHS, TENTHS))
+def test_the_hypervolume_is_the_area_that_the_points_dominate(tenths, corner):
+    covered = sum(
+        any(x > column and y > row for x, y in tenths)
+        for column in range(corner[0], 10)
+        for row in range(corner[1], 10)
+    )
+    points = [(x / 10, y / 10) for x, y in tenths]
+    reference = (corner[0] / 10, corner[1] / 10)
+    assert hypervolume(points, reference) == pytest.approx(covered / 100)
+
+
+@given(POINTS)
+def test_the_frontier_is_what_nothing_dominates(points):
+    for point, on in zip(points, frontier(points), strict=True):
+        better = [
+            other
+            for other in points
+            if other[0] >= point[0] and other[1] >= point[1] and other != point
+        ]
+        assert on == (not better)
+    if points:
+        assert any(frontier(points))
+
+
+def test_equal_points_do_not_dominate_each_other():
+    assert not dominates((0.5, 0.5), (0.5, 0.5))
+    assert dominates((0.5, 0.6), (0.5, 0.5))
+    assert not dominates((0.4, 0.9), (0.5, 0.5))
+
+
+def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
+    shares = {"spatial": spatial, "adversarial": adversarial}
+    return Outcome(
+        seed=seed,
+        results={
+            name: Measured(name=name, threat=name, correct=round(1000 * share), n=1000).as_json()
+            for name, share in shares.items()
+        },
+        passes=passes,
+        seconds=seconds,
+    )
+
+
+COMPARED = Comparison(
+    rows=(
+        Row(label="spatial one", outcomes=(outcome(0, 0.9, 0.1), outcome(1, 0.94, 0.2))),
+        Row(label="both", outcomes=(outcome(0, 0.7, 0.7, passes=9_000_000, seconds=600.0),)),
+        Row(label="worse", outcomes=(outcome(0, 0.6, 0.5),)),
+    ),
+    failed=(Row(label="broken", failures=("the loss is no longer a number",)),),
+    threats={"spatial": "rot:30", "adversarial": "pgd:0.1"},
+    axes=("spatial", "adversarial"),
+)
+
+
+def test_means_and_deviations_are_over_seeds():
+    row = COMPARED.rows[0]
+    assert row.mean("adversarial") == pytest.approx(mean([0.1, 0.2]))
+    assert row.deviation("adversarial") == pytest.approx(stdev([0.1, 0.2]))
+    assert COMPARED.rows[1].deviation("spatial") is None
+    assert row.interval("adversarial") == wilson_interval(100 + 200, 2000)
+
+
+def test_a_comparison_says_who_dominates_whom():
+    assert COMPARED.frontier == [True, True, False]
+    assert COMPARED.dominated_by(COMPARED.rows[2]) == ["both"]
+    assert COMPARED.hypervolume == pytest.approx(0.7 * 0.7 + (0.92 - 0.7) * 0.15)
+    assert [row.label for row in COMPARED.sorted("adversarial").rows] == [
+        "both", "worse", "spatial one",
+    ]  # fmt: skip
+    assert [row.label for row in COMPARED.sorted("minutes").rows][-1] == "both"
+    with pytest.raises(UserError, match="no column 'joint'; there is label, passes, minutes"):
+        COMPARED.sorted("joint")
+
+
+def test_its_csv_and_its_json_say_the_same():
+    records = COMPARED.as_json()["rows"]
+    lines = list(csv.DictReader(io.StringIO(COMPARED.as_csv())))
+    assert [line["label"] for line in lines] == [record["label"] for record in records]
+    for line, record in zip(lines, records, strict=True):
+        assert float(line["spatial"]) == record["spatial"]
+        assert line["frontier"] == str(record["frontier"])
+    assert records[0]["seeds"] == "0 1"
+    assert json.loads(json.dumps(COMPARED.as_json()))["failed"][0]["label"] == "broken"
+
+
+def test_the_figure_has_every_row_and_the_frontier_under_them():
+    figure = draw_frontier(COMPARED)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "spatial one", "both", "worse",
+    ]  # fmt: skip
+    assert axes.get_xlabel() == "spatial accuracy, %"
+    corners = [xy for line in axes.lines for xy in line.get_xydata().round(6).tolist()]
+    for corner in ([70, 70], [70, 15], [92, 15]):
+        assert corner in corners
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of two rows of two seeds, and a run of its own that is another seed of the first."""
+    registry.use(registry.build_registry([TINY]))
+    folder = tmp_path_factory.mktemp("compared")
+    base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\ncompile = "off"\n'
+    axes = '[axes]\nseed = [0, 1]\nobjective = ["at", "trades"]\n'
+    run_sweep(parse_sweep(base + axes), folder / "sweep")
+    for name, objective in (("third", "at"), ("other", "mart")):
+        curricula.train(
+            data="tiny", epochs=1, perturb="rot+pgd", seed=2, objective=objective, compile="off",
+            out=folder / name,
+        )  # fmt: skip
+    return folder
+
+
+def test_seeds_are_one_row_wherever_they_lie(tiny, swept):
+    compared = curricula.compare([swept / "sweep", swept / "third", swept / "other"])
+    assert [(row.label, [o.seed for o in row.outcomes]) for row in compared.rows] == [
+        ("objective=at", [0, 1, 2]),
+        ("objective=trades", [0, 1]),
+        (str(swept / "other"), [2]),
+    ]
+    files = [
+        swept / "sweep" / "cells" / f"seed={seed},objective=at" / "evaluation.json"
+        for seed in (0, 1)
+    ] + [swept / "third" / "evaluation.json"]
+    joint = [json.loads(file.read_text())[3]["accuracy"] for file in files]
+    assert compared.rows[0].accuracies("joint") == joint
+    # 9 batches of 20; a step of training and two of pgd, but none at strength 0 in the first.
+    assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
+    again = curricula.compare([swept / "third", swept / "third"])
+    assert [o.seed for o in again.rows[0].outcomes] == [2]
+
+
+def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
+    both = [swept / "sweep", swept / "other"]
+    table = run("compare", *both, "--sort", "joint", "-o", tmp_path / "f.svg")
+    assert table.exit_code == 0, table.output
+    assert "objective=trades" in table.output
+    assert "hypervolume" in table.output
+    assert (tmp_path / "f.svg").read_text().startswith("<?xml")
+    markdown = run("compare", *both, "--format", "markdown").output.splitlines()
+    assert len(markdown) == 2 + 3
+    assert len({line.count("|") for line in markdown}) == 1
+    found = json.loads(run("compare", *both, "--format", "json").output)
+    assert [row["label"] for row in found["rows"]][:2] == ["objective=at", "objective=trades"]
+    assert found["pending"] == 0
+    lines = run("compare", *both, "--format", "csv").output.splitlines()
+    assert len(lines) == 4
+
+
+def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_path):
+    curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", out=tmp_path / "other")
+    with pytest.raises(
+        UserError, match=r"measured otherwise than those before it \(spatial: rot\(10"
+    ):
+        curricula.compare([swept / "third", tmp_path / "other"])
+
+
+def test_bad_input_to_compare(swept, tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.toml").write_text('model = "tinycnn"\n')
+    for arguments, message in [
+        ([tmp_path / "absent"], "is not a run folder"),
+        ([tmp_path / "unfinished"], "was not measured; let its training finish"),
+        ([swept / "third", "--of", "spatial", "nothing"], "no threat is called 'nothing'"),
+        ([swept / "third", "--sort", "cost"], "no column 'cost'"),
+        ([swept / "third", "-o", "figure.gif"], "its name must end in"),
+    ]:
+        result = run("compare", *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[base]\ndata = "tiny"\nepochs = 1\n[axes]\nlr = [0.01, 1e30]\n[evaluation]\nlimit = 10\n'
+    )
+    result = run("sweep", file)
+    assert result.exit_code == 1, result.output  # one cell has failed
+    assert "failed: lr=1e+30: the loss is no longer a number" in result.output
+    assert (tmp_path / "runs" / "mine" / "study.db").exists()
+    assert run("compare", "runs/mine").exit_code == 0
+    file.write_text("[base]\nlearning_rate = 1\n[axes]\nseed = [0]\n")
+    for arguments, message in [
+        ([file], "unknown key 'learning_rate'"),
+        (["absent.toml"], "no such recipe or file"),
+        (["cusp"], "'cusp' is one run: use curricula train --config cusp"),
+    ]:
+        result = run("sweep", *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    result = run("train", "--config", "cusp-vs-baselines-mnist")
+    assert "is a sweep: use curricula sweep cusp-vs-baselines-mnist" in result.stderr

@@ -1,0 +1,297 @@
+"""Sweeps: what a file says, and that what was interrupted ends as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+import curricula
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured
+from curricula.sweeps import running
+from curricula.sweeps.definition import parse_sweep
+from curricula.sweeps.running import run_sweep
+from curricula.training.run import Run
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+
+SWEEP = """
+[base]
+data = "tiny"
+epochs = 1
+perturb = "rot+pgd"
+compile = "off"
+
+[axes]
+seed = [0, 1]
+
+[axes.curriculum]
+constant = { schedule = ["constant"] }
+ramp = { schedule = ["linear"], objective = "trades" }
+
+[evaluation]
+limit = 20
+"""
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(running, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(running, "GRACE_SECONDS", 2)
+
+
+def told():
+    lines = []
+    return lines, lines.append
+
+
+def test_cells_are_all_combinations_the_last_axis_fastest():
+    sweep = parse_sweep(SWEEP)
+    assert [cell.name for cell in sweep.cells] == [
+        "seed=0,curriculum=constant",
+        "seed=0,curriculum=ramp",
+        "seed=1,curriculum=constant",
+        "seed=1,curriculum=ramp",
+    ]
+    last = sweep.cells[-1].values
+    assert last["seed"] == 1
+    assert last["objective"] == "trades"
+    assert last["epochs"] == 1
+    assert sweep.row(sweep.cells[-1]) == "ramp"
+
+
+def test_a_later_axis_wins_over_an_earlier_one_and_over_the_base():
+    sweep = parse_sweep(
+        "[base]\nlr = 0.1\n[axes]\nlr = [0.2, 0.3]\n[axes.other]\nsame = {}\nhigh = {lr = 9.0}\n"
+    )
+    assert [cell.values["lr"] for cell in sweep.cells] == [0.2, 9.0, 0.3, 9.0]
+    assert [sweep.row(cell) for cell in sweep.cells][:2] == ["lr=0.2, same", "lr=0.2, high"]
+
+
+def test_cells_whose_names_a_folder_cannot_have_stay_apart():
+    sweep = parse_sweep("[axes]\nperturb = ['rot:1', 'rot(1)', 'rot', '" + 200 * "rot+" + "pgd']\n")
+    names = [cell.name for cell in sweep.cells]
+    assert len(set(names)) == 4
+    assert names[2] == "perturb=rot"
+    assert all(len(name) < 140 and not set("/:()") & set(name) for name in names)
+
+
+def test_a_sweep_is_written_and_read_back():
+    sweep = parse_sweep(SWEEP + '[evaluation.threats]\nclean = "clean"\nspatial = "rot:45"\n')
+    assert parse_sweep(sweep.as_toml()) == sweep
+    assert parse_sweep(parse_sweep("[axes]\nseed = [1]\n").as_toml()).limit is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[axes]\nsede = [1]\n", "axis 'sede': a list is of values of a field; did you mean seed"),
+        ("[axes]\nseed = []\n", "axis 'seed' must be a list of values or a table of changes, not"),
+        ("[axes]\nseed = 3\n", "axis 'seed' must be a list of values or a table of changes, not 3"),
+        ("[base]\nepochs = 1\n", r"\[axes\] is empty: name a field and its values"),
+        ("[base]\nepoch = 1\n[axes]\nseed = [1]\n", "unknown key 'epoch'; did you mean epochs"),
+        ("[axes.a]\nb = { lr = 'x' }\n", "axis 'a', b: configuration: lr must be a number"),
+        ("[axes.a]\nb = 3\n", "axis 'a', b must be a table, not 3"),
+        ("[axes]\nseed = [1, 1]\n", "axis 'seed' has a value twice"),
+        ("[axes]\nseed = ['a']\n", "axis 'seed', a: configuration: seed must be a whole number"),
+        ("[axis]\nseed = [1]\n", "unknown section 'axis'; did you mean axes"),
+        ("[axes]\nseed = [1]\n[evaluation]\nlimits = 3\n", "'limits'; did you mean limit"),
+        (
+            "[axes]\nseed = [1]\n[evaluation]\nlimit = 0\n",
+            "limit must be a whole number, 1 or more",
+        ),
+        ("[axes]\nseed = [1]\n[evaluation]\npart = 'train'\n", "part must be test or validation"),
+        ("[axes]\nseed = [1]\n[evaluation.threats]\na = 1\n", "threat 'a' must be text"),
+        ("[axes.a]\n'b c' = {}\nb_c = {}\n", "would share the folder a=b_c; give one of them"),
+        ("[axes\n", "not TOML"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_sweep(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[axes]\nperturb = ["rot:1", "rot(1"]\n', "cell perturb=rot_1-.*: .*rot"),
+        ('[axes]\nmodel = ["tinycnn", "nothing"]\n', "cell model=nothing: unknown model"),
+        (
+            '[axes]\nseed = [0]\n[evaluation.threats]\nspatial = "hue:0.1"\n',
+            "threat spatial: hue works on images of 3 channels; those of tiny have 1",
+        ),
+        (
+            '[axes]\nperturb = ["rot:1", "rot:2"]\n',
+            "measured under different threats .spatial: .*name them under .evaluation.threats.",
+        ),
+    ],
+)
+def test_what_no_cell_could_do_is_refused_before_anything_is_written(tiny, text, message, tmp_path):
+    sweep = parse_sweep('[base]\ndata = "tiny"\n' + text)
+    with pytest.raises(UserError, match=message) as caught:
+        run_sweep(sweep, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def outcomes(out):
+    """Everything that a sweep's runs repeat bit for bit, by name."""
+    names = ("config.toml", "metrics.jsonl", "evaluation.json")
+    return {
+        str(path.relative_to(out)): path.read_text()
+        for path in sorted(out.rglob("*"))
+        if path.name in names
+    }
+
+
+def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_path):
+    lines, noted = told()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    folder = tmp_path / "out" / "cells" / "seed=1,curriculum=ramp"
+    config = Run.open(folder).config
+    assert (config.seed, config.objective) == (1, "trades(beta=6)")
+    results = json.loads((folder / "evaluation.json").read_text())
+    assert {result["n"] for result in results} == {20}
+    trained = curricula.train(
+        data="tiny", epochs=1, perturb="rot+pgd", schedule=["linear"], objective="trades", seed=1,
+        compile="off", out=tmp_path / "alone",
+    )  # fmt: skip
+    assert (folder / "metrics.jsonl").read_text() == (
+        trained.run.path / "metrics.jsonl"
+    ).read_text()
+    assert sum("begins" in line for line in lines) == 4
+    before = outcomes(tmp_path / "out")
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    assert lines[-1].endswith("4 cells, 0 of them to run")
+    assert outcomes(tmp_path / "out") == before
+
+
+def test_the_study_has_the_accuracies_and_the_labels(tiny, tmp_path):
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
+    study = optuna.load_study(
+        study_name="out", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}"
+    )
+    trials = {trial.user_attrs["cell"]: trial for trial in study.trials}
+    assert study.metric_names == ["clean", "spatial", "adversarial", "joint"]
+    for name, trial in trials.items():
+        file = tmp_path / "out" / "cells" / name / "evaluation.json"
+        assert trial.values == [one["accuracy"] for one in json.loads(file.read_text())]
+    assert trials["seed=1,curriculum=ramp"].user_attrs["curriculum"] == "ramp"
+
+
+def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp_path):
+    sweep = parse_sweep(
+        '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n'
+        "[axes]\nlr = [1e30, 0.01]\n[evaluation]\nlimit = 20\n"
+    )
+    lines, noted = told()
+    run_sweep(sweep, tmp_path / "out", noted=noted)
+    assert any("lr=1e+30: failed: the loss is no longer a number" in line for line in lines)
+    compared = curricula.compare([tmp_path / "out"])
+    assert [row.label for row in compared.rows] == ["lr=0.01"]
+    assert [row.label for row in compared.failed] == ["lr=1e+30"]
+    assert "no longer a number in epoch 1" in compared.failed[0].failures[0]
+    lines.clear()
+    run_sweep(sweep, tmp_path / "out", noted=noted)
+    assert [line for line in lines if "begins" in line] == []
+    run_sweep(sweep, tmp_path / "out", noted=noted, retry=True)
+    assert [line for line in lines if "begins" in line] == ["lr=1e+30: begins"]
+
+
+def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
+    sweep = parse_sweep(SWEEP.replace("seed = [0, 1]", "seed = [0]"))
+    run_sweep(sweep, tmp_path / "out")
+    lines, noted = told()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    assert sum("begins" in line for line in lines) == 2
+    for changed, what in [
+        (SWEEP.replace("epochs = 1", "epochs = 2"), "cell seed=0,curriculum=constant has changed"),
+        (SWEEP.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
+    ]:
+        with pytest.raises(UserError, match=f"holds another sweep: {what}; choose another --out"):
+            run_sweep(parse_sweep(changed), tmp_path / "out")
+
+
+def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
+    sweep = parse_sweep(SWEEP.replace("limit = 20", 'part = "validation"').replace("[0, 1]", "[0]"))
+    run_sweep(sweep, tmp_path / "out")
+    folder = tmp_path / "out" / "cells" / "seed=0,curriculum=ramp"
+    assert not (folder / "evaluation.json").exists()
+    found = json.loads((folder / "validation.json").read_text())
+    measured = curricula.evaluate(folder, part="validation")
+    assert [Measured.as_json(result) for result in measured] == found
+    assert found[0]["n"] == 20  # a tenth of 200
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from curricula import registry
+from curricula.sweeps import running
+from curricula.sweeps.definition import parse_sweep
+registry.use(registry.build_registry([Path(sys.argv[1])]))
+running.HEARTBEAT_SECONDS, running.GRACE_SECONDS = 1, 2
+train = running.train_plan
+def slow(*arguments, **keywords):
+    results = train(*arguments, **keywords)
+    time.sleep(float(sys.argv[4]))
+    return results
+running.train_plan = slow
+sweep, out = parse_sweep(sys.argv[2]), Path(sys.argv[3])
+running.run_sweep(sweep, out, noted=lambda line: print(line, flush=True))
+"""
+
+
+def started(out, pause=0.0):
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, TINY, SWEEP, out, str(pause)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(tiny, tmp_path):
+    never = tmp_path / "never"
+    run_sweep(parse_sweep(SWEEP), never)
+    killed = tmp_path / "killed"
+    process = started(killed, pause=600)
+    deadline = time.monotonic() + 300
+    cell = killed / "cells" / "seed=0,curriculum=constant"
+    while not (cell / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (cell / "evaluation.json").unlink(missing_ok=True)  # as if killed a moment before
+    assert (cell / "config.toml").exists()
+    run_sweep(parse_sweep(SWEEP), killed)
+    assert outcomes(killed) == outcomes(never)
+    assert len(outcomes(never)) == 12
+    tables = [curricula.compare([out]).records() for out in (killed, never)]
+    for records in tables:
+        for record in records:
+            record.pop("minutes")
+    assert tables[0] == tables[1]
+
+
+def test_two_processes_share_the_cells_and_run_none_twice(tiny, tmp_path):
+    out = tmp_path / "out"
+    both = [started(out), started(out)]
+    texts = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    begun = [line for text in texts for line in text.splitlines() if "begins" in line]
+    assert len(begun) == len(set(begun)) == 4
+    assert len(outcomes(out)) == 12
+
+
+def test_a_database_that_cannot_be_opened_is_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="cannot be opened") as caught:
+        run_sweep(parse_sweep(SWEEP), tmp_path / "out", storage="sqlite:////nowhere/study.db")
+    assert "\n" not in str(caught.value)
