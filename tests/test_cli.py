@@ -84,13 +84,34 @@ def test_twin_adds_a_column(tmp_path):
     assert "plain twin" in result.output
 
 
-def test_recipes_are_listed_and_resolve(monkeypatch, tmp_path):
+def test_recipes_are_listed():
     result = run("recipes")
-    assert "cusp" in result.output
-    from curricula.recipes import read_config, recipes
+    assert "  cusp  " in result.output
+    assert "  cusp-vs-baselines-mnist  " in result.output
+    from curricula.recipes import find_sweep, recipes
 
     assert recipes()["cusp"].startswith("CuSP")
-    values = read_config("cusp")
+    for name in recipes(sweeps=True):
+        assert find_sweep(name).cells
+
+
+def test_cusp_has_its_trades_and_its_published_form():
+    from curricula.recipes import read_config
+
+    cusp, trades, faithful = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
+    assert cusp | {"objective": "trades(beta=5)"} == trades
+    unshuffled = {"perturb": faithful["perturb"], "shuffle": False}
+    assert cusp | unshuffled == faithful
+    assert faithful["perturb"] == cusp["perturb"].replace(
+        "rot:180", "rot(180, interpolation=nearest)"
+    )
+
+
+@pytest.mark.parametrize("name", ["cusp", "cusp-trades", "cusp-faithful"])
+def test_cusp_has_the_published_stages(name):
+    from curricula.recipes import read_config
+
+    values = read_config(name)
     from curricula.curriculum import Curriculum
     from curricula.interfaces import Progress
     from curricula.training.learning_rate import parse_learning_rate

@@ -12,10 +12,12 @@ import curricula
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure
 from curricula.evaluation.threats import validation_threats
+from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
 from curricula.training.loop import EVALUATION_SEED, train_plan
 from curricula.training.plan import find_device, find_precision, make_plan
 from curricula.training.run import BEST, LAST, Run
+from curricula.training.update import update
 
 JOINT = {"data": "tiny", "perturb": "rot+pgd"}
 
@@ -60,6 +62,22 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
         {"gradient": 5 * images, "forward": images, "training": 2 * images},
         {"gradient": 10 * images, "forward": images, "training": 2 * images},
     ]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_images_come_in_a_new_order_each_epoch_or_as_they_lie(tiny, tmp_path, monkeypatch, shuffle):
+    seen = []
+
+    def watched(plan, state, networks, indices_N, batch, progress):
+        seen.append(indices_N)
+        return update(plan, state, networks, indices_N, batch, progress)
+
+    monkeypatch.setattr(loop, "update", watched)
+    curricula.train(data="tiny", epochs=2, shuffle=shuffle, out=tmp_path / "run")
+    first, second = torch.cat(seen).chunk(2)
+    assert torch.equal(first.sort().values, torch.arange(180))  # 9 batches of 20
+    assert torch.equal(first, torch.arange(180)) != shuffle
+    assert torch.equal(first, second) != shuffle
 
 
 def test_running_a_runs_configuration_again_gives_the_same_run(tiny, tmp_path):

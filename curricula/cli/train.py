@@ -33,6 +33,7 @@ from curricula import registry
 @click.option("--lr-schedule", metavar="SCHEDULE", help="For example one-cycle or cosine.")
 @click.option("--awp", type=float, help="Adversarial weight perturbation.  [default: 0, none]")
 @click.option("--average", metavar="AVERAGE", help="Of weights: none, ema or swa. [default: none]")
+@click.option("--shuffle/--no-shuffle", default=None, help="New order each epoch.  [default: yes]")
 @click.option("--augmentation", metavar="EXPR", help="At full strength from the start: crop+flip.")
 @click.option("--seed", type=int, help="Of every random draw.  [default: 0]")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")

@@ -175,13 +175,20 @@ def build_data(text: str, *, root: str, download: bool) -> construct.Built:
 
 
 def batches(
-    split: AnySplit, batch_size: int, *, generator: torch.Generator
+    split: AnySplit, batch_size: int, *, generator: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Split]]:
-    """One epoch in random order: (indices_N, batch), the last incomplete batch left out.
+    """One epoch: (indices_N, batch), the last incomplete batch left out.
 
-    The order is drawn on the CPU, so that it does not depend on the device.
+    Args:
+        split: the images.
+        batch_size: images in a batch.
+        generator: draws the order, on the CPU, so that it does not depend on the device; None is
+            the order in which the images lie.
     """
-    order_N = torch.randperm(len(split), generator=generator)
+    if generator is None:
+        order_N = torch.arange(len(split))
+    else:
+        order_N = torch.randperm(len(split), generator=generator)
     yield from split.batches(order_N[: len(split) // batch_size * batch_size], batch_size)
 
 

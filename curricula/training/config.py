@@ -46,6 +46,7 @@ class TrainConfig:
             more; 0 is none.
         average: of the weights, which is validated, kept and measured in their place: ``none``,
             ``ema(decay=0.999)`` or ``swa(start=0.5)``.
+        shuffle: visit the images in a new random order each epoch; if not, as they lie.
         augmentation: an expression, at full strength before any perturbation of ``perturb``:
             ``crop+flip``, or ``clean`` for none.
         seed: of the weights, the order and every random draw; from 0 to 2**62.
@@ -71,6 +72,7 @@ class TrainConfig:
     lr_schedule: str
     awp: float = attrs.field(default=0.0, validator=and_(ge(0.0), lt(math.inf)))
     average: str = "none"
+    shuffle: bool = True
     augmentation: str
     seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
     device: str = "auto"
@@ -150,6 +152,7 @@ def _texts(value: Any, wanted: Any) -> tuple[str, ...]:
 _CONVERTER = cattrs.Converter()
 _CONVERTER.register_structure_hook(int, _strict("a whole number", int))
 _CONVERTER.register_structure_hook(float, _strict("a number", int, float))
+_CONVERTER.register_structure_hook(bool, _strict("true or false", bool))
 _CONVERTER.register_structure_hook(str, _strict("text", str))
 _CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
 

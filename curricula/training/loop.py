@@ -200,7 +200,9 @@ def _updates(
     """One epoch of updates."""
     total = plan.config.epochs * steps_per_epoch
     for indices_N, batch in batches(
-        plan.data.train, plan.config.batch_size, generator=state.generators["order"]
+        plan.data.train,
+        plan.config.batch_size,
+        generator=state.generators["order"] if plan.config.shuffle else None,
     ):
         progress = Progress(
             step=state.step, total_steps=total, epoch=epoch, total_epochs=plan.config.epochs
