@@ -13,7 +13,7 @@ import attrs
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import wilson_interval
 from curricula.evaluation.frontier import Point, dominates, frontier, hypervolume
-from curricula.sweeps.definition import read_sweep
+from curricula.sweeps.definition import FRONTIER, Sweep, read_sweep
 from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
 from curricula.training.config import Part
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
@@ -189,7 +189,7 @@ def _falling(threat: str) -> Callable[[Row], float]:
 def compare(
     paths: Sequence[Path],
     *,
-    axes: tuple[str, str] = ("spatial", "adversarial"),
+    axes: tuple[str, str] | None = None,
     reference: Point = (0.0, 0.0),
     part: Part = "test",
 ) -> Comparison:
@@ -197,7 +197,8 @@ def compare(
 
     Args:
         paths: folders of runs or of sweeps.
-        axes: names of the two threats whose frontier is asked for.
+        axes: names of the two threats whose frontier is asked for; by default those that the first
+            sweep names, else spatial and adversarial.
         reference: of the hypervolume.
         part: of the data set that they were measured on; a sweep says so itself.
 
@@ -205,11 +206,13 @@ def compare(
         UserError: a folder that is neither, a run that was not measured, runs that were measured
             under different threats or on different images, an unknown name in ``axes``.
     """
+    sweeps = {path: read_sweep(path / DEFINITION) for path in paths if (path / DEFINITION).exists()}
+    axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
     rows: dict[str, Row] = {}
     failures: dict[str, list[str]] = {}
     threats: dict[str, str] = {}
     pending = 0
-    for member in (member for path in paths for member in _members(path, part)):
+    for member in (member for path in paths for member in _members(path, sweeps.get(path), part)):
         if (member.folder / FAILURE).exists():
             failures.setdefault(member.label, []).append(_read(member.folder / FAILURE)["reason"])
         elif (member.folder / RESULTS[member.part]).exists():
@@ -247,13 +250,12 @@ class _Member:
     of_sweep: bool
 
 
-def _members(path: Path, part: Part) -> Iterator[_Member]:
+def _members(path: Path, sweep: Sweep | None, part: Part) -> Iterator[_Member]:
     """The runs of a sweep's folder, or the one run that a folder is."""
-    if not (path / DEFINITION).exists():
+    if sweep is None:
         Run.open(path)
         yield _Member(label=str(path), folder=path, part=part, of_sweep=False)
         return
-    sweep = read_sweep(path / DEFINITION)
     for cell in sweep.cells:
         yield _Member(
             label=sweep.row(cell) or str(path),

@@ -12,8 +12,12 @@ import optuna
 import pytest
 
 import curricula
+from curricula import construct, registry
+from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
+from curricula.expression import parse_call
+from curricula.recipes import find_sweep, recipes
 from curricula.sweeps import running
 from curricula.sweeps.definition import parse_sweep
 from curricula.sweeps.running import run_sweep
@@ -83,9 +87,29 @@ def test_cells_whose_names_a_folder_cannot_have_stay_apart():
 
 
 def test_a_sweep_is_written_and_read_back():
-    sweep = parse_sweep(SWEEP + '[evaluation.threats]\nclean = "clean"\nspatial = "rot:45"\n')
+    sweep = parse_sweep(
+        SWEEP
+        + 'frontier = ["clean", "turned"]\n'
+        + '[evaluation.threats]\nclean = "clean"\nturned = "rot:45"\n'
+    )
     assert parse_sweep(sweep.as_toml()) == sweep
     assert parse_sweep(parse_sweep("[axes]\nseed = [1]\n").as_toml()).limit is None
+
+
+@pytest.mark.parametrize("name", recipes(sweeps=True))
+def test_every_shipped_sweep_says_what_can_be_run(name):
+    sweep = find_sweep(name)
+    labels = {sweep.row(cell) for cell in sweep.cells}
+    assert len(sweep.cells) == 3 * len(labels)  # seeds
+    budgets = {"degrees": "30", "pixels": "3", "linf": "8/255"}
+    for cell in sweep.cells:
+        Curriculum.parse(cell.values["perturb"], cell.values.get("schedule", ()), budgets=budgets)
+        construct.build("objective", parse_call(cell.values.get("objective", "at")))
+        registry.current().find("model", parse_call(cell.values["model"]).name)
+        registry.current().find("dataset", parse_call(cell.values["data"]).name)
+    for text in sweep.threats.values():
+        assert str(Threat.parse(text))
+    assert len({str(Threat.parse(text)) for text in sweep.threats.values()}) == len(sweep.threats)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +131,11 @@ def test_a_sweep_is_written_and_read_back():
             "limit must be a whole number, 1 or more",
         ),
         ("[axes]\nseed = [1]\n[evaluation]\npart = 'train'\n", "part must be test or validation"),
+        (
+            "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['a', 'b']\nthreats = {a = 'clean'}\n",
+            r"frontier must be a list of two of the threats \(a\), not \['a', 'b'\]",
+        ),
+        ("[axes]\nseed = [1]\n[evaluation.threats]\na = 'rot'\n", "two of the threats"),
         ("[axes]\nseed = [1]\n[evaluation.threats]\na = 1\n", "threat 'a' must be text"),
         ("[axes.a]\n'b c' = {}\nb_c = {}\n", "would share the folder a=b_c; give one of them"),
         ("[axes\n", "not TOML"),
@@ -124,7 +153,7 @@ def test_a_wrong_sweep_is_one_line(text, message):
         ('[axes]\nperturb = ["rot:1", "rot(1"]\n', "cell perturb=rot_1-.*: .*rot"),
         ('[axes]\nmodel = ["tinycnn", "nothing"]\n', "cell model=nothing: unknown model"),
         (
-            '[axes]\nseed = [0]\n[evaluation.threats]\nspatial = "hue:0.1"\n',
+            '[axes]\nseed = [0]\n[evaluation.threats]\nadversarial = "pgd"\nspatial = "hue:0.1"\n',
             "threat spatial: hue works on images of 3 channels; those of tiny have 1",
         ),
         (

@@ -14,9 +14,8 @@ import click
     "--of",
     "axes",
     nargs=2,
-    default=("spatial", "adversarial"),
-    show_default=True,
-    help="The two threats of the frontier.",
+    metavar="THREAT THREAT",
+    help="Of the frontier.  [default: the sweep's own, else spatial adversarial]",
 )
 @click.option(
     "--reference",
@@ -42,7 +41,7 @@ import click
 )
 def command(
     folders: tuple[Path, ...],
-    axes: tuple[str, str],
+    axes: tuple[str, str] | None,
     reference: tuple[float, float],
     sort: str | None,
     output: str,

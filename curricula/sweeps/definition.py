@@ -39,7 +39,8 @@ from curricula.errors import UserError
 from curricula.training.config import FIELDS, Part, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
-EVALUATION_KEYS = ("part", "limit", "threats")
+EVALUATION_KEYS = ("part", "limit", "frontier", "threats")
+FRONTIER = ("spatial", "adversarial")
 LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
 
 
@@ -77,6 +78,7 @@ class Sweep:
             standard threats, which must then be the same for all.
         part: of the data set that they are measured on.
         limit: the first so many images of it, or None for all.
+        frontier: names of the two threats whose Pareto frontier is asked for.
     """
 
     base: Mapping[str, Any]
@@ -84,6 +86,7 @@ class Sweep:
     threats: Mapping[str, str] = attrs.field(factory=dict)
     part: Part = "test"
     limit: int | None = None
+    frontier: tuple[str, str] = FRONTIER
 
     @property
     def cells(self) -> list[Cell]:
@@ -119,7 +122,11 @@ class Sweep:
 
     def as_toml(self) -> str:
         """As a file's text."""
-        evaluation: dict[str, Any] = {"part": self.part, "threats": dict(self.threats)}
+        evaluation: dict[str, Any] = {
+            "part": self.part,
+            "frontier": list(self.frontier),
+            "threats": dict(self.threats),
+        }
         if self.limit is not None:
             evaluation["limit"] = self.limit
         return tomli_w.dumps(
@@ -208,7 +215,19 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name, text in threats.items():
         if not isinstance(text, str):
             raise UserError(f"threat {name!r} must be text, such as 'rot:30+pgd', not {text!r}")
-    return {"part": cast(Part, part), "limit": limit, "threats": threats}
+    front = found.get("frontier", list(FRONTIER))
+    known = isinstance(front, list) and [name for name in front if name in (threats or FRONTIER)]
+    if known != front or len(front) != 2:
+        raise UserError(
+            "evaluation: frontier must be a list of two of the threats "
+            f"({', '.join(threats or FRONTIER)}), not {front!r}"
+        )
+    return {
+        "part": cast(Part, part),
+        "limit": limit,
+        "frontier": (front[0], front[1]),
+        "threats": threats,
+    }
 
 
 def _check_names(sweep: Sweep) -> None:
