@@ -19,15 +19,9 @@ from curricula.errors import UserError
 from curricula.interfaces import Progress
 from curricula.perturbations.pgd import PGD
 from curricula.perturbations.spatial import Rotation
-from curricula.reporting.figures import (
-    curve,
-    largest_change,
-    parse_schedules,
-    preview,
-    preview_figure,
-    schedules_figure,
-    write_figure,
-)
+from curricula.reporting.curves import curve, parse_schedules, schedules_figure
+from curricula.reporting.figures import write_figure
+from curricula.reporting.previews import largest_change, preview, preview_figure
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -286,11 +280,11 @@ def test_an_output_is_refused_before_any_work(tmp_path, monkeypatch):
 
 
 def test_more_images_than_there_are_and_a_data_set_without_a_model(tiny, monkeypatch):
-    from curricula.reporting import figures
+    from curricula.reporting import previews
 
     few = curricula.load_data("tiny")
     few = attrs.evolve(few, test=few.test[:4], training={})
-    monkeypatch.setattr(figures, "load_data", lambda *text, **root: few)
+    monkeypatch.setattr(previews, "load_data", lambda *text, **root: few)
     with pytest.raises(UserError, match="tiny has 4 test images, not 5"):
         preview("rot", data="tiny", images=5)
     with pytest.raises(UserError, match="tiny has no default model: name a trained run"):
@@ -331,7 +325,8 @@ def test_figures_need_no_pyplot(tmp_path):
     script = """
         import sys
         from pathlib import Path
-        from curricula.reporting.figures import parse_schedules, schedules_figure, write_figure
+        from curricula.reporting.curves import parse_schedules, schedules_figure
+        from curricula.reporting.figures import write_figure
         write_figure(schedules_figure(parse_schedules(["linear"])), Path(sys.argv[1]))
         assert "matplotlib.pyplot" not in sys.modules
     """

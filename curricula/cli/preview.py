@@ -54,7 +54,8 @@ def command(
     Example: curricula preview --perturb rot:60+pgd:0.1 --data digits -o preview.png
     """
     from curricula.binding import parse_number
-    from curricula.reporting.figures import check_figure, preview, write_figure
+    from curricula.reporting.figures import check_figure, write_figure
+    from curricula.reporting.previews import preview
 
     check_figure(output)
     figure = preview(

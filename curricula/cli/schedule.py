@@ -20,12 +20,8 @@ def command(schedules: tuple[str, ...], output: Path) -> None:
 
     Example: curricula schedule linear 'step(0:2/3, 0.62:5/6, 0.74:1)' -o schedules.png
     """
-    from curricula.reporting.figures import (
-        check_figure,
-        parse_schedules,
-        schedules_figure,
-        write_figure,
-    )
+    from curricula.reporting.curves import parse_schedules, schedules_figure
+    from curricula.reporting.figures import check_figure, write_figure
 
     check_figure(output)
     write_figure(schedules_figure(parse_schedules(schedules)), output)

@@ -1,0 +1,81 @@
+"""Schedules as curves."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from curricula import construct
+from curricula.errors import UserError
+from curricula.expression import parse_call
+from curricula.interfaces import ListeningSchedule, Progress, Schedule
+from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, TEXT, folded
+
+SAMPLES, EPOCHS = 3000, 100  # of a schedule's curve: it meets thirds, quarters and thousandths
+
+
+def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
+    """The curves of schedules over training.
+
+    Args:
+        schedules: by the name that the legend gives them.
+
+    Raises:
+        UserError: a schedule that has no curve by itself, or leaves [0, 1].
+    """
+    curves = {name: curve(schedule, name) for name, schedule in schedules.items()}
+    names = ["\n".join(folded(name, 6.2, 9)) for name in curves]
+    lines = sum(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(7, 3.7 + 0.19 * lines), dpi=PIXELS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, (share, strength)) in enumerate(zip(names, curves.values(), strict=True)):
+        # Each value holds until the next sample, so that a step is one, and a curve is smooth.
+        axes.plot(
+            share, strength, drawstyle="steps-post", label=name, linewidth=1.8,
+            color=PALETTE[number % len(PALETTE)], linestyle=DASHES[number % len(DASHES)],
+        )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(-0.03, 1.05), xlabel="share of training", ylabel="strength")
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=TEXT)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=3.2)
+    return figure
+
+
+def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(shares of training from 0 to 1, the strength at each); the last value holds to the end.
+
+    Raises:
+        UserError: when the strength depends on more than the share of training, or leaves [0, 1].
+    """
+    if isinstance(schedule, ListeningSchedule):
+        raise UserError(
+            f"{name} listens to the training, so it has no curve by itself; its strengths are in "
+            "the metrics.jsonl of a run"
+        )
+    strengths = []
+    for step in range(SAMPLES):
+        epoch = step * EPOCHS // SAMPLES
+        progress = Progress(step=step, total_steps=SAMPLES, epoch=epoch, total_epochs=EPOCHS)
+        strength = schedule(progress, {})
+        if isinstance(strength, Tensor) and strength.numel() != 1:
+            raise UserError(f"{name} gives each image a strength of its own: it has no one curve")
+        value = float(strength)
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} gave a strength of {value:g}; it must lie from 0 to 1")
+        strengths.append(value)
+    return np.arange(SAMPLES + 1) / SAMPLES, np.array([*strengths, strengths[-1]])
+
+
+def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
+    """The schedules of expressions, by the expression that states every default.
+
+    Raises:
+        UserError: an unknown name, an argument that is wrong.
+    """
+    built = [construct.build("schedule", parse_call(text)) for text in texts]
+    return {str(each.call): each.value for each in built}

@@ -1,0 +1,277 @@
+"""What a curriculum does to real images, as a figure.
+
+S strengths; the other shapes are those of curricula.interfaces.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import FuncNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from curricula.api import load_model
+from curricula.curriculum import Curriculum
+from curricula.data.dataset import DataSet, load_data
+from curricula.errors import UserError
+from curricula.interfaces import Victim
+from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
+from curricula.training.config import FIELDS, LARGEST_SEED
+from curricula.training.plan import build_model, check_channels
+from curricula.training.run import Run
+from curricula.victim import ModelVictim
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+IMAGES = 6
+SEED = 1  # the first draw of seed 0 is nearly the middle one: an image that does not move
+MOST_IMAGES, MOST_STRENGTHS = 50, 20  # one figure has room for so many
+CHANGES = "RdBu_r"  # safe for the colour-blind, white at 0
+
+
+def preview(
+    perturb: str,
+    *,
+    data: str | None = None,
+    run: Run | str | Path | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+    images: int = IMAGES,
+    seed: int = SEED,
+    data_root: str | Path | None = None,
+) -> Figure:
+    """What a curriculum's expression does to the first test images of a data set, as it grows.
+
+    Attacks ascend cross-entropy unless they name a loss, and take the data set's training
+    defaults.
+
+    Args:
+        perturb: the expression, such as ``rot:30+pgd:8/255``.
+        data: the data set; by default the run's, or else ``digits``.
+        run: a run whose best checkpoint attacks are aimed at; by default they are aimed at an
+            untrained network, the data set's default model.
+        strengths: one column each, in [0, 1].
+        images: how many, 1 to 50.
+        seed: of the random draws, and of an untrained network's weights.
+        data_root: folder of the data set's files; by default the run's, or else ``data``.
+
+    Raises:
+        UserError: whatever is wrong with a value.
+    """
+    if not 1 <= len(strengths) <= MOST_STRENGTHS:
+        raise UserError(f"strengths: give 1 to {MOST_STRENGTHS} of them, not {len(strengths)}")
+    for strength in strengths:
+        if not 0 <= strength <= 1:
+            raise UserError(f"strengths must lie from 0 to 1, not {strength:g}")
+    if not 1 <= images <= MOST_IMAGES:
+        raise UserError(f"images must lie from 1 to {MOST_IMAGES}, not {images}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
+    if run is not None and not isinstance(run, Run):
+        run = Run.open(Path(run))
+    found = _data(data, run, data_root)
+    curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack)
+    check_channels(curriculum.bound, found)
+    if images > len(found.test):
+        raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
+    victim, aim = _victim(run, found, seed)
+    split = found.test[slice(images)].held()
+    x_NCHW = found.images(split.pixels)
+    return preview_figure(
+        x_NCHW,
+        growing(curriculum, x_NCHW, split.labels, strengths=strengths, victim=victim, seed=seed),
+        strengths=strengths,
+        names=[found.classes[label] for label in split.labels.tolist()],
+        title=str(curriculum),
+        caption=f"The first test images of {found.name}; seed {seed}. Attacks are aimed at {aim}.",
+    )
+
+
+def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet:
+    customs = {name: FIELDS[name].default for name in ("data", "data_root")}
+    if run is not None:
+        customs = {name: getattr(run.config, name) for name in customs}
+    return load_data(text or str(customs["data"]), root=str(root or customs["data_root"]))
+
+
+def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
+    """The victim, and who it is."""
+    if run is not None:
+        return ModelVictim(load_model(run, data=data)), f"the run {run.path}"
+    model = data.training.get("model")
+    if model is None:
+        raise UserError(f"{data.name} has no default model: name a trained run with --run")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_model(model, data)
+    return ModelVictim(network), f"an untrained {model}: only the size of their change is telling"
+
+
+def growing(
+    curriculum: Curriculum,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    *,
+    strengths: Sequence[float],
+    victim: Victim,
+    seed: int,
+) -> Tensor:
+    """The images under a curriculum with all its links at each of the strengths: SNCHW.
+
+    The random draws are the same at each strength, so that one change is seen to grow.
+    """
+    views = [
+        curriculum(
+            x_NCHW,
+            y_N,
+            strengths=dict.fromkeys(curriculum.bound.leaves, strength),
+            victim=victim,
+            generator=torch.Generator(x_NCHW.device).manual_seed(seed),
+        )
+        for strength in strengths
+    ]
+    return torch.stack([view.perturbed for view in views])
+
+
+def largest_change(before_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
+    """The signed change of each pixel, NHW: of its channels the one that changed most speaks, so
+    that channels that move against each other do not cancel."""
+    change = after_NCHW - before_NCHW
+    return change.gather(1, change.abs().argmax(1, keepdim=True)).squeeze(1)
+
+
+def preview_figure(
+    x_NCHW: Tensor,
+    perturbed_SNCHW: Tensor,
+    *,
+    strengths: Sequence[float],
+    names: Sequence[str],
+    title: str,
+    caption: str,
+) -> Figure:
+    """A row an image: as it is, then at each strength; below, the change from the original.
+
+    Images of one channel are grey, of three in colour; of any other number the channels' mean.
+
+    Args:
+        x_NCHW: the originals, in [0, 1].
+        perturbed_SNCHW: the same at each strength.
+        strengths: the S of them.
+        names: of each image, shown at its left.
+        title: shown above, folded where it is long.
+        caption: shown below, folded too.
+    """
+    n, _, height, width = x_NCHW.shape
+    columns = len(strengths) + 1
+    changes = [largest_change(x_NCHW, after).numpy(force=True) for after in perturbed_SNCHW]
+    limit = float(np.abs(changes).max()) or 1.0
+    # By its root, so that an attack of 8/255 is still seen beside the edges that a rotation moves.
+    scale = FuncNorm((_signed_root, _signed_square), -limit, limit)
+
+    # All in inches, from the lower left corner: cells that touch and texts that are never cut.
+    cell, gap, between, left, right = 1.05, 0.05, 0.2, 0.45, 1.25
+    tall = cell * height / width
+    grid_width = columns * (cell + gap) - gap
+    page_width = max(left + grid_width + right, 5.5)
+    left += (page_width - left - grid_width - right) / 2
+    title_lines, caption_lines = folded(title, page_width, 9), folded(caption, page_width, 8)
+    foot = 0.3 + 0.15 * len(caption_lines)
+    grid_height = n * (2 * tall + gap + between) - between
+    head = 0.5 + 0.17 * len(title_lines)
+    page_height = foot + grid_height + head
+    figure = Figure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
+
+    def axes_at(x: float, y: float, wide: float, high: float) -> Axes:
+        place = (x / page_width, y / page_height, wide / page_width, high / page_height)
+        return figure.add_axes(place)
+
+    for row in range(n):
+        top = foot + grid_height - row * (2 * tall + gap + between)
+        for column in range(columns):
+            x = left + column * (cell + gap)
+            axes = axes_at(x, top - tall, cell, tall)
+            _show(axes, x_NCHW[row] if column == 0 else perturbed_SNCHW[column - 1, row])
+            if row == 0:
+                heading = f"strength {strengths[column - 1]:.3g}" if column else "original"
+                axes.set_title(heading, fontsize=9, color=TEXT, pad=5)
+            below = axes_at(x, top - 2 * tall - gap, cell, tall)
+            if column == 0:
+                _name(axes, names[row])
+                below.set_axis_off()
+                below.text(
+                    0.94, 0.5, "change", fontsize=8, color=FAINT_TEXT, ha="right", va="center"
+                )
+            else:
+                below.imshow(
+                    changes[column - 1][row], cmap=CHANGES, norm=scale,
+                    interpolation="nearest", aspect="auto",
+                )  # fmt: skip
+                _frame(below)
+
+    high = min(grid_height, 3.0)
+    beside = axes_at(left + grid_width + 0.22, foot + grid_height - high, 0.13, high)
+    _explain(beside, scale, several=x_NCHW.shape[1] > 1)
+    figure.text(
+        0.5, 1 - 0.12 / page_height, "\n".join(title_lines), fontsize=9, color=TEXT, ha="center",
+        va="top", weight="bold", parse_math=False,
+    )  # fmt: skip
+    figure.text(
+        0.5, 0.12 / page_height, "\n".join(caption_lines), fontsize=8, color=FAINT_TEXT,
+        ha="center", va="bottom", parse_math=False,
+    )  # fmt: skip
+    return figure
+
+
+def _signed_root(value: NDArray[Any]) -> NDArray[Any]:
+    root: NDArray[Any] = np.sign(value) * np.sqrt(np.abs(value))
+    return root
+
+
+def _signed_square(value: NDArray[Any]) -> NDArray[Any]:
+    square: NDArray[Any] = value * np.abs(value)
+    return square
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
+def _show(axes: Axes, x_CHW: Tensor) -> None:
+    pixels: NDArray[np.float32] = x_CHW.numpy(force=True)
+    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    _frame(axes)
+
+
+def _name(axes: Axes, name: str) -> None:
+    """A short name stands upright at the left of an image; a long one lies on its side."""
+    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom"}
+    if len(name) < 3:
+        style = {"rotation": 0, "ha": "right", "va": "center"}
+    short = name if len(name) <= 16 else f"{name[:15]}…"
+    axes.set_ylabel(short, fontsize=9, color=TEXT, parse_math=False, **style)
+
+
+def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
+    """The bar of a scale of changes; ``several`` channels an image, or one."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    assert scale.vmax is not None
+    bar = figure.colorbar(ScalarMappable(scale, CHANGES), cax=axes)
+    ticks = [scale.vmax * share for share in (-1, -0.25, 0, 0.25, 1)]
+    bar.set_ticks(ticks, labels=[_signed(tick) for tick in ticks])
+    axes.tick_params(labelsize=8, colors=TEXT, length=2)
+    what = "change of the channel\nthat moved most" if several else "change of a pixel"
+    bar.set_label(f"{what} (root scale)", fontsize=8, color=TEXT)
+    bar.outline.set_linewidth(0.5)
+
+
+def _frame(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.5, edgecolor="#999999")
