@@ -129,7 +129,7 @@ def test_images_of_any_channels_and_shape(channels, generator):
     x = torch.rand((2, channels, 6, 9), generator=generator)
     perturbed = torch.rand((1, 2, channels, 6, 9), generator=generator)
     figure = preview_figure(
-        x, perturbed, strengths=[1 / 3], names=["a", "a name of many letters"], title="t",
+        x, perturbed, headings=["turned\nby 30"], names=["a", "a name of many letters"], title="t",
         caption="c $x_{",
     )  # fmt: skip
     first = shown(figure)[0]

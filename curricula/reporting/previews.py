@@ -84,7 +84,7 @@ def preview(
     return preview_figure(
         x_NCHW,
         growing(curriculum, x_NCHW, split.labels, strengths=strengths, victim=victim, seed=seed),
-        strengths=strengths,
+        headings=[f"strength {strength:.3g}" for strength in strengths],
         names=[found.classes[label] for label in split.labels.tolist()],
         title=str(curriculum),
         caption=f"The first test images of {found.name}; seed {seed}. Attacks are aimed at {aim}.",
@@ -148,25 +148,25 @@ def preview_figure(
     x_NCHW: Tensor,
     perturbed_SNCHW: Tensor,
     *,
-    strengths: Sequence[float],
+    headings: Sequence[str],
     names: Sequence[str],
     title: str,
     caption: str,
 ) -> Figure:
-    """A row an image: as it is, then at each strength; below, the change from the original.
+    """A row an image: as it is, then perturbed, a column each; below, the change from the original.
 
     Images of one channel are grey, of three in colour; of any other number the channels' mean.
 
     Args:
         x_NCHW: the originals, in [0, 1].
-        perturbed_SNCHW: the same at each strength.
-        strengths: the S of them.
+        perturbed_SNCHW: the same in S other ways.
+        headings: of these S columns; a heading may have several lines.
         names: of each image, shown at its left.
         title: shown above, folded where it is long.
         caption: shown below, folded too.
     """
     n, _, height, width = x_NCHW.shape
-    columns = len(strengths) + 1
+    columns = len(headings) + 1
     changes = [largest_change(x_NCHW, after).numpy(force=True) for after in perturbed_SNCHW]
     limit = float(np.abs(changes).max()) or 1.0
     # By its root, so that an attack of 8/255 is still seen beside the edges that a rotation moves.
@@ -181,7 +181,8 @@ def preview_figure(
     title_lines, caption_lines = folded(title, page_width, 9), folded(caption, page_width, 8)
     foot = 0.3 + 0.15 * len(caption_lines)
     grid_height = n * (2 * tall + gap + between) - between
-    head = 0.5 + 0.17 * len(title_lines)
+    heading_lines = max(heading.count("\n") for heading in headings)
+    head = 0.5 + 0.17 * (len(title_lines) + heading_lines)
     page_height = foot + grid_height + head
     figure = Figure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
 
@@ -196,7 +197,7 @@ def preview_figure(
             axes = axes_at(x, top - tall, cell, tall)
             _show(axes, x_NCHW[row] if column == 0 else perturbed_SNCHW[column - 1, row])
             if row == 0:
-                heading = f"strength {strengths[column - 1]:.3g}" if column else "original"
+                heading = headings[column - 1] if column else "original"
                 axes.set_title(heading, fontsize=9, color=TEXT, pad=5)
             below = axes_at(x, top - 2 * tall - gap, cell, tall)
             if column == 0:
