@@ -8,13 +8,14 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curricula.api import Trained, evaluate, load_model, train
+    from curricula.api import Trained, evaluate, load_model, profile_run, train
     from curricula.binding import Bound, bind
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
     from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
+    from curricula.evaluation.profile import Profile, profile
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
     from curricula.interfaces import (
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
     from curricula.victim import ModelVictim
 
 _MODULES = {
-    "api": ("Trained", "evaluate", "load_model", "train"),
+    "api": ("Trained", "evaluate", "load_model", "profile_run", "train"),
     "binding": ("Bound", "bind"),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
     "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
+    "evaluation.profile": ("Profile", "profile"),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),
     "interfaces": (
@@ -84,6 +86,7 @@ __all__ = [
     "Objective",
     "ParametricPerturbation",
     "Perturbation",
+    "Profile",
     "Progress",
     "ReadSplit",
     "Reader",
@@ -108,6 +111,8 @@ __all__ = [
     "load_model",
     "measure",
     "parse",
+    "profile",
+    "profile_run",
     "train",
 ]
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,16 @@ import click
     help="Threat, for example rot:30+pgd(8/255, steps=40); repeatable.  "
     "[default: clean, spatial, adversarial and joint]",
 )
-@click.option("--limit", type=int, help="The first so many test images.  [default: all]")
+@click.option(
+    "--profile",
+    "profiled",
+    is_flag=True,
+    help="Rather than threats: accuracy and fooling rate over growing ranges, into the run folder.",
+)
+@click.option("--grid", is_flag=True, help="With --profile: also the worst of 775 transformations.")
+@click.option(
+    "--limit", type=int, help="The first so many test images.  [default: all; 1000 with --profile]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
 @click.option("--batch-size", type=int, help="Images at once.  [default: 250 on a CPU, else tried]")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE")
@@ -38,6 +48,8 @@ import click
 def command(
     run: Path,
     threats: tuple[str, ...],
+    profiled: bool,
+    grid: bool,
     limit: int | None,
     seed: int,
     batch_size: int | None,
@@ -53,21 +65,51 @@ def command(
     from curricula.allocation import keep_freed_memory
     from curricula.api import evaluate
     from curricula.cli.tables import show_accuracies
+    from curricula.errors import UserError
     from curricula.training.run import BEST, LAST
 
+    if profiled and threats:
+        raise UserError("--profile has threats of its own: leave out --threat, or --profile")
+    if grid and not profiled:
+        raise UserError("--grid is part of --profile: add it, or write --threat 'grid(rot:30)'")
     keep_freed_memory()
-    results = evaluate(
-        run,
-        threats=threats,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        data_root=data_root,
-        checkpoint={"best": BEST, "last": LAST}[checkpoint],
-    )
+    setting: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "data_root": data_root,
+        "checkpoint": {"best": BEST, "last": LAST}[checkpoint],
+    }
+    if profiled:
+        _profile(run, output, grid=grid, limit=limit, **setting)
+        return
+    results = evaluate(run, threats=threats, limit=limit, **setting)
     if output == "json":
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
         click.echo(f"run: {run}")
         show_accuracies({"accuracy": results})
+
+
+def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
+    """Measure, write and show a run's profile."""
+    from curricula.api import PROFILE_IMAGES, profile_run
+    from curricula.cli.progress import Work
+    from curricula.cli.tables import show_profile
+    from curricula.reporting.profiles import write_profile_figures
+    from curricula.training.run import PROFILE
+
+    with Work("profile") as work:
+        found = profile_run(
+            run,
+            limit=PROFILE_IMAGES if limit is None else limit,
+            progress=work.progress,
+            **setting,
+        )
+    figures = write_profile_figures(found, run)
+    if output == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+        return
+    click.echo(f"run: {run}")
+    show_profile(found)
+    click.echo(f"written: {', '.join(str(path) for path in (run / PROFILE, *figures))}")

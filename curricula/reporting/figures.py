@@ -191,7 +191,7 @@ def preview_figure(
     grid_width = columns * (cell + gap) - gap
     page_width = max(left + grid_width + right, 5.5)
     left += (page_width - left - grid_width - right) / 2
-    title_lines, caption_lines = _folded(title, page_width, 9), _folded(caption, page_width, 8)
+    title_lines, caption_lines = folded(title, page_width, 9), folded(caption, page_width, 8)
     foot = 0.3 + 0.15 * len(caption_lines)
     grid_height = n * (2 * tall + gap + between) - between
     head = 0.5 + 0.17 * len(title_lines)
@@ -239,7 +239,7 @@ def preview_figure(
     return figure
 
 
-def _folded(text: str, inches: float, points: float) -> list[str]:
+def folded(text: str, inches: float, points: float) -> list[str]:
     """The lines of a text that is to fit a width; a letter is 0.62 of its size on average."""
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
@@ -305,7 +305,7 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
         UserError: a schedule that has no curve by itself, or leaves [0, 1].
     """
     curves = {name: curve(schedule, name) for name, schedule in schedules.items()}
-    names = ["\n".join(_folded(name, 6.2, 9)) for name in curves]
+    names = ["\n".join(folded(name, 6.2, 9)) for name in curves]
     lines = sum(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(7, 3.7 + 0.19 * lines), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
