@@ -33,9 +33,8 @@ from curricula.tree import Leaf
 
 CANDIDATES = 10  # the random search of Engstrom et al. 2019
 ROTATIONS = tuple(range(0, 181, 15))  # Kamath et al. 2021 go by 30
-TRANSLATION_SHARES = tuple(
-    Fraction(i, 3) for i in range(7)
-)  # of the budget: 0 to 6 px where it is 3
+# Shares of the budgets: custom has 3 px and 8/255, so these are whole pixels and 255ths.
+TRANSLATION_SHARES = tuple(Fraction(i, 3) for i in range(7))
 EPS_SHARES = tuple(Fraction(i, 4) for i in range(7))
 # Each cell of the joint grid costs as much as a point of the eps axis: so it is coarser.
 JOINT_ROTATIONS = tuple(range(0, 181, 30))

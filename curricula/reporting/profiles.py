@@ -14,7 +14,6 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     TEXT,
-    check_figure,
     folded,
     write_figure,
 )
@@ -139,16 +138,6 @@ def _entitle(figure: Figure, profile: Profile, note: str) -> None:
     figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT, parse_math=False)
 
 
-def check_profile_figures(folder: Path) -> None:
-    """Refuse a folder that the figures cannot be written into, before any work.
-
-    Raises:
-        UserError: as `check_figure` does.
-    """
-    for path in _paths(folder):
-        check_figure(path)
-
-
 def write_profile_figures(profile: Profile, folder: Path) -> list[Path]:
     """Write ``profile`` and ``joint`` into a folder, as PNG and SVG; returns the files.
 
@@ -156,10 +145,9 @@ def write_profile_figures(profile: Profile, folder: Path) -> list[Path]:
         UserError: as `write_figure` does.
     """
     figures = {"profile": profile_figure(profile), "joint": joint_figure(profile)}
-    for path in _paths(folder):
-        write_figure(figures[path.stem], path)
-    return _paths(folder)
-
-
-def _paths(folder: Path) -> list[Path]:
-    return [folder / f"{name}.{form}" for name in ("profile", "joint") for form in FORMATS]
+    written = {
+        folder / f"{name}.{form}": figure for name, figure in figures.items() for form in FORMATS
+    }
+    for path, figure in written.items():
+        write_figure(figure, path)
+    return list(written)
