@@ -8,7 +8,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curricula.api import Trained, evaluate, load_model, train
+    from curricula.api import Trained, evaluate, load_model, profile_run, train
     from curricula.binding import Bound, bind
     from curricula.comparison import Comparison, compare
     from curricula.curriculum import Curriculum, Threat
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
+    from curricula.evaluation.profile import Profile, profile
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
     from curricula.interfaces import (
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from curricula.victim import ModelVictim
 
 _MODULES = {
-    "api": ("Trained", "evaluate", "load_model", "train"),
+    "api": ("Trained", "evaluate", "load_model", "profile_run", "train"),
     "binding": ("Bound", "bind"),
     "comparison": ("Comparison", "compare"),
     "curriculum": ("Curriculum", "Threat"),
@@ -49,6 +50,7 @@ _MODULES = {
     "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
+    "evaluation.profile": ("Profile", "profile"),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),
     "interfaces": (
@@ -91,6 +93,7 @@ __all__ = [
     "Objective",
     "ParametricPerturbation",
     "Perturbation",
+    "Profile",
     "Progress",
     "ReadSplit",
     "Reader",
@@ -117,6 +120,8 @@ __all__ = [
     "load_model",
     "measure",
     "parse",
+    "profile",
+    "profile_run",
     "read_sweep",
     "run_sweep",
     "train",

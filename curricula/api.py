@@ -1,6 +1,6 @@
-"""The library's verbs: train, evaluate, load."""
+"""The library's verbs: train, evaluate, profile, load."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -11,11 +11,13 @@ from torch import nn
 
 from curricula.binding import bind
 from curricula.curriculum import Threat
-from curricula.data.dataset import DataSet, first, load_data
+from curricula.data.dataset import AnySplit, DataSet, first, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.profile import Profile, profile, profile_budgets
 from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
+from curricula.output import check_output
 from curricula.training.config import LARGEST_SEED, Part
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
 from curricula.training.plan import (
@@ -27,9 +29,10 @@ from curricula.training.plan import (
     placed,
     plain_twin,
 )
-from curricula.training.run import BEST, Run, check_free
+from curricula.training.run import BEST, PROFILE, Run, check_free
 
 TWIN = "twin"
+PROFILE_IMAGES = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -164,10 +167,7 @@ def evaluate(
     where = find_device(device)
     if part not in get_args(Part):
         raise UserError(f"part must be {' or '.join(get_args(Part))}, not {part!r}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more, not {batch_size}")
+    _check_numbers(limit, seed, batch_size)
     data = open_data(run, root=data_root)
     if not threats:
         chosen = standard_threats(bind(run.config.perturb), data.budgets)
@@ -177,6 +177,72 @@ def evaluate(
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
         check_channels(threat.bound, data)
-    model = placed(load_model(run, checkpoint=checkpoint, data=data), data, where)
-    split = first(data.test if part == "test" else data.with_validation()[1], limit)
-    return measure(model, data, split.to(where), chosen, seed=seed, batch_size=batch_size)
+    model, data, split = _placed(run, checkpoint, data, where, part, limit)
+    return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)
+
+
+def profile_run(
+    run: Run | str | Path,
+    *,
+    grid: bool = False,
+    limit: int | None = PROFILE_IMAGES,
+    seed: int = EVALUATION_SEED,
+    batch_size: int | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    checkpoint: str = BEST,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Profile:
+    """The robustness profile of a run on the test split, written into its folder as
+    ``profile.json``; an older one is replaced.
+
+    The budgets are those of the run's curriculum where it has a rotation, a translation or an
+    l-inf attack, else the data set's.
+
+    Args:
+        run, seed, batch_size, device, data_root, checkpoint: as for `evaluate`.
+        grid, progress: as for `curricula.profile`.
+        limit: the first so many images; None for all.
+
+    Raises:
+        UserError: as `evaluate` does; a budget that neither states; a folder that cannot be
+            written to.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    where = find_device(device)
+    _check_numbers(limit, seed, batch_size)
+    check_output(run.path / PROFILE)
+    data = open_data(run, root=data_root)
+    budgets = profile_budgets(bind(run.config.perturb), data.budgets)
+    model, data, split = _placed(run, checkpoint, data, where, "test", limit)
+    found = profile(
+        model,
+        data,
+        split,
+        budgets=budgets,
+        grid=grid,
+        seed=seed,
+        batch_size=batch_size,
+        name=f"{run.config.model}, {checkpoint} of {run.path}",
+        progress=progress,
+    )
+    run.write_json(PROFILE, found.as_json())
+    return found
+
+
+def _check_numbers(limit: int | None, seed: int, batch_size: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be 1 or more, not {limit}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more, not {batch_size}")
+
+
+def _placed(
+    run: Run, checkpoint: str, data: DataSet, device: torch.device, part: Part, limit: int | None
+) -> tuple[nn.Module, DataSet, AnySplit]:
+    """A run's network, its data and the first images of a part of it, on a device."""
+    model = placed(load_model(run, checkpoint=checkpoint, data=data), data, device)
+    split = data.test if part == "test" else data.with_validation()[1]
+    return model, data, first(split, limit).to(device)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Test images, or the training images held out to pick the checkpoint.",
 )
-@click.option("--limit", type=int, help="The first so many images.  [default: all]")
+@click.option(
+    "--profile",
+    "profiled",
+    is_flag=True,
+    help="Rather than threats: accuracy and fooling rate over growing ranges, into the run folder.",
+)
+@click.option("--grid", is_flag=True, help="With --profile: also the worst of 775 transformations.")
+@click.option(
+    "--limit", type=int, help="The first so many images.  [default: all; 1000 with --profile]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
 @click.option("--batch-size", type=int, help="Images at once.  [default: 250 on a CPU, else tried]")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE")
@@ -50,6 +59,8 @@ def command(
     run: Path,
     threats: tuple[str, ...],
     part: "Part",
+    profiled: bool,
+    grid: bool,
     limit: int | None,
     seed: int,
     batch_size: int | None,
@@ -65,22 +76,53 @@ def command(
     from curricula.allocation import keep_freed_memory
     from curricula.api import evaluate
     from curricula.cli.tables import show_accuracies
+    from curricula.errors import UserError
     from curricula.training.run import BEST, LAST
 
+    if profiled and threats:
+        raise UserError("--profile has threats of its own: leave out --threat, or --profile")
+    if profiled and part != "test":
+        raise UserError("--profile is of the test images: leave out --part, or --profile")
+    if grid and not profiled:
+        raise UserError("--grid is part of --profile: add it, or write --threat 'grid(rot:30)'")
     keep_freed_memory()
-    results = evaluate(
-        run,
-        threats=threats,
-        part=part,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        data_root=data_root,
-        checkpoint={"best": BEST, "last": LAST}[checkpoint],
-    )
+    setting: dict[str, Any] = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "data_root": data_root,
+        "checkpoint": {"best": BEST, "last": LAST}[checkpoint],
+    }
+    if profiled:
+        _profile(run, output, grid=grid, limit=limit, **setting)
+        return
+    results = evaluate(run, threats=threats, part=part, limit=limit, **setting)
     if output == "json":
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
         click.echo(f"run: {run}")
         show_accuracies({"accuracy": results}, part)
+
+
+def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
+    """Measure, write and show a run's profile."""
+    from curricula.api import PROFILE_IMAGES, profile_run
+    from curricula.cli.progress import Work
+    from curricula.cli.tables import show_profile
+    from curricula.reporting.profiles import write_profile_figures
+    from curricula.training.run import PROFILE
+
+    with Work("profile") as work:
+        found = profile_run(
+            run,
+            limit=PROFILE_IMAGES if limit is None else limit,
+            progress=work.progress,
+            **setting,
+        )
+    figures = write_profile_figures(found, run)
+    if output == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+        return
+    click.echo(f"run: {run}")
+    show_profile(found)
+    click.echo(f"written: {', '.join(str(path) for path in (run / PROFILE, *figures))}")

@@ -1,6 +1,8 @@
-"""Following a training on the terminal: a bar where there is one, plain lines where not."""
+"""Following long work on the terminal: a bar where there is one, plain lines where not."""
 
+import time
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -101,6 +104,53 @@ class Terminal:
 
     def ended(self) -> None:
         self.bar.stop()
+
+
+class Work:
+    """Shows on standard error which share of some work is done: a bar that goes when it is, or a
+    line each tenth. A context manager.
+
+    Args:
+        name: of the work.
+        console: where to; by default standard error, so that standard output is the result alone.
+    """
+
+    def __init__(self, name: str, console: Console | None = None) -> None:
+        self.name = name
+        self.console = console or Console(stderr=True, highlight=False)
+        self.tenths = 0
+        self.began = time.perf_counter()
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.bar.add_task(name, total=1.0)
+
+    def __enter__(self) -> "Work":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def progress(self, share: float) -> None:
+        """``share`` of the work, in [0, 1], is done."""
+        self.bar.update(self.task, completed=share)
+        if not self.console.is_terminal and int(10 * share) > self.tenths:
+            self.tenths = int(10 * share)
+            took = time.perf_counter() - self.began
+            self.console.print(f"{self.name}: {10 * self.tenths} % after {took:.0f} s")
 
 
 def _shown(strengths: Mapping[str, Strength]) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from curricula.comparison import Comparison, Row
 from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.profile import Average, Profile
 from curricula.speed.bench import Sample, Speed
 from curricula.training.config import Part
 
@@ -36,7 +37,51 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]], part: Part = "tes
             console.print(f"{result.name}: {result.threat}", soft_wrap=True)
 
 
-def _percent(result: Measured) -> str:
+def show_profile(profile: Profile) -> None:
+    """A table a range, the joint grid, and what was combined at the budgets."""
+    console = Console(highlight=False)
+    console.print(
+        f"accuracy and fooling rate in % (95 % interval of the accuracy), {profile.n:,} images",
+        soft_wrap=True,
+    )
+    headings = {"degrees": "rotation, ± degrees", "pixels": "translation, ± px", "linf": "eps"}
+    for unit, heading in headings.items():
+        lines = profile.of_unit(unit)
+        table = Table(title=f"{heading}; budget {profile.budgets[unit]}", title_justify="left")
+        table.add_column("", justify="right", no_wrap=True)
+        for line in lines:
+            table.add_column(line.name, justify="right", no_wrap=True)
+            table.add_column("fooled", justify="right", no_wrap=True)
+        rows = zip(*(line.measured for line in lines), strict=True)
+        for value, row in zip(lines[0].values, rows, strict=True):
+            cells = [cell for found in row for cell in (_percent(found), _fooled(found))]
+            table.add_row(profile.shown(unit, value), *cells)
+        console.print(table)
+    table = Table(title="rotation, ± degrees, then PGD-40 within eps", title_justify="left")
+    table.add_column("", justify="right", no_wrap=True)
+    joint = profile.joint
+    for eps in joint.linf:
+        table.add_column(f"eps {profile.shown('linf', eps)}", justify="right", no_wrap=True)
+    for number, degrees in enumerate(joint.degrees):
+        table.add_row(
+            profile.shown("degrees", degrees),
+            *("\n".join(_percent(row[number]).split(" ", 1)) for row in joint.rows),
+        )
+    console.print(table)
+    table = Table(title="at the budgets", title_justify="left")
+    for heading in ("threat", "accuracy", "fooled"):
+        table.add_column(heading, justify="left" if heading == "threat" else "right")
+    results: list[Measured | Average] = [profile.clean, *profile.combined, profile.average]
+    for result in results:
+        table.add_row(result.name, _percent(result), _fooled(result))
+    console.print(table)
+
+
+def _fooled(result: Measured | Average) -> str:
+    return f"{100 * result.fooling_rate:.1f}"
+
+
+def _percent(result: Measured | Average) -> str:
     low, high = result.interval
     return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 

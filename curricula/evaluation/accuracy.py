@@ -1,4 +1,4 @@
-"""Accuracy under threats, with its interval."""
+"""Accuracy under threats, with its interval, and fooling rate."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from curricula.arithmetic import full_float32
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
+from curricula.expression import CLEAN
 from curricula.interfaces import Victim
 from curricula.streams import Streams
 from curricula.timing import seconds
@@ -22,18 +23,21 @@ PAYS = 1.1  # a batch twice as large must do so many times as many images a seco
 
 @attrs.frozen(kw_only=True)
 class Measured:
-    """Accuracy under one threat: ``correct`` of ``n`` images.
+    """Accuracy and fooling rate under one threat: ``correct`` and ``fooled`` of ``n`` images.
 
     Attributes:
         name: of the threat, for tables.
         threat: its expression, all defaults explicit.
         correct: how many images were classified right.
+        fooled: of how many the predicted class is another than that of the clean image, whichever
+            of the two is right.
         n: of how many.
     """
 
     name: str
     threat: str
     correct: int
+    fooled: int
     n: int
 
     @property
@@ -46,6 +50,17 @@ class Measured:
         """The 95 % interval of the accuracy (Wilson 1927)."""
         return wilson_interval(self.correct, self.n)
 
+    @property
+    def fooling_rate(self) -> float:
+        """In [0, 1] (Kamath et al. 2021).
+
+        An adversary pursues the label, not the clean prediction, and need not go on with an image
+        that is misclassified. So for the images that are right when clean this counts precisely
+        those that fall; those that are wrong when clean count where their class happens to change,
+        which for a searched threat is no worst case.
+        """
+        return self.fooled / self.n
+
     def as_json(self) -> dict[str, Any]:
         """For a JSON file."""
         low, high = self.interval
@@ -55,15 +70,22 @@ class Measured:
             "accuracy": self.accuracy,
             "interval_95": [low, high],
             "correct": self.correct,
+            "fooling_rate": self.fooling_rate,
+            "fooled": self.fooled,
             "n": self.n,
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Measured":
+        """What `as_json` was of."""
+        return cls(**{field.name: value[field.name] for field in attrs.fields(cls)})
 
-def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+
+def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The score interval of a proportion (Wilson 1927); by default at 95 %.
 
     Args:
-        correct: successes, from 0 to n.
+        correct: successes, from 0 to n; not a whole number where trials score a share each.
         n: trials, 1 or more.
         z: quantile of the normal distribution.
     """
@@ -85,9 +107,12 @@ def measure(
     *,
     seed: int = 0,
     batch_size: int | None = None,
+    began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[Measured]:
-    """Accuracy under each threat, in float32, on every image of a split.
+    """Accuracy and fooling rate under each threat, in float32, on every image of a split.
+
+    The predictions on the clean images are made once, before all others.
 
     What is drawn for an image depends on the seed, its index in the split and the place in the
     expression: not on the other threats, nor on the batch, nor on who has fallen. Exempt is what
@@ -101,30 +126,43 @@ def measure(
         seed: of the random streams.
         batch_size: images at once; by default 250 on a CPU, and elsewhere what `paying_batch`
             finds.
+        began: called before each threat that is run, with its number of batches; ``clean`` is
+            always run, and first.
         after_batch: called after each batch of each threat that is run, to show progress.
     """
     with full_float32():
         victim = ModelVictim(model, threat=True)
         if batch_size is None:
             batch_size = paying_batch(victim, data, split)
-        correct: dict[tuple[str, float], int] = {}
-        for threat in threats.values():
-            if (str(threat), threat.strength) not in correct:
-                correct[str(threat), threat.strength] = _correct(
-                    victim, data, split, threat, seed, batch_size, after_batch
-                )
+        clean = Threat.parse(CLEAN)
+        clean_N = None
+        counts: dict[tuple[str, float], tuple[int, int]] = {}
+        for threat in (clean, *threats.values()):
+            if _identity(threat) in counts:
+                continue
+            began(threat, math.ceil(len(split) / batch_size))
+            predicted_N = _predicted(victim, data, split, threat, seed, batch_size, after_batch)
+            clean_N = predicted_N if clean_N is None else clean_N
+            right, fooled = predicted_N == split.labels, predicted_N != clean_N
+            counts[_identity(threat)] = tuple(torch.stack([right.sum(), fooled.sum()]).tolist())
     return [
         Measured(
             name=name,
             threat=str(threat),
-            correct=correct[str(threat), threat.strength],
+            correct=counts[_identity(threat)][0],
+            fooled=counts[_identity(threat)][1],
             n=len(split),
         )
         for name, threat in threats.items()
     ]
 
 
-def _correct(
+def _identity(threat: Threat) -> tuple[str, float]:
+    """What threats share that are run once; the clean images have no strength."""
+    return str(threat), 0.0 if str(threat) == CLEAN else threat.strength
+
+
+def _predicted(
     victim: Victim,
     data: DataSet,
     split: AnySplit,
@@ -132,11 +170,12 @@ def _correct(
     seed: int,
     batch_size: int,
     after_batch: Callable[[], None],
-) -> int:
+) -> Tensor:
+    """The class that the model gives each image under a threat, int64 (N,)."""
     device = split.labels.device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.arange(len(split), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    predicted = []
     for number, batch in enumerate(in_order(split, batch_size)):
         x = threat(
             data.images(batch.pixels),
@@ -146,9 +185,9 @@ def _correct(
             streams=Streams.of(seed, indices[number * batch_size :][: len(batch)]),
         )
         with torch.no_grad():
-            correct += (victim.logits(x).argmax(1) == batch.labels).sum()
+            predicted.append(victim.logits(x).argmax(1))
         after_batch()
-    return int(correct)
+    return torch.cat(predicted)
 
 
 def paying_batch(victim: Victim, data: DataSet, split: AnySplit) -> int:

@@ -97,14 +97,27 @@ def natural_part(curriculum: Bound) -> Expression | None:
     return natural(curriculum.expression)
 
 
-def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
-    keywords = [Argument(Number(float(steps)), "steps")]
+def standard_attack(
+    eps: Number | None = None, *, norm: str = "linf", steps: int = TEST_STEPS
+) -> Call:
+    """PGD with a random start in a norm ball; in tests PGD-40 with steps of eps / 10.
+
+    Args:
+        eps: radius of the ball, in [0, 1] pixel units; None leaves it to a data set's budget.
+        norm: of the ball.
+        steps: 40 in tests.
+    """
+    budget = () if eps is None else (Argument(eps),)
+    keywords = [Argument(Call(norm), "norm"), Argument(Number(float(steps)), "steps")]
     if steps == TEST_STEPS:
         keywords.append(Argument(TEST_REL_STEP, "rel_step"))
+    return Call("pgd", (*budget, *keywords))
+
+
+def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
     for leaf in curriculum.leaves.values():
         attack = leaf.perturbation
         if attack.kind == "pixel" and attack.unit in get_args(Norm):
-            budget = Argument(Number.of(attack.budget))
-            norm = Argument(Call(attack.unit), "norm")
-            return bind(Call("pgd", (budget, norm, *keywords))).expression
-    return bind(Call("pgd", tuple(keywords)), budgets=budgets).expression
+            eps = Number.of(attack.budget)
+            return bind(standard_attack(eps, norm=attack.unit, steps=steps)).expression
+    return bind(standard_attack(steps=steps), budgets=budgets).expression

@@ -26,6 +26,7 @@ TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
 RESULTS: Mapping[Part, str] = {"test": "evaluation.json", "validation": "validation.json"}
 """The final accuracies, by the part of the data set that they were measured on."""
+PROFILE = "profile.json"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 

@@ -1,0 +1,153 @@
+"""Figures of a robustness profile: curves over each range, and the heat map of two at once."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from curricula.evaluation.profile import Profile, Series
+from curricula.reporting.figures import (
+    FAINT_TEXT,
+    PALETTE,
+    PIXELS_PER_INCH,
+    TEXT,
+    folded,
+    write_figure,
+)
+
+PANELS = {
+    "degrees": ("(a) rotation", "within ± degrees"),
+    "pixels": ("(b) translation", "within ± pixels along each axis"),
+    "linf": ("(c) adversarial pixels", "eps, l-inf"),
+}
+# Colour, dash and marker each tell the curves apart by themselves.
+LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": PALETTE[0], "linestyle": "-", "marker": "o"},
+    {"color": PALETTE[1], "linestyle": "--", "marker": "s"},
+    {"color": PALETTE[2], "linestyle": "-.", "marker": "^"},
+)
+STROKE: dict[str, Any] = {"linewidth": 1.6, "markersize": 4}
+BUDGET: dict[str, Any] = {"color": FAINT_TEXT, "linestyle": ":", "linewidth": 1.4}
+HEAT = "cividis"  # safe for the colour-blind, and of even lightness
+DARK = 0.5  # shares of the scale below this carry white letters
+FORMATS = ("png", "svg")
+
+
+def profile_figure(profile: Profile) -> Figure:
+    """Curves over each range, a column a range: above accuracy with its 95 % interval, below
+    fooling rate, all in %. A vertical line marks the budget."""
+    figure = Figure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
+    panels = figure.subplots(2, len(PANELS), sharex="col", sharey=True)
+    names = list(dict.fromkeys(series.name for series in profile.series))
+    looks = dict(zip(names, LOOKS, strict=True))
+    for column, (unit, (title, label)) in enumerate(PANELS.items()):
+        above, below = panels[:, column]
+        above.set_title(title, fontsize=10, color=TEXT)
+        for series in profile.of_unit(unit):
+            _draw(above, below, series, looks[series.name])
+        for axes in (above, below):
+            axes.axvline(profile.budget(unit), zorder=1, **BUDGET)
+            axes.grid(color="#e4e4e4", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(colors=TEXT, labelsize=8)
+        budget = profile.shown(unit, profile.budget(unit))
+        below.set_xlabel(f"{label} (budget {budget})", fontsize=9, color=TEXT)
+        values = profile.of_unit(unit)[0].values
+        ticks = values if len(values) < 8 else values[::2]
+        below.set_xticks(ticks, [profile.shown(unit, tick) for tick in ticks])
+    for axes, text in zip(panels[:, 0], ("accuracy, %", "fooling rate, %"), strict=True):
+        axes.set_ylabel(text, fontsize=9, color=TEXT)
+        axes.set(ylim=(-3, 103), yticks=range(0, 101, 20))
+    handles = [Line2D([], [], label=name, **looks[name], **STROKE) for name in names]
+    handles.append(Line2D([], [], label="budget", **BUDGET))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
+        handlelength=3.2,
+    )  # fmt: skip
+    _entitle(figure, profile, "Bands: 95 % intervals.")
+    return figure
+
+
+def _draw(above: Axes, below: Axes, series: Series, look: dict[str, Any]) -> None:
+    intervals = [found.interval for found in series.measured]
+    lows, highs = ([100 * end for end in ends] for ends in zip(*intervals, strict=True))
+    above.fill_between(series.values, lows, highs, color=look["color"], alpha=0.18, linewidth=0)
+    accuracies = [100 * found.accuracy for found in series.measured]
+    above.plot(series.values, accuracies, label=series.name, **look, **STROKE)
+    rates = [100 * found.fooling_rate for found in series.measured]
+    below.plot(series.values, rates, label=series.name, **look, **STROKE)
+
+
+def joint_figure(profile: Profile) -> Figure:
+    """The heat map of accuracy in % under a random rotation and then the attack, with the 95 %
+    intervals in its cells; what lies within both budgets is framed."""
+    joint = profile.joint
+    figure = Figure(figsize=(8.2, 4.4), dpi=PIXELS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    shares = [[cell.accuracy for cell in row] for row in joint.rows]
+    image = axes.imshow(shares, cmap=colormaps[HEAT], vmin=0, vmax=1, origin="lower", aspect="auto")
+    for y, row in enumerate(joint.rows):
+        for x, cell in enumerate(row):
+            low, high = cell.interval
+            style: dict[str, Any] = {
+                "color": "white" if cell.accuracy < DARK else "black",
+                "ha": "center",
+            }
+            axes.text(x, y + 0.04, f"{100 * cell.accuracy:.1f}", fontsize=10, va="bottom", **style)
+            interval = f"{100 * low:.1f} to {100 * high:.1f}"
+            axes.text(x, y - 0.04, interval, fontsize=6.5, va="top", **style)
+    degrees = [profile.shown("degrees", value) for value in joint.degrees]
+    radii = [profile.shown("linf", value) for value in joint.linf]
+    axes.set_xticks(range(len(degrees)), degrees)
+    axes.set_yticks(range(len(radii)), radii)
+    axes.tick_params(colors=TEXT, labelsize=8, length=0)
+    axes.set_xlabel("random rotation within ± degrees", fontsize=9, color=TEXT)
+    axes.set_ylabel("then the attack: eps, l-inf", fontsize=9, color=TEXT)
+    axes.spines[:].set_visible(False)
+    _frame_budgets(axes, profile)
+    bar = figure.colorbar(image, ax=axes, ticks=[0, 0.2, 0.4, 0.6, 0.8, 1], pad=0.02)
+    bar.ax.set_yticklabels([str(tick) for tick in range(0, 101, 20)])
+    bar.set_label("accuracy, %", fontsize=9, color=TEXT)
+    bar.ax.tick_params(labelsize=8, colors=TEXT, length=2)
+    bar.outline.set_visible(False)
+    _entitle(figure, profile, "Framed: within both budgets. Small: 95 % intervals.")
+    return figure
+
+
+def _frame_budgets(axes: Axes, profile: Profile) -> None:
+    """Along the edges of the cells whose ranges are at most the budgets."""
+    joint = profile.joint
+    right = sum(value <= profile.budget("degrees") for value in joint.degrees) - 0.5
+    top = sum(value <= profile.budget("linf") for value in joint.linf) - 0.5
+    # White beneath black is seen on every colour.
+    for color, width in (("white", 4.0), ("black", 1.6)):
+        axes.plot(
+            [right, right, -0.5], [-0.5, top, top], color=color, linewidth=width, clip_on=False
+        )
+    axes.set(xlim=(-0.5, len(joint.degrees) - 0.5), ylim=(-0.5, len(joint.linf) - 0.5))
+
+
+def _entitle(figure: Figure, profile: Profile, note: str) -> None:
+    whose = f" of {profile.model}" if profile.model else ""
+    images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
+    lines = folded(f"Robustness profile{whose}; {images}. {note}", figure.get_figwidth(), 8)
+    figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT, parse_math=False)
+
+
+def write_profile_figures(profile: Profile, folder: Path) -> list[Path]:
+    """Write ``profile`` and ``joint`` into a folder, as PNG and SVG; returns the files.
+
+    Raises:
+        UserError: as `write_figure` does.
+    """
+    figures = {"profile": profile_figure(profile), "joint": joint_figure(profile)}
+    written = {
+        folder / f"{name}.{form}": figure for name, figure in figures.items() for form in FORMATS
+    }
+    for path, figure in written.items():
+        write_figure(figure, path)
+    return list(written)
