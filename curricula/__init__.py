@@ -8,13 +8,14 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curricula.api import Trained, evaluate, load_model, train
+    from curricula.api import Trained, audit_run, evaluate, load_model, train
     from curricula.binding import Bound, bind
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
     from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
+    from curricula.evaluation.audit import Audit, Check, audit
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
     from curricula.interfaces import (
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
     from curricula.victim import ModelVictim
 
 _MODULES = {
-    "api": ("Trained", "evaluate", "load_model", "train"),
+    "api": ("Trained", "audit_run", "evaluate", "load_model", "train"),
     "binding": ("Bound", "bind"),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
     "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
+    "evaluation.audit": ("Audit", "Check", "audit"),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),
     "interfaces": (
@@ -72,7 +74,9 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AffinePerturbation",
     "AnySplit",
+    "Audit",
     "Bound",
+    "Check",
     "Curriculum",
     "DataSet",
     "Feedback",
@@ -99,6 +103,8 @@ __all__ = [
     "UserError",
     "Victim",
     "Views",
+    "audit",
+    "audit_run",
     "batches",
     "bind",
     "build_model",

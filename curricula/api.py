@@ -1,4 +1,4 @@
-"""The library's verbs: train, evaluate, load."""
+"""The library's verbs: train, evaluate, audit, load."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,7 +14,8 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
-from curricula.evaluation.threats import standard_threats
+from curricula.evaluation.audit import IMAGES, Audit, audit
+from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expression import parse_call
 from curricula.training.config import LARGEST_SEED
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
@@ -160,12 +161,7 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     where = find_device(device)
-    if limit is not None and limit < 1:
-        raise UserError(f"limit must be 1 or more, not {limit}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more, not {batch_size}")
+    _check_numbers(limit, seed, batch_size)
     data = open_data(run, root=data_root)
     if not threats:
         chosen = standard_threats(bind(run.config.perturb), data.budgets)
@@ -179,3 +175,44 @@ def evaluate(
     data = data.to(where)
     split = data.test if limit is None else data.test[slice(limit)]
     return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)
+
+
+def audit_run(
+    run: Run | str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = EVALUATION_SEED,
+    batch_size: int | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    checkpoint: str = BEST,
+) -> Audit:
+    """`curricula.audit` of a run, on the test split: in the ball of its curriculum's first pixel
+    attack, or where it has none, in l-inf within the data set's budget.
+
+    Args:
+        run: a run or its folder.
+        limit: the first so many images; by default 200.
+        seed, batch_size, device, data_root, checkpoint: as for `evaluate`.
+
+    Raises:
+        UserError: as `evaluate` and `curricula.audit` do.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    where = find_device(device)
+    _check_numbers(limit, seed, batch_size)
+    data = open_data(run, root=data_root)
+    eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
+    model = placed(load_model(run, checkpoint=checkpoint, data=data), data, where)
+    data = data.to(where)
+    split = data.test[slice(limit or IMAGES)]
+    return audit(model, data, split, eps=eps.value, norm=norm, seed=seed, batch_size=batch_size)
+
+
+def _check_numbers(limit: int | None, seed: int, batch_size: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be 1 or more, not {limit}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more, not {batch_size}")

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.audit import Audit
 from curricula.speed.bench import Sample, Speed
 
 
@@ -30,6 +32,25 @@ def show_accuracies(columns: Mapping[str, Sequence[Measured]]) -> None:
 def _percent(result: Measured) -> str:
     low, high = result.interval
     return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def show_audit(audit: Audit) -> None:
+    """A table: a row a check, with what was found; then what could not be checked."""
+    table = Table()
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("finding", overflow="fold")
+    for check in audit.checks:
+        verdict = Text("passed") if check.passed else Text("FAILED", style="bold red")
+        table.add_row(check.name, verdict, Text(check.finding))
+    console = Console(highlight=False)
+    console.print(
+        f"audit at eps {audit.eps} in {audit.norm}, {audit.n:,} images, seed {audit.seed}",
+        soft_wrap=True,
+    )
+    console.print(table)
+    for what in audit.left_out:
+        console.print(f"left out: {what}", soft_wrap=True, markup=False)
 
 
 def show_speed(speed: Speed) -> None:

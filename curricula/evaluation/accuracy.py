@@ -103,28 +103,47 @@ def measure(
             finds.
         after_batch: called after each batch of each threat that is run, to show progress.
     """
-    with full_float32():
-        victim = ModelVictim(model, threat=True)
-        if batch_size is None:
-            batch_size = paying_batch(victim, data, split)
-        correct: dict[tuple[str, float], int] = {}
-        for threat in threats.values():
-            if (str(threat), threat.strength) not in correct:
-                correct[str(threat), threat.strength] = _correct(
-                    victim, data, split, threat, seed, batch_size, after_batch
-                )
+    right = outcomes(
+        model,
+        data,
+        split,
+        threats,
+        seed=seed,
+        batch_size=batch_size,
+        after_batch=after_batch,
+    )
     return [
-        Measured(
-            name=name,
-            threat=str(threat),
-            correct=correct[str(threat), threat.strength],
-            n=len(split),
-        )
+        Measured(name=name, threat=str(threat), correct=int(right[name].sum()), n=len(split))
         for name, threat in threats.items()
     ]
 
 
-def _correct(
+def outcomes(
+    model: nn.Module,
+    data: DataSet,
+    split: AnySplit,
+    threats: Mapping[str, Threat],
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """What `measure` counts: which images are classified right under each threat, bool (N,) by
+    name, in the split's order. Arguments as for `measure`."""
+    right: dict[tuple[str, float], Tensor] = {}
+    with full_float32():
+        victim = ModelVictim(model, threat=True)
+        if batch_size is None:
+            batch_size = paying_batch(victim, data, split)
+        for threat in threats.values():
+            if (str(threat), threat.strength) not in right:
+                right[str(threat), threat.strength] = _right(
+                    victim, data, split, threat, seed, batch_size, after_batch
+                )
+    return {name: right[str(threat), threat.strength] for name, threat in threats.items()}
+
+
+def _right(
     victim: Victim,
     data: DataSet,
     split: AnySplit,
@@ -132,11 +151,11 @@ def _correct(
     seed: int,
     batch_size: int,
     after_batch: Callable[[], None],
-) -> int:
+) -> Tensor:
     device = split.labels.device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.arange(len(split), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    right = []
     for number, batch in enumerate(in_order(split, batch_size)):
         x = threat(
             data.images(batch.pixels),
@@ -146,9 +165,9 @@ def _correct(
             streams=Streams.of(seed, indices[number * batch_size :][: len(batch)]),
         )
         with torch.no_grad():
-            correct += (victim.logits(x).argmax(1) == batch.labels).sum()
+            right.append(victim.logits(x).argmax(1) == batch.labels)
         after_batch()
-    return int(correct)
+    return torch.cat(right)
 
 
 def paying_batch(victim: Victim, data: DataSet, split: AnySplit) -> int:

@@ -5,7 +5,7 @@ file names two perturbations is the price of having standard ones.
 """
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import cast, get_args
 
 from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
@@ -97,14 +97,24 @@ def natural_part(curriculum: Bound) -> Expression | None:
     return natural(curriculum.expression)
 
 
-def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
-    keywords = [Argument(Number(float(steps)), "steps")]
-    if steps == TEST_STEPS:
-        keywords.append(Argument(TEST_REL_STEP, "rel_step"))
+def pixel_budget(curriculum: Bound, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
+    """Radius and norm of the ball of a curriculum's first pixel link whose budget is one; where
+    there is none, l-inf within the data set's budget.
+
+    Raises:
+        UserError: there is none, and the data set states no l-inf budget.
+    """
     for leaf in curriculum.leaves.values():
         attack = leaf.perturbation
         if attack.kind == "pixel" and attack.unit in get_args(Norm):
-            budget = Argument(Number.of(attack.budget))
-            norm = Argument(Call(attack.unit), "norm")
-            return bind(Call("pgd", (budget, norm, *keywords))).expression
-    return bind(Call("pgd", tuple(keywords)), budgets=budgets).expression
+            return Number.of(attack.budget), cast(Norm, attack.unit)
+    (leaf,) = bind("pgd", budgets=budgets).leaves.values()
+    return Number.of(leaf.perturbation.budget), "linf"
+
+
+def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
+    budget, norm = pixel_budget(curriculum, budgets)
+    keywords = [Argument(Call(norm), "norm"), Argument(Number(float(steps)), "steps")]
+    if steps == TEST_STEPS:
+        keywords.append(Argument(TEST_REL_STEP, "rel_step"))
+    return bind(Call("pgd", (Argument(budget), *keywords))).expression

@@ -25,6 +25,7 @@ METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
+AUDIT = "audit.json"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
