@@ -285,7 +285,7 @@ def test_a_check_fails_by_chance_in_one_audit_of_a_hundred(n):
     """A model of which exactly the allowed share of images breaks the order; and one of which
     five times as many do is found out, of 200 images or more."""
     fewest = next(count for count in range(n + 1) if too_many(count, n))
-    assert binom.sf(fewest - 1, n, ALLOWED) < 0.02
+    assert binom.sf(fewest - 1, n, ALLOWED) < 0.025
     if n >= 200:
         assert binom.sf(fewest - 1, n, 5 * ALLOWED) > 0.9
 
@@ -308,11 +308,12 @@ def test_the_order_of_two_attacks_is_judged_image_by_image():
         assert "20 fall to" in check(weak, as_weak).finding
 
 
-def test_more_of_an_attack_may_gain_little():
-    for more, passes in [(range(20), True), (range(22), True), (range(30), False)]:
-        check = plateau("more", "some", right(200, range(20)), "many", right(200, more))
+def test_more_of_an_attack_may_gain_little_at_the_end():
+    for most, passes in [(range(40), True), (range(48), True), (range(49), False)]:
+        steps = {"one": right(200, range(20)), "some": right(200, range(40))}
+        check = plateau("more", {**steps, "most": right(200, most)})
         assert check.passed == passes
-        assert f"many fells {len(more) - 20} of 200 images" in check.finding
+        assert f"20 to one, 40 to some, {len(most)} to most; {len(most) - 40} of" in check.finding
 
 
 def test_what_has_fallen_may_not_stand_in_a_larger_ball():
@@ -338,7 +339,7 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
     assert (found.eps, found.norm, found.n, found.seed) == ("0.1", "linf", 20, 0)
     assert not found.left_out
     for multiple in MULTIPLES:
-        assert f"{0.1 * multiple:g}" in accuracies(found)
+        assert f"pgd-40 within {0.1 * multiple:g}" in accuracies(found)
 
     found = audit(model, data, data.test[:20], eps=8 / 255)
     assert found.eps == "8/255"
@@ -347,7 +348,7 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
     found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
     assert "square" not in accuracies(found)
     assert found.left_out == ("the gradient-free attack, square, is one in linf, not in l2",)
-    assert {"3", "6", "unbounded"} <= accuracies(found).keys()
+    assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
 
 
 def test_two_classes_have_no_dlr(hasty):

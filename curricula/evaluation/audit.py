@@ -1,15 +1,16 @@
 """Whether the figures of a model can be believed: sanity checks against gradient masking.
 
 An attack that fails says nothing of a model that misleads it. So attacks are compared that a sound
-evaluation puts in order (Carlini et al. 2019, "On Evaluating Adversarial Robustness", section 5),
-and the model is looked at for what AutoAttack flags (Croce and Hein 2020).
+evaluation puts in order (Carlini et al. 2019, "On Evaluating Adversarial Robustness"), and
+the model is looked at for what AutoAttack flags (Croce and Hein 2020, and their code).
 
 Attacks are compared image by image, by one rule. Of two attacks the greater has more steps, more
 restarts, a larger ball or a gradient, and perfect attacks would be in that order on every single
 image. Real ones lose a few, so up to ``ALLOWED`` of all images may break the order: a check fails
-where the images seen show, at ``QUANTILE``, that more do. Of 200 images these are 6 or more, of
-1,000 images 18 or more; a model of which exactly the allowed share breaks the order fails about
-once in a hundred audits, whatever their number of images.
+where the images seen show, at ``QUANTILE``, that more do. Of 200 images these are 9 or more, of
+1,000 images 31 or more. A model of which exactly the allowed share breaks the order fails a check
+in one or two audits of a hundred, whatever their number of images; of the models for which the
+checks are meant, tens of percent do.
 """
 
 import math
@@ -34,10 +35,11 @@ from curricula.losses import ATTACK_LOSSES
 from curricula.victim import ModelVictim
 
 IMAGES = 200  # a few minutes of a small network on two cores
-ALLOWED = 0.01  # of the images may break the order of two attacks
+ALLOWED = 0.02  # of the images may break the order of two attacks
 QUANTILE = 2.326  # of the normal distribution: one-sided 99 %
 QUERIES = 1000
-STEPS, MORE_STEPS, RESTARTS = 40, 100, 5
+STEPS, MORE_STEPS = 40, 100
+RESTARTS, MORE_RESTARTS = 5, 10
 MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # of the budget, as far as they lie below the unbounded one
 # An entry of a gradient that is smaller than its largest by float32's precision must still be a
 # normal number: below this, entries of it are lost.
@@ -45,8 +47,10 @@ SMALLEST_GRADIENT = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32)
 
 CLEAN, ONE_STEP, SQUARE, UNBOUNDED = "clean", "one step", "square", "unbounded"
 PGD, PGD_DLR = f"pgd-{STEPS}", f"pgd-{STEPS} on dlr"
-PGD_LONGER, PGD_RESTARTED = f"pgd-{MORE_STEPS}", f"pgd-{STEPS}, {RESTARTS} restarts"
-WHITE_BOX = (PGD, PGD_DLR, PGD_LONGER, PGD_RESTARTED)
+PGD_LONGER = f"pgd-{MORE_STEPS}"
+PGD_RESTARTED = f"pgd-{STEPS} with {RESTARTS} restarts"
+PGD_RESTARTED_MORE = f"pgd-{STEPS} with {MORE_RESTARTS} restarts"
+WHITE_BOX = (PGD, PGD_DLR, PGD_LONGER, PGD_RESTARTED, PGD_RESTARTED_MORE)
 
 
 @attrs.frozen(kw_only=True)
@@ -135,7 +139,7 @@ def audit(
             every image; by default the data set's budget in this norm.
         norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack knows ``linf`` alone.
         seed: of the random streams.
-        batch_size: images at once in attacks, as for `curricula.measure`.
+        batch_size: images at once, as for `curricula.measure`.
         after_batch: called after each batch of each attack.
 
     Raises:
@@ -146,7 +150,7 @@ def audit(
     device = split.labels.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        looks, classes = _look(model, data, split)
+        looks, classes = _look(model, data, split, batch_size or BATCH_SIZE)
         threats = {
             name: Threat.parse(text)
             for name, text in _attacks(radius, norm, _unbounded(norm, data), classes).items()
@@ -203,7 +207,7 @@ def _unbounded(norm: Norm, data: DataSet) -> float:
 
 
 def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str, str]:
-    """The threats to measure, by name; those of the grid by their radius."""
+    """The threats to measure, by name; those of equal text are run once."""
 
     def pgd(eps: Number, steps: int = STEPS, **more: object) -> str:
         # Steps of eps / 10, as in the standard threat, unless there is but one.
@@ -217,7 +221,8 @@ def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str
         PGD: pgd(radius),
         PGD_LONGER: pgd(radius, MORE_STEPS),
         PGD_RESTARTED: pgd(radius, restarts=RESTARTS),
-        **{str(eps): pgd(eps) for eps in _grid(radius, whole)},
+        PGD_RESTARTED_MORE: pgd(radius, restarts=MORE_RESTARTS),
+        **{_within(eps): pgd(eps) for eps in _grid(radius, whole)},
         UNBOUNDED: pgd(everywhere),
     }
     if classes > 2:
@@ -232,16 +237,22 @@ def _grid(radius: Number, whole: float) -> list[Number]:
     return [Number.of(radius.value * times) for times in MULTIPLES if radius.value * times < whole]
 
 
+def _within(eps: Number) -> str:
+    return f"{PGD} within {eps}"
+
+
 # The model itself.
 
 
-def _look(model: nn.Module, data: DataSet, split: AnySplit) -> tuple[list[Check], int]:
+def _look(
+    model: nn.Module, data: DataSet, split: AnySplit, batch_size: int
+) -> tuple[list[Check], int]:
     """The checks that need no attack, and how many logits an image has."""
     victim = ModelVictim(model)
     logits, again = [], []
     largest: dict[str, list[Tensor]] = {}
     with full_float32():
-        for batch in in_order(split, BATCH_SIZE):
+        for batch in in_order(split, batch_size):
             x = data.images(batch.pixels)
             with torch.no_grad():
                 logits.append(victim.logits(x))
@@ -367,14 +378,17 @@ def _compare(right: Mapping[str, Tensor], radius: Number, norm: Norm, data: Data
     white_box = torch.stack([right[name] for name in WHITE_BOX if name in right]).all(0)
     whole = _unbounded(norm, data)
     grid = {"0": right[CLEAN]}
-    grid |= {str(eps): right[str(eps)] for eps in _grid(radius, whole)}
+    grid |= {str(eps): right[_within(eps)] for eps in _grid(radius, whole)}
     grid[str(Number.of(whole))] = right[UNBOUNDED]
     checks = [
         iterative_beats_one_step(right[ONE_STEP], right[PGD]),
         monotone_in_eps(grid),
         unbounded_reaches_zero(right[UNBOUNDED], whole),
-        plateau("more steps plateau", PGD, right[PGD], PGD_LONGER, right[PGD_LONGER]),
-        plateau("restarts plateau", PGD, right[PGD], PGD_RESTARTED, right[PGD_RESTARTED]),
+        plateau("more steps plateau", {name: right[name] for name in (PGD, PGD_LONGER)}),
+        plateau(
+            "restarts plateau",
+            {name: right[name] for name in (PGD, PGD_RESTARTED, PGD_RESTARTED_MORE)},
+        ),
     ]
     if SQUARE in right:
         checks.append(gradient_free_does_not_win(right[SQUARE], white_box))
@@ -441,21 +455,22 @@ def unbounded_reaches_zero(right_N: Tensor, eps: float) -> Check:
     )
 
 
-def plateau(name: str, less: str, less_N: Tensor, more: str, more_N: Tensor) -> Check:
-    """More of the same fells no more (Carlini et al. 2019).
+def plateau(name: str, right_N: Mapping[str, Tensor]) -> Check:
+    """More and more of the same ends up felling no more (Carlini et al. 2019). The last two are
+    judged; what the first leaves standing is in the finding.
 
     Args:
         name: of the check.
-        less, more: names of the attacks.
-        less_N, more_N: which images are right.
+        right_N: by name of the attack, from the least to the most, which images are right.
     """
+    (*_, (less, less_N), (_, more_N)) = right_N.items()
     n, more_fallen = len(less_N), gained(more_N, less_N)
+    path = ", ".join(f"{_fallen(fallen_N)} to {attack}" for attack, fallen_N in right_N.items())
     return _check(
         name,
         not too_many(more_fallen, n),
-        f"{more} fells {_images(more_fallen, n)} that stand under {less}",
-        f"figures under {less} are too high: measure with more steps and restarts, until they "
-        "fall no further",
+        f"of {n:,} images fall {path}; {more_fallen:,} of these stand under {less}",
+        "the figures are still too high: measure with more, until they fall no further",
     )
 
 
