@@ -8,7 +8,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curricula.api import Trained, evaluate, load_model, profile_run, train
+    from curricula.api import Trained, audit_run, evaluate, load_model, profile_run, train
     from curricula.binding import Bound, bind
     from curricula.comparison import Comparison, compare
     from curricula.curriculum import Curriculum, Threat
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
+    from curricula.evaluation.audit import Audit, Check, audit
     from curricula.evaluation.profile import Profile, profile
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from curricula.victim import ModelVictim
 
 _MODULES = {
-    "api": ("Trained", "evaluate", "load_model", "profile_run", "train"),
+    "api": ("Trained", "audit_run", "evaluate", "load_model", "profile_run", "train"),
     "binding": ("Bound", "bind"),
     "comparison": ("Comparison", "compare"),
     "curriculum": ("Curriculum", "Threat"),
@@ -50,6 +51,7 @@ _MODULES = {
     "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
+    "evaluation.audit": ("Audit", "Check", "audit"),
     "evaluation.profile": ("Profile", "profile"),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),
@@ -80,7 +82,9 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AffinePerturbation",
     "AnySplit",
+    "Audit",
     "Bound",
+    "Check",
     "Comparison",
     "Curriculum",
     "DataSet",
@@ -110,6 +114,8 @@ __all__ = [
     "UserError",
     "Victim",
     "Views",
+    "audit",
+    "audit_run",
     "batches",
     "bind",
     "build_model",

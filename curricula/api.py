@@ -1,4 +1,4 @@
-"""The library's verbs: train, evaluate, profile, load."""
+"""The library's verbs: train, evaluate, profile, audit, load."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -14,8 +14,10 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, first, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
+from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile, profile, profile_budgets
-from curricula.evaluation.threats import standard_threats
+from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expression import parse_call
 from curricula.output import check_output
 from curricula.training.config import LARGEST_SEED, Part
@@ -29,7 +31,7 @@ from curricula.training.plan import (
     placed,
     plain_twin,
 )
-from curricula.training.run import BEST, PROFILE, Run, check_free
+from curricula.training.run import AUDIT, BEST, PROFILE, Run, check_free
 
 TWIN = "twin"
 PROFILE_IMAGES = 1000
@@ -227,6 +229,39 @@ def profile_run(
         progress=progress,
     )
     run.write_json(PROFILE, found.as_json())
+    return found
+
+
+def audit_run(
+    run: Run | str | Path,
+    *,
+    limit: int | None = AUDIT_IMAGES,
+    seed: int = EVALUATION_SEED,
+    batch_size: int | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    checkpoint: str = BEST,
+) -> Audit:
+    """`curricula.audit` of a run on the test split, written into its folder as ``audit.json``; an
+    older one is replaced. It is in the ball of the curriculum's first pixel attack, or where there
+    is none, in l-inf within the data set's budget.
+
+    Args:
+        run, seed, batch_size, device, data_root, checkpoint: as for `evaluate`.
+        limit: the first so many images; None for all.
+
+    Raises:
+        UserError: as `evaluate` and `curricula.audit` do; a folder that cannot be written to.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    where = find_device(device)
+    _check_numbers(limit, seed, batch_size)
+    check_output(run.path / AUDIT)
+    data = open_data(run, root=data_root)
+    eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
+    model, data, split = _placed(run, checkpoint, data, where, "test", limit)
+    found = audit(model, data, split, eps=eps.value, norm=norm, seed=seed, batch_size=batch_size)
+    run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
     return found
 
 

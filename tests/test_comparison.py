@@ -60,7 +60,9 @@ def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
     return Outcome(
         seed=seed,
         results={
-            name: Measured(name=name, threat=name, correct=round(1000 * share), n=1000).as_json()
+            name: Measured(
+                name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000
+            ).as_json()
             for name, share in shares.items()
         },
         passes=passes,

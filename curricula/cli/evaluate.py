@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 )
 @click.option("--grid", is_flag=True, help="With --profile: also the worst of 775 transformations.")
 @click.option(
-    "--limit", type=int, help="The first so many images.  [default: all; 1000 with --profile]"
+    "--audit",
+    "audited",
+    is_flag=True,
+    help="Rather than threats: check for gradient masking; status 1 if a check fails.",
+)
+@click.option(
+    "--limit",
+    type=int,
+    help="The first so many images.  [default: all; 1000 with --profile, 200 with --audit]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
 @click.option("--batch-size", type=int, help="Images at once.  [default: 250 on a CPU, else tried]")
@@ -61,6 +69,7 @@ def command(
     part: "Part",
     profiled: bool,
     grid: bool,
+    audited: bool,
     limit: int | None,
     seed: int,
     batch_size: int | None,
@@ -79,10 +88,13 @@ def command(
     from curricula.errors import UserError
     from curricula.training.run import BEST, LAST
 
-    if profiled and threats:
-        raise UserError("--profile has threats of its own: leave out --threat, or --profile")
-    if profiled and part != "test":
-        raise UserError("--profile is of the test images: leave out --part, or --profile")
+    modes = [name for name, on in {"--profile": profiled, "--audit": audited}.items() if on]
+    if len(modes) > 1:
+        raise UserError("--profile and --audit are two measurements: ask for one at a time")
+    if modes and threats:
+        raise UserError(f"{modes[0]} has threats of its own: leave out --threat, or {modes[0]}")
+    if modes and part != "test":
+        raise UserError(f"{modes[0]} is of the test images: leave out --part, or {modes[0]}")
     if grid and not profiled:
         raise UserError("--grid is part of --profile: add it, or write --threat 'grid(rot:30)'")
     keep_freed_memory()
@@ -95,6 +107,9 @@ def command(
     }
     if profiled:
         _profile(run, output, grid=grid, limit=limit, **setting)
+        return
+    if audited:
+        _audit(run, output, limit=limit, **setting)
         return
     results = evaluate(run, threats=threats, part=part, limit=limit, **setting)
     if output == "json":
@@ -126,3 +141,19 @@ def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> No
     click.echo(f"run: {run}")
     show_profile(found)
     click.echo(f"written: {', '.join(str(path) for path in (run / PROFILE, *figures))}")
+
+
+def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
+    """Audit a run, write and show what was found; the status tells whether all checks passed."""
+    from curricula.api import audit_run
+    from curricula.cli.tables import show_audit
+    from curricula.evaluation.audit import IMAGES
+
+    found = audit_run(run, limit=IMAGES if limit is None else limit, **setting)
+    if output == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        click.echo(f"run: {run}")
+        show_audit(found)
+    if not found.passed:
+        raise click.exceptions.Exit(1)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curricula.comparison import Comparison, Row
 from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
 from curricula.speed.bench import Sample, Speed
 from curricula.training.config import Part
@@ -84,6 +86,25 @@ def _fooled(result: Measured | Average) -> str:
 def _percent(result: Measured | Average) -> str:
     low, high = result.interval
     return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def show_audit(audit: Audit) -> None:
+    """A table: a row a check, with what was found; then what could not be checked."""
+    table = Table()
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("finding", overflow="fold")
+    for check in audit.checks:
+        verdict = Text("passed") if check.passed else Text("FAILED", style="bold red")
+        table.add_row(check.name, verdict, Text(check.finding))
+    console = Console(highlight=False)
+    console.print(
+        f"audit at eps {audit.eps} in {audit.norm}, {audit.n:,} images, seed {audit.seed}",
+        soft_wrap=True,
+    )
+    console.print(table)
+    for what in audit.left_out:
+        console.print(f"left out: {what}", soft_wrap=True, markup=False)
 
 
 def show_comparison(compared: Comparison) -> None:

@@ -130,31 +130,58 @@ def measure(
             always run, and first.
         after_batch: called after each batch of each threat that is run, to show progress.
     """
-    with full_float32():
-        victim = ModelVictim(model, threat=True)
-        if batch_size is None:
-            batch_size = paying_batch(victim, data, split)
-        clean = Threat.parse(CLEAN)
-        clean_N = None
-        counts: dict[tuple[str, float], tuple[int, int]] = {}
-        for threat in (clean, *threats.values()):
-            if _identity(threat) in counts:
-                continue
-            began(threat, math.ceil(len(split) / batch_size))
-            predicted_N = _predicted(victim, data, split, threat, seed, batch_size, after_batch)
-            clean_N = predicted_N if clean_N is None else clean_N
-            right, fooled = predicted_N == split.labels, predicted_N != clean_N
-            counts[_identity(threat)] = tuple(torch.stack([right.sum(), fooled.sum()]).tolist())
+    asked = {"": Threat.parse(CLEAN), **threats}
+    predicted = predictions(
+        model,
+        data,
+        split,
+        asked,
+        seed=seed,
+        batch_size=batch_size,
+        began=began,
+        after_batch=after_batch,
+    )
+    counts = {
+        name: torch.stack([(found_N == split.labels).sum(), (found_N != predicted[""]).sum()])
+        for name, found_N in predicted.items()
+    }
     return [
         Measured(
             name=name,
             threat=str(threat),
-            correct=counts[_identity(threat)][0],
-            fooled=counts[_identity(threat)][1],
+            correct=int(counts[name][0]),
+            fooled=int(counts[name][1]),
             n=len(split),
         )
         for name, threat in threats.items()
     ]
+
+
+def predictions(
+    model: nn.Module,
+    data: DataSet,
+    split: AnySplit,
+    threats: Mapping[str, Threat],
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    began: Callable[[Threat, int], None] = lambda threat, batches: None,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """What `measure` counts: the class that a model gives each image under each threat, int64 (N,)
+    by name, in the split's order. Arguments as for `measure`."""
+    found: dict[tuple[str, float], Tensor] = {}
+    with full_float32():
+        victim = ModelVictim(model, threat=True)
+        if batch_size is None:
+            batch_size = paying_batch(victim, data, split)
+        for threat in threats.values():
+            if _identity(threat) not in found:
+                began(threat, math.ceil(len(split) / batch_size))
+                found[_identity(threat)] = _predicted(
+                    victim, data, split, threat, seed, batch_size, after_batch
+                )
+    return {name: found[_identity(threat)] for name, threat in threats.items()}
 
 
 def _identity(threat: Threat) -> tuple[str, float]:

@@ -5,7 +5,7 @@ file names two perturbations is the price of having standard ones.
 """
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import cast, get_args
 
 from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
@@ -114,10 +114,21 @@ def standard_attack(
     return Call("pgd", (*budget, *keywords))
 
 
-def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
+def pixel_budget(curriculum: Bound, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
+    """Radius and norm of the ball of a curriculum's first pixel link whose budget is one; where
+    there is none, l-inf within the data set's budget.
+
+    Raises:
+        UserError: there is none, and the data set states no l-inf budget.
+    """
     for leaf in curriculum.leaves.values():
         attack = leaf.perturbation
         if attack.kind == "pixel" and attack.unit in get_args(Norm):
-            eps = Number.of(attack.budget)
-            return bind(standard_attack(eps, norm=attack.unit, steps=steps)).expression
-    return bind(standard_attack(steps=steps), budgets=budgets).expression
+            return Number.of(attack.budget), cast(Norm, attack.unit)
+    (leaf,) = bind("pgd", budgets=budgets).leaves.values()
+    return Number.of(leaf.perturbation.budget), "linf"
+
+
+def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
+    eps, norm = pixel_budget(curriculum, budgets)
+    return bind(standard_attack(eps, norm=norm, steps=steps)).expression

@@ -27,6 +27,7 @@ ENVIRONMENT = "environment.json"
 RESULTS: Mapping[Part, str] = {"test": "evaluation.json", "validation": "validation.json"}
 """The final accuracies, by the part of the data set that they were measured on."""
 PROFILE = "profile.json"
+AUDIT = "audit.json"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 

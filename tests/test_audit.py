@@ -1,0 +1,460 @@
+"""The audit finds planted gradient masking, each kind by the check that is about it, and lets an
+honest model pass."""
+
+import json
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from scipy.stats import binom
+from torch import nn
+
+import curricula
+from curricula import Curriculum, ModelVictim, Normalise, batches, registry
+from curricula.cli.main import program
+from curricula.data.dataset import load_data
+from curricula.errors import UserError
+from curricula.evaluation.audit import (
+    ALLOWED,
+    MULTIPLES,
+    audit,
+    deterministic_forward,
+    gained,
+    gradient_free_does_not_win,
+    iterative_beats_one_step,
+    logits_not_probabilities,
+    monotone_in_eps,
+    nonzero_gradients,
+    plateau,
+    too_many,
+    unbounded_reaches_zero,
+)
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+N = 100
+
+CHECKS = (
+    "deterministic forward",
+    "logits, not probabilities",
+    "nonzero gradients",
+    "iterative beats one step",
+    "monotone in eps",
+    "unbounded eps reaches 0",
+    "more steps plateau",
+    "restarts plateau",
+    "gradient-free does not win",
+)
+
+
+class Network(nn.Module):
+    """Two strided convolutions and a linear layer, and what is planted: before the whole, after
+    each convolution, after the whole."""
+
+    def __init__(self, **planted):
+        super().__init__()
+        self.normalise = Normalise()
+        self.first = nn.Conv2d(1, 24, 4, stride=4)
+        self.second = nn.Conv2d(24, 32, 3, stride=2)
+        self.last = nn.Linear(32 * 9, 10)
+        self.planted = nn.ModuleDict(planted)
+
+    def plant(self, place, x):
+        return self.planted[place](x) if place in self.planted else x
+
+    def forward(self, x):
+        x = self.normalise(self.plant("before", x))
+        for layer in (self.first, self.second):
+            x = self.plant("between", layer(x).relu())
+        return self.plant("after", self.last(x.flatten(1)))
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
+
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return (2 * x).round() / 2
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        return self.factor * logits
+
+
+class Softmax(nn.Module):
+    def __init__(self, temperature=1.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, logits):
+        return (logits / self.temperature).softmax(1)
+
+
+class OfTheBatch(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def trained(attack):
+    """A network of the digits, trained plainly or against PGD in the ball of 0.1."""
+    data = load_data("digits")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Network()
+    curriculum = Curriculum.parse(attack, ["constant"])
+    victim, draws = ModelVictim(model), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    epochs = 12
+    for epoch in range(epochs):
+        strength = min(1.0, epoch / (epochs / 2))
+        for _, batch in batches(data.train, 64, generator=draws):
+            views = curriculum(
+                data.images(batch.pixels),
+                batch.labels,
+                strengths=dict.fromkeys(curriculum.bound.leaves, strength),
+                victim=victim,
+                generator=draws,
+            )
+            loss = F.cross_entropy(model(views.perturbed), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval(), data
+
+
+@pytest.fixture(scope="module")
+def robust():
+    return trained("pgd(0.1, steps=3)")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return trained("clean")
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """An audit that is no good but soon over."""
+    monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 20)
+    monkeypatch.setattr("curricula.evaluation.audit.STEPS", 3)
+    monkeypatch.setattr("curricula.evaluation.audit.MORE_STEPS", 6)
+
+
+def masked(model, **planted):
+    """The same weights behind something that masks the gradient."""
+    network = Network(**planted)
+    network.load_state_dict(model.state_dict())
+    return network.eval()
+
+
+def failures(found):
+    return {check.name for check in found.checks if not check.passed}
+
+
+def accuracies(found):
+    return {attack.name: attack.accuracy for attack in found.attacks}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_honest_robust_model_passes(robust, seed):
+    model, data = robust
+    found = audit(model, data, data.test[:N], seed=seed)
+    assert not failures(found), found.checks
+    assert found.passed
+    assert tuple(check.name for check in found.checks) == CHECKS
+    # And is robust: of a model that has nothing to mask it would be no wonder.
+    assert accuracies(found)["pgd-40"] > 0.5
+
+
+def test_an_honest_plain_model_passes(plain):
+    model, data = plain
+    found = audit(model, data, data.test[:N])
+    assert not failures(found), found.checks
+    assert accuracies(found)["pgd-40"] < 0.5 < accuracies(found)["clean"]
+
+
+def test_quantised_activations_are_caught(plain):
+    model, data = plain
+    found = audit(masked(model, between=Rounded()), data, data.test[:N])
+    assert failures(found) >= {
+        "nonzero gradients",
+        "unbounded eps reaches 0",
+        "gradient-free does not win",
+    }
+    assert not failures(found) & {"deterministic forward", "logits, not probabilities"}
+    assert accuracies(found)["pgd-40"] > 0.5  # what it would be believed to be
+
+
+def test_a_saturated_softmax_is_caught(plain):
+    """Logits of such a size that cross-entropy is 0 in float32, while DLR does not mind."""
+    model, data = plain
+    found = audit(masked(model, after=Scaled(1000.0)), data, data.test[:N])
+    assert failures(found) == {"nonzero gradients"}
+    (check,) = [check for check in found.checks if not check.passed]
+    assert "0 on dlr" in check.finding
+    assert "loss=dlr" in check.finding
+    assert accuracies(found)["pgd-40"] > accuracies(found)["pgd-40 on dlr"] + 0.3
+
+
+def test_probabilities_of_a_low_temperature_are_caught(plain):
+    model, data = plain
+    found = audit(masked(model, after=Softmax(0.01)), data, data.test[:N])
+    assert failures(found) >= {
+        "logits, not probabilities",
+        "nonzero gradients",
+        "gradient-free does not win",
+    }
+
+
+def test_random_input_noise_is_caught_and_the_audit_repeats_itself(plain, hasty):
+    model, data = plain
+    noisy = masked(model, before=Noise())
+    before = torch.get_rng_state()
+    found = audit(noisy, data, data.test[:50])
+    assert "deterministic forward" in failures(found)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)  # whatever else is drawn
+    assert audit(noisy, data, data.test[:50]) == found
+    assert audit(noisy, data, data.test[:50], seed=1) != found
+
+
+def test_a_look_at_the_batch_is_caught(plain, hasty):
+    model, data = plain
+    found = audit(masked(model, before=OfTheBatch()), data, data.test[:20])
+    assert "deterministic forward" in failures(found)
+
+
+def test_the_model_is_left_as_it_is(plain, hasty):
+    model, data = plain
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    audit(model, data, data.test[:20])
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(weight.grad is None or weight.requires_grad for weight in model.parameters())
+    model.eval()
+
+
+# The checks as functions of what was measured.
+
+
+def test_probabilities_are_told_from_logits():
+    logits = torch.randn((50, 10), generator=torch.Generator().manual_seed(0))
+    for outputs, passes in [
+        (logits, True),
+        (logits.log_softmax(1), True),
+        (logits.relu(), True),
+        (logits.softmax(1), False),
+        (logits.sigmoid(), False),
+        (logits / 0, False),
+    ]:
+        assert logits_not_probabilities(outputs).passed == passes
+
+
+def test_a_forward_pass_may_round_otherwise():
+    logits = torch.linspace(-9, 9, 60).reshape(6, 10)
+    assert deterministic_forward(logits, logits + 1e-4, logits[:4] + 1e-4).passed
+    assert not deterministic_forward(logits, logits, logits[:4] + 0.1).passed
+    assert not deterministic_forward(logits, logits + 0.1, logits[:4]).passed
+
+
+def test_gradients_that_underflow_or_overflow_have_vanished():
+    sizes = torch.full((200,), 1e-20)
+    for lost, passes in [
+        (1e-12, True), (1e-30, True), (1e-36, False), (0.0, False), (float("nan"), False),
+        (float("inf"), False),
+    ]:  # fmt: skip
+        some = sizes.clone()
+        some[:20] = lost
+        assert nonzero_gradients({"ce": some, "dlr": sizes}).passed == passes
+        assert nonzero_gradients({"ce": sizes, "dlr": some}).passed == passes
+    assert nonzero_gradients({"ce": torch.empty(0)}).passed  # no image is right
+
+
+@pytest.mark.parametrize("n", [50, 100, 200, 500, 1000, 10_000])
+def test_a_check_fails_by_chance_in_one_audit_of_a_hundred(n):
+    """A model of which exactly the allowed share of images breaks the order; and one of which
+    five times as many do is found out, of 200 images or more."""
+    fewest = next(count for count in range(n + 1) if too_many(count, n))
+    assert binom.sf(fewest - 1, n, ALLOWED) < 0.025
+    if n >= 200:
+        assert binom.sf(fewest - 1, n, 5 * ALLOWED) > 0.9
+
+
+def right(n, fallen):
+    """n images of which some have fallen."""
+    return torch.tensor([i not in fallen for i in range(n)])
+
+
+def test_the_order_of_two_attacks_is_judged_image_by_image():
+    """Not by their accuracies: here they are equal, or the greater attack is ahead."""
+    some, others, more = range(20), range(20, 40), range(20, 60)
+    weak, as_weak = right(200, some), right(200, others)
+    assert gained(weak, as_weak) == 20
+    for check in (iterative_beats_one_step, gradient_free_does_not_win):
+        assert not check(weak, as_weak).passed
+        assert not check(weak, right(200, more)).passed
+        assert check(weak, right(200, range(60))).passed
+        assert check(weak, right(200, range(1, 20))).passed  # one image is not enough
+        assert "20 fall to" in check(weak, as_weak).finding
+
+
+def test_more_of_an_attack_may_gain_little_at_the_end():
+    for most, passes in [(range(40), True), (range(48), True), (range(49), False)]:
+        steps = {"one": right(200, range(20)), "some": right(200, range(40))}
+        check = plateau("more", {**steps, "most": right(200, most)})
+        assert check.passed == passes
+        assert f"20 to one, 40 to some, {len(most)} to most; {len(most) - 40} of" in check.finding
+
+
+def test_what_has_fallen_may_not_stand_in_a_larger_ball():
+    falling = {"0": right(200, ()), "0.1": right(200, range(50)), "1": right(200, range(200))}
+    assert monotone_in_eps(falling).passed
+    assert "0: 200, 0.1: 150, 1: 0" in monotone_in_eps(falling).finding
+    found = monotone_in_eps({**falling, "1": right(200, range(20))})
+    assert not found.passed
+    assert "30 fall at 0.1 and stand at 1" in found.finding
+
+
+def test_an_unbounded_attack_must_do_better_than_chance():
+    assert unbounded_reaches_zero(right(200, range(199)), 1.0).passed
+    assert not unbounded_reaches_zero(right(200, range(180)), 1.0).passed
+
+
+# The ball.
+
+
+def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
+    model, data = plain
+    found = audit(model, data, data.test[:20])
+    assert (found.eps, found.norm, found.n, found.seed) == ("0.1", "linf", 20, 0)
+    assert not found.left_out
+    for multiple in MULTIPLES:
+        assert f"pgd-40 within {0.1 * multiple:g}" in accuracies(found)
+
+    found = audit(model, data, data.test[:20], eps=8 / 255)
+    assert found.eps == "8/255"
+    assert any(attack.threat.startswith("pgd(8/255, norm=linf") for attack in found.attacks)
+
+    found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
+    assert "square" not in accuracies(found)
+    assert found.left_out == ("the gradient-free attack, square, is one in linf, not in l2",)
+    assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
+
+
+def test_two_classes_have_no_dlr(hasty):
+    data = load_data("digits")
+    split = attrs.evolve(data.test, labels=data.test.labels % 2)[:20]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    found = audit(model, data, split)
+    assert found.left_out == ("the DLR loss needs three classes or more, and there are 2",)
+    assert not any("dlr" in attack.threat for attack in found.attacks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": 0.0}, r"eps must lie above 0 and below 1, which in linf holds every image, not 0"),
+        ({"eps": 1.0}, r"eps must lie above 0 and below 1, .* not 1"),
+        ({"eps": 40.0, "norm": "l2"}, r"below 28, which in l2"),
+        ({"norm": "l1"}, r"digits states no budget in l1; give eps"),
+    ],
+)
+def test_a_ball_that_is_none_is_refused(plain, arguments, message):
+    model, data = plain
+    with pytest.raises(UserError, match=message):
+        audit(model, data, data.test[:5], **arguments)
+
+
+def test_a_model_without_a_gradient_is_refused_in_one_line(plain):
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach()
+
+    model, data = plain
+    with pytest.raises(UserError, match="cannot be differentiated in its images"):
+        audit(masked(model, before=Detached()), data, data.test[:5])
+
+
+# The command.
+
+
+def run(*arguments):
+    return CliRunner().invoke(program, ["--plugin", str(TINY), *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = run(
+        "train", "--data", "tiny", "--perturb", "rot+pgd:0.05", "--epochs", 1, "--out", folder
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_command_prints_a_table_and_writes_it_down(folder, hasty):
+    result = run("evaluate", folder, "--audit", "--limit", 20)
+    written = json.loads((folder / "audit.json").read_text())
+    assert result.exit_code == (0 if written["passed"] else 1)
+    assert "audit at eps 0.05 in linf, 20 images, seed 0" in result.output
+    for check in written["checks"]:
+        assert check["name"] in result.output
+        assert check["passed"] in (True, False)
+        assert check["finding"]
+    assert [check["name"] for check in written["checks"]] == list(CHECKS)
+    assert written["checkpoint"] == "best.safetensors"
+    assert result.stderr == ""
+
+    result = run("evaluate", folder, "--audit", "--limit", 20, "--format", "json")
+    assert json.loads(result.output) == written
+
+
+def test_a_failed_check_is_status_1(folder, hasty, monkeypatch):
+    monkeypatch.setattr("curricula.evaluation.audit.ALLOWED", -1.0)
+    result = run("evaluate", folder, "--audit", "--limit", 5)
+    assert result.exit_code == 1
+    assert "FAILED" in result.output
+    assert json.loads((folder / "audit.json").read_text())["passed"] is False
+
+
+def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
+    registry.use(registry.build_registry([TINY]))
+    found = curricula.audit_run(folder)
+    assert found.n == 60  # all that tiny has
+    assert (found.eps, found.norm) == ("0.05", "linf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threat", "clean"], "--audit has its own attacks; leave out --threat"),
+        (["--limit", 0], "limit must be 1 or more, not 0"),
+        (["--seed", -1], "seed must lie from 0"),
+    ],
+)
+def test_bad_input_to_an_audit_is_one_line_and_status_2(folder, arguments, message):
+    result = run("evaluate", folder, "--audit", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_audit_that_could_not_be_written_is_refused_before_the_work(folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    for file in folder.iterdir():
+        if file.name != "audit.json":
+            (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "run" / "audit.json").mkdir()
+    result = run("evaluate", tmp_path / "run", "--audit")
+    assert result.exit_code == 2
+    assert "audit.json: there is a folder of that name" in result.stderr
