@@ -190,6 +190,7 @@ def curricula_commands() -> Iterable[Record]:
         "evaluate": "measure a run under threats",
         "sweep": "train and measure many runs that differ in stated values",
         "compare": "runs and sweeps side by side, with their Pareto frontier",
+        "report": "write the page of a run or a sweep, with its figures",
         "bench": "measure how fast training is on this machine, and how fast it could be",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",

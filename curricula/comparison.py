@@ -26,12 +26,14 @@ class Outcome:
     """What one run came to.
 
     Attributes:
+        folder: of the run.
         seed: of its training.
         results: by threat, as `curricula.evaluate` gives them in JSON.
         passes: how many images went through its networks forward and backward in training.
         seconds: of training, its validation included.
     """
 
+    folder: Path
     seed: int
     results: Mapping[str, Mapping[str, Any]]
     passes: int
@@ -270,6 +272,7 @@ def _outcome(run: Run, part: Part) -> Outcome:
     metrics = [json.loads(line) for line in _text(run.path / METRICS).splitlines()]
     passed = [line["passes"]["gradient"] + line["passes"]["training"] for line in metrics]
     return Outcome(
+        folder=run.path,
         seed=run.config.seed,
         results={result["name"]: result for result in _read(run.path / RESULTS[part])},
         passes=sum(passed),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
@@ -58,6 +59,7 @@ def test_equal_points_do_not_dominate_each_other():
 def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
     shares = {"spatial": spatial, "adversarial": adversarial}
     return Outcome(
+        folder=Path("run"),
         seed=seed,
         results={
             name: Measured(

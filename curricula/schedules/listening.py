@@ -146,7 +146,8 @@ class PerImage(Listener):
     So does instance-adaptive training (Balaji et al. 2019) set the radius of each image.
 
     Args:
-        up, down: above 0 and up to 1.
+        up: added when right, above 0 and up to 1.
+        down: taken off when wrong, above 0 and up to 1.
         low: strength at the beginning, and the least one, in [0, 1].
     """
 

@@ -1,0 +1,119 @@
+"""Images as a run's curriculum showed them, and images that fool its network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from curricula.api import load_model
+from curricula.curriculum import Curriculum
+from curricula.data.dataset import DataSet
+from curricula.evaluation.threats import standard_threats
+from curricula.reporting.previews import preview_figure
+from curricula.streams import Streams
+from curricula.training.loop import EVALUATION_SEED
+from curricula.training.run import Run
+from curricula.victim import ModelVictim
+
+IMAGES = 6
+MOMENTS = 5
+SEARCHED = 100  # test images, among which those are looked for that fool the network
+SEED = 1
+
+
+def shown_in_training(
+    run: Run, data: DataSet, metrics: Sequence[Mapping[str, Any]]
+) -> Figure | None:
+    """The first training images at the strengths of some epochs, a column each; None where no
+    perturbation was trained on.
+
+    The random draws are the same in each column. Attacks are aimed at the checkpoint that was kept,
+    as the network of that epoch is gone.
+
+    Args:
+        run: a finished run.
+        data: its data set.
+        metrics: the lines of its ``metrics.jsonl``, one or more.
+    """
+    config = run.config
+    curriculum = Curriculum.parse(config.perturb, config.schedule)
+    if not curriculum.bound.leaves:
+        return None
+    last = len(metrics) - 1
+    moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})
+    split = data.train[slice(IMAGES)].held()
+    x_NCHW = data.images(split.pixels)
+    victim = ModelVictim(load_model(run, data=data))
+    views = [
+        curriculum(
+            x_NCHW,
+            split.labels,
+            strengths=metrics[moment]["strength"],
+            victim=victim,
+            generator=torch.Generator().manual_seed(SEED),
+        ).perturbed
+        for moment in moments
+    ]
+    headings = [
+        f"epoch {metrics[moment]['epoch']}\n"
+        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[moment]["strength"].items())
+        for moment in moments
+    ]
+    return preview_figure(
+        x_NCHW,
+        torch.stack(views),
+        headings=headings,
+        names=[data.classes[label] for label in split.labels.tolist()],
+        title="What training showed",
+        caption=f"The first training images of {data.name} at the strengths of these epochs; "
+        "attacks are aimed at the checkpoint that was kept.",
+    )
+
+
+def fooled(run: Run, data: DataSet) -> Figure | None:
+    """Test images that the network of a run gets right, and wrong under the standard joint threat:
+    as they are, and under each of the standard threats. None if there is none among the first.
+
+    Args:
+        run: a finished run.
+        data: its data set.
+    """
+    config = run.config
+    model = load_model(run, data=data)
+    victim = ModelVictim(model, threat=True)
+    split = data.test[slice(SEARCHED)].held()
+    x_NCHW, y_N = data.images(split.pixels), split.labels
+    bound = Curriculum.parse(config.perturb, config.schedule).bound
+    threats = standard_threats(bound, data.budgets)
+
+    def under(name: str, index: Tensor) -> Tensor:
+        """The images of an index as the evaluation perturbs them."""
+        return threats[name](
+            x_NCHW[index],
+            y_N[index],
+            victim=victim,
+            generator=torch.Generator().manual_seed(EVALUATION_SEED),
+            streams=Streams.of(EVALUATION_SEED, index),
+        )
+
+    with torch.no_grad():
+        before_N = model(x_NCHW).argmax(1)
+        after_N = model(under("joint", torch.arange(len(split)))).argmax(1)
+    found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:IMAGES]
+    if not len(found):
+        return None
+    names = [
+        f"{data.classes[before]} as {data.classes[after]}"
+        for before, after in zip(before_N[found].tolist(), after_N[found].tolist(), strict=True)
+    ]
+    return preview_figure(
+        x_NCHW[found],
+        torch.stack([under(name, found) for name in threats if name != "clean"]),
+        headings=[name for name in threats if name != "clean"],
+        names=names,
+        title="What fools the network",
+        caption=f"The first test images of {data.name} that are classified right, and wrong under "
+        "the joint threat: at the left the true class and what it is taken for.",
+    )

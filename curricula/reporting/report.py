@@ -1,0 +1,439 @@
+"""A run or a sweep as one HTML page that needs nothing else, and its figures as files."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import jinja2
+from matplotlib.figure import Figure
+
+from curricula.api import open_data
+from curricula.comparison import Comparison, compare
+from curricula.data.dataset import DataSet
+from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.profile import Average, Profile
+from curricula.reporting.figures import write_figure
+from curricula.reporting.frontier import draw_frontier
+from curricula.reporting.gallery import fooled, shown_in_training
+from curricula.reporting.profiles import joint_figure, profile_figure
+from curricula.reporting.training import learning_figure, training_figure
+from curricula.sweeps.definition import Sweep, read_sweep
+from curricula.sweeps.running import CELLS, DEFINITION
+from curricula.training.run import (
+    AUDIT,
+    ENVIRONMENT,
+    METRICS,
+    PROFILE,
+    RESULTS,
+    Run,
+    write_atomically,
+)
+
+REPORT = "report.html"
+FIGURES = "figures"
+FORMATS = (".svg", ".png")
+
+
+@attrs.frozen(kw_only=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: of its files.
+        figure: as drawn.
+        kind: ``chart``, which a dark page inverts, or ``picture``, which it leaves.
+        alt: what it shows, for who does not see it.
+        caption: below it.
+    """
+
+    name: str
+    figure: Figure
+    kind: Literal["chart", "picture"] = "chart"
+    alt: str
+    caption: str = ""
+
+
+@attrs.frozen
+class Line:
+    """Of a table: its cells, whether it is on the frontier, whether its second cell says that
+    something failed."""
+
+    cells: Sequence[str]
+    front: bool = False
+    failed: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Table:
+    """Lines of text; ``texts`` are the numbers of columns that are prose."""
+
+    header: Sequence[str]
+    rows: Sequence[Line]
+    texts: tuple[int, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title, text: above it.
+        table: of figures, if any.
+        pictures: below.
+        values: named ones, such as a configuration.
+        missing: what was not measured, each with the commands that measure it.
+    """
+
+    title: str
+    text: str = ""
+    table: Table | None = None
+    pictures: Sequence[Picture] = ()
+    values: Mapping[str, str] = attrs.field(factory=dict)
+    missing: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+
+
+def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
+    """Write the page of a run or of a sweep into its folder, as ``report.html``, and each figure
+    as PNG and SVG into ``figures/``.
+
+    It shows what was measured and says which command measures the rest.
+
+    Args:
+        folder: of a run or of a sweep.
+        data_root: where the data lies now, if not where the run found it.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: neither is there, or the folder cannot be written to.
+    """
+    path = Path(folder)
+    if (path / DEFINITION).exists():
+        title, sections = f"Sweep {path.name}", _of_sweep(path, read_sweep(path / DEFINITION))
+        subtitle = f"{len(list((path / CELLS).iterdir()))} runs"
+    else:
+        run = Run.open(path)
+        title, sections = f"Run {path.name}", _of_run(run, data_root)
+        config = run.config
+        subtitle = f"{config.model} on {config.data}: {config.perturb}"
+    try:
+        (path / FIGURES).mkdir(exist_ok=True)
+        page = _template().render(
+            title=title, subtitle=subtitle, sections=[_shown(s, path) for s in sections]
+        )
+        write_atomically(path / REPORT, page)
+    except OSError as error:
+        raise UserError(f"report of {path}: cannot be written ({error})") from error
+    return path / REPORT
+
+
+def _template() -> jinja2.Template:
+    text = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    return jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).from_string(text)
+
+
+def _shown(section: Section, folder: Path) -> dict[str, Any]:
+    """What the template takes of a section, after its figures are written as files."""
+    figures = []
+    for picture in section.pictures:
+        for suffix in FORMATS:
+            write_figure(picture.figure, folder / FIGURES / f"{picture.name}{suffix}")
+        suffix, kind = (".svg", "svg+xml") if picture.kind == "chart" else (".png", "png")
+        content = (folder / FIGURES / f"{picture.name}{suffix}").read_bytes()
+        encoded = base64.b64encode(content).decode("ascii")
+        figures.append(
+            {
+                "kind": picture.kind,
+                "alt": picture.alt,
+                "caption": picture.caption,
+                "uri": f"data:image/{kind};base64,{encoded}",
+            }
+        )
+    return {
+        "title": section.title,
+        "text": section.text,
+        "table": section.table,
+        "figures": figures,
+        "named": section.values,
+        "missing": section.missing,
+    }
+
+
+def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
+    metrics = _lines(run.path / METRICS)
+    sections = [_headline(run)]
+    if metrics:
+        sections.append(_training(metrics))
+    sections += [_profile(run), _audit(run), _gallery(run, metrics, data_root)]
+    config = {name: _text(value) for name, value in attrs.asdict(run.config).items()}
+    sections.append(
+        Section(
+            title="Configuration",
+            values=config,
+            missing={"Run it again:": [f"curricula train --config {run.path}/config.toml"]},
+        )
+    )
+    environment = _json(run.path / ENVIRONMENT) or {}
+    values = {name: _text(value) for name, value in environment.items()}
+    sections.append(Section(title="Environment", values=values))
+    return sections
+
+
+def _headline(run: Run) -> Section:
+    tables = {part: _json(run.path / file) for part, file in RESULTS.items()}
+    found = {part: results for part, results in tables.items() if results}
+    if not found:
+        return Section(
+            title="Accuracy",
+            missing={"Not measured yet:": [f"curricula evaluate {run.path}"]},
+        )
+    part, results = next(iter(found.items()))
+    rows = []
+    for result in results:
+        low, high = result["interval_95"]
+        accuracy = f"{100 * result['accuracy']:.1f}"
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        rows.append(Line([result["name"], accuracy, interval, result["threat"]]))
+    return Section(
+        title="Accuracy",
+        text=f"In %, with 95 % intervals, on {results[0]['n']:,} {part} images, in float32.",
+        table=Table(header=["threat", "accuracy", "interval", "exactly"], rows=rows, texts=(3,)),
+    )
+
+
+def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
+    kept = max(line["epoch"] for line in metrics if line["best"])
+    last = metrics[-1]
+    passes = sum(sum(line["passes"].values()) for line in metrics)
+    alt = (
+        f"Curves over {len(metrics)} epochs. In the last, validation accuracy is "
+        f"{100 * last['validation']['clean']:.1f} % clean and "
+        f"{100 * last['validation']['joint']:.1f} % joint, the loss {last['loss']:.3f}; "
+        f"strengths: {_text(last['strength']) or 'none'}."
+    )
+    return Section(
+        title="Training",
+        text=f"Epoch {kept} was kept, by joint validation accuracy. {passes / 1e6:.2f} million "
+        "images went through the networks.",
+        pictures=[
+            Picture(
+                name="training",
+                figure=training_figure(metrics),
+                alt=alt,
+                caption="Accuracies, the loss, and the strength of each link of the curriculum.",
+            )
+        ],
+    )
+
+
+def _profile(run: Run) -> Section:
+    title, found = "Robustness profile", _json(run.path / PROFILE)
+    if found is None:
+        command = f"curricula evaluate {run.path} --profile"
+        return Section(title=title, missing={"Not measured yet:": [command]})
+    profile = Profile.from_json(found)
+    curves = []
+    for series in profile.series:
+        first, last = series.measured[0], series.measured[-1]
+        curves.append(
+            f"{series.name} {series.unit}: {100 * first.accuracy:.1f} % at 0, "
+            f"{100 * last.accuracy:.1f} % at {profile.shown(series.unit, series.values[-1])}"
+        )
+    corner = profile.joint.rows[-1][-1]
+    measured: list[Measured | Average] = [profile.clean, *profile.combined, profile.average]
+    rows = [
+        Line([m.name, f"{100 * m.accuracy:.1f}", f"{100 * m.fooling_rate:.1f}"]) for m in measured
+    ]
+    return Section(
+        title=title,
+        text=f"Accuracy and fooling rate in % on {profile.n:,} test images; the table is at the "
+        "budgets.",
+        table=Table(header=["threat", "accuracy", "fooling rate"], rows=rows),
+        pictures=[
+            Picture(
+                name="profile",
+                figure=profile_figure(profile),
+                alt=f"Accuracy and fooling rate over growing ranges. {'; '.join(curves)}.",
+            ),
+            Picture(
+                name="joint",
+                figure=joint_figure(profile),
+                kind="picture",
+                alt="Heat map of accuracy under a random rotation and then PGD, from "
+                f"{100 * profile.clean.accuracy:.1f} % without either to "
+                f"{100 * corner.accuracy:.1f} % at the largest of both.",
+            ),
+        ],
+    )
+
+
+def _audit(run: Run) -> Section:
+    title, found = "Audit against gradient masking", _json(run.path / AUDIT)
+    if found is None:
+        command = f"curricula evaluate {run.path} --audit"
+        return Section(title=title, missing={"Not done yet:": [command]})
+    rows = [
+        Line(
+            [check["name"], "passed" if check["passed"] else "FAILED", check["finding"]],
+            failed=not check["passed"],
+        )
+        for check in found["checks"]
+    ]
+    return Section(
+        title=title,
+        text=f"At eps {found['eps']} in {found['norm']}, on {found['n']:,} test images.",
+        table=Table(header=["check", "", "finding"], rows=rows, texts=(2,)),
+        missing={f"Left out: {what}.": [] for what in found["left_out"]},
+    )
+
+
+def _gallery(
+    run: Run, metrics: Sequence[Mapping[str, Any]], data_root: str | Path | None
+) -> Section:
+    title = "Images"
+    try:
+        data: DataSet = open_data(run, root=data_root)
+        shown = shown_in_training(run, data, metrics) if metrics else None
+        fools = fooled(run, data)
+    except UserError as error:
+        command = f"curricula report {run.path} --data-root DIR"
+        return Section(title=title, missing={f"Not drawn, because {error}:": [command]})
+    pictures = []
+    if shown is not None:
+        pictures.append(
+            Picture(
+                name="shown",
+                figure=shown,
+                kind="picture",
+                alt="Training images as the curriculum showed them at some epochs.",
+            )
+        )
+    if fools is not None:
+        pictures.append(
+            Picture(
+                name="fooled",
+                figure=fools,
+                kind="picture",
+                alt="Test images that are classified right, and wrong once perturbed.",
+            )
+        )
+    return Section(title=title, pictures=pictures)
+
+
+def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
+    compared = compare([folder])
+    sections = [_comparison(compared)]
+    curves = {
+        row.label: [_lines(outcome.folder / METRICS) for outcome in row.outcomes]
+        for row in compared.rows
+    }
+    if curves:
+        sections.append(
+            Section(
+                title="Training",
+                pictures=[
+                    Picture(
+                        name="learning",
+                        figure=learning_figure(curves),
+                        alt="Curves of joint validation accuracy over training, one a row.",
+                        caption="Joint validation accuracy, the mean over seeds.",
+                    )
+                ],
+            )
+        )
+    base = {name: _text(value) for name, value in sweep.base.items()}
+    sections.append(Section(title="What all runs share", values=base))
+    for axis, changes in sweep.axes.items():
+        values = {label: _text(change) or "nothing changed" for label, change in changes.items()}
+        sections.append(Section(title=f"Axis {axis}", values=values))
+    for path in sorted((folder / CELLS).iterdir()):
+        environment = _json(path / ENVIRONMENT)
+        if environment is not None:
+            values = {name: _text(value) for name, value in environment.items()}
+            text = f"Of {path.name}."
+            sections.append(Section(title="Environment", text=text, values=values))
+            break
+    return sections
+
+
+def _comparison(compared: Comparison) -> Section:
+    x, y = compared.axes
+    rows = []
+    for row, front in zip(compared.rows, compared.frontier, strict=True):
+        cells = [row.label, str(len(row.outcomes))]
+        for name in compared.threats:
+            deviation = row.deviation(name)
+            low, high = row.interval(name)
+            spread = (
+                f"{100 * low:.1f} to {100 * high:.1f}"
+                if deviation is None
+                else f"± {100 * deviation:.1f}"
+            )
+            cells.append(f"{100 * row.mean(name):.1f} {spread}")
+        cells += [f"{row.passes / 1e6:.2f}", f"{row.minutes:.1f}"]
+        rows.append(Line(cells, front=front))
+    missing: dict[str, list[str]] = {
+        f"{row.label} failed: {reason}": []
+        for row in (*compared.rows, *compared.failed)
+        for reason in row.failures
+    }
+    if compared.pending:
+        missing[f"{compared.pending} cells have not been run yet."] = []
+    return Section(
+        title="Accuracy",
+        text="In %, mean and standard deviation over seeds. ★ is on the Pareto frontier of "
+        f"{x} and {y}; the hypervolume is {compared.hypervolume:.4f} from {compared.reference}.",
+        table=Table(header=["", "seeds", *compared.threats, "passes, M", "minutes"], rows=rows),
+        pictures=[
+            Picture(
+                name="frontier",
+                figure=draw_frontier(compared),
+                alt=f"Scatter of {x} against {y} accuracy. On the frontier: "
+                + ", ".join(
+                    f"{row.label} ({100 * row.mean(x):.1f} %, {100 * row.mean(y):.1f} %)"
+                    for row, front in zip(compared.rows, compared.frontier, strict=True)
+                    if front
+                )
+                + ".",
+            )
+        ]
+        if compared.rows
+        else [],
+        missing=missing,
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _json(path: Path) -> Any:
+    """What a file holds, or None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,92 @@
+"""How a training went, as a figure: accuracies, loss, and the curriculum's strengths under them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from curricula.reporting.figures import DASHES, FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT
+
+Line = Mapping[str, Any]  # of metrics.jsonl
+ACCURACIES: Mapping[str, Callable[[Line], float]] = {
+    "validation, clean": lambda line: line["validation"]["clean"],
+    "validation, joint": lambda line: line["validation"]["joint"],
+    "training, perturbed": lambda line: line["train_accuracy"],
+}
+
+
+def training_figure(metrics: Sequence[Line]) -> Figure:
+    """Over the epochs: accuracies in %, the loss, and the strength of each link; a vertical line
+    marks the epoch that was kept.
+
+    Args:
+        metrics: the lines of a run's ``metrics.jsonl``, one or more.
+    """
+    links = list(metrics[0]["strength"])
+    heights = [3.0, 1.5, 1.5] if links else [3.0, 1.5]
+    figure = Figure(figsize=(7, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained")
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    epochs = [line["epoch"] for line in metrics]
+    for number, (name, read) in enumerate(ACCURACIES.items()):
+        _curve(panels[0], epochs, [100 * read(line) for line in metrics], number, name)
+    panels[0].set(ylabel="accuracy, %", ylim=(-3, 103))
+    _curve(panels[1], epochs, [line["loss"] for line in metrics], 4, "loss")
+    panels[1].set_ylabel("loss")
+    panels[1].set_ylim(bottom=0)
+    for number, link in enumerate(links):
+        strengths = [line["strength"][link] for line in metrics]
+        _curve(panels[2], epochs, strengths, number, link)
+    if links:
+        panels[2].set(ylabel="strength", ylim=(-0.05, 1.05))
+    kept = max(line["epoch"] for line in metrics if line["best"])
+    for axes in panels:
+        axes.axvline(kept, color=FAINT_TEXT, linestyle=":", linewidth=1.2, zorder=1)
+        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=TEXT, labelsize=8)
+    for axes in (panels[0], *panels[2:]):
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    panels[-1].set_xlabel(f"epoch (kept: {kept})")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
+    """Joint validation accuracy in % over the share of training, the mean over seeds, a curve a
+    row of a comparison.
+
+    Args:
+        curves: by the row's label, the lines of ``metrics.jsonl`` of each of its runs.
+    """
+    figure = Figure(figsize=(7, 4), dpi=PIXELS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label, runs) in enumerate(curves.items()):
+        joint = [[line["validation"]["joint"] for line in metrics] for metrics in runs]
+        means = [100 * mean(values) for values in zip(*joint, strict=True)]
+        shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
+        axes.plot(
+            shares, means, label=label, color=PALETTE[number % len(PALETTE)],
+            linestyle=DASHES[number // len(PALETTE) % len(DASHES)], linewidth=1.6, marker="o",
+            markersize=3,
+        )  # fmt: skip
+    axes.set(xlim=(0, 1.02), ylim=(-3, 103), xlabel="share of training")
+    axes.set_ylabel("joint validation accuracy, %")
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=TEXT)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _curve(
+    axes: Axes, epochs: Sequence[int], values: Sequence[float], number: int, name: str
+) -> None:
+    axes.plot(
+        epochs, values, label=name, color=PALETTE[number], linestyle=DASHES[number % len(DASHES)],
+        linewidth=1.6, marker="o", markersize=3,
+    )  # fmt: skip
