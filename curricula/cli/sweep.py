@@ -31,6 +31,7 @@ def command(
     from curricula.cli.tables import show_comparison
     from curricula.comparison import compare
     from curricula.recipes import find_sweep
+    from curricula.reporting.report import report
     from curricula.sweeps.running import run_sweep
 
     keep_freed_memory()
@@ -41,6 +42,7 @@ def command(
     run_sweep(definition, out, storage=storage, retry=retry, download=download, noted=click.echo)
     compared = compare([out])
     show_comparison(compared)
+    click.echo(f"report: {report(out)}")
     click.echo(f"compare it further: curricula compare {out}")
     if compared.failed or any(row.failures for row in compared.rows):
         click.get_current_context().exit(1)

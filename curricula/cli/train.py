@@ -53,6 +53,7 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
     from curricula.cli.progress import Terminal
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
+    from curricula.reporting.report import report
 
     keep_freed_memory()
     values = read_config(config) if config is not None else {}
@@ -63,5 +64,6 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
         columns["plain twin"] = trained.twin.results
     show_accuracies(columns)
     click.echo(f"run folder: {trained.run.path}")
+    click.echo(f"report: {report(trained.run.path)}")
     plugins = "".join(f" --plugin {file}" for file in registry.current().files)
     click.echo(f"measure it further: curricula{plugins} evaluate {trained.run.path} --threat EXPR")

@@ -17,7 +17,7 @@ from curricula.training.loop import EVALUATION_SEED
 from curricula.training.run import Run
 from curricula.victim import ModelVictim
 
-IMAGES = 6
+IMAGES = 4
 MOMENTS = 5
 SEARCHED = 100  # test images, among which those are looked for that fool the network
 SEED = 1

@@ -425,15 +425,20 @@ def _json(path: Path) -> Any:
     Raises:
         UserError: it is damaged.
     """
+    lines = _lines(path, whole=True)
+    return lines[0] if lines else None
+
+
+def _lines(path: Path, *, whole: bool = False) -> list[Any]:
+    """What each line of a file holds, or the file as a whole; nothing where there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(part) for part in ([text] if whole else text.splitlines())]
     except FileNotFoundError:
-        return None
+        return []
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,227 @@
+"""The page of a run and of a sweep: whole by itself, and right in a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import TINY, run
+
+import curricula
+from curricula import registry
+from curricula.reporting.report import report
+from curricula.sweeps.definition import parse_sweep
+from curricula.sweeps.running import run_sweep
+from curricula.training.run import Run
+
+MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+SWEEP = """
+[base]
+data = "tiny"
+epochs = 1
+perturb = "rot+pgd"
+compile = "off"
+
+[axes]
+seed = [0, 1]
+lr = [0.01, 1e30]
+
+[evaluation]
+limit = 20
+"""
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    registry.use(registry.build_registry([TINY]))
+    folder = tmp_path_factory.mktemp("reports")
+    curricula.train(data="tiny", perturb="rot+pgd", compile="off", out=folder / "run")
+    run_sweep(parse_sweep(SWEEP), folder / "sweep")
+    return folder
+
+
+@pytest.fixture
+def trained(tiny, folder, tmp_path):
+    """A copy of a run, to write into."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_page_needs_nothing_else_and_every_image_has_a_text(trained):
+    page = Page(report(trained))
+    assert len(page.of("img")) == 3  # training, what it showed, what fools
+    for image in page.of("img"):
+        assert image["src"].startswith("data:image/")
+        assert len(image["alt"]) > 30
+    links = [a.get("src", a.get("href", "")) for _, a in page.tags]
+    assert not [link for link in links if link and not link.startswith("data:")]
+    assert not page.of("script")
+    assert "url(" not in (trained / "report.html").read_text()
+
+
+def test_every_figure_is_saved_as_png_and_svg(trained):
+    report(trained)
+    files = sorted((trained / "figures").iterdir())
+    assert {file.stem for file in files} == {"training", "shown", "fooled"}
+    assert len(files) == 6
+    for file in files:
+        assert file.read_bytes().startswith(MAGIC[file.suffix])
+
+
+def test_it_shows_what_was_measured_and_says_what_measures_the_rest(trained):
+    page = Page(report(trained))
+    for result in json.loads((trained / "evaluation.json").read_text()):
+        assert result["threat"] in page.text
+        assert f"{100 * result['accuracy']:.1f}" in page.text
+    config = Run.open(trained).config
+    assert config.perturb in page.text
+    assert config.lr_schedule in page.text
+    assert torch.__version__ in page.text
+    for asked in ("--profile", "--audit"):
+        assert f"curricula evaluate {trained} {asked}" in page.text
+    curricula.profile_run(trained, limit=4)
+    found = curricula.audit_run(trained, limit=20)
+    page = Page(report(trained))
+    assert "--profile" not in page.text
+    assert "--audit" not in page.text
+    assert len(page.of("img")) == 5
+    assert (trained / "figures" / "joint.svg").exists()
+    for check in found.checks:
+        assert check.finding in page.text
+    assert page.text.count("FAILED") == sum(not check.passed for check in found.checks)
+
+
+def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
+    curricula.train(data="tiny", epochs=1, compile="off", out=tmp_path / "plain")
+    page = Page(report(tmp_path / "plain"))
+    assert not (tmp_path / "plain" / "figures" / "shown.png").exists()
+    assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
+
+
+def test_a_run_whose_data_has_gone_says_how_to_name_it(trained, tmp_path):
+    config = (trained / "config.toml").read_text()
+    moved = re.sub(r"^data = .*$", 'data = "mnist"', config, flags=re.MULTILINE)
+    (trained / "config.toml").write_text(moved)
+    page = Page(report(trained))
+    assert "mnist is not in" in page.text
+    assert f"curricula report {trained} --data-root DIR" in page.text
+    assert len(page.of("img")) == 1
+
+
+def test_names_are_text_and_not_tags(trained):
+    odd = trained.rename(trained.with_name("<b>odd & <script>"))
+    page = Page(report(odd))
+    assert not page.of("b")
+    assert not page.of("script")
+    assert "Run <b>odd & <script>" in page.text
+
+
+def test_the_page_of_a_sweep_has_the_table_the_frontier_and_what_failed(tiny, folder):
+    page = Page(report(folder / "sweep"))
+    compared = curricula.compare([folder / "sweep"])
+    assert f"{100 * compared.rows[0].mean('joint'):.1f}" in page.text
+    assert f"{compared.hypervolume:.4f}" in page.text
+    assert page.text.count("lr=1e+30 failed: the loss is no longer a number") == 2
+    assert {file.stem for file in (folder / "sweep" / "figures").iterdir()} == {
+        "frontier", "learning",
+    }  # fmt: skip
+    assert "tiny" in page.text
+
+
+def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("train", "--data", "tiny", "--epochs", "1", "--compile", "off", "--out", "mine")
+    assert done.exit_code == 0, done.output
+    assert f"report: {Path('mine/report.html')}" in done.output
+    Path("mine/report.html").unlink()
+    assert run("report", "mine").output == f"report: {Path('mine/report.html')}\n"
+    assert Path("mine/report.html").exists()
+    Path("few.toml").write_text('[base]\ndata = "tiny"\nepochs = 1\n[axes]\nseed = [0]\n')
+    done = run("sweep", "few.toml")
+    assert done.exit_code == 0, done.output
+    assert Path("runs/few/report.html").exists()
+
+
+def test_bad_input_to_report_is_one_line(trained, tmp_path):
+    (trained / "metrics.jsonl").write_text("{")
+    (tmp_path / "empty").mkdir()
+    for folder, message in [
+        (tmp_path / "absent", "is not a run folder"),
+        (tmp_path / "empty", "is not a run folder"),
+        (trained, "metrics.jsonl: cannot be read"),
+    ]:
+        result = run("report", folder)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+LOOK = """<!doctype html><title>wait</title>
+<iframe srcdoc="{page}" style="border: 0; height: 900px; width: {width}px"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const inside = frame.contentDocument, root = inside.documentElement;
+  const images = [...inside.images];
+  document.title = JSON.stringify({{
+    scrolls: root.scrollWidth > root.clientWidth,
+    width: root.clientWidth,
+    missing: images.filter(image => !image.complete || !image.naturalWidth).length,
+    images: images.length,
+    wide: images.filter(image => image.getBoundingClientRect().right > root.clientWidth).length,
+  }});
+}};
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("which", ["run", "sweep"])
+def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
+    tiny, folder, tmp_path, which, width
+):
+    if which == "run":
+        curricula.profile_run(folder / "run", limit=2)
+        curricula.audit_run(folder / "run", limit=10)
+    page = report(folder / which).read_text(encoding="utf-8")
+    look = tmp_path / "look.html"
+    look.write_text(LOOK.format(page=html.escape(page), width=width), encoding="utf-8")
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--window-size=1400,1000",
+            "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom", look.as_uri(),
+        ],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    found = json.loads(html.unescape(title[1]))
+    assert found["width"] == width
+    assert found["images"] == {"run": 5, "sweep": 2}[which]
+    assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
+    assert "CONSOLE" not in done.stderr
