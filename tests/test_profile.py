@@ -22,7 +22,7 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, wilson_interval
 from curricula.evaluation.profile import Profile, passes, profile, profile_budgets
 from curricula.expression import parse
-from curricula.reporting.profiles import joint_figure, profile_figure, write_profile_figures
+from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.streams import Streams
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, Run, prefixed
@@ -415,15 +415,6 @@ def test_no_text_of_the_figures_is_cut(found, degrees):
         assert_no_text_is_cut(figure)
 
 
-def test_figures_are_written_as_png_and_svg(found, tmp_path):
-    written = write_profile_figures(found, tmp_path)
-    assert {path.name for path in written} == {
-        "profile.png", "profile.svg", "joint.png", "joint.svg",
-    }  # fmt: skip
-    for path in written:
-        assert path.read_bytes().startswith({".png": b"\x89PNG", ".svg": b"<?xml"}[path.suffix])
-
-
 def run(*arguments):
     return CliRunner().invoke(program, ["--plugin", str(TINY), *map(str, arguments)])
 
@@ -449,7 +440,7 @@ def test_evaluate_writes_the_profile_into_the_run_and_prints_it(trained):
     assert {u: found.budgets[u] for u in ("degrees", "linf")} == {"degrees": "45", "linf": "0.05"}
     assert "best.safetensors" in found.model
     for path in (f"{name}.{form}" for name in ("profile", "joint") for form in ("png", "svg")):
-        assert (trained / path).stat().st_size > 1000
+        assert (trained / "figures" / path).stat().st_size > 1000
     for text in (
         "rotation, ± degrees; budget 45",
         "worst of 10, each attacked",
@@ -477,7 +468,7 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
         return found
 
     monkeypatch.setattr("curricula.api.profile", canned)
-    monkeypatch.setattr("curricula.reporting.profiles.write_profile_figures", lambda *_: [])
+    monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("evaluate", trained, "--profile", "--format", "json", "--grid", "--seed", "5")
     assert result.exit_code == 0, result.output
     assert Profile.from_json(json.loads(result.stdout)) == found

@@ -124,8 +124,7 @@ def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> No
     from curricula.api import PROFILE_IMAGES, profile_run
     from curricula.cli.progress import Work
     from curricula.cli.tables import show_profile
-    from curricula.reporting.profiles import write_profile_figures
-    from curricula.training.run import PROFILE
+    from curricula.reporting.report import report
 
     with Work("profile") as work:
         found = profile_run(
@@ -134,13 +133,13 @@ def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> No
             progress=work.progress,
             **setting,
         )
-    figures = write_profile_figures(found, run)
+    page = report(run, data_root=setting["data_root"])
     if output == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
         return
     click.echo(f"run: {run}")
     show_profile(found)
-    click.echo(f"written: {', '.join(str(path) for path in (run / PROFILE, *figures))}")
+    click.echo(f"report: {page}")
 
 
 def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
@@ -148,12 +147,15 @@ def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None
     from curricula.api import audit_run
     from curricula.cli.tables import show_audit
     from curricula.evaluation.audit import IMAGES
+    from curricula.reporting.report import report
 
     found = audit_run(run, limit=IMAGES if limit is None else limit, **setting)
+    page = report(run, data_root=setting["data_root"])
     if output == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
         click.echo(f"run: {run}")
         show_audit(found)
+        click.echo(f"report: {page}")
     if not found.passed:
         raise click.exceptions.Exit(1)

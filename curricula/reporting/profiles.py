@@ -1,6 +1,5 @@
 """Figures of a robustness profile: curves over each range, and the heat map of two at once."""
 
-from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
@@ -15,7 +14,6 @@ from curricula.reporting.figures import (
     PIXELS_PER_INCH,
     TEXT,
     folded,
-    write_figure,
 )
 
 PANELS = {
@@ -33,7 +31,6 @@ STROKE: dict[str, Any] = {"linewidth": 1.6, "markersize": 4}
 BUDGET: dict[str, Any] = {"color": FAINT_TEXT, "linestyle": ":", "linewidth": 1.4}
 HEAT = "cividis"  # safe for the colour-blind, and of even lightness
 DARK = 0.5  # shares of the scale below this carry white letters
-FORMATS = ("png", "svg")
 
 
 def profile_figure(profile: Profile) -> Figure:
@@ -136,18 +133,3 @@ def _entitle(figure: Figure, profile: Profile, note: str) -> None:
     images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
     lines = folded(f"Robustness profile{whose}; {images}. {note}", figure.get_figwidth(), 8)
     figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT, parse_math=False)
-
-
-def write_profile_figures(profile: Profile, folder: Path) -> list[Path]:
-    """Write ``profile`` and ``joint`` into a folder, as PNG and SVG; returns the files.
-
-    Raises:
-        UserError: as `write_figure` does.
-    """
-    figures = {"profile": profile_figure(profile), "joint": joint_figure(profile)}
-    written = {
-        folder / f"{name}.{form}": figure for name, figure in figures.items() for form in FORMATS
-    }
-    for path, figure in written.items():
-        write_figure(figure, path)
-    return list(written)
