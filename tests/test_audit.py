@@ -2,6 +2,7 @@
 honest model pass."""
 
 import json
+import shutil
 from pathlib import Path
 
 import attrs
@@ -437,7 +438,7 @@ def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threat", "clean"], "--audit has its own attacks; leave out --threat"),
+        (["--threat", "clean"], "--audit has threats of its own: leave out --threat"),
         (["--limit", 0], "limit must be 1 or more, not 0"),
         (["--seed", -1], "seed must lie from 0"),
     ],
@@ -450,10 +451,7 @@ def test_bad_input_to_an_audit_is_one_line_and_status_2(folder, arguments, messa
 
 
 def test_an_audit_that_could_not_be_written_is_refused_before_the_work(folder, tmp_path):
-    (tmp_path / "run").mkdir()
-    for file in folder.iterdir():
-        if file.name != "audit.json":
-            (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("audit.json"))
     (tmp_path / "run" / "audit.json").mkdir()
     result = run("evaluate", tmp_path / "run", "--audit")
     assert result.exit_code == 2

@@ -152,7 +152,8 @@ def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None
     found = audit_run(run, limit=IMAGES if limit is None else limit, **setting)
     page = report(run, data_root=setting["data_root"])
     if output == "json":
-        click.echo(json.dumps(found.as_json(), indent=2))
+        written = {"checkpoint": setting["checkpoint"], **found.as_json()}
+        click.echo(json.dumps(written, indent=2))
     else:
         click.echo(f"run: {run}")
         show_audit(found)
