@@ -145,7 +145,7 @@ def _show_trained(console: Console, study: Study) -> None:
             _range(models, lambda model: model.accuracies.adversarial.accuracy),
             _range([model for model in models if not model.collapsed], lambda model: model.above),
         )
-    console.print("trained models: accuracies in %, over seeds; points above the family's curve")
+    console.print("trained models: accuracies in %, over seeds; 'above' the frontier in points")
     console.print(table)
 
 

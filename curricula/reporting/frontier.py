@@ -13,6 +13,7 @@ from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TE
 from curricula.theory.closed_forms import (
     adversarial_accuracy,
     critical_ratio,
+    frontier,
     spatial_accuracy,
 )
 from curricula.theory.study import Study, Trained
@@ -63,6 +64,7 @@ def _draw_family(axes: Axes, study: Study) -> None:
     adversarial = adversarial_accuracy(setting, RATIOS).numpy()
     axes.axhline(0.5, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=1)
     axes.plot(spatial, adversarial, color="#888888", linewidth=1.6, zorder=2)
+    axes.plot(*frontier(setting), color="#888888", linewidth=0.9, linestyle="--", zorder=2)
     marked = {row.rho: f"ρ = {row.rho:.4g}" for row in study.rows if row.rho >= 1}
     critical = critical_ratio(setting)
     if 1 <= critical < np.inf:
@@ -70,10 +72,10 @@ def _draw_family(axes: Axes, study: Study) -> None:
     for rho, label in marked.items():
         at = (float(spatial_accuracy(setting, rho)), float(adversarial_accuracy(setting, rho)))
         axes.plot(*at, marker=".", color="#555555", markersize=5, zorder=3)
-        # Where the curve is flat, at either end, models lie on it: the label stays off.
-        place, side = ((-4, -15), "center") if at[1] > 0.9 else ((7, 3), "left")
-        if at[0] > 0.9:
-            place, side = (0, 10), "center"
+        # Below the curve, and at its right end above the frontier, no line crosses a label.
+        place, side = ((-7, -8), "right") if at[0] < 0.9 else ((12, 14), "right")
+        if at[1] > 0.9:
+            place, side = (-4, -15), "center"
         axes.annotate(
             label, at, xytext=place, textcoords="offset points", fontsize=7, color=FAINT_TEXT,
             ha=side,
@@ -104,12 +106,15 @@ def _style(method: str, curriculum: bool, collapsed: bool) -> dict[str, Any]:
     if curriculum:
         ring = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}
         return {**style, "marker": MARKERS[method], **ring}
-    return {**style, "marker": MARKERS[method], "markersize": 5, "markeredgewidth": 0}
+    size = 7 if method == "plain" else 5  # it may lie under those that are augmented
+    return {**style, "marker": MARKERS[method], "markersize": size, "markeredgewidth": 0}
 
 
 def _legend(studies: Sequence[Study]) -> list[Line2D]:
     trained = [model for study in studies for model in study.trained]
     entries = [Line2D([], [], color="#888888", linewidth=1.6, label="w = (ρ, 1, ..., 1), by ρ")]
+    coin = "frontier: a coin between two ρ"
+    entries.append(Line2D([], [], color="#888888", linewidth=0.9, linestyle="--", label=coin))
     seen = {(each.method.name, each.method.curriculum, each.collapsed) for each in trained}
     for method in MARKERS:
         for curriculum in (False, True):

@@ -47,6 +47,31 @@ def spatial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
     return stay * clean_accuracy(setting, rho) + (1 - stay) * shifted_accuracy(setting, rho)
 
 
+def frontier(setting: Setting) -> tuple[Tensor, Tensor]:
+    """The best that the family of rho >= 1 reaches if it may toss a coin between two members for
+    each input: the corners of the least concave curve above its own, (K,) each.
+
+    An adversary who does not see the coin cannot do better against it: the same change is the worst
+    for all members at once. So the accuracies of a mixture are the mixtures of the accuracies.
+
+    Returns:
+        Spatial accuracies, rising, and the adversarial accuracy at each.
+    """
+    rho = torch.logspace(8, 0, 4001, dtype=torch.float64)
+    spatial, adversarial = spatial_accuracy(setting, rho), adversarial_accuracy(setting, rho)
+    corners: list[tuple[float, float]] = []
+    # Monotone chain (Andrew 1979): a corner goes that lies on or below the line past it.
+    for x, y in sorted(zip(spatial.tolist(), adversarial.tolist(), strict=True)):
+        while len(corners) > 1:
+            (x0, y0), (x1, y1) = corners[-2:]
+            if (x1 - x0) * (y - y0) < (y1 - y0) * (x - x0):
+                break
+            corners.pop()
+        corners.append((x, y))
+    hull = torch.tensor(corners, dtype=torch.float64)
+    return hull[:, 0], hull[:, 1]
+
+
 def best_ratio(setting: Setting) -> float:
     """The ratio of highest clean accuracy, log(p / (1 - p)) / (2 eta): that of the Bayes rule."""
     return math.log(setting.p / (1 - setting.p)) / (2 * setting.eta)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from curricula.errors import UserError
@@ -50,7 +51,7 @@ class Trained:
         ratio: of a linear one the strong weight over the mean size of the others, else None.
         loss: at the end, under what it was trained on.
         accuracies: on fresh samples.
-        above: adversarial accuracy less that of the frontier at the same spatial accuracy.
+        above: see `above_frontier`.
     """
 
     classifier: str
@@ -200,24 +201,13 @@ def check(
         raise UserError(f"learning rate must lie above 0 and up to 1, not {learning_rate:g}")
 
 
-def frontier_at(setting: Setting, spatial: float) -> float:
-    """Adversarial accuracy of the family's classifier of that spatial accuracy, for rho from 1 on.
+def above_frontier(setting: Setting, spatial: float, adversarial: float) -> float:
+    """An adversarial accuracy less that of `closed_forms.frontier` at the same spatial accuracy.
 
-    Spatial accuracies that none of them has are taken as those of the end that is nearer. It rests
-    on spatial accuracy falling with rho.
-
-    Args:
-        setting: which.
-        spatial: in [0, 1].
+    Spatial accuracies beyond the frontier's ends are taken as those of the nearer end.
     """
-    low, high = 1.0, 1e9
-    for _ in range(100):  # bisection on a logarithmic scale
-        middle = (low * high) ** 0.5
-        if float(closed_forms.spatial_accuracy(setting, middle)) > spatial:
-            low = middle
-        else:
-            high = middle
-    return float(closed_forms.adversarial_accuracy(setting, low))
+    xs, ys = closed_forms.frontier(setting)
+    return adversarial - float(np.interp(spatial, xs.numpy(), ys.numpy()))
 
 
 def _trained(
@@ -244,5 +234,5 @@ def _trained(
         ratio=model.ratio if isinstance(model, Linear) else None,
         loss=loss,
         accuracies=accuracies,
-        above=accuracies.adversarial.accuracy - frontier_at(setting, accuracies.spatial.accuracy),
+        above=above_frontier(setting, accuracies.spatial.accuracy, accuracies.adversarial.accuracy),
     )
