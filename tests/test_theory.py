@@ -305,6 +305,20 @@ def test_nothing_moves_the_global_random_state(generator):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_the_adversary_may_meet_the_first_samples_alone():
+    setting, model = usual(d=2001), Linear.of_ratio(2001, 300.0)
+    drawn = [torch.Generator().manual_seed(3) for _ in range(2)]
+    (every,) = simulate(setting, [model], n=3000, generator=drawn[0])
+    (first,) = simulate(setting, [model], n=3000, attacked=1500, generator=drawn[1])
+    assert (first.clean, first.spatial) == (every.clean, every.spatial)
+    assert first.adversarial.n == 1500  # of more than one chunk
+    share = float(closed_forms.adversarial_accuracy(setting, 300.0))
+    assert first.adversarial.accuracy == pytest.approx(share, abs=5 * (0.25 / 1500) ** 0.5)
+    assert (
+        every.adversarial.correct - 1500 <= first.adversarial.correct <= every.adversarial.correct
+    )
+
+
 # --- training
 
 

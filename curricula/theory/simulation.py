@@ -33,7 +33,12 @@ class Accuracies:
 
 
 def simulate(
-    setting: Setting, models: Sequence[nn.Module], *, n: int, generator: torch.Generator
+    setting: Setting,
+    models: Sequence[nn.Module],
+    *,
+    n: int,
+    attacked: int | None = None,
+    generator: torch.Generator,
 ) -> list[Accuracies]:
     """Accuracy on fresh samples: as they are, under a uniform cyclic shift, under the adversary.
 
@@ -45,8 +50,10 @@ def simulate(
         setting: the distribution and the adversary.
         models: each from (N, D) to logits (N,).
         n: how many samples, 1 or more.
+        attacked: how many of them meet the adversary, the first ones, 1 to n; by default all.
         generator: of all that is drawn.
     """
+    attacked = n if attacked is None else attacked
     correct = torch.zeros((len(models), 3), dtype=torch.int64)
     chunk = max(1, VALUES_AT_ONCE // setting.d)
     for begin in range(0, n, chunk):
@@ -57,13 +64,19 @@ def simulate(
             right_N = _right(model, x_ND, y_N)
             row[0] += right_N.sum()
             row[1] += _right(model, shifted_ND, y_N).sum()
-            row[2] += withstands(model, x_ND, y_N, eps=setting.eps, generator=generator).sum()
+            first = slice(max(0, attacked - begin))
+            row[2] += withstands(
+                model, x_ND[first], y_N[first], eps=setting.eps, generator=generator
+            ).sum()
     return [
         Accuracies(
             clean=Measured(name="clean", threat="none", correct=clean, n=n),
             spatial=Measured(name="spatial", threat="a uniform cyclic shift", correct=spatial, n=n),
             adversarial=Measured(
-                name="adversarial", threat=_adversary(model, setting), correct=adversarial, n=n
+                name="adversarial",
+                threat=_adversary(model, setting),
+                correct=adversarial,
+                n=attacked,
             ),
         )
         for model, (clean, spatial, adversarial) in zip(models, correct.tolist(), strict=True)

@@ -20,8 +20,8 @@ REFERENCE = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
 
 MOST_FEATURES, MOST_SAMPLES, MOST_SETTINGS = 10_001, 100_000_000, 4
 MOST_SEEDS, MOST_UPDATES = 100, 1_000_000
-# The network's adversary costs 200 gradients a sample.
-LINEAR_SAMPLES, NETWORK_SAMPLES = 20_000, 2_000
+TEST_SAMPLES = 20_000
+ATTACKED = 2_000  # of them, where the adversary costs up to 200 gradients a sample
 
 
 @attrs.frozen(kw_only=True)
@@ -221,12 +221,14 @@ def _trained(
     generator = torch.Generator().manual_seed(seed)
     model: Linear | Network
     if classifier == "linear":
-        model, n = Linear.random(setting.d, generator=generator), LINEAR_SAMPLES
+        model, attacked = Linear.random(setting.d, generator=generator), TEST_SAMPLES
     else:
-        model, n = Network(setting.d, generator=generator), NETWORK_SAMPLES
+        model, attacked = Network(setting.d, generator=generator), ATTACKED
     train(model, setting, method, updates=updates, learning_rate=learning_rate, generator=generator)
     loss = final_loss(model, setting, method, generator=generator)
-    (accuracies,) = simulate(setting, [model], n=n, generator=generator)
+    (accuracies,) = simulate(
+        setting, [model], n=TEST_SAMPLES, attacked=attacked, generator=generator
+    )
     return Trained(
         classifier=classifier,
         method=method,
