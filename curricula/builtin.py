@@ -194,6 +194,7 @@ def curricula_commands() -> Iterable[Record]:
         "bench": "measure how fast training is on this machine, and how fast it could be",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
+        "theory": "compute, simulate and draw a trade-off that has closed forms",
         "plugins": "list what is registered, and by whom; `plugins new` starts one",
         "recipes": "list the shipped configurations",
     }.items():

@@ -1,4 +1,5 @@
-"""The files that a command is asked to write: refused before any work, and written whole."""
+"""The files and folders that a command is asked to write: refused before any work, and written
+whole."""
 
 import os
 from pathlib import Path
@@ -24,6 +25,30 @@ def check_output(path: Path) -> None:
         raise UserError(f"output {path}: cannot be written ({error})") from error
     if not writable:
         raise UserError(f"output {path}: cannot be written; choose another place")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that no files can be written into; it may be new, its parent may not.
+
+    Raises:
+        UserError: a file of that name; as `check_output` does.
+    """
+    if folder.is_file():
+        raise UserError(f"output {folder}: there is a file of that name; choose another folder")
+    check_output(folder / "any" if folder.is_dir() else folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that `check_folder` let pass, unless it is there.
+
+    Raises:
+        UserError: as `check_folder` does; a full disk.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output {folder}: cannot be made ({error})") from error
 
 
 def write_output(path: Path, content: bytes) -> None:

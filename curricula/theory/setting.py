@@ -1,0 +1,99 @@
+"""The setting: one strong feature that may err, many weak ones, cyclic shifts.
+
+It is that of Tsipras et al. 2019 (Robustness May Be at Odds with Accuracy), with shifts for its
+spatial changes. Legend of shapes: N samples, D features, of which S = D - 1 are weak.
+"""
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from curricula.errors import UserError
+
+
+def _critical_size(setting: "Setting") -> float:
+    # Validators run once every field is set: a d that they refuse must get as far as that.
+    return 2 * setting.eta if setting.d > 1 else math.nan
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """The distribution of (x, y) and the size of the adversary.
+
+    The label y is -1 or 1, each with probability 1/2. Given y the features are independent: x_0 is
+    y with probability p and -y otherwise, the others are normal of mean eta * y and variance 1.
+
+    Attributes:
+        d: features, 3 or more.
+        p: probability that the strong feature is right, at least 0.5 and below 1.
+        c: signal of all weak features together, above 0: they alone reach the accuracy Phi(c).
+        eps: l-inf radius of the adversary, 0 or more; by default 2 eta, which turns the mean of
+            every weak feature round.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    d: int = attrs.field()
+    p: float = attrs.field()
+    c: float = attrs.field()
+    eps: float = attrs.field(default=attrs.Factory(_critical_size, takes_self=True))
+
+    @d.validator
+    def _check_d(self, attribute: object, d: int) -> None:
+        if d < 3:
+            raise UserError(f"d must be 3 or more (one strong feature, two weak ones), not {d}")
+
+    @p.validator
+    def _check_p(self, attribute: object, p: float) -> None:
+        if not 0.5 <= p < 1:
+            raise UserError(
+                f"p must be at least 0.5 and below 1, not {p:g}: it is the probability that the "
+                "strong feature is right"
+            )
+
+    @c.validator
+    def _check_c(self, attribute: object, c: float) -> None:
+        if not 0 < c < math.inf:
+            raise UserError(f"c must be a number above 0, not {c:g}")
+
+    @eps.validator
+    def _check_eps(self, attribute: object, eps: float) -> None:
+        if not 0 <= eps < math.inf:
+            raise UserError(f"eps must be a number, 0 or more, not {eps:g}")
+
+    @property
+    def weak(self) -> int:
+        """S, the number of weak features."""
+        return self.d - 1
+
+    @property
+    def eta(self) -> float:
+        """Mean of a weak feature, c / sqrt(S), in units of its standard deviation."""
+        return self.c / math.sqrt(self.weak)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Independent samples: x_ND and y_N, -1 or 1, both float32.
+
+        Args:
+            n: how many.
+            generator: of all that is drawn, on the CPU.
+        """
+        y_N = torch.randint(2, (n,), generator=generator) * 2.0 - 1
+        x_ND = torch.randn((n, self.d), generator=generator).add_(self.eta * y_N[:, None])
+        right_N = torch.rand(n, generator=generator) < self.p
+        x_ND[:, 0] = torch.where(right_N, y_N, -y_N)
+        return x_ND, y_N
+
+
+def shift(x_ND: Tensor, places_N: Tensor) -> Tensor:
+    """Each row moved to the right by its own number of places, cyclically: x_ND.
+
+    Args:
+        x_ND: the samples.
+        places_N: int64, any whole numbers; those that are equal modulo D move alike.
+    """
+    d = x_ND.shape[1]
+    return x_ND.gather(1, (torch.arange(d) - places_N[:, None]) % d)
