@@ -123,6 +123,16 @@ def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
     assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
 
 
+def test_a_twin_stands_beside_its_run(tiny, tmp_path):
+    settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
+    trained = curricula.train(**settings, twin=True, out=tmp_path / "both")
+    page = Page(report(tmp_path / "both"))
+    assert "plain twin" in page.text
+    low, high = trained.twin.results[1].interval
+    spatial = f"{100 * trained.twin.results[1].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    assert spatial in page.text
+
+
 def test_a_run_whose_data_has_gone_says_how_to_name_it(trained, tmp_path):
     config = (trained / "config.toml").read_text()
     moved = re.sub(r"^data = .*$", 'data = "mnist"', config, flags=re.MULTILINE)

@@ -11,7 +11,7 @@ import attrs
 import jinja2
 from matplotlib.figure import Figure
 
-from curricula.api import open_data
+from curricula.api import TWIN, open_data
 from curricula.comparison import Comparison, compare
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
@@ -196,17 +196,24 @@ def _headline(run: Run) -> Section:
             missing={"Not measured yet:": [f"curricula evaluate {run.path}"]},
         )
     part, results = next(iter(found.items()))
-    rows = []
-    for result in results:
-        low, high = result["interval_95"]
-        accuracy = f"{100 * result['accuracy']:.1f}"
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        rows.append(Line([result["name"], accuracy, interval, result["threat"]]))
+    columns = {"accuracy": results}
+    twin = _json(run.path / TWIN / RESULTS[part])
+    if twin:
+        columns["plain twin"] = twin
+    rows = [
+        Line([row[0]["name"], *map(_accuracy, row), row[0]["threat"]])
+        for row in zip(*columns.values(), strict=True)
+    ]
     return Section(
         title="Accuracy",
         text=f"In %, with 95 % intervals, on {results[0]['n']:,} {part} images, in float32.",
-        table=Table(header=["threat", "accuracy", "interval", "exactly"], rows=rows, texts=(3,)),
+        table=Table(header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)),
     )
+
+
+def _accuracy(result: Mapping[str, Any]) -> str:
+    low, high = result["interval_95"]
+    return f"{100 * result['accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
@@ -305,7 +312,8 @@ def _gallery(
         fools = fooled(run, data)
     except UserError as error:
         command = f"curricula report {run.path} --data-root DIR"
-        return Section(title=title, missing={f"Not drawn, because {error}:": [command]})
+        note = f"Not drawn: {error}. If the data has moved:"
+        return Section(title=title, missing={note: [command]})
     pictures = []
     if shown is not None:
         pictures.append(
