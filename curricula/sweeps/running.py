@@ -94,23 +94,24 @@ def check_cells(sweep: Sweep, *, download: bool = False) -> dict[str, Threat]:
         UserError: a cell that cannot be planned, a threat that its data cannot carry, standard
             threats that are not the same for all.
     """
-    planned: dict[str, Plan] = {}
+    checked: set[str] = set()
+    threats: dict[str, Threat] = {}
     for cell in sweep.cells:
         values = {name: value for name, value in cell.values.items() if name != "seed"}
         key = json.dumps(values, sort_keys=True)
-        if key not in planned:
-            with _named(f"cell {cell.name}"):
-                planned[key] = make_plan(cell.values, download=download)
-    threats = [_threats(sweep, plan) for plan in planned.values()]
-    for found in threats:
+        if key in checked:
+            continue
+        checked.add(key)
+        with _named(f"cell {cell.name}"):  # a plan holds its data: one at a time
+            found = _threats(sweep, make_plan(cell.values, download=download))
+        threats = threats or found
         for name, threat in found.items():
-            first = threats[0].get(name, threat)
-            if str(threat) != str(first):
+            if str(threat) != str(threats[name]):
                 raise UserError(
-                    f"the cells would be measured under different threats ({name}: {first} and "
-                    f"{threat}); name them under [evaluation.threats]"
+                    f"the cells would be measured under different threats ({name}: "
+                    f"{threats[name]} and {threat}); name them under [evaluation.threats]"
                 )
-    return threats[0]
+    return threats
 
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
