@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -197,12 +198,9 @@ def test_bad_input_is_one_line_and_status_2_and_nothing_half_written(
 def test_bad_input_to_evaluate(trained, tmp_path):
     folder, _ = trained
     damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in folder.iterdir():
-        content = file.read_bytes()
-        if file.name == "best.safetensors":
-            content = content[: len(content) // 2]
-        (damaged / file.name).write_bytes(content)
+    shutil.copytree(folder, damaged)
+    weights = damaged / "best.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     for arguments, message in [
         ([tmp_path / "absent"], "is not a run folder"),
         ([damaged], "best.safetensors: damaged"),
@@ -348,9 +346,15 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rotten\nVersion: 9\n")
     (info / "entry_points.txt").write_text("[curricula]\nrotten = rotten\n")
     commands = list(registry.build_registry(entry_points=False).records("command"))
+    sweep = tmp_path / "few.toml"
+    sweep.write_text('[base]\ndata = "tiny"\nepochs = 1\n[axes]\nseed = [0]\n')
     runs = {
         "train": ["--plugin", TINY, "train", "--data", "tiny", "--epochs", "1"],
         "evaluate": ["--plugin", TINY, "evaluate", tmp_path / "run", "--limit", "5"],
+        "sweep": ["--plugin", TINY, "sweep", sweep, "--out", tmp_path / "sweep"],
+        "compare": ["compare", tmp_path / "sweep"],
+        "report": ["--plugin", TINY, "report", tmp_path / "run"],
+        "theory": ["theory", "--no-train", "--samples", "100"],
         "bench": ["bench", "--data", "tiny", "--perturb", "clean", "--rounds", "1"],
         "preview": ["preview", "--perturb", "rot", "--images", "1", "-o", tmp_path / "p.png"],
         "schedule": ["schedule", "linear", "-o", tmp_path / "s.png"],
@@ -372,7 +376,10 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path):
     ]
 
 
-COMMANDS = ["train", "evaluate", "bench", "preview", "schedule", "plugins", "recipes"]
+COMMANDS = [
+    "train", "evaluate", "sweep", "compare", "report", "bench", "preview", "schedule", "theory",
+    "plugins", "recipes",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -28,6 +28,7 @@ CELLS = "cells"
 FAILURE = "failed.json"
 
 HEARTBEAT_SECONDS = 5
+ATTEMPTS = 5  # to open the database
 GRACE_SECONDS = 20  # of silence, after which a process that was running a cell is taken for dead
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
@@ -150,25 +151,31 @@ def _open_study(
     url = storage or sqlalchemy.URL.create(
         "sqlite", database=str((out / STUDY).resolve())
     ).render_as_string(hide_password=False)
-    try:
-        study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(
-                url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-            ),
-            study_name=out.resolve().name,
-            directions=["maximize"] * len(threats),
-            load_if_exists=True,
-        )
-        study.set_metric_names(list(threats))
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        ImportError,
-        ValueError,
-        optuna.exceptions.StorageInternalError,
-    ) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"study {url}: cannot be opened ({reason})") from error
-    return study
+    for attempt in range(ATTEMPTS):
+        try:
+            study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(
+                    url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+                ),
+                study_name=out.resolve().name,
+                directions=["maximize"] * len(threats),
+                load_if_exists=True,
+            )
+            study.set_metric_names(list(threats))
+        except (
+            sqlalchemy.exc.SQLAlchemyError,
+            ImportError,
+            ValueError,
+            optuna.exceptions.StorageInternalError,
+        ) as error:
+            # Two processes that begin at the same moment both make the tables, and one fails.
+            if attempt + 1 < ATTEMPTS and "already exists" in str(error):
+                time.sleep(1)
+                continue
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"study {url}: cannot be opened ({reason})") from error
+        return study
+    raise AssertionError
 
 
 def _enqueue(study: optuna.Study, cells: Mapping[str, Cell], *, retry: bool = False) -> int:
