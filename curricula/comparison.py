@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import wilson_interval
+from curricula.evaluation.accuracy import in_percent, wilson_interval
 from curricula.evaluation.frontier import Point, dominates, frontier, hypervolume
 from curricula.sweeps.definition import FRONTIER, Sweep, read_sweep
 from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
@@ -73,6 +73,13 @@ class Row:
         results = [outcome.results[threat] for outcome in self.outcomes]
         return wilson_interval(sum(r["correct"] for r in results), sum(r["n"] for r in results))
 
+    def shown(self, threat: str) -> str:
+        """The mean in %, with the standard deviation over seeds, or the interval of one."""
+        deviation = self.deviation(threat)
+        if deviation is None:
+            return in_percent(self.mean(threat), self.interval(threat))
+        return f"{100 * self.mean(threat):.1f} ± {100 * deviation:.1f}"
+
     @property
     def passes(self) -> float:
         """Mean of the outcomes'."""
@@ -122,6 +129,40 @@ class Comparison:
     def hypervolume(self) -> float:
         """Of all rows together."""
         return hypervolume([self.point(row) for row in self.rows], self.reference)
+
+    @property
+    def header(self) -> list[str]:
+        """Of the columns of `lines`."""
+        return ["", "seeds", *self.threats, "passes, M", "min"]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """Each row as text: its label, seeds, accuracies in %, millions of passes, minutes."""
+        return [
+            [
+                row.label,
+                str(len(row.outcomes)),
+                *map(row.shown, self.threats),
+                f"{row.passes / 1e6:.2f}",
+                f"{row.minutes:.1f}",
+            ]
+            for row in self.rows
+        ]
+
+    @property
+    def failures(self) -> list[str]:
+        """A line on each cell that has failed."""
+        return [
+            f"{row.label} failed: {reason}"
+            for row in (*self.rows, *self.failed)
+            for reason in row.failures
+        ]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """A line on each cell that has failed, and one on those that have not been run."""
+        pending = [f"{self.pending} cells have not been run yet"] if self.pending else []
+        return [*self.failures, *pending]
 
     def sorted(self, column: str) -> "Comparison":
         """The same, the best first: by ``label``, ``passes``, ``minutes`` (the least first) or a

@@ -211,7 +211,7 @@ def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
     )
     result = run("sweep", file)
     assert result.exit_code == 1, result.output  # one cell has failed
-    assert "failed: lr=1e+30: the loss is no longer a number" in result.output
+    assert "lr=1e+30 failed: the loss is no longer a number" in result.output
     assert (tmp_path / "runs" / "mine" / "study.db").exists()
     assert run("compare", "runs/mine").exit_code == 0
     file.write_text("[base]\nlearning_rate = 1\n[axes]\nseed = [0]\n")

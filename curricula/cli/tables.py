@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curricula.comparison import Comparison, Row
-from curricula.evaluation.accuracy import Measured
+from curricula.comparison import Comparison
+from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
 from curricula.speed.bench import Sample, Speed
@@ -88,8 +88,7 @@ def _fooled(result: Measured | Average) -> str:
 
 
 def _percent(result: Measured | Average) -> str:
-    low, high = result.interval
-    return f"{100 * result.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return in_percent(result.accuracy, result.interval)
 
 
 def show_audit(audit: Audit) -> None:
@@ -118,7 +117,7 @@ def show_comparison(compared: Comparison) -> None:
         console.width = WIDE
     for name, threat in compared.threats.items():
         console.print(f"{name}: {threat}", soft_wrap=True, markup=False)
-    header, *lines = _comparison(compared)
+    header, *lines = _with_frontier(compared)
     table = Table()
     for number, heading in enumerate(header):
         table.add_column(
@@ -135,43 +134,22 @@ def show_comparison(compared: Comparison) -> None:
             soft_wrap=True,
             markup=False,
         )
-    for row in (*compared.rows, *compared.failed):
-        for reason in row.failures:
-            console.print(f"failed: {row.label}: {reason}", soft_wrap=True, markup=False)
-    if compared.pending:
-        console.print(f"{compared.pending} cells have not been run yet", soft_wrap=True)
+    for unfinished in compared.unfinished:
+        console.print(unfinished, soft_wrap=True, markup=False)
 
 
 def markdown_of(compared: Comparison) -> str:
     """The same table in Markdown."""
-    header, *rows = _comparison(compared)
+    header, *rows = _with_frontier(compared)
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 
-def _comparison(compared: Comparison) -> list[list[str]]:
-    lines = [["", "seeds", *compared.threats, "passes, M", "min", "frontier"]]
-    for row, front in zip(compared.rows, compared.frontier, strict=True):
-        lines.append(
-            [
-                row.label,
-                str(len(row.outcomes)),
-                *(_spread(row, name) for name in compared.threats),
-                f"{row.passes / 1e6:.2f}",
-                f"{row.minutes:.1f}",
-                "*" if front else "",
-            ]
-        )
-    return lines
-
-
-def _spread(row: Row, threat: str) -> str:
-    """The mean in %, with the standard deviation over seeds, or the interval of one."""
-    deviation = row.deviation(threat)
-    if deviation is None:
-        low, high = row.interval(threat)
-        return f"{100 * row.mean(threat):.1f} ({100 * low:.1f} to {100 * high:.1f})"
-    return f"{100 * row.mean(threat):.1f} ± {100 * deviation:.1f}"
+def _with_frontier(compared: Comparison) -> list[list[str]]:
+    """The header and the lines, with a last column that marks the frontier."""
+    marks = ["*" if front else "" for front in compared.frontier]
+    lines = zip(compared.lines, marks, strict=True)
+    return [[*compared.header, "frontier"], *([*line, mark] for line, mark in lines)]
 
 
 def show_speed(speed: Speed) -> None:

@@ -99,6 +99,12 @@ def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tup
     return low, high
 
 
+def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
+    """An accuracy and its interval, both in [0, 1], as ``97.3 (96.1 to 98.2)``."""
+    low, high = interval
+    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def measure(
     model: nn.Module,
     data: DataSet,

@@ -15,7 +15,7 @@ from curricula.api import TWIN, open_data
 from curricula.comparison import Comparison, compare
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.profile import Average, Profile
 from curricula.reporting.figures import write_figure
 from curricula.reporting.frontier import draw_frontier
@@ -212,8 +212,7 @@ def _headline(run: Run) -> Section:
 
 
 def _accuracy(result: Mapping[str, Any]) -> str:
-    low, high = result["interval_95"]
-    return f"{100 * result['accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return in_percent(result["accuracy"], result["interval_95"])
 
 
 def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
@@ -374,32 +373,15 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
 
 def _comparison(compared: Comparison) -> Section:
     x, y = compared.axes
-    rows = []
-    for row, front in zip(compared.rows, compared.frontier, strict=True):
-        cells = [row.label, str(len(row.outcomes))]
-        for name in compared.threats:
-            deviation = row.deviation(name)
-            low, high = row.interval(name)
-            spread = (
-                f"{100 * low:.1f} to {100 * high:.1f}"
-                if deviation is None
-                else f"± {100 * deviation:.1f}"
-            )
-            cells.append(f"{100 * row.mean(name):.1f} {spread}")
-        cells += [f"{row.passes / 1e6:.2f}", f"{row.minutes:.1f}"]
-        rows.append(Line(cells, front=front))
-    missing: dict[str, list[str]] = {
-        f"{row.label} failed: {reason}": []
-        for row in (*compared.rows, *compared.failed)
-        for reason in row.failures
-    }
-    if compared.pending:
-        missing[f"{compared.pending} cells have not been run yet."] = []
+    rows = [
+        Line(cells, front=front)
+        for cells, front in zip(compared.lines, compared.frontier, strict=True)
+    ]
     return Section(
         title="Accuracy",
         text="In %, mean and standard deviation over seeds. ★ is on the Pareto frontier of "
         f"{x} and {y}; the hypervolume is {compared.hypervolume:.4f} from {compared.reference}.",
-        table=Table(header=["", "seeds", *compared.threats, "passes, M", "minutes"], rows=rows),
+        table=Table(header=compared.header, rows=rows),
         pictures=[
             Picture(
                 name="frontier",
@@ -415,7 +397,7 @@ def _comparison(compared: Comparison) -> Section:
         ]
         if compared.rows
         else [],
-        missing=missing,
+        missing={f"{line}.": [] for line in compared.unfinished},
     )
 
 
