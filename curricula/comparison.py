@@ -256,8 +256,9 @@ def compare(
     threats: dict[str, str] = {}
     pending = 0
     for member in (member for path in paths for member in _members(path, sweeps.get(path), part)):
-        if (member.folder / FAILURE).exists():
-            failures.setdefault(member.label, []).append(_read(member.folder / FAILURE)["reason"])
+        failure = Run(member.folder).read_json(FAILURE)
+        if failure is not None:
+            failures.setdefault(member.label, []).append(failure["reason"])
         elif (member.folder / RESULTS[member.part]).exists():
             run = Run.open(member.folder)
             outcome = _outcome(run, member.part)
@@ -309,13 +310,15 @@ def _members(path: Path, sweep: Sweep | None, part: Part) -> Iterator[_Member]:
 
 
 def _outcome(run: Run, part: Part) -> Outcome:
-    timing = [json.loads(line) for line in _text(run.path / TIMING).splitlines()]
-    metrics = [json.loads(line) for line in _text(run.path / METRICS).splitlines()]
+    for file in (TIMING, METRICS):
+        if not (run.path / file).exists():
+            raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
+    timing, metrics = run.lines(TIMING), run.lines(METRICS)
     passed = [line["passes"]["gradient"] + line["passes"]["training"] for line in metrics]
     return Outcome(
         folder=run.path,
         seed=run.config.seed,
-        results={result["name"]: result for result in _read(run.path / RESULTS[part])},
+        results={result["name"]: result for result in run.read_json(RESULTS[part])},
         passes=sum(passed),
         seconds=sum(
             line["training_seconds"] + line["validation_seconds"]
@@ -345,17 +348,3 @@ def _check_alike(threats: dict[str, str], outcome: Outcome, folder: Path) -> Non
 def _less_the_seed(run: Run) -> str:
     values = attrs.asdict(run.config)
     return json.dumps({name: values[name] for name in values if name not in NOT_COMPARED})
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error

@@ -1,7 +1,6 @@
 """A run or a sweep as one HTML page that needs nothing else, and its figures as files."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -168,7 +167,7 @@ def _shown(section: Section, folder: Path) -> dict[str, Any]:
 
 
 def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
-    metrics = _lines(run.path / METRICS)
+    metrics = run.lines(METRICS)
     sections = [_headline(run)]
     if metrics:
         sections.append(_training(metrics))
@@ -181,14 +180,14 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
             missing={"Run it again:": [f"curricula train --config {run.path}/config.toml"]},
         )
     )
-    environment = _json(run.path / ENVIRONMENT) or {}
+    environment = run.read_json(ENVIRONMENT) or {}
     values = {name: _text(value) for name, value in environment.items()}
     sections.append(Section(title="Environment", values=values))
     return sections
 
 
 def _headline(run: Run) -> Section:
-    tables = {part: _json(run.path / file) for part, file in RESULTS.items()}
+    tables = {part: run.read_json(file) for part, file in RESULTS.items()}
     found = {part: results for part, results in tables.items() if results}
     if not found:
         return Section(
@@ -197,7 +196,7 @@ def _headline(run: Run) -> Section:
         )
     part, results = next(iter(found.items()))
     columns = {"accuracy": results}
-    twin = _json(run.path / TWIN / RESULTS[part])
+    twin = Run(run.path / TWIN).read_json(RESULTS[part])
     if twin:
         columns["plain twin"] = twin
     rows = [
@@ -241,7 +240,7 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _profile(run: Run) -> Section:
-    title, found = "Robustness profile", _json(run.path / PROFILE)
+    title, found = "Robustness profile", run.read_json(PROFILE)
     if found is None:
         command = f"curricula evaluate {run.path} --profile"
         return Section(title=title, missing={"Not measured yet:": [command]})
@@ -282,7 +281,7 @@ def _profile(run: Run) -> Section:
 
 
 def _audit(run: Run) -> Section:
-    title, found = "Audit against gradient masking", _json(run.path / AUDIT)
+    title, found = "Audit against gradient masking", run.read_json(AUDIT)
     if found is None:
         command = f"curricula evaluate {run.path} --audit"
         return Section(title=title, missing={"Not done yet:": [command]})
@@ -339,7 +338,7 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
     compared = compare([folder])
     sections = [_comparison(compared)]
     curves = {
-        row.label: [_lines(outcome.folder / METRICS) for outcome in row.outcomes]
+        row.label: [Run(outcome.folder).lines(METRICS) for outcome in row.outcomes]
         for row in compared.rows
     }
     if curves:
@@ -362,7 +361,7 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
         values = {label: _text(change) or "nothing changed" for label, change in changes.items()}
         sections.append(Section(title=f"Axis {axis}", values=values))
     for path in sorted((folder / CELLS).iterdir()):
-        environment = _json(path / ENVIRONMENT)
+        environment = Run(path).read_json(ENVIRONMENT)
         if environment is not None:
             values = {name: _text(value) for name, value in environment.items()}
             text = f"Of {path.name}."
@@ -407,28 +406,3 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _json(path: Path) -> Any:
-    """What a file holds, or None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    lines = _lines(path, whole=True)
-    return lines[0] if lines else None
-
-
-def _lines(path: Path, *, whole: bool = False) -> list[Any]:
-    """What each line of a file holds, or the file as a whole; nothing where there is no file.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(part) for part in ([text] if whole else text.splitlines())]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error

@@ -20,7 +20,7 @@ from curricula.evaluation.threats import standard_threats
 from curricula.sweeps.definition import Cell, Sweep, read_sweep
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
-from curricula.training.run import RESULTS, write_atomically
+from curricula.training.run import RESULTS, Run, write_atomically
 
 DEFINITION = "sweep.toml"
 STUDY = "study.db"
@@ -215,7 +215,7 @@ def _run(
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         trial.set_user_attr("reason", reason)
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / FAILURE, json.dumps({"reason": reason}) + "\n")
+        Run(path).write_json(FAILURE, {"reason": reason})
         noted(f"{cell.name}: failed: {reason}")
         raise
     shown = ", ".join(f"{r['name']} {100 * r['accuracy']:.1f}" for r in results)
@@ -237,13 +237,13 @@ def _results(
     cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
 ) -> list[dict[str, Any]]:
     """What its run folder says, or else a new training."""
-    file = path / RESULTS[sweep.part]
-    if not file.exists():
+    run, file = Run(path), RESULTS[sweep.part]
+    if not (path / file).exists():
         shutil.rmtree(path, ignore_errors=True)  # of a process that has died, or has failed
         train_plan(
             make_plan(cell.values), path, threats=threats, part=sweep.part, limit=sweep.limit
         )
-    results: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    results: list[dict[str, Any]] = run.read_json(file)
     return results
 
 

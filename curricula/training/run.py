@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,31 @@ class Run:
     def write_json(self, file: str, value: Any) -> None:
         """Write one of its JSON files."""
         write_atomically(self.path / file, json.dumps(value, indent=2) + "\n")
+
+    def lines(self, file: str) -> list[Any]:
+        """What each line of one of its JSON-lines files holds; none where there is no file.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        return self._parsed(file, str.splitlines)
+
+    def read_json(self, file: str) -> Any:
+        """What one of its JSON files holds; None where there is none.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        return next(iter(self._parsed(file, lambda text: [text])), None)
+
+    def _parsed(self, file: str, parts: Callable[[str], list[str]]) -> list[Any]:
+        try:
+            text = (self.path / file).read_text(encoding="utf-8")
+            return [json.loads(part) for part in parts(text)]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / file}: cannot be read ({error})") from error
 
     def save(
         self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
