@@ -5,6 +5,7 @@ import io
 import textwrap
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError
@@ -22,6 +23,14 @@ DASHES = ("-", "--", "-.", ":")  # curves that run together stay apart
 def folded(text: str, inches: float, points: float) -> list[str]:
     """The lines of a text that is to fit a width; a letter is 0.62 of its size on average."""
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
+
+
+def dress(axes: Axes, *, small: bool = False) -> None:
+    """A faint grid behind the data, no frame above and at the right; small letters on request."""
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=TEXT, labelsize=8 if small else None)
 
 
 def check_figure(path: Path) -> None:

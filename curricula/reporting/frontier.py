@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from curricula.comparison import Comparison
-from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, TEXT
+from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress
 
 MARKERS = "osD^vP*X<>hp"
 
@@ -36,9 +36,6 @@ def draw_frontier(compared: Comparison) -> Figure:
     axes.set(xlabel=f"{x} accuracy, %", ylabel=f"{y} accuracy, %")
     axes.set_xlim(left=left)
     axes.set_ylim(bottom=bottom)
-    axes.grid(color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=TEXT)
+    dress(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure

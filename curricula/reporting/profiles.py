@@ -13,6 +13,7 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     TEXT,
+    dress,
     folded,
 )
 
@@ -47,10 +48,7 @@ def profile_figure(profile: Profile) -> Figure:
             _draw(above, below, series, looks[series.name])
         for axes in (above, below):
             axes.axvline(profile.budget(unit), zorder=1, **BUDGET)
-            axes.grid(color="#e4e4e4", linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(colors=TEXT, labelsize=8)
+            dress(axes, small=True)
         budget = profile.shown(unit, profile.budget(unit))
         below.set_xlabel(f"{label} (budget {budget})", fontsize=9, color=TEXT)
         values = profile.of_unit(unit)[0].values

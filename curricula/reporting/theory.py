@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT
+from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT, dress
 from curricula.theory.closed_forms import (
     adversarial_accuracy,
     critical_ratio,
@@ -81,10 +81,7 @@ def _draw_family(axes: Axes, study: Study) -> None:
             ha=side,
         )  # fmt: skip
     axes.set(xlim=(0.45, 1.03), ylim=(-0.04, 1.04))
-    axes.grid(color="#eeeeee", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=TEXT, labelsize=8)
+    dress(axes, small=True)
 
 
 def _draw_model(axes: Axes, model: Trained) -> None:

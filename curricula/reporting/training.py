@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from curricula.reporting.figures import DASHES, FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT
+from curricula.reporting.figures import DASHES, FAINT_TEXT, PALETTE, PIXELS_PER_INCH, dress
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 ACCURACIES: Mapping[str, Callable[[Line], float]] = {
@@ -44,10 +44,7 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
     kept = max(line["epoch"] for line in metrics if line["best"])
     for axes in panels:
         axes.axvline(kept, color=FAINT_TEXT, linestyle=":", linewidth=1.2, zorder=1)
-        axes.grid(color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=TEXT, labelsize=8)
+        dress(axes, small=True)
     for axes in (panels[0], *panels[2:]):
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     panels[-1].set_xlabel(f"epoch (kept: {kept})")
@@ -75,10 +72,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
         )  # fmt: skip
     axes.set(xlim=(0, 1.02), ylim=(-3, 103), xlabel="share of training")
     axes.set_ylabel("joint validation accuracy, %")
-    axes.grid(color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=TEXT)
+    dress(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
