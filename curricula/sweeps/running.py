@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import optuna
 import sqlalchemy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
@@ -25,12 +26,11 @@ from curricula.training.run import RESULTS, Run, write_atomically
 DEFINITION = "sweep.toml"
 STUDY = "study.db"
 CELLS = "cells"
+LOCK = ".lock"
 FAILURE = "failed.json"
 
 HEARTBEAT_SECONDS = 5
-ATTEMPTS = 5  # to open the database
 GRACE_SECONDS = 20  # of silence, after which a process that was running a cell is taken for dead
-TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
 def run_sweep(
@@ -61,15 +61,17 @@ def run_sweep(
             raise: its reason is kept.
     """
     threats = check_cells(sweep, download=download)
-    _claim(sweep, out)
     cells = {cell.name: cell for cell in sweep.cells}
     with _quiet():
-        study = _open_study(sweep, out, threats, storage)
-        left, waiting = _enqueue(study, cells, retry=retry), False
+        with _alone(out):
+            _claim(sweep, out)
+            study = _open_study(out, threats, storage)
+            left, waiting = _enqueue(study, cells, retry=retry), False
         noted(f"{out}: {len(cells)} cells, {left} of them to run")
         while True:
-            optuna.storages.fail_stale_trials(study)
-            _enqueue(study, cells)
+            with _alone(out):
+                optuna.storages.fail_stale_trials(study)
+                _enqueue(study, cells)
             states = {trial.state for trial in study.get_trials(deepcopy=False)}
             if TrialState.WAITING in states:
                 waiting = False
@@ -126,6 +128,21 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
     return threats
 
 
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """While no other process of the same sweep is in here; one that dies lets go."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(out / LOCK)
+        lock.acquire()
+    except (OSError, ValueError) as error:
+        raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _claim(sweep: Sweep, out: Path) -> None:
     """Write down what is run, in a folder that holds nothing else."""
     if (out / DEFINITION).exists():
@@ -145,52 +162,45 @@ def _claim(sweep: Sweep, out: Path) -> None:
         raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
 
 
-def _open_study(
-    sweep: Sweep, out: Path, threats: Mapping[str, Threat], storage: str | None
-) -> optuna.Study:
+def _open_study(out: Path, threats: Mapping[str, Threat], storage: str | None) -> optuna.Study:
     url = storage or sqlalchemy.URL.create(
         "sqlite", database=str((out / STUDY).resolve())
     ).render_as_string(hide_password=False)
-    for attempt in range(ATTEMPTS):
-        try:
-            study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(
-                    url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-                ),
-                study_name=out.resolve().name,
-                directions=["maximize"] * len(threats),
-                load_if_exists=True,
-            )
-            study.set_metric_names(list(threats))
-        except (
-            sqlalchemy.exc.SQLAlchemyError,
-            ImportError,
-            ValueError,
-            optuna.exceptions.StorageInternalError,
-        ) as error:
-            # Two processes that begin at the same moment both make the tables, and one fails.
-            if attempt + 1 < ATTEMPTS and "already exists" in str(error):
-                time.sleep(1)
-                continue
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"study {url}: cannot be opened ({reason})") from error
-        return study
-    raise AssertionError
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(
+                url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            ),
+            study_name=out.resolve().name,
+            directions=["maximize"] * len(threats),
+            load_if_exists=True,
+        )
+        study.set_metric_names(list(threats))
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        ImportError,
+        ValueError,
+        optuna.exceptions.StorageInternalError,
+    ) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"study {url}: cannot be opened ({reason})") from error
+    return study
 
 
 def _enqueue(study: optuna.Study, cells: Mapping[str, Cell], *, retry: bool = False) -> int:
     """Let each cell wait that is neither done nor waiting nor run; how many are to be run."""
+    done: set[str] = set()
     taken: set[str] = set()
-    done = 0
     for trial in study.get_trials(deepcopy=False):
-        failed = "reason" in trial.user_attrs and not retry
-        if trial.state in TAKEN or failed:
-            taken.add(trial.user_attrs.get("cell", ""))
-        done += trial.state is TrialState.COMPLETE or failed
+        name = trial.user_attrs.get("cell", "")
+        if trial.state is TrialState.COMPLETE or ("reason" in trial.user_attrs and not retry):
+            done.add(name)
+        elif trial.state in (TrialState.WAITING, TrialState.RUNNING):
+            taken.add(name)
     for name, cell in cells.items():
-        if name not in taken:
+        if name not in done | taken:
             study.enqueue_trial({}, user_attrs={"cell": name, **cell.labels})
-    return len(cells) - done
+    return len(cells.keys() - done)
 
 
 def _run(
@@ -204,7 +214,7 @@ def _run(
 ) -> list[float]:
     """The accuracies of the cell that a trial stands for."""
     cell = cells.get(trial.user_attrs.get("cell", ""))
-    if cell is None or _elsewhere(study, trial):
+    if cell is None:  # of an axis that has shrunk since
         raise optuna.TrialPruned
     path = out / CELLS / cell.name
     began = time.perf_counter()
@@ -221,16 +231,6 @@ def _run(
     shown = ", ".join(f"{r['name']} {100 * r['accuracy']:.1f}" for r in results)
     noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
     return [result["accuracy"] for result in results]
-
-
-def _elsewhere(study: optuna.Study, trial: optuna.Trial) -> bool:
-    """Whether two processes have let the same cell wait at the same moment."""
-
-    def same(other: FrozenTrial) -> bool:
-        return bool(other.user_attrs.get("cell") == trial.user_attrs["cell"])
-
-    others = filter(same, study.get_trials(deepcopy=False, states=TAKEN))
-    return any(other.number < trial.number for other in others)
 
 
 def _results(
