@@ -169,8 +169,9 @@ def evaluate(
     where = find_device(device)
     if part not in get_args(Part):
         raise UserError(f"part must be {' or '.join(get_args(Part))}, not {part!r}")
-    _check_numbers(limit, seed, batch_size)
+    _check_numbers(seed, batch_size)
     data = open_data(run, root=data_root)
+    split = first(data.test if part == "test" else data.with_validation()[1], limit)
     if not threats:
         chosen = standard_threats(bind(run.config.perturb), data.budgets)
     else:
@@ -179,7 +180,7 @@ def evaluate(
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
         check_channels(threat.bound, data)
-    model, data, split = _placed(run, checkpoint, data, where, part, limit)
+    model, split = _placed(run, checkpoint, data, split, where)
     return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)
 
 
@@ -212,11 +213,11 @@ def profile_run(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     where = find_device(device)
-    _check_numbers(limit, seed, batch_size)
+    _check_numbers(seed, batch_size)
     check_output(run.path / PROFILE)
     data = open_data(run, root=data_root)
     budgets = profile_budgets(bind(run.config.perturb), data.budgets)
-    model, data, split = _placed(run, checkpoint, data, where, "test", limit)
+    model, split = _placed(run, checkpoint, data, first(data.test, limit), where)
     found = profile(
         model,
         data,
@@ -255,19 +256,17 @@ def audit_run(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     where = find_device(device)
-    _check_numbers(limit, seed, batch_size)
+    _check_numbers(seed, batch_size)
     check_output(run.path / AUDIT)
     data = open_data(run, root=data_root)
     eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
-    model, data, split = _placed(run, checkpoint, data, where, "test", limit)
+    model, split = _placed(run, checkpoint, data, first(data.test, limit), where)
     found = audit(model, data, split, eps=eps.value, norm=norm, seed=seed, batch_size=batch_size)
     run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
     return found
 
 
-def _check_numbers(limit: int | None, seed: int, batch_size: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise UserError(f"limit must be 1 or more, not {limit}")
+def _check_numbers(seed: int, batch_size: int | None) -> None:
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
     if batch_size is not None and batch_size < 1:
@@ -275,9 +274,8 @@ def _check_numbers(limit: int | None, seed: int, batch_size: int | None) -> None
 
 
 def _placed(
-    run: Run, checkpoint: str, data: DataSet, device: torch.device, part: Part, limit: int | None
-) -> tuple[nn.Module, DataSet, AnySplit]:
-    """A run's network, its data and the first images of a part of it, on a device."""
-    model = placed(load_model(run, checkpoint=checkpoint, data=data), data, device)
-    split = data.test if part == "test" else data.with_validation()[1]
-    return model, data, first(split, limit).to(device)
+    run: Run, checkpoint: str, data: DataSet, split: AnySplit, device: torch.device
+) -> tuple[nn.Module, AnySplit]:
+    """A run's network and images of its data, on a device."""
+    model = load_model(run, checkpoint=checkpoint, data=data)
+    return placed(model, data, device), split.to(device)

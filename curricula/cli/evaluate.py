@@ -148,12 +148,12 @@ def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None
     from curricula.cli.tables import show_audit
     from curricula.evaluation.audit import IMAGES
     from curricula.reporting.report import report
+    from curricula.training.run import AUDIT, Run
 
     found = audit_run(run, limit=IMAGES if limit is None else limit, **setting)
     page = report(run, data_root=setting["data_root"])
     if output == "json":
-        written = {"checkpoint": setting["checkpoint"], **found.as_json()}
-        click.echo(json.dumps(written, indent=2))
+        click.echo(json.dumps(Run.open(run).read_json(AUDIT), indent=2))
     else:
         click.echo(f"run: {run}")
         show_audit(found)

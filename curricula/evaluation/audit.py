@@ -28,6 +28,7 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, predictions, wilson_interval
+from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
 from curricula.expression import Number
 from curricula.faithful import FEW, ROUNDING
 from curricula.interfaces import Norm
@@ -38,7 +39,7 @@ IMAGES = 200  # a few minutes of a small network on two cores
 ALLOWED = 0.02  # of the images may break the order of two attacks
 QUANTILE = 2.326  # of the normal distribution: one-sided 99 %
 QUERIES = 1000
-STEPS, MORE_STEPS = 40, 100
+STEPS, MORE_STEPS = TEST_STEPS, 100
 RESTARTS, MORE_RESTARTS = 5, 10
 MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # of the budget, as far as they lie below the unbounded one
 # An entry of a gradient that is smaller than its largest by float32's precision must still be a
@@ -216,8 +217,7 @@ def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str
     """The threats to measure, by name; those of equal text are run once."""
 
     def pgd(eps: Number, steps: int = STEPS, **more: object) -> str:
-        # Steps of eps / 10, as in the standard threat, unless there is but one.
-        given = {"norm": norm, "steps": steps, "rel_step": "1/10", **more}
+        given = {"norm": norm, "steps": steps, "rel_step": TEST_REL_STEP, **more}
         return f"pgd({eps}, {', '.join(f'{key}={value}' for key, value in given.items())})"
 
     everywhere = Number.of(whole)

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
-from curricula.api import load_model
+from curricula.binding import bind
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet
 from curricula.evaluation.threats import standard_threats
+from curricula.expression import CLEAN
 from curricula.reporting.previews import preview_figure
 from curricula.streams import Streams
 from curricula.training.loop import EVALUATION_SEED
@@ -24,7 +25,7 @@ SEED = 1
 
 
 def shown_in_training(
-    run: Run, data: DataSet, metrics: Sequence[Mapping[str, Any]]
+    run: Run, data: DataSet, model: nn.Module, metrics: Sequence[Mapping[str, Any]]
 ) -> Figure | None:
     """The first training images at the strengths of some epochs, a column each; None where no
     perturbation was trained on.
@@ -35,6 +36,7 @@ def shown_in_training(
     Args:
         run: a finished run.
         data: its data set.
+        model: its network.
         metrics: the lines of its ``metrics.jsonl``, one or more.
     """
     config = run.config
@@ -45,7 +47,7 @@ def shown_in_training(
     moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})
     split = data.train[slice(IMAGES)].held()
     x_NCHW = data.images(split.pixels)
-    victim = ModelVictim(load_model(run, data=data))
+    victim = ModelVictim(model)
     views = [
         curriculum(
             x_NCHW,
@@ -72,21 +74,19 @@ def shown_in_training(
     )
 
 
-def fooled(run: Run, data: DataSet) -> Figure | None:
+def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
     """Test images that the network of a run gets right, and wrong under the standard joint threat:
     as they are, and under each of the standard threats. None if there is none among the first.
 
     Args:
         run: a finished run.
         data: its data set.
+        model: its network.
     """
-    config = run.config
-    model = load_model(run, data=data)
     victim = ModelVictim(model, threat=True)
     split = data.test[slice(SEARCHED)].held()
     x_NCHW, y_N = data.images(split.pixels), split.labels
-    bound = Curriculum.parse(config.perturb, config.schedule).bound
-    threats = standard_threats(bound, data.budgets)
+    threats = standard_threats(bind(run.config.perturb), data.budgets)
 
     def under(name: str, index: Tensor) -> Tensor:
         """The images of an index as the evaluation perturbs them."""
@@ -98,20 +98,26 @@ def fooled(run: Run, data: DataSet) -> Figure | None:
             streams=Streams.of(EVALUATION_SEED, index),
         )
 
+    joint_NCHW = under("joint", torch.arange(len(split)))
     with torch.no_grad():
         before_N = model(x_NCHW).argmax(1)
-        after_N = model(under("joint", torch.arange(len(split)))).argmax(1)
+        after_N = model(joint_NCHW).argmax(1)
     found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:IMAGES]
     if not len(found):
         return None
+    views = {
+        name: joint_NCHW[found] if name == "joint" else under(name, found)
+        for name in threats
+        if name != CLEAN
+    }
     names = [
         f"{data.classes[before]} as {data.classes[after]}"
         for before, after in zip(before_N[found].tolist(), after_N[found].tolist(), strict=True)
     ]
     return preview_figure(
         x_NCHW[found],
-        torch.stack([under(name, found) for name in threats if name != "clean"]),
-        headings=[name for name in threats if name != "clean"],
+        torch.stack(list(views.values())),
+        headings=list(views),
         names=names,
         title="What fools the network",
         caption=f"The first test images of {data.name} that are classified right, and wrong under "

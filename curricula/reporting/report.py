@@ -10,7 +10,7 @@ import attrs
 import jinja2
 from matplotlib.figure import Figure
 
-from curricula.api import TWIN, open_data
+from curricula.api import TWIN, load_model, open_data
 from curricula.comparison import Comparison, compare
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
@@ -306,8 +306,9 @@ def _gallery(
     title = "Images"
     try:
         data: DataSet = open_data(run, root=data_root)
-        shown = shown_in_training(run, data, metrics) if metrics else None
-        fools = fooled(run, data)
+        model = load_model(run, data=data)
+        shown = shown_in_training(run, data, model, metrics) if metrics else None
+        fools = fooled(run, data, model)
     except UserError as error:
         command = f"curricula report {run.path} --data-root DIR"
         note = f"Not drawn: {error}. If the data has moved:"
