@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from curricula.data.reading import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
-    from curricula.evaluation.audit import Audit, Check, audit
+    from curricula.evaluation.audit import Audit, audit
+    from curricula.evaluation.checks import Check
     from curricula.evaluation.profile import Profile, profile
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
@@ -51,7 +52,8 @@ _MODULES = {
     "data.reading": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
-    "evaluation.audit": ("Audit", "Check", "audit"),
+    "evaluation.audit": ("Audit", "audit"),
+    "evaluation.checks": ("Check",),
     "evaluation.profile": ("Profile", "profile"),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),

@@ -18,10 +18,9 @@ from curricula import Curriculum, ModelVictim, Normalise, batches, registry
 from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
-from curricula.evaluation.audit import (
+from curricula.evaluation.audit import MULTIPLES, audit
+from curricula.evaluation.checks import (
     ALLOWED,
-    MULTIPLES,
-    audit,
     deterministic_forward,
     gained,
     gradient_free_does_not_win,
@@ -421,7 +420,7 @@ def test_the_command_prints_a_table_and_writes_it_down(folder, hasty):
 
 
 def test_a_failed_check_is_status_1(folder, hasty, monkeypatch):
-    monkeypatch.setattr("curricula.evaluation.audit.ALLOWED", -1.0)
+    monkeypatch.setattr("curricula.evaluation.checks.ALLOWED", -1.0)
     result = run("evaluate", folder, "--audit", "--limit", 5)
     assert result.exit_code == 1
     assert "FAILED" in result.output
