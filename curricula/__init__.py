@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from curricula.evaluation.accuracy import Measured, measure
     from curricula.evaluation.audit import Audit, audit
     from curricula.evaluation.checks import Check
-    from curricula.evaluation.profile import Profile, profile
+    from curricula.evaluation.profile import Profile
+    from curricula.evaluation.profiling import profile
     from curricula.expression import parse
     from curricula.hooks import Record, hookimpl
     from curricula.interfaces import (
@@ -54,7 +55,8 @@ _MODULES = {
     "evaluation.accuracy": ("Measured", "measure"),
     "evaluation.audit": ("Audit", "audit"),
     "evaluation.checks": ("Check",),
-    "evaluation.profile": ("Profile", "profile"),
+    "evaluation.profile": ("Profile",),
+    "evaluation.profiling": ("profile",),
     "expression": ("parse",),
     "hooks": ("Record", "hookimpl"),
     "interfaces": (

@@ -16,7 +16,8 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
 from curricula.evaluation.audit import Audit, audit
-from curricula.evaluation.profile import Profile, profile, profile_budgets
+from curricula.evaluation.profile import Profile
+from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expression import parse_call
 from curricula.output import check_output

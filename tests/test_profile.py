@@ -20,7 +20,8 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, wilson_interval
-from curricula.evaluation.profile import Profile, passes, profile, profile_budgets
+from curricula.evaluation.profile import Profile
+from curricula.evaluation.profiling import passes, profile, profile_budgets
 from curricula.expression import parse
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.streams import Streams
