@@ -60,8 +60,9 @@ def ascend(
         steps: how many, or how many for each image (N,); an image that is done costs nothing more.
         l1_share: as for `sparse_step`.
         tau: where given, an image stops once it is misclassified and has taken so many steps as a
-            misclassified one (Zhang et al. 2020, algorithm 1).
+            misclassified one (Zhang et al. 2020, algorithm 1); it then costs nothing more.
     """
+    order = going_N = torch.arange(len(x_NCHW), device=x_NCHW.device)
     if isinstance(steps, Tensor):
         # Those with most steps first: what is still moving is then the head of the batch. Reading
         # the counts is the only time that the host waits for the device.
@@ -71,30 +72,36 @@ def ascend(
         x_NCHW, y_N, eps_N111 = x_NCHW[order], y_N[order], eps_N111[order]
         step_N111, adversarial = step_N111[order], start_NCHW[order]
     else:
-        order, moving, adversarial = None, [len(x_NCHW)] * steps, start_NCHW.clone()
+        moving, adversarial = [len(x_NCHW)] * steps, start_NCHW.clone()
     if norm == "linf":
         lowest, highest = bounds(x_NCHW, eps_N111)
     patience_N = torch.full_like(y_N, tau or 0)
     for n in moving:
-        present = adversarial[:n]
-        some = victim if order is None else victim.subset(order[:n])
-        gradient, _, logits = some.gradient(present, y_N[:n], loss)
+        at: slice | Tensor = slice(n)
+        if tau is not None:  # the host waits for the device; images that are done are left out
+            at = going_N = going_N[going_N < n]
+        present = adversarial[at]
+        if len(present) == 0:
+            break
+        some = victim.subset(order[at])
+        gradient, _, logits = some.gradient(present, y_N[at], loss)
         if norm == "linf":
-            following = torch.addcmul(present, step_N111[:n], steepest(gradient, norm))
-            following.clamp_(lowest[:n], highest[:n])
+            following = torch.addcmul(present, step_N111[at], steepest(gradient, norm))
+            following.clamp_(lowest[at], highest[at])
         elif norm == "l2":
-            following = present + step_N111[:n] * steepest(gradient, norm)
-            following = project(following, x_NCHW[:n], eps_N111[:n], norm)
+            following = present + step_N111[at] * steepest(gradient, norm)
+            following = project(following, x_NCHW[at], eps_N111[at], norm)
         else:
-            following = present + sparse_step(gradient, present, step_N111[:n], l1_share)
-            following = project(following, x_NCHW[:n], eps_N111[:n], norm)
+            following = present + sparse_step(gradient, present, step_N111[at], l1_share)
+            following = project(following, x_NCHW[at], eps_N111[at], norm)
         if tau is not None:
-            wrong = logits.argmax(1) != y_N[:n]
-            stops = wrong & (patience_N[:n] == 0)
-            following = torch.where(stops[:, None, None, None], present, following)
-            patience_N[:n] -= (wrong & ~stops).to(patience_N)
-        adversarial[:n] = following
-    if order is None:
+            wrong = logits.argmax(1) != y_N[going_N]
+            goes = ~wrong | (patience_N[going_N] > 0)
+            patience_N[going_N] -= wrong.to(patience_N)
+            at = going_N = going_N[goes]
+            following = following[goes]
+        adversarial[at] = following
+    if not isinstance(steps, Tensor):
         return adversarial
     return torch.empty_like(adversarial).index_copy_(0, order, adversarial)
 
