@@ -19,6 +19,7 @@ from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.threats import pixel_budget, standard_threats
+from curricula.evaluation.work import Work
 from curricula.expression import parse_call
 from curricula.output import check_output
 from curricula.training.config import LARGEST_SEED, Part
@@ -147,6 +148,7 @@ def evaluate(
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> list[Measured]:
     """Accuracy of a run under each threat, in float32, by default on the test split.
 
@@ -162,6 +164,7 @@ def evaluate(
         device: as in `TrainConfig`.
         data_root: where the data lies now, if not where the run found it.
         checkpoint: ``best.safetensors`` or ``last.safetensors``.
+        progress: told the share of the work that is done, in [0, 1], after each batch.
 
     Raises:
         UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
@@ -182,7 +185,17 @@ def evaluate(
     for threat in chosen.values():
         check_channels(threat.bound, data)
     model, split = _placed(run, checkpoint, data, split, where)
-    return measure(model, data, split, chosen, seed=seed, batch_size=batch_size)
+    work = Work(chosen.values(), progress)
+    return measure(
+        model,
+        data,
+        split,
+        chosen,
+        seed=seed,
+        batch_size=batch_size,
+        began=work.began,
+        after_batch=work.after_batch,
+    )
 
 
 def profile_run(
@@ -204,8 +217,8 @@ def profile_run(
     l-inf attack, else the data set's.
 
     Args:
-        run, seed, batch_size, device, data_root, checkpoint: as for `evaluate`.
-        grid, progress: as for `curricula.profile`.
+        run, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
+        grid: as for `curricula.profile`.
         limit: the first so many images; None for all.
 
     Raises:
@@ -243,13 +256,14 @@ def audit_run(
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
     """`curricula.audit` of a run on the test split, written into its folder as ``audit.json``; an
     older one is replaced. It is in the ball of the curriculum's first pixel attack, or where there
     is none, in l-inf within the data set's budget.
 
     Args:
-        run, seed, batch_size, device, data_root, checkpoint: as for `evaluate`.
+        run, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
         limit: the first so many images; None for all.
 
     Raises:
@@ -262,7 +276,16 @@ def audit_run(
     data = open_data(run, root=data_root)
     eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
     model, split = _placed(run, checkpoint, data, first(data.test, limit), where)
-    found = audit(model, data, split, eps=eps.value, norm=norm, seed=seed, batch_size=batch_size)
+    found = audit(
+        model,
+        data,
+        split,
+        eps=eps.value,
+        norm=norm,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
     run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
     return found
 

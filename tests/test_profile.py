@@ -21,7 +21,8 @@ from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, wilson_interval
 from curricula.evaluation.profile import Profile
-from curricula.evaluation.profiling import passes, profile, profile_budgets
+from curricula.evaluation.profiling import profile, profile_budgets
+from curricula.evaluation.work import passes
 from curricula.expression import parse
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.streams import Streams
@@ -322,6 +323,8 @@ def test_a_model_that_withstands_all_sees_as_many_passes_as_are_documented():
         ("worst(rot:30+pgd(0.1, steps=40), k=10)", 411),
         ("rot:30|pgd(0.1, steps=40)", 43),
         ("grid(rot:30+trans:3)", 776),
+        ("square(0.1, queries=500)", 501),
+        ("pgd(0.1, steps=40, restarts=5)", 201),
     ],
 )
 def test_passes_are_counted_for_the_progress(text, expected):
@@ -433,7 +436,8 @@ def trained(tmp_path_factory):
     return run.path
 
 
-def test_evaluate_writes_the_profile_into_the_run_and_prints_it(trained):
+def test_evaluate_writes_the_profile_into_the_run_and_prints_it(trained, monkeypatch):
+    monkeypatch.setattr("curricula.cli.progress.QUIET", 0.0)
     result = run("evaluate", trained, "--profile", "--limit", "20")
     assert result.exit_code == 0, result.output
     found = Profile.from_json(json.loads((trained / "profile.json").read_text()))

@@ -84,6 +84,7 @@ def command(
     """
     from curricula.allocation import keep_freed_memory
     from curricula.api import evaluate
+    from curricula.cli.progress import Work
     from curricula.cli.tables import show_accuracies
     from curricula.errors import UserError
     from curricula.training.run import BEST, LAST
@@ -111,7 +112,10 @@ def command(
     if audited:
         _audit(run, output, limit=limit, **setting)
         return
-    results = evaluate(run, threats=threats, part=part, limit=limit, **setting)
+    with Work("evaluation") as work:
+        results = evaluate(
+            run, threats=threats, part=part, limit=limit, progress=work.progress, **setting
+        )
     if output == "json":
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
@@ -145,12 +149,16 @@ def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> No
 def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
     """Audit a run, write and show what was found; the status tells whether all checks passed."""
     from curricula.api import audit_run
+    from curricula.cli.progress import Work
     from curricula.cli.tables import show_audit
     from curricula.evaluation.audit import IMAGES
     from curricula.reporting.report import report
     from curricula.training.run import AUDIT, Run
 
-    found = audit_run(run, limit=IMAGES if limit is None else limit, **setting)
+    with Work("audit") as work:
+        found = audit_run(
+            run, limit=IMAGES if limit is None else limit, progress=work.progress, **setting
+        )
     page = report(run, data_root=setting["data_root"])
     if output == "json":
         click.echo(json.dumps(Run.open(run).read_json(AUDIT), indent=2))

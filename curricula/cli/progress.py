@@ -25,6 +25,7 @@ from curricula.training.config import FIELDS
 from curricula.training.plan import Plan
 from curricula.training.run import Run
 
+QUIET = 10.0  # seconds, in which no lines are worth it
 READ_EVERY = 10  # updates: reading the loss waits for the device
 
 
@@ -108,7 +109,7 @@ class Terminal:
 
 class Work:
     """Shows on standard error which share of some work is done: a bar that goes when it is, or a
-    line each tenth. A context manager.
+    line each tenth of what takes longer than a moment. A context manager.
 
     Args:
         name: of the work.
@@ -147,9 +148,10 @@ class Work:
     def progress(self, share: float) -> None:
         """``share`` of the work, in [0, 1], is done."""
         self.bar.update(self.task, completed=share)
-        if not self.console.is_terminal and int(10 * share) > self.tenths:
+        took = time.perf_counter() - self.began
+        tells = took >= QUIET and not self.console.is_terminal
+        if tells and int(10 * share) > self.tenths:
             self.tenths = int(10 * share)
-            took = time.perf_counter() - self.began
             self.console.print(f"{self.name}: {10 * self.tenths} % after {took:.0f} s")
 
 

@@ -31,6 +31,7 @@ from curricula.evaluation.checks import (
     unbounded_reaches_zero,
 )
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
+from curricula.evaluation.work import Work
 from curricula.expression import Number
 from curricula.faithful import FEW
 from curricula.interfaces import Norm
@@ -101,7 +102,7 @@ def audit(
     norm: Norm = "linf",
     seed: int = 0,
     batch_size: int | None = None,
-    after_batch: Callable[[], None] = lambda: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
     """Check a model for what makes attacks fail without making it robust.
 
@@ -119,7 +120,7 @@ def audit(
         norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack knows ``linf`` alone.
         seed: of the random streams.
         batch_size: images at once, as for `curricula.measure`.
-        after_batch: called after each batch of each attack.
+        progress: told the share of the attacks that is done, in [0, 1], after each batch.
 
     Raises:
         UserError: an eps out of range; none given and none that the data set states; a model that
@@ -134,6 +135,7 @@ def audit(
             name: Threat.parse(text)
             for name, text in _attacks(radius, norm, _unbounded(norm, data), classes).items()
         }
+        work = Work(threats.values(), progress)
         predicted = predictions(
             model,
             data,
@@ -141,7 +143,8 @@ def audit(
             threats,
             seed=seed,
             batch_size=batch_size,
-            after_batch=after_batch,
+            began=work.began,
+            after_batch=work.after_batch,
         )
     found = {name: (predicted[name] == split.labels).cpu() for name in threats}
     left_out = []

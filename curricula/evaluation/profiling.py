@@ -18,16 +18,12 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
+from curricula.evaluation.work import GRID_POINTS, Work
 from curricula.expression import (
     CLEAN,
     GRID,
     WORST,
-    Call,
-    Chain,
-    Expression,
     Number,
-    Union,
-    parse,
 )
 from curricula.tree import Leaf
 
@@ -40,7 +36,7 @@ EPS_SHARES = tuple(Fraction(i, 4) for i in range(7))
 JOINT_ROTATIONS = tuple(range(0, 181, 30))
 JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))
 # Engstrom et al. 2019, section 4: 31 angles x 5 x 5 shifts.
-GRID_RANGE, GRID_POINTS = "rot:30+trans:3", 31 * 5 * 5
+GRID_RANGE = "rot:30+trans:3"
 
 PHRASES = {"degrees": "{} degrees", "pixels": "{} px", "linf": "eps {}"}
 UNITS = tuple(PHRASES)
@@ -93,7 +89,7 @@ def profile(
         *combined.values(),
     ]
     threats = {expression: Threat.parse(expression) for expression in (CLEAN, *asked)}
-    work = _Work(threats.values(), progress)
+    work = Work(threats.values(), progress)
     results = measure(
         model,
         data,
@@ -265,44 +261,3 @@ def _shares(budget: Number, shares: Iterable[Fraction]) -> tuple[Number, ...]:
     """Shares of a budget, exact and written as it is: of 0.3 the 0.225, of 8/255 the 6/255."""
     numerator = Fraction(repr(budget.numerator))
     return tuple(Number(float(numerator * share), budget.denominator) for share in shares)
-
-
-class _Work:
-    """Which share of the passes is done, if no image falls.
-
-    Args:
-        threats: what is to be run.
-        progress: who is told.
-    """
-
-    def __init__(self, threats: Iterable[Threat], progress: Callable[[float], None]) -> None:
-        self.progress = progress
-        self.total = sum(passes(parse(text)) for text in {str(threat) for threat in threats})
-        self.done = self.each = 0.0
-
-    def began(self, threat: Threat, batches: int) -> None:
-        self.each = passes(threat.bound.expression) / batches
-
-    def after_batch(self) -> None:
-        self.done += self.each
-        self.progress(min(1.0, self.done / self.total))
-
-
-def passes(expression: Expression) -> int:
-    """How many passes, gradients or forward, an image of a profile's threat takes at most; the last
-    says what the model makes of the result."""
-
-    def within(part: Expression) -> int:
-        match part:
-            case Chain(links):
-                return sum(map(within, links))
-            case Union(branches):
-                return sum(within(branch) + 1 for branch in branches)
-            case Call(name=name, arguments=(argument, *_)) if name == WORST:
-                assert isinstance(argument.value, (Call, Chain))
-                return CANDIDATES * (within(argument.value) + 1)
-            case Call(name=name) if name == GRID:
-                return GRID_POINTS
-        return TEST_STEPS if part.name == "pgd" else 0
-
-    return within(expression) + 1
