@@ -204,6 +204,8 @@ frame.onload = () => {{
     missing: images.filter(image => !image.complete || !image.naturalWidth).length,
     images: images.length,
     wide: images.filter(image => image.getBoundingClientRect().right > root.clientWidth).length,
+    cut: [...inside.querySelectorAll("th, td")].filter(cell => cell.scrollWidth > cell.clientWidth)
+      .map(cell => cell.textContent),
   }});
 }};
 </script>"""
@@ -234,4 +236,5 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     assert found["width"] == width
     assert found["images"] == {"run": 5, "sweep": 2}[which]
     assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
+    assert found["cut"] == []
     assert "CONSOLE" not in done.stderr

@@ -1,5 +1,6 @@
 """What the page of a run or of a sweep shows: what was measured, and what measures the rest."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
             missing={"Run it again:": [f"curricula train --config {run.path}/config.toml"]},
         )
     )
-    environment = run.read_json(ENVIRONMENT) or {}
-    values = {name: _text(value) for name, value in environment.items()}
-    sections.append(Section(title="Environment", values=values))
+    sections.append(_environment(run))
     return sections
 
 
@@ -242,7 +241,7 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
                         name="learning",
                         figure=learning_figure(curves),
                         alt="Curves of joint validation accuracy over training, one a row.",
-                        caption="Joint validation accuracy, the mean over seeds.",
+                        caption="Joint validation accuracy, each under what it trains for; means over seeds.",
                     )
                 ],
             )
@@ -253,13 +252,18 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
         values = {label: _text(change) or "nothing changed" for label, change in changes.items()}
         sections.append(Section(title=f"Axis {axis}", values=values))
     for path in sorted((folder / CELLS).iterdir()):
-        environment = Run(path).read_json(ENVIRONMENT)
-        if environment is not None:
-            values = {name: _text(value) for name, value in environment.items()}
-            text = f"Of {path.name}."
-            sections.append(Section(title="Environment", text=text, values=values))
+        if (path / ENVIRONMENT).exists():
+            sections.append(_environment(Run(path), text=f"Of {path.name}."))
             break
     return sections
+
+
+def _environment(run: Run, *, text: str = "") -> Section:
+    found = run.read_json(ENVIRONMENT) or {}
+    values = {name: _text(value) for name, value in found.items()}
+    if "command" in found:
+        values["command"] = shlex.join(found["command"])
+    return Section(title="Environment", text=text, values=values)
 
 
 def _comparison(compared: Comparison) -> Section:
