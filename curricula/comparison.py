@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -47,12 +48,12 @@ class Row:
     Attributes:
         label: what tells them from the others.
         outcomes: one a seed.
-        failures: why the others have none.
+        failures: why the others have none, by cell.
     """
 
     label: str
     outcomes: tuple[Outcome, ...] = ()
-    failures: tuple[str, ...] = ()
+    failures: Mapping[str, str] = attrs.field(factory=dict)
 
     def accuracies(self, threat: str) -> list[float]:
         """Under a threat, one a seed."""
@@ -153,9 +154,9 @@ class Comparison:
     def failures(self) -> list[str]:
         """A line on each cell that has failed."""
         return [
-            f"{row.label} failed: {reason}"
+            f"{cell} failed: {reason}"
             for row in (*self.rows, *self.failed)
-            for reason in row.failures
+            for cell, reason in row.failures.items()
         ]
 
     @property
@@ -212,7 +213,11 @@ class Comparison:
             "hypervolume": self.hypervolume,
             "rows": self.records(),
             "pending": self.pending,
-            "failed": [{"label": row.label, "reasons": list(row.failures)} for row in self.failed],
+            "failed": [
+                {"label": row.label, "cell": cell, "reason": reason}
+                for row in (*self.rows, *self.failed)
+                for cell, reason in row.failures.items()
+            ],
         }
 
     def as_csv(self) -> str:
@@ -251,19 +256,25 @@ def compare(
     """
     sweeps = {path: read_sweep(path / DEFINITION) for path in paths if (path / DEFINITION).exists()}
     axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
-    rows: dict[str, Row] = {}
-    failures: dict[str, list[str]] = {}
+    rows: dict[tuple[str, str], Row] = {}
+    failed: dict[tuple[Path, str], dict[str, str]] = {}
+    places: dict[tuple[Path, str], tuple[str, str]] = {}
+    labels: dict[tuple[Path, str], str] = {}  # a sweep may give one configuration two names
     threats: dict[str, str] = {}
     pending = 0
     for member in (member for path in paths for member in _members(path, sweeps.get(path), part)):
         failure = Run(member.folder).read_json(FAILURE)
+        place = (member.parent, member.label)
         if failure is not None:
-            failures.setdefault(member.label, []).append(failure["reason"])
+            failed.setdefault(place, {})[member.name] = failure["reason"]
         elif (member.folder / RESULTS[member.part]).exists():
             run = Run.open(member.folder)
             outcome = _outcome(run, member.part)
             _check_alike(threats, outcome, member.folder)
-            key = _less_the_seed(run)
+            config = _less_the_seed(run)
+            other = labels.setdefault((member.parent, config), member.label) != member.label
+            key = (config, member.label if other else "")
+            places.setdefault(place, key)
             row = rows.setdefault(key, Row(label=member.label))
             if outcome.seed not in [other.seed for other in row.outcomes]:
                 rows[key] = attrs.evolve(row, outcomes=(*row.outcomes, outcome))
@@ -274,11 +285,17 @@ def compare(
     for name in axes:
         if rows and name not in threats:
             raise UserError(f"no threat is called {name!r}; there is {', '.join(threats)}")
+    without = []
+    for place, why in failed.items():
+        if place in places:
+            rows[places[place]] = attrs.evolve(rows[places[place]], failures=why)
+        else:
+            without.append((place, Row(label=place[1], failures=why)))
+    first = {key: place for place, key in reversed(places.items())}
+    told_apart = _told_apart([(first[key], row) for key, row in rows.items()] + without)
     return Comparison(
-        rows=tuple(
-            attrs.evolve(row, failures=tuple(failures.pop(row.label, ()))) for row in rows.values()
-        ),
-        failed=tuple(Row(label=label, failures=tuple(why)) for label, why in failures.items()),
+        rows=told_apart[: len(rows)],
+        failed=told_apart[len(rows) :],
         pending=pending,
         threats=threats,
         axes=axes,
@@ -286,9 +303,20 @@ def compare(
     )
 
 
+def _told_apart(found: Sequence[tuple[tuple[Path, str], Row]]) -> tuple[Row, ...]:
+    """Rows of several sweeps; those of equal labels are called by their sweeps too."""
+    times = Counter(row.label for _, row in found)
+    return tuple(
+        attrs.evolve(row, label=f"{row.label} ({parent})") if times[row.label] > 1 else row
+        for (parent, _), row in found
+    )
+
+
 @attrs.frozen(kw_only=True)
 class _Member:
     label: str
+    name: str
+    parent: Path
     folder: Path
     part: Part
     of_sweep: bool
@@ -298,11 +326,15 @@ def _members(path: Path, sweep: Sweep | None, part: Part) -> Iterator[_Member]:
     """The runs of a sweep's folder, or the one run that a folder is."""
     if sweep is None:
         Run.open(path)
-        yield _Member(label=str(path), folder=path, part=part, of_sweep=False)
+        yield _Member(
+            label=str(path), name=str(path), parent=path, folder=path, part=part, of_sweep=False
+        )
         return
     for cell in sweep.cells:
         yield _Member(
             label=sweep.row(cell) or str(path),
+            name=cell.name,
+            parent=path,
             folder=path / CELLS / cell.name,
             part=sweep.part,
             of_sweep=True,

@@ -78,7 +78,7 @@ COMPARED = Comparison(
         Row(label="both", outcomes=(outcome(0, 0.7, 0.7, passes=9_000_000, seconds=600.0),)),
         Row(label="worse", outcomes=(outcome(0, 0.6, 0.5),)),
     ),
-    failed=(Row(label="broken", failures=("the loss is no longer a number",)),),
+    failed=(Row(label="broken", failures={"broken": "the loss is no longer a number"}),),
     threats={"spatial": "rot:30", "adversarial": "pgd:0.1"},
     axes=("spatial", "adversarial"),
 )
@@ -160,6 +160,41 @@ def test_seeds_are_one_row_wherever_they_lie(tiny, swept):
     assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
     again = curricula.compare([swept / "third", swept / "third"])
     assert [o.seed for o in again.rows[0].outcomes] == [2]
+
+
+ROWS = """
+[base]
+data = "tiny"
+epochs = 1
+perturb = "rot"
+compile = "off"
+[axes]
+seed = [0, 1]
+[axes.rate]
+x = {{ lr = {} }}
+y = {{ lr = 0.01 }}
+"""
+
+
+def test_one_name_in_two_sweeps_is_two_rows_and_its_failure_stays_with_its_own(tiny, tmp_path):
+    for name, rate in (("good", "0.02"), ("bad", "1e30")):
+        run_sweep(parse_sweep(ROWS.format(rate)), tmp_path / name)
+    compared = curricula.compare([tmp_path / "bad", tmp_path / "good"])
+    assert [row.label for row in compared.rows] == ["y", f"x ({tmp_path / 'good'})"]
+    assert [row.label for row in compared.failed] == [f"x ({tmp_path / 'bad'})"]
+    assert [row.failures for row in compared.rows] == [{}, {}]
+    assert list(compared.failed[0].failures) == ["seed=0,rate=x", "seed=1,rate=x"]
+    told = run("compare", tmp_path / "bad", "--format", "csv").stderr
+    assert [line.split(" failed: ")[0] for line in told.splitlines()] == [
+        "seed=0,rate=x",
+        "seed=1,rate=x",
+    ]
+
+
+def test_two_names_of_one_configuration_in_a_sweep_are_two_rows(tiny, tmp_path):
+    run_sweep(parse_sweep(ROWS.format("0.01")), tmp_path / "same")
+    compared = curricula.compare([tmp_path / "same"])
+    assert [(row.label, len(row.outcomes)) for row in compared.rows] == [("x", 2), ("y", 2)]
 
 
 def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):

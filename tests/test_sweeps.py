@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,16 @@ def test_every_shipped_sweep_says_what_can_be_run(name):
         ),
         ("[axes]\nseed = [1]\n[evaluation]\npart = 'train'\n", "part must be test or validation"),
         (
+            "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['clean', 'a_sd']\n"
+            "threats = {clean = 'clean', a_sd = 'rot'}\n",
+            "threat 'a_sd' would be called as a column",
+        ),
+        ("[axes]\nseed = [1]\n[evaluation.threats]\npasses = 'rot'\n", "'passes' would be called"),
+        (
+            "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['spatial', 'spatial']\n",
+            "two of the threats",
+        ),
+        (
             "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['a', 'b']\nthreats = {a = 'clean'}\n",
             r"frontier must be a list of two of the threats \(a\), not \['a', 'b'\]",
         ),
@@ -205,7 +216,7 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_p
 def test_the_study_has_the_accuracies_and_the_labels(tiny, tmp_path):
     run_sweep(parse_sweep(SWEEP), tmp_path / "out")
     study = optuna.load_study(
-        study_name="out", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}"
+        study_name="sweep", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}"
     )
     trials = {trial.user_attrs["cell"]: trial for trial in study.trials}
     assert study.metric_names == ["clean", "spatial", "adversarial", "joint"]
@@ -226,7 +237,8 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     compared = curricula.compare([tmp_path / "out"])
     assert [row.label for row in compared.rows] == ["lr=0.01"]
     assert [row.label for row in compared.failed] == ["lr=1e+30"]
-    assert "no longer a number in epoch 1" in compared.failed[0].failures[0]
+    assert "no longer a number in epoch 1" in compared.failed[0].failures["lr=1e+30"]
+    assert compared.as_json()["failed"][0]["cell"] == "lr=1e+30"
     lines.clear()
     run_sweep(sweep, tmp_path / "out", noted=noted)
     assert [line for line in lines if "begins" in line] == []
@@ -241,11 +253,54 @@ def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
     run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
     assert sum("begins" in line for line in lines) == 2
     for changed, what in [
-        (SWEEP.replace("epochs = 1", "epochs = 2"), "cell seed=0,curriculum=constant has changed"),
+        (SWEEP.replace("epochs = 1", "epochs = 2"), r"\[base\] has changed"),
         (SWEEP.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
     ]:
         with pytest.raises(UserError, match=f"holds another sweep: {what}; choose another --out"):
             run_sweep(parse_sweep(changed), tmp_path / "out")
+
+
+def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grows(tiny, tmp_path):
+    axes = "[axes.rate]\n{}\n[evaluation]\nlimit = 20\n"
+    base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'
+    for axis in ("a = { lr = 0.01 }", "b = { lr = 0.02 }", "a = { lr = 0.01 }"):
+        run_sweep(parse_sweep(base + axes.format(axis)), tmp_path / "out")
+    with pytest.raises(UserError, match="holds another sweep: cell rate=a has changed"):
+        run_sweep(parse_sweep(base + axes.format("a = { lr = 0.03 }")), tmp_path / "out")
+    with pytest.raises(UserError, match=r"holds another sweep: \[axes\] has changed"):
+        run_sweep(parse_sweep(base + "[axes]\nlr = [0.01]\n"), tmp_path / "out")
+
+
+def test_a_folder_may_be_renamed_and_its_data_may_move(tiny, tmp_path):
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    lines, noted = told()
+    run_sweep(parse_sweep(SWEEP).with_base(data_root="there"), tmp_path / "moved", noted=noted)
+    assert lines == [f"{tmp_path / 'moved'}: 4 cells, 0 of them to run"]
+
+
+def test_a_cell_whose_results_are_gone_is_run_again(tiny, tmp_path):
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "cells" / "seed=0,curriculum=ramp")
+    lines, noted = told()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    assert [line for line in lines if "begins" in line] == ["seed=0,curriculum=ramp: begins"]
+    assert curricula.compare([tmp_path / "out"]).pending == 0
+
+
+def test_folders_of_one_name_share_a_database_and_no_study(tiny, tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    for folder, limit in (("one", 20), ("other", 10)):
+        sweep = parse_sweep(SWEEP.replace("limit = 20", f"limit = {limit}"))
+        run_sweep(sweep, tmp_path / folder / "z", storage=url)
+        compared = curricula.compare([tmp_path / folder / "z"])
+        assert [len(row.outcomes) for row in compared.rows] == [2, 2]
+
+
+def test_a_seed_out_of_range_is_refused_before_anything_is_trained(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"cell seed=-1,curriculum=constant: .*seed.* -1"):
+        run_sweep(parse_sweep(SWEEP.replace("[0, 1]", "[0, -1]")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):

@@ -71,3 +71,6 @@ def command(
         click.echo(markdown_of(compared), nl=False)
     else:
         show_comparison(compared)
+    if output in ("csv", "markdown"):  # which have no room for it
+        for line in compared.unfinished:
+            click.echo(line, err=True)

@@ -241,7 +241,8 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
                         name="learning",
                         figure=learning_figure(curves),
                         alt="Curves of joint validation accuracy over training, one a row.",
-                        caption="Joint validation accuracy, each under what it trains for; means over seeds.",
+                        caption="Joint validation accuracy, each under what it trains for; "
+                        "means over seeds.",
                     )
                 ],
             )

@@ -41,6 +41,8 @@ from curricula.training.config import FIELDS, Part, check_keys
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("part", "limit", "frontier", "threats")
 FRONTIER = ("spatial", "adversarial")
+COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
+ENDINGS = ("_sd", "_low", "_high")  # of its columns of an accuracy's spread
 LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
 
 
@@ -215,9 +217,14 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name, text in threats.items():
         if not isinstance(text, str):
             raise UserError(f"threat {name!r} must be text, such as 'rot:30+pgd', not {text!r}")
+        if name in COLUMNS or name.endswith(ENDINGS):
+            raise UserError(
+                f"threat {name!r} would be called as a column of the comparison is "
+                f"({', '.join(COLUMNS)}, or ending in {', '.join(ENDINGS)}); choose another name"
+            )
     front = found.get("frontier", list(FRONTIER))
     known = isinstance(front, list) and [name for name in front if name in (threats or FRONTIER)]
-    if known != front or len(front) != 2:
+    if known != front or len(set(front)) != 2 or len(front) != 2:
         raise UserError(
             "evaluation: frontier must be a list of two of the threats "
             f"({', '.join(threats or FRONTIER)}), not {front!r}"

@@ -1,6 +1,7 @@
 """Running a sweep: its cells one after the other, in as many processes as share its study."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import filelock
 import optuna
 import sqlalchemy
@@ -19,6 +21,7 @@ from curricula.curriculum import Threat
 from curricula.errors import UserError
 from curricula.evaluation.threats import standard_threats
 from curricula.sweeps.definition import Cell, Sweep, read_sweep
+from curricula.training.config import Part, TrainConfig, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
 from curricula.training.run import RESULTS, Run, write_atomically
@@ -64,14 +67,16 @@ def run_sweep(
     cells = {cell.name: cell for cell in sweep.cells}
     with _quiet():
         with _alone(out):
-            _claim(sweep, out)
-            study = _open_study(out, threats, storage)
-            left, waiting = _enqueue(study, cells, retry=retry), False
+            _check_the_same(sweep, out)
+            study = _open_study(sweep, out, threats, storage)
+            _check_cells_of(study, cells, out)
+            _write_down(sweep, out)
+            left, waiting = _enqueue(study, cells, out, sweep.part, retry=retry), False
         noted(f"{out}: {len(cells)} cells, {left} of them to run")
         while True:
             with _alone(out):
                 optuna.storages.fail_stale_trials(study)
-                _enqueue(study, cells)
+                _enqueue(study, cells, out, sweep.part)
             states = {trial.state for trial in study.get_trials(deepcopy=False)}
             if TrialState.WAITING in states:
                 waiting = False
@@ -91,22 +96,24 @@ def run_sweep(
 
 def check_cells(sweep: Sweep, *, download: bool = False) -> dict[str, Threat]:
     """The threats that all cells are measured under, after a plan was made of every cell (of
-    those that differ in the seed alone, of the first).
+    those that differ in the seed alone, of the first; of the others, a configuration).
 
     Raises:
         UserError: a cell that cannot be planned, a threat that its data cannot carry, standard
             threats that are not the same for all.
     """
-    checked: set[str] = set()
+    checked: dict[str, TrainConfig] = {}
     threats: dict[str, Threat] = {}
     for cell in sweep.cells:
         values = {name: value for name, value in cell.values.items() if name != "seed"}
         key = json.dumps(values, sort_keys=True)
-        if key in checked:
-            continue
-        checked.add(key)
-        with _named(f"cell {cell.name}"):  # a plan holds its data: one at a time
-            found = _threats(sweep, make_plan(cell.values, download=download))
+        with _named(f"cell {cell.name}"):
+            if key in checked:
+                merge(attrs.asdict(checked[key]), cell.values)
+                continue
+            plan = make_plan(cell.values, download=download)
+            checked[key], found = plan.config, _threats(sweep, plan)
+        del plan  # it holds its data: one at a time
         threats = threats or found
         for name, threat in found.items():
             if str(threat) != str(threats[name]):
@@ -143,18 +150,44 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claim(sweep: Sweep, out: Path) -> None:
-    """Write down what is run, in a folder that holds nothing else."""
-    if (out / DEFINITION).exists():
-        before = read_sweep(out / DEFINITION)
-        values = {cell.name: cell.values for cell in before.cells}
-        changed = [c.name for c in sweep.cells if values.get(c.name, c.values) != c.values]
-        measured = [(one.threats, one.part, one.limit) for one in (before, sweep)]
-        if changed or measured[0] != measured[1]:
-            what = f"cell {changed[0]}" if changed else "[evaluation]"
-            raise UserError(
-                f"sweep folder {out} holds another sweep: {what} has changed; choose another --out"
-            )
+def _check_the_same(sweep: Sweep, out: Path) -> None:
+    """Refuse a folder whose sweep has another base, other axes, or was measured otherwise."""
+    if not (out / DEFINITION).exists():
+        return
+    before, now = _identity(read_sweep(out / DEFINITION)), _identity(sweep)
+    for what, value in now.items():
+        if value != before[what]:
+            raise _another(out, what)
+
+
+def _identity(sweep: Sweep) -> dict[str, Any]:
+    """What makes a sweep another one when it changes; an axis may grow, and data may move."""
+    return {
+        "[base]": _less_the_place(sweep.base),
+        "[axes]": list(sweep.axes),
+        "[evaluation]": [dict(sweep.threats), sweep.part, sweep.limit],
+    }
+
+
+def _less_the_place(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "data_root"}
+
+
+def _check_cells_of(study: optuna.Study, cells: Mapping[str, Cell], out: Path) -> None:
+    """Refuse a cell that was run, or waits, with other values under the same name."""
+    for trial in study.get_trials(deepcopy=False):
+        cell = cells.get(trial.user_attrs.get("cell", ""))
+        if cell and trial.user_attrs.get("values") not in (None, _less_the_place(cell.values)):
+            raise _another(out, f"cell {cell.name}")
+
+
+def _another(out: Path, what: str) -> UserError:
+    return UserError(
+        f"sweep folder {out} holds another sweep: {what} has changed; choose another --out"
+    )
+
+
+def _write_down(sweep: Sweep, out: Path) -> None:
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
         write_atomically(out / DEFINITION, sweep.as_toml())
@@ -162,7 +195,15 @@ def _claim(sweep: Sweep, out: Path) -> None:
         raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
 
 
-def _open_study(out: Path, threats: Mapping[str, Threat], storage: str | None) -> optuna.Study:
+def _study_name(sweep: Sweep, out: Path) -> str:
+    """In a database that it shares: of its folder, and of what makes it another sweep."""
+    text = json.dumps(_identity(sweep), sort_keys=True)
+    return f"{out.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _open_study(
+    sweep: Sweep, out: Path, threats: Mapping[str, Threat], storage: str | None
+) -> optuna.Study:
     url = storage or sqlalchemy.URL.create(
         "sqlite", database=str((out / STUDY).resolve())
     ).render_as_string(hide_password=False)
@@ -171,7 +212,7 @@ def _open_study(out: Path, threats: Mapping[str, Threat], storage: str | None) -
             storage=optuna.storages.RDBStorage(
                 url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
             ),
-            study_name=out.resolve().name,
+            study_name=_study_name(sweep, out) if storage else "sweep",
             directions=["maximize"] * len(threats),
             load_if_exists=True,
         )
@@ -187,19 +228,25 @@ def _open_study(out: Path, threats: Mapping[str, Threat], storage: str | None) -
     return study
 
 
-def _enqueue(study: optuna.Study, cells: Mapping[str, Cell], *, retry: bool = False) -> int:
-    """Let each cell wait that is neither done nor waiting nor run; how many are to be run."""
+def _enqueue(
+    study: optuna.Study, cells: Mapping[str, Cell], out: Path, part: Part, *, retry: bool = False
+) -> int:
+    """Let each cell wait that is neither done nor waiting nor run; how many are to be run. A cell
+    whose results are gone is not done."""
     done: set[str] = set()
     taken: set[str] = set()
     for trial in study.get_trials(deepcopy=False):
         name = trial.user_attrs.get("cell", "")
-        if trial.state is TrialState.COMPLETE or ("reason" in trial.user_attrs and not retry):
+        complete = trial.state is TrialState.COMPLETE
+        there = complete and (out / CELLS / name / RESULTS[part]).exists()
+        if there or ("reason" in trial.user_attrs and not retry):
             done.add(name)
         elif trial.state in (TrialState.WAITING, TrialState.RUNNING):
             taken.add(name)
     for name, cell in cells.items():
         if name not in done | taken:
-            study.enqueue_trial({}, user_attrs={"cell": name, **cell.labels})
+            values = _less_the_place(cell.values)
+            study.enqueue_trial({}, user_attrs={**cell.labels, "cell": name, "values": values})
     return len(cells.keys() - done)
 
 
