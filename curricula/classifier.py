@@ -1,6 +1,7 @@
 """What every model must be: a classifier of images in [0, 1] that can be trained and attacked."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,19 @@ def _stirred(scratch: nn.Module) -> nn.Module:
     return stirred
 
 
+def _settled(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
+    """A copy whose batch norms have the images' statistics: fresh ones may leave no ReLU awake in
+    a narrow network."""
+    settled = copy.deepcopy(scratch)
+    for part in settled.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
+            part.reset_running_stats()
+            part.momentum = None  # the average of what it has seen: of one batch, exactly that
+    with torch.no_grad():
+        settled.train()(x_NCHW.clone())
+    return settled.eval()
+
+
 def _problem_of_range(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
     """Two looks: logits may all lie from 0 to 1 by chance or behind a ReLU, but not when the last
     layer is much larger."""
@@ -119,9 +133,14 @@ def _problem_of_range(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
 
 
 def _problem_of_gradient(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    for network in (scratch, _stirred(scratch)):
+    variants: tuple[Callable[[], nn.Module], ...] = (
+        lambda: scratch,
+        lambda: _stirred(scratch),
+        lambda: _settled(scratch, x_NCHW),
+    )
+    for variant in variants:
         try:
-            gradient, _, _ = ModelVictim(network).gradient(
+            gradient, _, _ = ModelVictim(variant()).gradient(
                 x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum
             )
         except Exception as error:

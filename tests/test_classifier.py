@@ -13,7 +13,9 @@ from curricula import registry
 from curricula.classifier import check_classifier
 from curricula.cli.main import program
 from curricula.errors import UserError
-from curricula.testing.bench import make_bench, state_of
+from curricula.models.small import stdcnn
+from curricula.testing.bench import assert_as_before, make_bench, state_of
+from curricula.victim import ModelVictim
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY, NO_CLASSIFIERS = FIXTURES / "tiny.py", FIXTURES / "no_classifiers.py"
@@ -53,6 +55,23 @@ def test_training_refuses_it_in_one_line_and_writes_nothing(strangers, name, tmp
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)  # and the mend
     assert not out.exists()
+
+
+def test_a_narrow_network_with_fresh_statistics_is_a_classifier():
+    x = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    asleep = 0
+    for seed in range(12):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = stdcnn(10, 1, 28, width=2)
+        gradient, _, _ = ModelVictim(model).gradient(
+            x, torch.zeros(20), loss=lambda logits, y, reference: logits[:, 0]
+        )
+        asleep += not gradient.any()
+        before = state_of(model)
+        check_classifier(model, x, 10)
+        assert_as_before(model, before)
+    assert asleep > 0  # else this has shown nothing
 
 
 def test_the_command_line_ends_in_one_line(tmp_path):

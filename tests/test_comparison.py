@@ -127,6 +127,15 @@ def test_the_figure_has_every_row_and_the_frontier_under_them():
         assert corner in corners
 
 
+def test_the_figure_bars_are_deviations_and_the_interval_of_one_seed():
+    (axes,) = draw_frontier(COMPARED).axes
+    bars = [path.vertices for bars in axes.collections[:6] for path in bars.get_paths()]
+    deviation = 100 * COMPARED.rows[0].deviation("spatial")
+    assert bars[0][:, 0] == pytest.approx([92 - deviation, 92 + deviation])
+    low, high = COMPARED.rows[1].interval("adversarial")
+    assert bars[3][:, 1] == pytest.approx([100 * low, 100 * high])
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """A sweep of two rows of two seeds, and a run of its own that is another seed of the first."""

@@ -156,11 +156,19 @@ def test_the_page_of_a_sweep_has_the_table_the_frontier_and_what_failed(tiny, fo
     compared = curricula.compare([folder / "sweep"])
     assert f"{100 * compared.rows[0].mean('joint'):.1f}" in page.text
     assert f"{compared.hypervolume:.4f}" in page.text
+    for name, threat in compared.threats.items():
+        assert f"{name}{threat}" in page.text  # two cells of a line
+    assert "on test images" in page.text
     assert page.text.count("lr=1e+30 failed: the loss is no longer a number") == 2
     assert {file.stem for file in (folder / "sweep" / "figures").iterdir()} == {
         "frontier", "learning",
     }  # fmt: skip
     assert "tiny" in page.text
+
+
+def test_a_sweep_that_has_run_nothing_has_a_page(folder, tmp_path):
+    (tmp_path / "sweep.toml").write_bytes((folder / "sweep" / "sweep.toml").read_bytes())
+    assert "cells have not been run yet" in Page(report(tmp_path)).text
 
 
 def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):

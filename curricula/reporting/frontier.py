@@ -2,29 +2,33 @@
 
 from matplotlib.figure import Figure
 
-from curricula.comparison import Comparison
+from curricula.comparison import Comparison, Row
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress
 
 MARKERS = "osD^vP*X<>hp"
 
 
 def draw_frontier(compared: Comparison) -> Figure:
-    """Each row at its two mean accuracies in %, a bar for each standard deviation over seeds; the
-    frontier as a line, and what it dominates shaded."""
+    """Each row at its two mean accuracies in %, a bar for each standard deviation over seeds, or
+    for the 95 % interval of one; the frontier as a line, and what it dominates shaded."""
     x, y = compared.axes
     figure = Figure(figsize=(7, 4.6), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     for number, row in enumerate(compared.rows):
-        deviations = [100 * (row.deviation(name) or 0.0) for name in compared.axes]
+        color = PALETTE[number % len(PALETTE)]
+        at = 100 * row.mean(x), 100 * row.mean(y)
         axes.errorbar(
-            100 * row.mean(x), 100 * row.mean(y), xerr=deviations[0], yerr=deviations[1],
-            label=row.label, marker=MARKERS[number % len(MARKERS)], linestyle="none", markersize=8,
-            color=PALETTE[number % len(PALETTE)], capsize=3, elinewidth=1,
+            *at, xerr=_spread(row, x), yerr=_spread(row, y), fmt="none", ecolor=color, capsize=3,
+            elinewidth=1,
+        )  # fmt: skip
+        axes.plot(
+            *at, label=row.label, marker=MARKERS[number % len(MARKERS)], linestyle="none",
+            markersize=8, color=color, clip_on=False,
         )  # fmt: skip
     front = sorted(
         compared.point(row) for row, on in zip(compared.rows, compared.frontier, strict=True) if on
     )
-    left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
+    left, bottom = max(axes.get_xlim()[0], 0.0), max(axes.get_ylim()[0], 0.0)
     if front:
         corners = [(left, 100 * front[0][1])]
         for (at_x, at_y), (_, next_y) in zip(front, [*front[1:], (0.0, 0.0)], strict=True):
@@ -39,3 +43,12 @@ def draw_frontier(compared: Comparison) -> Figure:
     dress(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
+
+
+def _spread(row: Row, threat: str) -> list[list[float]]:
+    """How far below and above its mean, in %."""
+    middle, deviation = row.mean(threat), row.deviation(threat)
+    if deviation is not None:
+        return [[100 * deviation], [100 * deviation]]
+    low, high = row.interval(threat)
+    return [[100 * (middle - low)], [100 * (high - middle)]]

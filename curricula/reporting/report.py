@@ -19,7 +19,8 @@ from curricula.reporting.page import Line, Picture, Section, Table, write_page
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
 from curricula.sweeps.definition import Sweep, read_sweep
-from curricula.sweeps.running import CELLS, DEFINITION
+from curricula.sweeps.running import DEFINITION
+from curricula.training.config import Part
 from curricula.training.run import (
     AUDIT,
     ENVIRONMENT,
@@ -48,8 +49,9 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
     """
     path = Path(folder)
     if (path / DEFINITION).exists():
-        title, sections = f"Sweep {path.name}", _of_sweep(path, read_sweep(path / DEFINITION))
-        subtitle = f"{len(list((path / CELLS).iterdir()))} runs"
+        compared = compare([path])
+        title, sections = f"Sweep {path.name}", _of_sweep(read_sweep(path / DEFINITION), compared)
+        subtitle = f"{sum(len(row.outcomes) for row in compared.rows)} runs"
     else:
         run = Run.open(path)
         title, sections = f"Run {path.name}", _of_run(run, data_root)
@@ -123,7 +125,8 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
                 name="training",
                 figure=training_figure(metrics),
                 alt=alt,
-                caption="Accuracies, the loss, and the strength of each link of the curriculum.",
+                caption="Accuracies, the loss, and the strength of each link of the curriculum at "
+                "the end of the epoch.",
             )
         ],
     )
@@ -225,9 +228,8 @@ def _gallery(
     return Section(title=title, pictures=pictures)
 
 
-def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
-    compared = compare([folder])
-    sections = [_comparison(compared)]
+def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
+    sections = [_comparison(compared, sweep.part)]
     curves = {
         row.label: [Run(outcome.folder).lines(METRICS) for outcome in row.outcomes]
         for row in compared.rows
@@ -252,10 +254,9 @@ def _of_sweep(folder: Path, sweep: Sweep) -> list[Section]:
     for axis, changes in sweep.axes.items():
         values = {label: _text(change) or "nothing changed" for label, change in changes.items()}
         sections.append(Section(title=f"Axis {axis}", values=values))
-    for path in sorted((folder / CELLS).iterdir()):
-        if (path / ENVIRONMENT).exists():
-            sections.append(_environment(Run(path), text=f"Of {path.name}."))
-            break
+    for row in compared.rows[:1]:
+        run = Run(row.outcomes[0].folder)
+        sections.append(_environment(run, text=f"Of {run.path.name}."))
     return sections
 
 
@@ -267,7 +268,7 @@ def _environment(run: Run, *, text: str = "") -> Section:
     return Section(title="Environment", text=text, values=values)
 
 
-def _comparison(compared: Comparison) -> Section:
+def _comparison(compared: Comparison, part: Part) -> Section:
     x, y = compared.axes
     rows = [
         Line(cells, front=front)
@@ -275,8 +276,9 @@ def _comparison(compared: Comparison) -> Section:
     ]
     return Section(
         title="Accuracy",
-        text="In %, mean and standard deviation over seeds. ★ is on the Pareto frontier of "
-        f"{x} and {y}; the hypervolume is {compared.hypervolume:.4f} from {compared.reference}.",
+        text="In %, mean and standard deviation over seeds, of one seed its 95 % interval; in "
+        f"float32, on {part} images. ★ is on the Pareto frontier of {x} and {y}; the hypervolume "
+        f"is {compared.hypervolume:.4f} from {compared.reference}.",
         table=Table(header=compared.header, rows=rows),
         pictures=[
             Picture(
@@ -293,6 +295,7 @@ def _comparison(compared: Comparison) -> Section:
         ]
         if compared.rows
         else [],
+        values=compared.threats,
         missing={f"{line}.": [] for line in compared.unfinished},
     )
 

@@ -53,7 +53,11 @@ def frontier_figure(studies: Sequence[Study]) -> Figure:
     for axes in panels[:, 0]:
         axes.set_ylabel("adversarial accuracy", fontsize=9, color=TEXT)
     figure.legend(
-        handles=_legend(studies), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+        handles=_legend(studies),
+        loc="outside lower center",
+        ncols=3 if len(studies) > 1 else 2,
+        frameon=False,
+        fontsize=8,
     )
     return figure
 

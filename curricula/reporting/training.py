@@ -35,7 +35,7 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
     panels[0].set(ylabel="accuracy, %", ylim=(-3, 103))
     _curve(panels[1], epochs, [line["loss"] for line in metrics], 4, "loss")
     panels[1].set_ylabel("loss")
-    panels[1].set_ylim(bottom=0)
+    panels[1].set_ylim(0, 1.08 * max(line["loss"] for line in metrics))
     for number, link in enumerate(links):
         strengths = [line["strength"][link] for line in metrics]
         _curve(panels[2], epochs, strengths, number, link)
