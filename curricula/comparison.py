@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -60,8 +61,9 @@ class Row:
         return [outcome.results[threat]["accuracy"] for outcome in self.outcomes]
 
     def mean(self, threat: str) -> float:
-        """Over the seeds."""
-        return mean(self.accuracies(threat))
+        """Over the seeds, exactly rounded: equal means compare equal."""
+        results = (outcome.results[threat] for outcome in self.outcomes)
+        return float(mean(Fraction(result["correct"], result["n"]) for result in results))
 
     def deviation(self, threat: str) -> float | None:
         """The sample's standard deviation over the seeds; None of one seed."""
@@ -252,8 +254,13 @@ def compare(
 
     Raises:
         UserError: a folder that is neither, a run that was not measured, runs that were measured
-            under different threats or on different images, an unknown name in ``axes``.
+            under different threats or on different images, an unknown name in ``axes`` or one
+            twice, a reference that is no pair of accuracies.
     """
+    if not all(0 <= value <= 1 for value in reference):
+        raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
+    if axes is not None and axes[0] == axes[1]:
+        raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
     sweeps = {path: read_sweep(path / DEFINITION) for path in paths if (path / DEFINITION).exists()}
     axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
     rows: dict[tuple[str, str], Row] = {}

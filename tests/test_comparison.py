@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +128,19 @@ def test_the_figure_has_every_row_and_the_frontier_under_them():
         assert corner in corners
 
 
+def test_means_that_are_equal_are_equal():
+    seeds = [(0.1, 0.25), (0.075, 0.275)]
+    first, second = (
+        Row(label=label, outcomes=tuple(outcome(seed, spatial, x) for seed, x in enumerate(pair)))
+        for label, spatial, pair in zip("ab", (0.4, 0.3), seeds, strict=True)
+    )
+    assert sum(seeds[0]) / 2 != sum(seeds[1]) / 2  # as floats
+    compared = attrs.evolve(COMPARED, rows=(first, second))
+    assert first.mean("adversarial") == second.mean("adversarial")
+    assert compared.frontier == [True, False]
+    assert compared.dominated_by(second) == ["a"]
+
+
 def test_the_figure_bars_are_deviations_and_the_interval_of_one_seed():
     (axes,) = draw_frontier(COMPARED).axes
     bars = [path.vertices for bars in axes.collections[:6] for path in bars.get_paths()]
@@ -198,6 +212,17 @@ def test_one_name_in_two_sweeps_is_two_rows_and_its_failure_stays_with_its_own(t
         "seed=0,rate=x",
         "seed=1,rate=x",
     ]
+
+
+def test_a_threat_may_have_any_name(tiny, tmp_path):
+    text = ROWS.format("0.02").replace("[0, 1]", "[0]") + "[evaluation]\n"
+    names = "'a [bold] | b' = 'clean'\nc = 'rot'\n"
+    front = "frontier = ['c', 'a [bold] | b']\n[evaluation.threats]\n"
+    run_sweep(parse_sweep(text + front + names), tmp_path / "out")
+    assert "a [bold] | b" in run("compare", tmp_path / "out").output.splitlines()[3]
+    markdown = run("compare", tmp_path / "out", "--format", "markdown").output.splitlines()
+    assert r"| a [bold] \| b |" in markdown[0]
+    assert len({line.replace(r"\|", "").count("|") for line in markdown}) == 1
 
 
 def test_two_names_of_one_configuration_in_a_sweep_are_two_rows(tiny, tmp_path):

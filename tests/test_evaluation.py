@@ -13,6 +13,7 @@ from curricula import registry
 from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
+from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, paying_batch, wilson_interval
 from curricula.evaluation.threats import natural_part, standard_threats, validation_threats
 from curricula.hooks import Record, hookimpl
@@ -200,3 +201,12 @@ def test_memory_ends_the_growth_and_half_is_left_free(monkeypatch, fits, found):
 
 def test_on_a_cpu_nothing_is_tried(monkeypatch):
     assert paying(monkeypatch, lambda n: 1, device="cpu") == (250, [])
+
+
+def test_logits_that_are_no_numbers_are_no_accuracy():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with torch.no_grad():
+        model[1].bias.fill_(float("nan"))
+    data = load_data("digits")
+    with pytest.raises(UserError, match=r"logits under clean are not numbers: .* has diverged"):
+        measure(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})

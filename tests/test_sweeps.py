@@ -223,7 +223,10 @@ def test_the_study_has_the_accuracies_and_the_labels(tiny, tmp_path):
     for name, trial in trials.items():
         file = tmp_path / "out" / "cells" / name / "evaluation.json"
         assert trial.values == [one["accuracy"] for one in json.loads(file.read_text())]
-    assert trials["seed=1,curriculum=ramp"].user_attrs["curriculum"] == "ramp"
+    assert trials["seed=1,curriculum=ramp"].user_attrs["labels"] == {
+        "seed": "1",
+        "curriculum": "ramp",
+    }
 
 
 def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp_path):
@@ -269,6 +272,16 @@ def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grow
         run_sweep(parse_sweep(base + axes.format("a = { lr = 0.03 }")), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds another sweep: \[axes\] has changed"):
         run_sweep(parse_sweep(base + "[axes]\nlr = [0.01]\n"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["cell", "reason", "values"])
+def test_an_axis_may_have_any_name(tiny, tmp_path, name):
+    base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'
+    lines, noted = told()
+    sweep = parse_sweep(base + f"[axes.{name}]\na = {{}}\n[evaluation]\nlimit = 20\n")
+    run_sweep(sweep, tmp_path / "out", noted=noted)
+    assert [line for line in lines if "begins" in line] == [f"{name}=a: begins"]
+    assert len(curricula.compare([tmp_path / "out"]).rows) == 1
 
 
 def test_a_folder_may_be_renamed_and_its_data_may_move(tiny, tmp_path):

@@ -121,10 +121,13 @@ def show_comparison(compared: Comparison) -> None:
     table = Table()
     for number, heading in enumerate(header):
         table.add_column(
-            heading, justify="right" if number else "left", overflow="fold", no_wrap=number > 0
+            Text(heading),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number > 0,
         )
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     if lines:
         console.print(table)
         x, y = compared.axes
@@ -140,7 +143,9 @@ def show_comparison(compared: Comparison) -> None:
 
 def markdown_of(compared: Comparison) -> str:
     """The same table in Markdown."""
-    header, *rows = _with_frontier(compared)
+    header, *rows = (
+        [cell.replace("|", r"\|") for cell in line] for line in _with_frontier(compared)
+    )
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 

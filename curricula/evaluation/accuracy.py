@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from curricula.arithmetic import full_float32
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
+from curricula.errors import UserError
 from curricula.expression import CLEAN
 from curricula.interfaces import Victim
 from curricula.streams import Streams
@@ -218,7 +219,13 @@ def _predicted(
             streams=Streams.of(seed, indices[number * batch_size :][: len(batch)]),
         )
         with torch.no_grad():
-            predicted.append(victim.logits(x).argmax(1))
+            logits_NK = victim.logits(x)
+            if logits_NK.isnan().any():  # whose largest would be the first class
+                raise UserError(
+                    f"the network's logits under {threat} are not numbers: its training has "
+                    "diverged (lower --lr), or a perturbation gives images that are no numbers"
+                )
+            predicted.append(logits_NK.argmax(1))
         after_batch()
     return torch.cat(predicted)
 

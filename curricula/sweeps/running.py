@@ -245,8 +245,8 @@ def _enqueue(
             taken.add(name)
     for name, cell in cells.items():
         if name not in done | taken:
-            values = _less_the_place(cell.values)
-            study.enqueue_trial({}, user_attrs={**cell.labels, "cell": name, "values": values})
+            values, labels = _less_the_place(cell.values), dict(cell.labels)
+            study.enqueue_trial({}, user_attrs={"cell": name, "values": values, "labels": labels})
     return len(cells.keys() - done)
 
 

@@ -66,7 +66,9 @@ class Run:
             UserError: when the folder holds no run.
         """
         if not _holds_a_run(path):
-            raise UserError(f"{path} is not a run folder: it has no {CONFIG}")
+            within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
+            mend = f"; name a run in it, such as {within[0].parent}" if within else ""
+            raise UserError(f"{path} is not a run folder: it has no {CONFIG}{mend}")
         return cls(path)
 
     @property
