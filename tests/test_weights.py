@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 import curricula
@@ -11,7 +12,7 @@ from curricula.errors import UserError
 from curricula.training.averaging import averaged, parse_averaging
 from curricula.training.compiling import Trial
 from curricula.training.plan import make_plan
-from curricula.training.run import BEST, LAST
+from curricula.training.run import BEST, LAST, METRICS
 from curricula.training.weights import worse_weights
 
 
@@ -155,10 +156,19 @@ def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
 @pytest.mark.parametrize("average", ["ema(decay=0.9)", "swa(start=0)"])
 def test_the_average_is_what_is_kept_and_measured(tiny, tmp_path, average):
     trained = curricula.train(data="tiny", average=average, epochs=3, out=tmp_path / "run")
-    kept = curricula.load_model(trained.run, checkpoint=BEST)
     last = curricula.load_model(trained.run, checkpoint=LAST)
+    tensors = load_file(trained.run.path / LAST)
+    names = [name for name, _ in last.named_parameters()]
+    for name, weight in last.named_parameters():
+        assert torch.equal(weight, tensors[f"average.module.{name}"])
     assert any(
-        not torch.equal(a, b) for a, b in zip(kept.parameters(), last.parameters(), strict=True)
+        not torch.equal(tensors[f"model.{name}"], tensors[f"average.module.{name}"])
+        for name in names
+    )
+    kept = curricula.load_model(trained.run, checkpoint=BEST)
+    metrics = trained.run.lines(METRICS)
+    assert metrics[-1]["best"] == all(
+        torch.equal(a, b) for a, b in zip(kept.parameters(), last.parameters(), strict=True)
     )
     again = curricula.evaluate(trained.run)
     assert [result.correct for result in again] == [r.correct for r in trained.results]

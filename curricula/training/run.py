@@ -127,7 +127,8 @@ class Run:
         os.replace(partial, self.path / file)
 
     def load_weights(self, file: str, model: nn.Module) -> None:
-        """Load a checkpoint's weights into a model.
+        """Load a checkpoint's weights into a model: those that are measured, which are the average
+        where one is taken.
 
         Raises:
             UserError: when the file is missing, damaged, or another model's.
@@ -140,10 +141,12 @@ class Run:
             raise UserError(f"checkpoint {path}: no such file; did the run finish?") from error
         except (SafetensorError, OSError) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
+        averaged = int(tensors.get("average.n_averaged", torch.zeros(()))) > 0
+        prefix = "average.module." if averaged else "model."
         weights = {
-            name.removeprefix("model."): tensor
+            name.removeprefix(prefix): tensor
             for name, tensor in tensors.items()
-            if name.startswith("model.")
+            if name.startswith(prefix)
         }
         try:
             model.load_state_dict(weights)
