@@ -195,7 +195,7 @@ def test_clean_accuracy_is_highest_at_the_ratio_of_the_bayes_rule(setting):
 
 
 @settings(deadline=None, max_examples=50)
-@given(any_setting, st.floats(0, 0.99))
+@given(any_setting, st.floats(0, 3))
 def test_the_bound_holds_for_all_that_withstand_half(setting, eps):
     setting = attrs.evolve(setting, eps=eps)
     withstand = closed_forms.adversarial_accuracy(setting, RATIOS) >= 0.5
@@ -220,6 +220,14 @@ def test_an_adversary_that_turns_the_strong_feature_leaves_no_bound():
     assert math.isnan(closed_forms.shifted_bound(setting))
     assert (closed_forms.adversarial_accuracy(setting, RATIOS) < 0.5).all()
     assert default_ratios(usual(c=2.5, eps=1.0))[0] == 1.0
+
+
+def test_weak_features_that_stand_the_adversary_leave_nothing_out_of_reach():
+    setting = usual(c=20, eps=1.5)
+    assert setting.eta > setting.eps
+    assert closed_forms.adversarial_accuracy(setting, 1.0) > 0.99
+    assert closed_forms.critical_ratio(setting) <= 0
+    assert closed_forms.shifted_bound(setting) >= closed_forms.shifted_accuracy(setting, 1.0)
 
 
 @settings(deadline=None, max_examples=15)
@@ -499,7 +507,8 @@ def test_an_adversary_of_any_size_has_its_lines():
         (["--c", 2, "--c", 2], "c: each of them once"),
         (["--c", 1, "--c", 2, "--c", 3, "--c", 4, "--c", 5], "c: give 1 to 4 of them, not 5"),
         (["--eps", -0.1], "eps must be a number, 0 or more, not -0.1"),
-        (["--rho", 0], "rho must be a number above 0, not 0"),
+        (["--rho", 0], "rho must be a number above 0, at most 1e+12, not 0"),
+        (["--rho", 1e300], "rho must be a number above 0, at most 1e+12, not 1e+300"),
         (["--samples", 0], "samples must lie from 1 to 100,000,000, not 0"),
         (["--seeds", 0], "seeds must be 1 or more, not 0: for no models write --no-train"),
         (["--seeds", 101], "seeds must lie from 0 to 100, not 101"),

@@ -228,7 +228,11 @@ def _bound(study: Study) -> list[str]:
         f"d = {setting.d}, p = {setting.p:g}, c = {setting.c:g}, eta = {setting.eta:.4g}, "
         f"eps = {setting.eps:.4g}: clean accuracy is highest at rho = {best_ratio(setting):.4g}"
     ]
-    if setting.eps < 1:
+    if setting.eps <= setting.eta:
+        lines.append(
+            "  eps <= eta: the weak features stand it too, so there is nothing to trade off"
+        )
+    elif setting.eps < 1:
         bound = shifted_bound(setting)
         limit = shifted_limit(setting.c)
         at_critical = setting.eps == 2 * setting.eta

@@ -80,11 +80,11 @@ def best_ratio(setting: Setting) -> float:
 def critical_ratio(setting: Setting) -> float:
     """rho*, below which adversarial accuracy is below 1/2: (eps - eta) S / (1 - eps).
 
-    At eps = 2 eta that is eta S / (1 - 2 eta). From eps = 1 on it is infinite, since the strong
-    feature falls too; up to eps = eta it is 0 or less, and excludes nothing.
+    At eps = 2 eta that is eta S / (1 - 2 eta). Up to eps = eta it is 0 or less, and excludes
+    nothing; beyond, from eps = 1 on, it is infinite, since the strong feature falls too.
     """
     if setting.eps >= 1:
-        return math.inf
+        return math.inf if setting.eps > setting.eta else 0.0
     return (setting.eps - setting.eta) * setting.weak / (1 - setting.eps)
 
 
@@ -92,7 +92,7 @@ def shifted_bound(setting: Setting) -> float:
     """What R is at most, for rho of 1 or more with A(rho) >= 1/2.
 
     It is R itself at rho*, or at 1 if that is larger, wherever R is proved to fall from there on;
-    elsewhere it is a little more. NaN where no rho has A >= 1/2, from eps = 1 on.
+    elsewhere it is a little more. NaN where no rho has A >= 1/2, from eps = 1 on beyond eta.
     """
     least = max(critical_ratio(setting), 1.0)
     if math.isinf(least):

@@ -19,6 +19,7 @@ REFERENCE = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
 """The ratios rho that are shown by default, by c."""
 
 MOST_FEATURES, MOST_SAMPLES, MOST_SETTINGS = 10_001, 100_000_000, 4
+LARGEST_RATIO = 1e12  # beyond, float64 has no room for the other weights
 MOST_SEEDS, MOST_UPDATES = 100, 1_000_000
 TEST_SAMPLES = 20_000
 ATTACKED = 2_000  # of them, where the adversary costs up to 200 gradients a sample
@@ -188,8 +189,8 @@ def check(
     if setting.d > MOST_FEATURES:
         raise UserError(f"d must lie from 3 to {MOST_FEATURES:,} to be sampled, not {setting.d:,}")
     for rho in ratios:
-        if not 0 < rho < torch.inf:
-            raise UserError(f"rho must be a number above 0, not {rho:g}")
+        if not 0 < rho <= LARGEST_RATIO:
+            raise UserError(f"rho must be a number above 0, at most {LARGEST_RATIO:g}, not {rho:g}")
     for name, value, least, most in (
         ("samples", samples, 1, MOST_SAMPLES),
         ("seeds", seeds, 0, MOST_SEEDS),
