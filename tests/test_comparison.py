@@ -128,6 +128,19 @@ def test_the_figure_has_every_row_and_the_frontier_under_them():
         assert corner in corners
 
 
+@pytest.mark.parametrize("rows", [3, 48])
+def test_every_row_is_in_the_legend_of_the_figure(rows):
+    many = tuple(attrs.evolve(COMPARED.rows[0], label=f"row {number}") for number in range(rows))
+    figure = draw_frontier(attrs.evolve(COMPARED, rows=many))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == rows
+    box = legend.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.height
+    assert box.x1 <= figure.bbox.width
+
+
 def test_means_that_are_equal_are_equal():
     seeds = [(0.1, 0.25), (0.075, 0.275)]
     first, second = (

@@ -70,7 +70,7 @@ def test_the_next_commands_are_printed(tmp_path):
     folder = tmp_path / "curricula-fog"
     assert new("fog", "--out", tmp_path).stdout.splitlines() == [
         f"{folder} is written. Next:",
-        f"  pip install -e {folder}",
+        f"  pip install -e '{folder}[test]'",
         f"  pytest {folder}",
         "  curricula train --perturb fog+pgd",
     ]

@@ -14,13 +14,15 @@ import pytest
 
 import curricula
 from curricula import construct, registry
+from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.threats import standard_threats
 from curricula.expression import parse_call
 from curricula.recipes import find_sweep, recipes
 from curricula.sweeps import running
-from curricula.sweeps.definition import parse_sweep
+from curricula.sweeps.definition import STANDARD, parse_sweep
 from curricula.sweeps.running import run_sweep
 from curricula.training.run import Run
 
@@ -143,10 +145,14 @@ def test_every_shipped_sweep_says_what_can_be_run(name):
             "two of the threats",
         ),
         (
-            "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['a', 'b']\nthreats = {a = 'clean'}\n",
-            r"frontier must be a list of two of the threats \(a\), not \['a', 'b'\]",
+            "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['a', 'b']\n"
+            "threats = {a = 'clean', c = 'rot'}\n",
+            r"frontier must be a list of two of the threats \(a, c\), not \['a', 'b'\]",
         ),
-        ("[axes]\nseed = [1]\n[evaluation.threats]\na = 'rot'\n", "two of the threats"),
+        (
+            "[axes]\nseed = [1]\n[evaluation.threats]\na = 'rot'\n",
+            r"a sweep compares two of its threats or more, not \['a'\]",
+        ),
         ("[axes]\nseed = [1]\n[evaluation.threats]\na = 1\n", "threat 'a' must be text"),
         ("[axes.a]\n'b c' = {}\nb_c = {}\n", "would share the folder a=b_c; give one of them"),
         ("[axes\n", "not TOML"),
@@ -272,6 +278,20 @@ def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grow
         run_sweep(parse_sweep(base + axes.format("a = { lr = 0.03 }")), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds another sweep: \[axes\] has changed"):
         run_sweep(parse_sweep(base + "[axes]\nlr = [0.01]\n"), tmp_path / "out")
+
+
+def test_the_frontier_is_of_two_that_are_measured():
+    axes = "[axes]\nseed = [1]\n"
+    assert parse_sweep(axes).frontier == ("spatial", "adversarial")
+    assert (
+        tuple(standard_threats(bind("rot:30"), curricula.load_data("digits").budgets)) == STANDARD
+    )
+    assert parse_sweep(axes + "[evaluation]\nfrontier = ['clean', 'joint']\n").frontier == (
+        "clean",
+        "joint",
+    )
+    named = "[evaluation.threats]\na = 'rot'\nb = 'pgd'\nc = 'clean'\n"
+    assert parse_sweep(axes + named).frontier == ("a", "b")
 
 
 @pytest.mark.parametrize("name", ["cell", "reason", "values"])

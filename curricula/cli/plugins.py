@@ -53,6 +53,6 @@ def new(name: str, out: Path) -> None:
     """
     folder = write_plugin(name, out)
     click.echo(f"{folder} is written. Next:")
-    click.echo(f"  pip install -e {folder}")
+    click.echo(f"  pip install -e '{folder}[test]'")
     click.echo(f"  pytest {folder}")
     click.echo(f"  curricula train --perturb {name}+pgd")

@@ -13,6 +13,7 @@ from curricula.output import check_output, write_output
 
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160
+LEGEND_LINE = 0.2  # inches, at 9 points
 TEXT, FAINT_TEXT = "#222222", "#666666"
 
 # The palette of Okabe and Ito (2008), less the yellow, which is faint on white.
@@ -31,6 +32,11 @@ def dress(axes: Axes, *, small: bool = False) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=TEXT, labelsize=8 if small else None)
+
+
+def beside_a_legend(height: float, lines: int) -> float:
+    """In inches, of a figure with a legend of so many lines beside it, at 9 points."""
+    return max(height, LEGEND_LINE * (lines + 1))
 
 
 def check_figure(path: Path) -> None:

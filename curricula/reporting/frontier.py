@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from curricula.comparison import Comparison, Row
-from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress
+from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, beside_a_legend, dress
 
 MARKERS = "osD^vP*X<>hp"
 
@@ -12,7 +12,8 @@ def draw_frontier(compared: Comparison) -> Figure:
     """Each row at its two mean accuracies in %, a bar for each standard deviation over seeds, or
     for the 95 % interval of one; the frontier as a line, and what it dominates shaded."""
     x, y = compared.axes
-    figure = Figure(figsize=(7, 4.6), dpi=PIXELS_PER_INCH, layout="constrained")
+    height = beside_a_legend(4.6, len(compared.rows))
+    figure = Figure(figsize=(7, height), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     for number, row in enumerate(compared.rows):
         color = PALETTE[number % len(PALETTE)]

@@ -8,7 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from curricula.reporting.figures import DASHES, FAINT_TEXT, PALETTE, PIXELS_PER_INCH, dress
+from curricula.reporting.figures import (
+    DASHES,
+    FAINT_TEXT,
+    PALETTE,
+    PIXELS_PER_INCH,
+    beside_a_legend,
+    dress,
+)
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 ACCURACIES: Mapping[str, Callable[[Line], float]] = {
@@ -59,7 +66,9 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
     Args:
         curves: by the row's label, the lines of ``metrics.jsonl`` of each of its runs.
     """
-    figure = Figure(figsize=(7, 4), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = Figure(
+        figsize=(7, beside_a_legend(4, len(curves))), dpi=PIXELS_PER_INCH, layout="constrained"
+    )
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
         joint = [[line["validation"]["joint"] for line in metrics] for metrics in runs]

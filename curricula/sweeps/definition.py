@@ -40,6 +40,7 @@ from curricula.training.config import FIELDS, Part, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("part", "limit", "frontier", "threats")
+STANDARD = ("clean", "spatial", "adversarial", "joint")  # threats, if none are named
 FRONTIER = ("spatial", "adversarial")
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
 ENDINGS = ("_sd", "_low", "_high")  # of its columns of an accuracy's spread
@@ -80,7 +81,8 @@ class Sweep:
             standard threats, which must then be the same for all.
         part: of the data set that they are measured on.
         limit: the first so many images of it, or None for all.
-        frontier: names of the two threats whose Pareto frontier is asked for.
+        frontier: names of the two threats whose Pareto frontier is asked for; by default spatial
+            and adversarial, or the first two where others are named.
     """
 
     base: Mapping[str, Any]
@@ -222,17 +224,22 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 f"threat {name!r} would be called as a column of the comparison is "
                 f"({', '.join(COLUMNS)}, or ending in {', '.join(ENDINGS)}); choose another name"
             )
-    front = found.get("frontier", list(FRONTIER))
-    known = isinstance(front, list) and [name for name in front if name in (threats or FRONTIER)]
-    if known != front or len(set(front)) != 2 or len(front) != 2:
+    names = list(threats or STANDARD)
+    if len(names) < 2:
+        raise UserError(f"evaluation: a sweep compares two of its threats or more, not {names}")
+    front = found.get("frontier")
+    if front is None:
+        front = list(FRONTIER) if set(FRONTIER) <= set(names) else names[:2]
+    known = [name for name in front if name in names] if isinstance(front, list) else []
+    if known != front or len(known) != 2 or known[0] == known[1]:
         raise UserError(
             "evaluation: frontier must be a list of two of the threats "
-            f"({', '.join(threats or FRONTIER)}), not {front!r}"
+            f"({', '.join(names)}), not {front!r}"
         )
     return {
         "part": cast(Part, part),
         "limit": limit,
-        "frontier": (front[0], front[1]),
+        "frontier": (known[0], known[1]),
         "threats": threats,
     }
 
