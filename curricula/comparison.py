@@ -152,14 +152,17 @@ class Comparison:
             for row in self.rows
         ]
 
-    @property
-    def failures(self) -> list[str]:
-        """A line on each cell that has failed."""
+    def _failed_cells(self) -> list[dict[str, str]]:
         return [
-            f"{cell} failed: {reason}"
+            {"label": row.label, "cell": cell, "reason": reason}
             for row in (*self.rows, *self.failed)
             for cell, reason in row.failures.items()
         ]
+
+    @property
+    def failures(self) -> list[str]:
+        """A line on each cell that has failed."""
+        return [f"{found['cell']} failed: {found['reason']}" for found in self._failed_cells()]
 
     @property
     def unfinished(self) -> list[str]:
@@ -215,11 +218,7 @@ class Comparison:
             "hypervolume": self.hypervolume,
             "rows": self.records(),
             "pending": self.pending,
-            "failed": [
-                {"label": row.label, "cell": cell, "reason": reason}
-                for row in (*self.rows, *self.failed)
-                for cell, reason in row.failures.items()
-            ],
+            "failed": self._failed_cells(),
         }
 
     def as_csv(self) -> str:
