@@ -30,6 +30,7 @@ class Outcome:
     Attributes:
         folder: of the run.
         seed: of its training.
+        configuration: of its training, less the seed and where its data lie; JSON.
         results: by threat, as `curricula.evaluate` gives them in JSON.
         passes: how many images went through its networks forward and backward in training.
         seconds: of training, its validation included.
@@ -37,6 +38,7 @@ class Outcome:
 
     folder: Path
     seed: int
+    configuration: str
     results: Mapping[str, Mapping[str, Any]]
     passes: int
     seconds: float
@@ -55,6 +57,23 @@ class Row:
     label: str
     outcomes: tuple[Outcome, ...] = ()
     failures: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def configuration(self) -> str:
+        """Of the first outcome; what ``auto`` became on its machine may differ in another."""
+        return self.outcomes[0].configuration
+
+    def with_more(
+        self, outcomes: Sequence[Outcome] = (), failures: Mapping[str, str] | None = None
+    ) -> "Row":
+        """With outcomes of further seeds, and failures."""
+        seeds = {outcome.seed for outcome in self.outcomes}
+        fresh = (outcome for outcome in outcomes if outcome.seed not in seeds)
+        return attrs.evolve(
+            self,
+            outcomes=(*self.outcomes, *fresh),
+            failures={**self.failures, **(failures or {})},
+        )
 
     def accuracies(self, threat: str) -> list[float]:
         """Under a threat, one a seed."""
@@ -262,46 +281,30 @@ def compare(
         raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
     sweeps = {path: read_sweep(path / DEFINITION) for path in paths if (path / DEFINITION).exists()}
     axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
-    rows: dict[tuple[str, str], Row] = {}
-    failed: dict[tuple[Path, str], dict[str, str]] = {}
-    places: dict[tuple[Path, str], tuple[str, str]] = {}
-    labels: dict[tuple[Path, str], str] = {}  # a sweep may give one configuration two names
+    found: dict[tuple[Path, str], Row] = {}
     threats: dict[str, str] = {}
     pending = 0
     for member in (member for path in paths for member in _members(path, sweeps.get(path), part)):
-        failure = Run(member.folder).read_json(FAILURE)
         place = (member.parent, member.label)
+        row = found.setdefault(place, Row(label=member.label))
+        failure = Run(member.folder).read_json(FAILURE)
         if failure is not None:
-            failed.setdefault(place, {})[member.name] = failure["reason"]
+            found[place] = row.with_more(failures={member.name: failure["reason"]})
         elif (member.folder / RESULTS[member.part]).exists():
-            run = Run.open(member.folder)
-            outcome = _outcome(run, member.part)
+            outcome = _outcome(Run.open(member.folder), member.part)
             _check_alike(threats, outcome, member.folder)
-            config = _less_the_seed(run)
-            other = labels.setdefault((member.parent, config), member.label) != member.label
-            key = (config, member.label if other else "")
-            places.setdefault(place, key)
-            row = rows.setdefault(key, Row(label=member.label))
-            if outcome.seed not in [other.seed for other in row.outcomes]:
-                rows[key] = attrs.evolve(row, outcomes=(*row.outcomes, outcome))
+            found[place] = row.with_more([outcome])
         elif member.of_sweep:
             pending += 1
         else:
             raise UserError(f"run {member.folder} was not measured; let its training finish")
     for name in axes:
-        if rows and name not in threats:
+        if threats and name not in threats:
             raise UserError(f"no threat is called {name!r}; there is {', '.join(threats)}")
-    without = []
-    for place, why in failed.items():
-        if place in places:
-            rows[places[place]] = attrs.evolve(rows[places[place]], failures=why)
-        else:
-            without.append((place, Row(label=place[1], failures=why)))
-    first = {key: place for place, key in reversed(places.items())}
-    told_apart = _told_apart([(first[key], row) for key, row in rows.items()] + without)
+    rows = _told_apart(_joined(found))
     return Comparison(
-        rows=told_apart[: len(rows)],
-        failed=told_apart[len(rows) :],
+        rows=tuple(row for row in rows if row.outcomes),
+        failed=tuple(row for row in rows if row.failures and not row.outcomes),
         pending=pending,
         threats=threats,
         axes=axes,
@@ -309,13 +312,28 @@ def compare(
     )
 
 
-def _told_apart(found: Sequence[tuple[tuple[Path, str], Row]]) -> tuple[Row, ...]:
+def _joined(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
+    """Rows with where they were first found; those of one configuration are one row, but for those
+    to which one sweep gives different names."""
+    joined: list[tuple[list[Path], Row]] = []
+    for (parent, _), row in found.items():
+        for at, (parents, other) in enumerate(joined):
+            alike = row.outcomes and other.outcomes and row.configuration == other.configuration
+            if alike and parent not in parents:
+                joined[at] = ([*parents, parent], other.with_more(row.outcomes, row.failures))
+                break
+        else:
+            joined.append(([parent], row))
+    return [(parents[0], row) for parents, row in joined]
+
+
+def _told_apart(found: Sequence[tuple[Path, Row]]) -> list[Row]:
     """Rows of several sweeps; those of equal labels are called by their sweeps too."""
     times = Counter(row.label for _, row in found)
-    return tuple(
+    return [
         attrs.evolve(row, label=f"{row.label} ({parent})") if times[row.label] > 1 else row
-        for (parent, _), row in found
-    )
+        for parent, row in found
+    ]
 
 
 @attrs.frozen(kw_only=True)
@@ -356,6 +374,7 @@ def _outcome(run: Run, part: Part) -> Outcome:
     return Outcome(
         folder=run.path,
         seed=run.config.seed,
+        configuration=_less_the_seed(run),
         results={result["name"]: result for result in run.read_json(RESULTS[part])},
         passes=sum(passed),
         seconds=sum(

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import shutil
+import tomllib
 from pathlib import Path
 from statistics import mean, stdev
 
 import attrs
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import TINY, run
@@ -62,6 +65,7 @@ def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
     return Outcome(
         folder=Path("run"),
         seed=seed,
+        configuration="{}",
         results={
             name: Measured(
                 name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000
@@ -196,6 +200,17 @@ def test_seeds_are_one_row_wherever_they_lie(tiny, swept):
     assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
     again = curricula.compare([swept / "third", swept / "third"])
     assert [o.seed for o in again.rows[0].outcomes] == [2]
+
+
+def test_seeds_of_a_row_that_ran_on_different_machines_stay_one_row(swept, tmp_path):
+    """Where ``auto`` was another precision on each."""
+    shutil.copytree(swept / "sweep", tmp_path / "sweep")
+    file = tmp_path / "sweep" / "cells" / "seed=1,objective=at" / "config.toml"
+    config = tomllib.loads(file.read_text())
+    other = "float32" if config["precision"] == "bf16" else "bf16"
+    file.write_text(tomli_w.dumps({**config, "precision": other}))
+    rows = curricula.compare([tmp_path / "sweep"]).rows
+    assert [len(row.outcomes) for row in rows] == [2, 2]
 
 
 ROWS = """
