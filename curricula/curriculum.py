@@ -154,6 +154,21 @@ class Curriculum:
             states[label] = {name: tensor.to(device) for name, tensor in state.items()}
         return states
 
+    def check_schedules(self, num_train: int, begin: Progress) -> None:
+        """Refuse a schedule that begins with neither one strength nor one a training image.
+
+        Raises:
+            UserError: the schedule, and what it gave.
+        """
+        states = self.start(num_train)
+        for label, schedule in self.schedules.items():
+            strength = schedule(begin, states[label])
+            if isinstance(strength, Tensor) and tuple(strength.shape) not in ((), (num_train,)):
+                raise UserError(
+                    f"the schedule of {label} gave strengths of shape {tuple(strength.shape)}; it "
+                    f"must give one number, or one for each of the {num_train} training images"
+                )
+
     def after_batch(
         self,
         states: ScheduleStates,

@@ -57,6 +57,7 @@ def badness(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     cross-entropy. Choosing the largest never trades a fooled candidate for an unfooled one."""
     wrong = logits_NK.argmax(1) != y_N
     loss_N = F.cross_entropy(logits_NK, y_N, reduction="none")
-    # Both parts grow with the loss; a wrong candidate stays above 1, a correct one below.
-    bounded = loss_N / (1 + loss_N)
+    # Both parts grow with the loss; a wrong candidate stays above 1, a correct one below. A loss
+    # that is infinite or no number is as bad as can be: none is passed over unseen.
+    bounded = (loss_N / (1 + loss_N)).nan_to_num(nan=1.0)
     return bounded + wrong.to(bounded.dtype)

@@ -308,10 +308,11 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
 
 def _rank(logits_NK: Tensor, situation: Situation) -> Tensor:
     """Candidates of a threat that fool are all alike, so that the first of them is kept, whoever
-    would have been tried after it."""
+    would have been tried after it. One whose logits are not numbers is the worst: passed over, it
+    would hide that something is broken."""
     if situation.threat:
         return badness(logits_NK, situation.y_N).clamp_max(1)
-    return F.cross_entropy(logits_NK, situation.y_N, reduction="none")
+    return F.cross_entropy(logits_NK, situation.y_N, reduction="none").nan_to_num(nan=math.inf)
 
 
 def leaves_of(node: Node) -> Iterator[Leaf]:

@@ -266,6 +266,13 @@ def test_a_threat_gives_detached_images(scene):
         assert not found.requires_grad, text
 
 
+def use_mine(**hooks):
+    """Register what these hooks give, beside all else."""
+    names = registry.build_registry()
+    names.add(SimpleNamespace(**hooks), registry.Provider(name="mine", source="file"))
+    registry.use(names)
+
+
 def test_strengths_and_images_of_other_types_are_made_float32(scene):
     victim, x, y = scene
 
@@ -283,17 +290,46 @@ def test_strengths_and_images_of_other_types_are_made_float32(scene):
         whole = torch.tensor([0, 1] * 4)
         yield Record(name="whole", factory=lambda: lambda progress, state: whole, summary="0 or 1")
 
-    names = registry.build_registry()
-    mine = SimpleNamespace(
+    use_mine(
         curricula_perturbations=curricula_perturbations, curricula_schedules=curricula_schedules
     )
-    names.add(mine, registry.Provider(name="mine", source="file"))
-    registry.use(names)
     curriculum = Curriculum.parse("doubled:30+pgd(0.1, steps=1)", ["whole"])
     strengths = curriculum.strengths(at(0), indices_N=torch.arange(8))
     assert {strength.dtype for strength in strengths.values()} == {torch.float32}
     views = curriculum(x, y, strengths=strengths, victim=victim, generator=seeded())
     assert views.perturbed.dtype == torch.float32
+
+
+@pytest.mark.parametrize("threat", [True, False])
+def test_a_candidate_of_no_numbers_is_never_passed_over(scene, threat):
+    victim, x, y = scene
+
+    @attrs.frozen(kw_only=True)
+    class Broken(Rotation):
+        def __call__(self, x_NCHW, y_N, **more):
+            return torch.full_like(x_NCHW, torch.nan)
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="broken", factory=Broken, summary="gives no numbers")
+
+    use_mine(curricula_perturbations=curricula_perturbations)
+    text = "worst(rot:1|broken:30, k=2)"
+    if threat:
+        found = Threat.parse(text)(x, y, victim=victim, generator=seeded())
+    else:
+        found = views_of(text, scene).perturbed
+    stood = victim.logits(x).argmax(1) == y
+    assert found[stood].isnan().all()
+    assert stood.any()
+
+
+def test_a_schedule_gives_one_strength_or_one_a_training_image():
+    plain = Curriculum.parse("rot:30")
+    curriculum = attrs.evolve(plain, schedules={"rot": lambda progress, state: torch.ones(10)})
+    curriculum.check_schedules(10, at(0))
+    with pytest.raises(UserError, match=r"the schedule of rot gave strengths of shape \(10,\)"):
+        curriculum.check_schedules(11, at(0))
 
 
 def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):

@@ -230,6 +230,8 @@ def test_badness_puts_every_misclassified_above_every_correct():
     logits = torch.tensor([[9.0, 0, 0], [0.41, 0.4, 0.4], [0.4, 0.41, 0.4], [0.0, 30, 0]])
     order = badness(logits, torch.zeros(4, dtype=torch.long)).argsort()
     assert order.tolist() == [0, 1, 2, 3]
+    broken = torch.tensor([[9.0, 0, 0], [torch.nan, 0, 0], [-torch.inf, 0, 0]])
+    assert (badness(broken, torch.zeros(3, dtype=torch.long))[1:] >= 1).all()
 
 
 def test_a_loss_that_compares_needs_an_anchor(generator):

@@ -16,7 +16,7 @@ from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
 from curricula.expression import Call, parse_call
 from curricula.faithful import FEW, faithful
-from curricula.interfaces import Objective
+from curricula.interfaces import Objective, Progress
 from curricula.layout import channels_last
 from curricula.losses import ATTACK_LOSSES
 from curricula.resting import Precision, autocast
@@ -143,6 +143,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             f"batch_size {config.batch_size} is larger than the {len(data.train)} training images"
             f" of {data.name}; give from 1 to {len(data.train)}"
         )
+    begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
+    curriculum.check_schedules(len(data.train), begin)
     some = data.images(data.train[slice(min(TRIED_ON, config.batch_size))].held().pixels)
     check_classifier(model.value, some.to(device), data.num_classes, name=f"model {model.call}")
     return Plan(
