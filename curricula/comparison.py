@@ -18,6 +18,7 @@ from curricula.evaluation.frontier import Point, dominates, frontier, hypervolum
 from curricula.sweeps.definition import FRONTIER, Sweep, read_sweep
 from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
 from curricula.training.config import Part
+from curricula.training.passes import forward_and_backward, in_millions
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
 
 NOT_COMPARED = ("seed", "data_root")  # runs that differ in these alone are one row
@@ -165,7 +166,7 @@ class Comparison:
                 row.label,
                 str(len(row.outcomes)),
                 *map(row.shown, self.threats),
-                f"{row.passes / 1e6:.2f}",
+                in_millions(row.passes),
                 f"{row.minutes:.1f}",
             ]
             for row in self.rows
@@ -369,17 +370,15 @@ def _outcome(run: Run, part: Part) -> Outcome:
     for file in (TIMING, METRICS):
         if not (run.path / file).exists():
             raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
-    timing, metrics = run.lines(TIMING), run.lines(METRICS)
-    passed = [line["passes"]["gradient"] + line["passes"]["training"] for line in metrics]
     return Outcome(
         folder=run.path,
         seed=run.config.seed,
         configuration=_less_the_seed(run),
         results={result["name"]: result for result in run.read_json(RESULTS[part])},
-        passes=sum(passed),
+        passes=forward_and_backward(run.lines(METRICS)),
         seconds=sum(
             line["training_seconds"] + line["validation_seconds"]
-            for line in timing
+            for line in run.lines(TIMING)
             if "epoch" in line
         ),
     )

@@ -143,6 +143,16 @@ def test_a_run_whose_data_has_gone_says_how_to_name_it(trained, tmp_path):
     assert len(page.of("img")) == 1
 
 
+def test_a_run_that_was_cut_off_or_damaged_says_so(trained):
+    (trained / "evaluation.json").unlink()
+    (trained / "best.safetensors").write_bytes(b"{")
+    page = Page(report(trained))
+    assert "did not come to its end" in page.text
+    assert f"curricula evaluate {trained}" in page.text
+    assert f"checkpoint {trained / 'best.safetensors'}: damaged" in page.text
+    assert "--data-root" not in page.text
+
+
 def test_names_are_text_and_not_tags(trained):
     odd = trained.rename(trained.with_name("<b>odd & <script>"))
     page = Page(report(odd))

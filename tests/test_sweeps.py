@@ -412,3 +412,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tiny, tmp_path):
     with pytest.raises(UserError, match="cannot be opened") as caught:
         run_sweep(parse_sweep(SWEEP), tmp_path / "out", storage="sqlite:////nowhere/study.db")
     assert "\n" not in str(caught.value)
+    url = "nobody://me:secret@there/db"
+    with pytest.raises(UserError, match=r"study nobody://me:\*\*\*@there/db: cannot be") as caught:
+        run_sweep(parse_sweep(SWEEP), tmp_path / "other", storage=url)
+    assert "secret" not in str(caught.value)

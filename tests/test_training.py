@@ -15,6 +15,7 @@ from curricula.evaluation.threats import validation_threats
 from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
 from curricula.training.loop import EVALUATION_SEED, train_plan
+from curricula.training.passes import forward_and_backward, in_millions
 from curricula.training.plan import find_device, find_precision, make_plan
 from curricula.training.run import BEST, LAST, Run
 from curricula.training.update import update
@@ -58,9 +59,16 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
     run = curricula.train(**settings, objective="trades", out=tmp_path / "run").run
     train = make_plan(settings).data.train
     images = len(train) // run.config.batch_size * run.config.batch_size
-    assert [line["passes"] for line in lines(run.path / "metrics.jsonl")] == [
+    metrics = lines(run.path / "metrics.jsonl")
+    assert [line["passes"] for line in metrics] == [
         {"gradient": 5 * images, "forward": images, "training": 2 * images},
         {"gradient": 10 * images, "forward": images, "training": 2 * images},
+    ]
+    assert forward_and_backward(metrics) == 19 * images
+    assert [in_millions(count) for count in (1_234_567, 94_999, 180)] == [
+        "1.23",
+        "0.095",
+        "0.00018",
     ]
 
 

@@ -21,6 +21,7 @@ from curricula.reporting.training import learning_figure, training_figure
 from curricula.sweeps.definition import Sweep, read_sweep
 from curricula.sweeps.running import DEFINITION
 from curricula.training.config import Part
+from curricula.training.passes import forward_and_backward, in_millions
 from curricula.training.run import (
     AUDIT,
     ENVIRONMENT,
@@ -84,7 +85,10 @@ def _headline(run: Run) -> Section:
     if not found:
         return Section(
             title="Accuracy",
-            missing={"Not measured yet:": [f"curricula evaluate {run.path}"]},
+            missing={
+                "Its training did not come to its end. What the checkpoint so far is worth, in the "
+                "terminal:": [f"curricula evaluate {run.path}"]
+            },
         )
     part, results = next(iter(found.items()))
     columns = {"accuracy": results}
@@ -109,7 +113,7 @@ def _accuracy(result: Mapping[str, Any]) -> str:
 def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
     kept = max(line["epoch"] for line in metrics if line["best"])
     last = metrics[-1]
-    passes = sum(sum(line["passes"].values()) for line in metrics)
+    passes = in_millions(forward_and_backward(metrics))
     alt = (
         f"Curves over {len(metrics)} epochs. In the last, validation accuracy is "
         f"{100 * last['validation']['clean']:.1f} % clean and "
@@ -118,8 +122,8 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
     )
     return Section(
         title="Training",
-        text=f"Epoch {kept} was kept, by joint validation accuracy. {passes / 1e6:.2f} million "
-        "images went through the networks.",
+        text=f"Epoch {kept} was kept, by joint validation accuracy. {passes} million images "
+        "went through the networks forward and backward.",
         pictures=[
             Picture(
                 name="training",
@@ -199,13 +203,16 @@ def _gallery(
     title = "Images"
     try:
         data: DataSet = open_data(run, root=data_root)
-        model = load_model(run, data=data)
-        shown = shown_in_training(run, data, model, metrics) if metrics else None
-        fools = fooled(run, data, model)
     except UserError as error:
         command = f"curricula report {run.path} --data-root DIR"
         note = f"Not drawn: {error}. If the data has moved:"
         return Section(title=title, missing={note: [command]})
+    try:
+        model = load_model(run, data=data)
+        shown = shown_in_training(run, data, model, metrics) if metrics else None
+        fools = fooled(run, data, model)
+    except UserError as error:
+        return Section(title=title, missing={f"Not drawn: {error}.": []})
     pictures = []
     if shown is not None:
         pictures.append(

@@ -224,8 +224,15 @@ def _open_study(
         optuna.exceptions.StorageInternalError,
     ) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"study {url}: cannot be opened ({reason})") from error
+        raise UserError(f"study {_less_the_password(url)}: cannot be opened ({reason})") from error
     return study
+
+
+def _less_the_password(url: str) -> str:
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:  # not a URL
+        return url
 
 
 def _enqueue(
