@@ -171,6 +171,7 @@ BAD_INPUT = [
     (["--config", "key.toml"], "unknown key 'epoch'; did you mean epochs"),
     (["--config", "type.toml"], "epochs must be a whole number, not 'ten'"),
     (["--out", "taken"], "already holds a run"),
+    (["--out", ""], "the path is empty"),
     (["--precision", "fp8"], "precision must be"),
 ]
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
 @click.option("--data", metavar="DATA", help="Shape and images.  [default: random, of 3x32x32]")
@@ -29,7 +31,7 @@ import click
     help="The same training as a plain loop around torchattacks, foolbox or art; repeatable.",
 )
 @click.option("--rounds", type=int, default=5, show_default=True, help="Medians of so many.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures there.")
+@click.option("--json", "file", type=PATH, help="Write the figures there.")
 def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: Any) -> None:
     """Measure how fast training is here, and which share that is of what the network allows.
 

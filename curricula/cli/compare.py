@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
-@click.argument(
-    "folders", metavar="RUN_OR_SWEEP...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("folders", metavar="RUN_OR_SWEEP...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--of",
     "axes",
@@ -36,7 +36,7 @@ import click
 @click.option(
     "-o",
     "--figure",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Draw the frontier into a .png, .svg or .pdf file.",
 )
 def command(

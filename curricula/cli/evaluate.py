@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from curricula.cli.paths import PATH
+
 if TYPE_CHECKING:
     from curricula.training.config import Part
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option(
     "--threat",
     "threats",

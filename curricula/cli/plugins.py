@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from curricula import registry
+from curricula.cli.paths import PATH
 from curricula.hooks import KINDS
 from curricula.scaffold import write_plugin
 
@@ -41,7 +42,7 @@ def command(context: click.Context) -> None:
 @click.argument("name")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=".",
     show_default=True,
     help="Folder in which curricula-NAME is made.",

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
 @click.option(
@@ -15,7 +17,7 @@ import click
 )
 @click.option(
     "--run",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN",
     help="Trained run that attacks are aimed at.  [default: an untrained network]",
 )
@@ -32,7 +34,7 @@ import click
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Picture: .png, .svg or .pdf; an older one is replaced.",
 )

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
-@click.argument("folder", metavar="RUN_OR_SWEEP", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN_OR_SWEEP", type=PATH)
 @click.option("--data-root", metavar="DIR", help="Where the data lies, if it has moved.")
 def command(folder: Path, data_root: str | None) -> None:
     """Write the page of a run or a sweep: report.html, which needs nothing else, and figures/.

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
 @click.argument("schedules", nargs=-1, required=True, metavar="SCHEDULE...")
@@ -11,7 +13,7 @@ import click
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Picture: .png, .svg or .pdf; an older one is replaced.",
 )

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
 @click.argument("sweep", metavar="NAME_OR_FILE")
-@click.option("--out", type=click.Path(path_type=Path), help="Its folder.  [default: runs/NAME]")
+@click.option("--out", type=PATH, help="Its folder.  [default: runs/NAME]")
 @click.option("--data-root", metavar="DIR", help="Folder of the data's files.")
 @click.option("--download", is_flag=True, help="Fetch missing data into --data-root.")
 @click.option("--storage", metavar="URL", help="Database of its study.  [default: OUT/study.db]")

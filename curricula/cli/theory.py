@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.paths import PATH
+
 
 @click.command()
 @click.option("--d", type=int, default=101, show_default=True, help="Features.")
@@ -40,7 +42,7 @@ import click
     "--output",
     "--out",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FOLDER",
     help="Write theory.json, frontier.png and frontier.svg there.",
 )

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from curricula import registry
+from curricula.cli.paths import PATH
 
 
 @click.command()
@@ -39,7 +40,7 @@ from curricula import registry
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
 @click.option("--precision", metavar="NAME", help="auto, float32 or bf16.  [default: auto]")
 @click.option("--compile", metavar="NAME", help="auto, on or off: torch.compile.  [default: auto]")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/...]")
+@click.option("--out", type=PATH, help="Run folder.  [default: runs/...]")
 @click.option("--twin", is_flag=True, help="Train a plain twin too, into OUT/twin, and compare.")
 def command(config: str | None, download: bool, out: Path | None, twin: bool, **flags: Any) -> None:
     """Train a classifier under a curriculum of perturbations, then measure it.
