@@ -14,6 +14,7 @@ from test_cli import TINY, run
 
 import curricula
 from curricula import registry
+from curricula.reporting.figures import PIXELS_PER_INCH
 from curricula.reporting.report import report
 from curricula.sweeps.definition import parse_sweep
 from curricula.sweeps.running import run_sweep
@@ -221,7 +222,10 @@ frame.onload = () => {{
     width: root.clientWidth,
     missing: images.filter(image => !image.complete || !image.naturalWidth).length,
     images: images.length,
-    wide: images.filter(image => image.getBoundingClientRect().right > root.clientWidth).length,
+    wide: [...inside.querySelectorAll("figure > *")]
+      .filter(part => part.getBoundingClientRect().right > root.clientWidth).length,
+    inches: images.map(image => image.getBoundingClientRect().width / image.naturalWidth
+      * (image.src.startsWith("data:image/svg") ? 96 : {dpi})),
     cut: [...inside.querySelectorAll("th, td")].filter(cell => cell.scrollWidth > cell.clientWidth)
       .map(cell => cell.textContent),
   }});
@@ -240,7 +244,9 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
         curricula.audit_run(folder / "run", limit=10)
     page = report(folder / which).read_text(encoding="utf-8")
     look = tmp_path / "look.html"
-    look.write_text(LOOK.format(page=html.escape(page), width=width), encoding="utf-8")
+    look.write_text(
+        LOOK.format(page=html.escape(page), width=width, dpi=PIXELS_PER_INCH), encoding="utf-8"
+    )
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
@@ -255,4 +261,5 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     assert found["images"] == {"run": 5, "sweep": 2}[which]
     assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
     assert found["cut"] == []
+    assert all(inch * 9 / 72 >= 10 for inch in found["inches"])  # letters of 9 points, in pixels
     assert "CONSOLE" not in done.stderr

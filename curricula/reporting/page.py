@@ -17,6 +17,7 @@ from curricula.training.run import write_atomically
 REPORT = "report.html"
 FIGURES = "figures"
 FORMATS = (".svg", ".png")
+REM_AN_INCH = 5.5  # at which a figure's letters can be read on a phone, where it is moved sideways
 
 
 @attrs.frozen(kw_only=True)
@@ -116,6 +117,7 @@ def _shown(section: Section, folder: Path) -> dict[str, Any]:
                 "kind": picture.kind,
                 "alt": picture.alt,
                 "caption": picture.caption,
+                "readable": f"{REM_AN_INCH * picture.figure.get_figwidth():.1f}rem",
                 "uri": f"data:image/{kind};base64,{encoded}",
             }
         )
