@@ -145,6 +145,16 @@ def test_cusp_has_the_published_stages(name):
     ]
 
 
+def test_a_schedule_that_listened_in_vain_is_told(tmp_path):
+    schedules = ["--schedule", "rot=gated(updates=2, threshold=0)", "--schedule", "pgd=gated"]
+    train = ["train", "--data", "tiny", "--epochs", "1", "--perturb", "rot+pgd", *schedules]
+    result = run(*train, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "pgd stayed at strength 0: gated(" in said
+    assert "rot stayed" not in said
+
+
 BAD_INPUT = [
     (["--perturb", "rott"], "unknown perturbation 'rott': did you mean rot"),
     (["--model", "smalcnn"], "unknown model 'smalcnn': did you mean smallcnn"),

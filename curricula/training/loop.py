@@ -14,7 +14,7 @@ from curricula.data.dataset import AnySplit, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
-from curricula.interfaces import Progress, Strength
+from curricula.interfaces import ListeningSchedule, Progress, Strength
 from curricula.training.compiling import decide
 from curricula.training.config import Part
 from curricula.training.passes import Passes
@@ -183,6 +183,21 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
             },
         )
         watcher.ended_epoch(metrics)
+    for label in _never_raised(plan, run):
+        watcher.noted(
+            f"{label} stayed at strength 0: {plan.curriculum.schedule_calls[label]} never raised "
+            "it; train longer, or choose another threshold or schedule"
+        )
+
+
+def _never_raised(plan: Plan, run: Run) -> list[str]:
+    """Labels whose schedules listened to the training in vain."""
+    ends = [line["strength"] for line in run.lines(METRICS)]
+    return [
+        label
+        for label, schedule in plan.curriculum.schedules.items()
+        if isinstance(schedule, ListeningSchedule) and not any(end[label] for end in ends)
+    ]
 
 
 def _join_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
