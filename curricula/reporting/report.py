@@ -152,12 +152,13 @@ def _profile(run: Run) -> Section:
     corner = profile.joint.rows[-1][-1]
     measured: list[Measured | Average] = [profile.clean, *profile.combined, profile.average]
     rows = [
-        Line([m.name, f"{100 * m.accuracy:.1f}", f"{100 * m.fooling_rate:.1f}"]) for m in measured
+        Line([m.name, in_percent(m.accuracy, m.interval), f"{100 * m.fooling_rate:.1f}"])
+        for m in measured
     ]
     return Section(
         title=title,
-        text=f"Accuracy and fooling rate in % on {profile.n:,} test images; the table is at the "
-        "budgets.",
+        text=f"Accuracy, with 95 % intervals, and fooling rate in % on {profile.n:,} test images; "
+        "the table is at the budgets.",
         table=Table(header=["threat", "accuracy", "fooling rate"], rows=rows),
         pictures=[
             Picture(
