@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import in_percent, wilson_interval
+from curricula.evaluation.accuracy import Measured, in_percent, wilson_interval
 from curricula.evaluation.frontier import Point, dominates, frontier, hypervolume
 from curricula.sweeps.definition import FRONTIER, Sweep, read_sweep
 from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
@@ -32,7 +32,7 @@ class Outcome:
         folder: of the run.
         seed: of its training.
         configuration: of its training, less the seed and where its data lie; JSON.
-        results: by threat, as `curricula.evaluate` gives them in JSON.
+        results: by threat.
         passes: how many images went through its networks forward and backward in training.
         seconds: of training, its validation included.
     """
@@ -40,7 +40,7 @@ class Outcome:
     folder: Path
     seed: int
     configuration: str
-    results: Mapping[str, Mapping[str, Any]]
+    results: Mapping[str, Measured]
     passes: int
     seconds: float
 
@@ -78,12 +78,12 @@ class Row:
 
     def accuracies(self, threat: str) -> list[float]:
         """Under a threat, one a seed."""
-        return [outcome.results[threat]["accuracy"] for outcome in self.outcomes]
+        return [outcome.results[threat].accuracy for outcome in self.outcomes]
 
     def mean(self, threat: str) -> float:
         """Over the seeds, exactly rounded: equal means compare equal."""
         results = (outcome.results[threat] for outcome in self.outcomes)
-        return float(mean(Fraction(result["correct"], result["n"]) for result in results))
+        return float(mean(Fraction(result.correct, result.n) for result in results))
 
     def deviation(self, threat: str) -> float | None:
         """The sample's standard deviation over the seeds; None of one seed."""
@@ -94,7 +94,7 @@ class Row:
         """The 95 % interval (Wilson 1927) of the accuracy of these very models, all their test
         images counted together; it says nothing of other seeds."""
         results = [outcome.results[threat] for outcome in self.outcomes]
-        return wilson_interval(sum(r["correct"] for r in results), sum(r["n"] for r in results))
+        return wilson_interval(sum(r.correct for r in results), sum(r.n for r in results))
 
     def shown(self, threat: str) -> str:
         """The mean in %, with the standard deviation over seeds, or the interval of one."""
@@ -370,25 +370,28 @@ def _outcome(run: Run, part: Part) -> Outcome:
     for file in (TIMING, METRICS):
         if not (run.path / file).exists():
             raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
+    with run.reading(METRICS):
+        passes = forward_and_backward(run.lines(METRICS))
+    with run.reading(TIMING):
+        seconds = sum(
+            line["training_seconds"] + line["validation_seconds"]
+            for line in run.lines(TIMING)
+            if "epoch" in line
+        )
     return Outcome(
         folder=run.path,
         seed=run.config.seed,
         configuration=_less_the_seed(run),
-        results={result["name"]: result for result in run.read_json(RESULTS[part])},
-        passes=forward_and_backward(run.lines(METRICS)),
-        seconds=sum(
-            line["training_seconds"] + line["validation_seconds"]
-            for line in run.lines(TIMING)
-            if "epoch" in line
-        ),
+        results={result.name: result for result in run.measured(part)},
+        passes=passes,
+        seconds=seconds,
     )
 
 
 def _check_alike(threats: dict[str, str], outcome: Outcome, folder: Path) -> None:
     """Refuse a run that was measured otherwise than those before it, of which ``threats`` tells."""
     found = {
-        name: f"{result['threat']} on {result['n']:,} images"
-        for name, result in outcome.results.items()
+        name: f"{result.threat} on {result.n:,} images" for name, result in outcome.results.items()
     }
     if not threats:
         threats |= found

@@ -67,9 +67,7 @@ def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
         seed=seed,
         configuration="{}",
         results={
-            name: Measured(
-                name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000
-            ).as_json()
+            name: Measured(name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000)
             for name, share in shares.items()
         },
         passes=passes,
@@ -298,6 +296,26 @@ def test_bad_input_to_compare(swept, tmp_path):
         assert result.exit_code == 2, result.output
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("evaluation.json", '[{"name": "clean"}]'),
+        ("evaluation.json", "3"),
+        ("metrics.jsonl", '{"passes": 3}'),
+        ("timing.jsonl", '{"epoch": 1}'),
+    ],
+)
+def test_a_file_of_another_shape_is_named(swept, tmp_path, file, text):
+    copy = tmp_path / "copy"
+    shutil.copytree(swept / "third", copy)
+    (copy / file).write_text(text)
+    result = run("compare", copy)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"Error: {copy / file}: not of the shape that curricula writes")
+    assert result.stderr.endswith("measure again\n")
+    assert result.stderr.count("\n") == 1
 
 
 def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):

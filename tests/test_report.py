@@ -210,6 +210,24 @@ def test_bad_input_to_report_is_one_line(trained, tmp_path):
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("evaluation.json", '[{"name": "clean", "threat": "clean", "n": "ten"}]'),
+        ("evaluation.json", '[{"name":"a","threat":"a","correct":0,"fooled":0,"n":0}]'),
+        ("metrics.jsonl", '{"epoch": 1}'),
+        ("profile.json", "{}"),
+        ("audit.json", '{"checks": [{}]}'),
+    ],
+)
+def test_a_file_of_another_shape_is_named(trained, file, text):
+    (trained / file).write_text(text)
+    result = run("report", trained)
+    assert result.exit_code == 2, result.output
+    assert f"{trained / file}: not of the shape that curricula writes" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 LOOK = """<!doctype html><title>wait</title>
 <iframe srcdoc="{page}" style="border: 0; height: 900px; width: {width}px"></iframe>
 <script>

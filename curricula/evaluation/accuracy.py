@@ -37,9 +37,9 @@ class Measured:
 
     name: str
     threat: str
-    correct: int
-    fooled: int
-    n: int
+    correct: int = attrs.field(validator=attrs.validators.ge(0))
+    fooled: int = attrs.field(validator=attrs.validators.ge(0))
+    n: int = attrs.field(validator=attrs.validators.ge(1))
 
     @property
     def accuracy(self) -> float:

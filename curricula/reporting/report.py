@@ -65,7 +65,8 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     metrics = run.lines(METRICS)
     sections = [_headline(run)]
     if metrics:
-        sections.append(_training(metrics))
+        with run.reading(METRICS):
+            sections.append(_training(metrics))
     sections += [_profile(run), _audit(run), _gallery(run, metrics, data_root)]
     config = {name: _text(value) for name, value in attrs.asdict(run.config).items()}
     sections.append(
@@ -80,7 +81,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
 
 
 def _headline(run: Run) -> Section:
-    tables = {part: run.read_json(file) for part, file in RESULTS.items()}
+    tables = {part: run.measured(part) for part in RESULTS}
     found = {part: results for part, results in tables.items() if results}
     if not found:
         return Section(
@@ -92,22 +93,22 @@ def _headline(run: Run) -> Section:
         )
     part, results = next(iter(found.items()))
     columns = {"accuracy": results}
-    twin = Run(run.path / TWIN).read_json(RESULTS[part])
+    twin = Run(run.path / TWIN).measured(part)
     if twin:
         columns["plain twin"] = twin
     rows = [
-        Line([row[0]["name"], *map(_accuracy, row), row[0]["threat"]])
+        Line([row[0].name, *map(_accuracy, row), row[0].threat])
         for row in zip(*columns.values(), strict=True)
     ]
     return Section(
         title="Accuracy",
-        text=f"In %, with 95 % intervals, on {results[0]['n']:,} {part} images, in float32.",
+        text=f"In %, with 95 % intervals, on {results[0].n:,} {part} images, in float32.",
         table=Table(header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)),
     )
 
 
-def _accuracy(result: Mapping[str, Any]) -> str:
-    return in_percent(result["accuracy"], result["interval_95"])
+def _accuracy(result: Measured) -> str:
+    return in_percent(result.accuracy, result.interval)
 
 
 def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
@@ -141,7 +142,8 @@ def _profile(run: Run) -> Section:
     if found is None:
         command = f"curricula evaluate {run.path} --profile"
         return Section(title=title, missing={"Not measured yet:": [command]})
-    profile = Profile.from_json(found)
+    with run.reading(PROFILE):
+        profile = Profile.from_json(found)
     curves = []
     for series in profile.series:
         first, last = series.measured[0], series.measured[-1]
@@ -183,19 +185,20 @@ def _audit(run: Run) -> Section:
     if found is None:
         command = f"curricula evaluate {run.path} --audit"
         return Section(title=title, missing={"Not done yet:": [command]})
-    rows = [
-        Line(
-            [check["name"], "passed" if check["passed"] else "FAILED", check["finding"]],
-            failed=not check["passed"],
+    with run.reading(AUDIT):
+        rows = [
+            Line(
+                [check["name"], "passed" if check["passed"] else "FAILED", check["finding"]],
+                failed=not check["passed"],
+            )
+            for check in found["checks"]
+        ]
+        return Section(
+            title=title,
+            text=f"At eps {found['eps']} in {found['norm']}, on {found['n']:,} test images.",
+            table=Table(header=["check", "", "finding"], rows=rows, texts=(2,)),
+            missing={f"Left out: {what}.": [] for what in found["left_out"]},
         )
-        for check in found["checks"]
-    ]
-    return Section(
-        title=title,
-        text=f"At eps {found['eps']} in {found['norm']}, on {found['n']:,} test images.",
-        table=Table(header=["check", "", "finding"], rows=rows, texts=(2,)),
-        missing={f"Left out: {what}.": [] for what in found["left_out"]},
-    )
 
 
 def _gallery(

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured
 from curricula.evaluation.threats import standard_threats
 from curricula.sweeps.definition import Cell, Sweep, read_sweep
 from curricula.training.config import Part, TrainConfig, merge
@@ -282,23 +283,19 @@ def _run(
         Run(path).write_json(FAILURE, {"reason": reason})
         noted(f"{cell.name}: failed: {reason}")
         raise
-    shown = ", ".join(f"{r['name']} {100 * r['accuracy']:.1f}" for r in results)
+    shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
     noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
-    return [result["accuracy"] for result in results]
+    return [result.accuracy for result in results]
 
 
-def _results(
-    cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
-) -> list[dict[str, Any]]:
+def _results(cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]) -> list[Measured]:
     """What its run folder says, or else a new training."""
-    run, file = Run(path), RESULTS[sweep.part]
-    if not (path / file).exists():
+    if not (path / RESULTS[sweep.part]).exists():
         shutil.rmtree(path, ignore_errors=True)  # of a process that has died, or has failed
         train_plan(
             make_plan(cell.values), path, threats=threats, part=sweep.part, limit=sweep.limit
         )
-    results: list[dict[str, Any]] = run.read_json(file)
-    return results
+    return Run(path).measured(sweep.part)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from curricula import registry
 from curricula.errors import UserError
+from curricula.evaluation.accuracy import Measured
 from curricula.hooks import KINDS
 from curricula.training.config import Part, TrainConfig, merge, read_toml, to_toml
 
@@ -113,6 +115,30 @@ class Run:
             return []
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path / file}: cannot be read ({error})") from error
+
+    @contextmanager
+    def reading(self, file: str) -> Iterator[None]:
+        """Whoever takes apart what `lines` or `read_json` gave does it within.
+
+        Raises:
+            UserError: when it is not of the shape that was looked for.
+        """
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.path / file}: not of the shape that curricula writes "
+                f"({type(error).__name__}: {error}); measure again"
+            ) from error
+
+    def measured(self, part: Part) -> list[Measured]:
+        """Its final accuracies on a part of the data set; none where they were not measured.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        with self.reading(RESULTS[part]):
+            return [Measured.from_json(one) for one in self.read_json(RESULTS[part]) or ()]
 
     def save(
         self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
