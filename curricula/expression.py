@@ -234,7 +234,7 @@ class _Parser:
     def whole(self) -> Expression:
         if not self.text.strip():
             raise ExpressionError(
-                "the expression is empty: write at least one perturbation, such as rot:30"
+                "the expression is empty: write a name, such as rot:30 or smallcnn"
             )
         expression = self.union()
         if self.takes(","):

@@ -27,24 +27,15 @@ def check_output(path: Path) -> None:
         raise UserError(f"output {path}: cannot be written; choose another place")
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that no files can be written into; it may be new, its parent may not.
+def make_folder(folder: Path) -> None:
+    """Make a folder to write files into, unless it is there; its parent must be.
 
     Raises:
-        UserError: a file of that name; as `check_output` does.
+        UserError: a file of that name; as `check_output` does; a full disk.
     """
     if folder.is_file():
         raise UserError(f"output {folder}: there is a file of that name; choose another folder")
     check_output(folder / "any" if folder.is_dir() else folder)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that `check_folder` let pass, unless it is there.
-
-    Raises:
-        UserError: as `check_folder` does; a full disk.
-    """
-    check_folder(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

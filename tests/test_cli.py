@@ -180,7 +180,8 @@ BAD_INPUT = [
     (["--config", "broken.toml"], "broken.toml: not TOML"),
     (["--config", "key.toml"], "unknown key 'epoch'; did you mean epochs"),
     (["--config", "type.toml"], "epochs must be a whole number, not 'ten'"),
-    (["--out", "taken"], "already holds a run"),
+    (["--config", "sweep.toml"], "sweep.toml: it is of a sweep; run curricula sweep sweep.toml"),
+    (["--out", "taken"], "already holds a run: choose another with --out, or delete it"),
     (["--out", ""], "the path is empty"),
     (["--precision", "fp8"], "precision must be"),
 ]
@@ -193,6 +194,7 @@ def test_bad_input_is_one_line_and_status_2_and_nothing_half_written(
     monkeypatch.chdir(tmp_path)
     Path("broken.toml").write_text("epochs = = 3")
     Path("key.toml").write_text("epoch = 3")
+    Path("sweep.toml").write_text("[base]\nepochs = 3\n[axes]\nseed = [1]\n")
     Path("type.toml").write_text("epochs = 'ten'")
     Path("taken").mkdir()
     Path("taken/config.toml").write_text("")

@@ -515,6 +515,7 @@ def test_an_adversary_of_any_size_has_its_lines():
         (["--updates", 0], "updates must lie from 1 to 1,000,000, not 0"),
         (["--learning-rate", 0], "learning rate must lie above 0 and up to 1, not 0"),
         (["-o", "file"], "output file: there is a file of that name"),
+        (["-o", "/proc/here"], "output /proc/here: cannot be made"),
         (["-o", "absent/folder"], "there is no folder absent; make it first"),
         (["--samples", "many"], "'many' is not a valid integer"),
     ],

@@ -76,7 +76,7 @@ def command(
     Example: curricula theory --c 2 --c 3 -o theory
     """
     from curricula.errors import UserError
-    from curricula.output import check_folder, make_folder, write_output
+    from curricula.output import make_folder, write_output
     from curricula.reporting.figures import write_figure
     from curricula.reporting.theory import frontier_figure
     from curricula.theory.setting import Setting
@@ -94,7 +94,7 @@ def command(
     for setting in settings:
         check(setting, ratios, samples, seeds, updates, learning_rate)
     if folder is not None:
-        check_folder(folder)
+        make_folder(folder)
     studies = [
         study(
             setting,
@@ -115,7 +115,6 @@ def command(
 
         show_theory(studies)
     if folder is not None:
-        make_folder(folder)
         write_output(folder / "theory.json", text.encode() + b"\n")
         figure = frontier_figure(studies)
         for name in ("frontier.png", "frontier.svg"):

@@ -171,6 +171,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"configuration {path}: cannot be read ({error})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
+    if isinstance(values.get("base"), dict):
+        raise UserError(f"configuration {path}: it is of a sweep; run curricula sweep {path}")
     try:
         check_keys(values)
     except UserError as error:

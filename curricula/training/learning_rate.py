@@ -37,7 +37,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
         ValueError: a warmup out of range.
     """
     if not 0 < warmup < 1:
-        raise ValueError(f"warmup must lie between 0 and 1, not {warmup:g}")
+        raise ValueError(f"warmup must be above 0 and below 1, not {warmup:g}")
 
     def multiple(progress: Progress) -> float:
         t = progress.fraction

@@ -140,9 +140,10 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
         trained = time.perf_counter()
         mean_loss = float(loss_sum) / steps_per_epoch
         if not math.isfinite(mean_loss):
+            awp = f" or --awp (now {config.awp:g})" if config.awp else ""
             raise UserError(
                 f"the loss is no longer a number in epoch {epoch + 1} (run {run.path}); "
-                f"lower --lr (now {config.lr:g}) or use --precision float32"
+                f"lower --lr (now {config.lr:g}){awp} or use --precision float32"
             )
         _join_epoch(plan, state, epoch)
         measured = measure(

@@ -185,7 +185,9 @@ class Run:
 def check_free(path: Path) -> None:
     """Refuse a folder that holds a run, before anything is written."""
     if _holds_a_run(path):
-        raise UserError(f"run folder {path} already holds a run: choose another with --out")
+        raise UserError(
+            f"run folder {path} already holds a run: choose another with --out, or delete it"
+        )
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {path}: there is a file of that name; choose another")
 
