@@ -70,10 +70,11 @@ def train(
         twin: train a plain twin as well (no perturbation, all else equal), into ``out/twin``.
         watcher: who follows the training; by default nobody.
         **values: any of the fields of `curricula.TrainConfig`; what is left out is the data set's
-            custom.
+            default.
 
     Raises:
-        UserError: whatever is wrong with a value; nothing has been written then.
+        UserError: whatever is wrong with a value, before anything is written; or the loss is no
+            longer a number, and the folder stays.
     """
     if out is not None:
         check_free(Path(out))

@@ -256,7 +256,7 @@ def _falling(threat: str) -> Callable[[Row], float]:
 
 
 def compare(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     axes: tuple[str, str] | None = None,
     reference: Point = (0.0, 0.0),
@@ -280,12 +280,15 @@ def compare(
         raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
     if axes is not None and axes[0] == axes[1]:
         raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
-    sweeps = {path: read_sweep(path / DEFINITION) for path in paths if (path / DEFINITION).exists()}
+    folders = [Path(path) for path in paths]
+    sweeps = {
+        path: read_sweep(path / DEFINITION) for path in folders if (path / DEFINITION).exists()
+    }
     axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
     found: dict[tuple[Path, str], Row] = {}
     threats: dict[str, str] = {}
     pending = 0
-    for member in (member for path in paths for member in _members(path, sweeps.get(path), part)):
+    for member in (member for path in folders for member in _members(path, sweeps.get(path), part)):
         place = (member.parent, member.label)
         row = found.setdefault(place, Row(label=member.label))
         failure = Run(member.folder).read_json(FAILURE)

@@ -30,7 +30,12 @@ DEFAULT_SCHEDULE = "linear"
 
 @attrs.frozen(kw_only=True)
 class Threat:
-    """An expression at a fixed strength, to evaluate under."""
+    """An expression at a fixed strength, to evaluate under.
+
+    Attributes:
+        bound: the expression, its budgets filled in.
+        strength: of all leaves, in [0, 1]; otherwise ValueError.
+    """
 
     bound: Bound
     strength: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)))
@@ -214,6 +219,10 @@ class Curriculum:
             progress: how far training is.
             states: of the schedules, from `start`; may be left out where none listens.
             indices_N: of the batch's images in the training set; where a schedule is per image.
+
+        Raises:
+            UserError: a schedule gave a number outside [0, 1]; values an image are cut to it.
+            ValueError: a schedule is per image, and there are no indices.
         """
         strengths: dict[str, Strength] = {}
         for label, schedule in self.schedules.items():

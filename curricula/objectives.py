@@ -32,6 +32,9 @@ class Trades:
 
     Args:
         beta: weight of the divergence, 0 or more; 6 is the authors' choice, CuSP takes 5.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     attack_loss: ClassVar[str] = "kl"
@@ -53,6 +56,9 @@ class Mart:
 
     Args:
         beta: weight of the divergence, 0 or more; 5 is the authors' choice for a ResNet-18.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     attack_loss: ClassVar[str] = "ce"
@@ -109,6 +115,9 @@ def mix(clean: float = 0.5) -> Pair:
 
     Args:
         clean: weight of the clean view, in [0, 1]; the perturbed one has the rest.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Pair(clean=clean, distance=squared_distance)
 
@@ -120,6 +129,9 @@ def alp(weight: float = 0.5, clean: float = 0.5) -> Pair:
     Args:
         weight: of the distance, 0 or more; 0.5 is the authors' choice for ImageNet.
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Pair(clean=clean, weight=weight, distance=squared_distance)
 
@@ -131,6 +143,9 @@ def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
     Args:
         weight: of the divergence, 0 or more.
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Pair(clean=clean, weight=weight, distance=kl_divergence)
 

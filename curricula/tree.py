@@ -260,7 +260,7 @@ class Candidates:
 
 def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -> Views:
     """Per image the first of the worst candidates. They run as many together as `PIXELS_AT_ONCE`
-    allows, so that memory grows neither with their number nor with the batch.
+    allows, so that memory does not grow with their number.
 
     In a threat only images that the victim says stand go on, and never more candidates together
     than an image has already withstood, since those after the first that fools it are in vain.

@@ -14,6 +14,7 @@ from curricula.hooks import KINDS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"^prints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -24,7 +25,7 @@ def blocks(page):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
 )
-def test_the_python_blocks_of_a_page_run_in_their_order(page, tmp_path):
+def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(page, tmp_path):
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
     done = subprocess.run(
@@ -32,6 +33,8 @@ def test_the_python_blocks_of_a_page_run_in_their_order(page, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    for printed in PRINTED.findall(page.read_text(encoding="utf-8")):
+        assert printed in done.stdout
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

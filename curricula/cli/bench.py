@@ -12,7 +12,7 @@ from curricula.cli.paths import PATH
 @click.command()
 @click.option("--data", metavar="DATA", help="Shape and images.  [default: random, of 3x32x32]")
 @click.option("--data-root", metavar="DIR", help="Folder of the data set.  [default: data]")
-@click.option("--model", metavar="MODEL", help="Network.  [default: the data set's custom]")
+@click.option("--model", metavar="MODEL", help="Network.  [default: the data set's]")
 @click.option("--perturb", metavar="EXPR", help="At full strength.  [default: rot+pgd]")
 @click.option("--objective", metavar="OBJECTIVE", help="Training loss.  [default: at]")
 @click.option("--batch-size", type=int, help="Images per update.")

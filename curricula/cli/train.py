@@ -45,7 +45,7 @@ from curricula.cli.paths import PATH
 def command(config: str | None, download: bool, out: Path | None, twin: bool, **flags: Any) -> None:
     """Train a classifier under a curriculum of perturbations, then measure it.
 
-    What you leave out is the custom of the data set; the run's config.toml states every value.
+    What you leave out is the data set's default; the run's config.toml states every value.
 
     Example: curricula train --perturb rot+pgd --schedule linear
     """

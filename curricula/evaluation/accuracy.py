@@ -136,6 +136,9 @@ def measure(
         began: called before each threat that is run, with its number of batches; ``clean`` is
             always run, and first.
         after_batch: called after each batch of each threat that is run, to show progress.
+
+    Raises:
+        UserError: logits that are not numbers.
     """
     asked = {"": Threat.parse(CLEAN), **threats}
     predicted = predictions(

@@ -79,7 +79,7 @@ def profile(
         progress: told the share of the work that is done, in [0, 1], after each batch.
 
     Raises:
-        UserError: a budget that is missing or not above 0.
+        UserError: a budget that is missing or not above 0; logits that are not numbers.
     """
     known = _checked({**data.budgets, **(budgets or {})}, data)
     lines, joint, combined = _lines(known), _joint(known), _combined(known, grid)

@@ -46,7 +46,8 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
         The page.
 
     Raises:
-        UserError: neither is there, or the folder cannot be written to.
+        UserError: neither is there, one of its files is damaged, or the folder cannot be written
+            to.
     """
     path = Path(folder)
     if (path / DEFINITION).exists():

@@ -36,6 +36,9 @@ def anti(start: float = 0.0, until: float = 0.4) -> Backwards:
     Args:
         start: strength at the end, in [0, 1].
         until: fraction of training, in (0, 1], that goes down.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Backwards(ramp=linear(start=start, until=until))
 
@@ -48,7 +51,10 @@ class Random:
         low: in [0, 1].
         high: in [low, 1].
         each: ``epoch`` or ``update``: how long a draw lasts.
-        seed: 0 or more.
+        seed: 0 or more; not the run's, and schedules of one seed draw alike.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     low: float = attrs.field(default=0.0, validator=and_(ge(0.0), le(1.0)))

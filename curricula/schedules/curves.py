@@ -69,6 +69,9 @@ def constant(value: float = 1.0) -> Constant:
 
     Args:
         value: in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Constant(value=value)
 
@@ -79,6 +82,9 @@ def linear(start: float = 0.0, until: float = 0.4) -> Ramp:
     Args:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Ramp(curve=lambda t: t, start=start, until=until)
 
@@ -89,6 +95,9 @@ def cosine(start: float = 0.0, until: float = 0.4) -> Ramp:
     Args:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
+
+    Raises:
+        ValueError: a value out of range.
     """
     return Ramp(curve=lambda t: (1 - math.cos(math.pi * t)) / 2, start=start, until=until)
 
@@ -100,6 +109,9 @@ def exponential(start: float = 0.0, until: float = 0.4, rate: float = 5.0) -> Ra
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
         rate: how much faster at first, above 0.
+
+    Raises:
+        ValueError: a value out of range.
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be above 0, not {rate:g}")
@@ -114,6 +126,9 @@ def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
         power: 1 to 100; 2 is their square root, 1 is linear.
+
+    Raises:
+        ValueError: a value out of range.
     """
     if not 1 <= power <= 100:
         raise ValueError(f"power must lie from 1 to 100, not {power:g}")
@@ -134,6 +149,9 @@ def sigmoid(start: float = 0.0, until: float = 0.4, steepness: float = 10.0) -> 
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], after which it stays at 1.
         steepness: slope of the logistic function over the ramp, from 0.001 to 500.
+
+    Raises:
+        ValueError: a value out of range.
     """
     if not 0.001 <= steepness <= 500:
         raise ValueError(f"steepness must lie from 0.001 to 500, not {steepness:g}")
@@ -159,6 +177,10 @@ def step(
         until: without stages: fraction of training, in (0, 1], at which strength 1 begins; by
             default 0.4.
         count: without stages: how many stages come before strength 1, 1 to 1000; by default 4.
+
+    Raises:
+        ValueError: a value out of range, stages that do not begin at 0 or do not rise, stages and
+            one of the others.
     """
     if stages:
         if (start, until, count) != (None, None, None):

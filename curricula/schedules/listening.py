@@ -51,6 +51,9 @@ class Gated(Listener):
         step: above 0 and up to 1.
         updates: 1 or more.
         low: strength at the beginning, in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     threshold: float = _share(0.6)
@@ -87,6 +90,9 @@ class Fooling(Listener):
         target: share of misclassified images to keep, in [0, 1].
         rate: above 0 and up to 1.
         low: strength at the beginning, and the least one, in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     target: float = _share(0.4)
@@ -112,6 +118,9 @@ class Plateau(Listener):
         step: above 0 and up to 1.
         patience: epochs, 1 or more.
         low: strength at the beginning, in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     on: Literal["clean", "joint"] = "joint"
@@ -149,6 +158,9 @@ class PerImage(Listener):
         up: added when right, above 0 and up to 1.
         down: taken off when wrong, above 0 and up to 1.
         low: strength at the beginning, and the least one, in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     up: float = _step(0.1)

@@ -142,14 +142,14 @@ class Sweep:
         )
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: str | Path) -> Sweep:
     """The sweep of a file, checked as far as that goes without its data.
 
     Raises:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
     """
     try:
-        return parse_sweep(path.read_text(encoding="utf-8"))
+        return parse_sweep(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"sweep {path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:

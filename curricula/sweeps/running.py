@@ -39,7 +39,7 @@ GRACE_SECONDS = 20  # of silence, after which a process that was running a cell 
 
 def run_sweep(
     sweep: Sweep,
-    out: Path,
+    out: str | Path,
     *,
     storage: str | None = None,
     retry: bool = False,
@@ -64,6 +64,7 @@ def run_sweep(
             a folder of another sweep, a database that cannot be opened. A cell that fails does not
             raise: its reason is kept.
     """
+    out = Path(out)
     threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}
     with _quiet():

@@ -1,6 +1,6 @@
 """Learning-rate schedules: from progress to a multiple of ``lr``, in [0, 1].
 
-``constant`` and ``step(...)`` are the curriculum's own schedules; those below only fall.
+``constant`` and ``step(...)`` are the curriculum's own schedules; those below end in a fall.
 """
 
 import math

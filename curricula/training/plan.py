@@ -41,7 +41,7 @@ class Plan:
     """A resolved configuration and the objects that it names.
 
     Attributes:
-        config: every value stated, ``auto`` decided.
+        config: every value stated, device and precision decided.
         data: the data set without its validation images, for the device.
         validation: those images, for the device.
         curriculum, objective, learning_rate: as configured.
