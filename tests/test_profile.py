@@ -23,7 +23,6 @@ from curricula.evaluation.accuracy import measure, wilson_interval
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.work import passes
-from curricula.expression import parse
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.streams import Streams
 from curricula.training.plan import make_plan
@@ -328,7 +327,7 @@ def test_a_model_that_withstands_all_sees_as_many_passes_as_are_documented():
     ],
 )
 def test_passes_are_counted_for_the_progress(text, expected):
-    assert passes(parse(text)) == expected
+    assert passes(Threat.parse(text)) == expected
 
 
 def test_a_profile_survives_json(found):

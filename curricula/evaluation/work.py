@@ -1,6 +1,6 @@
 """How much of a measurement is done."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from curricula.curriculum import Threat
 from curricula.expression import (
@@ -30,38 +30,46 @@ class Work:
 
     def __init__(self, threats: Iterable[Threat], progress: Callable[[float], None]) -> None:
         self.progress = progress
-        texts = {CLEAN, *(str(threat) for threat in threats)}
-        self.total = sum(passes(parse(text)) for text in texts)
+        different = {str(threat): threat for threat in (Threat.parse(CLEAN), *threats)}
+        self.total = sum(map(passes, different.values()))
         self.done = self.each = 0.0
 
     def began(self, threat: Threat, batches: int) -> None:
-        self.each = passes(parse(str(threat))) / batches
+        self.each = passes(threat) / batches
 
     def after_batch(self) -> None:
         self.done += self.each
         self.progress(min(1.0, self.done / self.total))
 
 
-def passes(expression: Expression) -> int:
+def passes(threat: Threat) -> int:
     """How many passes, gradients or forward, an image of a threat takes at most, as far as its
-    arguments say; the last says what the model makes of the result."""
+    perturbations (`passes`) or else their arguments say; the last says what the model makes of the
+    result."""
+    known = {
+        str(leaf.call): leaf.perturbation.passes
+        for leaf in threat.bound.leaves.values()
+        if hasattr(leaf.perturbation, "passes")
+    }
+    return _within(parse(str(threat)), known) + 1
 
-    def within(part: Expression) -> int:
-        match part:
-            case Chain(links):
-                return sum(map(within, links))
-            case Union(branches):
-                return sum(within(branch) + 1 for branch in branches)
-            case Call(name=name, arguments=(argument, *rest)) if name == WORST:
-                assert isinstance(argument.value, (Call, Chain))
-                return _number(rest, "k") * (within(argument.value) + 1)
-            case Call(name=name) if name == GRID:
-                return GRID_POINTS
-        return sum(_number(part.arguments, count) for count in COUNTS) * max(
-            _number(part.arguments, "restarts"), 1
-        )
 
-    return within(expression) + 1
+def _within(part: Expression, known: Mapping[str, int]) -> int:
+    match part:
+        case Chain(links):
+            return sum(_within(link, known) for link in links)
+        case Union(branches):
+            return sum(_within(branch, known) + 1 for branch in branches)
+        case Call(name=name, arguments=(argument, *rest)) if name == WORST:
+            assert isinstance(argument.value, (Call, Chain))
+            return _number(rest, "k") * (_within(argument.value, known) + 1)
+        case Call(name=name) if name == GRID:
+            return GRID_POINTS
+    if str(part) in known:
+        return known[str(part)]
+    return sum(_number(part.arguments, count) for count in COUNTS) * max(
+        _number(part.arguments, "restarts"), 1
+    )
 
 
 def _number(arguments: Sequence[Argument], key: str) -> int:

@@ -64,6 +64,7 @@ class AutoAttack:
     kind: ClassVar[PerturbationKind] = "pixel"
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
+    passes: ClassVar[int] = 100 + 9 * 100 + 9 * 100 + 5000
 
     budget: float = attrs.field(validator=and_(ge(0), le(LARGEST)))
     norm: Literal["linf", "l2"] = attrs.field(default="linf", validator=in_(("linf", "l2")))

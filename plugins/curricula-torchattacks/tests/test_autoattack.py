@@ -11,7 +11,9 @@ from curricula_torchattacks.attacks import CLASSES
 from curricula_torchattacks.autoattack import AutoAttack
 from torch import Tensor, nn
 
+from curricula.curriculum import Threat
 from curricula.errors import UserError
+from curricula.evaluation.work import passes
 from curricula.interfaces import Perturbation
 from curricula.testing import PERTURBATION_CLAUSES
 from curricula.victim import ModelVictim
@@ -178,6 +180,26 @@ def test_a_fallen_image_is_attacked_no_more():
 class Shifted(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return x_NCHW - 0.5
+
+
+def test_it_says_how_many_passes_an_image_takes_that_withstands_it(monkeypatch):
+    model, seen, linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), [], F.linear
+    with torch.no_grad():
+        model[1].bias[3] = 1000  # class 3, whatever the image
+
+    def counted(x_ND, *weights):
+        seen.append(len(x_ND))
+        return linear(x_ND, *weights)
+
+    monkeypatch.setattr(F, "linear", counted)
+    x, y = torch.rand((2, 1, 4, 4)), torch.full((2,), 3)
+    AutoAttack(budget=0.1)(
+        x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
+    )
+    # FAB looks at the logits of each step before it takes gradients, which counts as one pass.
+    assert sum(seen) / 2 == pytest.approx(AutoAttack.passes, rel=0.2)
+    assert passes(Threat.parse("autoattack:0.1")) == 6900 + 1
+    assert passes(Threat.parse("worst(rot:30+autoattack:0.1, k=2)")) == 2 * 6901 + 1
 
 
 @pytest.mark.parametrize("classes", [2, 3])
