@@ -81,6 +81,19 @@ def test_a_later_axis_wins_over_an_earlier_one_and_over_the_base():
     assert [sweep.row(cell) for cell in sweep.cells][:2] == ["lr=0.2, same", "lr=0.2, high"]
 
 
+def test_a_row_has_the_name_that_the_sweep_gave_or_the_listed_value_with_its_axis():
+    sweep = parse_sweep(
+        "[axes]\nlr = [0.2, 0.3]\n[axes.model]\n"
+        + 'smallcnn = {model = "smallcnn"}\nsmooth = {model = "stdcnn(dropout=0)"}\n'
+    )
+    assert [sweep.row(cell) for cell in sweep.cells] == [
+        "lr=0.2, smallcnn",
+        "lr=0.2, smooth",
+        "lr=0.3, smallcnn",
+        "lr=0.3, smooth",
+    ]
+
+
 def test_cells_whose_names_a_folder_cannot_have_stay_apart():
     sweep = parse_sweep("[axes]\nperturb = ['rot:1', 'rot(1)', 'rot', '" + 200 * "rot+" + "pgd']\n")
     names = [cell.name for cell in sweep.cells]

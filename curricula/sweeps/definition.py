@@ -106,13 +106,20 @@ class Sweep:
         return cells
 
     def row(self, cell: Cell) -> str:
-        """What a cell is called in a table, where those that differ in the seed are one row."""
+        """What a cell is called in a table, where those that differ in the seed are one row.
+
+        A value of an axis that lists its values has the axis's name before it (``width=8``); one
+        that the sweep has named stands alone.
+        """
         parts = []
         for axis, label in cell.labels.items():
-            values = set(self.axes[axis][label])
-            if values == {"seed"}:
+            if set(self.axes[axis][label]) == {"seed"}:
                 continue
-            parts.append(f"{axis}={label}" if values == {axis} else label)
+            listed = all(
+                set(change) == {axis} and _label(change[axis]) == name
+                for name, change in self.axes[axis].items()
+            )
+            parts.append(f"{axis}={label}" if listed else label)
         return ", ".join(parts)
 
     def with_base(self, **values: Any) -> "Sweep":
