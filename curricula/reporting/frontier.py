@@ -6,6 +6,7 @@ from curricula.comparison import Comparison, Row
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, beside_a_legend, dress
 
 MARKERS = "osD^vP*X<>hp"
+LEAST = -2.0  # %, where an axis begins at the lowest: bars at 0 are seen above its line
 
 
 def draw_frontier(compared: Comparison) -> Figure:
@@ -29,7 +30,7 @@ def draw_frontier(compared: Comparison) -> Figure:
     front = sorted(
         compared.point(row) for row, on in zip(compared.rows, compared.frontier, strict=True) if on
     )
-    left, bottom = max(axes.get_xlim()[0], 0.0), max(axes.get_ylim()[0], 0.0)
+    left, bottom = max(axes.get_xlim()[0], LEAST), max(axes.get_ylim()[0], LEAST)
     if front:
         corners = [(left, 100 * front[0][1])]
         for (at_x, at_y), (_, next_y) in zip(front, [*front[1:], (0.0, 0.0)], strict=True):
