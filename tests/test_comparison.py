@@ -318,6 +318,16 @@ def test_a_file_of_another_shape_is_named(swept, tmp_path, file, text):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_file_that_is_cut_off_is_named_once(swept, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(swept / "third", copy)
+    (copy / "evaluation.json").write_text('[{"name": "cle')
+    result = run("compare", copy)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"Error: {copy / 'evaluation.json'}: cannot be read (")
+    assert result.stderr.count("evaluation.json") == 1
+
+
 def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.toml"

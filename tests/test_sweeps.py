@@ -132,7 +132,8 @@ def test_every_shipped_sweep_says_what_can_be_run(name):
     ("text", "message"),
     [
         ("[axes]\nsede = [1]\n", "axis 'sede': a list is of values of a field; did you mean seed"),
-        ("[axes]\nseed = []\n", "axis 'seed' must be a list of values or a table of changes, not"),
+        ("[axes]\nseed = []\n", "axis 'seed' is empty: give it a value or more, or leave it out"),
+        ("[axes.seed]\n", "axis 'seed' is empty: give it a value or more, or leave it out"),
         ("[axes]\nseed = 3\n", "axis 'seed' must be a list of values or a table of changes, not 3"),
         ("[base]\nepochs = 1\n", r"\[axes\] is empty: name a field and its values"),
         ("[base]\nepoch = 1\n[axes]\nseed = [1]\n", "unknown key 'epoch'; did you mean epochs"),
@@ -266,6 +267,45 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     assert [line for line in lines if "begins" in line] == []
     run_sweep(sweep, tmp_path / "out", noted=noted, retry=True)
     assert [line for line in lines if "begins" in line] == ["lr=1e+30: begins"]
+
+
+def test_a_listener_that_fails_ends_the_sweep_and_costs_no_result(tiny, tmp_path):
+    def closed(line):
+        if "clean" in line:
+            raise BrokenPipeError("the reader has gone")
+
+    with pytest.raises(BrokenPipeError):
+        run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=closed)
+    first = outcomes(tmp_path / "out")
+    assert len(first) == 3  # of one cell
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
+    assert first.items() <= outcomes(tmp_path / "out").items()
+    assert curricula.compare([tmp_path / "out"]).pending == 0
+
+
+def test_a_study_that_was_lost_is_made_anew_of_what_its_cells_have_measured(tiny, tmp_path):
+    out = tmp_path / "out"
+    run_sweep(parse_sweep(SWEEP), out)
+    before = outcomes(out)
+    (out / "study.db").write_text("this is no database, and long enough not to be empty")
+    with pytest.raises(UserError, match=r"cannot be opened .*; move it away: what its cells have"):
+        run_sweep(parse_sweep(SWEEP), out)
+    (out / "study.db").unlink()
+    cell = out / "cells" / "seed=0,curriculum=ramp"
+    results = json.loads((cell / "evaluation.json").read_text())
+    (cell / "evaluation.json").write_text(json.dumps(results[:3]))
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("best.safetensors")}
+    assert len(stamps) == 4
+    lines, noted = told()
+    run_sweep(parse_sweep(SWEEP), out, noted=noted)
+    assert any(
+        "ramp: failed: " in line and "measured under clean, spatial, adversarial, not the" in line
+        for line in lines
+    )
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    (cell / "evaluation.json").unlink()
+    run_sweep(parse_sweep(SWEEP), out, retry=True)
+    assert outcomes(out) == before
 
 
 def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):

@@ -187,10 +187,12 @@ def parse_sweep(text: str) -> Sweep:
 
 
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
-    if not isinstance(axis, (list, dict)) or not axis:
+    if not isinstance(axis, (list, dict)):
         raise UserError(
             f"axis {name!r} must be a list of values or a table of changes, not {axis!r}"
         )
+    if not axis:
+        raise UserError(f"axis {name!r} is empty: give it a value or more, or leave it out")
     changes: dict[str, dict[str, Any]]
     if isinstance(axis, list):
         if name not in FIELDS:

@@ -37,6 +37,10 @@ HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 20  # of silence, after which a process that was running a cell is taken for dead
 
 
+class _CellError(Exception):
+    """A cell has failed, and its reason is kept."""
+
+
 def run_sweep(
     sweep: Sweep,
     out: str | Path,
@@ -85,7 +89,7 @@ def run_sweep(
                 study.optimize(
                     lambda trial: _run(study, trial, cells, sweep, threats, out, noted),
                     n_trials=1,
-                    catch=Exception,
+                    catch=_CellError,  # and nothing else: it would be run again without an end
                 )
             elif TrialState.RUNNING in states:
                 if not waiting:
@@ -226,7 +230,10 @@ def _open_study(
         optuna.exceptions.StorageInternalError,
     ) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"study {_less_the_password(url)}: cannot be opened ({reason})") from error
+        mend = "" if storage else "; move it away: what its cells have measured is kept beside it"
+        raise UserError(
+            f"study {_less_the_password(url)}: cannot be opened ({reason}){mend}"
+        ) from error
     return study
 
 
@@ -283,7 +290,7 @@ def _run(
         path.mkdir(parents=True, exist_ok=True)
         Run(path).write_json(FAILURE, {"reason": reason})
         noted(f"{cell.name}: failed: {reason}")
-        raise
+        raise _CellError(reason) from error
     shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
     noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
     return [result.accuracy for result in results]
@@ -296,7 +303,13 @@ def _results(cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
         train_plan(
             make_plan(cell.values), path, threats=threats, part=sweep.part, limit=sweep.limit
         )
-    return Run(path).measured(sweep.part)
+    results = {result.name: result for result in Run(path).measured(sweep.part)}
+    if results.keys() != threats.keys():
+        raise UserError(
+            f"{path / RESULTS[sweep.part]}: measured under {', '.join(results)}, not the sweep's "
+            f"{', '.join(threats)}; delete it and start the sweep again with --retry"
+        )
+    return [results[name] for name in threats]
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ class Run:
         """
         try:
             yield
+        except UserError:
+            raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.path / file}: not of the shape that curricula writes "
