@@ -49,8 +49,7 @@ limit = 20
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(running, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(running, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.2)
 
 
 def told():
@@ -308,6 +307,49 @@ def test_a_study_that_was_lost_is_made_anew_of_what_its_cells_have_measured(tiny
     assert outcomes(out) == before
 
 
+def test_results_of_other_values_are_not_taken_for_a_cell_s_own(tiny, tmp_path):
+    """Not even where the study is lost that told of them."""
+    out = tmp_path / "out"
+    text = (
+        '[base]\ndata = "tiny"\nepochs = 1\n[axes.rate]\na = {{ lr = {} }}\n'
+        "[evaluation]\nlimit = 20\n"
+    )
+    run_sweep(parse_sweep(text.format(0.01)), out)
+    (out / "study.db").unlink()
+    before = outcomes(out)
+    with pytest.raises(UserError, match=r"holds another sweep: cell rate=a \(lr\) has changed"):
+        run_sweep(parse_sweep(text.format(0.02)), out)
+    lines, noted = told()
+    run_sweep(parse_sweep(text.format(0.01)), out, noted=noted)
+    assert outcomes(out) == before
+    assert lines[-1].startswith("rate=a: clean ")
+
+
+def test_a_retry_that_was_interrupted_goes_on_when_started_again(tiny, tmp_path, monkeypatch):
+    """The sweep has two cells that fail; the retry is interrupted in the first of them."""
+    sweep = parse_sweep(
+        '[base]\ndata = "tiny"\nepochs = 1\n[axes]\nlr = [1e30, 1e31]\n[evaluation]\nlimit = 20\n'
+    )
+    out = tmp_path / "out"
+    run_sweep(sweep, out)
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "train_plan", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(sweep, out, retry=True)
+    lines, noted = told()
+    run_sweep(sweep, out, noted=noted)
+    assert lines[0].endswith("2 cells, 2 of them to run")
+    assert sorted(line for line in lines if "begins" in line) == [
+        "lr=1e+30: begins",
+        "lr=1e+31: begins",
+    ]
+    assert len(curricula.compare([out]).failed) == 2
+
+
+def interrupted(*arguments, **keywords):
+    raise KeyboardInterrupt
+
+
 def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
     sweep = parse_sweep(SWEEP.replace("seed = [0, 1]", "seed = [0]"))
     run_sweep(sweep, tmp_path / "out")
@@ -327,7 +369,7 @@ def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grow
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'
     for axis in ("a = { lr = 0.01 }", "b = { lr = 0.02 }", "a = { lr = 0.01 }"):
         run_sweep(parse_sweep(base + axes.format(axis)), tmp_path / "out")
-    with pytest.raises(UserError, match="holds another sweep: cell rate=a has changed"):
+    with pytest.raises(UserError, match=r"holds another sweep: cell rate=a \(lr\) has changed"):
         run_sweep(parse_sweep(base + axes.format("a = { lr = 0.03 }")), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds another sweep: \[axes\] has changed"):
         run_sweep(parse_sweep(base + "[axes]\nlr = [0.01]\n"), tmp_path / "out")
@@ -407,7 +449,7 @@ from curricula import registry
 from curricula.sweeps import running
 from curricula.sweeps.definition import parse_sweep
 registry.use(registry.build_registry([Path(sys.argv[1])]))
-running.HEARTBEAT_SECONDS, running.GRACE_SECONDS = 1, 2
+running.POLL_SECONDS = 0.2
 train = running.train_plan
 def slow(*arguments, **keywords):
     results = train(*arguments, **keywords)
@@ -449,6 +491,30 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tiny, tmp_path):
         for record in records:
             record.pop("minutes")
     assert tables[0] == tables[1]
+
+
+def test_a_process_that_stood_still_keeps_its_cell(tiny, tmp_path):
+    """As one may on a stalled network; another one waits for it, and does not run its cell too."""
+    out = tmp_path / "out"
+    asleep = started(out, pause=5)
+    for line in asleep.stdout:
+        if "begins" in line:
+            break
+    mine = out / "cells" / line.partition(":")[0]
+    while not (mine / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    asleep.send_signal(signal.SIGSTOP)
+    other = started(out)
+    for line in other.stdout:
+        if "waiting for cells" in line:
+            break
+    asleep.send_signal(signal.SIGCONT)
+    for process in (asleep, other):
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    assert [len(row.outcomes) for row in curricula.compare([out]).rows] == [2, 2]
+    metrics = (mine / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in metrics] == [1]
 
 
 def test_two_processes_share_the_cells_and_run_none_twice(tiny, tmp_path):

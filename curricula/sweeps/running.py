@@ -1,4 +1,8 @@
-"""Running a sweep: its cells one after the other, in as many processes as share its study."""
+"""Running a sweep: its cells one after the other, in as many processes as share its study.
+
+Who runs a cell holds its lock, which falls with the process. So a cell whose trial says that it
+runs, and whose lock is free, was left by a process that has died.
+"""
 
 import contextlib
 import hashlib
@@ -9,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import filelock
@@ -25,20 +29,16 @@ from curricula.sweeps.definition import Cell, Sweep, read_sweep
 from curricula.training.config import Part, TrainConfig, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
-from curricula.training.run import RESULTS, Run, write_atomically
+from curricula.training.run import CONFIG, RESULTS, Run, write_atomically
 
 DEFINITION = "sweep.toml"
 STUDY = "study.db"
 CELLS = "cells"
 LOCK = ".lock"
 FAILURE = "failed.json"
+OF_THE_MACHINE = ("device", "precision", "compile")  # what ``auto`` becomes may differ on another
 
-HEARTBEAT_SECONDS = 5
-GRACE_SECONDS = 20  # of silence, after which a process that was running a cell is taken for dead
-
-
-class _CellError(Exception):
-    """A cell has failed, and its reason is kept."""
+POLL_SECONDS = 2  # between looks at the cells that other processes run
 
 
 def run_sweep(
@@ -69,56 +69,59 @@ def run_sweep(
             raise: its reason is kept.
     """
     out = Path(out)
-    threats = check_cells(sweep, download=download)
+    configs, threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}
     with _quiet():
         with _alone(out):
             _check_the_same(sweep, out)
+            _check_runs(configs, sweep, out)
             study = _open_study(sweep, out, threats, storage)
-            _check_cells_of(study, cells, out)
             _write_down(sweep, out)
-            left, waiting = _enqueue(study, cells, out, sweep.part, retry=retry), False
+            states = _enqueue(study, cells, out, sweep.part, retry=retry)
+        left = sum(state != "done" for state in states.values())
         noted(f"{out}: {len(cells)} cells, {left} of them to run")
-        while True:
+        waiting = False
+        while "waits" in states.values() or "runs" in states.values():
             with _alone(out):
-                optuna.storages.fail_stale_trials(study)
-                _enqueue(study, cells, out, sweep.part)
-            states = {trial.state for trial in study.get_trials(deepcopy=False)}
-            if TrialState.WAITING in states:
+                states = _enqueue(study, cells, out, sweep.part)
+                taken = _take(study, cells, out) if "waits" in states.values() else None
+            if taken:
                 waiting = False
-                study.optimize(
-                    lambda trial: _run(study, trial, cells, sweep, threats, out, noted),
-                    n_trials=1,
-                    catch=_CellError,  # and nothing else: it would be run again without an end
-                )
-            elif TrialState.RUNNING in states:
+                try:
+                    _run(study, taken, sweep, threats, out, noted)
+                finally:
+                    taken.lock.release()
+            elif "waits" not in states.values() and "runs" in states.values():
                 if not waiting:
                     noted(f"{out}: waiting for cells that other processes run")
                 waiting = True
-                time.sleep(HEARTBEAT_SECONDS)
-            else:
-                return
+                time.sleep(POLL_SECONDS)
 
 
-def check_cells(sweep: Sweep, *, download: bool = False) -> dict[str, Threat]:
-    """The threats that all cells are measured under, after a plan was made of every cell (of
-    those that differ in the seed alone, of the first; of the others, a configuration).
+def check_cells(
+    sweep: Sweep, *, download: bool = False
+) -> tuple[dict[str, TrainConfig], dict[str, Threat]]:
+    """The configuration of each cell, by its name, and the threats that all are measured under;
+    after a plan was made of every cell (of those that differ in the seed alone, of the first).
 
     Raises:
         UserError: a cell that cannot be planned, a threat that its data cannot carry, standard
             threats that are not the same for all.
     """
-    checked: dict[str, TrainConfig] = {}
+    planned: dict[str, TrainConfig] = {}
+    configs: dict[str, TrainConfig] = {}
     threats: dict[str, Threat] = {}
     for cell in sweep.cells:
         values = {name: value for name, value in cell.values.items() if name != "seed"}
         key = json.dumps(values, sort_keys=True)
         with _named(f"cell {cell.name}"):
-            if key in checked:
-                merge(attrs.asdict(checked[key]), cell.values)
+            if key in planned:
+                seed = {"seed": cell.values["seed"]}
+                configs[cell.name] = merge(attrs.asdict(planned[key]), seed)
                 continue
             plan = make_plan(cell.values, download=download)
-            checked[key], found = plan.config, _threats(sweep, plan)
+            found = _threats(sweep, plan)
+            planned[key] = configs[cell.name] = plan.config
         del plan  # it holds its data: one at a time
         threats = threats or found
         for name, threat in found.items():
@@ -127,7 +130,7 @@ def check_cells(sweep: Sweep, *, download: bool = False) -> dict[str, Threat]:
                     f"the cells would be measured under different threats ({name}: "
                     f"{threats[name]} and {threat}); name them under [evaluation.threats]"
                 )
-    return threats
+    return configs, threats
 
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
@@ -179,12 +182,17 @@ def _less_the_place(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "data_root"}
 
 
-def _check_cells_of(study: optuna.Study, cells: Mapping[str, Cell], out: Path) -> None:
-    """Refuse a cell that was run, or waits, with other values under the same name."""
-    for trial in study.get_trials(deepcopy=False):
-        cell = cells.get(trial.user_attrs.get("cell", ""))
-        if cell and trial.user_attrs.get("values") not in (None, _less_the_place(cell.values)):
-            raise _another(out, f"cell {cell.name}")
+def _check_runs(configs: Mapping[str, TrainConfig], sweep: Sweep, out: Path) -> None:
+    """Refuse a folder where a cell of the same name was run with other values."""
+    for cell in sweep.cells:
+        folder = out / CELLS / cell.name
+        if not (folder / CONFIG).exists():
+            continue
+        chosen = [name for name in OF_THE_MACHINE if cell.values.get(name, "auto") == "auto"]
+        now, before = (attrs.asdict(config) for config in (configs[cell.name], Run(folder).config))
+        for name in now.keys() - {"data_root", *chosen}:
+            if now[name] != before[name]:
+                raise _another(out, f"cell {cell.name} ({name})")
 
 
 def _another(out: Path, what: str) -> UserError:
@@ -215,9 +223,7 @@ def _open_study(
     ).render_as_string(hide_password=False)
     try:
         study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(
-                url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-            ),
+            storage=url,
             study_name=_study_name(sweep, out) if storage else "sweep",
             directions=["maximize"] * len(threats),
             load_if_exists=True,
@@ -244,56 +250,94 @@ def _less_the_password(url: str) -> str:
         return url
 
 
+_State = Literal["done", "waits", "runs"]
+
+
 def _enqueue(
     study: optuna.Study, cells: Mapping[str, Cell], out: Path, part: Part, *, retry: bool = False
-) -> int:
-    """Let each cell wait that is neither done nor waiting nor run; how many are to be run. A cell
-    whose results are gone is not done."""
-    done: set[str] = set()
-    taken: set[str] = set()
-    for trial in study.get_trials(deepcopy=False):
-        name = trial.user_attrs.get("cell", "")
-        complete = trial.state is TrialState.COMPLETE
-        there = complete and (out / CELLS / name / RESULTS[part]).exists()
-        if there or ("reason" in trial.user_attrs and not retry):
-            done.add(name)
-        elif trial.state in (TrialState.WAITING, TrialState.RUNNING):
-            taken.add(name)
+) -> dict[str, _State]:
+    """What each cell does, by its name, after those that do nothing were let wait: that are new,
+    whose process has died, whose results are gone; and that have failed, if asked to ``retry``."""
+    latest = {trial.user_attrs.get("cell"): trial for trial in study.get_trials(deepcopy=False)}
+    states: dict[str, _State] = {}
     for name, cell in cells.items():
-        if name not in done | taken:
-            values, labels = _less_the_place(cell.values), dict(cell.labels)
-            study.enqueue_trial({}, user_attrs={"cell": name, "values": values, "labels": labels})
-    return len(cells.keys() - done)
+        trial = latest.get(name)
+        failed = trial is not None and "reason" in trial.user_attrs
+        complete = trial is not None and trial.state is TrialState.COMPLETE
+        if (failed and not retry) or (complete and (out / CELLS / name / RESULTS[part]).exists()):
+            states[name] = "done"
+        elif _is_held(out, name):
+            states[name] = "runs"
+        else:
+            states[name] = "waits"
+            if trial is not None and trial.state is TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+            if trial is None or trial.state is not TrialState.WAITING:
+                labels = dict(cell.labels)
+                study.enqueue_trial({}, user_attrs={"cell": name, "labels": labels})
+    return states
+
+
+@attrs.frozen(kw_only=True)
+class _Taken:
+    """A cell that this process runs, the trial that stands for it, and its lock, held."""
+
+    cell: Cell
+    trial: optuna.Trial
+    lock: filelock.BaseFileLock
+
+
+def _take(study: optuna.Study, cells: Mapping[str, Cell], out: Path) -> _Taken | None:
+    """The next cell that waits; None where what waits is of an axis that has shrunk since."""
+    trial = study.ask()
+    cell = cells.get(trial.user_attrs.get("cell", ""))
+    if cell is None:
+        study.tell(trial, state=TrialState.PRUNED)
+        return None
+    lock = _lock(out, cell.name)
+    lock.acquire(blocking=False)
+    return _Taken(cell=cell, trial=trial, lock=lock)
+
+
+def _lock(out: Path, name: str) -> filelock.BaseFileLock:
+    return filelock.FileLock(out / CELLS / f".{name}{LOCK}")
+
+
+def _is_held(out: Path, name: str) -> bool:
+    lock = _lock(out, name)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _run(
     study: optuna.Study,
-    trial: optuna.Trial,
-    cells: Mapping[str, Cell],
+    taken: _Taken,
     sweep: Sweep,
     threats: Mapping[str, Threat],
     out: Path,
     noted: Callable[[str], None],
-) -> list[float]:
-    """The accuracies of the cell that a trial stands for."""
-    cell = cells.get(trial.user_attrs.get("cell", ""))
-    if cell is None:  # of an axis that has shrunk since
-        raise optuna.TrialPruned
-    path = out / CELLS / cell.name
+) -> None:
+    """Train and measure a cell, or keep the reason why that failed."""
+    cell, path = taken.cell, out / CELLS / taken.cell.name
     began = time.perf_counter()
     noted(f"{cell.name}: begins")
     try:
         results = _results(cell, path, sweep, threats)
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        trial.set_user_attr("reason", reason)
+        taken.trial.set_user_attr("reason", reason)
         path.mkdir(parents=True, exist_ok=True)
         Run(path).write_json(FAILURE, {"reason": reason})
+        study.tell(taken.trial, state=TrialState.FAIL)
         noted(f"{cell.name}: failed: {reason}")
-        raise _CellError(reason) from error
+        return
+    study.tell(taken.trial, [result.accuracy for result in results])
     shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
     noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
-    return [result.accuracy for result in results]
 
 
 def _results(cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]) -> list[Measured]:
@@ -322,7 +366,7 @@ def _named(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna says nothing: what it would say is said here, or is that its heartbeat may change."""
+    """Optuna says nothing: what it would say is said here, or is that names may change."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.CRITICAL)
     with warnings.catch_warnings():
