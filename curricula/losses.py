@@ -4,6 +4,7 @@ Each takes (logits_NK, y_N, reference), where reference() gives the logits_NK at
 returns loss_N.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
@@ -23,8 +24,12 @@ def cross_entropy(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor
 
 def kl_divergence(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
     """KL(p at the anchor || p), the inner loss of TRADES (Zhang et al. 2019, eq. 5)."""
+    # Of the logarithms: where a probability is 0, only so its gradient is a number.
     return F.kl_div(
-        F.log_softmax(logits_NK, dim=1), F.softmax(reference(), dim=1), reduction="none"
+        F.log_softmax(logits_NK, dim=1),
+        F.log_softmax(reference(), dim=1),
+        reduction="none",
+        log_target=True,
     ).sum(1)
 
 
@@ -40,7 +45,7 @@ def difference_of_logits_ratio(
         raise UserError(f"the DLR loss needs three classes or more, not {logits_NK.shape[1]}")
     ordered = logits_NK.sort(dim=1, descending=True).values
     label = logits_NK.gather(1, y_N[:, None]).squeeze(1)
-    other = ordered[:, 0].where(ordered[:, 0] != label, ordered[:, 1])
+    other = logits_NK.scatter(1, y_N[:, None], -math.inf).max(1).values
     return (other - label) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
@@ -55,8 +60,8 @@ assert set(get_args(LossName)) == {"default", *ATTACK_LOSSES}
 def badness(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     """How bad an adversary's outcome is for the model, (N,): misclassified before correct, then by
     cross-entropy. Choosing the largest never trades a fooled candidate for an unfooled one."""
-    wrong = logits_NK.argmax(1) != y_N
     loss_N = F.cross_entropy(logits_NK, y_N, reduction="none")
+    wrong = (logits_NK.argmax(1) != y_N) | loss_N.isnan()
     # Both parts grow with the loss; a wrong candidate stays above 1, a correct one below. A loss
     # that is infinite or no number is as bad as can be: none is passed over unseen.
     bounded = (loss_N / (1 + loss_N)).nan_to_num(nan=1.0)

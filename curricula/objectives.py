@@ -119,21 +119,21 @@ def mix(clean: float = 0.5) -> Pair:
     Raises:
         ValueError: a value out of range.
     """
-    return Pair(clean=clean, distance=squared_distance)
+    return Pair(clean=clean, distance=squared_difference)
 
 
 def alp(weight: float = 0.5, clean: float = 0.5) -> Pair:
-    """Adversarial logit pairing: `mix`, plus ``weight`` times the squared distance between the
+    """Adversarial logit pairing: `mix`, plus ``weight`` times the mean squared difference of the
     logits of the two views (Kannan et al. 2018, section 3.1; a regulariser of Yang et al. 2019).
 
     Args:
-        weight: of the distance, 0 or more; 0.5 is the authors' choice for ImageNet.
+        weight: of the difference, 0 or more; 0.5 is the authors' choice for ImageNet.
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
 
     Raises:
         ValueError: a value out of range.
     """
-    return Pair(clean=clean, weight=weight, distance=squared_distance)
+    return Pair(clean=clean, weight=weight, distance=squared_difference)
 
 
 def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
@@ -150,6 +150,6 @@ def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
     return Pair(clean=clean, weight=weight, distance=kl_divergence)
 
 
-def squared_distance(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """Between an image's logits and those of its reference, (N,)."""
-    return (logits_NK - reference()).square().sum(1)
+def squared_difference(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
+    """Of an image's logits from those of its reference, its mean over the classes, (N,)."""
+    return (logits_NK - reference()).square().mean(1)

@@ -265,6 +265,9 @@ def test_a_forward_pass_may_round_otherwise():
     assert deterministic_forward(logits, logits + 1e-4, logits[:4] + 1e-4).passed
     assert not deterministic_forward(logits, logits, logits[:4] + 0.1).passed
     assert not deterministic_forward(logits, logits + 0.1, logits[:4]).passed
+    none = torch.full_like(logits, torch.nan)
+    assert not deterministic_forward(logits, logits, none[:4]).passed  # as variance of one image
+    assert not deterministic_forward(logits, none, logits[:4]).passed
 
 
 def test_gradients_that_underflow_or_overflow_have_vanished():

@@ -226,12 +226,27 @@ def test_each_loss_is_its_formula():
         difference_of_logits_ratio(logits[:, :2], y, lambda: reference)
 
 
+@pytest.mark.parametrize(("values", "label"), [([1.0, 1, 0, -1], 0), ([0.0, 1, 1, -1], 2)])
+def test_dlr_tells_the_label_from_its_equal(values, label):
+    """Its numerator is z_k - z_y, k another class than y, though their logits are the same."""
+    logits = torch.tensor([values], requires_grad=True)
+    loss = difference_of_logits_ratio(logits, torch.tensor([label]), lambda: logits)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    expected = torch.zeros(4)
+    expected[label] = -1
+    expected[1 if label != 1 else 0] = 1
+    third = logits.detach().sort(descending=True).values[0, 2]
+    torch.testing.assert_close(gradient[0], expected / (logits.max().detach() - third))
+
+
 def test_badness_puts_every_misclassified_above_every_correct():
     logits = torch.tensor([[9.0, 0, 0], [0.41, 0.4, 0.4], [0.4, 0.41, 0.4], [0.0, 30, 0]])
     order = badness(logits, torch.zeros(4, dtype=torch.long)).argsort()
     assert order.tolist() == [0, 1, 2, 3]
     broken = torch.tensor([[9.0, 0, 0], [torch.nan, 0, 0], [-torch.inf, 0, 0]])
-    assert (badness(broken, torch.zeros(3, dtype=torch.long))[1:] >= 1).all()
+    assert (badness(broken, torch.zeros(3, dtype=torch.long))[1:] > 1).all()
+    nothing_is_worse = badness(torch.cat([broken[1:2], logits]), torch.zeros(5, dtype=torch.long))
+    assert nothing_is_worse.argmax() == 0
 
 
 def test_a_loss_that_compares_needs_an_anchor(generator):

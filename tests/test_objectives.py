@@ -77,16 +77,36 @@ def test_boosted_cross_entropy_stays_finite_where_a_rival_is_certain():
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("text", ["trades", "mart", "consistency"])
+def test_gradients_stay_finite_where_a_class_of_the_natural_view_is_impossible(text):
+    logits = {
+        "natural": torch.tensor([[150.0, 0.0, -3.0]], requires_grad=True),
+        "perturbed": torch.tensor([[1.0, 2.0, 0.0]], requires_grad=True),
+    }
+    views = Views(clean=X[:1], natural=X[:1], perturbed=X[:1] * 0.7)
+    calls = iter(logits.values())
+
+    def model(x):
+        return torch.cat(list(calls)) if len(x) == 2 else next(calls)
+
+    loss = objective(text)(model, views, torch.tensor([0]))
+    # KL((1, 0, 0) || q) = -log q_0
+    divergence = -logits["perturbed"].log_softmax(1)[0, 0]
+    assert divergence <= loss.value * (1 + 1e-6) or text == "mart"
+    for gradient in torch.autograd.grad(loss.value, list(logits.values())):
+        assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("clean", [0.0, 0.3, 1.0])
 def test_pairs_are_their_formulas(clean):
     model = linear()
     p, q = model(X).log_softmax(1), model(X * 0.7).log_softmax(1)
     mixed = clean * F.nll_loss(p, Y) + (1 - clean) * F.nll_loss(q, Y)
-    distance = (model(X) - model(X * 0.7)).pow(2).sum(1).mean()
+    difference = F.mse_loss(model(X), model(X * 0.7))
     divergence = (p.exp() * (p - q)).sum(1).mean()
     for text, expected in {
         f"mix(clean={clean})": mixed,
-        f"alp(weight=2, clean={clean})": mixed + 2 * distance,
+        f"alp(weight=2, clean={clean})": mixed + 2 * difference,
         f"consistency(weight=3, clean={clean})": mixed + 3 * divergence,
     }.items():
         _same(objective(text)(model, VIEWS, Y), expected, model)

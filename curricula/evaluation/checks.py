@@ -66,7 +66,7 @@ def deterministic_forward(logits_NK: Tensor, again_NK: Tensor, alone_FK: Tensor)
     largest = float(logits_NK.abs().max())
     return _check(
         "deterministic forward",
-        max(twice, by_itself) <= ROUNDING * largest,
+        twice <= ROUNDING * largest and by_itself <= ROUNDING * largest,  # NaN is neither
         f"logits of up to {largest:.3g} differ by {twice:.2g} in a second pass of "
         f"{len(logits_NK):,} images, and by {by_itself:.2g} for {len(alone_FK)} images alone",
         "the model draws random numbers or looks at its batch when at rest: take that out, or "

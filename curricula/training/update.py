@@ -184,21 +184,24 @@ def update(
     )
     networks.running.train()
 
-    def objective() -> TrainingLoss:
-        return plan.objective(networks.running, views, batch.labels)
+    losses: list[TrainingLoss] = []  # with worse weights two; the first is of the network itself
 
-    with worse_weights(state.model, plan.config.awp, lambda: objective().value):
-        loss = objective()
+    def loss() -> Tensor:
+        losses.append(plan.objective(networks.running, views, batch.labels))
+        return losses[-1].value
+
+    with worse_weights(state.model, plan.config.awp, loss):
+        descended = loss()
         state.optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()  # type: ignore[no-untyped-call]
+        descended.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if plan.averaging and state.average and plan.averaging.each == "update":
         state.average.update_parameters(state.model)
-    correct_N = loss.logits.argmax(1) == batch.labels
+    correct_N = losses[0].logits.argmax(1) == batch.labels
     state.schedules = plan.curriculum.after_batch(
         state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
     )
     state.step += 1
     return Update(
-        progress=progress, strengths=strengths, loss=loss.value.detach(), correct_N=correct_N
+        progress=progress, strengths=strengths, loss=descended.detach(), correct_N=correct_N
     )
