@@ -15,12 +15,14 @@ import attrs
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, in_percent, wilson_interval
 from curricula.evaluation.frontier import Point, dominates, frontier, hypervolume
-from curricula.sweeps.definition import FRONTIER, Sweep, read_sweep
-from curricula.sweeps.running import CELLS, DEFINITION, FAILURE
-from curricula.training.config import Part
+from curricula.expression import Call, parse_call
+from curricula.sweeps.definition import FRONTIER, Sweep
+from curricula.sweeps.running import CELLS, FAILURE, sweep_in
+from curricula.training.config import Part, TrainConfig
 from curricula.training.passes import forward_and_backward, in_millions
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
 
+TRAINING_IMAGES = "images"  # of a data set's expression: how many
 NOT_COMPARED = ("seed", "data_root")  # runs that differ in these alone are one row
 
 
@@ -33,6 +35,7 @@ class Outcome:
         seed: of its training.
         configuration: of its training, less the seed and where its data lie; JSON.
         results: by threat.
+        images: which these were measured on.
         passes: how many images went through its networks forward and backward in training.
         seconds: of training, its validation included.
     """
@@ -41,6 +44,7 @@ class Outcome:
     seed: int
     configuration: str
     results: Mapping[str, Measured]
+    images: str
     passes: int
     seconds: float
 
@@ -281,14 +285,12 @@ def compare(
     if axes is not None and axes[0] == axes[1]:
         raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
     folders = [Path(path) for path in paths]
-    sweeps = {
-        path: read_sweep(path / DEFINITION) for path in folders if (path / DEFINITION).exists()
-    }
-    axes = axes or next((sweep.frontier for sweep in sweeps.values()), FRONTIER)
+    sweeps = {path: sweep_in(path) for path in folders}
+    axes = axes or next((sweep.frontier for sweep in sweeps.values() if sweep), FRONTIER)
     found: dict[tuple[Path, str], Row] = {}
     threats: dict[str, str] = {}
     pending = 0
-    for member in (member for path in folders for member in _members(path, sweeps.get(path), part)):
+    for member in (member for path in folders for member in _members(path, sweeps[path], part)):
         place = (member.parent, member.label)
         row = found.setdefault(place, Row(label=member.label))
         failure = Run(member.folder).read_json(FAILURE)
@@ -296,7 +298,7 @@ def compare(
             found[place] = row.with_more(failures={member.name: failure["reason"]})
         elif (member.folder / RESULTS[member.part]).exists():
             outcome = _outcome(Run.open(member.folder), member.part)
-            _check_alike(threats, outcome, member.folder)
+            _check_alike(threats, outcome)
             found[place] = row.with_more([outcome])
         elif member.of_sweep:
             pending += 1
@@ -381,32 +383,43 @@ def _outcome(run: Run, part: Part) -> Outcome:
             for line in run.lines(TIMING)
             if "epoch" in line
         )
+    config = run.config
     return Outcome(
         folder=run.path,
-        seed=run.config.seed,
-        configuration=_less_the_seed(run),
+        seed=config.seed,
+        configuration=_less_the_seed(config),
         results={result.name: result for result in run.measured(part)},
+        images=_images(parse_call(config.data), part),
         passes=passes,
         seconds=seconds,
     )
 
 
-def _check_alike(threats: dict[str, str], outcome: Outcome, folder: Path) -> None:
+def _images(data: Call, part: Part) -> str:
+    """The part of a data set. Of those for the test there are as many however many train."""
+    if part == "test":
+        kept = tuple(argument for argument in data.arguments if argument.key != TRAINING_IMAGES)
+        data = attrs.evolve(data, arguments=kept)
+    return f"{part} images of {data}"
+
+
+def _check_alike(threats: dict[str, str], outcome: Outcome) -> None:
     """Refuse a run that was measured otherwise than those before it, of which ``threats`` tells."""
     found = {
-        name: f"{result.threat} on {result.n:,} images" for name, result in outcome.results.items()
+        name: f"{result.threat} on {result.n:,} {outcome.images}"
+        for name, result in outcome.results.items()
     }
     if not threats:
         threats |= found
     for name in {**threats, **found}:
         if found.get(name) != threats.get(name):
             raise UserError(
-                f"run {folder} was measured otherwise than those before it ({name}: "
+                f"run {outcome.folder} was measured otherwise than those before it ({name}: "
                 f"{found.get(name, 'not')}; before: {threats.get(name, 'not')}); "
                 "measure all alike, in one sweep"
             )
 
 
-def _less_the_seed(run: Run) -> str:
-    values = attrs.asdict(run.config)
+def _less_the_seed(config: TrainConfig) -> str:
+    values = attrs.asdict(config)
     return json.dumps({name: values[name] for name in values if name not in NOT_COMPARED})

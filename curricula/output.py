@@ -1,7 +1,7 @@
-"""The files and folders that a command is asked to write: refused before any work, and written
-whole."""
+"""Files and folders that are asked for: refused before any work, and written whole."""
 
 import os
+import uuid
 from pathlib import Path
 
 from curricula.errors import UserError
@@ -33,23 +33,40 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: a file of that name; as `check_output` does; a full disk.
     """
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise UserError(f"output {folder}: there is a file of that name; choose another folder")
-    check_output(folder / "any" if folder.is_dir() else folder)
+    check_output(folder / "any" if os.path.isdir(folder) else folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"output {folder}: cannot be made ({error})") from error
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; an older one is replaced, and lasts until then.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file; an older one is replaced.
+    """Write a file that was asked for; an older one is replaced.
 
     Raises:
         UserError: as `check_output` does; a full disk.
     """
     check_output(path)
     try:
-        path.write_bytes(content)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(content)  # /dev/stdout, say, is written to and not replaced
+        else:
+            write_whole(path, content)
     except OSError as error:
         raise UserError(f"output {path}: cannot be written ({error})") from error

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import sys
 import warnings
 import zlib
@@ -261,3 +262,9 @@ def use(registry: Registry) -> None:
     """Make a registry the process's own (the command line does, for ``--plugin``)."""
     global _current
     _current = registry
+
+
+def command_line(*words: object) -> str:
+    """What a user types to run ``curricula`` with these words and today's plugin files."""
+    plugins = [word for file in current().files for word in ("--plugin", str(file))]
+    return shlex.join(["curricula", *plugins, *map(str, words)])

@@ -21,6 +21,7 @@ from curricula.comparison import Comparison, Outcome, Row
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, wilson_interval
 from curricula.evaluation.frontier import dominates, frontier, hypervolume
+from curricula.reporting.figures import write_figure
 from curricula.reporting.frontier import draw_frontier
 from curricula.sweeps.definition import parse_sweep
 from curricula.sweeps.running import run_sweep
@@ -66,6 +67,7 @@ def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
         folder=Path("run"),
         seed=seed,
         configuration="{}",
+        images="test images of digits",
         results={
             name: Measured(name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000)
             for name, share in shares.items()
@@ -282,11 +284,47 @@ def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_pat
         curricula.compare([swept / "third", tmp_path / "other"])
 
 
+def test_runs_on_other_images_are_not_compared(tiny, swept, tmp_path):
+    """Though there are as many: of the validation images, or of another data set."""
+    base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n[axes]\nseed = [5]\n'
+    for part in ("test", "validation"):
+        text = base + f'[evaluation]\nlimit = 20\npart = "{part}"\n'
+        run_sweep(parse_sweep(text), tmp_path / part)
+    with pytest.raises(UserError, match=r"on 20 validation images of tiny; before: .* test images"):
+        curricula.compare([tmp_path / "test", tmp_path / "validation"])
+    shutil.copytree(swept / "third", tmp_path / "third")
+    config = tmp_path / "third" / "config.toml"
+    config.write_text(config.read_text().replace('data = "tiny"', 'data = "digits"'))
+    with pytest.raises(UserError, match=r"on 60 test images of digits; before: .* images of tiny"):
+        curricula.compare([swept / "other", tmp_path / "third"])
+
+
+def test_more_training_images_leave_the_test_as_it_is(swept, tmp_path):
+    for images in ("1000", "2000"):
+        shutil.copytree(swept / "third", tmp_path / images)
+        config = tmp_path / images / "config.toml"
+        text = config.read_text().replace('data = "tiny"', f'data = "mnist(images={images})"')
+        config.write_text(text)
+    rows = curricula.compare([tmp_path / "1000", tmp_path / "2000"]).rows
+    assert [row.label for row in rows] == [str(tmp_path / "1000"), str(tmp_path / "2000")]
+
+
+@pytest.mark.parametrize("label", ["$\\foo$", "_hidden", "50 $"])
+def test_a_figure_shows_each_letter_of_a_name(label, tmp_path):
+    rows = tuple(attrs.evolve(row, label=f"{label}") for row in COMPARED.rows[:1])
+    figure = draw_frontier(attrs.evolve(COMPARED, rows=rows))
+    write_figure(figure, tmp_path / "f.png")
+    write_figure(figure, tmp_path / "f.svg")
+    (text,) = figure.legends[0].get_texts()
+    assert text.get_text().strip().replace(r"\$", "$") == label
+
+
 def test_bad_input_to_compare(swept, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.toml").write_text('model = "tinycnn"\n')
     for arguments, message in [
         ([tmp_path / "absent"], "is not a run folder"),
+        ([tmp_path / (300 * "a")], "cannot be read"),
         ([tmp_path / "unfinished"], "was not measured; let its training finish"),
         ([swept / "third", "--of", "spatial", "nothing"], "no threat is called 'nothing'"),
         ([swept / "third", "--sort", "cost"], "no column 'cost'"),
@@ -326,6 +364,18 @@ def test_a_file_that_is_cut_off_is_named_once(swept, tmp_path):
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith(f"Error: {copy / 'evaluation.json'}: cannot be read (")
     assert result.stderr.count("evaluation.json") == 1
+    assert result.stderr.endswith("(Unterminated string starting at); run again what wrote it\n")
+
+
+def test_a_line_that_is_cut_off_is_numbered(swept, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(swept / "third", copy)
+    whole = (copy / "metrics.jsonl").read_text()
+    (copy / "metrics.jsonl").write_text(whole + whole[:20])
+    result = run("compare", copy)
+    assert result.exit_code == 2, result.output
+    assert f"{copy / 'metrics.jsonl'}: cannot be read in line 2 (" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):

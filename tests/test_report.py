@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -104,7 +105,7 @@ def test_it_shows_what_was_measured_and_says_what_measures_the_rest(trained):
     assert config.lr_schedule in page.text
     assert torch.__version__ in page.text
     for asked in ("--profile", "--audit"):
-        assert f"curricula evaluate {trained} {asked}" in page.text
+        assert f"curricula --plugin {TINY} evaluate {trained} {asked}" in page.text
     curricula.profile_run(trained, limit=4)
     found = curricula.audit_run(trained, limit=20)
     page = Page(report(trained))
@@ -140,7 +141,7 @@ def test_a_run_whose_data_has_gone_says_how_to_name_it(trained, tmp_path):
     (trained / "config.toml").write_text(moved)
     page = Page(report(trained))
     assert "mnist is not in" in page.text
-    assert f"curricula report {trained} --data-root DIR" in page.text
+    assert f"curricula --plugin {TINY} report {trained} --data-root DIR" in page.text
     assert len(page.of("img")) == 1
 
 
@@ -149,7 +150,7 @@ def test_a_run_that_was_cut_off_or_damaged_says_so(trained):
     (trained / "best.safetensors").write_bytes(b"{")
     page = Page(report(trained))
     assert "did not come to its end" in page.text
-    assert f"curricula evaluate {trained}" in page.text
+    assert f"curricula --plugin {TINY} evaluate {trained}" in page.text
     assert f"checkpoint {trained / 'best.safetensors'}: damaged" in page.text
     assert "--data-root" not in page.text
 
@@ -281,3 +282,11 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     assert found["cut"] == []
     assert all(inch * 9 / 72 >= 10 for inch in found["inches"])  # letters of 9 points, in pixels
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_command_of_the_page_can_be_typed_whatever_the_folder_is_called(trained):
+    spaced = trained.rename(trained.parent / "a run; of $mine")
+    page = Page(report(spaced))
+    (command,) = re.findall(r"curricula --plugin .*? --profile", page.text)
+    words = shlex.split(command)
+    assert words == ["curricula", "--plugin", str(TINY), "evaluate", str(spaced), "--profile"]

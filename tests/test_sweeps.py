@@ -364,6 +364,18 @@ def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
             run_sweep(parse_sweep(changed), tmp_path / "out")
 
 
+def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
+    curricula.train(data="tiny", epochs=1, out=tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    with pytest.raises(UserError, match="run holds a run: choose another with --out"):
+        run_sweep(parse_sweep(SWEEP), tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    run_sweep(parse_sweep(SWEEP.replace("[0, 1]", "[0]")), tmp_path / "sweep")
+    with pytest.raises(UserError, match="sweep already holds a sweep: choose another with --out"):
+        curricula.train(data="tiny", epochs=1, out=tmp_path / "sweep")
+    assert not (tmp_path / "sweep" / "config.toml").exists()
+
+
 def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grows(tiny, tmp_path):
     axes = "[axes.rate]\n{}\n[evaluation]\nlimit = 20\n"
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'

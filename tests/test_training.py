@@ -115,7 +115,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
         "rot=linear(start=0, until=0.4)",
         "pgd=linear(start=0, until=0.4)",
     ]
-    assert config["model"] == "tinycnn(width=8)"
+    assert config["model"] == "tinycnn(width=8, dropout=0.1)"
     assert "auto" not in (config["device"], config["precision"])
     assert config["batch_size"] == 20
     assert config["lr_schedule"] == "one-cycle(warmup=0.3)"

@@ -33,6 +33,7 @@ def command(
     from curricula.cli.tables import show_comparison
     from curricula.comparison import compare
     from curricula.recipes import find_sweep
+    from curricula.registry import command_line
     from curricula.reporting.report import report
     from curricula.sweeps.running import run_sweep
 
@@ -45,6 +46,6 @@ def command(
     compared = compare([out])
     show_comparison(compared)
     click.echo(f"report: {report(out)}")
-    click.echo(f"compare it further: curricula compare {out}")
+    click.echo(f"compare it further: {command_line('compare', out)}")
     if compared.failures:
         click.get_current_context().exit(1)

@@ -230,7 +230,7 @@ def _bound(study: Study) -> list[str]:
     ]
     if setting.eps <= setting.eta:
         lines.append(
-            "  eps <= eta: the weak features stand it too, so there is nothing to trade off"
+            "  eps <= eta: half of the attacked inputs stand at any rho, so the bound says nothing"
         )
     elif setting.eps < 1:
         bound = shifted_bound(setting)

@@ -66,5 +66,5 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
     show_accuracies(columns)
     click.echo(f"run folder: {trained.run.path}")
     click.echo(f"report: {report(trained.run.path)}")
-    plugins = "".join(f" --plugin {file}" for file in registry.current().files)
-    click.echo(f"measure it further: curricula{plugins} evaluate {trained.run.path} --threat EXPR")
+    further = registry.command_line("evaluate", trained.run.path, "--threat", "EXPR")
+    click.echo(f"measure it further: {further}")

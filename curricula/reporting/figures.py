@@ -26,6 +26,12 @@ def folded(text: str, inches: float, points: float) -> list[str]:
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
 
+def named(text: str) -> str:
+    """What a user named, as a label that shows each of its letters: no formula, and never left out
+    of a legend."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def dress(axes: Axes, *, small: bool = False) -> None:
     """A faint grid behind the data, no frame above and at the right; small letters on request."""
     axes.grid(color="#e4e4e4", linewidth=0.8)

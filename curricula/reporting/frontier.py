@@ -3,7 +3,14 @@
 from matplotlib.figure import Figure
 
 from curricula.comparison import Comparison, Row
-from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, beside_a_legend, dress
+from curricula.reporting.figures import (
+    DASHES,
+    PALETTE,
+    PIXELS_PER_INCH,
+    beside_a_legend,
+    dress,
+    named,
+)
 
 MARKERS = "osD^vP*X<>hp"
 LEAST = -2.0  # %, where an axis begins at the lowest: bars at 0 are seen above its line
@@ -24,7 +31,7 @@ def draw_frontier(compared: Comparison) -> Figure:
             elinewidth=1,
         )  # fmt: skip
         axes.plot(
-            *at, label=row.label, marker=MARKERS[number % len(MARKERS)], linestyle="none",
+            *at, label=named(row.label), marker=MARKERS[number % len(MARKERS)], linestyle="none",
             markersize=8, color=color, clip_on=False,
         )  # fmt: skip
     front = sorted(
@@ -39,7 +46,7 @@ def draw_frontier(compared: Comparison) -> Figure:
         across, up = zip(*corners, strict=True)
         axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
-    axes.set(xlabel=f"{x} accuracy, %", ylabel=f"{y} accuracy, %")
+    axes.set(xlabel=named(f"{x} accuracy, %"), ylabel=named(f"{y} accuracy, %"))
     axes.set_xlim(left=left)
     axes.set_ylim(bottom=bottom)
     dress(axes)

@@ -13,17 +13,19 @@ from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.profile import Average, Profile
+from curricula.registry import command_line
 from curricula.reporting.frontier import draw_frontier
 from curricula.reporting.gallery import fooled, shown_in_training
 from curricula.reporting.page import Line, Picture, Section, Table, write_page
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
-from curricula.sweeps.definition import Sweep, read_sweep
-from curricula.sweeps.running import DEFINITION
+from curricula.sweeps.definition import Sweep
+from curricula.sweeps.running import sweep_in
 from curricula.training.config import Part
 from curricula.training.passes import forward_and_backward, in_millions
 from curricula.training.run import (
     AUDIT,
+    CONFIG,
     ENVIRONMENT,
     METRICS,
     PROFILE,
@@ -50,9 +52,10 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
             to.
     """
     path = Path(folder)
-    if (path / DEFINITION).exists():
+    sweep = sweep_in(path)
+    if sweep is not None:
         compared = compare([path])
-        title, sections = f"Sweep {path.name}", _of_sweep(read_sweep(path / DEFINITION), compared)
+        title, sections = f"Sweep {path.name}", _of_sweep(sweep, compared)
         subtitle = f"{sum(len(row.outcomes) for row in compared.rows)} runs"
     else:
         run = Run.open(path)
@@ -74,7 +77,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
         Section(
             title="Configuration",
             values=config,
-            missing={"Run it again:": [f"curricula train --config {run.path}/config.toml"]},
+            missing={"Run it again:": [command_line("train", "--config", run.path / CONFIG)]},
         )
     )
     sections.append(_environment(run))
@@ -89,7 +92,7 @@ def _headline(run: Run) -> Section:
             title="Accuracy",
             missing={
                 "Its training did not come to its end. What the checkpoint so far is worth, in the "
-                "terminal:": [f"curricula evaluate {run.path}"]
+                "terminal:": [command_line("evaluate", run.path)]
             },
         )
     part, results = next(iter(found.items()))
@@ -141,7 +144,7 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
 def _profile(run: Run) -> Section:
     title, found = "Robustness profile", run.read_json(PROFILE)
     if found is None:
-        command = f"curricula evaluate {run.path} --profile"
+        command = command_line("evaluate", run.path, "--profile")
         return Section(title=title, missing={"Not measured yet:": [command]})
     with run.reading(PROFILE):
         profile = Profile.from_json(found)
@@ -184,7 +187,7 @@ def _profile(run: Run) -> Section:
 def _audit(run: Run) -> Section:
     title, found = "Audit against gradient masking", run.read_json(AUDIT)
     if found is None:
-        command = f"curricula evaluate {run.path} --audit"
+        command = command_line("evaluate", run.path, "--audit")
         return Section(title=title, missing={"Not done yet:": [command]})
     with run.reading(AUDIT):
         rows = [
@@ -209,7 +212,7 @@ def _gallery(
     try:
         data: DataSet = open_data(run, root=data_root)
     except UserError as error:
-        command = f"curricula report {run.path} --data-root DIR"
+        command = command_line("report", run.path, "--data-root", "DIR")
         note = f"Not drawn: {error}. If the data has moved:"
         return Section(title=title, missing={note: [command]})
     try:

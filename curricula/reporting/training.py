@@ -15,6 +15,7 @@ from curricula.reporting.figures import (
     PIXELS_PER_INCH,
     beside_a_legend,
     dress,
+    named,
 )
 
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -75,7 +76,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
         means = [100 * mean(values) for values in zip(*joint, strict=True)]
         shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
         axes.plot(
-            shares, means, label=label, color=PALETTE[number % len(PALETTE)],
+            shares, means, label=named(label), color=PALETTE[number % len(PALETTE)],
             linestyle=DASHES[number // len(PALETTE) % len(DASHES)], linewidth=1.6, marker="o",
             markersize=3,
         )  # fmt: skip

@@ -25,13 +25,13 @@ from curricula.curriculum import Threat
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
 from curricula.evaluation.threats import standard_threats
+from curricula.output import write_whole
 from curricula.sweeps.definition import Cell, Sweep, read_sweep
 from curricula.training.config import Part, TrainConfig, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
-from curricula.training.run import CONFIG, RESULTS, Run, write_atomically
+from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 
-DEFINITION = "sweep.toml"
 STUDY = "study.db"
 CELLS = "cells"
 LOCK = ".lock"
@@ -69,11 +69,12 @@ def run_sweep(
             raise: its reason is kept.
     """
     out = Path(out)
+    _check_the_same(sweep, out)
     configs, threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}
     with _quiet():
         with _alone(out):
-            _check_the_same(sweep, out)
+            _check_the_same(sweep, out)  # again: another process may have begun there
             _check_runs(configs, sweep, out)
             study = _open_study(sweep, out, threats, storage)
             _write_down(sweep, out)
@@ -96,6 +97,15 @@ def run_sweep(
                     noted(f"{out}: waiting for cells that other processes run")
                 waiting = True
                 time.sleep(POLL_SECONDS)
+
+
+def sweep_in(folder: Path) -> Sweep | None:
+    """The sweep that a folder holds; None where it holds none.
+
+    Raises:
+        UserError: a place out of bounds, a file that is no sweep.
+    """
+    return read_sweep(folder / SWEEP) if holds(folder, SWEEP) else None
 
 
 def check_cells(
@@ -160,10 +170,14 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _check_the_same(sweep: Sweep, out: Path) -> None:
-    """Refuse a folder whose sweep has another base, other axes, or was measured otherwise."""
-    if not (out / DEFINITION).exists():
+    """Refuse the folder of a run, and that of a sweep with another base, other axes, or that was
+    measured otherwise."""
+    if holds(out, CONFIG):
+        raise UserError(f"sweep folder {out} holds a run: choose another with --out")
+    held = sweep_in(out)
+    if held is None:
         return
-    before, now = _identity(read_sweep(out / DEFINITION)), _identity(sweep)
+    before, now = _identity(held), _identity(sweep)
     for what, value in now.items():
         if value != before[what]:
             raise _another(out, what)
@@ -204,7 +218,7 @@ def _another(out: Path, what: str) -> UserError:
 def _write_down(sweep: Sweep, out: Path) -> None:
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
-        write_atomically(out / DEFINITION, sweep.as_toml())
+        write_whole(out / SWEEP, sweep.as_toml().encode())
     except (OSError, ValueError) as error:
         raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
 

@@ -1,7 +1,6 @@
 """A run: one folder with its configuration, metrics, checkpoints, environment and evaluation."""
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +12,14 @@ from typing import Any
 import attrs
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from curricula import registry
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
 from curricula.hooks import KINDS
+from curricula.output import write_whole
 from curricula.training.config import Part, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
@@ -30,6 +30,7 @@ RESULTS: Mapping[Part, str] = {"test": "evaluation.json", "validation": "validat
 """The final accuracies, by the part of the data set that they were measured on."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
+SWEEP = "sweep.toml"  # of a folder that holds a sweep, and no run
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
@@ -54,8 +55,8 @@ class Run:
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-            write_atomically(path / CONFIG, to_toml(config))
+            write_whole(path / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
+            write_whole(path / CONFIG, to_toml(config).encode())
         except (OSError, ValueError) as error:
             raise UserError(f"run folder {path}: cannot be made ({error})") from error
         return cls(path)
@@ -67,7 +68,7 @@ class Run:
         Raises:
             UserError: when the folder holds no run.
         """
-        if not _holds_a_run(path):
+        if not holds(path, CONFIG):
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             mend = f"; name a run in it, such as {within[0].parent}" if within else ""
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}{mend}")
@@ -89,7 +90,7 @@ class Run:
 
     def write_json(self, file: str, value: Any) -> None:
         """Write one of its JSON files."""
-        write_atomically(self.path / file, json.dumps(value, indent=2) + "\n")
+        write_whole(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
 
     def lines(self, file: str) -> list[Any]:
         """What each line of one of its JSON-lines files holds; none where there is no file.
@@ -109,12 +110,22 @@ class Run:
 
     def _parsed(self, file: str, parts: Callable[[str], list[str]]) -> list[Any]:
         try:
-            text = (self.path / file).read_text(encoding="utf-8")
-            return [json.loads(part) for part in parts(text)]
+            texts = parts((self.path / file).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path / file}: cannot be read ({error})") from error
+        found = []
+        for number, text in enumerate(texts, start=1):
+            try:
+                found.append(json.loads(text))
+            except ValueError as error:
+                at = f"cannot be read in line {number}" if len(texts) > 1 else "cannot be read"
+                reason = str(error).partition(":")[0]  # and not where in that line
+                raise UserError(
+                    f"{self.path / file}: {at} ({reason}); run again what wrote it"
+                ) from error
+        return found
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
@@ -150,9 +161,7 @@ class Run:
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in tensors.items()
         }
-        partial = self.path / f".{file}.partial"
-        save_file(on_cpu, partial, metadata=dict(metadata or {}))
-        os.replace(partial, self.path / file)
+        write_whole(self.path / file, save(on_cpu, metadata=dict(metadata or {})))
 
     def load_weights(self, file: str, model: nn.Module) -> None:
         """Load a checkpoint's weights into a model: those that are measured, which are the average
@@ -185,32 +194,31 @@ class Run:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a folder that holds a run, before anything is written."""
-    if _holds_a_run(path):
-        raise UserError(
-            f"run folder {path} already holds a run: choose another with --out, or delete it"
-        )
+    """Refuse a folder that holds a run or a sweep, before anything is written."""
+    for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
+        if holds(path, file):
+            raise UserError(
+                f"run folder {path} already holds a {what}: choose another with --out, or delete it"
+            )
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {path}: there is a file of that name; choose another")
 
 
-def _holds_a_run(path: Path) -> bool:
+def holds(folder: Path, file: str) -> bool:
+    """Whether a folder has a file of a name.
+
+    Raises:
+        UserError: a place out of bounds.
+    """
     try:
-        return (path / CONFIG).exists()
+        return (folder / file).exists()
     except (OSError, ValueError) as error:
-        raise UserError(f"run folder {path}: cannot be read ({error})") from error
+        raise UserError(f"folder {folder}: cannot be read ({error})") from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with a prefix to their names, for a checkpoint."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def environment() -> dict[str, Any]:
