@@ -328,6 +328,38 @@ def test_what_has_fallen_may_not_stand_in_a_larger_ball():
     assert "30 fall at 0.1 and stand at 1" in found.finding
 
 
+@pytest.mark.parametrize(
+    ("attack", "fallen", "failed"),
+    [
+        ("pgd-40", range(40), None),
+        ("one step", range(60, 80), "iterative beats one step"),
+        ("pgd-40 within 0.4", range(20), "monotone in eps"),
+        ("unbounded", range(170), "unbounded eps reaches 0"),
+        ("pgd-100", range(60), "more steps plateau"),
+        ("pgd-40 with 10 restarts", range(60), "restarts plateau"),
+        ("square", range(150, 170), "gradient-free does not win"),
+    ],
+)
+def test_each_check_sees_the_attacks_that_it_is_about(plain, monkeypatch, attack, fallen, failed):
+    """Of attacks that are in order but for one, the one check fails."""
+    model, data = plain
+    split = data.test[:200]
+    falls = {"clean": (), "one step": range(20), "unbounded": range(200), "square": range(30)}
+    falls |= {f"pgd-40 within {eps}": range(20) for eps in (0.025, 0.05)}
+    falls |= {"pgd-40 within 0.2": range(100), "pgd-40 within 0.4": range(150)}
+    falls[attack] = fallen
+
+    def found(model, data, split, threats, **keywords):
+        assert falls.keys() <= threats.keys()
+        return {
+            name: torch.where(right(200, falls.get(name, range(40))), split.labels, -1)
+            for name in threats
+        }
+
+    monkeypatch.setattr("curricula.evaluation.audit.predictions", found)
+    assert failures(audit(model, data, split, eps=0.1)) == ({failed} if failed else set())
+
+
 def test_an_unbounded_attack_must_do_better_than_chance():
     assert unbounded_reaches_zero(right(200, range(199)), 1.0).passed
     assert not unbounded_reaches_zero(right(200, range(180)), 1.0).passed

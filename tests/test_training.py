@@ -274,7 +274,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
         with pytest.raises(UserError, match=r"best\.safetensors: damaged"):
             curricula.evaluate(tmp_path / "run")
     best.unlink()
-    with pytest.raises(UserError, match="no such file; did the run finish"):
+    with pytest.raises(UserError, match="no such file; let its training finish"):
         curricula.evaluate(tmp_path / "run")
 
 

@@ -175,7 +175,9 @@ class Run:
             with safe_open(path, framework="pt") as stream:
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except FileNotFoundError as error:
-            raise UserError(f"checkpoint {path}: no such file; did the run finish?") from error
+            raise UserError(
+                f"checkpoint {path}: no such file; let its training finish, or train again"
+            ) from error
         except (SafetensorError, OSError) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
         averaged = int(tensors.get("average.n_averaged", torch.zeros(()))) > 0
