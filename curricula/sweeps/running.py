@@ -203,9 +203,9 @@ def _check_runs(configs: Mapping[str, TrainConfig], sweep: Sweep, out: Path) -> 
         if not (folder / CONFIG).exists():
             continue
         chosen = [name for name in OF_THE_MACHINE if cell.values.get(name, "auto") == "auto"]
-        now, before = (attrs.asdict(config) for config in (configs[cell.name], Run(folder).config))
-        for name in now.keys() - {"data_root", *chosen}:
-            if now[name] != before[name]:
+        before = Run(folder).config
+        for name, value in attrs.asdict(configs[cell.name]).items():
+            if name not in ("data_root", *chosen) and value != getattr(before, name):
                 raise _another(out, f"cell {cell.name} ({name})")
 
 
