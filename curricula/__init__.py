@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curricula.api import Trained, audit_run, evaluate, load_model, profile_run, train
     from curricula.binding import Bound, bind
-    from curricula.comparison import Comparison, compare
+    from curricula.comparison import Comparison
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
     from curricula.data.reading import Reader, ReadSplit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from curricula.evaluation.profile import Profile
     from curricula.evaluation.profiling import profile
     from curricula.expression import parse
+    from curricula.gathering import compare
     from curricula.hooks import Record, hookimpl
     from curricula.interfaces import (
         AffinePerturbation,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "api": ("Trained", "audit_run", "evaluate", "load_model", "profile_run", "train"),
     "binding": ("Bound", "bind"),
-    "comparison": ("Comparison", "compare"),
+    "comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
     "data.reading": ("ReadSplit", "Reader"),
@@ -58,6 +59,7 @@ _MODULES = {
     "evaluation.profile": ("Profile",),
     "evaluation.profiling": ("profile",),
     "expression": ("parse",),
+    "gathering": ("compare",),
     "hooks": ("Record", "hookimpl"),
     "interfaces": (
         "AffinePerturbation",

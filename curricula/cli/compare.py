@@ -52,7 +52,7 @@ def command(
     Example: curricula compare runs/cusp-vs-baselines-mnist --sort joint -o frontier.png
     """
     from curricula.cli.tables import markdown_of, show_comparison
-    from curricula.comparison import compare
+    from curricula.gathering import compare
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.reporting.frontier import draw_frontier
 

@@ -31,7 +31,7 @@ def command(
     """
     from curricula.allocation import keep_freed_memory
     from curricula.cli.tables import show_comparison
-    from curricula.comparison import compare
+    from curricula.gathering import compare
     from curricula.recipes import find_sweep
     from curricula.registry import command_line
     from curricula.reporting.report import report

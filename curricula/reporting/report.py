@@ -8,11 +8,12 @@ from typing import Any
 import attrs
 
 from curricula.api import TWIN, load_model, open_data
-from curricula.comparison import Comparison, compare
+from curricula.comparison import Comparison
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.profile import Average, Profile
+from curricula.gathering import compare
 from curricula.registry import command_line
 from curricula.reporting.frontier import draw_frontier
 from curricula.reporting.gallery import fooled, shown_in_training
