@@ -287,6 +287,7 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
 def test_a_command_of_the_page_can_be_typed_whatever_the_folder_is_called(trained):
     spaced = trained.rename(trained.parent / "a run; of $mine")
     page = Page(report(spaced))
-    (command,) = re.findall(r"curricula --plugin .*? --profile", page.text)
-    words = shlex.split(command)
-    assert words == ["curricula", "--plugin", str(TINY), "evaluate", str(spaced), "--profile"]
+    (command,) = re.findall(r"curricula --plugin .*? train --config .*?/config.toml'", page.text)
+    assert shlex.split(command) == [
+        "curricula", "--plugin", str(TINY), "train", "--config", str(spaced / "config.toml"),
+    ]  # fmt: skip
