@@ -132,6 +132,15 @@ def test_the_figure_has_every_row_and_the_frontier_under_them():
         assert corner in corners
 
 
+def test_the_figure_of_rows_that_learned_nothing_has_axes_of_accuracies():
+    nothing = outcome(0, 0.5, 0.0), outcome(1, 0.5, 0.0)
+    rows = tuple(Row(label=name, outcomes=nothing) for name in "ab")
+    (axes,) = draw_frontier(attrs.evolve(COMPARED, rows=rows)).axes
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert low >= -2
+        assert high - low >= 5
+
+
 @pytest.mark.parametrize("rows", [3, 48])
 def test_every_row_is_in_the_legend_of_the_figure(rows):
     many = tuple(attrs.evolve(COMPARED.rows[0], label=f"row {number}") for number in range(rows))

@@ -14,6 +14,7 @@ from curricula.reporting.figures import (
 
 MARKERS = "osD^vP*X<>hp"
 LEAST = -2.0  # %, where an axis begins at the lowest: bars at 0 are seen above its line
+SPAN = 5.0  # %, that an axis shows at the least
 
 
 def draw_frontier(compared: Comparison) -> Figure:
@@ -37,7 +38,8 @@ def draw_frontier(compared: Comparison) -> Figure:
     front = sorted(
         compared.point(row) for row, on in zip(compared.rows, compared.frontier, strict=True) if on
     )
-    left, bottom = max(axes.get_xlim()[0], LEAST), max(axes.get_ylim()[0], LEAST)
+    left, right = _limits(*axes.get_xlim())
+    bottom, top = _limits(*axes.get_ylim())
     if front:
         corners = [(left, 100 * front[0][1])]
         for (at_x, at_y), (_, next_y) in zip(front, [*front[1:], (0.0, 0.0)], strict=True):
@@ -47,11 +49,16 @@ def draw_frontier(compared: Comparison) -> Figure:
         axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
     axes.set(xlabel=named(f"{x} accuracy, %"), ylabel=named(f"{y} accuracy, %"))
-    axes.set_xlim(left=left)
-    axes.set_ylim(bottom=bottom)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     dress(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    """Of an axis whose data ask for these, in %."""
+    low = max(min(low, (low + high - SPAN) / 2), LEAST)
+    return low, max(high, low + SPAN)
 
 
 def _spread(row: Row, threat: str) -> list[list[float]]:
