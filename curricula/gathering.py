@@ -10,14 +10,12 @@ import attrs
 from curricula.comparison import Comparison, Outcome, Row
 from curricula.errors import UserError
 from curricula.evaluation.frontier import Point
-from curricula.expression import Call, parse_call
 from curricula.sweeps.definition import FRONTIER, Sweep
 from curricula.sweeps.running import CELLS, FAILURE, sweep_in
-from curricula.training.config import Part, TrainConfig
+from curricula.training.config import Part, TrainConfig, images_of
 from curricula.training.passes import forward_and_backward
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
 
-TRAINING_IMAGES = "images"  # of a data set's expression: how many
 NOT_COMPARED = ("seed", "data_root")  # runs that differ in these alone are one row
 
 
@@ -39,8 +37,8 @@ def compare(
 
     Raises:
         UserError: a folder that is neither, a run that was not measured, runs that were measured
-            under different threats or on different images, an unknown name in ``axes`` or one
-            twice, a reference that is no pair of accuracies.
+            under different threats, or on images of different data sets or parts, an unknown name
+            in ``axes`` or one twice, a reference that is no pair of accuracies.
     """
     if not all(0 <= value <= 1 for value in reference):
         raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
@@ -151,18 +149,10 @@ def _outcome(run: Run, part: Part) -> Outcome:
         seed=config.seed,
         configuration=_less_the_seed(config),
         results={result.name: result for result in run.measured(part)},
-        images=_images(parse_call(config.data), part),
+        images=images_of(config.data, part),
         passes=passes,
         seconds=seconds,
     )
-
-
-def _images(data: Call, part: Part) -> str:
-    """The part of a data set. Of those for the test there are as many however many train."""
-    if part == "test":
-        kept = tuple(argument for argument in data.arguments if argument.key != TRAINING_IMAGES)
-        data = attrs.evolve(data, arguments=kept)
-    return f"{part} images of {data}"
 
 
 def _check_alike(threats: dict[str, str], outcome: Outcome) -> None:

@@ -64,8 +64,9 @@ def write_output(path: Path, content: bytes) -> None:
     """
     check_output(path)
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.write_bytes(content)  # /dev/stdout, say, is written to and not replaced
+        special = path.is_symlink() or (path.exists() and not path.is_file())  # /dev/stdout, say
+        if special or not os.access(path.parent, os.W_OK):
+            path.write_bytes(content)
         else:
             write_whole(path, content)
     except OSError as error:

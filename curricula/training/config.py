@@ -14,6 +14,7 @@ import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.errors import UserError
+from curricula.expression import parse_call
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
@@ -21,6 +22,7 @@ CompileChoice = Literal["auto", "on", "off"]
 Part = Literal["test", "validation"]
 """Of a data set: what a run is measured on."""
 
+TRAINING_IMAGES = "images"  # an argument of data sets: how many train; the test is the same
 LARGEST_SEED = 2**62
 
 
@@ -155,6 +157,21 @@ _CONVERTER.register_structure_hook(float, _strict("a number", int, float))
 _CONVERTER.register_structure_hook(bool, _strict("true or false", bool))
 _CONVERTER.register_structure_hook(str, _strict("text", str))
 _CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
+
+
+def images_of(data: str, part: Part) -> str:
+    """What a part of a data set is called: runs with equal names were measured on the same images,
+    as far as the data sets' expressions tell.
+
+    Args:
+        data: the data set, a resolved expression.
+        part: of it.
+    """
+    call = parse_call(data)
+    if part == "test":
+        kept = tuple(argument for argument in call.arguments if argument.key != TRAINING_IMAGES)
+        call = attrs.evolve(call, arguments=kept)
+    return f"{part} images of {call}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

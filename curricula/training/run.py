@@ -121,7 +121,7 @@ class Run:
                 found.append(json.loads(text))
             except ValueError as error:
                 at = f"cannot be read in line {number}" if len(texts) > 1 else "cannot be read"
-                reason = str(error).partition(":")[0]  # and not where in that line
+                reason = str(error).replace("line 1 column", "column")
                 raise UserError(
                     f"{self.path / file}: {at} ({reason}); run again what wrote it"
                 ) from error
