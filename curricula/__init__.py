@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curricula.api import Trained, audit_run, evaluate, load_model, profile_run, train
-    from curricula.binding import Bound, bind
-    from curricula.comparison import Comparison
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
-    from curricula.data.reading import Reader, ReadSplit
+    from curricula.data.lazy_split import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import Measured, measure
     from curricula.evaluation.audit import Audit, audit
-    from curricula.evaluation.checks import Check
+    from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
     from curricula.evaluation.profiling import profile
-    from curricula.expression import parse
-    from curricula.gathering import compare
-    from curricula.hooks import Record, hookimpl
+    from curricula.expressions.binding import Bound, bind
+    from curricula.expressions.syntax import parse
     from curricula.interfaces import (
         AffinePerturbation,
         Feedback,
@@ -38,29 +35,32 @@ if TYPE_CHECKING:
         Views,
     )
     from curricula.models.normalise import Normalise
-    from curricula.sweeps.definition import Sweep, read_sweep
-    from curricula.sweeps.running import run_sweep
+    from curricula.plugins.hookspecs import Record, hookimpl
+    from curricula.sweeps.collect import compare
+    from curricula.sweeps.comparison import Comparison
+    from curricula.sweeps.runner import run_sweep
+    from curricula.sweeps.spec import Sweep, read_sweep
     from curricula.training.config import TrainConfig
     from curricula.training.plan import build_model
     from curricula.training.run import Run
-    from curricula.victim import ModelVictim
+    from curricula.victim.model_victim import ModelVictim
 
 _MODULES = {
     "api": ("Trained", "audit_run", "evaluate", "load_model", "profile_run", "train"),
-    "binding": ("Bound", "bind"),
-    "comparison": ("Comparison",),
+    "expressions.binding": ("Bound", "bind"),
+    "sweeps.comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
-    "data.reading": ("ReadSplit", "Reader"),
+    "data.lazy_split": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("Measured", "measure"),
     "evaluation.audit": ("Audit", "audit"),
-    "evaluation.checks": ("Check",),
+    "evaluation.audit_checks": ("Check",),
     "evaluation.profile": ("Profile",),
     "evaluation.profiling": ("profile",),
-    "expression": ("parse",),
-    "gathering": ("compare",),
-    "hooks": ("Record", "hookimpl"),
+    "expressions.syntax": ("parse",),
+    "sweeps.collect": ("compare",),
+    "plugins.hookspecs": ("Record", "hookimpl"),
     "interfaces": (
         "AffinePerturbation",
         "Feedback",
@@ -76,12 +76,12 @@ _MODULES = {
         "Views",
     ),
     "models.normalise": ("Normalise",),
-    "sweeps.definition": ("Sweep", "read_sweep"),
-    "sweeps.running": ("run_sweep",),
+    "sweeps.spec": ("Sweep", "read_sweep"),
+    "sweeps.runner": ("run_sweep",),
     "training.config": ("TrainConfig",),
     "training.plan": ("build_model",),
     "training.run": ("Run",),
-    "victim": ("ModelVictim",),
+    "victim.model_victim": ("ModelVictim",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -9,7 +9,6 @@ import attrs
 import torch
 from torch import nn
 
-from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, first, load_data
 from curricula.errors import UserError
@@ -18,10 +17,11 @@ from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
 from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
+from curricula.evaluation.progress import Work
 from curricula.evaluation.threats import pixel_budget, standard_threats
-from curricula.evaluation.work import Work
-from curricula.expression import parse_call
-from curricula.output import check_output
+from curricula.expressions.binding import bind
+from curricula.expressions.syntax import parse_call
+from curricula.runtime.files import check_output
 from curricula.training.config import LARGEST_SEED, Part
 from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
 from curricula.training.plan import (

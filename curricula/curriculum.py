@@ -8,10 +8,12 @@ import torch
 from attrs.validators import and_, ge, le
 from torch import Tensor
 
-from curricula import construct
-from curricula.binding import Bound, bind
 from curricula.errors import UserError
-from curricula.expression import Call, parse_call
+from curricula.expressions import factories
+from curricula.expressions.binding import Bound, bind
+from curricula.expressions.nodes import Situation
+from curricula.expressions.random_streams import Streams
+from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import (
     Feedback,
     ListeningSchedule,
@@ -22,8 +24,6 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
-from curricula.streams import Streams
-from curricula.tree import Situation
 
 DEFAULT_SCHEDULE = "linear"
 
@@ -132,7 +132,7 @@ class Curriculum:
         for text in schedules:
             label, call = parse_schedule(text)
             if label is None:
-                construct.build("schedule", call)  # also where there is no leaf to use it
+                factories.build("schedule", call)  # also where there is no leaf to use it
                 calls = dict.fromkeys(calls, call)
             elif label in calls:
                 calls[label] = call
@@ -141,7 +141,7 @@ class Curriculum:
                     f"--schedule {text}: no perturbation is called {label!r} here; "
                     f"there is {', '.join(calls) or 'none'}"
                 )
-        built = {label: construct.build("schedule", call) for label, call in calls.items()}
+        built = {label: factories.build("schedule", call) for label, call in calls.items()}
         return cls(
             bound=bound,
             schedules={label: schedule.value for label, schedule in built.items()},

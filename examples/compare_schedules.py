@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import curricula
-from curricula import registry
+from curricula.plugins import registry
 
 SCHEDULES = {
     "constant": ["constant"],

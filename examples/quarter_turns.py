@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 import curricula
-from curricula import DataSet, Run, registry
+from curricula import DataSet, Run
 from curricula.api import open_data
 from curricula.data.dataset import in_order
+from curricula.plugins import registry
 
 TURNS = (0, 90, 180, 270)
 

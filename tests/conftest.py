@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from curricula import compilation, registry
+from curricula import compilation
+from curricula.plugins import registry
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 

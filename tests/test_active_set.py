@@ -12,8 +12,8 @@ from torch import nn
 from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import in_order, load_data
 from curricula.evaluation.accuracy import measure
-from curricula.streams import Streams
-from curricula.victim import ModelVictim
+from curricula.expressions.random_streams import Streams
+from curricula.victim.model_victim import ModelVictim
 
 N = 60
 
@@ -56,7 +56,7 @@ class _Shared:
 @pytest.fixture(autouse=True)
 def _untried(monkeypatch):
     """What is counted is the attack: tests/test_faithful.py has the trial before it."""
-    monkeypatch.setattr("curricula.resting.faithful", lambda form, network, x: True)
+    monkeypatch.setattr("curricula.victim.frozen.faithful", lambda form, network, x: True)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, images, 
     """The first that fools, or where none does that of highest loss; and no image is attacked by
     more than twice as many candidates as it withstands."""
     k = 7
-    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", images * 28 * 28)
+    monkeypatch.setattr("curricula.expressions.nodes.PIXELS_AT_ONCE", images * 28 * 28)
     model, labels = scene[1], scene[2].labels
     all_of_them = list(candidates(scene, inner, k))
     with torch.no_grad():

@@ -11,7 +11,7 @@ from curricula import allocation
 SCRIPT = """
 import resource, sys
 import torch
-from curricula.allocation import keep_freed_memory
+from curricula.runtime.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def faults():

@@ -10,9 +10,9 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.apgd import APGD, ascend_adaptively, checkpoints
-from curricula.perturbations.ball import random_start
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.apgd import APGD, ascend_adaptively, checkpoints
+from curricula.perturbations.attacks.norm_ball import random_start
+from curricula.victim.model_victim import ModelVictim
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 33, 100, 1000])

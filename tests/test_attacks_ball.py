@@ -11,9 +11,9 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.perturbations.ball import bounds, project, random_start, sparse_step
-from curricula.perturbations.pgd import PGD
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.norm_ball import bounds, project, random_start, sparse_step
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.victim.model_victim import ModelVictim
 
 IMAGES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(1, 5))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import curricula
-from curricula.perturbations.mim import MIM
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.mim import MIM
+from curricula.victim.model_victim import ModelVictim
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "attacks_against_others.py"
 SETTINGS = {"linf": 0.1, "l2": 1.5, "l1": 10.0, "steps": 10, "apgd_steps": 10, "queries": 300}

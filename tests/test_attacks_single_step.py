@@ -9,9 +9,9 @@ from torch import nn
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
 from curricula.interfaces import Guarantee
-from curricula.perturbations.mim import MIM
-from curricula.perturbations.single_step import FGSM, NoisyFGSM, RandomFGSM
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.mim import MIM
+from curricula.perturbations.attacks.single_step import FGSM, NoisyFGSM, RandomFGSM
+from curricula.victim.model_victim import ModelVictim
 
 X = 0.3 + 0.4 * torch.rand((200, 1, 4, 4), generator=torch.Generator().manual_seed(1))
 Y = torch.arange(200) % 2

@@ -8,8 +8,8 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.perturbations.square import Square, margin, share_changed
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.square import Square, margin, share_changed
+from curricula.victim.model_victim import ModelVictim
 
 X = 0.2 + 0.6 * torch.rand((7, 2, 6, 9), generator=torch.Generator().manual_seed(2))
 Y = torch.arange(7) % 3

@@ -7,8 +7,8 @@ from torch import nn
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.pgd import PGD, ascend
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.pgd import PGD, ascend
+from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((6, 2, 5, 4), generator=torch.Generator().manual_seed(3))
 Y = torch.arange(6) % 3

@@ -14,12 +14,12 @@ from scipy.stats import binom
 from torch import nn
 
 import curricula
-from curricula import Curriculum, ModelVictim, Normalise, batches, registry
+from curricula import Curriculum, ModelVictim, Normalise, batches
 from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
 from curricula.evaluation.audit import MULTIPLES, audit
-from curricula.evaluation.checks import (
+from curricula.evaluation.audit_checks import (
     ALLOWED,
     deterministic_forward,
     gained,
@@ -32,6 +32,7 @@ from curricula.evaluation.checks import (
     too_many,
     unbounded_reaches_zero,
 )
+from curricula.plugins import registry
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 N = 100
@@ -455,7 +456,7 @@ def test_the_command_prints_a_table_and_writes_it_down(folder, hasty):
 
 
 def test_a_failed_check_is_status_1(folder, hasty, monkeypatch):
-    monkeypatch.setattr("curricula.evaluation.checks.ALLOWED", -1.0)
+    monkeypatch.setattr("curricula.evaluation.audit_checks.ALLOWED", -1.0)
     result = run("evaluate", folder, "--audit", "--limit", 5)
     assert result.exit_code == 1
     assert "FAILED" in result.output

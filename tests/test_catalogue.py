@@ -8,12 +8,12 @@ from typing import Literal
 import attrs
 import pytest
 
-from curricula import registry
-from curricula.catalogue import PROVIDERS, entries, entry, page, parse_docstring, render
 from curricula.errors import UserError
-from curricula.hooks import Record
 from curricula.interfaces import Guarantee
 from curricula.perturbations.parametric import Parametric
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Record
+from curricula.reporting.catalogue import PROVIDERS, entries, entry, page, parse_docstring, render
 
 PAGE = Path(__file__).parents[1] / "docs" / "catalogue.md"
 MINE = registry.Provider(name="mine.py", source="file")
@@ -28,7 +28,7 @@ OURS = [
 
 def test_the_page_is_current():
     assert PAGE.read_text(encoding="utf-8") == page(), (
-        "run: python -m curricula.catalogue > docs/catalogue.md"
+        "run: python -m curricula.reporting.catalogue > docs/catalogue.md"
     )
 
 

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from torch import nn
 
 import curricula
-from curricula import registry
-from curricula.classifier import check_classifier
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.models.small import stdcnn
-from curricula.testing.bench import assert_as_before, make_bench, state_of
-from curricula.victim import ModelVictim
+from curricula.plugins import registry
+from curricula.testing.fixtures import assert_as_before, make_bench, state_of
+from curricula.victim.model_checks import check_classifier
+from curricula.victim.model_victim import ModelVictim
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY, NO_CLASSIFIERS = FIXTURES / "tiny.py", FIXTURES / "no_classifiers.py"

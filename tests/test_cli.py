@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from curricula import registry
 from curricula.cli.main import program
+from curricula.plugins import registry
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 

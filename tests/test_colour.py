@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from curricula.binding import bind
 from curricula.errors import UserError
-from curricula.perturbations.colour import Brightness, Contrast, Hue, Saturation, worst_parameters
-from curricula.perturbations.noise import Cutout, GaussianNoise, UniformNoise
-from curricula.victim import ModelVictim
+from curricula.expressions.binding import bind
+from curricula.perturbations.intensity.colour import (
+    Brightness,
+    Contrast,
+    Hue,
+    Saturation,
+    worst_parameters,
+)
+from curricula.perturbations.intensity.noise import Cutout, GaussianNoise, UniformNoise
+from curricula.victim.model_victim import ModelVictim
 
 NO_VICTIM = ModelVictim(nn.Identity())
 ADJUSTMENTS = {

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from test_cli import TINY, run
 
 import curricula
-from curricula import registry
-from curricula.comparison import Comparison, Outcome, Row
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, wilson_interval
-from curricula.evaluation.frontier import dominates, frontier, hypervolume
+from curricula.evaluation.pareto import dominates, frontier, hypervolume
+from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
 from curricula.reporting.frontier import draw_frontier
-from curricula.sweeps.definition import parse_sweep
-from curricula.sweeps.running import run_sweep
+from curricula.sweeps.comparison import Comparison, Outcome, Row
+from curricula.sweeps.runner import run_sweep
+from curricula.sweeps.spec import parse_sweep
 
 TENTHS = st.integers(0, 10)
 POINTS = st.lists(st.tuples(TENTHS, TENTHS), max_size=8)

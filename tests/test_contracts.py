@@ -5,15 +5,15 @@ import pytest
 import torch
 from fixtures.small import BUDGETS, small_perturbations
 
-from curricula.binding import bind
+from curricula.expressions.binding import bind
 from curricula.interfaces import Guarantee
-from curricula.perturbations.apgd import APGD
-from curricula.perturbations.colour import Brightness, Contrast, Hue, Saturation
-from curricula.perturbations.noise import Cutout
-from curricula.perturbations.pgd import PGD
-from curricula.perturbations.spatial import Rotation, Translation
-from curricula.perturbations.warps import Elastic, Perspective
-from curricula.perturbations.whole_pixels import Crop, Flip
+from curricula.perturbations.attacks.apgd import APGD
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.geometric.affine import Rotation, Translation
+from curricula.perturbations.geometric.warps import Elastic, Perspective
+from curricula.perturbations.geometric.whole_pixels import Crop, Flip
+from curricula.perturbations.intensity.colour import Brightness, Contrast, Hue, Saturation
+from curricula.perturbations.intensity.noise import Cutout
 from curricula.testing import PERTURBATION_CLAUSES, check_perturbation
 from curricula.testing import perturbations as clauses
 

@@ -7,7 +7,8 @@ import attrs
 import pytest
 import torch
 
-from curricula import DataSet, Reader, ReadSplit, Split, load_data, registry
+from curricula import DataSet, Reader, ReadSplit, Split, load_data
+from curricula.plugins import registry
 from curricula.testing import DATASET_CLAUSES, check_dataset
 from curricula.testing import data as clauses
 

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula import Normalise, construct, registry
-from curricula.expression import parse_call
+from curricula import Normalise
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
+from curricula.plugins import registry
 from curricula.testing import MODEL_CLAUSES, check_model
 from curricula.testing import models as clauses
 
@@ -29,7 +31,7 @@ def factory(text):
     """The factory of an expression, as a user's choice calls it."""
 
     def build(**context):
-        return construct.build("model", parse_call(text), context=context).value
+        return factories.build("model", parse_call(text), context=context).value
 
     return build
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curricula import TrainingLoss, construct, registry
-from curricula.expression import parse_call
+from curricula import TrainingLoss
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
+from curricula.plugins import registry
 from curricula.testing import OBJECTIVE_CLAUSES, check_objective
 from curricula.testing import objectives as clauses
 
@@ -18,7 +20,7 @@ VARIANTS = ["trades(beta=1)"]
 @pytest.mark.parametrize("text", [*registry.build_registry().records("objective"), *VARIANTS])
 @pytest.mark.parametrize("clause", OBJECTIVE_CLAUSES)
 def test_the_contract_is_kept(text, clause):
-    clause(construct.build("objective", parse_call(text)).value)
+    clause(factories.build("objective", parse_call(text)).value)
 
 
 @attrs.frozen(kw_only=True)

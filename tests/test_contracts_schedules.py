@@ -6,8 +6,9 @@ import attrs
 import pytest
 import torch
 
-from curricula import construct, registry
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
+from curricula.plugins import registry
 from curricula.testing import SCHEDULE_CLAUSES, check_schedule
 from curricula.testing import schedules as clauses
 
@@ -18,7 +19,7 @@ VARIANTS = ["step(0:2/3, 0.62:5/6, 0.74:1)", "linear(start=1)", "constant(0)", "
 @pytest.mark.parametrize("text", [*registry.build_registry().records("schedule"), *VARIANTS])
 @pytest.mark.parametrize("clause", SCHEDULE_CLAUSES)
 def test_the_contract_is_kept(text, clause):
-    clause(construct.build("schedule", parse_call(text)).value)
+    clause(factories.build("schedule", parse_call(text)).value)
 
 
 @attrs.define(kw_only=True)
@@ -136,7 +137,7 @@ def test_the_examples_are_right_but_for_what_is_broken():
 
 def test_one_that_listens_and_is_right_passes():
     registry.use(registry.build_registry([TINY]))
-    assert check_schedule(construct.build("schedule", parse_call("earned")).value) == {}
+    assert check_schedule(factories.build("schedule", parse_call("earned")).value) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula import registry
-from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
+from curricula.expressions.binding import bind
 from curricula.geometry import compose, identity_theta, rotation_theta, translation_theta, warp
-from curricula.hooks import Record, hookimpl
 from curricula.interfaces import Progress
 from curricula.losses import badness
-from curricula.perturbations.pgd import PGD
-from curricula.perturbations.spatial import Rotation
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.geometric.affine import Rotation
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Record, hookimpl
 from curricula.testing import check_perturbation
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
 
@@ -136,7 +136,7 @@ def test_a_union_gives_each_image_the_strength_and_label_that_are_its_own(scene)
 )
 def test_worst_of_k_is_the_brute_force_choice(scene, inner, together, monkeypatch):
     victim, x, y = scene
-    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", together * 8 * 12 * 12)
+    monkeypatch.setattr("curricula.expressions.nodes.PIXELS_AT_ONCE", together * 8 * 12 * 12)
     found = views_of(f"worst({inner}, k=3)", scene)
     generator = seeded()
     candidates = []
@@ -182,7 +182,7 @@ GRIDS = {
 @pytest.mark.parametrize("text", GRIDS)
 def test_a_grid_is_the_brute_force_choice(scene, text, threat, together, monkeypatch):
     victim, x, y = scene
-    monkeypatch.setattr("curricula.tree.PIXELS_AT_ONCE", together * 8 * 12 * 12)
+    monkeypatch.setattr("curricula.expressions.nodes.PIXELS_AT_ONCE", together * 8 * 12 * 12)
     thetas = []
     for point in GRIDS[text]:
         theta = identity_theta(1, x.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import curricula
-from curricula.hooks import KINDS
+from curricula.plugins.hookspecs import KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
-from curricula import registry
-from curricula.binding import bind
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, paying_batch, wilson_interval
 from curricula.evaluation.threats import natural_part, standard_threats, validation_threats
-from curricula.hooks import Record, hookimpl
-from curricula.perturbations.spatial import Rotation
+from curricula.expressions.binding import bind
+from curricula.perturbations.geometric.affine import Rotation
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Record, hookimpl
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
 

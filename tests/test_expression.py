@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curricula.expression import (
+from curricula.expressions.syntax import (
     Argument,
     Call,
     Chain,

@@ -10,9 +10,9 @@ from torch import nn
 import curricula
 from curricula.data.dataset import load_data
 from curricula.evaluation.accuracy import measure
-from curricula.faithful import faithful
 from curricula.training.plan import placed
-from curricula.victim import ModelVictim
+from curricula.victim.equivalence import faithful
+from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((12, 3, 10, 10), generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 5

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula import construct
-from curricula.expression import parse_call
-from curricula.folding import foldable
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.interfaces import HasPlainEquivalent
-from curricula.resting import autocast
-from curricula.victim import ModelVictim
+from curricula.victim.batchnorm_folding import foldable
+from curricula.victim.frozen import autocast
+from curricula.victim.model_victim import ModelVictim
 
 
 def built(text, *, channels=3, size=32):
     context = {"num_classes": 10, "in_channels": channels, "image_size": size}
     torch.manual_seed(0)
-    return construct.build("model", parse_call(text), context=context).value
+    return factories.build("model", parse_call(text), context=context).value
 
 
 def stirred(model):

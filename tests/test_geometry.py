@@ -23,8 +23,8 @@ from curricula.geometry import (
     warp_displaced,
     warp_projective,
 )
-from curricula.perturbations.spatial import Rotation, Scale, Shear, Translation
-from curricula.victim import ModelVictim
+from curricula.perturbations.geometric.affine import Rotation, Scale, Shear, Translation
+from curricula.victim.model_victim import ModelVictim
 
 NO_VICTIM = ModelVictim(torch.nn.Identity())  # spatial changes do not look at it
 

@@ -10,11 +10,11 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import in_order
 from curricula.errors import UserError
 from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
-from curricula.perturbations.ball import project, steepest
-from curricula.perturbations.pgd import PGD
-from curricula.perturbations.restarts import worst_of
-from curricula.perturbations.single_step import FGSM
-from curricula.victim import ModelVictim
+from curricula.perturbations.attacks.norm_ball import project, steepest
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.attacks.restarts import worst_of
+from curricula.perturbations.attacks.single_step import FGSM
+from curricula.victim.model_victim import ModelVictim
 
 
 def linear_victim():

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula.image_layer import ImageConv2d, is_quick
-from curricula.layout import channels_last, last
-from curricula.victim import ModelVictim
+from curricula.runtime.memory_format import channels_last, last
+from curricula.victim.input_conv import ImageConv2d, is_quick
+from curricula.victim.model_victim import ModelVictim
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

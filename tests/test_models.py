@@ -6,12 +6,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.models.normalise import Normalise
 from curricula.models.resnet import PreActivationBlock
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 OURS = [
     "smallcnn", "stdcnn", "lenet", "madry-mnist", "vgg11", "vgg13", "vgg16", "vgg19", "resnet18",
@@ -21,7 +21,7 @@ OURS = [
 
 def built(text, *, classes=10, channels=1, size=28):
     context = {"num_classes": classes, "in_channels": channels, "image_size": size}
-    return construct.build("model", parse_call(text), context=context).value
+    return factories.build("model", parse_call(text), context=context).value
 
 
 def outlined(text, **kwargs):
@@ -372,8 +372,8 @@ def test_the_look_for_the_right_size_leaves_a_classifier_as_it_was_built():
 def test_the_call_that_is_kept_is_complete_and_builds_the_same(text, call):
     context = {"num_classes": 10, "in_channels": 1, "image_size": 32}
     with torch.device("meta"):
-        first = construct.build("model", parse_call(text), context=context)
-        again = construct.build("model", parse_call(call), context=context)
+        first = factories.build("model", parse_call(text), context=context)
+        again = factories.build("model", parse_call(call), context=context)
     assert str(first.call) == str(again.call) == call
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Views
 from curricula.objectives import boosted_cross_entropy
 
@@ -24,7 +24,7 @@ def linear():
 
 
 def objective(text):
-    return construct.build("objective", parse_call(text)).value
+    return factories.build("objective", parse_call(text)).value
 
 
 def _same(loss, expected, model):

@@ -13,8 +13,6 @@ from test_reporting import assert_no_text_is_cut
 from torch import nn
 
 import curricula
-from curricula import registry
-from curricula.binding import bind
 from curricula.cli.main import program
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
@@ -22,12 +20,14 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import measure, wilson_interval
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
-from curricula.evaluation.work import passes
+from curricula.evaluation.progress import passes
+from curricula.expressions.binding import bind
+from curricula.expressions.random_streams import Streams
+from curricula.plugins import registry
 from curricula.reporting.profiles import joint_figure, profile_figure
-from curricula.streams import Streams
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, Run, prefixed
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 N = 40
@@ -58,7 +58,7 @@ class _Shared:
 @pytest.fixture(autouse=True)
 def _untried(monkeypatch):
     """What is counted is the attack: tests/test_faithful.py has the trial before it."""
-    monkeypatch.setattr("curricula.resting.faithful", lambda form, network, x: True)
+    monkeypatch.setattr("curricula.victim.frozen.faithful", lambda form, network, x: True)
 
 
 def linear(weight_KD, side=8):

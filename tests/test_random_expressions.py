@@ -9,11 +9,11 @@ from curricula_torchattacks.autoattack import AutoAttack
 from fixtures.small import BUDGETS, small_perturbations
 from torch import nn
 
-from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
+from curricula.expressions.binding import bind
+from curricula.expressions.nodes import Leaf
 from curricula.interfaces import ParametricPerturbation
-from curricula.tree import Leaf
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 SEEDS = range(200)
 ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}

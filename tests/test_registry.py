@@ -7,10 +7,10 @@ import types
 
 import pytest
 
-from curricula import builtin, hooks, registry
 from curricula.errors import UnknownNameError, UserError
-from curricula.hooks import KINDS, Record, hookimpl
-from curricula.registry import PluginWarning, Provider, Registry, build_registry
+from curricula.plugins import builtin, hookspecs, registry
+from curricula.plugins.hookspecs import KINDS, Record, hookimpl
+from curricula.plugins.registry import PluginWarning, Provider, Registry, build_registry
 
 STRANGER = Provider(name="stranger", version="2", source="distribution")
 
@@ -192,7 +192,7 @@ def test_every_built_in_can_be_imported():
 
 
 def test_the_hooks_are_one_for_each_kind():
-    specified = {name for name in vars(hooks) if name.startswith("curricula_")}
+    specified = {name for name in vars(hookspecs) if name.startswith("curricula_")}
     assert specified == {f"curricula_{kind}s" for kind in KINDS}
 
 
@@ -209,7 +209,7 @@ print(sorted(heavy & set(sys.modules)))
     "code",
     [
         "import curricula",
-        "from curricula.registry import current; current()",
+        "from curricula.plugins.registry import current; current()",
         PROGRAM.format(["--help"]),
         PROGRAM.format(["plugins"]),
         PROGRAM.format(["train", "--help"]),

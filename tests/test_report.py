@@ -14,11 +14,11 @@ import torch
 from test_cli import TINY, run
 
 import curricula
-from curricula import registry
+from curricula.plugins import registry
 from curricula.reporting.figures import PIXELS_PER_INCH
 from curricula.reporting.report import report
-from curricula.sweeps.definition import parse_sweep
-from curricula.sweeps.running import run_sweep
+from curricula.sweeps.runner import run_sweep
+from curricula.sweeps.spec import parse_sweep
 from curricula.training.run import Run
 
 MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml"}

@@ -17,8 +17,8 @@ import curricula
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
-from curricula.perturbations.pgd import PGD
-from curricula.perturbations.spatial import Rotation
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.geometric.affine import Rotation
 from curricula.reporting.curves import curve, parse_schedules, schedules_figure
 from curricula.reporting.figures import write_figure
 from curricula.reporting.previews import largest_change, preview, preview_figure
@@ -58,7 +58,7 @@ def assert_no_text_is_cut(figure):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from curricula import registry
+    from curricula.plugins import registry
 
     registry.use(registry.build_registry([TINY]))
     folder = tmp_path_factory.mktemp("runs") / "run"

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from curricula.cli.main import program
-from curricula.expression import NAME_PATTERN
-from curricula.scaffold import FILES, LONGEST, PLUGIN_NAME
+from curricula.plugins.names import NAME_PATTERN
+from curricula.plugins.scaffold import FILES, LONGEST, PLUGIN_NAME
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["fog", "soft-fog_2", "x" * LONGEST]
@@ -197,11 +197,13 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
     for template in FILES:
-        assert f"curricula/scaffold/template/{template}.template" in held
+        assert f"curricula/plugins/scaffold/template/{template}.template" in held
 
 
 def test_every_template_is_used():
-    there = {path.name for path in (ROOT / "curricula" / "scaffold" / "template").iterdir()}
+    there = {
+        path.name for path in (ROOT / "curricula" / "plugins" / "scaffold" / "template").iterdir()
+    }
     assert there == {f"{template}.template" for template in FILES}
 
 

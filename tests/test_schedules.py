@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curricula import construct
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Progress
 from curricula.training.learning_rate import parse_learning_rate
 
@@ -18,7 +18,7 @@ LOW = 1 / (1 + math.exp(5))  # where the logistic curve of steepness 10 begins
 def strength(text, fraction):
     total = 10_000
     progress = Progress(step=round(fraction * total), total_steps=total, epoch=0, total_epochs=1)
-    return construct.build("schedule", parse_call(text)).value(progress, {})
+    return factories.build("schedule", parse_call(text)).value(progress, {})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_wrong_learning_rates(text):
 
 def test_stages_written_in_epochs_begin_exactly_there():
     # 74 of 120 epochs, 351 updates each: the stage begins with update 74 * 351, not one later.
-    schedule = construct.build("schedule", parse_call("step(0:1/4, 74/120:1/2)")).value
+    schedule = factories.build("schedule", parse_call("step(0:1/4, 74/120:1/2)")).value
     values = [
         schedule(Progress(step=s, total_steps=120 * 351, epoch=0, total_epochs=120), {})
         for s in (74 * 351 - 1, 74 * 351)

@@ -5,16 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Feedback, Progress
 
 NOW = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
 
 
 def built(text):
-    return construct.build("schedule", parse_call(text)).value
+    return factories.build("schedule", parse_call(text)).value
 
 
 def told(correct, indices=None, strength=0.0):

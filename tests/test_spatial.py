@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from curricula.binding import bind
 from curricula.curriculum import Curriculum
 from curricula.errors import UserError
-from curricula.perturbations.spatial import Rotation, Scale, Shear, Translation
-from curricula.perturbations.warps import Elastic, Perspective, displacement
-from curricula.perturbations.whole_pixels import Crop, Flip, Roll
-from curricula.victim import ModelVictim
+from curricula.expressions.binding import bind
+from curricula.perturbations.geometric.affine import Rotation, Scale, Shear, Translation
+from curricula.perturbations.geometric.warps import Elastic, Perspective, displacement
+from curricula.perturbations.geometric.whole_pixels import Crop, Flip, Roll
+from curricula.victim.model_victim import ModelVictim
 
 NO_VICTIM = ModelVictim(nn.Identity())
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from curricula.benchmark import rivals
+from curricula.benchmark.measure import Alone, Sample, bench
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
-from curricula.speed import rivals
-from curricula.speed.bench import Alone, Sample, bench
-from curricula.training.compiling import Trial, decide
+from curricula.training.compile_choice import Trial, decide
 from curricula.training.plan import make_plan
 
 TINY = {
@@ -24,7 +24,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch):
-    monkeypatch.setattr("curricula.speed.bench.ROUND_SECONDS", 0.01)
+    monkeypatch.setattr("curricula.benchmark.measure.ROUND_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from curricula.streams import Streams, split_mix
+from curricula.expressions.random_streams import Streams, split_mix
 
 WORDS = st.integers(0, 2**64 - 1)
 LARGE = (200, 1000)  # images x numbers of a draw

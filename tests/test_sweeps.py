@@ -13,17 +13,18 @@ import optuna
 import pytest
 
 import curricula
-from curricula import construct, registry
-from curricula.binding import bind
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
 from curricula.evaluation.threats import standard_threats
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.binding import bind
+from curricula.expressions.syntax import parse_call
+from curricula.plugins import registry
 from curricula.recipes import find_sweep, recipes
 from curricula.sweeps import running
-from curricula.sweeps.definition import STANDARD, parse_sweep
-from curricula.sweeps.running import run_sweep
+from curricula.sweeps.runner import run_sweep
+from curricula.sweeps.spec import STANDARD, parse_sweep
 from curricula.training.run import Run
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
@@ -119,7 +120,7 @@ def test_every_shipped_sweep_says_what_can_be_run(name):
     budgets = {"degrees": "30", "pixels": "3", "linf": "8/255"}
     for cell in sweep.cells:
         Curriculum.parse(cell.values["perturb"], cell.values.get("schedule", ()), budgets=budgets)
-        construct.build("objective", parse_call(cell.values.get("objective", "at")))
+        factories.build("objective", parse_call(cell.values.get("objective", "at")))
         registry.current().find("model", parse_call(cell.values["model"]).name)
         registry.current().find("dataset", parse_call(cell.values["data"]).name)
     for text in sweep.threats.values():
@@ -493,9 +494,9 @@ def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
 SLOW = """
 import sys, time
 from pathlib import Path
-from curricula import registry
+from curricula.plugins import registry
 from curricula.sweeps import running
-from curricula.sweeps.definition import parse_sweep
+from curricula.sweeps.spec import parse_sweep
 registry.use(registry.build_registry([Path(sys.argv[1])]))
 running.POLL_SECONDS = 0.2
 train = running.train_plan

@@ -15,10 +15,10 @@ from curricula.evaluation.threats import validation_threats
 from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
 from curricula.training.loop import EVALUATION_SEED, train_plan
-from curricula.training.passes import forward_and_backward, in_millions
+from curricula.training.pass_counter import forward_and_backward, in_millions
 from curricula.training.plan import find_device, find_precision, make_plan
 from curricula.training.run import BEST, LAST, Run
-from curricula.training.update import update
+from curricula.training.step import update
 
 JOINT = {"data": "tiny", "perturb": "rot+pgd"}
 

@@ -15,7 +15,7 @@ from curricula.interfaces import Progress
 from curricula.training.loop import EVALUATION_SEED
 from curricula.training.plan import make_plan
 from curricula.training.run import LAST, METRICS
-from curricula.training.update import Networks, begin, update
+from curricula.training.step import Networks, begin, update
 
 NETWORK = {"data": "tiny", "device": "cpu", "model": "tinycnn(dropout=0)", "precision": "float32"}
 SETTINGS = {

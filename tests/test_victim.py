@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 
 def network():

@@ -9,11 +9,11 @@ from torch import nn
 
 import curricula
 from curricula.errors import UserError
-from curricula.training.averaging import averaged, parse_averaging
-from curricula.training.compiling import Trial
+from curricula.training.awp import worse_weights
+from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, METRICS
-from curricula.training.weights import worse_weights
+from curricula.training.weight_averaging import averaged, parse_averaging
 
 
 def network():

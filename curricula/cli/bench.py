@@ -40,10 +40,10 @@ def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: A
 
     Example: curricula bench --model resnet18 --against torchattacks
     """
-    from curricula.allocation import keep_freed_memory
+    from curricula.benchmark.measure import bench
     from curricula.cli.tables import show_speed
-    from curricula.output import check_output, write_output
-    from curricula.speed.bench import bench
+    from curricula.runtime.files import check_output, write_output
+    from curricula.runtime.malloc import keep_freed_memory
 
     if file is not None:
         check_output(file)

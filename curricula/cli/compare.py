@@ -52,9 +52,9 @@ def command(
     Example: curricula compare runs/cusp-vs-baselines-mnist --sort joint -o frontier.png
     """
     from curricula.cli.tables import markdown_of, show_comparison
-    from curricula.gathering import compare
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.reporting.frontier import draw_frontier
+    from curricula.sweeps.collect import compare
 
     if figure is not None:
         check_figure(figure)

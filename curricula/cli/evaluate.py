@@ -84,11 +84,11 @@ def command(
 
     Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
-    from curricula.allocation import keep_freed_memory
     from curricula.api import evaluate
     from curricula.cli.progress import Work
     from curricula.cli.tables import show_accuracies
     from curricula.errors import UserError
+    from curricula.runtime.malloc import keep_freed_memory
     from curricula.training.run import BEST, LAST
 
     modes = [name for name, on in {"--profile": profiled, "--audit": audited}.items() if on]

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from curricula import registry
 from curricula.errors import UserError
+from curricula.plugins import registry
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:

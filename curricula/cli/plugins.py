@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from curricula import registry
 from curricula.cli.paths import PATH
-from curricula.hooks import KINDS
-from curricula.scaffold import write_plugin
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import KINDS
+from curricula.plugins.scaffold import write_plugin
 
 
 @click.group(invoke_without_command=True)

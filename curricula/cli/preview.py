@@ -55,7 +55,7 @@ def command(
 
     Example: curricula preview --perturb rot:60+pgd:0.1 --data digits -o preview.png
     """
-    from curricula.binding import parse_number
+    from curricula.expressions.binding import parse_number
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.reporting.previews import preview
 

@@ -29,13 +29,13 @@ def command(
 
     Example: curricula sweep cusp-vs-baselines-mnist --data-root data
     """
-    from curricula.allocation import keep_freed_memory
     from curricula.cli.tables import show_comparison
-    from curricula.gathering import compare
+    from curricula.plugins.registry import command_line
     from curricula.recipes import find_sweep
-    from curricula.registry import command_line
     from curricula.reporting.report import report
-    from curricula.sweeps.running import run_sweep
+    from curricula.runtime.malloc import keep_freed_memory
+    from curricula.sweeps.collect import compare
+    from curricula.sweeps.runner import run_sweep
 
     keep_freed_memory()
     definition = find_sweep(sweep)

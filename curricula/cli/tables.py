@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curricula.comparison import Comparison
+from curricula.benchmark.measure import Sample, Speed
 from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
-from curricula.speed.bench import Sample, Speed
+from curricula.sweeps.comparison import Comparison
 from curricula.theory.closed_forms import best_ratio, critical_ratio, shifted_bound, shifted_limit
 from curricula.theory.study import Study, Trained
 from curricula.training.config import Part

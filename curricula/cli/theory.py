@@ -76,9 +76,9 @@ def command(
     Example: curricula theory --c 2 --c 3 -o theory
     """
     from curricula.errors import UserError
-    from curricula.output import make_folder, write_output
     from curricula.reporting.figures import write_figure
     from curricula.reporting.theory import frontier_figure
+    from curricula.runtime.files import make_folder, write_output
     from curricula.theory.setting import Setting
     from curricula.theory.study import MOST_SETTINGS, REFERENCE, check, study
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from curricula import registry
 from curricula.cli.paths import PATH
+from curricula.plugins import registry
 
 
 @click.command()
@@ -49,12 +49,12 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
 
     Example: curricula train --perturb rot+pgd --schedule linear
     """
-    from curricula.allocation import keep_freed_memory
     from curricula.api import train
     from curricula.cli.progress import Terminal
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
     from curricula.reporting.report import report
+    from curricula.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
     values = read_config(config) if config is not None else {}

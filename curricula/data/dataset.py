@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 
 VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
@@ -168,10 +168,10 @@ def load_data(text: str, *, root: str = "data", download: bool = False) -> DataS
     return loaded
 
 
-def build_data(text: str, *, root: str, download: bool) -> construct.Built:
+def build_data(text: str, *, root: str, download: bool) -> factories.Built:
     """`load_data`, with the expression that states every default."""
     context = {"root": root, "download": download}
-    return construct.build("dataset", parse_call(text), context=context)
+    return factories.build("dataset", parse_call(text), context=context)
 
 
 def batches(

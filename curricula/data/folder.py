@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from curricula.data.dataset import DataSet, not_there
-from curricula.data.reading import Reader, ReadSplit
+from curricula.data.lazy_split import Reader, ReadSplit
 from curricula.data.torchvision_sets import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.errors import UserError
 

@@ -8,15 +8,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.arithmetic import full_float32
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.errors import UserError
-from curricula.expression import CLEAN
+from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
-from curricula.streams import Streams
-from curricula.timing import seconds
-from curricula.victim import ModelVictim
+from curricula.plugins.names import CLEAN
+from curricula.runtime.precision import full_float32
+from curricula.runtime.timing import seconds
+from curricula.victim.model_victim import ModelVictim
 
 BATCH_SIZE = 250  # images at once on a CPU, where more do not pay, and the fewest elsewhere
 PAYS = 1.1  # a batch twice as large must do so many times as many images a second
@@ -123,7 +123,7 @@ def measure(
 
     What is drawn for an image depends on the seed, its index in the split and the place in the
     expression: not on the other threats, nor on the batch, nor on who has fallen. Exempt is what
-    `curricula.streams.Streams.answering` leaves to the generator.
+    `curricula.expressions.random_streams.Streams.answering` leaves to the generator.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.

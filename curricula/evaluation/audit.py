@@ -13,13 +13,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.arithmetic import full_float32
-from curricula.binding import parse_number
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, predictions
-from curricula.evaluation.checks import (
+from curricula.evaluation.audit_checks import (
     Check,
     deterministic_forward,
     gradient_free_does_not_win,
@@ -30,13 +28,15 @@ from curricula.evaluation.checks import (
     plateau,
     unbounded_reaches_zero,
 )
+from curricula.evaluation.progress import Work
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
-from curricula.evaluation.work import Work
-from curricula.expression import Number
-from curricula.faithful import FEW
+from curricula.expressions.binding import parse_number
+from curricula.expressions.syntax import Number
 from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
-from curricula.victim import ModelVictim
+from curricula.runtime.precision import full_float32
+from curricula.victim.equivalence import FEW
+from curricula.victim.model_victim import ModelVictim
 
 IMAGES = 200  # a few minutes of a small network on two cores
 QUERIES = 1000

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from curricula.binding import parse_number
 from curricula.evaluation.accuracy import Measured, wilson_interval
-from curricula.expression import Number
+from curricula.expressions.binding import parse_number
+from curricula.expressions.syntax import Number
 
 LEVELS = 255  # of a pixel's 8 bits: the field writes eps so
 

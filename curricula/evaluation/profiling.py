@@ -11,21 +11,17 @@ from fractions import Fraction
 import attrs
 from torch import nn
 
-from curricula.binding import Bound, parse_number
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
+from curricula.evaluation.progress import GRID_POINTS, Work
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
-from curricula.evaluation.work import GRID_POINTS, Work
-from curricula.expression import (
-    CLEAN,
-    GRID,
-    WORST,
-    Number,
-)
-from curricula.tree import Leaf
+from curricula.expressions.binding import Bound, parse_number
+from curricula.expressions.nodes import Leaf
+from curricula.expressions.syntax import Number
+from curricula.plugins.names import CLEAN, GRID, WORST
 
 CANDIDATES = 10  # the random search of Engstrom et al. 2019
 ROTATIONS = tuple(range(0, 181, 15))  # Kamath et al. 2021 go by 30

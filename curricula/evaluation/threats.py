@@ -7,12 +7,9 @@ file names two perturbations is the price of having standard ones.
 from collections.abc import Mapping
 from typing import cast, get_args
 
-from curricula.binding import Bound, bind
 from curricula.curriculum import Threat
-from curricula.expression import (
-    CLEAN,
-    GRID,
-    WORST,
+from curricula.expressions.binding import Bound, bind
+from curricula.expressions.syntax import (
     Argument,
     Call,
     Chain,
@@ -23,6 +20,7 @@ from curricula.expression import (
     union,
 )
 from curricula.interfaces import Norm
+from curricula.plugins.names import CLEAN, GRID, WORST
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10

@@ -1,1 +1,1 @@
-"""The built-in models. The core finds them through curricula.builtin, as it finds any."""
+"""The built-in models. The registry finds them as it finds any plugin's."""

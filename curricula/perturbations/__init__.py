@@ -1,1 +1,1 @@
-"""The built-in perturbations. The core finds them through curricula.builtin, as it finds any."""
+"""The built-in perturbations. The registry finds them as it finds any plugin's."""

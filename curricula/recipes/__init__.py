@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curricula.errors import UserError
-from curricula.sweeps.definition import Sweep, read_sweep
+from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import read_toml
 
 

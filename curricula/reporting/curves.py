@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.interfaces import ListeningSchedule, Progress, Schedule
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress, folded
 
@@ -74,5 +74,5 @@ def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
     Raises:
         UserError: an unknown name, an argument that is wrong.
     """
-    built = [construct.build("schedule", parse_call(text)) for text in texts]
+    built = [factories.build("schedule", parse_call(text)) for text in texts]
     return {str(each.call): each.value for each in built}

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError
-from curricula.output import check_output, write_output
+from curricula.runtime.files import check_output, write_output
 
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160

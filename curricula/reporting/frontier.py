@@ -2,7 +2,6 @@
 
 from matplotlib.figure import Figure
 
-from curricula.comparison import Comparison, Row
 from curricula.reporting.figures import (
     DASHES,
     PALETTE,
@@ -11,6 +10,7 @@ from curricula.reporting.figures import (
     dress,
     named,
 )
+from curricula.sweeps.comparison import Comparison, Row
 
 MARKERS = "osD^vP*X<>hp"
 LEAST = -2.0  # %, where an axis begins at the lowest: bars at 0 are seen above its line

@@ -11,8 +11,8 @@ import jinja2
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError
-from curricula.output import write_whole
 from curricula.reporting.figures import write_figure
+from curricula.runtime.files import write_whole
 
 REPORT = "report.html"
 FIGURES = "figures"

@@ -25,7 +25,7 @@ from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folde
 from curricula.training.config import FIELDS, LARGEST_SEED
 from curricula.training.plan import build_model, check_channels
 from curricula.training.run import Run
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 IMAGES = 6

@@ -8,22 +8,22 @@ from typing import Any
 import attrs
 
 from curricula.api import TWIN, load_model, open_data
-from curricula.comparison import Comparison
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured, in_percent
 from curricula.evaluation.profile import Average, Profile
-from curricula.gathering import compare
-from curricula.registry import command_line
+from curricula.plugins.registry import command_line
+from curricula.reporting.example_images import fooled, shown_in_training
 from curricula.reporting.frontier import draw_frontier
-from curricula.reporting.gallery import fooled, shown_in_training
 from curricula.reporting.page import Line, Picture, Section, Table, write_page
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
-from curricula.sweeps.definition import Sweep
-from curricula.sweeps.running import sweep_in
+from curricula.sweeps.collect import compare
+from curricula.sweeps.comparison import Comparison
+from curricula.sweeps.runner import sweep_in
+from curricula.sweeps.spec import Sweep
 from curricula.training.config import Part
-from curricula.training.passes import forward_and_backward, in_millions
+from curricula.training.pass_counter import forward_and_backward, in_millions
 from curricula.training.run import (
     AUDIT,
     CONFIG,

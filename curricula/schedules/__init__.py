@@ -1,1 +1,1 @@
-"""The built-in schedules. The core finds them through curricula.builtin, as it finds any."""
+"""The built-in schedules. The registry finds them as it finds any plugin's."""

@@ -16,12 +16,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula import registry
-from curricula.binding import bind, parse_number
 from curricula.data.dataset import AnySplit, DataSet, Split, in_order
-from curricula.data.reading import ReadSplit
+from curricula.data.lazy_split import ReadSplit
 from curricula.errors import UserError
+from curricula.expressions.binding import bind, parse_number
 from curricula.interfaces import Norm
+from curricula.plugins import registry
 from curricula.testing.contract import broken_clauses
 from curricula.training.config import FIELDS, merge
 from curricula.training.learning_rate import parse_learning_rate

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curricula.classifier import check_classifier
 from curricula.errors import UserError
 from curricula.interfaces import HasPlainEquivalent
-from curricula.resting import autocast
-from curricula.testing.bench import assert_as_before, state_of
 from curricula.testing.contract import broken_clauses
-from curricula.victim import ModelVictim
+from curricula.testing.fixtures import assert_as_before, state_of
+from curricula.victim.frozen import autocast
+from curricula.victim.model_checks import check_classifier
+from curricula.victim.model_victim import ModelVictim
 
 IMAGES = 3
 TOLERANCE = 1e-4  # of logits, relative to the largest: another batch is summed in another order
@@ -122,7 +122,7 @@ def _assert_close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
 
 
 def it_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
-    """What `train` demands: see curricula.classifier.check_classifier."""
+    """What `train` demands: see curricula.victim.model_checks.check_classifier."""
     for trial in _trials(factory, **images):
         try:
             check_classifier(trial.build(), trial.x_NCHW, trial.num_classes)

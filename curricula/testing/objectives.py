@@ -16,8 +16,8 @@ from torch import Tensor
 
 from curricula.interfaces import Objective, TrainingLoss, Views
 from curricula.losses import ATTACK_LOSSES
-from curricula.testing.bench import Bench, assert_as_before, make_bench, state_of
 from curricula.testing.contract import broken_clauses
+from curricula.testing.fixtures import Bench, assert_as_before, make_bench, state_of
 
 TOLERANCE = 1e-5
 

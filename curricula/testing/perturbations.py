@@ -20,8 +20,8 @@ from curricula.interfaces import (
     ParametricPerturbation,
     Perturbation,
 )
-from curricula.testing.bench import Bench, assert_as_before, make_bench, state_of
 from curricula.testing.contract import broken_clauses
+from curricula.testing.fixtures import Bench, assert_as_before, make_bench, state_of
 
 TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
 

@@ -14,7 +14,7 @@ import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions.syntax import parse_call
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]

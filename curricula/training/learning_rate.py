@@ -6,9 +6,9 @@
 import math
 from collections.abc import Callable
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import Pair, parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import Pair, parse_call
 from curricula.interfaces import Progress
 
 LearningRate = Callable[[Progress], float]
@@ -51,7 +51,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
 OWN = {"cosine": cosine, "one-cycle": one_cycle}
 
 
-def parse_learning_rate(text: str) -> construct.Built:
+def parse_learning_rate(text: str) -> factories.Built:
     """A learning-rate schedule from its expression, such as ``one-cycle(warmup=0.3)``: the
     function, and the call that states every default.
 
@@ -60,11 +60,11 @@ def parse_learning_rate(text: str) -> construct.Built:
     """
     call = parse_call(text)
     if call.name in OWN:
-        return construct.apply(OWN[call.name], "lr_schedule", call)
+        return factories.apply(OWN[call.name], "lr_schedule", call)
     if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
         raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
     if call.name in BORROWED:
-        schedule = construct.build("schedule", call)
-        return construct.Built(value=lambda p: float(schedule.value(p, {})), call=schedule.call)
+        schedule = factories.build("schedule", call)
+        return factories.Built(value=lambda p: float(schedule.value(p, {})), call=schedule.call)
     known = ", ".join((*OWN, *BORROWED))
     raise UserError(f"unknown lr_schedule {call.name!r}: known: {known}")

@@ -15,9 +15,9 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import ListeningSchedule, Progress, Strength
-from curricula.training.compiling import decide
+from curricula.training.compile_choice import decide
 from curricula.training.config import Part
-from curricula.training.passes import Passes
+from curricula.training.pass_counter import Passes
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
@@ -29,7 +29,7 @@ from curricula.training.run import (
     check_free,
     prefixed,
 )
-from curricula.training.update import Networks, TrainingState, Update, begin, update
+from curricula.training.step import Networks, TrainingState, Update, begin, update
 
 EVALUATION_SEED = 0  # every run is measured under the same draws
 

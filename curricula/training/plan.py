@@ -8,21 +8,21 @@ import attrs
 import torch
 from torch import nn
 
-from curricula import construct
-from curricula.binding import Bound
-from curricula.classifier import check_classifier
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
-from curricula.expression import Call, parse_call
-from curricula.faithful import FEW, faithful
+from curricula.expressions import factories
+from curricula.expressions.binding import Bound
+from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress
-from curricula.layout import channels_last
 from curricula.losses import ATTACK_LOSSES
-from curricula.resting import Precision, autocast
-from curricula.training.averaging import Averaging, parse_averaging
+from curricula.runtime.memory_format import channels_last
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
+from curricula.training.weight_averaging import Averaging, parse_averaging
+from curricula.victim.equivalence import FEW, faithful
+from curricula.victim.frozen import Precision, autocast
+from curricula.victim.model_checks import check_classifier
 
 TRIED_ON = 32  # images that a model is tried on, so that few of its units are silent on all
 COMMON_TRAINING: Mapping[str, Any] = {
@@ -88,13 +88,13 @@ def build_model(text: str, data: DataSet) -> nn.Module:
     return model
 
 
-def _model(text: str, data: DataSet) -> construct.Built:
+def _model(text: str, data: DataSet) -> factories.Built:
     context = {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
-    return construct.build("model", parse_call(text), context=context)
+    return factories.build("model", parse_call(text), context=context)
 
 
 def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
@@ -121,7 +121,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     )
     check_channels(curriculum.bound, data)
     augmentation = _augmentation(config.augmentation, data)
-    objective = construct.build("objective", parse_call(config.objective))
+    objective = factories.build("objective", parse_call(config.objective))
     if objective.value.attack_loss not in ATTACK_LOSSES:
         raise UserError(
             f"objective {objective.call}: its attack loss {objective.value.attack_loss!r} is "

@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from curricula import registry
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Measured
-from curricula.hooks import KINDS
-from curricula.output import write_whole
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import KINDS
+from curricula.runtime.files import write_whole
 from curricula.training.config import Part, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"

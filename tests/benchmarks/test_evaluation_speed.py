@@ -10,8 +10,8 @@ import torch
 from curricula.curriculum import Threat
 from curricula.data.dataset import in_order
 from curricula.evaluation.accuracy import BATCH_SIZE
-from curricula.streams import Streams
-from curricula.victim import ModelVictim
+from curricula.expressions.random_streams import Streams
+from curricula.victim.model_victim import ModelVictim
 
 IMAGES = 10_000
 ATTACK = "pgd(0.3, steps=40, rel_step=1/10)"

@@ -17,7 +17,7 @@ ATTACK = "pgd(0.3, steps=40, rel_step=1/10)"
 ALONE = """
 import json, sys
 from pathlib import Path
-from curricula.allocation import keep_freed_memory
+from curricula.runtime.malloc import keep_freed_memory
 from curricula.curriculum import Threat
 from curricula.recipes import read_config
 from curricula.training.loop import train_plan

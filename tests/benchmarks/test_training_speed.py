@@ -12,9 +12,9 @@ from statistics import median
 import pytest
 from fixtures.escnn_p4cnn import escnn_p4cnn
 
-from curricula.allocation import keep_freed_memory
-from curricula.speed.bench import bench
-from curricula.training.compiling import Trial
+from curricula.benchmark.measure import bench
+from curricula.runtime.malloc import keep_freed_memory
+from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("default")  # the rivals' warnings are their own
@@ -52,11 +52,11 @@ def test_update(benchmark, model, data):
 
 ALONE = """
 import json, sys
-from curricula.allocation import keep_freed_memory
-from curricula.speed.bench import peak_memory, reset_peak_memory
-from curricula.speed.rivals import Rival
-from curricula.timing import seconds
-from curricula.training.compiling import Trial
+from curricula.runtime.malloc import keep_freed_memory
+from curricula.benchmark.measure import peak_memory, reset_peak_memory
+from curricula.benchmark.baselines import Rival
+from curricula.runtime.timing import seconds
+from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 plan = make_plan({setting!r})
 if sys.argv[1] == "ours":

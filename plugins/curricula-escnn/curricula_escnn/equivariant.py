@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curricula.errors import UserError
-from curricula.layout import channels_last
+from curricula.runtime.memory_format import channels_last
 from curricula_escnn.groups import moved_filters, order, quotients
 
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from curricula_escnn.groups import GROUPS
 from curricula_escnn.plugin import curricula_models
 
-from curricula import construct
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
 from curricula.models.resnet import resnet18
 from curricula.models.small import stdcnn
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 SMALL = ["gcnn-stdcnn(width=2)", "gcnn-vgg16(width=2)", "gcnn-resnet18(width=2)"]
 
@@ -23,7 +23,7 @@ SMALL = ["gcnn-stdcnn(width=2)", "gcnn-vgg16(width=2)", "gcnn-resnet18(width=2)"
 def build(text, *, channels=2, size=32, classes=5):
     torch.manual_seed(0)
     context = {"num_classes": classes, "in_channels": channels, "image_size": size}
-    return construct.build("model", parse_call(text), context=context).value
+    return factories.build("model", parse_call(text), context=context).value
 
 
 def over(group, text):
@@ -271,7 +271,7 @@ def test_no_other_width_is_nearer_to_the_plain_network(group):
 
 def test_the_resolved_expression_states_the_width():
     context = {"num_classes": 10, "in_channels": 3, "image_size": 32}
-    built = construct.build("model", parse_call("gcnn-vgg16"), context=context)
+    built = factories.build("model", parse_call("gcnn-vgg16"), context=context)
     assert str(built.call) == "gcnn-vgg16(group=c4, width=32)"
 
 

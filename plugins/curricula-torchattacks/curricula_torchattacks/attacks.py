@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError
 from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
-from curricula.perturbations.ball import project
+from curricula.perturbations.attacks.norm_ball import project
 from curricula_torchattacks import mended
 from curricula_torchattacks.hosting import Placed, groups, seeded
 from curricula_torchattacks.parameters import (

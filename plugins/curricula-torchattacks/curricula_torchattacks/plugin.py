@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from curricula.hooks import Record, hookimpl
+from curricula.plugins.hookspecs import Record, hookimpl
 
 INSTALL = "uv pip install curricula[torchattacks]"
 

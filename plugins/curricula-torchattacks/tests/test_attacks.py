@@ -11,12 +11,13 @@ from curricula_torchattacks.attacks import CLASSES, Attack
 from curricula_torchattacks.plugin import ATTACKS, NOT_OFFERED, curricula_perturbations
 from torch import Tensor, nn
 
-from curricula import construct, registry
-from curricula.binding import bind
 from curricula.errors import UserError
-from curricula.expression import parse_call
+from curricula.expressions import factories
+from curricula.expressions.binding import bind
+from curricula.expressions.syntax import parse_call
+from curricula.plugins import registry
 from curricula.testing import PERTURBATION_CLAUSES
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 QUICK = {
     "steps": 2,
@@ -364,15 +365,15 @@ def names():
     registry.use(before)
 
 
-def resolved(text: str, **keywords) -> construct.Built:
-    return construct.build("perturbation", parse_call(text), **keywords)
+def resolved(text: str, **keywords) -> factories.Built:
+    return factories.build("perturbation", parse_call(text), **keywords)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_is_stored_builds_the_same(name, names):
     text = f"torchattacks-{name.lower()}"
     once = resolved(text + ("(0.1)" if CLASSES[name].__name__ in _with_eps() else ""))
-    again = construct.build("perturbation", once.call)
+    again = factories.build("perturbation", once.call)
     assert again == once
     doc = inspect.getdoc(CLASSES[name])
     for parameter in inspect.signature(CLASSES[name]).parameters.values():

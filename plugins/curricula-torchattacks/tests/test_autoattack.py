@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.evaluation.work import passes
+from curricula.evaluation.progress import passes
 from curricula.interfaces import Perturbation
 from curricula.testing import PERTURBATION_CLAUSES
-from curricula.victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim
 
 
 @attrs.frozen(kw_only=True)

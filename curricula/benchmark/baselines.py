@@ -1,0 +1,206 @@
+"""What others would write: the same training as a plain loop around another library's attack.
+
+Float32, the network in evaluation mode during the attack, images rotated one at a time by Pillow in
+a DataLoader with one worker.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import transforms
+from torchvision.transforms.functional import InterpolationMode, to_pil_image
+
+from curricula.data.dataset import DataSet
+from curricula.errors import UserError
+from curricula.expressions.syntax import Call, Chain
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.geometric.affine import Rotation
+from curricula.plugins.names import CLEAN
+from curricula.training.plan import Plan
+from curricula.training.step import optimizer_of
+
+Attack = Callable[[Tensor, Tensor], Tensor]
+
+
+@attrs.frozen(kw_only=True)
+class Steps:
+    """PGD in l-inf as every library has it: radius, step length, how many steps."""
+
+    eps: float
+    step: float
+    steps: int
+    random_start: bool
+
+
+def _torchattacks(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+    attack: Attack = library.PGD(
+        model, eps=pgd.eps, alpha=pgd.step, steps=pgd.steps, random_start=pgd.random_start
+    )
+    return attack
+
+
+def _foolbox(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+    attack = library.attacks.LinfPGD(
+        abs_stepsize=pgd.step, steps=pgd.steps, random_start=pgd.random_start
+    )
+
+    def run(x_NCHW: Tensor, y_N: Tensor) -> Tensor:
+        hosted = library.PyTorchModel(model.eval(), bounds=(0, 1), device=x_NCHW.device)
+        adversarial: Tensor = attack(hosted, x_NCHW, y_N, epsilons=pgd.eps)[1]
+        model.train()
+        return adversarial
+
+    return run
+
+
+def _art(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+    estimators = importlib.import_module("art.estimators.classification")
+    evasion = importlib.import_module("art.attacks.evasion")
+    size = plan.data.image_size
+    hosted = estimators.PyTorchClassifier(
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(plan.data.in_channels, size, size),
+        nb_classes=plan.data.num_classes,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if plan.device.type == "cuda" else "cpu",
+    )
+    attack = evasion.ProjectedGradientDescentPyTorch(
+        hosted,
+        eps=pgd.eps,
+        eps_step=pgd.step,
+        max_iter=pgd.steps,
+        num_random_init=int(pgd.random_start),
+        batch_size=plan.config.batch_size,
+        verbose=False,
+    )
+
+    def run(x_NCHW: Tensor, y_N: Tensor) -> Tensor:
+        adversarial = attack.generate(x_NCHW.cpu().numpy(), y_N.cpu().numpy())
+        model.train()
+        return torch.from_numpy(adversarial).to(x_NCHW.device)
+
+    return run
+
+
+RIVALS: Mapping[str, tuple[str, Callable[[ModuleType, nn.Module, Steps, Plan], Attack]]] = {
+    "torchattacks": ("torchattacks", _torchattacks),
+    "foolbox": ("foolbox", _foolbox),
+    "art": ("adversarial-robustness-toolbox", _art),
+}
+"""By the name of the module: what to install, and how to attack with it."""
+
+
+class Rival:
+    """Updates of a plan as a plain loop makes them, with another library's attack.
+
+    Args:
+        name: one of `RIVALS`.
+        plan: its curriculum is ``rot+pgd``, in l-inf and without restarts, its objective ``at``;
+            it has no augmentation.
+        model: what is trained; by default the plan's.
+
+    Raises:
+        UserError: the library is not installed, or the curriculum is another.
+    """
+
+    def __init__(self, name: str, plan: Plan, model: nn.Module | None = None) -> None:
+        distribution, make = RIVALS[name]
+        rotation, pgd = _links(plan, name)
+        try:
+            library = importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"against {name}: it is not installed ({error}); pip install {distribution}"
+            ) from error
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                model = plan.build_model()
+        self.device = plan.device
+        self.model = model.to(plan.device).to(memory_format=torch.contiguous_format)
+        self.attack = make(library, self.model, pgd, plan)
+        self.optimizer = optimizer_of(plan, self.model)
+        images = OneByOne(plan.data, rotation.budget)
+        self.loader: torch.utils.data.DataLoader[tuple[Tensor, int]] = torch.utils.data.DataLoader(
+            images,
+            batch_size=plan.config.batch_size,
+            shuffle=True,
+            num_workers=1,
+            drop_last=True,
+            persistent_workers=True,
+            pin_memory=plan.device.type == "cuda",
+        )
+        self.batches: Iterator[Any] | None = None
+
+    def _batches(self) -> Iterator[Any]:
+        while True:
+            yield from self.loader
+
+    def update(self) -> None:
+        """One update, on the next batch."""
+        self.batches = self.batches or self._batches()
+        x, y = (tensor.to(self.device, non_blocking=True) for tensor in next(self.batches))
+        with _tf32(self.device):
+            adversarial = self.attack(x, y)
+            self.model.train()
+            loss = F.cross_entropy(self.model(adversarial), y)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+
+    def close(self) -> None:
+        """Let the worker go."""
+        self.batches = None
+        del self.loader
+
+
+def _tf32(device: torch.device) -> Any:
+    """On a GPU the plain loop's float32 is TF32, as its users would have it."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, benchmark=True, deterministic=False, allow_tf32=True)
+
+
+def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
+    bound, config = plan.curriculum.bound, plan.config
+    match bound.expression, [leaf.perturbation for leaf in bound.leaves.values()]:
+        case Chain((Call(), Call())), [Rotation() as rotation, PGD() as pgd] if (
+            pgd.norm,
+            pgd.restarts,
+            pgd.tau,
+        ) == ("linf", 1, None) and (config.objective, config.augmentation) == ("at", CLEAN):
+            step = pgd.step if pgd.step is not None else (pgd.rel_step or 0) * pgd.budget
+            return rotation, Steps(
+                eps=pgd.budget, step=step, steps=pgd.full_steps, random_start=pgd.random_start
+            )
+    raise UserError(
+        f"against {name}: only rot+pgd (l-inf, one restart, objective at, no augmentation) can be "
+        f"compared, not {plan.curriculum} (objective {config.objective}, augmentation "
+        f"{config.augmentation})"
+    )
+
+
+class OneByOne(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """The training images as Pillow has them, each rotated when it is asked for."""
+
+    def __init__(self, data: DataSet, degrees: float) -> None:
+        pixels_NCHW = data.images(data.train.held().pixels).mul(255).round().to("cpu", torch.uint8)
+        self.images = [to_pil_image(pixels_CHW) for pixels_CHW in pixels_NCHW]
+        self.labels = data.train.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomRotation(degrees, interpolation=InterpolationMode.BILINEAR),
+                transforms.ToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[index]), self.labels[index]

@@ -1,0 +1,305 @@
+"""The speed of training, beside the limit that the network itself sets."""
+
+import contextlib
+import math
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curricula.benchmark.baselines import RIVALS, Rival
+from curricula.errors import UserError
+from curricula.runtime.timing import seconds
+from curricula.training.compile_choice import Trial
+from curricula.training.config import FIELDS
+from curricula.training.pass_counter import Passes
+from curricula.training.plan import Plan, make_plan
+from curricula.training.run import processor
+from curricula.victim.frozen import autocast
+
+ROUND_SECONDS = 2.0  # a round lasts at least so long, or one update
+DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
+
+
+@attrs.frozen(kw_only=True)
+class Sample:
+    """Measurements of one quantity, a round each."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    def as_json(self) -> dict[str, float | int]:
+        """Median, smallest, largest, and of how many rounds."""
+        return {
+            "median": self.median,
+            "min": min(self.values),
+            "max": max(self.values),
+            "n": len(self.values),
+        }
+
+
+@attrs.frozen(kw_only=True)
+class Speed:
+    """What `bench` measured.
+
+    Attributes:
+        setting: what was trained, and on what, by name.
+        images_per_second: of training, at full strength.
+        update: seconds of one update.
+        gradient_pass, forward_pass, training_pass: seconds of one pass of a batch of the network
+            alone, as it is run in training: forward and backward to the image; forward; forward,
+            full backward and optimiser step.
+        gradient_passes, forward_passes, training_passes: how many an update makes, in batches.
+        share: of the limit: the time of those passes over that of the update, round by round.
+        compile_seconds: what the first compiled update took longer than the others; None where
+            nothing was compiled.
+        peak_memory: bytes: of the device's allocator; on the CPU of the whole process, its
+            libraries included; None where the system does not tell.
+        rivals: images per second of other libraries' loops, by name.
+        ratios: ours over theirs, round by round.
+    """
+
+    setting: Mapping[str, str | int]
+    images_per_second: Sample
+    update: Sample
+    gradient_pass: Sample
+    forward_pass: Sample
+    training_pass: Sample
+    gradient_passes: float
+    forward_passes: float
+    training_passes: float
+    share: Sample
+    compile_seconds: float | None
+    peak_memory: int | None
+    rivals: Mapping[str, Sample]
+    ratios: Mapping[str, Sample]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return attrs.asdict(
+            self,
+            recurse=False,
+            value_serializer=lambda _, __, value: (
+                value.as_json()
+                if isinstance(value, Sample)
+                else {name: sample.as_json() for name, sample in value.items()}
+                if isinstance(value, Mapping)
+                and all(isinstance(one, Sample) for one in value.values())
+                else value
+            ),
+        )
+
+
+def bench(
+    *,
+    rounds: int = 5,
+    against: Sequence[str] = (),
+    noted: Callable[[str], None] = lambda line: None,
+    rival_model: nn.Module | None = None,
+    **values: Any,
+) -> Speed:
+    """Measure training: whole updates at full strength, in turn with the passes they consist of
+    and with other libraries' loops, so that a machine whose speed drifts treats all alike.
+
+    Args:
+        rounds: how often each is measured, 1 or more.
+        against: names of `curricula.benchmark.baselines.RIVALS`.
+        noted: called with a line on each thing that begins.
+        rival_model: what the others train, if not the same model in float32.
+        **values: any of the fields of `curricula.TrainConfig`; by default random pixels of 3x32x32
+            and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
+
+    Raises:
+        UserError: whatever is wrong with a value; an unknown or missing rival, or one that cannot
+            do the same.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds must be 1 or more, not {rounds}")
+    for name in against:
+        if name not in RIVALS:
+            raise UserError(f"against: {name!r} is unknown; known: {', '.join(RIVALS)}")
+    plan = make_plan(DEFAULTS | values)
+    rivals = {name: Rival(name, plan, rival_model) for name in against}
+    devices = [plan.device] if plan.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(plan.config.seed)
+        return _bench(plan, rounds, rivals, noted)
+
+
+def _bench(
+    plan: Plan, rounds: int, rivals: Mapping[str, Rival], noted: Callable[[str], None]
+) -> Speed:
+    trial, compile_seconds = _fastest(plan, noted)
+    alone = Alone(trial)
+    gradients, forwards, trainings = alone.count()
+    reset_peak_memory(plan.device)
+    trial.update()
+    memory = peak_memory(plan.device)
+    batch_size = plan.config.batch_size
+
+    def repeated(run: Callable[[], object]) -> float:
+        """Seconds of one call, of as many as a round lasts."""
+        once = seconds(run, plan.device)
+        often = max(1, math.ceil(ROUND_SECONDS / once))
+        return seconds(lambda: [run() for _ in range(often)], plan.device) / often
+
+    measured: dict[str, list[float]] = {}
+    for number in range(rounds):
+        noted(f"round {number + 1} of {rounds}")
+        for name, run in {
+            "update": trial.update,
+            "gradient": alone.gradient,
+            "forward": alone.forward,
+            "training": alone.training,
+            **{name: rival.update for name, rival in rivals.items()},
+        }.items():
+            measured.setdefault(name, []).append(repeated(run))
+    for rival in rivals.values():
+        rival.close()
+
+    def sample(function: Callable[..., float], *names: str) -> Sample:
+        rows = zip(*(measured[name] for name in names), strict=True)
+        return Sample(values=tuple(function(*row) for row in rows))
+
+    return Speed(
+        setting=_setting(trial.plan),
+        images_per_second=sample(lambda t: batch_size / t, "update"),
+        update=sample(lambda t: t, "update"),
+        gradient_pass=sample(lambda t: t, "gradient"),
+        forward_pass=sample(lambda t: t, "forward"),
+        training_pass=sample(lambda t: t, "training"),
+        gradient_passes=gradients,
+        forward_passes=forwards,
+        training_passes=trainings,
+        share=sample(
+            lambda t, g, f, b: (gradients * g + forwards * f + trainings * b) / t,
+            "update",
+            "gradient",
+            "forward",
+            "training",
+        ),
+        compile_seconds=compile_seconds,
+        peak_memory=memory,
+        rivals={name: sample(lambda t: batch_size / t, name) for name in rivals},
+        ratios={name: sample(lambda t, o: t / o, name, "update") for name in rivals},
+    )
+
+
+def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | None]:
+    """Warm updates of a plan, compiled where asked for or faster, and the seconds of compiling."""
+
+    def warm(chosen: Literal["on", "off"]) -> tuple[Trial, float, float]:
+        noted(f"compile {chosen}")
+        trial = Trial(attrs.evolve(plan, config=attrs.evolve(plan.config, compile=chosen)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torch")  # the compiler's own
+            first = trial.seconds()
+            usual = median(trial.seconds() for _ in range(3))
+        return trial, first, usual
+
+    if plan.config.compile == "off":
+        return warm("off")[0], None
+    trial, first, usual = warm("on")
+    compile_seconds = max(0.0, first - usual)
+    if plan.config.compile == "auto":
+        plainly, _, plain_usual = warm("off")
+        if plain_usual <= usual:
+            return plainly, compile_seconds
+    return trial, compile_seconds
+
+
+class Alone:
+    """The passes of an update's networks alone, on a batch of its images.
+
+    Args:
+        trial: the updates.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        _, batch = next(trial.batches)
+        images = trial.plan.data.images(batch.pixels)
+        self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
+        self.y_N = batch.labels
+        resting = trial.networks.victim.as_module()
+        self.network = resting.get_submodule("twin")
+
+    def _logits(self, x_NCHW: Tensor) -> Tensor:
+        with autocast(x_NCHW.device, self.trial.plan.precision):
+            logits: Tensor = self.network(x_NCHW)
+        return logits.float()
+
+    def gradient(self) -> None:
+        """From the images to their gradient."""
+        x = self.x_NCHW.detach().requires_grad_()
+        loss = F.cross_entropy(self._logits(x), self.y_N, reduction="sum")
+        torch.autograd.grad(loss, x)
+
+    def forward(self) -> None:
+        """From the images to the logits."""
+        with torch.no_grad():
+            self._logits(self.x_NCHW)
+
+    def training(self) -> None:
+        """Forward, full backward and optimiser step."""
+        running = self.trial.networks.running.train()
+        loss = F.cross_entropy(running(self.x_NCHW), self.y_N)
+        self.trial.state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.trial.state.optimizer.step()
+
+    def count(self) -> tuple[float, float, float]:
+        """How many (gradient, forward, training) passes an update makes, in batches."""
+        passes = Passes.watching(self.trial.networks)
+        self.trial.update()
+        passes.stop()
+        batch_size = self.trial.plan.config.batch_size
+        counts = (passes.gradient, passes.forward, passes.training)
+        gradients, forwards, trainings = (count / batch_size for count in counts)
+        return gradients, forwards, trainings
+
+
+def _setting(plan: Plan) -> dict[str, str | int]:
+    config = plan.config
+    names = ("model", "perturb", "objective", "batch_size", "optimizer", "precision", "compile")
+    cuda = plan.device.type == "cuda"
+    return {
+        **{name: getattr(config, name) for name in FIELDS if name in names},
+        "image": f"{plan.data.in_channels}x{plan.data.image_size}x{plan.data.image_size}",
+        "device": torch.cuda.get_device_name(plan.device) if cuda else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to look for a new peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        # A container may forbid it; then the peak is that of the process's life.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak since `reset_peak_memory`, see `Speed`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "cpu" and sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None

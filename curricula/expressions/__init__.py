@@ -1,0 +1,1 @@
+"""From an expression's text to the tree that runs on a batch."""

@@ -1,0 +1,258 @@
+"""From a call in an expression to the object it names, with every default made explicit."""
+
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from curricula.errors import UserError
+from curricula.expressions.syntax import Argument, Call, Number, Pair, Value
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Kind
+from curricula.plugins.names import NAME_PATTERN
+
+
+@attrs.frozen(kw_only=True)
+class Built:
+    """What a call named, and the call with all defaults explicit (building it again gives the
+    same)."""
+
+    value: Any
+    call: Call
+
+
+def build(
+    kind: Kind,
+    call: Call,
+    *,
+    context: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Value] | None = None,
+) -> Built:
+    """Call the registered factory of ``call.name`` with the call's arguments.
+
+    Positional arguments fill the factory's parameters in order; ``NUMBER:NUMBER`` arguments go to
+    its ``*parameters``.
+
+    Args:
+        kind: which kind of thing the name stands for.
+        call: the call as parsed.
+        context: keywords the core supplies (a model's ``num_classes``, say); a user cannot.
+        defaults: values for parameters that the call leaves out and the factory has.
+
+    Raises:
+        UnknownNameError: no plugin registered the name.
+        UserError: an argument is unknown, missing, of the wrong type or out of range.
+    """
+    factory = registry.current().find(kind, call.name).load()
+    return apply(factory, kind, call, context=context, defaults=defaults)
+
+
+def apply(
+    factory: Callable[..., Any],
+    kind: str,
+    call: Call,
+    *,
+    context: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Value] | None = None,
+) -> Built:
+    """`build` with a factory in hand; ``kind`` is what messages call the thing.
+
+    Raises:
+        UserError: as `build` does.
+    """
+    context = context or {}
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name not in context and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    given = _match(kind, call, parameters)
+    for name, value in (defaults or {}).items():
+        if name in parameters:
+            given.setdefault(name, value)
+    hints = _type_hints(factory)
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for name, written in given.items():
+        if isinstance(written, list):
+            positional = [_convert(call, name, value, hints.get(name)) for value in written]
+        else:
+            keywords[name] = _convert(call, name, written, hints.get(name))
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty
+        if required and name not in keywords and parameter.kind is not parameter.VAR_POSITIONAL:
+            raise UserError(f"{call}: {name} is missing; write {call.name}({name}=...)")
+    try:
+        value = factory(*positional, **keywords, **context)
+    except UserError:
+        raise
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{call}: {_one_line(error)}") from error
+    return Built(value=value, call=_explicit(call, parameters, given, value))
+
+
+def needs(kind: Kind, name: str, parameter: str) -> bool:
+    """Whether a registered factory has a parameter and no default for it."""
+    factory = registry.current().find(kind, name).load()
+    found = inspect.signature(factory).parameters.get(parameter)
+    return found is not None and found.default is found.empty
+
+
+def _match(
+    kind: str, call: Call, parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Value | list[Value]]:
+    """Which argument is for which parameter."""
+    allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
+    given: dict[str, Value | list[Value]] = {}
+    order = iter(parameters.items())
+    for argument in call.arguments:
+        if argument.key is not None:
+            if (
+                argument.key not in parameters
+                or parameters[argument.key].kind is inspect.Parameter.VAR_POSITIONAL
+            ):
+                raise UserError(f"{call}: unknown argument {argument.key!r}; {allowed}")
+            if argument.key in given:
+                raise UserError(f"{call}: {argument.key} is given twice")
+            given[argument.key] = argument.value
+            continue
+        name, parameter = next(order, (None, None))
+        if name is None or parameter is None:
+            raise UserError(f"{call}: too many arguments; {allowed}")
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            many = given.setdefault(name, [])
+            assert isinstance(many, list)
+            many.append(argument.value)
+            order = iter([(name, parameter)])
+        else:
+            given[name] = argument.value
+    return given
+
+
+def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    target = factory if isinstance(factory, type) or inspect.isroutine(factory) else type(factory)
+    hints: dict[str, Any] = {}
+    if isinstance(target, type) and not attrs.has(target):
+        target = target.__init__  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError):
+        return {}  # a stranger's annotations are a courtesy, not a duty
+    return hints
+
+
+def _natural(value: Value) -> Any:
+    """The Python value that a written one looks like."""
+    match value:
+        case Number():
+            number = value.value
+            return int(number) if value.denominator == 1 and number.is_integer() else number
+        case Pair(left, right):
+            return (left.value, right.value)
+        case Call(name, ()):
+            return {"true": True, "false": False, "none": None}.get(name, name)
+    return value
+
+
+def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
+    """The Python value of an argument, checked against the factory's annotation."""
+    value = _natural(written)
+    word = written.name if isinstance(written, Call) and not written.arguments else None
+    if hint is None or hint is Any:
+        return value
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            if word in typing.get_args(option):
+                return word
+            if word is None and value in typing.get_args(option):
+                return value
+        elif option is float:
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return float(value)
+        elif option is tuple or typing.get_origin(option) is tuple:
+            if isinstance(value, tuple):
+                return value
+        elif option is str and word is not None:
+            return word
+        elif isinstance(option, type):
+            if type(value) is option:
+                return value
+        else:
+            return value
+    raise UserError(f"{call}: {name} must be {_described(options)}, not {written}")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _described(options: tuple[Any, ...]) -> str:
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a name",
+        tuple: "a pair NUMBER:NUMBER",
+        types.NoneType: "none",
+    }
+    described: list[str] = []
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            described.extend(str(choice) for choice in typing.get_args(option))
+        else:
+            described.append(words.get(typing.get_origin(option) or option, str(option)))
+    return " or ".join(described)
+
+
+def _explicit(
+    call: Call,
+    parameters: Mapping[str, inspect.Parameter],
+    given: Mapping[str, Value | list[Value]],
+    built: Any,
+) -> Call:
+    """The call with each parameter as written, or else as the built object (or the signature)
+    has it; a default that cannot be written (None, say) is left out."""
+    arguments: list[Argument] = []
+    for name, parameter in parameters.items():
+        written = given.get(name)
+        if isinstance(written, list):
+            arguments.extend(Argument(value) for value in written)
+            continue
+        if written is None:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                stages = getattr(built, name, ())
+                if stages and all(isinstance(stage, tuple) for stage in stages):
+                    # The object says the same in full, whatever shorthand it was built from.
+                    return Call(call.name, tuple(Argument(_pair(stage)) for stage in stages))
+                continue
+            written = _written(getattr(built, name, parameter.default))
+        if written is None:
+            continue
+        arguments.append(Argument(written, None if name == "budget" and not arguments else name))
+    return Call(call.name, tuple(arguments))
+
+
+def _pair(stage: tuple[float, float]) -> Pair:
+    return Pair(Number.of(float(stage[0])), Number.of(float(stage[1])))
+
+
+def _written(value: Any) -> Value | None:
+    """How a default would be written, or None where it cannot be."""
+    match value:
+        case bool():
+            return Call("true" if value else "false")
+        case int() | float() if math.isfinite(value):
+            return Number.of(float(value))
+        case str() if re.fullmatch(NAME_PATTERN, value):
+            return Call(value)
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.args[0] if error.args else error).split())

@@ -1,0 +1,337 @@
+"""The expression language: what users write for perturbations, models and schedules.
+
+    union  := chain ("|" chain)*
+    chain  := link ("+" link)*                   "+" binds tighter than "|"
+    link   := NAME | NAME ":" NUMBER | NAME "(" [arg ("," arg)*] ")" | "(" union ")"
+    arg    := [NAME "="] value
+    value  := union | NUMBER | NUMBER ":" NUMBER
+    NUMBER := ["-" | "+"] DECIMAL ["/" DECIMAL]
+
+``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. This module knows
+syntax alone: `factories` knows what a name stands for. Nothing is evaluated.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NoReturn, TypeAlias
+
+import attrs
+
+from curricula.errors import UserError
+from curricula.plugins.names import NAME_PATTERN
+
+DEEPEST = 50  # nested parentheses, far below Python's own limit
+
+
+class ExpressionError(UserError):
+    """Text that is not an expression; the message points at the character."""
+
+
+@attrs.frozen
+class Number:
+    """A decimal or a fraction, kept as written so that ``8/255`` prints as ``8/255``."""
+
+    numerator: float
+    denominator: float = 1.0
+
+    @property
+    def value(self) -> float:
+        return self.numerator / self.denominator
+
+    @classmethod
+    def of(cls, value: float) -> "Number":
+        """The number that prints most readably among those of exactly this value."""
+        fraction = Fraction(value).limit_denominator(255)
+        if value != round(value, 6) and fraction.numerator / fraction.denominator == value:
+            return cls(float(fraction.numerator), float(fraction.denominator))
+        return cls(float(value))
+
+    def __str__(self) -> str:
+        numerator = _decimal(self.numerator)
+        return numerator if self.denominator == 1 else f"{numerator}/{_decimal(self.denominator)}"
+
+
+@attrs.frozen
+class Pair:
+    """``NUMBER:NUMBER``, an argument such as the stage ``0.62:5/6`` of a step schedule."""
+
+    left: Number
+    right: Number
+
+    def __str__(self) -> str:
+        return f"{self.left}:{self.right}"
+
+
+@attrs.frozen
+class Argument:
+    """One argument of a call, with its keyword if it has one."""
+
+    value: "Value"
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.value) if self.key is None else f"{self.key}={self.value}"
+
+
+@attrs.frozen
+class Call:
+    """``name``, ``name:NUMBER`` or ``name(arguments)``."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+
+    def __str__(self) -> str:
+        match self.arguments:
+            case ():
+                return self.name
+            case (Argument(value=Number() as budget, key=None),):
+                return f"{self.name}:{budget}"
+        return f"{self.name}({', '.join(map(str, self.arguments))})"
+
+
+@attrs.frozen
+class Chain:
+    """``a+b``: each link receives what the link before it made. Two links or more."""
+
+    links: tuple["Call | Union", ...]
+
+    def __str__(self) -> str:
+        return "+".join(
+            f"({part})" if isinstance(part, Union) else str(part) for part in self.links
+        )
+
+
+@attrs.frozen
+class Union:
+    """``a|b``: one branch per image. Two branches or more."""
+
+    branches: tuple[Call | Chain, ...]
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.branches))
+
+
+Expression: TypeAlias = Call | Chain | Union
+Value: TypeAlias = Expression | Number | Pair
+
+
+def chain(*expressions: Expression) -> Expression:
+    """The chain of expressions, flattened: a chain has no chain among its links."""
+    links = tuple(
+        link
+        for expression in expressions
+        for link in (expression.links if isinstance(expression, Chain) else (expression,))
+    )
+    return links[0] if len(links) == 1 else Chain(links)
+
+
+def union(*expressions: Expression) -> Expression:
+    """The union of expressions, flattened: a union has no union among its branches."""
+    branches = tuple(
+        branch
+        for expression in expressions
+        for branch in (expression.branches if isinstance(expression, Union) else (expression,))
+    )
+    return branches[0] if len(branches) == 1 else Union(branches)
+
+
+def calls(expression: Expression) -> Iterator[Call]:
+    """Every call of an expression, left to right; the arguments of a call after the call."""
+    match expression:
+        case Call():
+            yield expression
+            for argument in expression.arguments:
+                if isinstance(argument.value, (Call, Chain, Union)):
+                    yield from calls(argument.value)
+        case Chain(parts) | Union(parts):
+            for part in parts:
+                yield from calls(part)
+
+
+def parse(text: str) -> Expression:
+    """Parse an expression over perturbations, such as ``rot:30+pgd(8/255, steps=10)``.
+
+    Raises:
+        ExpressionError: one line that names the text, the character and what was expected there.
+    """
+    return _Parser(text).whole()
+
+
+def parse_call(text: str) -> Call:
+    """Parse a single call, such as the model ``wrn(depth=28, width=10)``.
+
+    Raises:
+        ExpressionError: as ``parse``, and where the text is a chain or a union.
+    """
+    expression = parse(text)
+    if not isinstance(expression, Call):
+        raise ExpressionError(f"in {text!r}: expected a single name or call, not a combination")
+    return expression
+
+
+def _decimal(value: float) -> str:
+    text = repr(float(value))
+    return text.removesuffix(".0")
+
+
+_TOKEN = re.compile(
+    rf"""\s*(?:
+        (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?)
+      | (?P<name>{NAME_PATTERN})
+      | (?P<sign>[-+|:=,()])
+      | (?P<end>$)
+    )""",
+    re.VERBOSE,
+)
+
+
+class _Parser:
+    """Recursive descent over the text; one method a rule of the grammar above."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+        self.depth = 0
+        self.advance(number_allowed=False)
+
+    def advance(self, *, number_allowed: bool) -> None:
+        """Read the next token. A number may start with "+" only where a number is allowed."""
+        match = _TOKEN.match(self.text, self.position)
+        if match is not None and match.lastgroup == "number" and not number_allowed:
+            sign = match.group("number")[0]
+            if sign in "+-":
+                self.kind, self.token, self.start = "sign", sign, match.start("number")
+                self.position = self.start + 1
+                return
+        if match is None or match.lastgroup is None:
+            self.start = len(self.text) - len(self.text[self.position :].lstrip())
+            self.fail(f"unexpected {self.text[self.start]!r}")
+        self.kind, self.token = match.lastgroup, match.group(match.lastgroup)
+        self.start, self.position = match.start(match.lastgroup), match.end()
+
+    def fail(self, problem: str) -> NoReturn:
+        if self.start >= len(self.text.rstrip()):
+            where = "at the end"
+        else:
+            where = f"at character {self.start + 1} ({self.text[self.start :]!r})"
+        raise ExpressionError(f"in {self.text!r}, {where}: {problem}")
+
+    def takes(self, sign: str) -> bool:
+        return self.kind == "sign" and self.token == sign
+
+    def whole(self) -> Expression:
+        if not self.text.strip():
+            raise ExpressionError(
+                "the expression is empty: write a name, such as rot:30 or smallcnn"
+            )
+        expression = self.union()
+        if self.takes(","):
+            self.fail("commas live only inside parentheses: write name(budget, key=value)")
+        if self.takes(")"):
+            self.fail("this closing parenthesis was never opened")
+        if self.kind != "end":
+            self.fail("expected '+', '|' or the end")
+        return expression
+
+    def union(self) -> Expression:
+        branches = [self.chain()]
+        while self.takes("|"):
+            self.advance(number_allowed=False)
+            branches.append(self.chain())
+        return union(*branches)
+
+    def chain(self) -> Expression:
+        links = [self.link()]
+        while self.takes("+"):
+            self.advance(number_allowed=False)
+            links.append(self.link())
+        return chain(*links)
+
+    def link(self) -> Expression:
+        if self.takes("("):
+            return self.parenthesised()
+        if self.kind != "name":
+            self.fail("expected a name")
+        name = self.token
+        self.advance(number_allowed=False)
+        if self.takes(":"):
+            self.advance(number_allowed=True)
+            return Call(name, (Argument(self.number(f"a number after '{name}:'")),))
+        if self.takes("("):
+            return Call(name, self.arguments(name))
+        return Call(name)
+
+    def parenthesised(self) -> Expression:
+        opened = self.open(number_allowed=False)
+        expression = self.union()
+        self.close(opened)
+        return expression
+
+    def open(self, *, number_allowed: bool) -> int:
+        """Step into a parenthesis; returns where it stands."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            self.fail(f"parentheses nest deeper than {DEEPEST}")
+        opened = self.start
+        self.advance(number_allowed=number_allowed)
+        return opened
+
+    def close(self, opened: int) -> None:
+        """Step out of the parenthesis that stands at ``opened``."""
+        if not self.takes(")"):
+            if self.kind == "end":
+                self.fail(f"the parenthesis opened at character {opened + 1} is not closed")
+            self.fail("expected ',' or ')'")
+        self.depth -= 1
+        self.advance(number_allowed=False)
+
+    def arguments(self, name: str) -> tuple[Argument, ...]:
+        opened = self.open(number_allowed=True)
+        arguments: list[Argument] = []
+        if not self.takes(")"):
+            arguments.append(self.argument(name, set()))
+            while self.takes(","):
+                self.advance(number_allowed=True)
+                seen = {argument.key for argument in arguments if argument.key is not None}
+                arguments.append(self.argument(name, seen))
+        self.close(opened)
+        return tuple(arguments)
+
+    def argument(self, name: str, seen: set[str]) -> Argument:
+        if self.kind == "name" and re.match(r"\s*=", self.text[self.position :]):
+            key = self.token
+            if key in seen:
+                self.fail(f"{name}: {key} is given twice")
+            self.advance(number_allowed=False)
+            self.advance(number_allowed=True)
+            return Argument(self.value(), key)
+        if seen:
+            self.fail(f"{name}: a positional argument after a keyword")
+        return Argument(self.value())
+
+    def value(self) -> Value:
+        if self.kind == "number" or self.takes("-") or self.takes("+"):
+            left = self.number("a number")
+            if not self.takes(":"):
+                return left
+            self.advance(number_allowed=True)
+            return Pair(left, self.number("a number after ':'"))
+        if self.kind == "end":
+            self.fail("expected a value")
+        return self.union()
+
+    def number(self, expected: str) -> Number:
+        if self.kind != "number":
+            self.fail(f"expected {expected}")
+        numerator_text, _, denominator_text = self.token.partition("/")
+        numerator, denominator = float(numerator_text), float(denominator_text or 1)
+        if denominator == 0:
+            self.fail("division by zero")
+        if not math.isfinite(numerator) or not math.isfinite(denominator):
+            self.fail("this number is too large")
+        if not math.isfinite(numerator / denominator) or denominator < 0:
+            self.fail("a fraction needs a positive denominator of a reasonable size")
+        self.advance(number_allowed=False)
+        return Number(numerator, denominator)

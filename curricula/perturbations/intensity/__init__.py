@@ -1,0 +1,1 @@
+"""Perturbations of colour and noise."""

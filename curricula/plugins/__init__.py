@@ -1,0 +1,1 @@
+"""The plugin system: hook specifications, registry, built-in records and the scaffold."""

@@ -1,0 +1,210 @@
+"""What curricula itself offers, through the same hooks as any plugin."""
+
+from collections.abc import Iterable
+
+from curricula.plugins.hookspecs import Record, hookimpl
+
+
+@hookimpl
+def curricula_perturbations() -> Iterable[Record]:
+    for name, (attribute, summary) in {
+        "rot": ("geometric.affine:Rotation", "random rotation, budget in degrees"),
+        "trans": ("geometric.affine:Translation", "random translation, budget in pixels"),
+        "scale": ("geometric.affine:Scale", "random change of size, budget a share of the factor"),
+        "shear": ("geometric.affine:Shear", "random shear along both axes, budget in degrees"),
+        "flip": ("geometric.whole_pixels:Flip", "random mirror image, budget its probability"),
+        "crop": (
+            "geometric.whole_pixels:Crop",
+            "random crop of the padded image, budget in whole pixels",
+        ),
+        "roll": ("geometric.whole_pixels:Roll", "random cyclic shift, budget in whole pixels"),
+        "perspective": (
+            "geometric.warps:Perspective",
+            "random slant, budget twice a share of the side",
+        ),
+        "elastic": ("geometric.warps:Elastic", "random smooth displacement, budget in pixels"),
+        "brightness": (
+            "intensity.colour:Brightness",
+            "random or worst brightness, budget a share of the factor",
+        ),
+        "contrast": (
+            "intensity.colour:Contrast",
+            "random or worst contrast, budget a share of the factor",
+        ),
+        "saturation": (
+            "intensity.colour:Saturation",
+            "random or worst saturation, budget a share of the factor",
+        ),
+        "hue": ("intensity.colour:Hue", "random or worst turn of the hue, budget in turns"),
+        "gaussian": ("intensity.noise:GaussianNoise", "white noise, budget its standard deviation"),
+        "uniform": ("intensity.noise:UniformNoise", "uniform noise in the l-inf ball"),
+        "cutout": ("intensity.noise:Cutout", "a random square cut out, budget a share of the side"),
+    }.items():
+        yield Record(name=name, factory=f"curricula.perturbations.{attribute}", summary=summary)
+    yield Record(
+        name="pgd",
+        factory="curricula.perturbations.attacks.pgd:PGD",
+        summary="projected gradient descent in the l-inf, l-2 or l-1 ball",
+    )
+    yield Record(
+        name="fgsm",
+        factory="curricula.perturbations.attacks.single_step:FGSM",
+        summary="one signed gradient step of the whole l-inf budget",
+    )
+    yield Record(
+        name="rfgsm",
+        factory="curricula.perturbations.attacks.single_step:RandomFGSM",
+        summary="one signed step from a random start in the l-inf ball",
+    )
+    yield Record(
+        name="nfgsm",
+        factory="curricula.perturbations.attacks.single_step:NoisyFGSM",
+        summary="strong noise and one signed step, no ball; for training alone",
+    )
+    yield Record(
+        name="mim",
+        factory="curricula.perturbations.attacks.mim:MIM",
+        summary="signed gradient steps with momentum in the l-inf ball",
+    )
+    yield Record(
+        name="apgd",
+        factory="curricula.perturbations.attacks.apgd:APGD",
+        summary="PGD that finds its own step, in the l-inf or l-2 ball",
+    )
+    yield Record(
+        name="square",
+        factory="curricula.perturbations.attacks.square:Square",
+        summary="random squares in the l-inf ball, without gradients",
+    )
+
+
+@hookimpl
+def curricula_schedules() -> Iterable[Record]:
+    summaries = {
+        "constant": "the same strength throughout",
+        "linear": "in a straight line",
+        "step": "in stages, equal ones or named ones",
+        "cosine": "half a cosine wave: gentle at both ends",
+        "exponential": "fast at first",
+        "root": "the competence curve: fast at first, a root",
+        "sigmoid": "slow, fast, slow",
+    }
+    for name, summary in summaries.items():
+        yield Record(name=name, factory=f"curricula.schedules.curves:{name}", summary=summary)
+    for name, factory, summary in (
+        ("anti", "controls:anti", "linear backwards: hard to easy, a control"),
+        ("random", "controls:Random", "at random, anew for each epoch or update, a control"),
+        ("gated", "adaptive:Gated", "stronger once the model is right often enough"),
+        ("fooling", "adaptive:Fooling", "keeps the share of misclassified images"),
+        ("plateau", "adaptive:Plateau", "stronger once validation no longer improves"),
+        ("per-image", "adaptive:PerImage", "each image its own: up when right, down when wrong"),
+    ):
+        yield Record(name=name, factory=f"curricula.schedules.{factory}", summary=summary)
+
+
+@hookimpl
+def curricula_objectives() -> Iterable[Record]:
+    yield Record(
+        name="at",
+        factory="curricula.objectives:AdversarialTraining",
+        summary="cross-entropy at the perturbed view (adversarial training)",
+    )
+    yield Record(
+        name="trades",
+        factory="curricula.objectives:Trades",
+        summary="cross-entropy at the natural view plus beta KL to the perturbed one",
+    )
+    yield Record(
+        name="mart",
+        factory="curricula.objectives:Mart",
+        summary="boosted cross-entropy plus a KL that weighs misclassified images more",
+    )
+    yield Record(
+        name="mix",
+        factory="curricula.objectives:mix",
+        summary="cross-entropy at the clean and at the perturbed view",
+    )
+    yield Record(
+        name="alp",
+        factory="curricula.objectives:alp",
+        summary="mix plus the distance between the logits of its views (logit pairing)",
+    )
+    yield Record(
+        name="consistency",
+        factory="curricula.objectives:consistency",
+        summary="mix plus the KL divergence between its views (invariance)",
+    )
+
+
+@hookimpl
+def curricula_models() -> Iterable[Record]:
+    for name, factory, summary in (
+        ("smallcnn", "small:smallcnn", "four convolutions, the MNIST network of TRADES"),
+        ("stdcnn", "small:stdcnn", "seven layers, the Z2CNN of Cohen and Welling"),
+        ("lenet", "small:lenet", "LeNet-5 with ReLU and max pooling"),
+        ("madry-mnist", "small:madry_mnist", "two convolutions, the MNIST network of Madry et al."),
+        ("vgg11", "vgg:vgg11", "VGG-11 with batch norm in its form for 32x32 images"),
+        ("vgg13", "vgg:vgg13", "VGG-13 with batch norm in its form for 32x32 images"),
+        ("vgg16", "vgg:vgg16", "VGG-16 with batch norm in its form for 32x32 images"),
+        ("vgg19", "vgg:vgg19", "VGG-19 with batch norm in its form for 32x32 images"),
+        ("resnet18", "resnet:resnet18", "ResNet-18 in its form for 32x32 images"),
+        ("resnet34", "resnet:resnet34", "ResNet-34 in its form for 32x32 images"),
+        ("resnet50", "resnet:resnet50", "ResNet-50 in its form for 32x32 images"),
+        ("preact-resnet18", "resnet:preact_resnet18", "ResNet-18 of pre-activation blocks"),
+        ("wrn-28-10", "wide:wrn_28_10", "wide residual network, 28 layers, 10 times as wide"),
+        ("wrn-34-10", "wide:wrn_34_10", "wide residual network, 34 layers, 10 times as wide"),
+        ("wrn", "wide:wrn", "wide residual network of any depth 6n + 4 and width"),
+        (
+            "torchvision",
+            "torchvision_models:classifier",
+            "any classifier of torchvision by its name, untrained: torchvision(convnext_tiny)",
+        ),
+    ):
+        yield Record(name=name, factory=f"curricula.models.{factory}", summary=summary)
+
+
+@hookimpl
+def curricula_datasets() -> Iterable[Record]:
+    yield Record(
+        name="digits",
+        factory="curricula.data.digits:digits",
+        summary="1,797 handwritten digits, embedded; 28x28 grey",
+    )
+    for name, summary in {
+        "mnist": "70,000 handwritten digits; 28x28 grey",
+        "fashion-mnist": "70,000 pieces of clothing; 28x28 grey",
+        "cifar10": "60,000 photographs in 10 classes; 32x32 colour",
+        "cifar100": "60,000 photographs in 100 classes; 32x32 colour",
+    }.items():
+        attribute = name.replace("-", "_")
+        yield Record(
+            name=name, factory=f"curricula.data.torchvision_sets:{attribute}", summary=summary
+        )
+    yield Record(
+        name="folder",
+        factory="curricula.data.folder:folder",
+        summary="your images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png",
+    )
+    yield Record(
+        name="random",
+        factory="curricula.data.random_pixels:random_pixels",
+        summary="random pixels of any shape, to measure speed on",
+    )
+
+
+@hookimpl
+def curricula_commands() -> Iterable[Record]:
+    for name, summary in {
+        "train": "train a classifier under a curriculum of perturbations",
+        "evaluate": "measure a run under threats",
+        "sweep": "train and measure many runs that differ in stated values",
+        "compare": "runs and sweeps side by side, with their Pareto frontier",
+        "report": "write the page of a run or a sweep, with its figures",
+        "bench": "measure how fast training is on this machine, and how fast it could be",
+        "preview": "draw what a curriculum does to real images",
+        "schedule": "draw schedules as curves",
+        "theory": "compute, simulate and draw a trade-off that has closed forms",
+        "plugins": "list what is registered, and by whom; `plugins new` starts one",
+        "recipes": "list the shipped configurations",
+    }.items():
+        yield Record(name=name, factory=f"curricula.cli.{name}:command", summary=summary)

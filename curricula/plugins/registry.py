@@ -1,0 +1,270 @@
+"""The policy behind the hooks: which plugins load, and which record a name stands for."""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import attrs
+import pluggy
+
+from curricula.errors import UnknownNameError, UserError
+from curricula.plugins import builtin, hookspecs
+from curricula.plugins.hookspecs import KINDS, PROJECT, Kind, Record
+from curricula.plugins.names import RESERVED
+
+STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
+NO_PLUGINS_VARIABLE = "CURRICULA_NO_PLUGINS"
+
+MOST_NAMED = 12  # names in one line
+
+
+class PluginWarning(UserWarning):
+    """A plugin could not be loaded; everything that does not need it goes on working."""
+
+
+@attrs.frozen(kw_only=True)
+class Provider:
+    """Where a record comes from: a distribution with its version, or a loose file."""
+
+    name: str
+    version: str = ""
+    source: Literal["distribution", "file"]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".rstrip()
+
+
+@attrs.frozen(kw_only=True)
+class Registered:
+    """A record together with its kind and its provider."""
+
+    kind: Kind
+    record: Record
+    provider: Provider
+
+    def load(self) -> Callable[..., Any]:
+        """Import the factory.
+
+        Raises:
+            UserError: when the import fails, with the record's install hint.
+        """
+        factory = self.record.factory
+        if not isinstance(factory, str):
+            return factory
+        module_name, _, attribute = factory.partition(":")
+        try:
+            loaded: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:
+            hint = f"; try: {self.record.install}" if self.record.install else ""
+            raise UserError(
+                f"{self.kind} {self.record.name!r} of {self.provider} cannot be imported "
+                f"({error}){hint}"
+            ) from error
+        return loaded
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """A plugin that did not load, and why."""
+
+    provider: Provider
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.provider} failed to load: {self.reason}"
+
+
+class Registry:
+    """Every record of every plugin that loaded, by kind and name.
+
+    Attributes:
+        failures: the plugins that did not load.
+        files: the loose files among those that did.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self.files: list[Path] = []
+        self._records: dict[Kind, dict[str, Registered]] = {kind: {} for kind in KINDS}
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+
+    def add(self, plugin: object, provider: Provider) -> None:
+        """Register a plugin object and read its records.
+
+        Raises:
+            UserError: when one of its names is taken; the message names both providers.
+        """
+        self._manager.register(plugin)
+        try:
+            self._manager.check_pending()
+            offered = [
+                Registered(kind=kind, record=record, provider=provider)
+                for kind, record in self._offered(plugin)
+            ]
+            self._check_names(offered)
+        except Exception:
+            self._manager.unregister(plugin)
+            raise
+        for registered in offered:
+            self._records[registered.kind][registered.record.name] = registered
+
+    def _offered(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
+        for kind in KINDS:
+            hook = getattr(self._manager.hook, f"{PROJECT}_{kind}s")
+            for implementation in hook.get_hookimpls():
+                if implementation.plugin is plugin:
+                    for record in implementation.function():
+                        if not isinstance(record, Record):
+                            raise TypeError(f"{hook.name} yielded {record!r}, not a Record")
+                        yield kind, record
+
+    def _check_names(self, offered: Iterable[Registered]) -> None:
+        taken = {(kind, name): held for kind in KINDS for name, held in self._records[kind].items()}
+        for registered in offered:
+            kind, name = registered.kind, registered.record.name
+            if kind == "perturbation" and name in RESERVED:
+                raise ValueError(f"{name!r} is a word of the expression language")
+            if (kind, name) in taken:
+                raise UserError(
+                    f"{kind} {name!r} is registered twice, by {taken[kind, name].provider} and by "
+                    f"{registered.provider}: uninstall one, or set {NO_PLUGINS_VARIABLE}=1 "
+                    "for the built-ins alone"
+                )
+            taken[kind, name] = registered
+
+    def add_or_warn(self, load: Callable[[], object], provider: Provider, *, strict: bool) -> None:
+        """Load and add one plugin in its own try: a broken one is a warning, never a crash."""
+        try:
+            self.add(load(), provider)
+        except UserError:
+            raise
+        except Exception as error:
+            failure = Failure(provider=provider, reason=f"{type(error).__name__}: {error}")
+            if strict:
+                raise UserError(str(failure)) from error
+            self.failures.append(failure)
+            warnings.warn(str(failure), PluginWarning, stacklevel=2)
+
+    def records(self, kind: Kind) -> Mapping[str, Registered]:
+        """All records of a kind, by name, in order of registration."""
+        return self._records[kind]
+
+    def find(self, kind: Kind, name: str) -> Registered:
+        """The record of a name.
+
+        Raises:
+            UnknownNameError: with near matches, and with the plugins that failed to load.
+        """
+        known = self._records[kind]
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        if near:
+            mend = f"did you mean {' or '.join(near)}?"
+        elif len(known) > MOST_NAMED:
+            mend = f"curricula plugins lists all {len(known)}"
+        else:
+            mend = f"known: {', '.join(known)}"
+        failed = "".join(f"; {failure}" for failure in self.failures)
+        raise UnknownNameError(f"unknown {kind} {name!r}: {mend}{failed}")
+
+
+def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
+    found = []
+    for entry_point in importlib.metadata.entry_points(group=PROJECT):
+        distribution = entry_point.dist
+        provider = Provider(
+            name=distribution.name if distribution else entry_point.name,
+            version=distribution.version if distribution else "",
+            source="distribution",
+        )
+        found.append((entry_point, provider))
+    return sorted(found, key=lambda pair: (pair[1].name, pair[0].name))
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a loose plugin file as a module of its own.
+
+    Raises:
+        UserError: when there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"--plugin {path}: no such file")
+    name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin {path}: not a Python file (expected a name ending in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that its classes can be found by pickle and attrs
+    spec.loader.exec_module(module)
+    return module
+
+
+def _switch(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+def build_registry(
+    files: Iterable[Path] = (),
+    *,
+    strict: bool | None = None,
+    entry_points: bool | None = None,
+) -> Registry:
+    """Load the built-ins, then every installed plugin, then loose files.
+
+    Args:
+        files: plugin files, as ``--plugin`` names them.
+        strict: a broken plugin is an error; default: the variable ``CURRICULA_STRICT_PLUGINS``.
+        entry_points: load installed plugins; default: unless ``CURRICULA_NO_PLUGINS`` is set.
+
+    Raises:
+        UserError: on a name that two plugins claim, or a missing file, or, if strict, a broken
+            plugin. A plugin file that the user named is always strict.
+    """
+    strict = _switch(STRICT_VARIABLE) if strict is None else strict
+    entry_points = not _switch(NO_PLUGINS_VARIABLE) if entry_points is None else entry_points
+    registry = Registry()
+    version = importlib.metadata.version(PROJECT)
+    registry.add(builtin, Provider(name=PROJECT, version=version, source="distribution"))
+    if entry_points:
+        for entry_point, provider in _entry_points():
+            registry.add_or_warn(entry_point.load, provider, strict=strict)
+    for file in files:
+        provider = Provider(name=str(file), source="file")
+        registry.add_or_warn(lambda file=file: load_file(file), provider, strict=True)  # type: ignore[misc]
+        registry.files.append(file)
+    return registry
+
+
+_current: Registry | None = None
+
+
+def current() -> Registry:
+    """The process's registry, loaded on first use."""
+    global _current
+    if _current is None:
+        _current = build_registry()
+    return _current
+
+
+def use(registry: Registry) -> None:
+    """Make a registry the process's own (the command line does, for ``--plugin``)."""
+    global _current
+    _current = registry
+
+
+def command_line(*words: object) -> str:
+    """What a user types to run ``curricula`` with these words and today's plugin files."""
+    plugins = [word for file in current().files for word in ("--plugin", str(file))]
+    return shlex.join(["curricula", *plugins, *map(str, words)])

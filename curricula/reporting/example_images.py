@@ -1,0 +1,125 @@
+"""Images as a run's curriculum showed them, and images that fool its network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from curricula.curriculum import Curriculum
+from curricula.data.dataset import DataSet
+from curricula.evaluation.threats import standard_threats
+from curricula.expressions.binding import bind
+from curricula.expressions.random_streams import Streams
+from curricula.plugins.names import CLEAN
+from curricula.reporting.previews import preview_figure
+from curricula.training.loop import EVALUATION_SEED
+from curricula.training.run import Run
+from curricula.victim.model_victim import ModelVictim
+
+IMAGES = 4
+MOMENTS = 5
+SEARCHED = 100  # test images, among which those are looked for that fool the network
+SEED = 1
+
+
+def shown_in_training(
+    run: Run, data: DataSet, model: nn.Module, metrics: Sequence[Mapping[str, Any]]
+) -> Figure | None:
+    """The first training images at the strengths of some epochs, a column each; None where no
+    perturbation was trained on.
+
+    The random draws are the same in each column. Attacks are aimed at the checkpoint that was kept,
+    as the network of that epoch is gone.
+
+    Args:
+        run: a finished run.
+        data: its data set.
+        model: its network.
+        metrics: the lines of its ``metrics.jsonl``, one or more.
+    """
+    config = run.config
+    curriculum = Curriculum.parse(config.perturb, config.schedule)
+    if not curriculum.bound.leaves:
+        return None
+    last = len(metrics) - 1
+    moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})
+    split = data.train[slice(IMAGES)].held()
+    x_NCHW = data.images(split.pixels)
+    victim = ModelVictim(model)
+    views = [
+        curriculum(
+            x_NCHW,
+            split.labels,
+            strengths=metrics[moment]["strength"],
+            victim=victim,
+            generator=torch.Generator().manual_seed(SEED),
+        ).perturbed
+        for moment in moments
+    ]
+    headings = [
+        f"epoch {metrics[moment]['epoch']}\n"
+        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[moment]["strength"].items())
+        for moment in moments
+    ]
+    return preview_figure(
+        x_NCHW,
+        torch.stack(views),
+        headings=headings,
+        names=[data.classes[label] for label in split.labels.tolist()],
+        title="What training showed",
+        caption=f"The first training images of {data.name} at the strengths of these epochs; "
+        "attacks are aimed at the checkpoint that was kept.",
+    )
+
+
+def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
+    """Test images that the network of a run gets right, and wrong under the standard joint threat:
+    as they are, and under each of the standard threats. None if there is none among the first.
+
+    Args:
+        run: a finished run.
+        data: its data set.
+        model: its network.
+    """
+    victim = ModelVictim(model, threat=True)
+    split = data.test[slice(SEARCHED)].held()
+    x_NCHW, y_N = data.images(split.pixels), split.labels
+    threats = standard_threats(bind(run.config.perturb), data.budgets)
+
+    def under(name: str, index: Tensor) -> Tensor:
+        """The images of an index as the evaluation perturbs them."""
+        return threats[name](
+            x_NCHW[index],
+            y_N[index],
+            victim=victim,
+            generator=torch.Generator().manual_seed(EVALUATION_SEED),
+            streams=Streams.of(EVALUATION_SEED, index),
+        )
+
+    joint_NCHW = under("joint", torch.arange(len(split)))
+    with torch.no_grad():
+        before_N = model(x_NCHW).argmax(1)
+        after_N = model(joint_NCHW).argmax(1)
+    found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:IMAGES]
+    if not len(found):
+        return None
+    views = {
+        name: joint_NCHW[found] if name == "joint" else under(name, found)
+        for name in threats
+        if name != CLEAN
+    }
+    names = [
+        f"{data.classes[before]} as {data.classes[after]}"
+        for before, after in zip(before_N[found].tolist(), after_N[found].tolist(), strict=True)
+    ]
+    return preview_figure(
+        x_NCHW[found],
+        torch.stack(list(views.values())),
+        headings=list(views),
+        names=names,
+        title="What fools the network",
+        caption=f"The first test images of {data.name} that are classified right, and wrong under "
+        "the joint threat: at the left the true class and what it is taken for.",
+    )

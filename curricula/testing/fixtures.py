@@ -1,0 +1,79 @@
+"""What contracts are tried on: a small model with everything that must survive, and images."""
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from curricula.interfaces import Perturbation, Strength
+from curricula.models.normalise import Normalise
+from curricula.victim.model_victim import ModelVictim
+
+CLASSES = 4
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Bench:
+    """A small model with everything that must survive an attack (batch norm, dropout, gradients),
+    and a batch of images for it."""
+
+    model: nn.Module
+    x_NCHW: Tensor
+    y_N: Tensor
+
+    def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
+        """The perturbed batch."""
+        victim = ModelVictim(self.model).anchored(self.x_NCHW)
+        generator = torch.Generator().manual_seed(seed)
+        return perturbation(
+            self.x_NCHW, self.y_N, strength=strength, victim=victim, generator=generator
+        )
+
+
+def make_bench(n: int, channels: int, height: int, width: int) -> Bench:
+    """The same bench for the same sizes; its model has a gradient on every parameter."""
+    generator = torch.Generator().manual_seed(n + 10 * channels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32, CLASSES),
+        )
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    x = torch.rand((n, channels, height, width), generator=generator)
+    x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
+    return Bench(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    """Everything of a model that its user may count on: parameters, gradients, buffers, every
+    training flag and every requires_grad, by what a message calls it."""
+    found: dict[str, object] = {}
+    for name, parameter in model.named_parameters():
+        found[f"parameter {name}"] = parameter.detach().clone()
+        found[f"gradient of {name}"] = None if parameter.grad is None else parameter.grad.clone()
+        found[f"requires_grad of {name}"] = parameter.requires_grad
+    for name, buffer in model.named_buffers():
+        found[f"buffer {name}"] = buffer.clone()
+    for name, module in model.named_modules():
+        found[f"training flag of {name or 'the whole'}"] = module.training
+    return found
+
+
+def assert_as_before(model: nn.Module, before: dict[str, object]) -> None:
+    """Nothing of `state_of` the model has changed."""
+    after = state_of(model)
+    for name, value in before.items():
+        other = after[name]
+        same = (
+            torch.equal(value, other)
+            if isinstance(value, Tensor) and isinstance(other, Tensor)
+            else value is other
+        )
+        assert same, f"the model's {name} changed"

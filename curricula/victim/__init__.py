@@ -1,0 +1,1 @@
+"""The model under attack: a frozen, fast copy behind one interface."""
