@@ -86,7 +86,7 @@ class Threat:
 
 
 def _unchanged(x_NCHW: Tensor) -> Views:
-    return Views(clean=x_NCHW, natural=x_NCHW, perturbed=x_NCHW)
+    return Views(clean=x_NCHW, transformed=x_NCHW, perturbed=x_NCHW)
 
 
 ScheduleStates: TypeAlias = Mapping[str, ScheduleState]

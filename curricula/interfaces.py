@@ -213,17 +213,17 @@ class ListeningSchedule(Protocol):
 @attrs.frozen(kw_only=True)
 class Views:
     """The three views that a curriculum gives of a batch, all NCHW in [0, 1]: ``clean``;
-    ``natural``, after the spatial and colour links; ``perturbed``, after all links."""
+    ``transformed``, after the spatial and colour links; ``perturbed``, after all links."""
 
     clean: Tensor
-    natural: Tensor
+    transformed: Tensor
     perturbed: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Views":
         """The same function of each view."""
         return Views(
             clean=function(self.clean),
-            natural=function(self.natural),
+            transformed=function(self.transformed),
             perturbed=function(self.perturbed),
         )
 
@@ -231,7 +231,7 @@ class Views:
         """The same function of each view and its namesake."""
         return Views(
             clean=function(self.clean, other.clean),
-            natural=function(self.natural, other.natural),
+            transformed=function(self.transformed, other.transformed),
             perturbed=function(self.perturbed, other.perturbed),
         )
 

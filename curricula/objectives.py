@@ -27,7 +27,7 @@ class AdversarialTraining:
 
 @attrs.frozen(kw_only=True)
 class Trades:
-    """`trades`: cross-entropy at the natural view, plus ``beta`` times the KL divergence from it
+    """`trades`: cross-entropy at the transformed view, plus ``beta`` times the KL divergence from it
     to the perturbed view (Zhang et al. 2019, equation 5). Its inner attack ascends that KL.
 
     Args:
@@ -42,16 +42,16 @@ class Trades:
     beta: float = attrs.field(default=6.0, validator=ge(0))
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        natural, perturbed = model(views.natural), model(views.perturbed)
-        divergence_N = kl_divergence(perturbed, y_N, lambda: natural)
-        value = F.cross_entropy(natural, y_N) + self.beta * divergence_N.mean()
+        transformed, perturbed = model(views.transformed), model(views.perturbed)
+        divergence_N = kl_divergence(perturbed, y_N, lambda: transformed)
+        value = F.cross_entropy(transformed, y_N) + self.beta * divergence_N.mean()
         return TrainingLoss(value=value, logits=perturbed.detach())
 
 
 @attrs.frozen(kw_only=True)
 class Mart:
     """`mart`: boosted cross-entropy at the perturbed view, plus ``beta`` times the KL divergence
-    from the natural view to it, of each image weighted by how unsure of the label the natural view
+    from the transformed view to it, of each image weighted by how unsure of the label the transformed view
     leaves the model (Wang et al. 2020, equations 8 to 11).
 
     Args:
@@ -66,9 +66,9 @@ class Mart:
     beta: float = attrs.field(default=5.0, validator=ge(0))
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        natural, perturbed = model(views.natural), model(views.perturbed)
-        divergence_N = kl_divergence(perturbed, y_N, lambda: natural)
-        unsure_N = 1 - natural.softmax(1).gather(1, y_N[:, None]).squeeze(1)
+        transformed, perturbed = model(views.transformed), model(views.perturbed)
+        divergence_N = kl_divergence(perturbed, y_N, lambda: transformed)
+        unsure_N = 1 - transformed.softmax(1).gather(1, y_N[:, None]).squeeze(1)
         value = (boosted_cross_entropy(perturbed, y_N) + self.beta * divergence_N * unsure_N).mean()
         return TrainingLoss(value=value, logits=perturbed.detach())
 

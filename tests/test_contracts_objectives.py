@@ -38,7 +38,7 @@ class Broken:
     def __call__(self, model, views, y):
         match self.how:
             case "writes to a view":
-                views.natural.clamp_(0.1, 0.9)
+                views.transformed.clamp_(0.1, 0.9)
             case "writes to the labels":
                 y.fill_(0)
             case "asks for a gradient of a view":

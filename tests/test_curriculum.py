@@ -59,10 +59,10 @@ def test_the_three_views(scene):
     pgd = PGD(budget=0.1, steps=3)
     perturbed = pgd(natural, y, strength=1.0, victim=victim, generator=generator)
     assert torch.equal(views.clean, x)
-    assert torch.equal(views.natural, natural)
+    assert torch.equal(views.transformed, natural)
     assert torch.equal(views.perturbed, perturbed)
     # The eps-ball is about the transformed image, as in CuSP.
-    assert (views.perturbed - views.natural).abs().max() <= 0.1 + 1e-6
+    assert (views.perturbed - views.transformed).abs().max() <= 0.1 + 1e-6
 
 
 def test_each_of_two_pixel_links_keeps_its_ball_about_its_own_input(scene):
@@ -70,7 +70,7 @@ def test_each_of_two_pixel_links_keeps_its_ball_about_its_own_input(scene):
     both = views_of("pgd(0.1, steps=2)+pgd(0.05, steps=2)", scene)
     change = (both.perturbed - one).abs().max()
     assert 0 < change <= 0.05 + 1e-6
-    assert torch.equal(both.natural, both.clean)
+    assert torch.equal(both.transformed, both.clean)
 
 
 def test_strength_zero_changes_nothing_and_clean_neither(scene):
@@ -110,14 +110,14 @@ def test_a_union_takes_one_random_branch_per_image_for_all_views(scene):
     n = 3000
     many = (victim, x[:1].expand(n, 1, 12, 12), y[:1].expand(n))
     views = views_of("rot:90|pgd(0.2, steps=1)|clean", many)
-    spatial = (views.natural != views.clean).flatten(1).any(1)
-    attacked = (views.perturbed != views.natural).flatten(1).any(1)
+    spatial = (views.transformed != views.clean).flatten(1).any(1)
+    attacked = (views.perturbed != views.transformed).flatten(1).any(1)
     assert not (spatial & attacked).any()
     # A third each: binomial, to five standard deviations.
     five = 5 * math.sqrt(n * 2 / 9)
     assert abs(int(spatial.sum()) - n / 3) < five
     assert abs(int(attacked.sum()) - n / 3) < five
-    assert torch.equal(views.natural[spatial], views.perturbed[spatial])
+    assert torch.equal(views.transformed[spatial], views.perturbed[spatial])
 
 
 def test_a_union_gives_each_image_the_strength_and_label_that_are_its_own(scene):
@@ -157,7 +157,7 @@ def test_worst_of_k_is_the_brute_force_choice(scene, inner, together, monkeypatc
     )
     for image, choice in enumerate(losses.argmax(0)):
         assert torch.equal(found.perturbed[image], candidates[choice].perturbed[image])
-        assert torch.equal(found.natural[image], candidates[choice].natural[image])
+        assert torch.equal(found.transformed[image], candidates[choice].natural[image])
     assert len(set(losses.argmax(0).tolist())) > 1
 
 
@@ -237,7 +237,7 @@ def test_a_grid_attacks_at_every_point(scene):
         perturbed.append(found_here)
         losses.append(F.cross_entropy(victim.logits(found_here), y, reduction="none"))
     for image, choice in enumerate(torch.stack(losses).argmax(0)):
-        torch.testing.assert_close(found.natural[image], natural[choice][image])
+        torch.testing.assert_close(found.transformed[image], natural[choice][image])
         torch.testing.assert_close(found.perturbed[image], perturbed[choice][image])
 
 

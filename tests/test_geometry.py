@@ -258,8 +258,8 @@ def test_a_chain_of_all_affine_links_agrees_with_the_composed_map_in_float64(gen
                 expected[n, :, row, column] = bilinear_zero(
                     x[n].double().numpy(), px + middle_x, py + middle_y
                 )
-    assert np.abs(views.natural.numpy() - expected).max() < 1e-4
-    assert torch.equal(views.natural[3], x[3])
+    assert np.abs(views.transformed.numpy() - expected).max() < 1e-4
+    assert torch.equal(views.transformed[3], x[3])
 
 
 @settings(max_examples=40, deadline=None)
@@ -287,9 +287,9 @@ def test_a_chain_of_rot_and_trans_is_one_interpolation_in_the_order_written(gene
     rot, trans = Rotation(budget=40.0), Translation(budget=2.0)
     degrees, pixels = rot.sample(5, 1.0, again), trans.sample(5, 1.0, again)
     theta = compose(rotation_theta(degrees[:, 0]), translation_theta(pixels))
-    torch.testing.assert_close(views.natural, warp(x, theta))
+    torch.testing.assert_close(views.transformed, warp(x, theta))
     twice = trans.apply(rot.apply(x, degrees), pixels)
-    assert not torch.allclose(views.natural, twice, atol=1e-3)  # two interpolations blur
+    assert not torch.allclose(views.transformed, twice, atol=1e-3)  # two interpolations blur
 
 
 def test_links_that_interpolate_differently_are_not_fused(generator):
@@ -303,7 +303,7 @@ def test_links_that_interpolate_differently_are_not_fused(generator):
     trans = Translation(budget=2.0, interpolation="nearest")
     expected = rot.apply(x, rot.sample(3, 1.0, again))
     expected = trans.apply(expected, trans.sample(3, 1.0, again))
-    assert torch.equal(views.natural, expected)
+    assert torch.equal(views.transformed, expected)
 
 
 def test_the_identity_is_bit_for_bit():

@@ -14,7 +14,7 @@ from curricula.interfaces import Views
 from curricula.objectives import boosted_cross_entropy
 
 X = torch.rand((4, 1, 3, 3), generator=torch.Generator().manual_seed(0))
-VIEWS = Views(clean=X, natural=X * 0.9, perturbed=X * 0.7)
+VIEWS = Views(clean=X, transformed=X * 0.9, perturbed=X * 0.7)
 Y = torch.tensor([0, 1, 2, 1])
 
 
@@ -83,7 +83,7 @@ def test_gradients_stay_finite_where_a_class_of_the_natural_view_is_impossible(t
         "natural": torch.tensor([[150.0, 0.0, -3.0]], requires_grad=True),
         "perturbed": torch.tensor([[1.0, 2.0, 0.0]], requires_grad=True),
     }
-    views = Views(clean=X[:1], natural=X[:1], perturbed=X[:1] * 0.7)
+    views = Views(clean=X[:1], transformed=X[:1], perturbed=X[:1] * 0.7)
     calls = iter(logits.values())
 
     def model(x):

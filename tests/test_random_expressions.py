@@ -150,7 +150,7 @@ def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
     assert torch.equal(views.clean, original)
     assert torch.equal(x, original)
     assert torch.equal(torch.get_rng_state(), global_state)
-    for view in (views.natural, views.perturbed):
+    for view in (views.transformed, views.perturbed):
         assert view.shape == x.shape
         assert view.dtype == x.dtype
         assert view.isfinite().all()

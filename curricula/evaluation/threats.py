@@ -38,7 +38,7 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
     budget is one; where there is none, l-inf within the data set's budget. joint is the one and
     then the other.
     """
-    spatial = natural_part(curriculum) or bind("rot", budgets=budgets).expression
+    spatial = transformed_part(curriculum) or bind("rot", budgets=budgets).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)
     expressions = {
         "clean": Call(CLEAN),
@@ -59,7 +59,7 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
     colour links, then PGD-10 if it has a pixel link. Of a plain curriculum that is clean accuracy,
     so that a plain twin is picked as a plain model would be.
     """
-    natural = natural_part(curriculum)
+    natural = transformed_part(curriculum)
     links = [natural] if natural else []
     if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
         links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
@@ -69,7 +69,7 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
     }
 
 
-def natural_part(curriculum: Bound) -> Expression | None:
+def transformed_part(curriculum: Bound) -> Expression | None:
     """A curriculum's expression less its pixel links and its searches (``worst``, ``grid``), or
     None if nothing is left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
     leaves = iter(curriculum.leaves.values())  # in the order in which the walk meets them

@@ -126,7 +126,7 @@ class Leaf:
         perturbed = perturbed.detach().to(x.dtype).clamp(0, 1)
         if self.perturbation.kind == "pixel":
             return attrs.evolve(views, perturbed=perturbed)
-        return attrs.evolve(views, natural=perturbed, perturbed=perturbed)
+        return attrs.evolve(views, transformed=perturbed, perturbed=perturbed)
 
 
 @attrs.frozen(kw_only=True)
@@ -137,7 +137,7 @@ class FusedLeaves:
     leaves: tuple[Leaf, ...]
 
     def run(self, views: Views, situation: Situation) -> Views:
-        x = views.natural
+        x = views.transformed
         theta = identity_theta(len(x), x.device)
         moved = False
         for leaf in self.leaves:
@@ -156,7 +156,7 @@ class FusedLeaves:
             return views
         interpolation, padding = sampling_of(self.leaves[0].perturbation)
         x = warp(x, theta, interpolation=interpolation, padding=padding)
-        return attrs.evolve(views, natural=x, perturbed=x)
+        return attrs.evolve(views, transformed=x, perturbed=x)
 
 
 @attrs.frozen(kw_only=True)

@@ -32,7 +32,7 @@ def _bench(*, training: bool) -> Bench:
 
 def _views(x_NCHW: Tensor) -> Views:
     """Three different views of the same images."""
-    return Views(clean=x_NCHW, natural=x_NCHW.flip(3), perturbed=x_NCHW * 0.75)
+    return Views(clean=x_NCHW, transformed=x_NCHW.flip(3), perturbed=x_NCHW * 0.75)
 
 
 def _loss(objective: Objective, bench: Bench, views: Views) -> TrainingLoss:
@@ -54,7 +54,7 @@ def value_is_a_finite_scalar_to_descend(objective: Objective) -> None:
     for training in (True, False):
         bench = _bench(training=training)
         x = bench.x_NCHW
-        same = Views(clean=x, natural=x, perturbed=x)
+        same = Views(clean=x, transformed=x, perturbed=x)
         for views, which in ((_views(x), "different"), (same, "equal")):
             value = _loss(objective, bench, views).value
             assert isinstance(value, Tensor), f"the value is a {type(value).__name__}"
@@ -81,7 +81,7 @@ def gradients_reach_the_weights(objective: Objective) -> None:
     for training in (True, False):
         bench = _bench(training=training)
         x = bench.x_NCHW
-        for views in (_views(x), Views(clean=x, natural=x, perturbed=x)):
+        for views in (_views(x), Views(clean=x, transformed=x, perturbed=x)):
             _loss(objective, bench, views).value.backward()  # type: ignore[no-untyped-call]
             moved = False
             for name, parameter in bench.model.named_parameters():
@@ -98,7 +98,7 @@ def views_stay_untouched(objective: Objective) -> None:
     views = _views(bench.x_NCHW)
     before, labels = views.map(torch.clone), bench.y_N.clone()
     _loss(objective, bench, views).value.backward()  # type: ignore[no-untyped-call]
-    for name in ("clean", "natural", "perturbed"):
+    for name in ("clean", "transformed", "perturbed"):
         view = getattr(views, name)
         assert torch.equal(view, getattr(before, name)), f"the {name} view was written to"
         assert not view.requires_grad, f"the {name} view now requires a gradient"

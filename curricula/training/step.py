@@ -176,7 +176,7 @@ def update(
     )
     strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
     views = plan.curriculum(
-        augmented.natural,
+        augmented.transformed,
         batch.labels,
         strengths=strengths,
         victim=networks.victim,
