@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-PerturbationKind = Literal["spatial", "color", "pixel"]
+PerturbationKind = Literal["spatial", "intensity", "pixel"]
 Norm = Literal["linf", "l2", "l1"]
 Interpolation = Literal["bilinear", "nearest"]
 Padding = Literal["zeros", "border", "reflection"]
@@ -38,7 +38,7 @@ class Perturbation(Protocol):
     """A family of input changes, indexed by strength; strength 0 is the exact identity.
 
     Attributes:
-        kind: ``spatial`` and ``color`` changes come before ``pixel`` attacks in a chain.
+        kind: ``spatial`` and ``intensity`` changes come before ``pixel`` attacks in a chain.
         unit: of the budget; data sets state their standard budgets by unit.
         budget: what strength 1 means, in ``unit``.
         guarantee: a norm and radius that every output keeps, or None.

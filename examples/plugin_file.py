@@ -31,7 +31,7 @@ class Veil:
         budget: the largest share, from 0 (none) to 1 (all white).
     """
 
-    kind: ClassVar[PerturbationKind] = "color"
+    kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "share"
     guarantee: ClassVar[Guarantee | None] = None
     channels: ClassVar[frozenset[int] | None] = None

@@ -129,7 +129,7 @@ class Smudge(Parametric):
         share: of it, or none.
     """
 
-    kind = "color"
+    kind = "intensity"
     channels = frozenset({3, 1})
     training_only = True
 
@@ -171,7 +171,7 @@ def test_an_entry_says_types_defaults_and_what_is_declared_in_words():
         ("size", "number", "from the others", ""),
     ]
     assert found.facts == {
-        "kind": "`color`",
+        "kind": "`intensity`",
         "unit": "`linf`, `l2` with `norm=l2`",
         "guarantee": "no image changes by more than a radius that follows from the budget times "
         "the strength, in `l2`",

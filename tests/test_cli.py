@@ -250,7 +250,7 @@ STRANGER = """
     @attrs.frozen(kw_only=True)
     class Veil:
         budget: float
-        kind = "color"
+        kind = "intensity"
         unit = "share"
         guarantee = None
         channels = None

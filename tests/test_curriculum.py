@@ -507,7 +507,7 @@ class Stranger:
 
     unit, budget, guarantee, channels, training_only = "share", 1.0, None, None, False
 
-    def __init__(self, output=lambda x: x, kind="color"):
+    def __init__(self, output=lambda x: x, kind="intensity"):
         self.output, self.kind = output, kind
 
     def __call__(self, x, y, *, strength, victim, generator):

@@ -126,7 +126,7 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
     """kind, unit, budget, guarantee, channels and training_only are there and mean something."""
     for name in DECLARED:
         assert hasattr(perturbation, name), f"it declares no {name}"
-    assert perturbation.kind in ("spatial", "color", "pixel"), f"kind {perturbation.kind!r}"
+    assert perturbation.kind in ("spatial", "intensity", "pixel"), f"kind {perturbation.kind!r}"
     assert perturbation.unit, "no unit"
     assert perturbation.budget >= 0, f"budget {perturbation.budget}"
     assert perturbation.channels is None or perturbation.channels, "no channel count works"

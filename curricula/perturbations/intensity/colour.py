@@ -117,7 +117,7 @@ class Adjustment(Parametric):
     ``lowest`` is how far down the number can go whatever the budget.
     """
 
-    kind: ClassVar[PerturbationKind] = "color"
+    kind: ClassVar[PerturbationKind] = "intensity"
     lowest: ClassVar[float] = -1.0
 
     budget: float

@@ -22,7 +22,7 @@ class GaussianNoise:
             by default.
     """
 
-    kind: ClassVar[PerturbationKind] = "color"
+    kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "sigma"
     guarantee: ClassVar[Guarantee | None] = None
     channels: ClassVar[frozenset[int] | None] = None
@@ -53,7 +53,7 @@ class UniformNoise:
         budget: radius of the ball at full strength, in [0, 1] pixel units, from 0 to 1e6.
     """
 
-    kind: ClassVar[PerturbationKind] = "color"
+    kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "linf"
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
@@ -110,7 +110,7 @@ class Cutout(Parametric):
         fill: the value put there, from 0 to 1; 0 by default.
     """
 
-    kind: ClassVar[PerturbationKind] = "color"
+    kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "share"
 
     budget: float = attrs.field(default=0.5, validator=and_(ge(0.0), le(2.0)))
