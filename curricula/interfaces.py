@@ -133,15 +133,15 @@ class Victim(Protocol):
         """
         ...
 
-    def anchored(self, x_NCHW: Tensor) -> "Victim":
+    def with_reference(self, x_NCHW: Tensor) -> "Victim":
         """The same victim for losses that compare with the logits at x (TRADES' KL does)."""
         ...
 
     def subset(self, index: Tensor) -> "Victim":
-        """The same victim for x[index] of the images that it is anchored at."""
+        """The same victim for x[index] of the images that it is with_reference at."""
         ...
 
-    def standing(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
         """bool (N,), of what the model makes of an attack's results: which images are worth
         attacking on. In training all are; in a threat those that it still gets right."""
         ...

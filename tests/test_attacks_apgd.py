@@ -36,7 +36,7 @@ class Recording:
     def subset(self, index):
         return self
 
-    def standing(self, logits, y):
+    def active(self, logits, y):
         return torch.ones_like(y).bool()
 
     def logits(self, x):

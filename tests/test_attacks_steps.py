@@ -103,12 +103,12 @@ def test_images_keep_their_own_anchor_when_they_are_sorted(victim):
     eps = torch.full((6, 1, 1, 1), 0.1)
     steps = torch.tensor([1, 4, 2, 0, 3, 4])
     together = ascend(
-        X, Y, start, eps, victim=victim.anchored(X), step_N111=eps / 4, steps=steps, **run
+        X, Y, start, eps, victim=victim.with_reference(X), step_N111=eps / 4, steps=steps, **run
     )
     for i in range(6):
         one = slice(i, i + 1)
         alone = ascend(
-            X[one], Y[one], start[one], eps[one], victim=victim.anchored(X[one]),
+            X[one], Y[one], start[one], eps[one], victim=victim.with_reference(X[one]),
             step_N111=eps[one] / 4, steps=int(steps[i]), **run,
         )  # fmt: skip
         torch.testing.assert_close(together[one], alone, atol=1e-5, rtol=0)

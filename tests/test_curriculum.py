@@ -87,7 +87,9 @@ def test_trades_attack_is_anchored_at_the_natural_view(scene):
     rot = Rotation(budget=30.0)
     natural = rot.apply(scene[1], rot.sample(8, 1.0, generator))
     pgd = PGD(budget=0.1, steps=2, loss="kl")
-    expected = pgd(natural, y, strength=1.0, victim=victim.anchored(natural), generator=generator)
+    expected = pgd(
+        natural, y, strength=1.0, victim=victim.with_reference(natural), generator=generator
+    )
     assert torch.equal(views.perturbed, expected)
 
 

@@ -185,7 +185,7 @@ def test_what_is_derived_follows_every_change_of_weights(precision, fused):
         before = victim.logits(x)
         change()
         fresh = ModelVictim(model, precision=precision).logits(x)
-        followed = victim.anchored(x).logits(x)
+        followed = victim.with_reference(x).logits(x)
         assert torch.equal(followed, fresh), change.__name__
         assert not torch.allclose(before, followed), change.__name__
 

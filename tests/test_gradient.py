@@ -124,7 +124,7 @@ class ShowsItsLogits:
     def subset(self, index):
         return self
 
-    def standing(self, logits, y):
+    def active(self, logits, y):
         return (logits.argmax(1) == y) | torch.tensor(not self.threat)
 
 
@@ -252,9 +252,9 @@ def test_badness_puts_every_misclassified_above_every_correct():
 def test_a_loss_that_compares_needs_an_anchor(generator):
     victim, _ = linear_victim()
     attack = PGD(budget=0.1, loss="kl")
-    with pytest.raises(ValueError, match="anchored"):
+    with pytest.raises(ValueError, match="with_reference"):
         attack(X, Y, strength=1.0, victim=victim, generator=generator)
-    attack(X, Y, strength=1.0, victim=victim.anchored(X), generator=generator)
+    attack(X, Y, strength=1.0, victim=victim.with_reference(X), generator=generator)
 
 
 def test_steps_zero_without_a_random_start_is_the_image_itself(generator):
@@ -286,7 +286,7 @@ def test_an_l2_step_has_its_length_however_small_the_gradient(generator):
 def test_fgsm_ascends_cross_entropy_under_trades_too(generator):
     victim, _ = linear_victim()
     model = victim.as_module()
-    under_trades = ModelVictim(model, loss="kl").anchored(X)
+    under_trades = ModelVictim(model, loss="kl").with_reference(X)
     run = {"strength": 1.0, "generator": generator}
     assert torch.equal(
         FGSM(budget=0.1)(X, Y, victim=under_trades, **run),

@@ -154,10 +154,10 @@ def test_the_reference_is_the_anchor_and_follows_a_subset():
         seen.append(reference())
         return F.cross_entropy(logits, y, reduction="none")
 
-    anchored = victim.anchored(X)
-    anchored.gradient(X * 0.5, Y, spy)
+    with_reference = victim.with_reference(X)
+    with_reference.gradient(X * 0.5, Y, spy)
     index = torch.tensor([3, 1])
-    anchored.subset(index).gradient(X[index] * 0.5, Y[index], spy)
+    with_reference.subset(index).gradient(X[index] * 0.5, Y[index], spy)
     expected = victim.logits(X)
     torch.testing.assert_close(seen[0], expected)
     torch.testing.assert_close(seen[1], expected[index])

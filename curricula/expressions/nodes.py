@@ -114,7 +114,7 @@ class Leaf:
                     x,
                     situation.y_N,
                     strength=strength,
-                    victim=situation.victim.anchored(x),
+                    victim=situation.victim.with_reference(x),
                     generator=situation.generator,
                 )
         if perturbed.shape != x.shape:
@@ -268,18 +268,18 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
     n, _, height, width = views.clean.shape
     device = views.clean.device
     streams = None if situation.streams is None else situation.streams.split()
-    standing = torch.arange(n, device=device)
+    active = torch.arange(n, device=device)
     best, best_N = views, torch.full((n,), -math.inf, device=device)
     before = 0  # candidates of the searches that are done
     for search in searches:
         begin = 0
-        while begin < search.count and len(standing) > 0:
-            together = max(1, PIXELS_AT_ONCE // (len(standing) * height * width))
+        while begin < search.count and len(active) > 0:
+            together = max(1, PIXELS_AT_ONCE // (len(active) * height * width))
             if situation.threat:
                 together = min(together, max(1, begin))
             end = min(begin + together, search.count)
-            image_M = standing.repeat(end - begin)
-            number_M = torch.arange(begin, end, device=device).repeat_interleave(len(standing))
+            image_M = active.repeat(end - begin)
+            number_M = torch.arange(begin, end, device=device).repeat_interleave(len(active))
             several = situation.subset(
                 image_M, streams and streams.numbered(image_M, before + number_M)
             )
@@ -288,19 +288,19 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
             found = search.node.run(views.map(lambda x, i=image_M: x[i]), several)  # type: ignore[misc]
             with torch.no_grad():
                 logits = several.victim.logits(found.perturbed)
-            rank, which = _rank(logits, several).reshape(-1, len(standing)).max(0)
-            chosen = which * len(standing) + torch.arange(len(standing), device=device)
-            better = (rank > best_N[standing])[:, None, None, None]
+            rank, which = _rank(logits, several).reshape(-1, len(active)).max(0)
+            chosen = which * len(active) + torch.arange(len(active), device=device)
+            better = (rank > best_N[active])[:, None, None, None]
             best = best.combined(
                 found,
-                lambda old, new, c=chosen, s=standing, m=better: old.index_copy(  # type: ignore[misc]
+                lambda old, new, c=chosen, s=active, m=better: old.index_copy(  # type: ignore[misc]
                     0, s, torch.where(m, new[c], old[s])
                 ),
             )
-            best_N = best_N.index_copy(0, standing, torch.maximum(best_N[standing], rank))
+            best_N = best_N.index_copy(0, active, torch.maximum(best_N[active], rank))
             if situation.threat:
-                stands = several.victim.standing(logits, several.y_N)
-                standing = standing[stands.reshape(-1, len(standing)).all(0)]
+                stands = several.victim.active(logits, several.y_N)
+                active = active[stands.reshape(-1, len(active)).all(0)]
             begin = end
         before += search.count
     return best

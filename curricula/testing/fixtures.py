@@ -22,7 +22,7 @@ class Bench:
 
     def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
         """The perturbed batch."""
-        victim = ModelVictim(self.model).anchored(self.x_NCHW)
+        victim = ModelVictim(self.model).with_reference(self.x_NCHW)
         generator = torch.Generator().manual_seed(seed)
         return perturbation(
             self.x_NCHW, self.y_N, strength=strength, victim=victim, generator=generator

@@ -43,7 +43,7 @@ class ModelVictim:
         self._resting = RestingModel(model, precision, fast=fast, compiled=compiled)
         self._loss = ATTACK_LOSSES[loss]
         self._threat = threat
-        self._reference: Callable[[], Tensor] = _unanchored
+        self._reference: Callable[[], Tensor] = _no_reference
 
     def _sharing(self, reference: Callable[[], Tensor]) -> "ModelVictim":
         other = copy.copy(self)
@@ -71,7 +71,7 @@ class ModelVictim:
             gradient = gradient.clone()
         return gradient, loss_N.detach(), logits.detach()
 
-    def anchored(self, x_NCHW: Tensor) -> "ModelVictim":
+    def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
         """The same victim for losses that compare with the logits at x, computed if asked for."""
         # A perturbation begins here: never with weights of the past.
         self._resting.refresh(certainly=True)
@@ -87,11 +87,11 @@ class ModelVictim:
         return self._sharing(reference)
 
     def subset(self, index: Tensor) -> "ModelVictim":
-        """The same victim for some of the images that it is anchored at."""
+        """The same victim for some of the images that it is with_reference at."""
         reference = self._reference
         return self._sharing(lambda: reference()[index])
 
-    def standing(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
         """Which images are worth attacking on; see curricula.interfaces.Victim."""
         return logits_NK.argmax(1) == y_N if self._threat else torch.ones_like(y_N).bool()
 
@@ -100,7 +100,7 @@ class ModelVictim:
         return self._resting
 
 
-def _unanchored() -> Tensor:
+def _no_reference() -> Tensor:
     raise ValueError(
-        "this loss compares with a reference: take it of victim.anchored(x), not of victim"
+        "this loss compares with a reference: take it of victim.with_reference(x), not of victim"
     )

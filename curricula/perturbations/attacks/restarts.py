@@ -26,21 +26,21 @@ def worst_of(
         y_N: the labels.
         victim: the model.
     """
-    standing = torch.arange(len(y_N), device=y_N.device)
-    best = run(standing, draw())
+    active = torch.arange(len(y_N), device=y_N.device)
+    best = run(active, draw())
     if times == 1:
         return best
     logits = victim.logits(best)
     badness_N = badness(logits, y_N)
     for _ in range(times - 1):
-        standing = standing[victim.standing(logits, y_N[standing])]
-        if len(standing) == 0:
+        active = active[victim.active(logits, y_N[active])]
+        if len(active) == 0:
             break
-        other = run(standing, draw()[standing])
-        logits = victim.subset(standing).logits(other)
-        other_badness = badness(logits, y_N[standing])
-        better = other_badness > badness_N[standing]
-        other = torch.where(better[:, None, None, None], other, best[standing])
-        best = best.index_copy(0, standing, other)
-        badness_N[standing] = torch.maximum(badness_N[standing], other_badness)
+        other = run(active, draw()[active])
+        logits = victim.subset(active).logits(other)
+        other_badness = badness(logits, y_N[active])
+        better = other_badness > badness_N[active]
+        other = torch.where(better[:, None, None, None], other, best[active])
+        best = best.index_copy(0, active, other)
+        badness_N[active] = torch.maximum(badness_N[active], other_badness)
     return best

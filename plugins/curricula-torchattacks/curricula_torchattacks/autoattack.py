@@ -53,8 +53,8 @@ class AutoAttack:
     """`autoattack`: the standard version of AutoAttack (Croce and Hein 2020, section 6), without
     parameters: APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
     one run each, the targeted ones towards up to nine other classes), and the Square attack with
-    5,000 queries. Each attacks the images that the ones before it left standing; an image that
-    the model gets wrong, or that all leave standing, stays as it is.
+    5,000 queries. Each attacks the images that the ones before it left active; an image that
+    the model gets wrong, or that all leave active, stays as it is.
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more.
