@@ -77,7 +77,7 @@ def scene():
 def run(scene, threat, *, active=True, batch_size=N, seed=0):
     """(what it makes of the images, who is right about them, images that the model saw)"""
     data, model, split = scene
-    victim, generator = ModelVictim(model, threat=active), torch.Generator().manual_seed(0)
+    victim, generator = ModelVictim(model, early_stop=active), torch.Generator().manual_seed(0)
     model.seen.images.clear()
     made = [
         Threat.parse(threat)(

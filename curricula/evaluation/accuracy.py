@@ -182,7 +182,7 @@ def predictions(
     by name, in the split's order. Arguments as for `measure`."""
     found: dict[tuple[str, float], Tensor] = {}
     with full_float32():
-        victim = ModelVictim(model, threat=True)
+        victim = ModelVictim(model, early_stop=True)
         if batch_size is None:
             batch_size = paying_batch(victim, data, split)
         for threat in threats.values():

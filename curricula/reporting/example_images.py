@@ -83,7 +83,7 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
         data: its data set.
         model: its network.
     """
-    victim = ModelVictim(model, threat=True)
+    victim = ModelVictim(model, early_stop=True)
     split = data.test[slice(SEARCHED)].held()
     x_NCHW, y_N = data.images(split.pixels), split.labels
     threats = standard_threats(bind(run.config.perturb), data.budgets)

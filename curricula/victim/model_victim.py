@@ -19,7 +19,7 @@ class ModelVictim:
         loss: what `gradient` ascends where a perturbation names no loss of its own: a name of
             curricula.losses.ATTACK_LOSSES.
         precision: of the network's arithmetic; images, losses and gradients are float32.
-        threat: an image that is misclassified is not attacked on; in training its loss may grow.
+        early_stop: an image that is misclassified is not attacked on; in training its loss may grow.
         fast, compiled: as for `curricula.victim.frozen.RestingModel`.
 
     Raises:
@@ -32,7 +32,7 @@ class ModelVictim:
         *,
         loss: str = "ce",
         precision: Precision = "float32",
-        threat: bool = False,
+        early_stop: bool = False,
         fast: bool = True,
         compiled: int | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class ModelVictim:
             raise ValueError(f"precision must be float32 or bf16, not {precision!r}")
         self._resting = RestingModel(model, precision, fast=fast, compiled=compiled)
         self._loss = ATTACK_LOSSES[loss]
-        self._threat = threat
+        self._early_stop = early_stop
         self._reference: Callable[[], Tensor] = _no_reference
 
     def _sharing(self, reference: Callable[[], Tensor]) -> "ModelVictim":
@@ -93,7 +93,7 @@ class ModelVictim:
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
         """Which images are worth attacking on; see curricula.interfaces.Victim."""
-        return logits_NK.argmax(1) == y_N if self._threat else torch.ones_like(y_N).bool()
+        return logits_NK.argmax(1) == y_N if self._early_stop else torch.ones_like(y_N).bool()
 
     def as_module(self) -> nn.Module:
         """A frozen module from images to logits_NK. It is at rest whatever its caller asks for."""
