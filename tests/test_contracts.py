@@ -79,7 +79,7 @@ class Broken:
     def __call__(self, x, y, *, strength, victim, generator):
         noise = torch.rand(x.shape, generator=generator) * 2 - 1
         eps = torch.as_tensor(strength).expand(len(x)).reshape(-1, 1, 1, 1) * self.budget
-        model = victim._resting._source[0]
+        model = victim._frozen._source[0]
         match self.how:
             case "ignores strength":
                 eps = torch.full_like(eps, self.budget)

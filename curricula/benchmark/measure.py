@@ -232,8 +232,8 @@ class Alone:
         images = trial.plan.data.images(batch.pixels)
         self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
         self.y_N = batch.labels
-        resting = trial.networks.victim.as_module()
-        self.network = resting.get_submodule("twin")
+        frozen = trial.networks.victim.as_module()
+        self.network = frozen.get_submodule("twin")
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.trial.plan.precision):

@@ -30,7 +30,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-class RestingModel(nn.Module):
+class FrozenModel(nn.Module):
     """A frozen twin of a network: its tensors *are* the network's, its flags are its own.
 
     The twin shares parameters and buffers, so it follows each optimiser step, yet it is in

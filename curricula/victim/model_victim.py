@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from curricula.interfaces import AttackLoss
 from curricula.losses import ATTACK_LOSSES
-from curricula.victim.frozen import Precision, RestingModel
+from curricula.victim.frozen import FrozenModel, Precision
 
 
 class ModelVictim:
@@ -20,7 +20,7 @@ class ModelVictim:
             curricula.losses.ATTACK_LOSSES.
         precision: of the network's arithmetic; images, losses and gradients are float32.
         early_stop: an image that is misclassified is not attacked on; in training its loss may grow.
-        fast, compiled: as for `curricula.victim.frozen.RestingModel`.
+        fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
 
     Raises:
         ValueError: an unknown loss or precision.
@@ -40,7 +40,7 @@ class ModelVictim:
             raise ValueError(f"unknown attack loss {loss!r}; known: {', '.join(ATTACK_LOSSES)}")
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be float32 or bf16, not {precision!r}")
-        self._resting = RestingModel(model, precision, fast=fast, compiled=compiled)
+        self._frozen = FrozenModel(model, precision, fast=fast, compiled=compiled)
         self._loss = ATTACK_LOSSES[loss]
         self._early_stop = early_stop
         self._reference: Callable[[], Tensor] = _no_reference
@@ -55,7 +55,7 @@ class ModelVictim:
         return self._forward(x_NCHW)
 
     def _forward(self, x_NCHW: Tensor) -> Tensor:
-        logits: Tensor = self._resting(x_NCHW)
+        logits: Tensor = self._frozen(x_NCHW)
         return logits
 
     def gradient(
@@ -67,14 +67,14 @@ class ModelVictim:
             logits = self._forward(x)
             loss_N = (loss or self._loss)(logits, y_N, self._reference)
             (gradient,) = torch.autograd.grad(loss_N.sum(), x)
-        if self._resting.replays:
+        if self._frozen.replays:
             gradient = gradient.clone()
         return gradient, loss_N.detach(), logits.detach()
 
     def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
         """The same victim for losses that compare with the logits at x, computed if asked for."""
         # A perturbation begins here: never with weights of the past.
-        self._resting.refresh(certainly=True)
+        self._frozen.refresh(certainly=True)
         anchor = x_NCHW.detach()
         known: list[Tensor] = []
 
@@ -97,7 +97,7 @@ class ModelVictim:
 
     def as_module(self) -> nn.Module:
         """A frozen module from images to logits_NK. It is at rest whatever its caller asks for."""
-        return self._resting
+        return self._frozen
 
 
 def _no_reference() -> Tensor:
