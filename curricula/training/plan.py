@@ -20,7 +20,7 @@ from curricula.runtime.memory_format import channels_last
 from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.training.weight_averaging import Averaging, parse_averaging
-from curricula.victim.equivalence import FEW, faithful
+from curricula.victim.equivalence import FEW, outputs_match
 from curricula.victim.frozen import Precision, autocast
 from curricula.victim.model_checks import check_classifier
 
@@ -74,7 +74,7 @@ def placed(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
     network = copy.deepcopy(model).eval()
     form = channels_last(copy.deepcopy(network))
     some = data.images(data.train[slice(FEW)].held().pixels).to(device)
-    return channels_last(model) if faithful(form, network, some) else model
+    return channels_last(model) if outputs_match(form, network, some) else model
 
 
 def build_model(text: str, data: DataSet) -> nn.Module:

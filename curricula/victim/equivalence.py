@@ -9,7 +9,7 @@ FEW = 8  # images that it is tried on
 ROUNDING = 1e-3  # of the largest logit: far above what a sum in another order changes
 
 
-def faithful(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
+def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
     """Whether a form of a network that runs channels last gives the network's own logits.
 
     A network's code may look at what a form changes: at the types and attributes of its layers,

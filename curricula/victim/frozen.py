@@ -9,7 +9,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
 from curricula.victim.batchnorm_folding import Derived, copy_around, derive
-from curricula.victim.equivalence import faithful
+from curricula.victim.equivalence import outputs_match
 
 Precision = Literal["float32", "bf16"]
 
@@ -162,7 +162,7 @@ class FrozenModel(nn.Module):
         network, form = (copy_around(plain, Tensor.clone).eval() for _ in range(2))
         with torch.no_grad():
             derive(plain, form, fast=True, rounded=None)
-        if not faithful(form, network, x_NCHW):
+        if not outputs_match(form, network, x_NCHW):
             self._fast, self._rounded = False, None
             self._build()
 
