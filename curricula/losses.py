@@ -57,7 +57,7 @@ ATTACK_LOSSES: Mapping[str, AttackLoss] = {
 assert set(get_args(LossName)) == {"default", *ATTACK_LOSSES}
 
 
-def badness(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+def adversarial_rank(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     """How bad an adversary's outcome is for the model, (N,): misclassified before correct, then by
     cross-entropy. Choosing the largest never trades a fooled candidate for an unfooled one."""
     loss_N = F.cross_entropy(logits_NK, y_N, reduction="none")

@@ -15,7 +15,7 @@ from curricula.errors import UserError
 from curricula.expressions.binding import bind
 from curricula.geometry import compose, identity_theta, rotation_theta, translation_theta, warp
 from curricula.interfaces import Progress
-from curricula.losses import badness
+from curricula.losses import adversarial_rank
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.perturbations.geometric.affine import Rotation
 from curricula.plugins import registry
@@ -360,7 +360,7 @@ def test_a_threat_never_prefers_a_correct_candidate_to_a_misclassified_one():
     correct = torch.tensor([[0.34, 0.33, 0.33]]).log()
     y = torch.tensor([0])
     assert F.cross_entropy(fooling, y) < F.cross_entropy(correct, y)
-    assert badness(fooling, y) > badness(correct, y)
+    assert adversarial_rank(fooling, y) > adversarial_rank(correct, y)
 
 
 def test_missing_budgets_come_from_the_data_set_by_unit():

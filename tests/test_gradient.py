@@ -9,7 +9,7 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import in_order
 from curricula.errors import UserError
-from curricula.losses import ATTACK_LOSSES, badness, difference_of_logits_ratio
+from curricula.losses import ATTACK_LOSSES, adversarial_rank, difference_of_logits_ratio
 from curricula.perturbations.attacks.norm_ball import project, steepest
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.perturbations.attacks.restarts import worst_of
@@ -241,11 +241,13 @@ def test_dlr_tells_the_label_from_its_equal(values, label):
 
 def test_badness_puts_every_misclassified_above_every_correct():
     logits = torch.tensor([[9.0, 0, 0], [0.41, 0.4, 0.4], [0.4, 0.41, 0.4], [0.0, 30, 0]])
-    order = badness(logits, torch.zeros(4, dtype=torch.long)).argsort()
+    order = adversarial_rank(logits, torch.zeros(4, dtype=torch.long)).argsort()
     assert order.tolist() == [0, 1, 2, 3]
     broken = torch.tensor([[9.0, 0, 0], [torch.nan, 0, 0], [-torch.inf, 0, 0]])
-    assert (badness(broken, torch.zeros(3, dtype=torch.long))[1:] > 1).all()
-    nothing_is_worse = badness(torch.cat([broken[1:2], logits]), torch.zeros(5, dtype=torch.long))
+    assert (adversarial_rank(broken, torch.zeros(3, dtype=torch.long))[1:] > 1).all()
+    nothing_is_worse = adversarial_rank(
+        torch.cat([broken[1:2], logits]), torch.zeros(5, dtype=torch.long)
+    )
     assert nothing_is_worse.argmax() == 0
 
 

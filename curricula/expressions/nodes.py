@@ -28,7 +28,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
-from curricula.losses import badness
+from curricula.losses import adversarial_rank
 
 PIXELS_AT_ONCE = 2**18
 """Candidates of a search run together while their pixels (H x W of each image) are at most so many:
@@ -311,7 +311,7 @@ def _rank(logits_NK: Tensor, situation: Situation) -> Tensor:
     would have been tried after it. One whose logits are not numbers is the worst: passed over, it
     would hide that something is broken."""
     if situation.threat:
-        return badness(logits_NK, situation.y_N).clamp_max(1)
+        return adversarial_rank(logits_NK, situation.y_N).clamp_max(1)
     return F.cross_entropy(logits_NK, situation.y_N, reduction="none").nan_to_num(nan=math.inf)
 
 

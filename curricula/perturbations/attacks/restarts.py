@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from curricula.interfaces import Victim
-from curricula.losses import badness
+from curricula.losses import adversarial_rank
 
 
 def worst_of(
@@ -31,14 +31,14 @@ def worst_of(
     if times == 1:
         return best
     logits = victim.logits(best)
-    badness_N = badness(logits, y_N)
+    badness_N = adversarial_rank(logits, y_N)
     for _ in range(times - 1):
         active = active[victim.active(logits, y_N[active])]
         if len(active) == 0:
             break
         other = run(active, draw()[active])
         logits = victim.subset(active).logits(other)
-        other_badness = badness(logits, y_N[active])
+        other_badness = adversarial_rank(logits, y_N[active])
         better = other_badness > badness_N[active]
         other = torch.where(better[:, None, None, None], other, best[active])
         best = best.index_copy(0, active, other)
