@@ -9,7 +9,7 @@ from torch import nn
 
 import curricula
 from curricula.errors import UserError
-from curricula.training.awp import worse_weights
+from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, METRICS
@@ -90,7 +90,7 @@ def test_worse_weights_have_moved_by_their_share_along_the_gradient(size):
         )
     )
     model.load_state_dict(before)
-    with worse_weights(model, size, lambda: loss_of(model)):
+    with adversarial_weight_perturbation(model, size, lambda: loss_of(model)):
         for name, weight in model.named_parameters():
             moved = weight.detach() - before[name]
             if weight.ndim == 1:
@@ -109,7 +109,7 @@ def test_worse_weights_have_moved_by_their_share_along_the_gradient(size):
 
 
 def test_worse_weights_of_size_none_compute_nothing():
-    with worse_weights(network(), 0, lambda: pytest.fail("computed")):
+    with adversarial_weight_perturbation(network(), 0, lambda: pytest.fail("computed")):
         pass
 
 
@@ -118,7 +118,7 @@ def test_weights_come_back_after_an_error():
     before = model[0].weight.detach().clone()
     with (
         pytest.raises(RuntimeError, match="inside"),
-        worse_weights(model, 0.1, lambda: loss_of(model)),
+        adversarial_weight_perturbation(model, 0.1, lambda: loss_of(model)),
     ):
         raise RuntimeError("inside")
     assert torch.equal(model[0].weight, before)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def worse_weights(model: nn.Module, size: float, loss: Callable[[], Tensor]) -> Iterator[None]:
+def adversarial_weight_perturbation(
+    model: nn.Module, size: float, loss: Callable[[], Tensor]
+) -> Iterator[None]:
     """Within it the model's weights are worse for a loss (algorithm 1, a single step).
 
     Each tensor of two dimensions or more moves along the gradient of the loss by ``size`` times

@@ -12,7 +12,7 @@ from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
 from curricula.interfaces import Progress, Strength, TrainingLoss, Victim
 from curricula.runtime.compile import Compiled
-from curricula.training.awp import worse_weights
+from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.plan import AtPrecision, Plan
 from curricula.training.run import prefixed
 from curricula.training.weight_averaging import averaged
@@ -190,7 +190,7 @@ def update(
         losses.append(plan.objective(networks.running, views, batch.labels))
         return losses[-1].value
 
-    with worse_weights(state.model, plan.config.awp, loss):
+    with adversarial_weight_perturbation(state.model, plan.config.awp, loss):
         descended = loss()
         state.optimizer.zero_grad(set_to_none=True)
         descended.backward()  # type: ignore[no-untyped-call]
