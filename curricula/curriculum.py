@@ -11,7 +11,7 @@ from torch import Tensor
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.binding import Bound, bind
-from curricula.expressions.nodes import Situation
+from curricula.expressions.nodes import Context
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import (
@@ -74,7 +74,7 @@ class Threat:
             streams: of random numbers, each image's own; by default new ones, of which the
                 generator gives the seed.
         """
-        situation = Situation(
+        context = Context(
             y_N=y_N,
             strengths=dict.fromkeys(self.bound.leaves, self.strength),
             victim=victim,
@@ -82,7 +82,7 @@ class Threat:
             threat=True,
             streams=streams or Streams.drawn(len(x_NCHW), generator),
         )
-        return self.bound.node.run(_unchanged(x_NCHW.detach()), situation).perturbed
+        return self.bound.node.run(_unchanged(x_NCHW.detach()), context).perturbed
 
 
 def _unchanged(x_NCHW: Tensor) -> Views:
@@ -249,10 +249,10 @@ class Curriculum:
         generator: torch.Generator,
     ) -> Views:
         """The views of a batch at given strengths, all detached."""
-        situation = Situation(
+        context = Context(
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )
-        return self.bound.node.run(_unchanged(x_NCHW.detach()), situation)
+        return self.bound.node.run(_unchanged(x_NCHW.detach()), context)
 
 
 def parse_schedule(text: str) -> tuple[str | None, Call]:

@@ -30,8 +30,8 @@ SIZES = (8, 16, 22, 24, 32, 64, 224)
 def factory(text):
     """The factory of an expression, as a user's choice calls it."""
 
-    def build(**context):
-        return factories.build("model", parse_call(text), context=context).value
+    def build(**supplied):
+        return factories.build("model", parse_call(text), supplied=supplied).value
 
     return build
 

@@ -18,9 +18,9 @@ from curricula.victim.model_victim import ModelVictim
 
 
 def built(text, *, channels=3, size=32):
-    context = {"num_classes": 10, "in_channels": channels, "image_size": size}
+    supplied = {"num_classes": 10, "in_channels": channels, "image_size": size}
     torch.manual_seed(0)
-    return factories.build("model", parse_call(text), context=context).value
+    return factories.build("model", parse_call(text), supplied=supplied).value
 
 
 def stirred(model):

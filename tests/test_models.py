@@ -20,8 +20,8 @@ OURS = [
 
 
 def built(text, *, classes=10, channels=1, size=28):
-    context = {"num_classes": classes, "in_channels": channels, "image_size": size}
-    return factories.build("model", parse_call(text), context=context).value
+    supplied = {"num_classes": classes, "in_channels": channels, "image_size": size}
+    return factories.build("model", parse_call(text), supplied=supplied).value
 
 
 def outlined(text, **kwargs):
@@ -370,10 +370,10 @@ def test_the_look_for_the_right_size_leaves_a_classifier_as_it_was_built():
     ],
 )
 def test_the_call_that_is_kept_is_complete_and_builds_the_same(text, call):
-    context = {"num_classes": 10, "in_channels": 1, "image_size": 32}
+    supplied = {"num_classes": 10, "in_channels": 1, "image_size": 32}
     with torch.device("meta"):
-        first = factories.build("model", parse_call(text), context=context)
-        again = factories.build("model", parse_call(call), context=context)
+        first = factories.build("model", parse_call(text), supplied=supplied)
+        again = factories.build("model", parse_call(call), supplied=supplied)
     assert str(first.call) == str(again.call) == call
 
 

@@ -107,11 +107,11 @@ def watch(monkeypatch):
     kept = []
     run = Leaf.run
 
-    def watched(self, views, situation):
+    def watched(self, views, context):
         before = views.perturbed
-        after = run(self, views, situation)
+        after = run(self, views, context)
         guarantee = self.perturbation.guarantee
-        strength = torch.as_tensor(situation.strengths[self.label]).expand(len(before))
+        strength = torch.as_tensor(context.strengths[self.label]).expand(len(before))
         change = (after.perturbed - before).flatten(1).double()
         if guarantee is not None:
             norm = torch.linalg.vector_norm(change, ord=ORDER[guarantee.norm], dim=1)

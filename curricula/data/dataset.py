@@ -170,8 +170,8 @@ def load_data(text: str, *, root: str = "data", download: bool = False) -> DataS
 
 def build_data(text: str, *, root: str, download: bool) -> factories.Built:
     """`load_data`, with the expression that states every default."""
-    context = {"root": root, "download": download}
-    return factories.build("dataset", parse_call(text), context=context)
+    supplied = {"root": root, "download": download}
+    return factories.build("dataset", parse_call(text), supplied=supplied)
 
 
 def batches(

@@ -30,7 +30,7 @@ def build(
     kind: Kind,
     call: Call,
     *,
-    context: Mapping[str, Any] | None = None,
+    supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
     """Call the registered factory of ``call.name`` with the call's arguments.
@@ -41,7 +41,7 @@ def build(
     Args:
         kind: which kind of thing the name stands for.
         call: the call as parsed.
-        context: keywords the core supplies (a model's ``num_classes``, say); a user cannot.
+        supplied: keywords the core supplies (a model's ``num_classes``, say); a user cannot.
         defaults: values for parameters that the call leaves out and the factory has.
 
     Raises:
@@ -49,7 +49,7 @@ def build(
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
     factory = registry.current().find(kind, call.name).load()
-    return apply(factory, kind, call, context=context, defaults=defaults)
+    return apply(factory, kind, call, supplied=supplied, defaults=defaults)
 
 
 def apply(
@@ -57,7 +57,7 @@ def apply(
     kind: str,
     call: Call,
     *,
-    context: Mapping[str, Any] | None = None,
+    supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
     """`build` with a factory in hand; ``kind`` is what messages call the thing.
@@ -65,11 +65,11 @@ def apply(
     Raises:
         UserError: as `build` does.
     """
-    context = context or {}
+    supplied = supplied or {}
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(factory).parameters.items()
-        if name not in context and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if name not in supplied and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     given = _match(kind, call, parameters)
     for name, value in (defaults or {}).items():
@@ -88,7 +88,7 @@ def apply(
         if required and name not in keywords and parameter.kind is not parameter.VAR_POSITIONAL:
             raise UserError(f"{call}: {name} is missing; write {call.name}({name}=...)")
     try:
-        value = factory(*positional, **keywords, **context)
+        value = factory(*positional, **keywords, **supplied)
     except UserError:
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:

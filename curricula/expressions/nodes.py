@@ -36,7 +36,7 @@ PIXELS_AT_ONCE = 2**18
 
 
 @attrs.frozen(kw_only=True)
-class Situation:
+class Context:
     """What the nodes of a tree need besides the images; all tensors are of these N images.
 
     ``threat`` says how choices are read: a union is one random branch in training, the worst one
@@ -64,7 +64,7 @@ class Situation:
             return nullcontext()
         return self.streams.split().answering(self.generator)
 
-    def subset(self, index: Tensor, streams: Streams | None = None) -> "Situation":
+    def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
         """The same of some of the images, with random streams that are theirs."""
         return attrs.evolve(
             self,
@@ -82,7 +82,7 @@ class Situation:
 class Node(Protocol):
     """A part of the tree: from the views before it to the views after it."""
 
-    def run(self, views: Views, situation: Situation) -> Views: ...
+    def run(self, views: Views, context: Context) -> Views: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -99,23 +99,23 @@ class Leaf:
     perturbation: Perturbation
     call: Call
 
-    def run(self, views: Views, situation: Situation) -> Views:
-        strength = situation.strengths[self.label]
+    def run(self, views: Views, context: Context) -> Views:
+        strength = context.strengths[self.label]
         if not isinstance(strength, Tensor) and strength == 0:
             return views
         x = views.perturbed
-        given = situation.parameters.get(self.label)
+        given = context.parameters.get(self.label)
         if given is not None:
             assert isinstance(self.perturbation, ParametricPerturbation)
             perturbed = self.perturbation.apply(x, given)
         else:
-            with situation.drawing():
+            with context.drawing():
                 perturbed = self.perturbation(
                     x,
-                    situation.y_N,
+                    context.y_N,
                     strength=strength,
-                    victim=situation.victim.with_reference(x),
-                    generator=situation.generator,
+                    victim=context.victim.with_reference(x),
+                    generator=context.generator,
                 )
         if perturbed.shape != x.shape:
             raise UserError(
@@ -136,20 +136,20 @@ class FusedLeaves:
 
     leaves: tuple[Leaf, ...]
 
-    def run(self, views: Views, situation: Situation) -> Views:
+    def run(self, views: Views, context: Context) -> Views:
         x = views.transformed
         theta = identity_theta(len(x), x.device)
         moved = False
         for leaf in self.leaves:
-            strength = situation.strengths[leaf.label]
+            strength = context.strengths[leaf.label]
             if not isinstance(strength, Tensor) and strength == 0:
                 continue
             affine = leaf.perturbation
             assert isinstance(affine, AffinePerturbation)
-            parameters = situation.parameters.get(leaf.label)
+            parameters = context.parameters.get(leaf.label)
             if parameters is None:
-                with situation.drawing():
-                    parameters = affine.sample(len(x), strength, situation.generator)
+                with context.drawing():
+                    parameters = affine.sample(len(x), strength, context.generator)
             theta = compose(theta, affine.matrix(parameters).to(theta))
             moved = True
         if not moved:
@@ -165,9 +165,9 @@ class ChainNode:
 
     links: tuple[Node, ...]
 
-    def run(self, views: Views, situation: Situation) -> Views:
+    def run(self, views: Views, context: Context) -> Views:
         for link in self.links:
-            views = link.run(views, situation)
+            views = link.run(views, context)
         return views
 
 
@@ -177,9 +177,9 @@ class UnionNode:
 
     branches: tuple[Node, ...]
 
-    def run(self, views: Views, situation: Situation) -> Views:
+    def run(self, views: Views, context: Context) -> Views:
         n = len(views.clean)
-        generator = situation.generator
+        generator = context.generator
         choice = torch.randint(
             len(self.branches), (n,), generator=generator, device=generator.device
         )
@@ -190,7 +190,7 @@ class UnionNode:
         for branch, index in zip(self.branches, order, strict=True):
             if len(index) == 0:
                 continue
-            part = branch.run(views.map(lambda x, i=index: x[i]), situation.subset(index))  # type: ignore[misc]
+            part = branch.run(views.map(lambda x, i=index: x[i]), context.subset(index))  # type: ignore[misc]
             result = result.combined(part, lambda x, new, i=index: x.index_copy(0, i, new))  # type: ignore[misc]
         return result
 
@@ -202,9 +202,9 @@ class WorstNode:
     branches: tuple[Node, ...]
     k: int
 
-    def run(self, views: Views, situation: Situation) -> Views:
+    def run(self, views: Views, context: Context) -> Views:
         searches = [Candidates(node=branch, count=self.k) for branch in self.branches]
-        return _worst(searches, views, situation)
+        return _worst(searches, views, context)
 
 
 @attrs.frozen(kw_only=True)
@@ -222,19 +222,19 @@ class GridNode:
 
     branches: tuple[GridBranch, ...]
 
-    def run(self, views: Views, situation: Situation) -> Views:
-        return _worst((_grid(branch, situation) for branch in self.branches), views, situation)
+    def run(self, views: Views, context: Context) -> Views:
+        return _worst((_grid(branch, context) for branch in self.branches), views, context)
 
 
-def _grid(branch: GridBranch, situation: Situation) -> "Candidates":
+def _grid(branch: GridBranch, context: Context) -> "Candidates":
     moved = {leaf.label: leaf for leaf in leaves_of(branch.node) if leaf.label in branch.points}
     axes = {}
     for label, leaf in moved.items():
         assert isinstance(leaf.perturbation, ParametricPerturbation)
-        grid = leaf.perturbation.grid(situation.strengths[label], branch.points[label])
-        grid = grid.to(situation.y_N.device)
+        grid = leaf.perturbation.grid(context.strengths[label], branch.points[label])
+        grid = grid.to(context.y_N.device)
         # (G, N, P), whether or not each image has a strength of its own
-        axes[label] = grid if grid.ndim == 3 else grid[:, None].expand(-1, len(situation.y_N), -1)
+        axes[label] = grid if grid.ndim == 3 else grid[:, None].expand(-1, len(context.y_N), -1)
     counts = [len(axis) for axis in axes.values()]
     return Candidates(node=branch.node, count=math.prod(counts), axes=axes)
 
@@ -258,7 +258,7 @@ class Candidates:
         return found
 
 
-def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -> Views:
+def _worst(searches: Iterable[Candidates], views: Views, context: Context) -> Views:
     """Per image the first of the worst candidates. They run as many together as `PIXELS_AT_ONCE`
     allows, so that memory does not grow with their number.
 
@@ -267,7 +267,7 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
     """
     n, _, height, width = views.clean.shape
     device = views.clean.device
-    streams = None if situation.streams is None else situation.streams.split()
+    streams = None if context.streams is None else context.streams.split()
     active = torch.arange(n, device=device)
     best, best_N = views, torch.full((n,), -math.inf, device=device)
     before = 0  # candidates of the searches that are done
@@ -275,12 +275,12 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
         begin = 0
         while begin < search.count and len(active) > 0:
             together = max(1, PIXELS_AT_ONCE // (len(active) * height * width))
-            if situation.threat:
+            if context.threat:
                 together = min(together, max(1, begin))
             end = min(begin + together, search.count)
             image_M = active.repeat(end - begin)
             number_M = torch.arange(begin, end, device=device).repeat_interleave(len(active))
-            several = situation.subset(
+            several = context.subset(
                 image_M, streams and streams.numbered(image_M, before + number_M)
             )
             parameters = {**several.parameters, **search.parameters(number_M, image_M)}
@@ -298,7 +298,7 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
                 ),
             )
             best_N = best_N.index_copy(0, active, torch.maximum(best_N[active], rank))
-            if situation.threat:
+            if context.threat:
                 stands = several.victim.active(logits, several.y_N)
                 active = active[stands.reshape(-1, len(active)).all(0)]
             begin = end
@@ -306,13 +306,13 @@ def _worst(searches: Iterable[Candidates], views: Views, situation: Situation) -
     return best
 
 
-def _rank(logits_NK: Tensor, situation: Situation) -> Tensor:
+def _rank(logits_NK: Tensor, context: Context) -> Tensor:
     """Candidates of a threat that fool are all alike, so that the first of them is kept, whoever
     would have been tried after it. One whose logits are not numbers is the worst: passed over, it
     would hide that something is broken."""
-    if situation.threat:
-        return adversarial_rank(logits_NK, situation.y_N).clamp_max(1)
-    return F.cross_entropy(logits_NK, situation.y_N, reduction="none").nan_to_num(nan=math.inf)
+    if context.threat:
+        return adversarial_rank(logits_NK, context.y_N).clamp_max(1)
+    return F.cross_entropy(logits_NK, context.y_N, reduction="none").nan_to_num(nan=math.inf)
 
 
 def leaves_of(node: Node) -> Iterator[Leaf]:

@@ -89,12 +89,12 @@ def build_model(text: str, data: DataSet) -> nn.Module:
 
 
 def _model(text: str, data: DataSet) -> factories.Built:
-    context = {
+    supplied = {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
-    return factories.build("model", parse_call(text), context=context)
+    return factories.build("model", parse_call(text), supplied=supplied)
 
 
 def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:

@@ -22,8 +22,8 @@ SMALL = ["gcnn-stdcnn(width=2)", "gcnn-vgg16(width=2)", "gcnn-resnet18(width=2)"
 
 def build(text, *, channels=2, size=32, classes=5):
     torch.manual_seed(0)
-    context = {"num_classes": classes, "in_channels": channels, "image_size": size}
-    return factories.build("model", parse_call(text), context=context).value
+    supplied = {"num_classes": classes, "in_channels": channels, "image_size": size}
+    return factories.build("model", parse_call(text), supplied=supplied).value
 
 
 def over(group, text):
@@ -51,10 +51,10 @@ def train(model, x=X, steps=2, lr=0.01):
     return losses
 
 
-def trained(text, **context):
+def trained(text, **supplied):
     """Two steps away from its initial weights and batch-norm statistics."""
-    model = build(text, **context)
-    train(model, images(context.get("size", 32), context.get("channels", 2)))
+    model = build(text, **supplied)
+    train(model, images(supplied.get("size", 32), supplied.get("channels", 2)))
     return model
 
 
@@ -270,8 +270,8 @@ def test_no_other_width_is_nearer_to_the_plain_network(group):
 
 
 def test_the_resolved_expression_states_the_width():
-    context = {"num_classes": 10, "in_channels": 3, "image_size": 32}
-    built = factories.build("model", parse_call("gcnn-vgg16"), context=context)
+    supplied = {"num_classes": 10, "in_channels": 3, "image_size": 32}
+    built = factories.build("model", parse_call("gcnn-vgg16"), supplied=supplied)
     assert str(built.call) == "gcnn-vgg16(group=c4, width=32)"
 
 
