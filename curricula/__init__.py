@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
     from curricula.evaluation.profiling import profile
-    from curricula.expressions.binding import Bound, bind
+    from curricula.expressions.binding import BoundExpression, bind
     from curricula.expressions.syntax import parse
     from curricula.interfaces import (
         AffinePerturbation,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "api": ("Trained", "audit_run", "evaluate", "load_model", "profile_run", "train"),
-    "expressions.binding": ("Bound", "bind"),
+    "expressions.binding": ("BoundExpression", "bind"),
     "sweeps.comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
@@ -89,7 +89,7 @@ __all__ = [
     "AffinePerturbation",
     "AnySplit",
     "Audit",
-    "Bound",
+    "BoundExpression",
     "Check",
     "Comparison",
     "Curriculum",

@@ -84,7 +84,7 @@ def train(
         values["data_root"] = str(values["data_root"])
     plan = make_plan(values, download=download)
     path = Path(out) if out is not None else free_folder(plan)
-    threats = standard_threats(plan.curriculum.bound, plan.data.budgets)
+    threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
     results = train_plan(plan, path, threats=threats, watcher=watcher)
     trained = Trained(run=Run.open(path), results=results)
     if not twin:
@@ -184,7 +184,7 @@ def evaluate(
         named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
-        check_channels(threat.bound, data)
+        check_channels(threat.tree, data)
     model, split = _placed(run, checkpoint, data, split, where)
     work = Work(chosen.values(), progress)
     return measure(

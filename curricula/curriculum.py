@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.binding import Bound, bind
+from curricula.expressions.binding import BoundExpression, bind
 from curricula.expressions.nodes import Context
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call, parse_call
@@ -33,11 +33,11 @@ class Threat:
     """An expression at a fixed strength, to evaluate under.
 
     Attributes:
-        bound: the expression, its budgets filled in.
+        tree: the expression, its budgets filled in.
         strength: of all leaves, in [0, 1]; otherwise ValueError.
     """
 
-    bound: Bound
+    tree: BoundExpression
     strength: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)))
 
     @classmethod
@@ -49,10 +49,10 @@ class Threat:
         Raises:
             UserError: as `bind` does.
         """
-        return cls(bound=bind(text, budgets=budgets, threat=True), strength=strength)
+        return cls(tree=bind(text, budgets=budgets, threat=True), strength=strength)
 
     def __str__(self) -> str:
-        return str(self.bound.expression)
+        return str(self.tree.expression)
 
     def __call__(
         self,
@@ -76,13 +76,13 @@ class Threat:
         """
         context = Context(
             y_N=y_N,
-            strengths=dict.fromkeys(self.bound.leaves, self.strength),
+            strengths=dict.fromkeys(self.tree.leaves, self.strength),
             victim=victim,
             generator=generator,
             threat=True,
             streams=streams or Streams.drawn(len(x_NCHW), generator),
         )
-        return self.bound.node.run(_unchanged(x_NCHW.detach()), context).perturbed
+        return self.tree.node.run(_unchanged(x_NCHW.detach()), context).perturbed
 
 
 def _unchanged(x_NCHW: Tensor) -> Views:
@@ -97,12 +97,12 @@ class Curriculum:
     """An expression over perturbations, each with its own schedule.
 
     Attributes:
-        bound: the expression.
+        tree: the expression.
         schedules: by label of a leaf.
         schedule_calls: the same as text, all defaults explicit.
     """
 
-    bound: Bound
+    tree: BoundExpression
     schedules: Mapping[str, Schedule]
     schedule_calls: Mapping[str, Call]
 
@@ -143,13 +143,13 @@ class Curriculum:
                 )
         built = {label: factories.build("schedule", call) for label, call in calls.items()}
         return cls(
-            bound=bound,
+            tree=bound,
             schedules={label: schedule.value for label, schedule in built.items()},
             schedule_calls={label: schedule.call for label, schedule in built.items()},
         )
 
     def __str__(self) -> str:
-        return str(self.bound.expression)
+        return str(self.tree.expression)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
         """The state of each schedule before training on ``num_train`` images of a device."""
@@ -252,7 +252,7 @@ class Curriculum:
         context = Context(
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )
-        return self.bound.node.run(_unchanged(x_NCHW.detach()), context)
+        return self.tree.node.run(_unchanged(x_NCHW.detach()), context)
 
 
 def parse_schedule(text: str) -> tuple[str | None, Call]:

@@ -207,7 +207,7 @@ def test_in_training_nobody_is_left_out(scene):
         curriculum(
             x,
             split.labels,
-            strengths=dict.fromkeys(curriculum.bound.leaves, 1.0),
+            strengths=dict.fromkeys(curriculum.tree.leaves, 1.0),
             victim=ModelVictim(model),
             generator=torch.Generator().manual_seed(0),
         )

@@ -54,7 +54,7 @@ def victim():
     ],
 )
 def test_steps_follow_the_strength(written, steps):
-    attack = Curriculum.parse(written).bound.leaves["pgd"].perturbation
+    attack = Curriculum.parse(written).tree.leaves["pgd"].perturbation
     strengths = [0.0, 0.25, 0.5, 1.0]
     assert [attack.steps_at(s) for s in strengths] == steps
     each = torch.as_tensor(attack.steps_at(torch.tensor(strengths))).expand(4)
@@ -178,7 +178,7 @@ def test_auto_is_explicit_in_what_is_stored():
     assert str(Threat.parse(explicit)) == explicit
     # A data set's own number of steps gives way to it.
     curriculum = Curriculum.parse("pgd(0.1, steps=auto)", defaults={"steps": "5"})
-    assert curriculum.bound.leaves["pgd"].perturbation.steps_at(1.0) == 10
+    assert curriculum.tree.leaves["pgd"].perturbation.steps_at(1.0) == 10
 
 
 def test_steps_must_be_known_to_python_callers_too():

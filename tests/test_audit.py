@@ -121,7 +121,7 @@ def trained(attack):
             views = curriculum(
                 data.images(batch.pixels),
                 batch.labels,
-                strengths=dict.fromkeys(curriculum.bound.leaves, strength),
+                strengths=dict.fromkeys(curriculum.tree.leaves, strength),
                 victim=victim,
                 generator=draws,
             )

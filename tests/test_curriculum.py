@@ -42,7 +42,7 @@ def scene():
 def views_of(text, scene, *, strength=1.0, seed=0):
     victim, x, y = scene
     curriculum = Curriculum.parse(text, budgets=BUDGETS)
-    strengths = dict.fromkeys(curriculum.bound.leaves, strength)
+    strengths = dict.fromkeys(curriculum.tree.leaves, strength)
     return curriculum(x, y, strengths=strengths, victim=victim, generator=seeded(seed))
 
 
@@ -144,7 +144,7 @@ def test_worst_of_k_is_the_brute_force_choice(scene, inner, together, monkeypatc
     candidates = []
     for branch in inner.split("|"):
         curriculum = Curriculum.parse(branch)
-        strengths = dict.fromkeys(curriculum.bound.leaves, 1.0)
+        strengths = dict.fromkeys(curriculum.tree.leaves, 1.0)
         for size in {1: [1, 1, 1], 2: [2, 1], 3: [3]}[together]:
             many = curriculum(
                 x.repeat(size, 1, 1, 1),
@@ -496,7 +496,7 @@ def test_a_listening_schedule_moves_by_feedback_and_per_image(tiny):
 def test_a_strength_outside_0_to_1_is_refused():
     curriculum = Curriculum.parse("rot:30")
     wild = type(curriculum)(
-        bound=curriculum.bound,
+        tree=curriculum.tree,
         schedules={"rot": lambda progress, state: 1.5},
         schedule_calls=curriculum.schedule_calls,
     )

@@ -231,13 +231,13 @@ def test_a_chain_of_all_affine_links_agrees_with_the_composed_map_in_float64(gen
     height, width = 14, 19
     x, y = torch.rand((4, 2, height, width), generator=generator), torch.zeros(4, dtype=torch.long)
     curriculum = Curriculum.parse("scale:0.4+rot:60+shear:30+trans:3", ["constant"])
-    strengths = dict.fromkeys(curriculum.bound.leaves, torch.tensor([1.0, 0.7, 0.2, 0.0]))
+    strengths = dict.fromkeys(curriculum.tree.leaves, torch.tensor([1.0, 0.7, 0.2, 0.0]))
     again = torch.Generator()
     again.set_state(generator.get_state())
     views = curriculum(x, y, strengths=strengths, victim=NO_VICTIM, generator=generator)
     factor, turn, lean, move = (
         leaf.perturbation.sample(4, strengths["rot"], again).double().numpy()
-        for leaf in curriculum.bound.leaves.values()
+        for leaf in curriculum.tree.leaves.values()
     )
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     expected = np.zeros(x.shape)

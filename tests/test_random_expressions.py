@@ -130,11 +130,11 @@ def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
     grammar = Grammar(seed)
     text = grammar.expression()
     curriculum = Curriculum.parse(text, budgets=BUDGETS)
-    assert grammar.must in {leaf.call.name for leaf in curriculum.bound.leaves.values()}
+    assert grammar.must in {leaf.call.name for leaf in curriculum.tree.leaves.values()}
     kept = watch(monkeypatch)
     draws = torch.Generator().manual_seed(seed)
     strengths = {}
-    for i, label in enumerate(curriculum.bound.leaves):
+    for i, label in enumerate(curriculum.tree.leaves):
         each = torch.rand(6, generator=draws).round(decimals=1)
         strengths[label] = each if i % 2 else grammar.random.random()
 
@@ -163,7 +163,7 @@ def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
     strengths = dict.fromkeys(strengths, 0.0)
     assert torch.equal(run(text).perturbed, x)
 
-    if not grammar.training_only & {leaf.call.name for leaf in curriculum.bound.leaves.values()}:
+    if not grammar.training_only & {leaf.call.name for leaf in curriculum.tree.leaves.values()}:
         found = Threat.parse(text, budgets=BUDGETS)(x, y, victim=victim, generator=draws)
         assert found.min() >= 0
         assert found.max() <= 1

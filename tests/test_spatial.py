@@ -28,7 +28,7 @@ def seeded(seed=0):
 
 def run(text, x, *, strength=1.0, seed=0):
     curriculum = Curriculum.parse(text)
-    strengths = dict.fromkeys(curriculum.bound.leaves, strength)
+    strengths = dict.fromkeys(curriculum.tree.leaves, strength)
     y = torch.zeros(len(x), dtype=torch.long)
     return curriculum(x, y, strengths=strengths, victim=NO_VICTIM, generator=seeded(seed)).natural
 

@@ -171,7 +171,7 @@ def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accurac
     # The weights are those: measuring them again gives that accuracy.
     plan = make_plan({**JOINT})
     model = curricula.load_model(tmp_path / "run")
-    threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
+    threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     again = measure(model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
     assert {found.name: found.accuracy for found in again} == metrics[best]["validation"]
 

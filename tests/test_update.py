@@ -86,7 +86,7 @@ def test_the_average_is_what_is_validated(tiny, tmp_path):
     settings["average"] = "ema(decay=0.98)"
     run = curricula.train(**settings, out=tmp_path / "run").run
     plan = make_plan(settings)
-    threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
+    threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     average = curricula.load_model(run, checkpoint=LAST)
     tensors = load_file(run.path / LAST)
     model = copy.deepcopy(average)

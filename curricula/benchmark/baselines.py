@@ -167,7 +167,7 @@ def _tf32(device: torch.device) -> Any:
 
 
 def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
-    bound, config = plan.curriculum.bound, plan.config
+    bound, config = plan.curriculum.tree, plan.config
     match bound.expression, [leaf.perturbation for leaf in bound.leaves.values()]:
         case Chain((Call(), Call())), [Rotation() as rotation, PGD() as pgd] if (
             pgd.norm,

@@ -18,7 +18,7 @@ from curricula.evaluation.accuracy import Measured, measure
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
 from curricula.evaluation.progress import GRID_POINTS, Work
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
-from curricula.expressions.binding import Bound, parse_number
+from curricula.expressions.binding import BoundExpression, parse_number
 from curricula.expressions.nodes import Leaf
 from curricula.expressions.syntax import Number
 from curricula.plugins.names import CLEAN, GRID, WORST
@@ -138,7 +138,7 @@ def profile(
     )
 
 
-def profile_budgets(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, str]:
+def profile_budgets(curriculum: BoundExpression, budgets: Mapping[str, str]) -> dict[str, str]:
     """The budgets of a profile: those of a curriculum's first ``rot``, ``trans`` and l-inf attack
     where it has such leaves of a budget above 0, else the data set's."""
     found: dict[str, str] = {}

@@ -38,7 +38,7 @@ def passes(threat: Threat) -> int:
     result."""
     known = {
         str(leaf.call): leaf.perturbation.passes
-        for leaf in threat.bound.leaves.values()
+        for leaf in threat.tree.leaves.values()
         if hasattr(leaf.perturbation, "passes")
     }
     return _within(parse(str(threat)), known) + 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import cast, get_args
 
 from curricula.curriculum import Threat
-from curricula.expressions.binding import Bound, bind
+from curricula.expressions.binding import BoundExpression, bind
 from curricula.expressions.syntax import (
     Argument,
     Call,
@@ -29,7 +29,7 @@ VALIDATION_STEPS = 10
 TEST_REL_STEP = Number(1, 10)
 
 
-def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
+def standard_threats(curriculum: BoundExpression, budgets: Mapping[str, str]) -> dict[str, Threat]:
     """clean, spatial, adversarial and joint, at the budgets of a curriculum.
 
     spatial is what the curriculum does less its pixel links, drawn at random (``worst`` and
@@ -47,12 +47,13 @@ def standard_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str,
         "joint": chain(spatial, attack),
     }
     return {
-        name: Threat(bound=bind(expression, threat=True))
-        for name, expression in expressions.items()
+        name: Threat(tree=bind(expression, threat=True)) for name, expression in expressions.items()
     }
 
 
-def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[str, Threat]:
+def validation_threats(
+    curriculum: BoundExpression, budgets: Mapping[str, str]
+) -> dict[str, Threat]:
     """clean, and joint: what picks the checkpoint.
 
     joint is what the curriculum trains for, at full strength and all at once: its spatial and
@@ -64,12 +65,12 @@ def validation_threats(curriculum: Bound, budgets: Mapping[str, str]) -> dict[st
     if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
         links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
     return {
-        "clean": Threat(bound=bind(CLEAN, threat=True)),
-        "joint": Threat(bound=bind(chain(*links) if links else CLEAN, threat=True)),
+        "clean": Threat(tree=bind(CLEAN, threat=True)),
+        "joint": Threat(tree=bind(chain(*links) if links else CLEAN, threat=True)),
     }
 
 
-def transformed_part(curriculum: Bound) -> Expression | None:
+def transformed_part(curriculum: BoundExpression) -> Expression | None:
     """A curriculum's expression less its pixel links and its searches (``worst``, ``grid``), or
     None if nothing is left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
     leaves = iter(curriculum.leaves.values())  # in the order in which the walk meets them
@@ -112,7 +113,7 @@ def standard_attack(
     return Call("pgd", (*budget, *keywords))
 
 
-def pixel_budget(curriculum: Bound, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
+def pixel_budget(curriculum: BoundExpression, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
     """Radius and norm of the ball of a curriculum's first pixel link whose budget is one; where
     there is none, l-inf within the data set's budget.
 
@@ -127,6 +128,6 @@ def pixel_budget(curriculum: Bound, budgets: Mapping[str, str]) -> tuple[Number,
     return Number.of(leaf.perturbation.budget), "linf"
 
 
-def _pgd(curriculum: Bound, budgets: Mapping[str, str], steps: int) -> Expression:
+def _pgd(curriculum: BoundExpression, budgets: Mapping[str, str], steps: int) -> Expression:
     eps, norm = pixel_budget(curriculum, budgets)
     return bind(standard_attack(eps, norm=norm, steps=steps)).expression

@@ -57,7 +57,7 @@ POINTS_OF_SEVERAL = 5
 
 
 @attrs.frozen(kw_only=True)
-class Bound:
+class BoundExpression:
     """An expression bound to its perturbations.
 
     Attributes:
@@ -77,7 +77,7 @@ def bind(
     budgets: Mapping[str, str] | None = None,
     defaults: Mapping[str, str] | None = None,
     threat: bool = False,
-) -> Bound:
+) -> BoundExpression:
     """Build the perturbations of an expression, and check that they go together.
 
     Args:
@@ -101,7 +101,7 @@ def bind(
     )
     node, explicit = binder.bind(expression)
     _check_order(node, str(expression))
-    return Bound(node=node, expression=explicit, leaves=binder.leaves)
+    return BoundExpression(node=node, expression=explicit, leaves=binder.leaves)
 
 
 def parse_value(text: str) -> Value:

@@ -41,7 +41,7 @@ def shown_in_training(
     """
     config = run.config
     curriculum = Curriculum.parse(config.perturb, config.schedule)
-    if not curriculum.bound.leaves:
+    if not curriculum.tree.leaves:
         return None
     last = len(metrics) - 1
     moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})

@@ -75,7 +75,7 @@ def preview(
         run = Run.open(Path(run))
     found = _data(data, run, data_root)
     curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack)
-    check_channels(curriculum.bound, found)
+    check_channels(curriculum.tree, found)
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
     victim, aim = _victim(run, found, seed)
@@ -128,7 +128,7 @@ def growing(
         curriculum(
             x_NCHW,
             y_N,
-            strengths=dict.fromkeys(curriculum.bound.leaves, strength),
+            strengths=dict.fromkeys(curriculum.tree.leaves, strength),
             victim=victim,
             generator=torch.Generator(x_NCHW.device).manual_seed(seed),
         )

@@ -152,12 +152,12 @@ def check_cells(
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
     if not sweep.threats:
-        return standard_threats(plan.curriculum.bound, plan.data.budgets)
+        return standard_threats(plan.curriculum.tree, plan.data.budgets)
     threats = {}
     for name, text in sweep.threats.items():
         with _named(f"threat {name}"):
             threats[name] = Threat.parse(text, budgets=plan.data.budgets)
-            check_channels(threats[name].bound, plan.data)
+            check_channels(threats[name].tree, plan.data)
     return threats
 
 

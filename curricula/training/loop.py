@@ -124,7 +124,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
     config = plan.config
     steps_per_epoch = len(plan.data.train) // config.batch_size
     watcher.began(run, plan, config.epochs * steps_per_epoch)
-    threats = validation_threats(plan.curriculum.bound, plan.data.budgets)
+    threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     networks = Networks.of(plan, state.model)
     passes = Passes.watching(networks)
     for epoch in range(config.epochs):

@@ -12,7 +12,7 @@ from curricula.curriculum import Curriculum
 from curricula.data.dataset import AnySplit, DataSet, build_data
 from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.binding import Bound
+from curricula.expressions.binding import BoundExpression
 from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress
 from curricula.losses import ATTACK_LOSSES
@@ -119,7 +119,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     curriculum = Curriculum.parse(
         config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack
     )
-    check_channels(curriculum.bound, data)
+    check_channels(curriculum.tree, data)
     augmentation = _augmentation(config.augmentation, data)
     objective = factories.build("objective", parse_call(config.objective))
     if objective.value.attack_loss not in ATTACK_LOSSES:
@@ -175,16 +175,16 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
 
 def _augmentation(text: str, data: DataSet) -> Curriculum:
     augmentation = Curriculum.parse(text, ["constant"], budgets=data.budgets)
-    for leaf in augmentation.bound.leaves.values():
+    for leaf in augmentation.tree.leaves.values():
         if leaf.perturbation.kind == "pixel":
             raise UserError(
                 f"augmentation {text}: {leaf.call.name} is an attack; write it into perturb"
             )
-    check_channels(augmentation.bound, data)
+    check_channels(augmentation.tree, data)
     return augmentation
 
 
-def check_channels(bound: Bound, data: DataSet) -> None:
+def check_channels(bound: BoundExpression, data: DataSet) -> None:
     """Refuse a perturbation that cannot work on the images' channels."""
     for leaf in bound.leaves.values():
         channels = leaf.perturbation.channels
