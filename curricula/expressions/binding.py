@@ -220,7 +220,7 @@ class _Binder:
     def _budgeted(self, call: Call) -> Call:
         """The call with the data set's standard budget, if it states none and needs one."""
         given = any(argument.key in (None, "budget") for argument in call.arguments)
-        if given or not factories.needs("perturbation", call.name, "budget"):
+        if given or not factories.requires("perturbation", call.name, "budget"):
             return call
         unit = self._unit(call)
         budget = self.budgets.get(unit)

@@ -49,10 +49,10 @@ def build(
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
     factory = registry.current().find(kind, call.name).load()
-    return apply(factory, kind, call, supplied=supplied, defaults=defaults)
+    return call_factory(factory, kind, call, supplied=supplied, defaults=defaults)
 
 
-def apply(
+def call_factory(
     factory: Callable[..., Any],
     kind: str,
     call: Call,
@@ -96,7 +96,7 @@ def apply(
     return Built(value=value, call=_explicit(call, parameters, given, value))
 
 
-def needs(kind: Kind, name: str, parameter: str) -> bool:
+def requires(kind: Kind, name: str, parameter: str) -> bool:
     """Whether a registered factory has a parameter and no default for it."""
     factory = registry.current().find(kind, name).load()
     found = inspect.signature(factory).parameters.get(parameter)

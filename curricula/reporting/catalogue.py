@@ -224,7 +224,7 @@ def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation
             getattr(factory, "__name__", "perturbation"), (Argument(Number(budget)), *others)
         )
         try:
-            found.append(factories.apply(factory, "perturbation", call).value)
+            found.append(factories.call_factory(factory, "perturbation", call).value)
         except UserError as error:
             problem = problem or error
     if not found and problem is not None:

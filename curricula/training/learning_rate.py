@@ -60,7 +60,7 @@ def parse_learning_rate(text: str) -> factories.Built:
     """
     call = parse_call(text)
     if call.name in OWN:
-        return factories.apply(OWN[call.name], "lr_schedule", call)
+        return factories.call_factory(OWN[call.name], "lr_schedule", call)
     if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
         raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
     if call.name in BORROWED:

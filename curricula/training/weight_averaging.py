@@ -101,5 +101,5 @@ def parse_averaging(text: str) -> factories.Built:
     if call.name == NONE and not call.arguments:
         return factories.Built(value=None, call=call)
     if call.name in AVERAGES:
-        return factories.apply(AVERAGES[call.name], "average", call)
+        return factories.call_factory(AVERAGES[call.name], "average", call)
     raise UserError(f"unknown average {text!r}; known: {', '.join((NONE, *AVERAGES))}")
