@@ -126,7 +126,7 @@ def candidates(scene, threat, k):
     x = data.images(split.pixels)
     images = torch.arange(N)
     for number in range(k):
-        streams = Streams.of(0, images).split().numbered(images, images * 0 + number)
+        streams = Streams.of(0, images).split().fold_in(images, images * 0 + number)
         yield Threat.parse(threat)(
             x,
             split.labels,

@@ -104,7 +104,7 @@ def made(scene, threat, *, seed=3, number=None):
     images = torch.arange(N)
     streams = Streams.of(seed, images)
     if number is not None:
-        streams = streams.split().numbered(images, torch.full((N,), number))
+        streams = streams.split().fold_in(images, torch.full((N,), number))
     return Threat.parse(threat, budgets=data.budgets)(
         data.test.pixels, data.test.labels, victim=ModelVictim(model),
         generator=torch.Generator(), streams=streams,

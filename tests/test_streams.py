@@ -58,7 +58,7 @@ def answered(call, *, n=LARGE[0], seed=0):
     """What a random call gives, and that it came from the streams."""
     generator = torch.Generator().manual_seed(9)
     before = generator.get_state()
-    with streams(n, seed).answering(generator):
+    with streams(n, seed).intercept(generator):
         found = call(generator)
     assert torch.equal(before, generator.get_state())
     return found
@@ -192,10 +192,10 @@ def test_images_draws_seeds_and_candidates_are_independent():
     assert independent(first[:-1], first[1:])  # neighbouring images
     assert independent(first[:, :-1], first[:, 1:])  # neighbouring pixels
     images = torch.arange(LARGE[0])
-    one, other = (streams().numbered(images, images * 0 + c).words(LARGE) for c in (0, 1))
+    one, other = (streams().fold_in(images, images * 0 + c).bits(LARGE) for c in (0, 1))
     assert independent(one.double(), other.double())
     child, parent = streams(), streams()
-    assert independent(child.split().words(LARGE).double(), parent.words(LARGE).double())
+    assert independent(child.split().bits(LARGE).double(), parent.bits(LARGE).double())
 
 
 def test_seeds_that_are_steps_of_one_another_share_no_image():
@@ -208,12 +208,12 @@ def test_seeds_that_are_steps_of_one_another_share_no_image():
 def test_no_word_is_ever_used_twice():
     """Over images, draws, children, grandchildren and candidates: a birthday among 2**64 words."""
     parent = streams(50)
-    drawn = [parent.words((50, 40)) for _ in range(5)]
+    drawn = [parent.bits((50, 40)) for _ in range(5)]
     for child in [parent.split() for _ in range(5)]:
         grandchild = child.split()
-        drawn += [child.words((50, 40)), grandchild.words((50, 40))]
+        drawn += [child.bits((50, 40)), grandchild.bits((50, 40))]
     searched, images = parent.split(), torch.arange(50)
-    drawn += [searched.numbered(images, images * 0 + c).words((50, 40)) for c in range(5)]
+    drawn += [searched.fold_in(images, images * 0 + c).bits((50, 40)) for c in range(5)]
     words = torch.cat(drawn).flatten()
     assert len(words.unique()) == len(words)
 
@@ -224,15 +224,15 @@ def test_an_image_draws_the_same_whoever_is_beside_it(indices, seed):
         found = Streams.of(seed, of)
         child = found.split()
         number = torch.full_like(of, 3)
-        candidate = found.split().numbered(torch.arange(len(of)), number)
+        candidate = found.split().fold_in(torch.arange(len(of)), number)
         generator = torch.Generator()
-        with found.answering(generator):
+        with found.intercept(generator):
             several = [
                 torch.rand((len(of), 2, 3), generator=generator),
                 torch.randn(len(of), generator=generator),
                 torch.randint(5, (len(of), 1), generator=generator),
             ]
-        return [*several, child.words((len(of), 2)), candidate.words((len(of), 2))]
+        return [*several, child.bits((len(of), 2)), candidate.bits((len(of), 2))]
 
     index = torch.tensor(indices)
     whole = draws(torch.arange(100))
@@ -242,9 +242,9 @@ def test_an_image_draws_the_same_whoever_is_beside_it(indices, seed):
 
 def test_candidates_do_not_depend_on_who_runs_together():
     images = torch.arange(4)
-    together = streams(4).numbered(images.repeat(3), images.repeat_interleave(3) * 0 + 1)
-    alone = streams(4).numbered(images[2:3], torch.tensor([1]))
-    assert torch.equal(together.words((12, 5))[2], alone.words((1, 5))[0])
+    together = streams(4).fold_in(images.repeat(3), images.repeat_interleave(3) * 0 + 1)
+    alone = streams(4).fold_in(images[2:3], torch.tensor([1]))
+    assert torch.equal(together.bits((12, 5))[2], alone.bits((1, 5))[0])
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_candidates_do_not_depend_on_who_runs_together():
 )
 def test_what_has_no_row_an_image_or_no_answer_is_the_generators(call):
     generator = torch.Generator().manual_seed(3)
-    with streams(4).answering(generator):
+    with streams(4).intercept(generator):
         found = call(generator)
     expected = call(torch.Generator().manual_seed(3))
     assert torch.equal(found, expected)
@@ -269,7 +269,7 @@ def test_what_has_no_row_an_image_or_no_answer_is_the_generators(call):
 
 def test_another_generator_and_the_global_one_are_left_alone():
     generator, other = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
-    with streams(4).answering(generator), torch.random.fork_rng():
+    with streams(4).intercept(generator), torch.random.fork_rng():
         torch.manual_seed(1)
         found = torch.rand((4, 2), generator=other), torch.rand((4, 2))
     assert torch.equal(found[0], torch.rand((4, 2), generator=torch.Generator().manual_seed(1)))
@@ -278,7 +278,7 @@ def test_another_generator_and_the_global_one_are_left_alone():
 
 def test_new_streams_are_the_generators():
     def words(generator):
-        return Streams.drawn(3, generator).words((3, 2))
+        return Streams.drawn(3, generator).bits((3, 2))
 
     generator = torch.Generator().manual_seed(0)
     first, second = words(generator), words(generator)

@@ -62,7 +62,7 @@ class Context:
         much is drawn, so that what comes after in the expression does not depend on it."""
         if self.streams is None:
             return nullcontext()
-        return self.streams.split().answering(self.generator)
+        return self.streams.split().intercept(self.generator)
 
     def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
         """The same of some of the images, with random streams that are theirs."""
@@ -281,7 +281,7 @@ def _worst(searches: Iterable[Candidates], views: Views, context: Context) -> Vi
             image_M = active.repeat(end - begin)
             number_M = torch.arange(begin, end, device=device).repeat_interleave(len(active))
             several = context.subset(
-                image_M, streams and streams.numbered(image_M, before + number_M)
+                image_M, streams and streams.fold_in(image_M, before + number_M)
             )
             parameters = {**several.parameters, **search.parameters(number_M, image_M)}
             several = attrs.evolve(several, parameters=parameters)

@@ -1,7 +1,7 @@
 """A random stream for each image, so that what a threat draws for it depends on nobody else.
 
 A perturbation writes ``torch.rand(shape, generator=generator)`` and knows nothing of this: while it
-runs in a threat, `Streams.answering` takes such calls and answers each with numbers that are a
+runs in a threat, `Streams.intercept` takes such calls and answers each with numbers that are a
 function of the image's key and of how many draws came before, a row an image. The generator is
 SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure
 17), in wrapping int64 arithmetic on the images' device. Keys are split as in JAX: a key makes
@@ -43,9 +43,9 @@ def split_mix(key: Tensor, number: Tensor | int) -> Tensor:
     return z
 
 
-def _shifted(words: Tensor, by: int) -> Tensor:
+def _shifted(bits: Tensor, by: int) -> Tensor:
     """Shifted to the right, zeros coming in: torch's own shift repeats the sign."""
-    return (words >> by).bitwise_and_((1 << (64 - by)) - 1)
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 class Streams:
@@ -79,19 +79,19 @@ class Streams:
         """New ones of the same images."""
         return Streams(self._next_key())
 
-    def numbered(self, index_M: Tensor, number_M: Tensor) -> "Streams":
+    def fold_in(self, index_M: Tensor, number_M: Tensor) -> "Streams":
         """New ones of some images, by a number that is theirs among all of an image: those of a
         candidate of a search do not depend on which candidates run together, nor on which images
         are searched. A stream that is numbered serves no other purpose."""
         return Streams(split_mix(self.key_N[index_M], number_M))
 
-    def words(self, shape: Sequence[int]) -> Tensor:
+    def bits(self, shape: Sequence[int]) -> Tensor:
         """64 random bits each, int64, in a shape that begins with the number of images."""
         each = math.prod(shape[1:])
         places = torch.arange(each, device=self.key_N.device)
         return split_mix(self._next_key()[:, None], places).reshape(tuple(shape))
 
-    def answering(self, generator: torch.Generator) -> AbstractContextManager[Any]:
+    def intercept(self, generator: torch.Generator) -> AbstractContextManager[Any]:
         """Within it, random calls with this generator are answered from the streams.
 
         That is so for ``torch.rand``, ``randn``, ``randint``, the three of them with ``_like``,
@@ -99,10 +99,10 @@ class Streams:
         ``exponential_``, ``bernoulli_``, ``bernoulli`` and ``random_`` with an upper end, where
         the result has a row for each image. Everything else draws from the generator itself.
         """
-        return _Answers(self, generator)
+        return _Interception(self, generator)
 
 
-class _Answers(TorchFunctionMode):
+class _Interception(TorchFunctionMode):
     def __init__(self, streams: Streams, generator: torch.Generator) -> None:
         super().__init__()
         self.streams, self.generator = streams, generator
@@ -119,14 +119,14 @@ class _Answers(TorchFunctionMode):
             request = _requested(func, args, kwargs)
             n = len(self.streams.key_N)
             if request is not None and request.shape and request.shape[0] == n:
-                values = request.values(self.streams.words(request.shape))
+                values = request.values(self.streams.bits(request.shape))
                 return values if request.into is None else request.into.copy_(values)
         return func(*args, **kwargs)
 
 
 @attrs.frozen
 class _Request:
-    """What a random call asks for: a shape, how its values are made of words, and the tensor that
+    """What a random call asks for: a shape, how its values are made of bits, and the tensor that
     they are written into, if it is not a new one."""
 
     shape: Sequence[int]
@@ -134,7 +134,7 @@ class _Request:
     into: Tensor | None = None
 
 
-UNHEEDED = frozenset({"out", "layout", "pin_memory", "requires_grad", "memory_format"})
+UNSUPPORTED = frozenset({"out", "layout", "pin_memory", "requires_grad", "memory_format"})
 """The keywords that the answers do not know; a call with one of them is not answered."""
 
 
@@ -143,46 +143,46 @@ def _requested(
 ) -> _Request | None:
     """None for a call that the streams do not answer."""
     read = READERS.get(func)
-    if read is None or kwargs.keys() & UNHEEDED:
+    if read is None or kwargs.keys() & UNSUPPORTED:
         return None
     return read(args, {name: value for name, value in kwargs.items() if name != "generator"})
 
 
 Reader = Callable[[tuple[Any, ...], dict[str, Any]], _Request | None]
-Law = Callable[[Tensor, torch.dtype], Tensor]
+Sampler = Callable[[Tensor, torch.dtype], Tensor]
 
 
-def uniform(words: Tensor, dtype: torch.dtype) -> Tensor:
+def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Uniform in [0, 1), as many binary digits as the type holds of every such number."""
     digits = 1 - round(math.log2(torch.finfo(dtype).eps))
-    return _shifted(words, 64 - digits).to(dtype).mul_(2.0**-digits)
+    return _shifted(bits, 64 - digits).to(dtype).mul_(2.0**-digits)
 
 
-def _halves(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _halves(bits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two uniform numbers of 32 digits: in (0, 1] and in [0, 1]."""
     wide = torch.promote_types(dtype, torch.float32)
-    high, low = _shifted(words, 32).add_(1), words & (2**32 - 1)
+    high, low = _shifted(bits, 32).add_(1), bits & (2**32 - 1)
     return high.to(wide).mul_(2.0**-32), low.to(wide).mul_(2.0**-32)
 
 
-def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
+def normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Standard normal (Box and Muller 1958)."""
-    one, other = _halves(words, dtype)
+    one, other = _halves(bits, dtype)
     return (one.log_().mul_(-2).sqrt_() * other.mul_(2 * math.pi).cos_()).to(dtype)
 
 
-def exponential(words: Tensor, dtype: torch.dtype) -> Tensor:
+def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Exponential of rate 1, above 0."""
-    one, _ = _halves(words, dtype)
+    one, _ = _halves(bits, dtype)
     return one.log_().neg_().to(dtype).clamp_min_(torch.finfo(dtype).tiny)
 
 
-def integers(words: Tensor, low: int, high: int) -> Tensor:
+def integers(bits: Tensor, low: int, high: int) -> Tensor:
     """Whole numbers from low to high - 1; the odds differ by (high - low) / 2**63 at most."""
-    return _shifted(words, 1).remainder_(high - low).add_(low)
+    return _shifted(bits, 1).remainder_(high - low).add_(low)
 
 
-def _factory(law: Law) -> Reader:
+def _factory(sampler: Sampler) -> Reader:
     """``rand`` and ``randn``."""
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
@@ -190,18 +190,18 @@ def _factory(law: Law) -> Reader:
         if len(shape) == 1 and isinstance(shape[0], Sequence):
             (shape,) = shape
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
-        return _Request(shape, lambda words: law(words, dtype))
+        return _Request(shape, lambda bits: sampler(bits, dtype))
 
     return read
 
 
-def _like(law: Law) -> Reader:
+def _like(sampler: Sampler) -> Reader:
     """``rand_like`` and ``randn_like``."""
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
         like = args[0] if args else kwargs["input"]
         dtype = kwargs.get("dtype") or like.dtype
-        return _Request(like.shape, lambda words: law(words, dtype))
+        return _Request(like.shape, lambda bits: sampler(bits, dtype))
 
     return read
 
@@ -210,14 +210,14 @@ def _randint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     *ends, shape = (*args, kwargs["size"]) if "size" in kwargs else args
     low, high = _ends(ends, kwargs, ("low", "high"))
     dtype = kwargs.get("dtype") or torch.int64
-    return _Request(shape, lambda words: integers(words, low, high).to(dtype))
+    return _Request(shape, lambda bits: integers(bits, low, high).to(dtype))
 
 
 def _randint_like(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     like, *ends = args if "input" not in kwargs else (kwargs["input"], *args)
     low, high = _ends(ends, kwargs, ("low", "high"))
     dtype = kwargs.get("dtype") or like.dtype
-    return _Request(like.shape, lambda words: integers(words, low, high).to(dtype))
+    return _Request(like.shape, lambda bits: integers(bits, low, high).to(dtype))
 
 
 def _random_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
@@ -225,7 +225,7 @@ def _random_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
     low, high = _ends(ends, kwargs, ("from", "to"))
     if high is None:
         return None
-    return _Request(into.shape, lambda words: integers(words, low, high), into)
+    return _Request(into.shape, lambda bits: integers(bits, low, high), into)
 
 
 def _ends(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any]:
@@ -238,31 +238,29 @@ def _ends(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) 
 def _uniform_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     into, low, high = _given(args, kwargs, {"from": 0.0, "to": 1.0})
     return _Request(
-        into.shape, lambda words: uniform(words, into.dtype).mul_(high - low).add_(low), into
+        into.shape, lambda bits: uniform(bits, into.dtype).mul_(high - low).add_(low), into
     )
 
 
 def _normal_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     into, mean, std = _given(args, kwargs, {"mean": 0.0, "std": 1.0})
-    return _Request(into.shape, lambda words: normal(words, into.dtype) * std + mean, into)
+    return _Request(into.shape, lambda bits: normal(bits, into.dtype) * std + mean, into)
 
 
 def _exponential_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     into, rate = _given(args, kwargs, {"lambd": 1.0})
-    return _Request(into.shape, lambda words: exponential(words, into.dtype) / rate, into)
+    return _Request(into.shape, lambda bits: exponential(bits, into.dtype) / rate, into)
 
 
 def _bernoulli_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     into, share = _given(args, kwargs, {"p": 0.5})
-    return _Request(into.shape, lambda words: uniform(words, torch.float32) < share, into)
+    return _Request(into.shape, lambda bits: uniform(bits, torch.float32) < share, into)
 
 
 def _bernoulli(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     like, share = _given(args, kwargs, {"p": None})
     share = like if share is None else share
-    return _Request(
-        like.shape, lambda words: (uniform(words, torch.float32) < share).to(like.dtype)
-    )
+    return _Request(like.shape, lambda bits: (uniform(bits, torch.float32) < share).to(like.dtype))
 
 
 def _normal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
@@ -271,9 +269,9 @@ def _normal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
     tensors = [part for part in (mean, std) if isinstance(part, Tensor)]
     if not tensors:
         dtype = given.get("dtype") or torch.get_default_dtype()
-        return _Request(given["size"], lambda words: normal(words, dtype) * std + mean)
+        return _Request(given["size"], lambda bits: normal(bits, dtype) * std + mean)
     shape = torch.broadcast_shapes(*(part.shape for part in tensors))  # type: ignore[no-untyped-call]
-    return _Request(shape, lambda words: normal(words, tensors[0].dtype) * std + mean)
+    return _Request(shape, lambda bits: normal(bits, tensors[0].dtype) * std + mean)
 
 
 def _given(
