@@ -22,7 +22,7 @@ AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 
 
 @attrs.frozen(kw_only=True)
-class Guarantee:
+class NormBound:
     """What a perturbation promises of each image: its change, in ``norm``, is at most
     ``strength * radius`` (in [0, 1] pixel units)."""
 
@@ -30,7 +30,7 @@ class Guarantee:
     radius: float
 
 
-DECLARED = ("kind", "unit", "budget", "guarantee", "channels", "training_only")
+DECLARED = ("kind", "unit", "budget", "norm_bound", "channels", "training_only")
 """The attributes that every perturbation declares, beside being callable."""
 
 
@@ -41,7 +41,7 @@ class Perturbation(Protocol):
         kind: ``spatial`` and ``intensity`` changes come before ``pixel`` attacks in a chain.
         unit: of the budget; data sets state their standard budgets by unit.
         budget: what strength 1 means, in ``unit``.
-        guarantee: a norm and radius that every output keeps, or None.
+        norm_bound: a norm and radius that every output keeps, or None.
         channels: the channel counts it works on, or None for any.
         training_only: it may break what a threat must keep, so it cannot evaluate.
     """
@@ -53,7 +53,7 @@ class Perturbation(Protocol):
     @property
     def budget(self) -> float: ...
     @property
-    def guarantee(self) -> Guarantee | None: ...
+    def norm_bound(self) -> NormBound | None: ...
     @property
     def channels(self) -> frozenset[int] | None: ...
     @property

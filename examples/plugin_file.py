@@ -18,7 +18,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula import Guarantee, Normalise, Progress, Record, Victim, hookimpl
+from curricula import Normalise, NormBound, Progress, Record, Victim, hookimpl
 from curricula.interfaces import PerturbationKind, ScheduleState, Strength
 
 
@@ -33,7 +33,7 @@ class Veil:
 
     kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "share"
-    guarantee: ClassVar[Guarantee | None] = None
+    norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 

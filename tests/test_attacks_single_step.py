@@ -8,7 +8,7 @@ from torch import nn
 
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
-from curricula.interfaces import Guarantee
+from curricula.interfaces import NormBound
 from curricula.perturbations.attacks.mim import MIM
 from curricula.perturbations.attacks.single_step import FGSM, NoisyFGSM, RandomFGSM
 from curricula.victim.model_victim import ModelVictim
@@ -81,12 +81,12 @@ def test_nfgsm_keeps_the_ball_that_it_names(budget, noise, rel_step, seed):
     torch.manual_seed(0)
     victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
     attack = NoisyFGSM(budget=budget, noise=noise, rel_step=rel_step)
-    assert attack.guarantee == Guarantee(norm="linf", radius=(noise + rel_step) * budget)
+    assert attack.norm_bound == NormBound(norm="linf", radius=(noise + rel_step) * budget)
     x, y = torch.rand((6, 1, 4, 4), generator=generator), torch.arange(6) % 3
     strength = torch.rand(6, generator=generator)
     found = attack(x, y, strength=strength, victim=victim, generator=generator)
     length = (found - x).abs().amax(dim=(1, 2, 3)).double()
-    assert (length <= strength.double() * attack.guarantee.radius + 1e-6).all()
+    assert (length <= strength.double() * attack.norm_bound.radius + 1e-6).all()
     assert found.min() >= 0
     assert found.max() <= 1
 

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from curricula.errors import UserError
-from curricula.interfaces import Guarantee
+from curricula.interfaces import NormBound
 from curricula.perturbations.parametric import Parametric
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record
@@ -150,8 +150,8 @@ class Smudge(Parametric):
         return self.norm
 
     @property
-    def guarantee(self):
-        return Guarantee(norm="l2", radius=2 * self.budget)
+    def norm_bound(self):
+        return NormBound(norm="l2", radius=2 * self.budget)
 
 
 def smudge(kind="perturbation", name="smudge", factory=Smudge):
@@ -173,7 +173,7 @@ def test_an_entry_says_types_defaults_and_what_is_declared_in_words():
     assert found.facts == {
         "kind": "`intensity`",
         "unit": "`linf`, `l2` with `norm=l2`",
-        "guarantee": "no image changes by more than a radius that follows from the budget times "
+        "norm_bound": "no image changes by more than a radius that follows from the budget times "
         "the strength, in `l2`",
         "channels": "1 or 3",
         "use": "for training alone, not as a threat",

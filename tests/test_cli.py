@@ -245,14 +245,14 @@ STRANGER = """
     import torch
     from torch import nn
     from curricula import Normalise
-    from curricula.interfaces import Guarantee
+    from curricula.interfaces import NormBound
 
     @attrs.frozen(kw_only=True)
     class Veil:
         budget: float
         kind = "intensity"
         unit = "share"
-        guarantee = None
+        norm_bound = None
         channels = None
         training_only = False
 

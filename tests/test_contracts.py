@@ -6,7 +6,7 @@ import torch
 from fixtures.small import BUDGETS, small_perturbations
 
 from curricula.expressions.binding import bind
-from curricula.interfaces import Guarantee
+from curricula.interfaces import NormBound
 from curricula.perturbations.attacks.apgd import APGD
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.perturbations.geometric.affine import Rotation, Translation
@@ -73,8 +73,8 @@ class Broken:
     norm: str = "linf"
 
     @property
-    def guarantee(self):
-        return None if self.how == "guarantees nothing" else Guarantee(norm="linf", radius=0.1)
+    def norm_bound(self):
+        return None if self.how == "guarantees nothing" else NormBound(norm="linf", radius=0.1)
 
     def __call__(self, x, y, *, strength, victim, generator):
         noise = torch.rand(x.shape, generator=generator) * 2 - 1

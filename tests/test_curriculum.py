@@ -507,7 +507,7 @@ def test_a_strength_outside_0_to_1_is_refused():
 class Stranger:
     """A perturbation whose every attribute and output a test can choose."""
 
-    unit, budget, guarantee, channels, training_only = "share", 1.0, None, None, False
+    unit, budget, norm_bound, channels, training_only = "share", 1.0, None, None, False
 
     def __init__(self, output=lambda x: x, kind="intensity"):
         self.output, self.kind = output, kind

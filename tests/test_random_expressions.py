@@ -103,19 +103,19 @@ class Grammar:
 
 
 def watch(monkeypatch):
-    """Every leaf that runs is held to its own guarantee, about its own input; counts them."""
+    """Every leaf that runs is held to its own norm_bound, about its own input; counts them."""
     kept = []
     run = Leaf.run
 
     def watched(self, views, context):
         before = views.perturbed
         after = run(self, views, context)
-        guarantee = self.perturbation.guarantee
+        norm_bound = self.perturbation.norm_bound
         strength = torch.as_tensor(context.strengths[self.label]).expand(len(before))
         change = (after.perturbed - before).flatten(1).double()
-        if guarantee is not None:
-            norm = torch.linalg.vector_norm(change, ord=ORDER[guarantee.norm], dim=1)
-            assert (norm <= strength * guarantee.radius + 2e-6 * max(1, guarantee.radius)).all()
+        if norm_bound is not None:
+            norm = torch.linalg.vector_norm(change, ord=ORDER[norm_bound.norm], dim=1)
+            assert (norm <= strength * norm_bound.radius + 2e-6 * max(1, norm_bound.radius)).all()
         assert not change[strength == 0].any()
         kept.append(self.label)
         return after

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, Strength, Victim
+from curricula.interfaces import NormBound, Strength, Victim
 
 
 def uniform(
@@ -41,7 +41,7 @@ def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
 class Parametric:
     """What such perturbations share: `__call__` follows from `sample` and `apply`."""
 
-    guarantee: ClassVar[Guarantee | None] = None
+    norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 

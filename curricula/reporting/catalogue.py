@@ -69,7 +69,7 @@ class Entry:
         summary: its line in listings.
         description: the docstring before its first section, in Markdown.
         parameters: all that a user may give, in their order.
-        facts: of a perturbation, by heading: its kind, unit, guarantee and limits.
+        facts: of a perturbation, by heading: its kind, unit, norm_bound and limits.
     """
 
     kind: Kind
@@ -200,11 +200,13 @@ def _facts(factory: Callable[..., Any]) -> dict[str, str]:
     built = probes[0]
     unit = _varying(factory, lambda one: one.unit)
     facts = {"kind": f"`{built.kind}`", "unit": unit}
-    if built.guarantee is not None:
-        norm = _varying(factory, lambda one: None if one.guarantee is None else one.guarantee.norm)
-        is_ball = all(one.guarantee and one.guarantee.radius == one.budget for one in probes)
+    if built.norm_bound is not None:
+        norm = _varying(
+            factory, lambda one: None if one.norm_bound is None else one.norm_bound.norm
+        )
+        is_ball = all(one.norm_bound and one.norm_bound.radius == one.budget for one in probes)
         radius = "the budget" if is_ball else "a radius that follows from the budget"
-        facts["guarantee"] = (
+        facts["norm_bound"] = (
             f"no image changes by more than {radius} times the strength, "
             f"in {'that norm' if norm == unit else norm}"
         )

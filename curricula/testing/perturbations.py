@@ -15,8 +15,8 @@ from torch import Tensor
 
 from curricula.interfaces import (
     DECLARED,
-    Guarantee,
     Norm,
+    NormBound,
     ParametricPerturbation,
     Perturbation,
 )
@@ -77,15 +77,15 @@ def guarantee_is_kept_by_each_image(perturbation: Perturbation) -> None:
 def _assert_guarantee(
     perturbation: Perturbation, x_NCHW: Tensor, out_NCHW: Tensor, strength_N: Tensor
 ) -> None:
-    guarantee = perturbation.guarantee
-    if guarantee is None:
+    norm_bound = perturbation.norm_bound
+    if norm_bound is None:
         return
     change = (out_NCHW - x_NCHW).flatten(1)
-    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[guarantee.norm]
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm_bound.norm]
     norm_N = torch.linalg.vector_norm(change.double(), ord=order, dim=1)
-    excess = float((norm_N - strength_N * guarantee.radius).max())
-    assert excess <= TOLERANCE * max(1.0, guarantee.radius), (
-        f"the {guarantee.norm} guarantee is exceeded by {excess:.2e}"
+    excess = float((norm_N - strength_N * norm_bound.radius).max())
+    assert excess <= TOLERANCE * max(1.0, norm_bound.radius), (
+        f"the {norm_bound.norm} norm_bound is exceeded by {excess:.2e}"
     )
 
 
@@ -123,7 +123,7 @@ def any_batch_works(perturbation: Perturbation) -> None:
 
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
-    """kind, unit, budget, guarantee, channels and training_only are there and mean something."""
+    """kind, unit, budget, norm_bound, channels and training_only are there and mean something."""
     for name in DECLARED:
         assert hasattr(perturbation, name), f"it declares no {name}"
     assert perturbation.kind in ("spatial", "intensity", "pixel"), f"kind {perturbation.kind!r}"
@@ -132,9 +132,9 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
     assert perturbation.channels is None or perturbation.channels, "no channel count works"
     assert isinstance(perturbation.training_only, bool)
     if perturbation.unit in get_args(Norm) and not perturbation.training_only:
-        assert perturbation.guarantee == Guarantee(
+        assert perturbation.norm_bound == NormBound(
             norm=cast(Norm, perturbation.unit), radius=perturbation.budget
-        ), f"its budget is in {perturbation.unit}, so it must guarantee that ball"
+        ), f"its budget is in {perturbation.unit}, so it must norm_bound that ball"
 
 
 def parameters_can_be_searched(perturbation: Perturbation) -> None:

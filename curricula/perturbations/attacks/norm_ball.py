@@ -10,7 +10,7 @@ import torch
 from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
+from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
 
 LARGEST = 1e6  # far beyond any image, far below float32's end
 a_budget = and_(ge(0.0), le(LARGEST))
@@ -42,8 +42,8 @@ class BallAttack:
         return self.norm
 
     @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm=self.norm, radius=self.budget)
+    def norm_bound(self) -> NormBound:
+        return NormBound(norm=self.norm, radius=self.budget)
 
     def attack(
         self,

@@ -7,7 +7,7 @@ import torch
 from attrs.validators import and_, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, Victim
+from curricula.interfaces import NormBound, Victim
 from curricula.losses import ATTACK_LOSSES, LossName
 from curricula.perturbations.attacks.norm_ball import LARGEST, BallAttack, a_budget, random_start
 from curricula.perturbations.attacks.pgd import ascend, named
@@ -111,8 +111,8 @@ class NoisyFGSM(BallAttack):
     loss: LossName = "default"
 
     @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=(self.noise + self.rel_step) * self.budget)
+    def norm_bound(self) -> NormBound:
+        return NormBound(norm="linf", radius=(self.noise + self.rel_step) * self.budget)
 
     def attack(
         self,

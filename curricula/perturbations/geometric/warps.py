@@ -9,8 +9,8 @@ from torch import Tensor
 
 from curricula.geometry import quadrilateral_homography, warp_displaced, warp_projective
 from curricula.interfaces import (
-    Guarantee,
     Interpolation,
+    NormBound,
     Padding,
     PerturbationKind,
     Strength,
@@ -115,7 +115,7 @@ class Elastic:
 
     kind: ClassVar[PerturbationKind] = "spatial"
     unit: ClassVar[str] = "pixels"
-    guarantee: ClassVar[Guarantee | None] = None
+    norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 

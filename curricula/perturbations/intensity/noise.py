@@ -7,7 +7,7 @@ import torch
 from attrs.validators import and_, ge, le
 from torch import Tensor
 
-from curricula.interfaces import Guarantee, PerturbationKind, Strength, Victim
+from curricula.interfaces import NormBound, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.norm_ball import a_budget, radii
 from curricula.perturbations.parametric import Parametric, combinations, evenly
 
@@ -24,7 +24,7 @@ class GaussianNoise:
 
     kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "sigma"
-    guarantee: ClassVar[Guarantee | None] = None
+    norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
@@ -61,8 +61,8 @@ class UniformNoise:
     budget: float = attrs.field(validator=a_budget)
 
     @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm="linf", radius=self.budget)
+    def norm_bound(self) -> NormBound:
+        return NormBound(norm="linf", radius=self.budget)
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from curricula.errors import UserError
-from curricula.interfaces import Guarantee, Norm, PerturbationKind, Strength, Victim
+from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.norm_ball import project
 from curricula_torchattacks import mended
 from curricula_torchattacks.hosting import Placed, groups, seeded
@@ -165,10 +165,10 @@ class Attack:
         return norm
 
     @property
-    def guarantee(self) -> Guarantee | None:
+    def norm_bound(self) -> NormBound | None:
         if self.unit not in NORMS:
             return None
-        return Guarantee(norm=cast(Norm, self.unit), radius=self.budget)
+        return NormBound(norm=cast(Norm, self.unit), radius=self.budget)
 
     def __call__(
         self,

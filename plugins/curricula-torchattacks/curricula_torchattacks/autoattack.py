@@ -9,7 +9,7 @@ from attrs.validators import and_, ge, in_, le
 from torch import Tensor
 
 from curricula.errors import UserError
-from curricula.interfaces import Guarantee, Perturbation, PerturbationKind, Strength, Victim
+from curricula.interfaces import NormBound, Perturbation, PerturbationKind, Strength, Victim
 from curricula_torchattacks.attacks import CLASSES
 from curricula_torchattacks.parameters import LARGEST
 
@@ -74,8 +74,8 @@ class AutoAttack:
         return self.norm
 
     @property
-    def guarantee(self) -> Guarantee:
-        return Guarantee(norm=self.norm, radius=self.budget)
+    def norm_bound(self) -> NormBound:
+        return NormBound(norm=self.norm, radius=self.budget)
 
     @property
     def parts(self) -> tuple[Perturbation, ...]:

@@ -201,7 +201,7 @@ def test_images_are_grouped_by_strength(name, model):
 def test_what_has_no_eps_is_on_at_any_strength(name, model):
     attack = quick(name)
     assert attack.unit == "switch"
-    assert attack.guarantee is None
+    assert attack.norm_bound is None
     full = attacked(attack, model, 1.0)
     assert torch.equal(attacked(attack, model, 1e-3), full)
     assert torch.equal(attacked(attack, model, torch.full((6,), 1e-3)), full)
