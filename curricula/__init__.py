@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from curricula.expressions.binding import BoundExpression, bind
     from curricula.expressions.syntax import parse
     from curricula.interfaces import (
+        AdaptiveSchedule,
         AffinePerturbation,
         Feedback,
-        ListeningSchedule,
         NormBound,
         Objective,
         ParametricPerturbation,
@@ -65,7 +65,7 @@ _MODULES = {
         "AffinePerturbation",
         "Feedback",
         "NormBound",
-        "ListeningSchedule",
+        "AdaptiveSchedule",
         "Objective",
         "ParametricPerturbation",
         "Perturbation",
@@ -86,6 +86,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AdaptiveSchedule",
     "AffinePerturbation",
     "AnySplit",
     "Audit",
@@ -95,7 +96,6 @@ __all__ = [
     "Curriculum",
     "DataSet",
     "Feedback",
-    "ListeningSchedule",
     "Measured",
     "ModelVictim",
     "NormBound",

@@ -15,8 +15,8 @@ from curricula.expressions.nodes import Context
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import (
+    AdaptiveSchedule,
     Feedback,
-    ListeningSchedule,
     Progress,
     Schedule,
     ScheduleState,
@@ -155,7 +155,7 @@ class Curriculum:
         """The state of each schedule before training on ``num_train`` images of a device."""
         states: dict[str, ScheduleState] = {}
         for label, schedule in self.schedules.items():
-            state = schedule.start(num_train) if isinstance(schedule, ListeningSchedule) else {}
+            state = schedule.start(num_train) if isinstance(schedule, AdaptiveSchedule) else {}
             states[label] = {name: tensor.to(device) for name, tensor in state.items()}
         return states
 
@@ -185,7 +185,7 @@ class Curriculum:
         """The states after a batch, of which each listening schedule is told."""
         moved = dict(states)
         for label, schedule in self.schedules.items():
-            if isinstance(schedule, ListeningSchedule):
+            if isinstance(schedule, AdaptiveSchedule):
                 strength = torch.as_tensor(strengths[label], dtype=torch.float32)
                 feedback = Feedback(
                     indices=indices_N,
@@ -201,7 +201,7 @@ class Curriculum:
         """The states after an epoch, of whose validation each listening schedule is told."""
         return {
             label: schedule.after_epoch(states[label], validation)
-            if isinstance(schedule, ListeningSchedule)
+            if isinstance(schedule, AdaptiveSchedule)
             else states[label]
             for label, schedule in self.schedules.items()
         }

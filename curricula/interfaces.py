@@ -192,7 +192,7 @@ class Feedback:
 
 
 @runtime_checkable
-class ListeningSchedule(Protocol):
+class AdaptiveSchedule(Protocol):
     """A schedule whose state is moved by feedback. The trainer owns the state."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength: ...

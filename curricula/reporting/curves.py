@@ -10,7 +10,7 @@ from torch import Tensor
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
-from curricula.interfaces import ListeningSchedule, Progress, Schedule
+from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress, folded
 
 SAMPLES, EPOCHS = 3000, 100  # of a schedule's curve: it meets thirds, quarters and thousandths
@@ -49,7 +49,7 @@ def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[n
     Raises:
         UserError: when the strength depends on more than the share of training, or leaves [0, 1].
     """
-    if isinstance(schedule, ListeningSchedule):
+    if isinstance(schedule, AdaptiveSchedule):
         raise UserError(
             f"{name} listens to the training, so it has no curve by itself; its strengths are in "
             "the metrics.jsonl of a run"

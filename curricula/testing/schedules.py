@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from curricula.interfaces import (
+    AdaptiveSchedule,
     Feedback,
-    ListeningSchedule,
     Progress,
     Schedule,
     ScheduleState,
@@ -45,7 +45,7 @@ def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[
     """A training as a schedule sees it: images that are got right at random, half of them at
     first and more later."""
     state: ScheduleState = {}
-    if isinstance(schedule, ListeningSchedule):
+    if isinstance(schedule, AdaptiveSchedule):
         state = schedule.start(NUM_TRAIN)
     yield from _onwards(schedule, state, 0, epochs, steps_per_epoch)
 
@@ -63,7 +63,7 @@ def _onwards(
         )
         strength = schedule(progress, state)
         yield Moment(progress=progress, state=state, strength=strength)
-        if isinstance(schedule, ListeningSchedule):
+        if isinstance(schedule, AdaptiveSchedule):
             state = schedule.after_batch(state, _feedback(progress, strength))
             if (step + 1) % steps_per_epoch == 0:
                 share = (step + 1) / total
@@ -118,7 +118,7 @@ def the_arguments_alone_decide(schedule: Schedule) -> None:
 
 def the_state_is_not_written_to(schedule: Schedule) -> None:
     """Neither asking nor feedback changes a state that was given out before, nor the feedback."""
-    if not isinstance(schedule, ListeningSchedule):
+    if not isinstance(schedule, AdaptiveSchedule):
         return
     for length in LENGTHS:
         before: list[tuple[Moment, ScheduleState]] = []
@@ -142,7 +142,7 @@ def the_state_is_not_written_to(schedule: Schedule) -> None:
 
 def the_state_keeps_its_form(schedule: Schedule) -> None:
     """Named tensors, of the same names, shapes and dtypes throughout."""
-    if not isinstance(schedule, ListeningSchedule):
+    if not isinstance(schedule, AdaptiveSchedule):
         return
     start = _form(schedule.start(NUM_TRAIN))
     for length in LENGTHS:
@@ -157,7 +157,7 @@ def the_state_keeps_its_form(schedule: Schedule) -> None:
 
 def a_checkpoint_holds_all(schedule: Schedule) -> None:
     """A copy of the schedule that is given a saved state goes on exactly as the schedule does."""
-    if not isinstance(schedule, ListeningSchedule):
+    if not isinstance(schedule, AdaptiveSchedule):
         return
     fresh = copy.deepcopy(schedule)
     for epochs, steps_per_epoch in LENGTHS:

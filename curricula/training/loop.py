@@ -14,7 +14,7 @@ from curricula.data.dataset import AnySplit, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
 from curricula.evaluation.threats import validation_threats
-from curricula.interfaces import ListeningSchedule, Progress, Strength
+from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide
 from curricula.training.config import Part
 from curricula.training.pass_counter import Passes
@@ -197,7 +197,7 @@ def _never_raised(plan: Plan, run: Run) -> list[str]:
     return [
         label
         for label, schedule in plan.curriculum.schedules.items()
-        if isinstance(schedule, ListeningSchedule) and not any(end[label] for end in ends)
+        if isinstance(schedule, AdaptiveSchedule) and not any(end[label] for end in ends)
     ]
 
 
