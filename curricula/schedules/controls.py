@@ -11,7 +11,7 @@ from curricula.schedules.curves import Ramp, linear
 
 
 @attrs.frozen(kw_only=True)
-class Backwards:
+class ReversedRamp:
     """A ramp read from the end of training to its beginning: hard to easy."""
 
     ramp: Ramp
@@ -30,7 +30,7 @@ class Backwards:
         return self.ramp(mirrored, state)
 
 
-def anti(start: float = 0.0, until: float = 0.4) -> Backwards:
+def anti(start: float = 0.0, until: float = 0.4) -> ReversedRamp:
     """`linear` backwards: at 1 first, and down to ``start`` over the last fraction ``until``.
 
     Args:
@@ -40,7 +40,7 @@ def anti(start: float = 0.0, until: float = 0.4) -> Backwards:
     Raises:
         ValueError: a value out of range.
     """
-    return Backwards(ramp=linear(start=start, until=until))
+    return ReversedRamp(ramp=linear(start=start, until=until))
 
 
 @attrs.frozen(kw_only=True)

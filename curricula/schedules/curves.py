@@ -45,7 +45,7 @@ class Constant:
 
 
 @attrs.frozen(kw_only=True)
-class Stairs:
+class PiecewiseConstant:
     """The value of the last stage that has begun; each stage is (fraction of training, value)."""
 
     stages: tuple[tuple[float, float], ...] = attrs.field()
@@ -168,7 +168,7 @@ def step(
     start: float | None = None,
     until: float | None = None,
     count: int | None = None,
-) -> Stairs:
+) -> PiecewiseConstant:
     """In stages: ``step(0:2/3, 0.62:5/6, 0.74:1)`` names them; ``step(count=4)`` has equal ones.
 
     Args:
@@ -185,12 +185,12 @@ def step(
     if stages:
         if (start, until, count) != (None, None, None):
             raise ValueError("start, until and count are for a step without stages of its own")
-        return Stairs(stages=stages)
+        return PiecewiseConstant(stages=stages)
     start = _fraction("start", 0.0 if start is None else start)
     until = _fraction("until", 0.4 if until is None else until, strictly=True)
     count = 4 if count is None else count
     if not 1 <= count <= 1000:
         raise ValueError(f"count must lie from 1 to 1000, not {count}")
-    return Stairs(
+    return PiecewiseConstant(
         stages=tuple((until * i / count, start + (1 - start) * i / count) for i in range(count + 1))
     )
