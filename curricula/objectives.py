@@ -84,7 +84,7 @@ def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
 
 
 @attrs.frozen(kw_only=True)
-class Pair:
+class PairedLoss:
     """Cross-entropy at the clean and at the perturbed view, and a distance between the two.
 
     Both views go through the model in one pass, so batch norm sees them as one batch.
@@ -110,7 +110,7 @@ class Pair:
         return TrainingLoss(value=value, logits=perturbed.detach())
 
 
-def mix(clean: float = 0.5) -> Pair:
+def mix(clean: float = 0.5) -> PairedLoss:
     """Cross-entropy at the clean and at the perturbed view (Kurakin et al. 2017, equation 1).
 
     Args:
@@ -119,10 +119,10 @@ def mix(clean: float = 0.5) -> Pair:
     Raises:
         ValueError: a value out of range.
     """
-    return Pair(clean=clean, distance=squared_difference)
+    return PairedLoss(clean=clean, distance=squared_difference)
 
 
-def alp(weight: float = 0.5, clean: float = 0.5) -> Pair:
+def alp(weight: float = 0.5, clean: float = 0.5) -> PairedLoss:
     """Adversarial logit pairing: `mix`, plus ``weight`` times the mean squared difference of the
     logits of the two views (Kannan et al. 2018, section 3.1; a regulariser of Yang et al. 2019).
 
@@ -133,10 +133,10 @@ def alp(weight: float = 0.5, clean: float = 0.5) -> Pair:
     Raises:
         ValueError: a value out of range.
     """
-    return Pair(clean=clean, weight=weight, distance=squared_difference)
+    return PairedLoss(clean=clean, weight=weight, distance=squared_difference)
 
 
-def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
+def consistency(weight: float = 1.0, clean: float = 0.5) -> PairedLoss:
     """`mix`, plus ``weight`` times the KL divergence from the clean view to the perturbed one: the
     invariance that Yang et al. 2019 ask of a model under transformations.
 
@@ -147,7 +147,7 @@ def consistency(weight: float = 1.0, clean: float = 0.5) -> Pair:
     Raises:
         ValueError: a value out of range.
     """
-    return Pair(clean=clean, weight=weight, distance=kl_divergence)
+    return PairedLoss(clean=clean, weight=weight, distance=kl_divergence)
 
 
 def squared_difference(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
