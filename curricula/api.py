@@ -23,7 +23,7 @@ from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.files import check_output
 from curricula.training.config import LARGEST_SEED, Part
-from curricula.training.loop import EVALUATION_SEED, Watcher, train_plan
+from curricula.training.loop import EVALUATION_SEED, Callback, train_plan
 from curricula.training.plan import (
     Plan,
     build_model,
@@ -59,7 +59,7 @@ def train(
     out: str | Path | None = None,
     download: bool = False,
     twin: bool = False,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     **values: Any,
 ) -> Trained:
     """Train a classifier under a curriculum, into a run folder, and measure it.
@@ -68,7 +68,7 @@ def train(
         out: the run folder; by default a new one under ``runs/``.
         download: fetch missing data.
         twin: train a plain twin as well (no perturbation, all else equal), into ``out/twin``.
-        watcher: who follows the training; by default nobody.
+        callback: who follows the training; by default nobody.
         **values: any of the fields of `curricula.TrainConfig`; what is left out is the data set's
             default.
 
@@ -85,12 +85,12 @@ def train(
     plan = make_plan(values, download=download)
     path = Path(out) if out is not None else free_folder(plan)
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
-    results = train_plan(plan, path, threats=threats, watcher=watcher)
+    results = train_plan(plan, path, threats=threats, callback=callback)
     trained = Trained(run=Run.open(path), results=results)
     if not twin:
         return trained
     plain = make_plan(plain_twin(plan.config))
-    results = train_plan(plain, path / TWIN, threats=threats, watcher=watcher)
+    results = train_plan(plain, path / TWIN, threats=threats, callback=callback)
     return attrs.evolve(trained, twin=Trained(run=Run.open(path / TWIN), results=results))
 
 

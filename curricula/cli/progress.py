@@ -30,7 +30,7 @@ READ_EVERY = 10  # updates: reading the loss waits for the device
 
 
 class Terminal:
-    """A watcher that shows a training on standard output.
+    """A callback that shows a training on standard output.
 
     Args:
         console: where to; by default standard output.
@@ -59,10 +59,10 @@ class Terminal:
         """One line, never folded or coloured by guesswork."""
         self.console.print(text, soft_wrap=True, markup=False)
 
-    def noted(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         self.say(line)
 
-    def began(self, run: Run, plan: Plan, steps: int) -> None:
+    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None:
         self.title = str(run.path)
         self.epochs = plan.config.epochs
         self.say(f"{self.title}: {len(plan.data.train):,} training images")
@@ -73,7 +73,7 @@ class Terminal:
         self.bar.start()
         self.task = self.bar.add_task("training", total=steps)
 
-    def stepped(
+    def on_step_end(
         self, progress: TrainingProgress, loss: Tensor, strengths: Mapping[str, Strength]
     ) -> None:
         if not self.console.is_terminal:
@@ -86,7 +86,7 @@ class Terminal:
             )
         self.bar.update(self.task, advance=1, description=description)
 
-    def ended_epoch(self, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         validation = metrics["validation"]
         self.say(
             f"epoch {metrics['epoch']:>3}/{self.epochs}  loss {metrics['loss']:.4f}  "
@@ -95,15 +95,15 @@ class Terminal:
             f"{' *' if metrics['best'] else '  '}{_shown(metrics['strength'])}"
         )
 
-    def evaluating(self, batches: int) -> None:
+    def on_eval_start(self, batches: int) -> None:
         self.bar.remove_task(self.task)
         self.say(f"{self.title}: measuring the best checkpoint (the last *) on the test split")
         self.task = self.bar.add_task("evaluation", total=batches)
 
-    def evaluated_batch(self) -> None:
+    def on_eval_batch_end(self) -> None:
         self.bar.update(self.task, advance=1)
 
-    def ended(self) -> None:
+    def on_train_end(self) -> None:
         self.bar.stop()
 
 

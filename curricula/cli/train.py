@@ -59,7 +59,7 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
     keep_freed_memory()
     values = read_config(config) if config is not None else {}
     values |= {name: value for name, value in flags.items() if value not in (None, ())}
-    trained = train(out=out, download=download, twin=twin, watcher=Terminal(), **values)
+    trained = train(out=out, download=download, twin=twin, callback=Terminal(), **values)
     columns = {"this run": trained.results}
     if trained.twin is not None:
         columns["plain twin"] = trained.twin.results

@@ -34,43 +34,45 @@ from curricula.training.step import Networks, TrainingState, Update, begin, upda
 EVALUATION_SEED = 0  # every run is measured under the same draws
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Who follows a training: a terminal, a tracker, nobody."""
 
-    def noted(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """Something was decided that the user may want to know."""
 
-    def began(self, run: Run, plan: Plan, steps: int) -> None:
+    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None:
         """``steps`` updates are to come."""
 
-    def stepped(self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]) -> None:
+    def on_step_end(
+        self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]
+    ) -> None:
         """An update is done; reading the loss waits for the device, so read it seldom."""
 
-    def ended_epoch(self, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         """The line that went to metrics.jsonl."""
 
-    def evaluating(self, batches: int) -> None:
+    def on_eval_start(self, batches: int) -> None:
         """The final evaluation begins, of so many batches."""
 
-    def evaluated_batch(self) -> None:
+    def on_eval_batch_end(self) -> None:
         """One of them is done."""
 
-    def ended(self) -> None:
+    def on_train_end(self) -> None:
         """All is written, or an error ends the training."""
 
 
-class Nobody:
+class NoCallback:
     """Follows nothing."""
 
-    def noted(self, line: str) -> None: ...
-    def began(self, run: Run, plan: Plan, steps: int) -> None: ...
-    def stepped(
+    def on_message(self, line: str) -> None: ...
+    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None: ...
+    def on_step_end(
         self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]
     ) -> None: ...
-    def ended_epoch(self, metrics: Mapping[str, Any]) -> None: ...
-    def evaluating(self, batches: int) -> None: ...
-    def evaluated_batch(self) -> None: ...
-    def ended(self) -> None: ...
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None: ...
+    def on_eval_start(self, batches: int) -> None: ...
+    def on_eval_batch_end(self) -> None: ...
+    def on_train_end(self) -> None: ...
 
 
 def train_plan(
@@ -80,7 +82,7 @@ def train_plan(
     threats: Mapping[str, Threat],
     part: Part = "test",
     limit: int | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> list[Measured]:
     """Train as planned, into a new run folder, and measure the best checkpoint.
 
@@ -93,7 +95,7 @@ def train_plan(
         threats: to measure it under, by name.
         part: ``test``, or ``validation``: the images that pick the checkpoint.
         limit: the first so many images of that; by default all.
-        watcher: who follows.
+        callback: who follows.
 
     Returns:
         The accuracies, a result a threat.
@@ -101,29 +103,29 @@ def train_plan(
     Raises:
         UserError: when the folder holds a run already, or the loss is no longer a number.
     """
-    watcher = watcher or Nobody()
+    callback = callback or NoCallback()
     check_free(path)
     split = first(plan.data.test if part == "test" else plan.validation, limit)
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         plan, why = decide(plan)
-    watcher.noted(why)
+    callback.on_message(why)
     run = Run.create(path, plan.config)
     try:
         with torch.random.fork_rng(devices):
             torch.manual_seed(plan.config.seed)
             state = begin(plan)
-            _train(plan, state, run, watcher)
+            _train(plan, state, run, callback)
             run.load_weights(BEST, state.model)
-        return _final_evaluation(plan, state.model, split, threats, run, RESULTS[part], watcher)
+        return _final_evaluation(plan, state.model, split, threats, run, RESULTS[part], callback)
     finally:
-        watcher.ended()
+        callback.on_train_end()
 
 
-def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None:
+def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> None:
     config = plan.config
     steps_per_epoch = len(plan.data.train) // config.batch_size
-    watcher.began(run, plan, config.epochs * steps_per_epoch)
+    callback.on_train_start(run, plan, config.epochs * steps_per_epoch)
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     networks = Networks.of(plan, state.model)
     passes = Passes.watching(networks)
@@ -136,7 +138,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
             loss_sum += done.loss
             correct += done.correct_N.sum()
             strengths = done.strengths
-            watcher.stepped(done.progress, done.loss, strengths)
+            callback.on_step_end(done.progress, done.loss, strengths)
         trained = time.perf_counter()
         mean_loss = float(loss_sum) / steps_per_epoch
         if not math.isfinite(mean_loss):
@@ -183,9 +185,9 @@ def _train(plan: Plan, state: TrainingState, run: Run, watcher: Watcher) -> None
                 "validation_seconds": time.perf_counter() - trained,
             },
         )
-        watcher.ended_epoch(metrics)
+        callback.on_epoch_end(metrics)
     for label in _never_raised(plan, run):
-        watcher.noted(
+        callback.on_message(
             f"{label} stayed at strength 0: {plan.curriculum.schedule_calls[label]} never raised "
             "it; train longer, or choose another threshold or schedule"
         )
@@ -233,9 +235,9 @@ def _final_evaluation(
     threats: Mapping[str, Threat],
     run: Run,
     file: str,
-    watcher: Watcher,
+    callback: Callback,
 ) -> list[Measured]:
-    watcher.evaluating(len(threats) * math.ceil(len(split) / BATCH_SIZE))
+    callback.on_eval_start(len(threats) * math.ceil(len(split) / BATCH_SIZE))
     began = time.perf_counter()
     results = measure(
         model,
@@ -244,7 +246,7 @@ def _final_evaluation(
         threats,
         seed=EVALUATION_SEED,
         batch_size=BATCH_SIZE,
-        after_batch=watcher.evaluated_batch,
+        after_batch=callback.on_eval_batch_end,
     )
     run.write_json(file, [result.as_json() for result in results])
     run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
