@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
     from curricula.data.lazy_split import Reader, ReadSplit
     from curricula.errors import UnknownNameError, UserError
-    from curricula.evaluation.accuracy import Measured, measure
+    from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
     from curricula.evaluation.audit import Audit, audit
     from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
@@ -53,7 +53,7 @@ _MODULES = {
     "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
     "data.lazy_split": ("ReadSplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
-    "evaluation.accuracy": ("Measured", "measure"),
+    "evaluation.accuracy": ("ThreatResult", "evaluate_threats"),
     "evaluation.audit": ("Audit", "audit"),
     "evaluation.audit_checks": ("Check",),
     "evaluation.profile": ("Profile",),
@@ -96,7 +96,6 @@ __all__ = [
     "Curriculum",
     "DataSet",
     "Feedback",
-    "Measured",
     "ModelVictim",
     "NormBound",
     "Normalise",
@@ -113,6 +112,7 @@ __all__ = [
     "Split",
     "Sweep",
     "Threat",
+    "ThreatResult",
     "TrainConfig",
     "Trained",
     "TrainingLoss",
@@ -127,10 +127,10 @@ __all__ = [
     "build_model",
     "compare",
     "evaluate",
+    "evaluate_threats",
     "hookimpl",
     "load_data",
     "load_model",
-    "measure",
     "parse",
     "profile",
     "profile_run",

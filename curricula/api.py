@@ -12,7 +12,7 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, first, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
 from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
 from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile
@@ -50,7 +50,7 @@ class Trained:
     """
 
     run: Run
-    results: list[Measured]
+    results: list[ThreatResult]
     twin: "Trained | None" = None
 
 
@@ -150,7 +150,7 @@ def evaluate(
     data_root: str | Path | None = None,
     checkpoint: str = BEST,
     progress: Callable[[float], None] = lambda share: None,
-) -> list[Measured]:
+) -> list[ThreatResult]:
     """Accuracy of a run under each threat, in float32, by default on the test split.
 
     Args:
@@ -161,7 +161,7 @@ def evaluate(
         part: ``test``, or ``validation``: the training images held out to pick the checkpoint.
         limit: the first so many images; by default all.
         seed: of the threats' random draws.
-        batch_size: images at once; the figures do not depend on it. By default as `measure` has it.
+        batch_size: images at once; the figures do not depend on it. By default as `evaluate_threats` has it.
         device: as in `TrainConfig`.
         data_root: where the data lies now, if not where the run found it.
         checkpoint: ``best.safetensors`` or ``last.safetensors``.
@@ -187,7 +187,7 @@ def evaluate(
         check_channels(threat.tree, data)
     model, split = _placed(run, checkpoint, data, split, where)
     work = Work(chosen.values(), progress)
-    return measure(
+    return evaluate_threats(
         model,
         data,
         split,

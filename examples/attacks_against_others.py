@@ -139,7 +139,7 @@ def compare(
 ) -> dict[str, float]:
     """The accuracies of a row, by library; those that have the attack."""
     threat = {row.name: curricula.Threat.parse(row.ours)}
-    (ours,) = curricula.measure(model, data, split, threat)
+    (ours,) = curricula.evaluate_threats(model, data, split, threat)
     found = {"curricula": ours.accuracy}
     for library in ("torchattacks", "foolbox"):
         attack = getattr(row, library)

@@ -80,7 +80,7 @@ def main() -> None:
             "joint": "rot:30+pgd(0.1, steps=10)",
         }.items()
     }
-    for result in curricula.measure(model, data, data.test[:200], threats):
+    for result in curricula.evaluate_threats(model, data, data.test[:200], threats):
         low, high = result.interval
         print(f"{result.name:<12} {result.accuracy:.3f}  (95 %: {low:.3f} to {high:.3f})")
 

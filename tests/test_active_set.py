@@ -11,7 +11,7 @@ from torch import nn
 
 from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import in_order, load_data
-from curricula.evaluation.accuracy import measure
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.expressions.random_streams import Streams
 from curricula.victim.model_victim import ModelVictim
 
@@ -217,10 +217,10 @@ def test_in_training_nobody_is_left_out(scene):
 def test_figures_do_not_depend_on_the_batch(scene):
     data, model, split = scene
     threats = {name: Threat.parse(text) for name, text in PARTLY.items()}
-    whole = measure(model, data, split, threats)
+    whole = evaluate_threats(model, data, split, threats)
     assert len({found.correct for found in whole}) > 3
     for batch_size in (9, 60):
-        assert measure(model, data, split, threats, batch_size=batch_size) == whole
+        assert evaluate_threats(model, data, split, threats, batch_size=batch_size) == whole
 
 
 def test_threats_that_say_the_same_are_run_once(scene):
@@ -229,7 +229,7 @@ def test_threats_that_say_the_same_are_run_once(scene):
     threats = {name: Threat.parse(text) for name, text in texts.items()}
     batches = []
     model.seen.images.clear()
-    found = measure(
+    found = evaluate_threats(
         model, data, split, threats, batch_size=20, after_batch=lambda: batches.append(1)
     )
     assert sum(model.seen.images) == N + 3 * N + N  # the first are the clean images
@@ -240,7 +240,7 @@ def test_threats_that_say_the_same_are_run_once(scene):
 
     model.seen.images.clear()
     halved = Threat.parse(texts["a"], strength=0.5)
-    measure(model, data, split, {"a": threats["a"], "half": halved})
+    evaluate_threats(model, data, split, {"a": threats["a"], "half": halved})
     assert sum(model.seen.images) == N + 2 * 3 * N
 
 
@@ -248,7 +248,7 @@ def test_measuring_leaves_out_the_fallen(scene):
     data, model, split = scene
     *_, passes = run(scene, PARTLY["restarts"])
     model.seen.images.clear()
-    measure(model, data, split, {"restarts": Threat.parse(PARTLY["restarts"])})
+    evaluate_threats(model, data, split, {"restarts": Threat.parse(PARTLY["restarts"])})
     assert sum(model.seen.images) == N + passes + N
 
 

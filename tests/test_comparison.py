@@ -17,7 +17,7 @@ from test_cli import TINY, run
 
 import curricula
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, wilson_interval
+from curricula.evaluation.accuracy import ThreatResult, wilson_interval
 from curricula.evaluation.pareto import dominates, frontier, hypervolume
 from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
@@ -69,7 +69,9 @@ def outcome(seed, spatial, adversarial, *, passes=1_000_000, seconds=60.0):
         configuration="{}",
         images="test images of digits",
         results={
-            name: Measured(name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000)
+            name: ThreatResult(
+                name=name, threat=name, correct=round(1000 * share), fooled=0, n=1000
+            )
             for name, share in shares.items()
         },
         passes=passes,

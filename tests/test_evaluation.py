@@ -12,7 +12,7 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import measure, paying_batch, wilson_interval
+from curricula.evaluation.accuracy import evaluate_threats, paying_batch, wilson_interval
 from curricula.evaluation.threats import standard_threats, transformed_part, validation_threats
 from curricula.expressions.binding import bind
 from curricula.perturbations.geometric.affine import Rotation
@@ -50,7 +50,9 @@ def test_the_standard_attack_has_converged(robust_digits):
         "longer": Threat.parse("pgd(0.1, steps=120, rel_step=0.05)"),
         "short steps": Threat.parse("pgd(0.1, steps=40, rel_step=0.005)"),
     }
-    found = {r.name: r.correct for r in measure(model, data, data.test[slice(100)], threats)}
+    found = {
+        r.name: r.correct for r in evaluate_threats(model, data, data.test[slice(100)], threats)
+    }
     assert found["standard"] - found["longer"] <= 1
     assert found["short steps"] > found["standard"]
 
@@ -135,7 +137,7 @@ def test_accuracy_is_counted_over_every_image_whatever_the_batch():
     split = type(split)(pixels=split.pixels * 0, labels=labels)
     model = KnowsTheFirstPixel(labels)
     for batch_size in (7, 103, 500):
-        (found,) = measure(
+        (found,) = evaluate_threats(
             model, data, split, {"clean": Threat.parse("clean")}, batch_size=batch_size
         )
         assert (found.correct, found.n) == (int((labels == 0).sum()), 103)
@@ -146,9 +148,9 @@ def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):
     model, data = robust_digits
     threats = {"a": Threat.parse("rot:60"), "b": Threat.parse("rot:90|clean")}
     split = data.test[slice(60)]
-    both = {found.name: found for found in measure(model, data, split, threats)}
+    both = {found.name: found for found in evaluate_threats(model, data, split, threats)}
     for name, threat in threats.items():
-        assert measure(model, data, split, {name: threat}) == [both[name]]
+        assert evaluate_threats(model, data, split, {name: threat}) == [both[name]]
 
 
 def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
@@ -209,4 +211,4 @@ def test_logits_that_are_no_numbers_are_no_accuracy():
         model[1].bias.fill_(float("nan"))
     data = load_data("digits")
     with pytest.raises(UserError, match=r"logits under clean are not numbers: .* has diverged"):
-        measure(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})
+        evaluate_threats(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})

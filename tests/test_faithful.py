@@ -9,7 +9,7 @@ from torch import nn
 
 import curricula
 from curricula.data.dataset import load_data
-from curricula.evaluation.accuracy import measure
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.training.plan import placed
 from curricula.victim.equivalence import outputs_match
 from curricula.victim.model_victim import ModelVictim
@@ -195,7 +195,7 @@ def test_the_accuracy_is_that_of_the_network():
     network.train()(images)
     right = (network.eval()(images).argmax(1) == data.test.labels).sum()
     clean = {"clean": curricula.Threat.parse("clean")}
-    (measured,) = measure(network, data, data.test, clean)
+    (measured,) = evaluate_threats(network, data, data.test, clean)
     assert measured.correct == right
 
 

@@ -17,7 +17,7 @@ from curricula.cli.main import program
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import measure, wilson_interval
+from curricula.evaluation.accuracy import evaluate_threats, wilson_interval
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.progress import passes
@@ -99,7 +99,7 @@ def found(scene):
 
 
 def made(scene, threat, *, seed=3, number=None):
-    """The images of a threat as `measure` draws them; of a search's candidate, by its number."""
+    """The images of a threat as `evaluate_threats` draws them; of a search's candidate, by its number."""
     data, model = scene
     images = torch.arange(N)
     streams = Streams.of(seed, images)
@@ -131,7 +131,7 @@ def test_the_fooling_rate_is_the_share_whose_predicted_class_differs(scene):
     right = clean == data.test.labels
     assert 0.1 * N < (~right).sum() < 0.5 * N  # some are wrong from the start
     threats = {text: Threat.parse(text) for text in ("rot:90", "pgd:0.05", "clean", "trans:2")}
-    for result in measure(scene[1], data, data.test, threats, seed=3):
+    for result in evaluate_threats(scene[1], data, data.test, threats, seed=3):
         after = predicted(scene, made(scene, result.name))
         assert result.fooled == int((after != clean).sum())
         assert result.fooling_rate == result.fooled / N == result.as_json()["fooling_rate"]
@@ -147,7 +147,7 @@ def test_predictions_on_the_clean_images_are_made_once(scene):
     counted, began = Counted(model), []
     threats = {str(i): Threat.parse(f"rot:{i + 1}") for i in range(5)}
     threats["clean"] = Threat.parse("clean", strength=0.5)
-    measure(
+    evaluate_threats(
         counted, data, data.test, threats, batch_size=N // 2,
         began=lambda threat, batches: began.append((str(threat).partition("(")[0], batches)),
     )  # fmt: skip

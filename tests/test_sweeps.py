@@ -15,7 +15,7 @@ import pytest
 import curricula
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.accuracy import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
@@ -487,7 +487,7 @@ def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
     assert not (folder / "evaluation.json").exists()
     found = json.loads((folder / "validation.json").read_text())
     measured = curricula.evaluate(folder, part="validation")
-    assert [Measured.as_json(result) for result in measured] == found
+    assert [ThreatResult.as_json(result) for result in measured] == found
     assert found[0]["n"] == 20  # a tenth of 200
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 import curricula
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import measure
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
@@ -172,7 +172,7 @@ def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accurac
     plan = make_plan({**JOINT})
     model = curricula.load_model(tmp_path / "run")
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
-    again = measure(model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
+    again = evaluate_threats(model, plan.data, plan.validation, threats, seed=EVALUATION_SEED)
     assert {found.name: found.accuracy for found in again} == metrics[best]["validation"]
 
 

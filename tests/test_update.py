@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import curricula
 from curricula.data.dataset import batches
-from curricula.evaluation.accuracy import measure
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress
 from curricula.training.loop import EVALUATION_SEED
@@ -94,7 +94,7 @@ def test_the_average_is_what_is_validated(tiny, tmp_path):
     found = [
         {
             result.name: result.accuracy
-            for result in measure(
+            for result in evaluate_threats(
                 network, plan.data, plan.validation, threats, seed=EVALUATION_SEED
             )
         }

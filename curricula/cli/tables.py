@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curricula.benchmark.measure import Sample, Speed
-from curricula.evaluation.accuracy import Measured, in_percent
+from curricula.evaluation.accuracy import ThreatResult, in_percent
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
 from curricula.sweeps.comparison import Comparison
@@ -20,7 +20,7 @@ from curricula.training.config import Part
 WIDE = 1000  # columns of a file
 
 
-def show_accuracies(columns: Mapping[str, Sequence[Measured]], part: Part = "test") -> None:
+def show_accuracies(columns: Mapping[str, Sequence[ThreatResult]], part: Part = "test") -> None:
     """A table: a row a threat, a column a model; each accuracy with its 95 % interval.
 
     Args:
@@ -77,17 +77,17 @@ def show_profile(profile: Profile) -> None:
     table = Table(title="at the budgets", title_justify="left")
     for heading in ("threat", "accuracy", "fooled"):
         table.add_column(heading, justify="left" if heading == "threat" else "right")
-    results: list[Measured | Average] = [profile.clean, *profile.combined, profile.average]
+    results: list[ThreatResult | Average] = [profile.clean, *profile.combined, profile.average]
     for result in results:
         table.add_row(result.name, _percent(result), _fooled(result))
     console.print(table)
 
 
-def _fooled(result: Measured | Average) -> str:
+def _fooled(result: ThreatResult | Average) -> str:
     return f"{100 * result.fooling_rate:.1f}"
 
 
-def _percent(result: Measured | Average) -> str:
+def _percent(result: ThreatResult | Average) -> str:
     return in_percent(result.accuracy, result.interval)
 
 

@@ -23,7 +23,7 @@ PAYS = 1.1  # a batch twice as large must do so many times as many images a seco
 
 
 @attrs.frozen(kw_only=True)
-class Measured:
+class ThreatResult:
     """Accuracy and fooling rate under one threat: ``correct`` and ``fooled`` of ``n`` images.
 
     Attributes:
@@ -77,7 +77,7 @@ class Measured:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Measured":
+    def from_json(cls, value: Mapping[str, Any]) -> "ThreatResult":
         """What `as_json` was of."""
         return cls(**{field.name: value[field.name] for field in attrs.fields(cls)})
 
@@ -106,7 +106,7 @@ def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
     return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def measure(
+def evaluate_threats(
     model: nn.Module,
     data: DataSet,
     split: AnySplit,
@@ -116,7 +116,7 @@ def measure(
     batch_size: int | None = None,
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
-) -> list[Measured]:
+) -> list[ThreatResult]:
     """Accuracy and fooling rate under each threat, in float32, on every image of a split.
 
     The predictions on the clean images are made once, before all others.
@@ -156,7 +156,7 @@ def measure(
         for name, found_N in predicted.items()
     }
     return [
-        Measured(
+        ThreatResult(
             name=name,
             threat=str(threat),
             correct=int(counts[name][0]),
@@ -178,8 +178,8 @@ def predictions(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """What `measure` counts: the class that a model gives each image under each threat, int64 (N,)
-    by name, in the split's order. Arguments as for `measure`."""
+    """What `evaluate_threats` counts: the class that a model gives each image under each threat, int64 (N,)
+    by name, in the split's order. Arguments as for `evaluate_threats`."""
     found: dict[tuple[str, float], Tensor] = {}
     with full_float32():
         victim = ModelVictim(model, early_stop=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet, in_order
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import BATCH_SIZE, Measured, predictions
+from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, predictions
 from curricula.evaluation.audit_checks import (
     Check,
     deterministic_forward,
@@ -72,7 +72,7 @@ class Audit:
     seed: int
     checks: tuple[Check, ...]
     left_out: tuple[str, ...]
-    attacks: tuple[Measured, ...]
+    attacks: tuple[ThreatResult, ...]
 
     @property
     def passed(self) -> bool:
@@ -119,7 +119,7 @@ def audit(
             every image; by default the data set's budget in this norm.
         norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack knows ``linf`` alone.
         seed: of the random streams.
-        batch_size: images at once, as for `curricula.measure`.
+        batch_size: images at once, as for `curricula.evaluate_threats`.
         progress: told the share of the attacks that is done, in [0, 1], after each batch.
 
     Raises:
@@ -160,7 +160,7 @@ def audit(
         checks=(*looks, *_compare(found, radius, norm, data)),
         left_out=tuple(left_out),
         attacks=tuple(
-            Measured(
+            ThreatResult(
                 name=name,
                 threat=str(threats[name]),
                 correct=int(right_N.sum()),

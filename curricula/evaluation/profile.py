@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from curricula.evaluation.accuracy import Measured, wilson_interval
+from curricula.evaluation.accuracy import ThreatResult, wilson_interval
 from curricula.expressions.binding import parse_number
 from curricula.expressions.syntax import Number
 
@@ -26,7 +26,7 @@ class Series:
     name: str
     unit: str
     values: tuple[float, ...]
-    measured: tuple[Measured, ...]
+    measured: tuple[ThreatResult, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -44,7 +44,7 @@ class Series:
             name=value["name"],
             unit=value["unit"],
             values=tuple(value["values"]),
-            measured=tuple(map(Measured.from_json, value["measured"])),
+            measured=tuple(map(ThreatResult.from_json, value["measured"])),
         )
 
 
@@ -60,7 +60,7 @@ class JointGrid:
 
     degrees: tuple[float, ...]
     linf: tuple[float, ...]
-    rows: tuple[tuple[Measured, ...], ...]
+    rows: tuple[tuple[ThreatResult, ...], ...]
 
     def as_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -76,7 +76,7 @@ class JointGrid:
         return cls(
             degrees=tuple(value["degrees"]),
             linf=tuple(value["linf"]),
-            rows=tuple(tuple(map(Measured.from_json, row)) for row in value["rows"]),
+            rows=tuple(tuple(map(ThreatResult.from_json, row)) for row in value["rows"]),
         )
 
 
@@ -91,8 +91,8 @@ class Average:
         first, second: the two.
     """
 
-    first: Measured
-    second: Measured
+    first: ThreatResult
+    second: ThreatResult
 
     name: ClassVar[str] = "average"
 
@@ -147,10 +147,10 @@ class Profile:
     n: int
     seed: int
     budgets: Mapping[str, str]
-    clean: Measured
+    clean: ThreatResult
     series: tuple[Series, ...]
     joint: JointGrid
-    combined: tuple[Measured, ...]
+    combined: tuple[ThreatResult, ...]
 
     @property
     def average(self) -> Average:
@@ -197,10 +197,10 @@ class Profile:
             n=value["n"],
             seed=value["seed"],
             budgets=dict(value["budgets"]),
-            clean=Measured.from_json(value["clean"]),
+            clean=ThreatResult.from_json(value["clean"]),
             series=tuple(map(Series.from_json, value["series"])),
             joint=JointGrid.from_json(value["joint"]),
-            combined=tuple(map(Measured.from_json, value["combined"])),
+            combined=tuple(map(ThreatResult.from_json, value["combined"])),
         )
 
 

@@ -1,6 +1,6 @@
 """Measuring a robustness profile: accuracy and fooling rate of a classifier as test ranges grow.
 
-Every number is an ordinary threat measured by `curricula.measure`: an expression that is asked for
+Every number is an ordinary threat measured by `curricula.evaluate_threats`: an expression that is asked for
 in two places is run once, an image is turned alike in all threats that begin with the same link,
 and a fallen image is attacked no further.
 """
@@ -14,7 +14,7 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, DataSet
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, measure
+from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
 from curricula.evaluation.progress import GRID_POINTS, Work
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
@@ -70,7 +70,7 @@ def profile(
         grid: also the worst of the 775 rotations and translations of Engstrom et al. 2019 (within
             30 degrees and 3 px whatever the budgets), and of 10 random ones of these.
         seed: of the random draws.
-        batch_size: images at once; the figures do not depend on it. By default as `measure` has it.
+        batch_size: images at once; the figures do not depend on it. By default as `evaluate_threats` has it.
         name: of the model, for captions.
         progress: told the share of the work that is done, in [0, 1], after each batch.
 
@@ -86,7 +86,7 @@ def profile(
     ]
     threats = {expression: Threat.parse(expression) for expression in (CLEAN, *asked)}
     work = Work(threats.values(), progress)
-    results = measure(
+    results = evaluate_threats(
         model,
         data,
         split,
@@ -98,7 +98,7 @@ def profile(
     )
     found = dict(zip(threats, results, strict=True))
 
-    def named(name: str, expression: str) -> Measured:
+    def named(name: str, expression: str) -> ThreatResult:
         return attrs.evolve(found[expression], name=name)
 
     def shown(unit: str, value: Number) -> str:

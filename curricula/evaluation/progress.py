@@ -11,7 +11,7 @@ GRID_POINTS = 31 * 5 * 5  # of rotations and translations, by default
 
 
 class Work:
-    """Which share of the passes is done, if no image falls: what `curricula.measure` calls.
+    """Which share of the passes is done, if no image falls: what `curricula.evaluate_threats` calls.
 
     Args:
         threats: what is to be run, clean images besides.

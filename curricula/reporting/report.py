@@ -10,7 +10,7 @@ import attrs
 from curricula.api import TWIN, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, in_percent
+from curricula.evaluation.accuracy import ThreatResult, in_percent
 from curricula.evaluation.profile import Average, Profile
 from curricula.plugins.registry import command_line
 from curricula.reporting.example_images import fooled, shown_in_training
@@ -112,7 +112,7 @@ def _headline(run: Run) -> Section:
     )
 
 
-def _accuracy(result: Measured) -> str:
+def _accuracy(result: ThreatResult) -> str:
     return in_percent(result.accuracy, result.interval)
 
 
@@ -157,7 +157,7 @@ def _profile(run: Run) -> Section:
             f"{100 * last.accuracy:.1f} % at {profile.shown(series.unit, series.values[-1])}"
         )
     corner = profile.joint.rows[-1][-1]
-    measured: list[Measured | Average] = [profile.clean, *profile.combined, profile.average]
+    measured: list[ThreatResult | Average] = [profile.clean, *profile.combined, profile.average]
     rows = [
         Line([m.name, in_percent(m.accuracy, m.interval), f"{100 * m.fooling_rate:.1f}"])
         for m in measured

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured, in_percent, wilson_interval
+from curricula.evaluation.accuracy import ThreatResult, in_percent, wilson_interval
 from curricula.evaluation.pareto import Point, dominates, frontier, hypervolume
 from curricula.training.pass_counter import in_millions
 
@@ -36,7 +36,7 @@ class Outcome:
     folder: Path
     seed: int
     configuration: str
-    results: Mapping[str, Measured]
+    results: Mapping[str, ThreatResult]
     images: str
     passes: int
     seconds: float

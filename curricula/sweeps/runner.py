@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.accuracy import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.files import write_whole
 from curricula.sweeps.spec import Cell, Sweep, read_sweep
@@ -361,7 +361,9 @@ def _run(
     noted(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
 
 
-def _results(cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]) -> list[Measured]:
+def _results(
+    cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
+) -> list[ThreatResult]:
     """What its run folder says, or else a new training."""
     if not (path / RESULTS[sweep.part]).exists():
         shutil.rmtree(path, ignore_errors=True)  # of a process that has died, or has failed

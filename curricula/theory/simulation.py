@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.accuracy import ThreatResult
 from curricula.theory.classifiers import Linear, pgd, random_start, worst_corner
 from curricula.theory.setting import Setting, shift
 
@@ -23,9 +23,9 @@ VALUES_AT_ONCE = 2**21  # of a chunk's samples: 8 MiB, which stay in a processor
 class Accuracies:
     """What was measured of one classifier: each with its 95 % interval."""
 
-    clean: Measured
-    spatial: Measured
-    adversarial: Measured
+    clean: ThreatResult
+    spatial: ThreatResult
+    adversarial: ThreatResult
 
     def as_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -74,7 +74,7 @@ def simulate(
     return [
         Accuracies(
             **{
-                name: Measured(name=name, threat=threat, correct=correct, fooled=fooled, n=of)
+                name: ThreatResult(name=name, threat=threat, correct=correct, fooled=fooled, n=of)
                 for (name, threat, of), (correct, fooled) in zip(
                     (
                         ("clean", "none", n),

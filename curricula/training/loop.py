@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import AnySplit, batches, first
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import BATCH_SIZE, Measured, measure
+from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide
@@ -83,7 +83,7 @@ def train_plan(
     part: Part = "test",
     limit: int | None = None,
     callback: Callback | None = None,
-) -> list[Measured]:
+) -> list[ThreatResult]:
     """Train as planned, into a new run folder, and measure the best checkpoint.
 
     The global random state, which draws the weights and the dropout, is seeded for the run and put
@@ -148,7 +148,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> No
                 f"lower --lr (now {config.lr:g}){awp} or use --precision float32"
             )
         _join_epoch(plan, state, epoch)
-        measured = measure(
+        measured = evaluate_threats(
             state.measured,
             plan.data,
             plan.validation,
@@ -236,10 +236,10 @@ def _final_evaluation(
     run: Run,
     file: str,
     callback: Callback,
-) -> list[Measured]:
+) -> list[ThreatResult]:
     callback.on_eval_start(len(threats) * math.ceil(len(split) / BATCH_SIZE))
     began = time.perf_counter()
-    results = measure(
+    results = evaluate_threats(
         model,
         plan.data,
         split,

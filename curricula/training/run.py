@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import Measured
+from curricula.evaluation.accuracy import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.runtime.files import write_whole
@@ -144,14 +144,14 @@ class Run:
                 f"({type(error).__name__}: {error}); measure again"
             ) from error
 
-    def measured(self, part: Part) -> list[Measured]:
+    def measured(self, part: Part) -> list[ThreatResult]:
         """Its final accuracies on a part of the data set; none where they were not measured.
 
         Raises:
             UserError: when the file is damaged.
         """
         with self.reading(RESULTS[part]):
-            return [Measured.from_json(one) for one in self.read_json(RESULTS[part]) or ()]
+            return [ThreatResult.from_json(one) for one in self.read_json(RESULTS[part]) or ()]
 
     def save(
         self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
