@@ -22,7 +22,7 @@ from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.files import check_output
-from curricula.training.config import LARGEST_SEED, Part
+from curricula.training.config import LARGEST_SEED, SplitName
 from curricula.training.loop import EVALUATION_SEED, Callback, train_plan
 from curricula.training.plan import (
     Plan,
@@ -45,7 +45,7 @@ class Trained:
 
     Attributes:
         run: its folder.
-        results: the standard threats' accuracies on the test split.
+        results: the standard threats' accuracies on the test images.
         twin: its plain twin under the same threats, if asked for.
     """
 
@@ -142,7 +142,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     threats: Mapping[str, str] | Iterable[str] = (),
-    part: Part = "test",
+    split: SplitName = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
@@ -151,14 +151,14 @@ def evaluate(
     checkpoint: str = BEST,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[ThreatResult]:
-    """Accuracy of a run under each threat, in float32, by default on the test split.
+    """Accuracy of a run under each threat, in float32, by default on the test images.
 
     Args:
         run: a run or its folder.
         threats: expressions such as ``rot:30+pgd(8/255, steps=40)``, by name or alone; by default
             the standard ones: clean, spatial, adversarial (PGD-40) and joint, at the budgets of
             the run's curriculum.
-        part: ``test``, or ``validation``: the training images held out to pick the checkpoint.
+        split: ``test``, or ``validation``: the training images held out to pick the checkpoint.
         limit: the first so many images; by default all.
         seed: of the threats' random draws.
         batch_size: images at once; the figures do not depend on it. By default as `evaluate_threats` has it.
@@ -172,11 +172,11 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
     where = find_device(device)
-    if part not in get_args(Part):
-        raise UserError(f"part must be {' or '.join(get_args(Part))}, not {part!r}")
+    if split not in get_args(SplitName):
+        raise UserError(f"split must be {' or '.join(get_args(SplitName))}, not {split!r}")
     _check_numbers(seed, batch_size)
     data = open_data(run, root=data_root)
-    split = first(data.test if part == "test" else data.with_validation()[1], limit)
+    images = first(data.test if split == "test" else data.with_validation()[1], limit)
     if not threats:
         chosen = standard_threats(bind(run.config.perturb), data.budgets)
     else:
@@ -185,12 +185,12 @@ def evaluate(
         chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
     for threat in chosen.values():
         check_channels(threat.tree, data)
-    model, split = _placed(run, checkpoint, data, split, where)
+    model, images = _placed(run, checkpoint, data, images, where)
     work = Work(chosen.values(), progress)
     return evaluate_threats(
         model,
         data,
-        split,
+        images,
         chosen,
         seed=seed,
         batch_size=batch_size,
@@ -211,7 +211,7 @@ def profile_run(
     checkpoint: str = BEST,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Profile:
-    """The robustness profile of a run on the test split, written into its folder as
+    """The robustness profile of a run on the test images, written into its folder as
     ``profile.json``; an older one is replaced.
 
     The budgets are those of the run's curriculum where it has a rotation, a translation or an
@@ -232,11 +232,11 @@ def profile_run(
     check_output(run.path / PROFILE)
     data = open_data(run, root=data_root)
     budgets = profile_budgets(bind(run.config.perturb), data.budgets)
-    model, split = _placed(run, checkpoint, data, first(data.test, limit), where)
+    model, images = _placed(run, checkpoint, data, first(data.test, limit), where)
     found = profile(
         model,
         data,
-        split,
+        images,
         budgets=budgets,
         grid=grid,
         seed=seed,
@@ -259,7 +259,7 @@ def audit_run(
     checkpoint: str = BEST,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
-    """`curricula.audit` of a run on the test split, written into its folder as ``audit.json``; an
+    """`curricula.audit` of a run on the test images, written into its folder as ``audit.json``; an
     older one is replaced. It is in the ball of the curriculum's first pixel attack, or where there
     is none, in l-inf within the data set's budget.
 
@@ -276,11 +276,11 @@ def audit_run(
     check_output(run.path / AUDIT)
     data = open_data(run, root=data_root)
     eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
-    model, split = _placed(run, checkpoint, data, first(data.test, limit), where)
+    model, images = _placed(run, checkpoint, data, first(data.test, limit), where)
     found = audit(
         model,
         data,
-        split,
+        images,
         eps=eps.value,
         norm=norm,
         seed=seed,
@@ -299,8 +299,8 @@ def _check_numbers(seed: int, batch_size: int | None) -> None:
 
 
 def _placed(
-    run: Run, checkpoint: str, data: DataSet, split: AnySplit, device: torch.device
+    run: Run, checkpoint: str, data: DataSet, images: AnySplit, device: torch.device
 ) -> tuple[nn.Module, AnySplit]:
     """A run's network and images of its data, on a device."""
     model = load_model(run, checkpoint=checkpoint, data=data)
-    return placed(model, data, device), split.to(device)
+    return placed(model, data, device), images.to(device)

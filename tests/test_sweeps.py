@@ -486,7 +486,7 @@ def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
     folder = tmp_path / "out" / "cells" / "seed=0,curriculum=ramp"
     assert not (folder / "evaluation.json").exists()
     found = json.loads((folder / "validation.json").read_text())
-    measured = curricula.evaluate(folder, part="validation")
+    measured = curricula.evaluate(folder, split="validation")
     assert [ThreatResult.as_json(result) for result in measured] == found
     assert found[0]["n"] == 20  # a tenth of 200
 

@@ -9,7 +9,7 @@ import click
 from curricula.cli.paths import PATH
 
 if TYPE_CHECKING:
-    from curricula.training.config import Part
+    from curricula.training.config import SplitName
 
 
 @click.command()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "[default: clean, spatial, adversarial and joint]",
 )
 @click.option(
-    "--part",
+    "--split",
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 def command(
     run: Path,
     threats: tuple[str, ...],
-    part: "Part",
+    split: "SplitName",
     profiled: bool,
     grid: bool,
     audited: bool,
@@ -96,10 +96,10 @@ def command(
         raise UserError("--profile and --audit are two measurements: ask for one at a time")
     if modes and threats:
         raise UserError(f"{modes[0]} has threats of its own: leave out --threat, or {modes[0]}")
-    if modes and part != "test":
-        raise UserError(f"{modes[0]} is of the test images: leave out --part, or {modes[0]}")
+    if modes and split != "test":
+        raise UserError(f"{modes[0]} is of the test images: leave out --split, or {modes[0]}")
     if grid and not profiled:
-        raise UserError("--grid is part of --profile: add it, or write --threat 'grid(rot:30)'")
+        raise UserError("--grid is split of --profile: add it, or write --threat 'grid(rot:30)'")
     keep_freed_memory()
     setting: dict[str, Any] = {
         "seed": seed,
@@ -116,13 +116,13 @@ def command(
         return
     with Work("evaluation") as work:
         results = evaluate(
-            run, threats=threats, part=part, limit=limit, progress=work.progress, **setting
+            run, threats=threats, split=split, limit=limit, progress=work.progress, **setting
         )
     if output == "json":
         click.echo(json.dumps([result.as_json() for result in results], indent=2))
     else:
         click.echo(f"run: {run}")
-        show_accuracies({"accuracy": results}, part)
+        show_accuracies({"accuracy": results}, split)
 
 
 def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:

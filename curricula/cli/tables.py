@@ -15,17 +15,19 @@ from curricula.evaluation.profile import Average, Profile
 from curricula.sweeps.comparison import Comparison
 from curricula.theory.closed_forms import best_ratio, critical_ratio, shifted_bound, shifted_limit
 from curricula.theory.study import Study, Trained
-from curricula.training.config import Part
+from curricula.training.config import SplitName
 
 WIDE = 1000  # columns of a file
 
 
-def show_accuracies(columns: Mapping[str, Sequence[ThreatResult]], part: Part = "test") -> None:
+def show_accuracies(
+    columns: Mapping[str, Sequence[ThreatResult]], split: SplitName = "test"
+) -> None:
     """A table: a row a threat, a column a model; each accuracy with its 95 % interval.
 
     Args:
         columns: the results of each model.
-        part: of the data set, which they were measured on.
+        split: of the data set, which they were measured on.
     """
     first = next(iter(columns.values()))
     n = first[0].n
@@ -36,7 +38,7 @@ def show_accuracies(columns: Mapping[str, Sequence[ThreatResult]], part: Part = 
     for row in zip(*columns.values(), strict=True):
         table.add_row(row[0].name, *map(_percent, row))
     console = Console(highlight=False)
-    console.print(f"{part} accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
+    console.print(f"{split} accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
     console.print(table)
     for result in first:
         if result.threat != result.name:

@@ -22,7 +22,7 @@ from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
 from curricula.sweeps.runner import sweep_in
 from curricula.sweeps.spec import Sweep
-from curricula.training.config import Part
+from curricula.training.config import SplitName
 from curricula.training.pass_counter import forward_and_backward, in_millions
 from curricula.training.run import (
     AUDIT,
@@ -86,8 +86,8 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
 
 
 def _headline(run: Run) -> Section:
-    tables = {part: run.measured(part) for part in RESULTS}
-    found = {part: results for part, results in tables.items() if results}
+    tables = {split: run.measured(split) for split in RESULTS}
+    found = {split: results for split, results in tables.items() if results}
     if not found:
         return Section(
             title="Accuracy",
@@ -96,9 +96,9 @@ def _headline(run: Run) -> Section:
                 "terminal:": [command_line("evaluate", run.path)]
             },
         )
-    part, results = next(iter(found.items()))
+    split, results = next(iter(found.items()))
     columns = {"accuracy": results}
-    twin = Run(run.path / TWIN).measured(part)
+    twin = Run(run.path / TWIN).measured(split)
     if twin:
         columns["plain twin"] = twin
     rows = [
@@ -107,7 +107,7 @@ def _headline(run: Run) -> Section:
     ]
     return Section(
         title="Accuracy",
-        text=f"In %, with 95 % intervals, on {results[0].n:,} {part} images, in float32.",
+        text=f"In %, with 95 % intervals, on {results[0].n:,} {split} images, in float32.",
         table=Table(header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)),
     )
 
@@ -245,7 +245,7 @@ def _gallery(
 
 
 def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
-    sections = [_comparison(compared, sweep.part)]
+    sections = [_comparison(compared, sweep.split)]
     curves = {
         row.label: [Run(outcome.folder).lines(METRICS) for outcome in row.outcomes]
         for row in compared.rows
@@ -284,7 +284,7 @@ def _environment(run: Run, *, text: str = "") -> Section:
     return Section(title="Environment", text=text, values=values)
 
 
-def _comparison(compared: Comparison, part: Part) -> Section:
+def _comparison(compared: Comparison, split: SplitName) -> Section:
     x, y = compared.axes
     rows = [
         Line(cells, front=front)
@@ -293,7 +293,7 @@ def _comparison(compared: Comparison, part: Part) -> Section:
     return Section(
         title="Accuracy",
         text="In %, mean and standard deviation over seeds, of one seed its 95 % interval; in "
-        f"float32, on {part} images. ★ is on the Pareto frontier of {x} and {y}; the hypervolume "
+        f"float32, on {split} images. ★ is on the Pareto frontier of {x} and {y}; the hypervolume "
         f"is {compared.hypervolume:.4f} from {compared.reference}.",
         table=Table(header=compared.header, rows=rows),
         pictures=[

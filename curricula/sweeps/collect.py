@@ -12,7 +12,7 @@ from curricula.evaluation.pareto import Point
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import CELLS, FAILURE, sweep_in
 from curricula.sweeps.spec import FRONTIER, Sweep
-from curricula.training.config import Part, TrainConfig, images_of
+from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.pass_counter import forward_and_backward
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
 
@@ -24,7 +24,7 @@ def compare(
     *,
     axes: tuple[str, str] | None = None,
     reference: Point = (0.0, 0.0),
-    part: Part = "test",
+    split: SplitName = "test",
 ) -> Comparison:
     """Runs and sweeps side by side, by what they have measured.
 
@@ -33,7 +33,7 @@ def compare(
         axes: names of the two threats whose frontier is asked for; by default those that the first
             sweep names, else spatial and adversarial.
         reference: of the hypervolume.
-        part: of the data set that they were measured on; a sweep says so itself.
+        split: of the data set that they were measured on; a sweep says so itself.
 
     Raises:
         UserError: a folder that is neither, a run that was not measured, runs that were measured
@@ -50,14 +50,14 @@ def compare(
     found: dict[tuple[Path, str], Row] = {}
     threats: dict[str, str] = {}
     pending = 0
-    for member in (member for path in folders for member in _members(path, sweeps[path], part)):
+    for member in (member for path in folders for member in _members(path, sweeps[path], split)):
         place = (member.parent, member.label)
         row = found.setdefault(place, Row(label=member.label))
         failure = Run(member.folder).read_json(FAILURE)
         if failure is not None:
             found[place] = row.with_more(failures={member.name: failure["reason"]})
-        elif (member.folder / RESULTS[member.part]).exists():
-            outcome = _outcome(Run.open(member.folder), member.part)
+        elif (member.folder / RESULTS[member.split]).exists():
+            outcome = _outcome(Run.open(member.folder), member.split)
             _check_alike(threats, outcome)
             found[place] = row.with_more([outcome])
         elif member.of_sweep:
@@ -108,16 +108,16 @@ class _Member:
     name: str
     parent: Path
     folder: Path
-    part: Part
+    split: SplitName
     of_sweep: bool
 
 
-def _members(path: Path, sweep: Sweep | None, part: Part) -> Iterator[_Member]:
+def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Member]:
     """The runs of a sweep's folder, or the one run that a folder is."""
     if sweep is None:
         Run.open(path)
         yield _Member(
-            label=str(path), name=str(path), parent=path, folder=path, part=part, of_sweep=False
+            label=str(path), name=str(path), parent=path, folder=path, split=split, of_sweep=False
         )
         return
     for cell in sweep.cells:
@@ -126,12 +126,12 @@ def _members(path: Path, sweep: Sweep | None, part: Part) -> Iterator[_Member]:
             name=cell.name,
             parent=path,
             folder=path / CELLS / cell.name,
-            part=sweep.part,
+            split=sweep.split,
             of_sweep=True,
         )
 
 
-def _outcome(run: Run, part: Part) -> Outcome:
+def _outcome(run: Run, split: SplitName) -> Outcome:
     for file in (TIMING, METRICS):
         if not (run.path / file).exists():
             raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
@@ -148,8 +148,8 @@ def _outcome(run: Run, part: Part) -> Outcome:
         folder=run.path,
         seed=config.seed,
         configuration=_less_the_seed(config),
-        results={result.name: result for result in run.measured(part)},
-        images=images_of(config.data, part),
+        results={result.name: result for result in run.measured(split)},
+        images=images_of(config.data, split),
         passes=passes,
         seconds=seconds,
     )

@@ -27,7 +27,7 @@ from curricula.evaluation.accuracy import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.files import write_whole
 from curricula.sweeps.spec import Cell, Sweep, read_sweep
-from curricula.training.config import FIELDS, Part, TrainConfig, images_of, merge
+from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, check_channels, make_plan
 from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
@@ -57,7 +57,7 @@ def run_sweep(
 
     Args:
         sweep: what to run.
-        out: folder of the sweep; it may hold a part of it already.
+        out: folder of the sweep; it may hold a split of it already.
         storage: URL of the database of the study; by default a SQLite file in the folder.
         retry: run cells again that have failed.
         download: fetch missing data.
@@ -78,14 +78,14 @@ def run_sweep(
             _check_runs(configs, sweep, out)
             study = _open_study(sweep, out, threats, storage)
             _write_down(sweep, out)
-            states = _enqueue(study, cells, out, sweep.part, retry=retry)
+            states = _enqueue(study, cells, out, sweep.split, retry=retry)
         left = sum(state != "done" for state in states.values())
         noted(f"{out}: {len(cells)} cells, {left} of them to run")
         waiting = False
         while "waits" in states.values() or "runs" in states.values():
             with _alone(out):
                 _check_runs(configs, sweep, out)  # another may run the sweep with other values
-                states = _enqueue(study, cells, out, sweep.part)
+                states = _enqueue(study, cells, out, sweep.split)
                 taken = _take(study, cells, out) if "waits" in states.values() else None
             if taken:
                 waiting = False
@@ -141,7 +141,7 @@ def check_cells(
                     f"the cells would be measured under different threats ({name}: "
                     f"{threats[name]} and {threat}); name them under [evaluation.threats]"
                 )
-    images = sorted({images_of(config.data, sweep.part) for config in planned.values()})
+    images = sorted({images_of(config.data, sweep.split) for config in planned.values()})
     if len(images) > 1:
         raise UserError(
             f"the cells would be measured on different images ({' and '.join(images)}), and could "
@@ -195,7 +195,7 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
     return {
         "[base]": _less_the_place(sweep.base),
         "[axes]": list(sweep.axes),
-        "[evaluation]": [dict(sweep.threats), sweep.part, sweep.limit],
+        "[evaluation]": [dict(sweep.threats), sweep.split, sweep.limit],
     }
 
 
@@ -275,7 +275,12 @@ _State = Literal["done", "waits", "runs"]
 
 
 def _enqueue(
-    study: optuna.Study, cells: Mapping[str, Cell], out: Path, part: Part, *, retry: bool = False
+    study: optuna.Study,
+    cells: Mapping[str, Cell],
+    out: Path,
+    split: SplitName,
+    *,
+    retry: bool = False,
 ) -> dict[str, _State]:
     """What each cell does, by its name, after those that do nothing were let wait: that are new,
     whose process has died, whose results are gone; and that have failed, if asked to ``retry``."""
@@ -285,7 +290,7 @@ def _enqueue(
         trial = latest.get(name)
         failed = trial is not None and "reason" in trial.user_attrs
         complete = trial is not None and trial.state is TrialState.COMPLETE
-        if (failed and not retry) or (complete and (out / CELLS / name / RESULTS[part]).exists()):
+        if (failed and not retry) or (complete and (out / CELLS / name / RESULTS[split]).exists()):
             states[name] = "done"
         elif _is_held(out, name):
             states[name] = "runs"
@@ -365,15 +370,15 @@ def _results(
     cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
 ) -> list[ThreatResult]:
     """What its run folder says, or else a new training."""
-    if not (path / RESULTS[sweep.part]).exists():
+    if not (path / RESULTS[sweep.split]).exists():
         shutil.rmtree(path, ignore_errors=True)  # of a process that has died, or has failed
         train_plan(
-            make_plan(cell.values), path, threats=threats, part=sweep.part, limit=sweep.limit
+            make_plan(cell.values), path, threats=threats, split=sweep.split, limit=sweep.limit
         )
-    results = {result.name: result for result in Run(path).measured(sweep.part)}
+    results = {result.name: result for result in Run(path).measured(sweep.split)}
     if results.keys() != threats.keys():
         raise UserError(
-            f"{path / RESULTS[sweep.part]}: measured under {', '.join(results)}, not the sweep's "
+            f"{path / RESULTS[sweep.split]}: measured under {', '.join(results)}, not the sweep's "
             f"{', '.join(threats)}; delete it and start the sweep again with --retry"
         )
     return [results[name] for name in threats]

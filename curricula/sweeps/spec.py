@@ -36,10 +36,10 @@ import attrs
 import tomli_w
 
 from curricula.errors import UserError
-from curricula.training.config import FIELDS, Part, check_keys
+from curricula.training.config import FIELDS, SplitName, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
-EVALUATION_KEYS = ("part", "limit", "frontier", "threats")
+EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
 STANDARD = ("clean", "spatial", "adversarial", "joint")  # threats, if none are named
 FRONTIER = ("spatial", "adversarial")
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
@@ -79,7 +79,7 @@ class Sweep:
         axes: by name; of each, its changes by label.
         threats: expressions by name, which all cells are measured under; if there are none, the
             standard threats, which must then be the same for all.
-        part: of the data set that they are measured on.
+        split: of the data set that they are measured on.
         limit: the first so many images of it, or None for all.
         frontier: names of the two threats whose Pareto frontier is asked for; by default spatial
             and adversarial, or the first two where others are named.
@@ -88,7 +88,7 @@ class Sweep:
     base: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     threats: Mapping[str, str] = attrs.field(factory=dict)
-    part: Part = "test"
+    split: SplitName = "test"
     limit: int | None = None
     frontier: tuple[str, str] = FRONTIER
 
@@ -134,7 +134,7 @@ class Sweep:
     def as_toml(self) -> str:
         """As a file's text."""
         evaluation: dict[str, Any] = {
-            "part": self.part,
+            "split": self.split,
             "frontier": list(self.frontier),
             "threats": dict(self.threats),
         }
@@ -219,9 +219,11 @@ def _label(value: Any) -> str:
 def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     found = dict(sections["evaluation"])
     _known("evaluation key", found, EVALUATION_KEYS)
-    part, limit = found.get("part", "test"), found.get("limit")
-    if part not in get_args(Part):
-        raise UserError(f"evaluation: part must be {' or '.join(get_args(Part))}, not {part!r}")
+    split, limit = found.get("split", "test"), found.get("limit")
+    if split not in get_args(SplitName):
+        raise UserError(
+            f"evaluation: split must be {' or '.join(get_args(SplitName))}, not {split!r}"
+        )
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"evaluation: limit must be a whole number, 1 or more, not {limit!r}")
     threats = _table("[evaluation.threats]", found.get("threats", {}))
@@ -246,7 +248,7 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             f"({', '.join(names)}), not {front!r}"
         )
     return {
-        "part": cast(Part, part),
+        "split": cast(SplitName, split),
         "limit": limit,
         "frontier": (known[0], known[1]),
         "threats": threats,

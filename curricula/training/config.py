@@ -19,7 +19,7 @@ from curricula.expressions.syntax import parse_call
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
-Part = Literal["test", "validation"]
+SplitName = Literal["test", "validation"]
 """Of a data set: what a run is measured on."""
 
 TRAINING_IMAGES = "images"  # an argument of data sets: how many train; the test is the same
@@ -159,19 +159,19 @@ _CONVERTER.register_structure_hook(str, _strict("text", str))
 _CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
 
 
-def images_of(data: str, part: Part) -> str:
-    """What a part of a data set is called: runs with equal names were measured on the same images,
+def images_of(data: str, split: SplitName) -> str:
+    """What a split of a data set is called: runs with equal names were measured on the same images,
     as far as the data sets' expressions tell.
 
     Args:
         data: the data set, a resolved expression.
-        part: of it.
+        split: of it.
     """
     call = parse_call(data)
-    if part == "test":
+    if split == "test":
         kept = tuple(argument for argument in call.arguments if argument.key != TRAINING_IMAGES)
         call = attrs.evolve(call, arguments=kept)
-    return f"{part} images of {call}"
+    return f"{split} images of {call}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, evaluate_thr
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide
-from curricula.training.config import Part
+from curricula.training.config import SplitName
 from curricula.training.pass_counter import Passes
 from curricula.training.plan import Plan
 from curricula.training.run import (
@@ -80,7 +80,7 @@ def train_plan(
     path: Path,
     *,
     threats: Mapping[str, Threat],
-    part: Part = "test",
+    split: SplitName = "test",
     limit: int | None = None,
     callback: Callback | None = None,
 ) -> list[ThreatResult]:
@@ -93,7 +93,7 @@ def train_plan(
         plan: see curricula.training.plan.make_plan.
         path: the run folder.
         threats: to measure it under, by name.
-        part: ``test``, or ``validation``: the images that pick the checkpoint.
+        split: ``test``, or ``validation``: the images that pick the checkpoint.
         limit: the first so many images of that; by default all.
         callback: who follows.
 
@@ -105,7 +105,7 @@ def train_plan(
     """
     callback = callback or NoCallback()
     check_free(path)
-    split = first(plan.data.test if part == "test" else plan.validation, limit)
+    images = first(plan.data.test if split == "test" else plan.validation, limit)
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         plan, why = decide(plan)
@@ -117,7 +117,7 @@ def train_plan(
             state = begin(plan)
             _train(plan, state, run, callback)
             run.load_weights(BEST, state.model)
-        return _final_evaluation(plan, state.model, split, threats, run, RESULTS[part], callback)
+        return _final_evaluation(plan, state.model, images, threats, run, RESULTS[split], callback)
     finally:
         callback.on_train_end()
 
@@ -231,18 +231,18 @@ def _updates(
 def _final_evaluation(
     plan: Plan,
     model: nn.Module,
-    split: AnySplit,
+    images: AnySplit,
     threats: Mapping[str, Threat],
     run: Run,
     file: str,
     callback: Callback,
 ) -> list[ThreatResult]:
-    callback.on_eval_start(len(threats) * math.ceil(len(split) / BATCH_SIZE))
+    callback.on_eval_start(len(threats) * math.ceil(len(images) / BATCH_SIZE))
     began = time.perf_counter()
     results = evaluate_threats(
         model,
         plan.data,
-        split,
+        images,
         threats,
         seed=EVALUATION_SEED,
         batch_size=BATCH_SIZE,

@@ -20,14 +20,14 @@ from curricula.evaluation.accuracy import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.runtime.files import write_whole
-from curricula.training.config import Part, TrainConfig, merge, read_toml, to_toml
+from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
-RESULTS: Mapping[Part, str] = {"test": "evaluation.json", "validation": "validation.json"}
-"""The final accuracies, by the part of the data set that they were measured on."""
+RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "validation.json"}
+"""The final accuracies, by the split of the data set that they were measured on."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
 SWEEP = "sweep.toml"  # of a folder that holds a sweep, and no run
@@ -144,14 +144,14 @@ class Run:
                 f"({type(error).__name__}: {error}); measure again"
             ) from error
 
-    def measured(self, part: Part) -> list[ThreatResult]:
-        """Its final accuracies on a part of the data set; none where they were not measured.
+    def measured(self, split: SplitName) -> list[ThreatResult]:
+        """Its final accuracies on a split of the data set; none where they were not measured.
 
         Raises:
             UserError: when the file is damaged.
         """
-        with self.reading(RESULTS[part]):
-            return [ThreatResult.from_json(one) for one in self.read_json(RESULTS[part]) or ()]
+        with self.reading(RESULTS[split]):
+            return [ThreatResult.from_json(one) for one in self.read_json(RESULTS[split]) or ()]
 
     def save(
         self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
