@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curricula.api import Trained, audit_run, evaluate, load_model, profile_run, train
     from curricula.curriculum import Curriculum, Threat
-    from curricula.data.dataset import AnySplit, DataSet, Split, batches, load_data
-    from curricula.data.lazy_split import Reader, ReadSplit
+    from curricula.data.dataset import DataSet, Split, SplitLike, batches, load_data
+    from curricula.data.lazy_split import LazySplit, Reader
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
     from curricula.evaluation.audit import Audit, audit
@@ -50,8 +50,8 @@ _MODULES = {
     "expressions.binding": ("BoundExpression", "bind"),
     "sweeps.comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
-    "data.dataset": ("AnySplit", "DataSet", "Split", "batches", "load_data"),
-    "data.lazy_split": ("ReadSplit", "Reader"),
+    "data.dataset": ("SplitLike", "DataSet", "Split", "batches", "load_data"),
+    "data.lazy_split": ("LazySplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("ThreatResult", "evaluate_threats"),
     "evaluation.audit": ("Audit", "audit"),
@@ -88,7 +88,6 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AdaptiveSchedule",
     "AffinePerturbation",
-    "AnySplit",
     "Audit",
     "BoundExpression",
     "Check",
@@ -96,6 +95,7 @@ __all__ = [
     "Curriculum",
     "DataSet",
     "Feedback",
+    "LazySplit",
     "ModelVictim",
     "NormBound",
     "Normalise",
@@ -104,12 +104,12 @@ __all__ = [
     "Perturbation",
     "Profile",
     "Progress",
-    "ReadSplit",
     "Reader",
     "Record",
     "Run",
     "Schedule",
     "Split",
+    "SplitLike",
     "Sweep",
     "Threat",
     "ThreatResult",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import AnySplit, DataSet, first, load_data
+from curricula.data.dataset import DataSet, SplitLike, first, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
 from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
@@ -299,8 +299,8 @@ def _check_numbers(seed: int, batch_size: int | None) -> None:
 
 
 def _placed(
-    run: Run, checkpoint: str, data: DataSet, images: AnySplit, device: torch.device
-) -> tuple[nn.Module, AnySplit]:
+    run: Run, checkpoint: str, data: DataSet, images: SplitLike, device: torch.device
+) -> tuple[nn.Module, SplitLike]:
     """A run's network and images of its data, on a device."""
     model = load_model(run, checkpoint=checkpoint, data=data)
     return placed(model, data, device), images.to(device)

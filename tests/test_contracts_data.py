@@ -7,7 +7,7 @@ import attrs
 import pytest
 import torch
 
-from curricula import DataSet, Reader, ReadSplit, Split, load_data
+from curricula import DataSet, LazySplit, Reader, Split, load_data
 from curricula.plugins import registry
 from curricula.testing import DATASET_CLAUSES, check_dataset
 from curricula.testing import data as clauses
@@ -81,27 +81,27 @@ class Smaller(FromMemory):
         return super().__call__(number)[:, :6, :6]
 
 
-class Hasty(ReadSplit):
+class Hasty(LazySplit):
     """In its own order, whatever was asked for."""
 
     def batches(self, order_N, batch_size):
         return super().batches(order_N.sort().values, batch_size)
 
 
-class Mislabelled(ReadSplit):
+class Mislabelled(LazySplit):
     def batches(self, order_N, batch_size):
         for indices_N, batch in super().batches(order_N, batch_size):
             yield indices_N, attrs.evolve(batch, labels=batch.labels.flip(0))
 
 
-def read(*, reads=None, first_test=40, kind=ReadSplit):
+def read(*, reads=None, first_test=40, kind=LazySplit):
     """The right one, read as it is needed."""
     reader = Reader(read=reads or FromMemory(), workers=0)
     test = right().test
     return attrs.evolve(
         right(),
         train=kind(reader=reader, numbers=torch.arange(40), labels=TRAIN.labels, shape=(3, 8, 8)),
-        test=ReadSplit(
+        test=LazySplit(
             reader=reader,
             numbers=first_test + torch.arange(len(test)),
             labels=test.labels,

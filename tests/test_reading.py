@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import curricula
-from curricula import Reader, ReadSplit, Split, UserError, batches, load_data
+from curricula import LazySplit, Reader, Split, UserError, batches, load_data
 from curricula.data import folder, reading
 from curricula.data.dataset import in_order
 from curricula.testing import check_dataset
@@ -79,7 +79,7 @@ def test_batches_are_those_in_memory(root, workers, number, grey):
     workers(number)
     held, read = (load(root, grey=grey, keep=keep) for keep in ("memory", "disk"))
     assert isinstance(held.train, Split)
-    assert isinstance(read.train, ReadSplit)
+    assert isinstance(read.train, LazySplit)
     assert (held.classes, held.in_channels) == (read.classes, read.in_channels)
     (held, held_validation), (read, validation) = held.with_validation(), read.with_validation()
     orders = [torch.Generator().manual_seed(3) for _ in range(2)]
@@ -104,14 +104,14 @@ def test_batches_are_those_in_memory(root, workers, number, grey):
 def test_pixels_are_those_of_another_decoder_and_resizer(root):
     read = load(root, keep="disk")
     paths = sorted(Path(root, "train").glob("*/*"))
-    for path, pixels in zip(paths, read.train.held().pixels, strict=True):
+    for path, pixels in zip(paths, read.train.load().pixels, strict=True):
         image = Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         # Pillow, too, filters before it shrinks; the two round at different places.
         expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
         assert (pixels.int() - expected.int()).abs().max() <= 1, path
     grey = load(root, keep="disk", grey="true").train
-    luma = (read.train.held().pixels * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
-    assert (grey.held().pixels[:, 0] - luma).abs().max() < 2
+    luma = (read.train.load().pixels * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
+    assert (grey.load().pixels[:, 0] - luma).abs().max() < 2
 
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4)).astype(np.uint8)
@@ -175,8 +175,8 @@ def test_auto_holds_what_fits(root, monkeypatch):
     assert isinstance(load(root).train, Split)
     monkeypatch.setattr(folder, "LARGEST_BYTES", count * 3 * SIZE * SIZE - 1)
     data = load(root)
-    assert isinstance(data.train, ReadSplit)
-    assert isinstance(data.test, ReadSplit)
+    assert isinstance(data.train, LazySplit)
+    assert isinstance(data.test, LazySplit)
     assert isinstance(load(root, grey="true").train, Split)
     assert isinstance(load(root, keep="memory").train, Split)
 
@@ -213,13 +213,13 @@ class Dying:
 def numbered(count=40, **arguments):
     reader = Reader(**{"read": Numbered(), "workers": 0, **arguments})
     labels = torch.arange(count) * 7
-    return ReadSplit(reader=reader, numbers=torch.arange(count), labels=labels, shape=(1, 8, 8))
+    return LazySplit(reader=reader, numbers=torch.arange(count), labels=labels, shape=(1, 8, 8))
 
 
 @given(st.data())
 def test_any_choice_of_images_is_that_of_memory(data):
     read = numbered(data.draw(st.integers(0, 40), label="count"))
-    held = read.held()
+    held = read.load()
     assert held.pixels[:, 0, 0, 0].tolist() == list(range(len(read)))
     for _ in range(data.draw(st.integers(0, 3), label="choices")):
         places = st.integers(0, max(0, len(read) - 1))
@@ -230,7 +230,7 @@ def test_any_choice_of_images_is_that_of_memory(data):
             index = torch.tensor(some, dtype=torch.int64)
         read, held = read[index], held[index]
         assert (len(read), read.shape) == (len(held), held.shape)
-    assert same(read.held(), held)
+    assert same(read.load(), held)
     size = data.draw(st.integers(1, 12), label="batch size")
     order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))
     pairs = list(zip(read.batches(order, size), held.batches(order, size), strict=True))
@@ -265,7 +265,7 @@ def test_two_passes_at_a_time_and_one_left_early():
         inner = torch.cat([batch.labels for batch in in_order(read, 7)])
         assert torch.equal(inner, read.labels)
     assert same(
-        read.held(),
+        read.load(),
         Split(
             pixels=torch.cat([batch.pixels for batch in outer]),
             labels=torch.cat([batch.labels for batch in outer]),
@@ -312,14 +312,14 @@ def test_a_damaged_file_is_named(tmp_path, keep):
     damaged = tmp_path / "train" / "bee" / "0.jpg"
     damaged.write_bytes(damaged.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"^folder: \S*train/bee/0.jpg cannot be read as an image$"):
-        load(str(tmp_path), keep=keep).train.held()
+        load(str(tmp_path), keep=keep).train.load()
     damaged.unlink()
     if keep == "disk":
         damaged.with_suffix(".png").write_text("no image")
         data = load(str(tmp_path), keep=keep)
         damaged.with_suffix(".png").unlink()
         with pytest.raises(UserError, match=r"bee/0.png cannot .* image: No such file or direct"):
-            data.train.held()
+            data.train.load()
 
 
 def encoded(kind):

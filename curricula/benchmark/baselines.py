@@ -189,7 +189,7 @@ class OneByOne(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """The training images as Pillow has them, each rotated when it is asked for."""
 
     def __init__(self, data: DataSet, degrees: float) -> None:
-        pixels_NCHW = data.images(data.train.held().pixels).mul(255).round().to("cpu", torch.uint8)
+        pixels_NCHW = data.images(data.train.load().pixels).mul(255).round().to("cpu", torch.uint8)
         self.images = [to_pil_image(pixels_CHW) for pixels_CHW in pixels_NCHW]
         self.labels = data.train.labels.tolist()
         self.transform = transforms.Compose(

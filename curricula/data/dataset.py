@@ -15,9 +15,9 @@ from curricula.expressions.syntax import parse_call
 VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
 
-class AnySplit(Protocol):
+class SplitLike(Protocol):
     """Labelled images, wherever they are: held in memory (`Split`), or read as they are needed
-    (`curricula.ReadSplit`). Their pixels are uint8."""
+    (`curricula.LazySplit`). Their pixels are uint8."""
 
     @property
     def labels(self) -> Tensor:
@@ -31,15 +31,15 @@ class AnySplit(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: Tensor | slice) -> "AnySplit":
+    def __getitem__(self, index: Tensor | slice) -> "SplitLike":
         """Some of the images, in the index's order."""
         ...
 
-    def to(self, device: torch.device) -> "AnySplit":
+    def to(self, device: torch.device) -> "SplitLike":
         """The same for a device."""
         ...
 
-    def held(self) -> "Split":
+    def load(self) -> "Split":
         """The same with all its images in memory, on the device."""
         ...
 
@@ -72,7 +72,7 @@ class Split:
         """The same on a device."""
         return Split(pixels=self.pixels.to(device), labels=self.labels.to(device))
 
-    def held(self) -> "Split":
+    def load(self) -> "Split":
         """Itself."""
         return self
 
@@ -102,8 +102,8 @@ class DataSet:
     """
 
     name: str
-    train: AnySplit
-    test: AnySplit
+    train: SplitLike
+    test: SplitLike
     classes: tuple[str, ...]
     image_size: int
     levels: int = 255
@@ -126,7 +126,7 @@ class DataSet:
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x
 
-    def with_validation(self) -> tuple["DataSet", AnySplit]:
+    def with_validation(self) -> tuple["DataSet", SplitLike]:
         """The data set less its validation images, and those: a tenth of the training images, at
         most 1,000, the same ones for every seed."""
         count = min(len(self.train) // 10, 1000)
@@ -140,7 +140,7 @@ class DataSet:
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
 
 
-def first(split: AnySplit, limit: int | None) -> AnySplit:
+def first(split: SplitLike, limit: int | None) -> SplitLike:
     """The first so many images of a split; None is all.
 
     Raises:
@@ -175,7 +175,7 @@ def build_data(text: str, *, root: str, download: bool) -> factories.Built:
 
 
 def batches(
-    split: AnySplit, batch_size: int, *, generator: torch.Generator | None
+    split: SplitLike, batch_size: int, *, generator: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Split]]:
     """One epoch: (indices_N, batch), the last incomplete batch left out.
 
@@ -192,7 +192,7 @@ def batches(
     yield from split.batches(order_N[: len(split) // batch_size * batch_size], batch_size)
 
 
-def in_order(split: AnySplit, batch_size: int) -> Iterator[Split]:
+def in_order(split: SplitLike, batch_size: int) -> Iterator[Split]:
     """All images in their order, the last batch as small as it comes."""
     for _, batch in split.batches(torch.arange(len(split)), batch_size):
         yield batch

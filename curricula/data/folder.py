@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from curricula.data.dataset import DataSet, not_there
-from curricula.data.lazy_split import Reader, ReadSplit
+from curricula.data.lazy_split import LazySplit, Reader
 from curricula.data.torchvision_sets import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.errors import UserError
 
@@ -60,7 +60,7 @@ def folder(
     paths = [os.fsencode(path) for path, _ in (*train.samples, *test.samples)]
     reader = Reader(read=ReadFile(paths=np.array(paths), size=size, grey=grey))
     shape = (1 if grey else 3, size, size)
-    whole = ReadSplit(
+    whole = LazySplit(
         reader=reader,
         numbers=torch.arange(len(paths)),
         labels=torch.tensor([*train.targets, *test.targets]),
@@ -70,8 +70,8 @@ def folder(
     splits = (whole[slice(len(train))], whole[slice(len(train), None)])
     return DataSet(
         name="folder",
-        train=splits[0].held() if hold else splits[0],
-        test=splits[1].held() if hold else splits[1],
+        train=splits[0].load() if hold else splits[0],
+        test=splits[1].load() if hold else splits[1],
         classes=tuple(train.classes),
         image_size=size,
         budgets=COLOUR_BUDGETS,

@@ -156,7 +156,7 @@ def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ReadSplit:
+class LazySplit:
     """Labelled images that are read as they are needed.
 
     Attributes:
@@ -174,15 +174,15 @@ class ReadSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor | slice) -> "ReadSplit":
+    def __getitem__(self, index: Tensor | slice) -> "LazySplit":
         numbers = self.numbers[index.cpu() if isinstance(index, Tensor) else index]
         return attrs.evolve(self, numbers=numbers, labels=self.labels[index])
 
-    def to(self, device: torch.device) -> "ReadSplit":
+    def to(self, device: torch.device) -> "LazySplit":
         """The same, whose batches go to a device."""
         return attrs.evolve(self, labels=self.labels.to(device))
 
-    def held(self) -> Split:
+    def load(self) -> Split:
         """The same with all its images read, on the device."""
         pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
         for indices, batch in self.batches(torch.arange(len(self)), HELD_AT_ONCE):

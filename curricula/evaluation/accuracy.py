@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import AnySplit, DataSet, in_order
+from curricula.data.dataset import DataSet, SplitLike, in_order
 from curricula.errors import UserError
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
@@ -109,7 +109,7 @@ def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
 def evaluate_threats(
     model: nn.Module,
     data: DataSet,
-    split: AnySplit,
+    split: SplitLike,
     threats: Mapping[str, Threat],
     *,
     seed: int = 0,
@@ -170,7 +170,7 @@ def evaluate_threats(
 def predictions(
     model: nn.Module,
     data: DataSet,
-    split: AnySplit,
+    split: SplitLike,
     threats: Mapping[str, Threat],
     *,
     seed: int = 0,
@@ -202,7 +202,7 @@ def _identity(threat: Threat) -> tuple[str, float]:
 def _predicted(
     victim: Victim,
     data: DataSet,
-    split: AnySplit,
+    split: SplitLike,
     threat: Threat,
     seed: int,
     batch_size: int,
@@ -233,7 +233,7 @@ def _predicted(
     return torch.cat(predicted)
 
 
-def paying_batch(victim: Victim, data: DataSet, split: AnySplit) -> int:
+def paying_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
     """How many images of a split to attack at once.
 
     On a CPU 250. Elsewhere doublings of it are tried, one gradient each, as long as they give a
@@ -244,7 +244,7 @@ def paying_batch(victim: Victim, data: DataSet, split: AnySplit) -> int:
         return BATCH_SIZE
     best, rate, size = BATCH_SIZE, 0.0, BATCH_SIZE
     while size < 2 * len(split):
-        batch = split[slice(size)].held()
+        batch = split[slice(size)].load()
         try:
             took = _gradient_seconds(victim, data.images(batch.pixels), batch.labels)
         except torch.OutOfMemoryError:

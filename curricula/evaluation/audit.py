@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import AnySplit, DataSet, in_order
+from curricula.data.dataset import DataSet, SplitLike, in_order
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, predictions
 from curricula.evaluation.audit_checks import (
@@ -96,7 +96,7 @@ class Audit:
 def audit(
     model: nn.Module,
     data: DataSet,
-    split: AnySplit,
+    split: SplitLike,
     *,
     eps: float | None = None,
     norm: Norm = "linf",
@@ -229,7 +229,7 @@ def _within(eps: Number) -> str:
 
 
 def _look(
-    model: nn.Module, data: DataSet, split: AnySplit, batch_size: int
+    model: nn.Module, data: DataSet, split: SplitLike, batch_size: int
 ) -> tuple[list[Check], int]:
     """The checks that need no attack, and how many logits an image has."""
     victim = ModelVictim(model)
@@ -246,7 +246,7 @@ def _look(
             for name in ("ce", "dlr") if logits[0].shape[1] > 2 else ("ce",):
                 size_N = _largest_entry(victim, x, batch.labels, name)
                 largest.setdefault(name, []).append(size_N[right])
-        first = data.images(split[slice(FEW)].held().pixels)
+        first = data.images(split[slice(FEW)].load().pixels)
         with torch.no_grad():
             alone = torch.cat([victim.logits(image[None]) for image in first])
     logits_NK = torch.cat(logits)

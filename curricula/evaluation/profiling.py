@@ -12,7 +12,7 @@ import attrs
 from torch import nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import AnySplit, DataSet
+from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
@@ -41,7 +41,7 @@ UNITS = tuple(PHRASES)
 def profile(
     model: nn.Module,
     data: DataSet,
-    split: AnySplit,
+    split: SplitLike,
     *,
     budgets: Mapping[str, str] | None = None,
     grid: bool = False,

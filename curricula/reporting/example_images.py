@@ -45,7 +45,7 @@ def shown_in_training(
         return None
     last = len(metrics) - 1
     moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})
-    split = data.train[slice(IMAGES)].held()
+    split = data.train[slice(IMAGES)].load()
     x_NCHW = data.images(split.pixels)
     victim = ModelVictim(model)
     views = [
@@ -84,7 +84,7 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
         model: its network.
     """
     victim = ModelVictim(model, early_stop=True)
-    split = data.test[slice(SEARCHED)].held()
+    split = data.test[slice(SEARCHED)].load()
     x_NCHW, y_N = data.images(split.pixels), split.labels
     threats = standard_threats(bind(run.config.perturb), data.budgets)
 

@@ -79,7 +79,7 @@ def preview(
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
     victim, aim = _victim(run, found, seed)
-    split = found.test[slice(images)].held()
+    split = found.test[slice(images)].load()
     x_NCHW = found.images(split.pixels)
     return preview_figure(
         x_NCHW,

@@ -16,8 +16,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.data.dataset import AnySplit, DataSet, Split, in_order
-from curricula.data.lazy_split import ReadSplit
+from curricula.data.dataset import DataSet, Split, SplitLike, in_order
+from curricula.data.lazy_split import LazySplit
 from curricula.errors import UserError
 from curricula.expressions.binding import bind, parse_number
 from curricula.interfaces import Norm
@@ -31,7 +31,7 @@ SOME = 16  # images, where not all are needed
 AT_ONCE = 256  # images in memory, where all are needed
 
 
-def _splits(dataset: DataSet) -> Iterator[tuple[str, AnySplit]]:
+def _splits(dataset: DataSet) -> Iterator[tuple[str, SplitLike]]:
     yield "train", dataset.train
     yield "test", dataset.test
 
@@ -94,7 +94,7 @@ def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
     pixels alone."""
     side = dataset.image_size
     for name, split in _splits(dataset):
-        pixels = split[slice(SOME)].held().pixels
+        pixels = split[slice(SOME)].load().pixels
         before = pixels.clone()
         x = dataset.images(pixels)
         assert torch.equal(pixels, before), f"{name}: the stored pixels were written to"
@@ -176,7 +176,7 @@ def splits_share_no_memory(dataset: DataSet) -> None:
         assert end <= other_begin or other_end <= begin, (
             f"the {name} of train and test lie in the same memory: are they the same images?"
         )
-    if isinstance(train, ReadSplit) and isinstance(test, ReadSplit) and train.reader is test.reader:
+    if isinstance(train, LazySplit) and isinstance(test, LazySplit) and train.reader is test.reader:
         common = torch.isin(train.numbers, test.numbers)
         assert not common.any(), f"{int(common.sum())} images are in both train and test"
 
@@ -208,20 +208,20 @@ def splits_give_the_same_images_each_time(dataset: DataSet) -> None:
     for name, split in _splits(dataset):
         count = min(SOME, len(split))
         order = torch.arange(count).flip(0)
-        held = split[slice(count)].held()
+        held = split[slice(count)].load()
         found = list(split.batches(order, max(1, count // 3)))
         indices = torch.cat([indices for indices, _ in found]).cpu()
         assert torch.equal(indices, order), f"{name}: batches of another order than was asked for"
         batches = [batch for _, batch in found]
         ways = {
             "in batches": _joined(batches)[order],
-            "by index": split[order].held()[order],
+            "by index": split[order].load()[order],
             "in a second pass": _joined([batch for _, batch in split.batches(order, 5)])[order],
         }
         for way, images in ways.items():
             assert torch.equal(images.labels, held.labels), f"{name}: other labels {way}"
             assert torch.equal(images.pixels, held.pixels), f"{name}: other pixels {way}"
-        if isinstance(split, ReadSplit):
+        if isinstance(split, LazySplit):
             _can_be_sent(name, split)
 
 
@@ -232,7 +232,7 @@ def _joined(batches: list[Split]) -> Split:
     )
 
 
-def _can_be_sent(name: str, split: ReadSplit) -> None:
+def _can_be_sent(name: str, split: LazySplit) -> None:
     try:
         sent = pickle.loads(pickle.dumps(split.reader.read))
     except (AttributeError, TypeError, pickle.PicklingError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import AnySplit, batches, first
+from curricula.data.dataset import SplitLike, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, evaluate_threats
 from curricula.evaluation.threats import validation_threats
@@ -231,7 +231,7 @@ def _updates(
 def _final_evaluation(
     plan: Plan,
     model: nn.Module,
-    images: AnySplit,
+    images: SplitLike,
     threats: Mapping[str, Threat],
     run: Run,
     file: str,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from curricula.curriculum import Curriculum
-from curricula.data.dataset import AnySplit, DataSet, build_data
+from curricula.data.dataset import DataSet, SplitLike, build_data
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.binding import BoundExpression
@@ -53,7 +53,7 @@ class Plan:
 
     config: TrainConfig
     data: DataSet
-    validation: AnySplit
+    validation: SplitLike
     curriculum: Curriculum
     augmentation: Curriculum
     objective: Objective
@@ -73,7 +73,7 @@ def placed(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
     model = model.to(device)
     network = copy.deepcopy(model).eval()
     form = channels_last(copy.deepcopy(network))
-    some = data.images(data.train[slice(FEW)].held().pixels).to(device)
+    some = data.images(data.train[slice(FEW)].load().pixels).to(device)
     return channels_last(model) if outputs_match(form, network, some) else model
 
 
@@ -145,7 +145,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         )
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
-    some = data.images(data.train[slice(min(TRIED_ON, config.batch_size))].held().pixels)
+    some = data.images(data.train[slice(min(TRIED_ON, config.batch_size))].load().pixels)
     check_classifier(model.value, some.to(device), data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
