@@ -39,8 +39,8 @@ def right():
         classes=("a", "b", "c", "d"),
         image_size=8,
         budgets={"degrees": "30", "linf": "8/255"},
-        attack={"steps": "5"},
-        training={"model": "resnet18", "batch_size": 20, "epochs": 1},
+        attack_defaults={"steps": "5"},
+        training_defaults={"model": "resnet18", "batch_size": 20, "epochs": 1},
     )
 
 
@@ -150,7 +150,7 @@ def with_train(**changes):
 
 
 def with_training(**changes):
-    return attrs.evolve(right(), training={**right().training, **changes})
+    return attrs.evolve(right(), training_defaults={**right().training_defaults, **changes})
 
 
 TRAIN = right().train
@@ -204,8 +204,8 @@ BROKEN = {
         attrs.evolve(right(), classes=tuple("abca")),
         clauses.labels_are_those_of_the_classes,
     ),
-    "levels too few": (attrs.evolve(right(), levels=16), clauses.levels_fit_the_pixels),
-    "levels of zero": (attrs.evolve(right(), levels=0), clauses.levels_fit_the_pixels),
+    "levels too few": (attrs.evolve(right(), max_value=16), clauses.levels_fit_the_pixels),
+    "levels of zero": (attrs.evolve(right(), max_value=0), clauses.levels_fit_the_pixels),
     "images in -1 to 1": (of(Signed), clauses.images_are_floats_in_0_to_1),
     "black images": (of(Dark), clauses.images_are_floats_in_0_to_1),
     "writes to its pixels": (of(Careless), clauses.images_are_floats_in_0_to_1),
@@ -226,15 +226,15 @@ BROKEN = {
         clauses.budgets_are_numbers_of_known_units,
     ),
     "an attack default misspelt": (
-        attrs.evolve(right(), attack={"stepps": "5"}),
+        attrs.evolve(right(), attack_defaults={"stepps": "5"}),
         clauses.attack_defaults_are_taken,
     ),
     "an attack default of the wrong type": (
-        attrs.evolve(right(), attack={"steps": "many"}),
+        attrs.evolve(right(), attack_defaults={"steps": "many"}),
         clauses.attack_defaults_are_taken,
     ),
     "an attack default out of range": (
-        attrs.evolve(right(), attack={"steps": "0"}),
+        attrs.evolve(right(), attack_defaults={"steps": "0"}),
         clauses.attack_defaults_are_taken,
     ),
     "an unknown training key": (with_training(epoch=3), clauses.training_defaults_make_a_training),
@@ -243,7 +243,7 @@ BROKEN = {
         clauses.training_defaults_make_a_training,
     ),
     "no model": (
-        attrs.evolve(right(), training={"epochs": 1}),
+        attrs.evolve(right(), training_defaults={"epochs": 1}),
         clauses.training_defaults_make_a_training,
     ),
     "a model for larger images": (

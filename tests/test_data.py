@@ -91,7 +91,7 @@ def test_cifar_sets(tmp_path, monkeypatch, name, classes, n):
     np.testing.assert_array_equal(data.train.pixels[:4].numpy(), first)
     assert data.train.labels[:4].tolist() == [1, 0, 3, 2]
     assert data.budgets["linf"] == "8/255"
-    assert data.training["model"] == "resnet18"
+    assert data.training_defaults["model"] == "resnet18"
     if name == "cifar10":
         part = load_data("cifar10(images=12)", root=str(tmp_path))
         assert torch.equal(part.train.pixels, data.train.pixels[:12])

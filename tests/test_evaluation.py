@@ -166,8 +166,8 @@ def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
         classes=("a", "b"),
         image_size=8,
         budgets={},
-        attack={},
-        training={},
+        attack_defaults={},
+        training_defaults={},
     )
     tried = []
 

@@ -74,8 +74,8 @@ def of_pixels(x_NCHW, y_N, **budgets):
     split = Split(pixels=x_NCHW, labels=y_N)
     return DataSet(
         name="points", train=split, test=split, classes=tuple("abcdefghij"), image_size=8,
-        levels=1, budgets={"degrees": "45", "pixels": "3/2", "linf": "4/255", **budgets},
-        attack={}, training={},
+        max_value=1, budgets={"degrees": "45", "pixels": "3/2", "linf": "4/255", **budgets},
+        attack_defaults={}, training_defaults={},
     )  # fmt: skip
 
 

@@ -189,7 +189,9 @@ def test_a_wrong_place_gets_one_line(root):
 def test_the_contract_is_kept(root, workers):
     workers(0)
     # The custom of colour images has batches of 128, and this folder is small.
-    read = attrs.evolve(load(root, keep="disk"), training={"model": "resnet18", "batch_size": 8})
+    read = attrs.evolve(
+        load(root, keep="disk"), training_defaults={"model": "resnet18", "batch_size": 8}
+    )
     assert check_dataset(read) == {}
 
 

@@ -283,7 +283,7 @@ def test_more_images_than_there_are_and_a_data_set_without_a_model(tiny, monkeyp
     from curricula.reporting import previews
 
     few = curricula.load_data("tiny")
-    few = attrs.evolve(few, test=few.test[:4], training={})
+    few = attrs.evolve(few, test=few.test[:4], training_defaults={})
     monkeypatch.setattr(previews, "load_data", lambda *text, **root: few)
     with pytest.raises(UserError, match="tiny has 4 test images, not 5"):
         preview("rot", data="tiny", images=5)

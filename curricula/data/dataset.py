@@ -94,11 +94,11 @@ class DataSet:
         classes: names, by label.
         image_size: height and width of the images, in pixels; stored pixels of another size are
             resized bilinearly as they are read.
-        levels: the stored value that means 1.0.
+        max_value: the stored value that means 1.0.
         budgets: the standard budget of each unit, as written in expressions:
             ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
-        attack: defaults of training attacks, by parameter: ``{"steps": "10"}``.
-        training: defaults of the training configuration: epochs, optimiser and so on.
+        attack_defaults: defaults of training attacks, by parameter: ``{"steps": "10"}``.
+        training_defaults: defaults of the training configuration: epochs, optimiser and so on.
     """
 
     name: str
@@ -106,10 +106,10 @@ class DataSet:
     test: SplitLike
     classes: tuple[str, ...]
     image_size: int
-    levels: int = 255
+    max_value: int = 255
     budgets: Mapping[str, str]
-    attack: Mapping[str, str]
-    training: Mapping[str, Any]
+    attack_defaults: Mapping[str, str]
+    training_defaults: Mapping[str, Any]
 
     @property
     def num_classes(self) -> int:
@@ -121,7 +121,7 @@ class DataSet:
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
         """Stored pixels as float32 images in [0, 1], NCHW."""
-        x = pixels_NCHW.float().div_(self.levels)
+        x = pixels_NCHW.float().div_(self.max_value)
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x

@@ -32,10 +32,10 @@ def digits(root: str, download: bool) -> DataSet:
         test=whole[slice(TEST_IMAGES)],
         classes=tuple(map(str, range(10))),
         image_size=28,
-        levels=16,
+        max_value=16,
         budgets={"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"},
-        attack={"steps": "5"},
-        training={
+        attack_defaults={"steps": "5"},
+        training_defaults={
             "model": "smallcnn",
             "epochs": 30,
             "batch_size": 64,

@@ -75,8 +75,8 @@ def folder(
         classes=tuple(train.classes),
         image_size=size,
         budgets=COLOUR_BUDGETS,
-        attack={"steps": "10"},
-        training=COLOUR_TRAINING,
+        attack_defaults={"steps": "10"},
+        training_defaults=COLOUR_TRAINING,
     )
 
 

@@ -65,6 +65,6 @@ def random_pixels(
         classes=tuple(map(str, range(classes))),
         image_size=size,
         budgets=GREY_BUDGETS if grey else COLOUR_BUDGETS,
-        attack={"steps": "10"},
-        training={**(GREY_TRAINING if grey else COLOUR_TRAINING), "augmentation": "clean"},
+        attack_defaults={"steps": "10"},
+        training_defaults={**(GREY_TRAINING if grey else COLOUR_TRAINING), "augmentation": "clean"},
     )

@@ -121,8 +121,8 @@ def _grey(
         classes=tuple(train.classes),
         image_size=train.data.shape[-1],
         budgets=GREY_BUDGETS,
-        attack={"steps": "5"},
-        training=GREY_TRAINING,
+        attack_defaults={"steps": "5"},
+        training_defaults=GREY_TRAINING,
     )
 
 
@@ -142,6 +142,6 @@ def _colour(
         classes=tuple(train.classes),
         image_size=train.data.shape[1],
         budgets=COLOUR_BUDGETS,
-        attack={"steps": "10"},
-        training=COLOUR_TRAINING,
+        attack_defaults={"steps": "10"},
+        training_defaults=COLOUR_TRAINING,
     )

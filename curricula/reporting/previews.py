@@ -74,7 +74,7 @@ def preview(
     if run is not None and not isinstance(run, Run):
         run = Run.open(Path(run))
     found = _data(data, run, data_root)
-    curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack)
+    curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack_defaults)
     check_channels(curriculum.tree, found)
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")

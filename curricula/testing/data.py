@@ -81,11 +81,11 @@ def labels_are_those_of_the_classes(dataset: DataSet) -> None:
 
 def levels_fit_the_pixels(dataset: DataSet) -> None:
     """`levels`, the stored value that means 1.0, is from 1 to 255, and no pixel is above it."""
-    assert 1 <= dataset.levels <= 255, f"levels is {dataset.levels}"
+    assert 1 <= dataset.max_value <= 255, f"levels is {dataset.max_value}"
     for name, split in _splits(dataset):
         brightest = max(int(batch.pixels.max()) for batch in in_order(split, AT_ONCE))
-        assert brightest <= dataset.levels, (
-            f"{name}: a pixel of {brightest}, above levels, which is {dataset.levels}"
+        assert brightest <= dataset.max_value, (
+            f"{name}: a pixel of {brightest}, above levels, which is {dataset.max_value}"
         )
 
 
@@ -130,7 +130,7 @@ def _units() -> Iterator[str]:
 def attack_defaults_are_taken(dataset: DataSet) -> None:
     """Each is a parameter of some registered perturbation, and every one that has it can be built
     with it."""
-    takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack}
+    takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack_defaults}
     for name, registered in registry.current().records("perturbation").items():
         try:
             parameters = inspect.signature(registered.load()).parameters
@@ -139,7 +139,7 @@ def attack_defaults_are_taken(dataset: DataSet) -> None:
             continue  # likewise, and one that needs more than a budget
         for parameter in takers.keys() & parameters.keys():
             takers[parameter].append(name)
-    for parameter, text in dataset.attack.items():
+    for parameter, text in dataset.attack_defaults.items():
         assert takers[parameter], f"no perturbation has a parameter {parameter!r}"
         for name in takers[parameter]:
             try:
@@ -151,10 +151,10 @@ def attack_defaults_are_taken(dataset: DataSet) -> None:
 def training_defaults_make_a_training(dataset: DataSet) -> None:
     """They are fields of `TrainConfig`, complete with the common defaults; the model can be built
     for the images, the learning-rate schedule read, a batch filled."""
-    own = {"data", "data_root", "device", "seed"} & set(dataset.training)
+    own = {"data", "data_root", "device", "seed"} & set(dataset.training_defaults)
     assert not own, f"{_listed(own)}: the user's to choose, not a data set's"
     try:
-        config = merge(COMMON_TRAINING, dataset.training)
+        config = merge(COMMON_TRAINING, dataset.training_defaults)
         parse_learning_rate(config.lr_schedule)
         with torch.random.fork_rng([]):
             build_model(config.model, dataset)

@@ -113,11 +113,11 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         data_text, root=values.get("data_root", FIELDS["data_root"].default), download=download
     )
     data: DataSet = loaded.value
-    config = merge(COMMON_TRAINING, data.training, values)
+    config = merge(COMMON_TRAINING, data.training_defaults, values)
     device = find_device(config.device)
     precision = find_precision(config.precision, device)
     curriculum = Curriculum.parse(
-        config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack
+        config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack_defaults
     )
     check_channels(curriculum.tree, data)
     augmentation = _augmentation(config.augmentation, data)
