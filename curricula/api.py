@@ -17,7 +17,7 @@ from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
 from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
-from curricula.evaluation.progress import Work
+from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
@@ -186,7 +186,7 @@ def evaluate(
     for threat in chosen.values():
         check_channels(threat.tree, data)
     model, images = _placed(run, checkpoint, data, images, where)
-    work = Work(chosen.values(), progress)
+    work = EvaluationProgress(chosen.values(), progress)
     return evaluate_threats(
         model,
         data,

@@ -85,7 +85,7 @@ def command(
     Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
     from curricula.api import evaluate
-    from curricula.cli.progress import Work
+    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_accuracies
     from curricula.errors import UserError
     from curricula.runtime.malloc import keep_freed_memory
@@ -114,7 +114,7 @@ def command(
     if audited:
         _audit(run, output, limit=limit, **setting)
         return
-    with Work("evaluation") as work:
+    with ProgressBar("evaluation") as work:
         results = evaluate(
             run, threats=threats, split=split, limit=limit, progress=work.progress, **setting
         )
@@ -128,11 +128,11 @@ def command(
 def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
     """Measure, write and show a run's profile."""
     from curricula.api import PROFILE_IMAGES, profile_run
-    from curricula.cli.progress import Work
+    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_profile
     from curricula.reporting.report import report
 
-    with Work("profile") as work:
+    with ProgressBar("profile") as work:
         found = profile_run(
             run,
             limit=PROFILE_IMAGES if limit is None else limit,
@@ -151,13 +151,13 @@ def _profile(run: Path, output: str, *, limit: int | None, **setting: Any) -> No
 def _audit(run: Path, output: str, *, limit: int | None, **setting: Any) -> None:
     """Audit a run, write and show what was found; the status tells whether all checks passed."""
     from curricula.api import audit_run
-    from curricula.cli.progress import Work
+    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_audit
     from curricula.evaluation.audit import IMAGES
     from curricula.reporting.report import report
     from curricula.training.run import AUDIT, Run
 
-    with Work("audit") as work:
+    with ProgressBar("audit") as work:
         found = audit_run(
             run, limit=IMAGES if limit is None else limit, progress=work.progress, **setting
         )

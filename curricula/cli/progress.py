@@ -107,7 +107,7 @@ class Terminal:
         self.bar.stop()
 
 
-class Work:
+class ProgressBar:
     """Shows on standard error which share of some work is done: a bar that goes when it is, or a
     line each tenth of what takes longer than a moment. A context manager.
 
@@ -133,7 +133,7 @@ class Work:
         )
         self.task = self.bar.add_task(name, total=1.0)
 
-    def __enter__(self) -> "Work":
+    def __enter__(self) -> "ProgressBar":
         self.bar.start()
         return self
 

@@ -28,7 +28,7 @@ from curricula.evaluation.audit_checks import (
     plateau,
     unbounded_reaches_zero,
 )
-from curricula.evaluation.progress import Work
+from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
 from curricula.expressions.binding import parse_number
 from curricula.expressions.syntax import Number
@@ -135,7 +135,7 @@ def audit(
             name: Threat.parse(text)
             for name, text in _attacks(radius, norm, _unbounded(norm, data), classes).items()
         }
-        work = Work(threats.values(), progress)
+        work = EvaluationProgress(threats.values(), progress)
         predicted = predictions(
             model,
             data,

@@ -16,7 +16,7 @@ from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
-from curricula.evaluation.progress import GRID_POINTS, Work
+from curricula.evaluation.progress import GRID_POINTS, EvaluationProgress
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
 from curricula.expressions.binding import BoundExpression, parse_number
 from curricula.expressions.nodes import Leaf
@@ -85,7 +85,7 @@ def profile(
         *combined.values(),
     ]
     threats = {expression: Threat.parse(expression) for expression in (CLEAN, *asked)}
-    work = Work(threats.values(), progress)
+    work = EvaluationProgress(threats.values(), progress)
     results = evaluate_threats(
         model,
         data,

@@ -10,7 +10,7 @@ COUNTS = ("steps", "queries")  # parameters that say how many passes an attack m
 GRID_POINTS = 31 * 5 * 5  # of rotations and translations, by default
 
 
-class Work:
+class EvaluationProgress:
     """Which share of the passes is done, if no image falls: what `curricula.evaluate_threats` calls.
 
     Args:
