@@ -8,8 +8,8 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo test check docs benchmark clean
 
-demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a plain twin
-	$(BIN)/curricula train --perturb rot+pgd --schedule linear --twin
+demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a baseline
+	$(BIN)/curricula train --perturb rot+pgd --schedule linear --baseline
 
 # A process a core, each of one thread: so small networks gain nothing from more.
 test: $(VENV)/test.stamp  ## all tests

@@ -26,16 +26,16 @@ from curricula.training.config import LARGEST_SEED, SplitName
 from curricula.training.loop import EVALUATION_SEED, Callback, train_plan
 from curricula.training.plan import (
     Plan,
+    baseline_values,
     build_model,
     check_channels,
     find_device,
     make_plan,
     placed,
-    plain_twin,
 )
 from curricula.training.run import AUDIT, BEST, PROFILE, Run, check_free
 
-TWIN = "twin"
+BASELINE = "baseline"
 PROFILE_IMAGES = 1000
 
 
@@ -46,19 +46,19 @@ class Trained:
     Attributes:
         run: its folder.
         results: the standard threats' accuracies on the test images.
-        twin: its plain twin under the same threats, if asked for.
+        baseline: its baseline under the same threats, if asked for.
     """
 
     run: Run
     results: list[ThreatResult]
-    twin: "Trained | None" = None
+    baseline: "Trained | None" = None
 
 
 def train(
     *,
     out: str | Path | None = None,
     download: bool = False,
-    twin: bool = False,
+    baseline: bool = False,
     callback: Callback | None = None,
     **values: Any,
 ) -> Trained:
@@ -67,7 +67,7 @@ def train(
     Args:
         out: the run folder; by default a new one under ``runs/``.
         download: fetch missing data.
-        twin: train a plain twin as well (no perturbation, all else equal), into ``out/twin``.
+        baseline: train a baseline as well (no perturbation, all else equal), into ``out/baseline``.
         callback: who follows the training; by default nobody.
         **values: any of the fields of `curricula.TrainConfig`; what is left out is the data set's
             default.
@@ -78,8 +78,8 @@ def train(
     """
     if out is not None:
         check_free(Path(out))
-        if twin:
-            check_free(Path(out) / TWIN)
+        if baseline:
+            check_free(Path(out) / BASELINE)
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
     plan = make_plan(values, download=download)
@@ -87,11 +87,11 @@ def train(
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
     results = train_plan(plan, path, threats=threats, callback=callback)
     trained = Trained(run=Run.open(path), results=results)
-    if not twin:
+    if not baseline:
         return trained
-    plain = make_plan(plain_twin(plan.config))
-    results = train_plan(plain, path / TWIN, threats=threats, callback=callback)
-    return attrs.evolve(trained, twin=Trained(run=Run.open(path / TWIN), results=results))
+    plain = make_plan(baseline_values(plan.config))
+    results = train_plan(plain, path / BASELINE, threats=threats, callback=callback)
+    return attrs.evolve(trained, baseline=Trained(run=Run.open(path / BASELINE), results=results))
 
 
 def free_folder(plan: Plan) -> Path:

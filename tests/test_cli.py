@@ -78,11 +78,11 @@ def test_a_runs_configuration_is_a_start_and_flags_win(trained, tmp_path):
 
 def test_twin_adds_a_column(tmp_path):
     result = run(
-        "train", "--data", "tiny", "--perturb", "rot", "--epochs", "1", "--twin",
+        "train", "--data", "tiny", "--perturb", "rot", "--epochs", "1", "--baseline",
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "plain twin" in result.output
+    assert "baseline" in result.output
 
 
 def test_recipes_are_listed():

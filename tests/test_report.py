@@ -127,11 +127,13 @@ def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
 
 def test_a_twin_stands_beside_its_run(tiny, tmp_path):
     settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
-    trained = curricula.train(**settings, twin=True, out=tmp_path / "both")
+    trained = curricula.train(**settings, baseline=True, out=tmp_path / "both")
     page = Page(report(tmp_path / "both"))
-    assert "plain twin" in page.text
-    low, high = trained.twin.results[1].interval
-    spatial = f"{100 * trained.twin.results[1].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    assert "baseline" in page.text
+    low, high = trained.baseline.results[1].interval
+    spatial = (
+        f"{100 * trained.baseline.results[1].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    )
     assert spatial in page.text
 
 

@@ -196,13 +196,13 @@ def test_training_teaches(tiny, tmp_path):
 
 def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny, tmp_path):
     trained = curricula.train(
-        data="tiny", perturb="rot:45+pgd:0.05", epochs=1, twin=True, out=tmp_path / "run"
+        data="tiny", perturb="rot:45+pgd:0.05", epochs=1, baseline=True, out=tmp_path / "run"
     )
-    ours, twins = (attrs.asdict(run.config) for run in (trained.run, trained.twin.run))
-    changed = {name for name in ours if ours[name] != twins[name]}
+    ours, baselines = (attrs.asdict(run.config) for run in (trained.run, trained.baseline.run))
+    changed = {name for name in ours if ours[name] != baselines[name]}
     assert changed == {"perturb", "schedule"}
-    assert [r.threat for r in trained.results] == [r.threat for r in trained.twin.results]
-    assert trained.twin.run.path == tmp_path / "run" / "twin"
+    assert [r.threat for r in trained.results] == [r.threat for r in trained.baseline.results]
+    assert trained.baseline.run.path == tmp_path / "run" / "baseline"
 
 
 def test_global_random_state_is_put_back(tiny, tmp_path):
@@ -259,9 +259,9 @@ def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
 
 
 def test_a_folder_that_holds_a_twin_is_found_before_training(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run" / "twin")
-    with pytest.raises(UserError, match="twin already holds a run"):
-        curricula.train(**JOINT, epochs=1, twin=True, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=1, out=tmp_path / "run" / "baseline")
+    with pytest.raises(UserError, match="baseline already holds a run"):
+        curricula.train(**JOINT, epochs=1, baseline=True, out=tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()
 
 

@@ -41,8 +41,12 @@ from curricula.plugins import registry
 @click.option("--precision", metavar="NAME", help="auto, float32 or bf16.  [default: auto]")
 @click.option("--compile", metavar="NAME", help="auto, on or off: torch.compile.  [default: auto]")
 @click.option("--out", type=PATH, help="Run folder.  [default: runs/...]")
-@click.option("--twin", is_flag=True, help="Train a plain twin too, into OUT/twin, and compare.")
-def command(config: str | None, download: bool, out: Path | None, twin: bool, **flags: Any) -> None:
+@click.option(
+    "--baseline", is_flag=True, help="Train a baseline too, into OUT/baseline, and compare."
+)
+def command(
+    config: str | None, download: bool, out: Path | None, baseline: bool, **flags: Any
+) -> None:
     """Train a classifier under a curriculum of perturbations, then measure it.
 
     What you leave out is the data set's default; the run's config.toml states every value.
@@ -59,10 +63,10 @@ def command(config: str | None, download: bool, out: Path | None, twin: bool, **
     keep_freed_memory()
     values = read_config(config) if config is not None else {}
     values |= {name: value for name, value in flags.items() if value not in (None, ())}
-    trained = train(out=out, download=download, twin=twin, callback=Terminal(), **values)
+    trained = train(out=out, download=download, baseline=baseline, callback=Terminal(), **values)
     columns = {"this run": trained.results}
-    if trained.twin is not None:
-        columns["plain twin"] = trained.twin.results
+    if trained.baseline is not None:
+        columns["baseline"] = trained.baseline.results
     show_accuracies(columns)
     click.echo(f"run folder: {trained.run.path}")
     click.echo(f"report: {report(trained.run.path)}")

@@ -58,7 +58,7 @@ def validation_threats(
 
     joint is what the curriculum trains for, at full strength and all at once: its spatial and
     colour links, then PGD-10 if it has a pixel link. Of a plain curriculum that is clean accuracy,
-    so that a plain twin is picked as a plain model would be.
+    so that a baseline is picked as a plain model would be.
     """
     natural = transformed_part(curriculum)
     links = [natural] if natural else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from curricula.api import TWIN, load_model, open_data
+from curricula.api import BASELINE, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult, in_percent
@@ -98,9 +98,9 @@ def _headline(run: Run) -> Section:
         )
     split, results = next(iter(found.items()))
     columns = {"accuracy": results}
-    twin = Run(run.path / TWIN).measured(split)
-    if twin:
-        columns["plain twin"] = twin
+    baseline = Run(run.path / BASELINE).measured(split)
+    if baseline:
+        columns["baseline"] = baseline
     rows = [
         Line([row[0].name, *map(_accuracy, row), row[0].threat])
         for row in zip(*columns.values(), strict=True)

@@ -245,7 +245,7 @@ class AtPrecision(nn.Module):
         return logits.float()
 
 
-def plain_twin(config: TrainConfig) -> dict[str, Any]:
+def baseline_values(config: TrainConfig) -> dict[str, Any]:
     """The values of the same run without a curriculum, to compare with."""
     values = {name: getattr(config, name) for name in FIELDS}
     return values | {"perturb": str(Call("clean")), "schedule": (), "objective": "at"}
