@@ -169,7 +169,7 @@ def test_a_forward_of_its_own_is_heeded():
 def test_the_ordinary_one_is_folded_all_the_same():
     victim = ModelVictim(trained(Ordinary))
     victim.gradient(X, Y)
-    assert isinstance(victim.as_module().get_submodule("twin.bn"), nn.Identity)
+    assert isinstance(victim.as_module().get_submodule("copy.bn"), nn.Identity)
 
 
 def test_the_accuracy_is_that_of_the_network():

@@ -233,7 +233,7 @@ class Alone:
         self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
         self.y_N = batch.labels
         frozen = trial.networks.victim.as_module()
-        self.network = frozen.get_submodule("twin")
+        self.network = frozen.get_submodule("copy")
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.trial.plan.precision):

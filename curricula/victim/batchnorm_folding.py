@@ -1,7 +1,7 @@
 """A network at rest made of cheaper arithmetic: batch norm folded, weights rounded once.
 
-Nothing here changes the network itself: a frozen twin of it is changed, and the tensors that the
-twin then has of its own are derived from the network's, anew whenever those move.
+Nothing here changes the network itself: a frozen copy of it is changed, and the tensors that the
+copy then has of its own are derived from the network's, anew whenever those move.
 """
 
 import copy
@@ -21,12 +21,12 @@ Layer = nn.Conv2d | nn.Linear
 
 @attrs.frozen(kw_only=True, eq=False)
 class Derived:
-    """A layer of the twin whose tensors are computed from layers of the network.
+    """A layer of the copy whose tensors are computed from layers of the network.
 
     Attributes:
         source: the network's convolution or linear layer.
         norm: the batch norm that is folded into it, if one is.
-        target: the twin's layer.
+        target: the copy's layer.
     """
 
     source: Layer
@@ -34,7 +34,7 @@ class Derived:
     target: Layer
 
     def renew(self) -> None:
-        """Compute the twin's tensors from the network's present ones, in place and in one go."""
+        """Compute the copy's tensors from the network's present ones, in place and in one go."""
         source, norm, target = self.source, self.norm, self.target
         if norm is None:
             target.weight.copy_(source.weight)
@@ -55,17 +55,17 @@ class Derived:
 
 
 def derive(
-    network: nn.Module, twin: nn.Module, *, fast: bool, rounded: torch.dtype | None
+    network: nn.Module, copy: nn.Module, *, fast: bool, rounded: torch.dtype | None
 ) -> list[Derived]:
-    """Change a twin that shares a network's tensors: fold its batch norms, exchange the layer that
+    """Change a copy that shares a network's tensors: fold its batch norms, exchange the layer that
     reads the image, round its weights.
 
     The weights of plain convolutions and linear layers are stored in the dtype that autocast
     would cast them to in every single pass.
 
     Args:
-        network: at whose tensors the twin works.
-        twin: a copy of its modules, frozen and in evaluation mode; it is changed.
+        network: at whose tensors the copy works.
+        copy: a copy of its modules, frozen and in evaluation mode; it is changed.
         fast: fold each batch norm that follows a convolution into it, and take
             curricula.victim.input_conv for a convolution of few channels.
         rounded: the dtype of the weights, or None to leave them.
@@ -73,9 +73,9 @@ def derive(
     Returns:
         The layers that have tensors of their own now; their values are computed.
     """
-    folded = dict(foldable(twin)) if fast else {}
+    folded = dict(foldable(copy)) if fast else {}
     derived = []
-    for name, layer in list(twin.named_modules()):
+    for name, layer in list(copy.named_modules()):
         if type(layer) not in (nn.Conv2d, nn.Linear) or not layer.weight.is_floating_point():
             continue
         if name not in folded and rounded is None:
@@ -90,16 +90,16 @@ def derive(
         if norm is not None:
             assert norm.running_mean is not None
             layer.bias = _own(norm.running_mean, dtype)
-            twin.set_submodule(folded[name], nn.Identity())
+            copy.set_submodule(folded[name], nn.Identity())
         elif layer.bias is not None:
             layer.bias = _own(layer.bias, dtype)
         derived.append(Derived(source=source, norm=norm, target=layer))
     for one in derived:
         one.renew()
-    for name, layer in list(twin.named_modules()) if fast else []:
+    for name, layer in list(copy.named_modules()) if fast else []:
         if name and is_quick(layer):
             assert isinstance(layer, nn.Conv2d)
-            twin.set_submodule(name, ImageConv2d(layer))
+            copy.set_submodule(name, ImageConv2d(layer))
     return derived
 
 

@@ -1,4 +1,4 @@
-"""The model at rest: a frozen twin of a network, as fast as can be."""
+"""The model at rest: a frozen copy of a network, as fast as can be."""
 
 from typing import Literal, Self
 
@@ -31,11 +31,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 class FrozenModel(nn.Module):
-    """A frozen twin of a network: its tensors *are* the network's, its flags are its own.
+    """A frozen copy of a network: its tensors *are* the network's, its flags are its own.
 
-    The twin shares parameters and buffers, so it follows each optimiser step, yet it is in
+    The copy shares parameters and buffers, so it follows each optimiser step, yet it is in
     evaluation mode and asks for no weight gradients. The network itself, its flags and its
-    gradients are never touched. Where the network offers a plain equivalent of itself, the twin
+    gradients are never touched. Where the network offers a plain equivalent of itself, the copy
     is that. What is computed from the network's tensors (folded batch norms, rounded weights, a
     plain equivalent) is computed once after a change of weights, into the same memory.
 
@@ -49,7 +49,7 @@ class FrozenModel(nn.Module):
         model: the network.
         precision: of its arithmetic.
         fast: do the same with cheaper arithmetic (see `batchnorm_folding`); it differs by rounding.
-        compiled: compile the twin for batches of so many images, see curricula.runtime.compile.
+        compiled: compile the copy for batches of so many images, see curricula.runtime.compile.
 
     Attributes:
         replays: its gradients lie in memory that its next pass writes again.
@@ -79,15 +79,15 @@ class FrozenModel(nn.Module):
         with torch.no_grad():
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
             # The very same storage.
-            twin = copy_around(plain, Tensor.detach).eval()
-            derived = derive(plain, twin, fast=self._fast, rounded=self._rounded)
+            copy = copy_around(plain, Tensor.detach).eval()
+            derived = derive(plain, copy, fast=self._fast, rounded=self._rounded)
         self._plain: list[nn.Module] = [plain]
         self._derived: list[Derived] = derived
         self.replays = False
         if self._compiled_for is not None:
-            self.replays = any(tensor.is_cuda for tensor in _tensors(twin).values())
-            twin = Compiled(twin, self._compiled_for, graphs=self.replays)
-        self.twin = twin
+            self.replays = any(tensor.is_cuda for tensor in _tensors(copy).values())
+            copy = Compiled(copy, self._compiled_for, graphs=self.replays)
+        self.copy = copy
 
     def _weights(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Optimiser steps so far, and of each tensor where it lies and how often it was written."""
@@ -168,7 +168,7 @@ class FrozenModel(nn.Module):
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.precision):
-            logits: Tensor = self.twin(x_NCHW)
+            logits: Tensor = self.copy(x_NCHW)
         logits = logits.float()
         return logits.clone() if self.replays else logits
 
