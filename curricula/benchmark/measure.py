@@ -20,7 +20,7 @@ from curricula.errors import UserError
 from curricula.runtime.timing import seconds
 from curricula.training.compile_choice import Trial
 from curricula.training.config import FIELDS
-from curricula.training.pass_counter import Passes
+from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor
 from curricula.victim.frozen import autocast
@@ -261,7 +261,7 @@ class Alone:
 
     def count(self) -> tuple[float, float, float]:
         """How many (gradient, forward, training) passes an update makes, in batches."""
-        passes = Passes.watching(self.trial.networks)
+        passes = PassCounter.attach(self.trial.networks)
         self.trial.update()
         passes.stop()
         batch_size = self.trial.plan.config.batch_size

@@ -17,7 +17,7 @@ from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide
 from curricula.training.config import SplitName
-from curricula.training.pass_counter import Passes
+from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
@@ -128,7 +128,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> No
     callback.on_train_start(run, plan, config.epochs * steps_per_epoch)
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     networks = Networks.of(plan, state.model)
-    passes = Passes.watching(networks)
+    passes = PassCounter.attach(networks)
     for epoch in range(config.epochs):
         began = time.perf_counter()
         loss_sum = torch.zeros((), device=plan.device)
@@ -173,7 +173,7 @@ def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> No
                 label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()
             },
             "lr": state.optimizer.param_groups[0]["lr"],
-            "passes": passes.taken(),
+            "passes": passes.pop(),
             "best": best,
         }
         run.append(METRICS, metrics)

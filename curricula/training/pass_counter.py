@@ -12,7 +12,7 @@ from curricula.training.step import Networks
 
 
 @attrs.define(kw_only=True)
-class Passes:
+class PassCounter:
     """Images that passed, counted from `watching` on, until `stop`.
 
     Attributes:
@@ -27,7 +27,7 @@ class Passes:
     hooks: list[RemovableHandle] = attrs.field(factory=list, repr=False, eq=False)
 
     @classmethod
-    def watching(cls, networks: Networks) -> "Passes":
+    def attach(cls, networks: Networks) -> "PassCounter":
         """Those of a training's networks from now on."""
         passes = cls()
         passes.hooks = [
@@ -51,7 +51,7 @@ class Passes:
 
         return see
 
-    def taken(self) -> dict[str, int]:
+    def pop(self) -> dict[str, int]:
         """The counts by name, and back to zero."""
         counts = {"gradient": self.gradient, "forward": self.forward, "training": self.training}
         self.gradient = self.forward = self.training = 0
