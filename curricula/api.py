@@ -29,9 +29,9 @@ from curricula.training.plan import (
     baseline_values,
     build_model,
     check_channels,
-    find_device,
     make_plan,
-    placed,
+    resolve_device,
+    to_device,
 )
 from curricula.training.run import AUDIT, BEST, PROFILE, Run, check_free
 
@@ -171,7 +171,7 @@ def evaluate(
         UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = find_device(device)
+    where = resolve_device(device)
     if split not in get_args(SplitName):
         raise UserError(f"split must be {' or '.join(get_args(SplitName))}, not {split!r}")
     _check_numbers(seed, batch_size)
@@ -227,7 +227,7 @@ def profile_run(
             written to.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = find_device(device)
+    where = resolve_device(device)
     _check_numbers(seed, batch_size)
     check_output(run.path / PROFILE)
     data = open_data(run, root=data_root)
@@ -271,7 +271,7 @@ def audit_run(
         UserError: as `evaluate` and `curricula.audit` do; a folder that cannot be written to.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = find_device(device)
+    where = resolve_device(device)
     _check_numbers(seed, batch_size)
     check_output(run.path / AUDIT)
     data = open_data(run, root=data_root)
@@ -303,4 +303,4 @@ def _placed(
 ) -> tuple[nn.Module, SplitLike]:
     """A run's network and images of its data, on a device."""
     model = load_model(run, checkpoint=checkpoint, data=data)
-    return placed(model, data, device), images.to(device)
+    return to_device(model, data, device), images.to(device)

@@ -34,10 +34,10 @@ def robust_digits():
     """(model, data): smallcnn trained on digits with pgd, well enough for an attack to be partly
     successful."""
     from curricula import Curriculum, ModelVictim, batches, build_model, load_data
-    from curricula.training.plan import find_precision
+    from curricula.training.plan import resolve_precision
 
     data = load_data("digits")
-    victim_precision = find_precision("auto", torch.device("cpu"))
+    victim_precision = resolve_precision("auto", torch.device("cpu"))
     attack = Curriculum.parse("pgd(0.1, steps=5)", ["constant"])
     draws = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():

@@ -10,7 +10,7 @@ from torch import nn
 import curricula
 from curricula.data.dataset import load_data
 from curricula.evaluation.accuracy import evaluate_threats
-from curricula.training.plan import placed
+from curricula.training.plan import to_device
 from curricula.victim.equivalence import outputs_match
 from curricula.victim.model_victim import ModelVictim
 
@@ -209,9 +209,9 @@ def test_a_network_that_flattens_by_view_keeps_its_layout():
             maps = self.conv(x)
             return self.last(maps.view(len(maps), -1))
 
-    network = placed(Flat(), load_data("digits"), torch.device("cpu"))
+    network = to_device(Flat(), load_data("digits"), torch.device("cpu"))
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    laid_out = placed(
+    laid_out = to_device(
         curricula.build_model("smallcnn", load_data("digits")),
         load_data("digits"),
         torch.device("cpu"),

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula.runtime.memory_format import channels_last, last
+from curricula.runtime.memory_format import channels_last
 from curricula.victim.input_conv import ImageConv2d, is_quick
 from curricula.victim.model_victim import ModelVictim
 

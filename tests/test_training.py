@@ -16,7 +16,7 @@ from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
 from curricula.training.loop import EVALUATION_SEED, train_plan
 from curricula.training.pass_counter import forward_and_backward, in_millions
-from curricula.training.plan import find_device, find_precision, make_plan
+from curricula.training.plan import make_plan, resolve_device, resolve_precision
 from curricula.training.run import BEST, LAST, Run
 from curricula.training.step import update
 
@@ -303,10 +303,10 @@ def test_configurations_survive_toml(tmp_path):
 
 
 def test_devices_and_precisions_are_decided_here():
-    assert find_device("cpu") == torch.device("cpu")
-    assert find_precision("float32", torch.device("cpu")) == "float32"
-    assert find_precision("bf16", torch.device("cpu")) == "bf16"
-    assert find_precision("auto", torch.device("cpu")) in ("float32", "bf16")
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_precision("float32", torch.device("cpu")) == "float32"
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+    assert resolve_precision("auto", torch.device("cpu")) in ("float32", "bf16")
 
 
 def test_augmentation_is_an_expression_at_full_strength_and_comes_first(tiny, tmp_path):

@@ -200,11 +200,11 @@ class LazySplit:
             indices_N = order_N[begin : begin + batch_size]
             yield (
                 indices_N,
-                Split(pixels=_placed(pixels_NCHW, device), labels=self.labels[indices_N]),
+                Split(pixels=_to_device(pixels_NCHW, device), labels=self.labels[indices_N]),
             )
 
 
-def _placed(pixels: Tensor, device: torch.device) -> Tensor:
+def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
     """On the device. From pinned memory the copy does not hold up the host."""
     if device.type in ("cpu", "mps"):  # one memory, or torch has no pinned one for it
         return pixels.to(device)

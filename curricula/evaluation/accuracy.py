@@ -14,7 +14,7 @@ from curricula.errors import UserError
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
-from curricula.runtime.precision import full_float32
+from curricula.runtime.precision import no_tf32
 from curricula.runtime.timing import seconds
 from curricula.victim.model_victim import ModelVictim
 
@@ -181,7 +181,7 @@ def predictions(
     """What `evaluate_threats` counts: the class that a model gives each image under each threat, int64 (N,)
     by name, in the split's order. Arguments as for `evaluate_threats`."""
     found: dict[tuple[str, float], Tensor] = {}
-    with full_float32():
+    with no_tf32():
         victim = ModelVictim(model, early_stop=True)
         if batch_size is None:
             batch_size = paying_batch(victim, data, split)

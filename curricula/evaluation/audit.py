@@ -34,7 +34,7 @@ from curricula.expressions.binding import parse_number
 from curricula.expressions.syntax import Number
 from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
-from curricula.runtime.precision import full_float32
+from curricula.runtime.precision import no_tf32
 from curricula.victim.equivalence import FEW
 from curricula.victim.model_victim import ModelVictim
 
@@ -235,7 +235,7 @@ def _look(
     victim = ModelVictim(model)
     logits, again = [], []
     largest: dict[str, list[Tensor]] = {}
-    with full_float32():
+    with no_tf32():
         for batch in in_order(split, batch_size):
             x = data.images(batch.pixels)
             with torch.no_grad():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from curricula.errors import UserError
 from curricula.reporting.figures import write_figure
-from curricula.runtime.files import write_whole
+from curricula.runtime.files import write_atomic
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -90,7 +90,7 @@ def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Se
         page = _template().render(
             title=title, subtitle=subtitle, sections=[_shown(s, folder) for s in sections]
         )
-        write_whole(folder / REPORT, page.encode())
+        write_atomic(folder / REPORT, page.encode())
     except OSError as error:
         raise UserError(f"report of {folder}: cannot be written ({error})") from error
     return folder / REPORT

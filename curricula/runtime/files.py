@@ -42,7 +42,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"output {folder}: cannot be made ({error})") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; an older one is replaced, and lasts until then.
 
     Raises:
@@ -68,6 +68,6 @@ def write_output(path: Path, content: bytes) -> None:
         if special or not os.access(path.parent, os.W_OK):
             path.write_bytes(content)
         else:
-            write_whole(path, content)
+            write_atomic(path, content)
     except OSError as error:
         raise UserError(f"output {path}: cannot be written ({error})") from error

@@ -17,11 +17,11 @@ def channels_last(network: Network) -> Network:
     network = network.to(memory_format=torch.channels_last)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.weight.data = last(layer.weight.data)
+            layer.weight.data = as_channels_last(layer.weight.data)
     return network
 
 
-def last(x_NCHW: Tensor) -> Tensor:
+def as_channels_last(x_NCHW: Tensor) -> Tensor:
     """The same values, channels last, and with the strides that say so."""
     n, c, h, w = x_NCHW.shape
     rows = x_NCHW.permute(0, 2, 3, 1).contiguous()

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 import torch
 
 
-def full_float32() -> AbstractContextManager[None]:
+def no_tf32() -> AbstractContextManager[None]:
     """Within it, convolutions on a GPU are in float32 proper, not TF32."""
     cudnn = torch.backends.cudnn
     context: AbstractContextManager[None] = cudnn.flags(

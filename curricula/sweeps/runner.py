@@ -25,7 +25,7 @@ from curricula.curriculum import Threat
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult
 from curricula.evaluation.threats import standard_threats
-from curricula.runtime.files import write_whole
+from curricula.runtime.files import write_atomic
 from curricula.sweeps.spec import Cell, Sweep, read_sweep
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
@@ -225,7 +225,7 @@ def _another(out: Path, what: str) -> UserError:
 def _write_down(sweep: Sweep, out: Path) -> None:
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
-        write_whole(out / SWEEP, sweep.as_toml().encode())
+        write_atomic(out / SWEEP, sweep.as_toml().encode())
     except (OSError, ValueError) as error:
         raise UserError(f"sweep folder {out}: cannot be made ({error})") from error
 

@@ -64,10 +64,10 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, drawn from torch's global random state, on the device."""
-        return placed(build_model(self.config.model, self.data), self.data, self.device)
+        return to_device(build_model(self.config.model, self.data), self.data, self.device)
 
 
-def placed(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
+def to_device(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
     """The model on a device, its filters laid out channels last, where convolutions are fastest,
     unless its code takes maps of that layout for others (or refuses them, as ``view`` does)."""
     model = model.to(device)
@@ -114,8 +114,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     )
     data: DataSet = loaded.value
     config = merge(COMMON_TRAINING, data.training_defaults, values)
-    device = find_device(config.device)
-    precision = find_precision(config.precision, device)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
     curriculum = Curriculum.parse(
         config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack_defaults
     )
@@ -196,7 +196,7 @@ def check_channels(bound: BoundExpression, data: DataSet) -> None:
             )
 
 
-def find_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of a name; ``auto`` is the first accelerator, else the CPU.
 
     Raises:
@@ -214,7 +214,7 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def find_precision(name: str, device: torch.device) -> Precision:
+def resolve_precision(name: str, device: torch.device) -> Precision:
     """The precision of a name; ``auto`` is bf16 where the device computes in it natively."""
     if name == "float32" or (name == "auto" and not _native_bf16(device)):
         return "float32"

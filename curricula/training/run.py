@@ -19,7 +19,7 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
-from curricula.runtime.files import write_whole
+from curricula.runtime.files import write_atomic
 from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
@@ -55,8 +55,8 @@ class Run:
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
-            write_whole(path / CONFIG, to_toml(config).encode())
+            write_atomic(path / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
+            write_atomic(path / CONFIG, to_toml(config).encode())
         except (OSError, ValueError) as error:
             raise UserError(f"run folder {path}: cannot be made ({error})") from error
         return cls(path)
@@ -90,7 +90,7 @@ class Run:
 
     def write_json(self, file: str, value: Any) -> None:
         """Write one of its JSON files."""
-        write_whole(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
+        write_atomic(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
 
     def lines(self, file: str) -> list[Any]:
         """What each line of one of its JSON-lines files holds; none where there is no file.
@@ -161,7 +161,7 @@ class Run:
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in tensors.items()
         }
-        write_whole(self.path / file, save(on_cpu, metadata=dict(metadata or {})))
+        write_atomic(self.path / file, save(on_cpu, metadata=dict(metadata or {})))
 
     def load_weights(self, file: str, model: nn.Module) -> None:
         """Load a checkpoint's weights into a model: those that are measured, which are the average

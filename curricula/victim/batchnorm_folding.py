@@ -13,7 +13,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from curricula.runtime.memory_format import last
+from curricula.runtime.memory_format import as_channels_last
 from curricula.victim.input_conv import ImageConv2d, is_quick, is_untouched
 
 Layer = nn.Conv2d | nn.Linear
@@ -105,7 +105,7 @@ def derive(
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
     empty = torch.empty_like(tensor, dtype=dtype)
-    return nn.Parameter(last(empty) if empty.dim() == 4 else empty, requires_grad=False)
+    return nn.Parameter(as_channels_last(empty) if empty.dim() == 4 else empty, requires_grad=False)
 
 
 def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:

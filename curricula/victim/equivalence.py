@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from curricula.runtime.precision import full_float32
+from curricula.runtime.precision import no_tf32
 
 FEW = 8  # images that it is tried on
 ROUNDING = 1e-3  # of the largest logit: far above what a sum in another order changes
@@ -21,7 +21,7 @@ def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
         x_NCHW: images, of which the first few are shown.
     """
     x = x_NCHW.detach()[:FEW]
-    with torch.no_grad(), full_float32():
+    with torch.no_grad(), no_tf32():
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             expected: Tensor = network(x.clone(memory_format=torch.contiguous_format))
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
