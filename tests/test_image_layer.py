@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from curricula.runtime.memory_format import channels_last
-from curricula.victim.input_conv import ImageConv2d, is_quick
+from curricula.victim.input_conv import FastInputGradConv2d, is_supported
 from curricula.victim.model_victim import ModelVictim
 
 
@@ -18,7 +18,7 @@ def test_the_gradient_in_the_image_is_that_of_torch(channels, kernel, padding, b
     layer = nn.Conv2d(channels, 7, kernel, padding=padding, bias=bias).double()
     layer = channels_last(layer).requires_grad_(False)
     x = last(torch.rand(3, channels, 9, 8, dtype=torch.float64)).requires_grad_()
-    ours, theirs = ImageConv2d(layer)(x), layer(x)
+    ours, theirs = FastInputGradConv2d(layer)(x), layer(x)
     assert torch.equal(ours, theirs)
     weights = torch.rand_like(theirs)
     (found,) = torch.autograd.grad((ours * weights).sum(), x)
@@ -29,8 +29,8 @@ def test_the_gradient_in_the_image_is_that_of_torch(channels, kernel, padding, b
 def test_it_can_be_differentiated_twice():
     layer = nn.Conv2d(1, 3, 3, padding=1).double().requires_grad_(False)
     x = torch.rand(2, 1, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(ImageConv2d(layer), x)
-    assert torch.autograd.gradgradcheck(lambda x: ImageConv2d(layer)(x).tanh(), x)
+    assert torch.autograd.gradcheck(FastInputGradConv2d(layer), x)
+    assert torch.autograd.gradgradcheck(lambda x: FastInputGradConv2d(layer)(x).tanh(), x)
 
 
 def test_in_bf16_it_is_as_exact_as_torch():
@@ -48,7 +48,7 @@ def test_in_bf16_it_is_as_exact_as_torch():
         assert found.dtype == torch.float32
         return (found - exact).square().mean().sqrt()
 
-    assert error(ImageConv2d(layer)) < 1.5 * error(layer)
+    assert error(FastInputGradConv2d(layer)) < 1.5 * error(layer)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_in_bf16_it_is_as_exact_as_torch():
     ],
 )
 def test_which_layers_it_stands_for(layer, quick):
-    assert is_quick(layer) == quick
+    assert is_supported(layer) == quick
 
 
 def test_the_victim_has_one_and_it_follows_the_weights():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 3))
     victim = ModelVictim(model)
-    assert any(isinstance(layer, ImageConv2d) for layer in victim.as_module().modules())
+    assert any(isinstance(layer, FastInputGradConv2d) for layer in victim.as_module().modules())
     x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     for _ in range(2):
         plain = x.clone().requires_grad_()

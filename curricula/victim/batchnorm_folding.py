@@ -14,7 +14,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from curricula.runtime.memory_format import as_channels_last
-from curricula.victim.input_conv import ImageConv2d, is_quick, is_untouched
+from curricula.victim.input_conv import FastInputGradConv2d, has_no_hooks, is_supported
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -97,9 +97,9 @@ def derive(
     for one in derived:
         one.renew()
     for name, layer in list(copy.named_modules()) if fast else []:
-        if name and is_quick(layer):
+        if name and is_supported(layer):
             assert isinstance(layer, nn.Conv2d)
-            copy.set_submodule(name, ImageConv2d(layer))
+            copy.set_submodule(name, FastInputGradConv2d(layer))
     return derived
 
 
@@ -148,8 +148,8 @@ def _fold(before: nn.Module, after: nn.Module) -> bool:
         and type(after) is nn.BatchNorm2d
         and after.running_mean is not None
         and after.running_mean.dtype == before.weight.dtype
-        and is_untouched(before)
-        and is_untouched(after)
+        and has_no_hooks(before)
+        and has_no_hooks(after)
     )
 
 

@@ -10,7 +10,7 @@ MOST_CHANNELS = 4
 """Of an input whose gradient is computed here; with more the library's own way is as quick."""
 
 
-class ImageConv2d(nn.Conv2d):
+class FastInputGradConv2d(nn.Conv2d):
     """A convolution of few channels in, whose gradient in the input is quick on a CPU.
 
     oneDNN computes that gradient for a padded number of channels: for a grey image it takes a tenth
@@ -18,7 +18,7 @@ class ImageConv2d(nn.Conv2d):
     the output, and a sum of its shifted planes. Elsewhere, and when compiled, it is torch's.
 
     Args:
-        layer: a convolution that `is_quick`; its tensors are shared.
+        layer: a convolution that `is_supported`; its tensors are shared.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -39,8 +39,8 @@ class ImageConv2d(nn.Conv2d):
         return out
 
 
-def is_quick(layer: nn.Module) -> bool:
-    """Whether `ImageConv2d` can stand for a layer."""
+def is_supported(layer: nn.Module) -> bool:
+    """Whether `FastInputGradConv2d` can stand for a layer."""
     return (
         type(layer) is nn.Conv2d
         and layer.in_channels <= MOST_CHANNELS
@@ -48,11 +48,11 @@ def is_quick(layer: nn.Module) -> bool:
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
-        and is_untouched(layer)
+        and has_no_hooks(layer)
     )
 
 
-def is_untouched(layer: nn.Module) -> bool:
+def has_no_hooks(layer: nn.Module) -> bool:
     """Whether nobody has hung anything on a layer: no hook, no ``forward`` of its own."""
     hooks = (
         layer._forward_hooks,
