@@ -20,7 +20,7 @@ Layer = nn.Conv2d | nn.Linear
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Derived:
+class FoldedLayer:
     """A layer of the copy whose tensors are computed from layers of the network.
 
     Attributes:
@@ -33,7 +33,7 @@ class Derived:
     norm: nn.BatchNorm2d | None
     target: Layer
 
-    def renew(self) -> None:
+    def refresh(self) -> None:
         """Compute the copy's tensors from the network's present ones, in place and in one go."""
         source, norm, target = self.source, self.norm, self.target
         if norm is None:
@@ -56,7 +56,7 @@ class Derived:
 
 def derive(
     network: nn.Module, copy: nn.Module, *, fast: bool, rounded: torch.dtype | None
-) -> list[Derived]:
+) -> list[FoldedLayer]:
     """Change a copy that shares a network's tensors: fold its batch norms, exchange the layer that
     reads the image, round its weights.
 
@@ -93,9 +93,9 @@ def derive(
             copy.set_submodule(folded[name], nn.Identity())
         elif layer.bias is not None:
             layer.bias = _own(layer.bias, dtype)
-        derived.append(Derived(source=source, norm=norm, target=layer))
+        derived.append(FoldedLayer(source=source, norm=norm, target=layer))
     for one in derived:
-        one.renew()
+        one.refresh()
     for name, layer in list(copy.named_modules()) if fast else []:
         if name and is_supported(layer):
             assert isinstance(layer, nn.Conv2d)
@@ -120,7 +120,9 @@ def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:
         network: in evaluation mode.
     """
     try:
-        graph = torch.fx.Tracer().trace(copy_around(network, lambda tensor: tensor.to("meta")))
+        graph = torch.fx.Tracer().trace(
+            copy_with_tensors(network, lambda tensor: tensor.to("meta"))
+        )
     except Exception:  # whatever the network's code does with a tensor that has no value
         return
     used = Counter(node.target for node in graph.nodes if node.op == "call_module")
@@ -153,7 +155,7 @@ def _fold(before: nn.Module, after: nn.Module) -> bool:
     )
 
 
-def copy_around(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
+def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
     """A deep copy of the modules around other tensors, which ask for no gradients.
 
     Args:

@@ -8,7 +8,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
-from curricula.victim.batchnorm_folding import Derived, copy_around, derive
+from curricula.victim.batchnorm_folding import FoldedLayer, copy_with_tensors, derive
 from curricula.victim.equivalence import outputs_match
 
 Precision = Literal["float32", "bf16"]
@@ -79,10 +79,10 @@ class FrozenModel(nn.Module):
         with torch.no_grad():
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
             # The very same storage.
-            copy = copy_around(plain, Tensor.detach).eval()
+            copy = copy_with_tensors(plain, Tensor.detach).eval()
             derived = derive(plain, copy, fast=self._fast, rounded=self._rounded)
         self._plain: list[nn.Module] = [plain]
-        self._derived: list[Derived] = derived
+        self._derived: list[FoldedLayer] = derived
         self.replays = False
         if self._compiled_for is not None:
             self.replays = any(tensor.is_cuda for tensor in _tensors(copy).values())
@@ -108,7 +108,7 @@ class FrozenModel(nn.Module):
         seen = self._weights()
         if seen != self._seen:
             moved = [place for place, _ in seen[1]] != [place for place, _ in self._seen[1]]
-            if moved or not self._renew_plain():
+            if moved or not self._refresh_plain():
                 self._build()
                 return
             self._seen = seen
@@ -116,9 +116,9 @@ class FrozenModel(nn.Module):
             return
         with torch.no_grad():
             for derived in self._derived:
-                derived.renew()
+                derived.refresh()
 
-    def _renew_plain(self) -> bool:
+    def _refresh_plain(self) -> bool:
         """Bring the plain equivalent up to date; False if it has another form than before."""
         model = self._source[0]
         if not isinstance(model, HasPlainEquivalent):
@@ -159,7 +159,7 @@ class FrozenModel(nn.Module):
         """Compare the cheap form with the network itself, once; leave it if it is not the same."""
         self._tried = True
         plain = self._plain[0]
-        network, form = (copy_around(plain, Tensor.clone).eval() for _ in range(2))
+        network, form = (copy_with_tensors(plain, Tensor.clone).eval() for _ in range(2))
         with torch.no_grad():
             derive(plain, form, fast=True, rounded=None)
         if not outputs_match(form, network, x_NCHW):
