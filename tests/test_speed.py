@@ -6,8 +6,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from curricula.benchmark import rivals
-from curricula.benchmark.measure import Alone, Sample, bench
+from curricula.benchmark import baselines
+from curricula.benchmark.measure import IsolatedPasses, Samples, bench
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
@@ -41,7 +41,7 @@ def _in_a_hurry(monkeypatch):
 )
 def test_the_passes_of_an_update_are_counted(perturb, objective, passes):
     plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
-    assert Alone(Trial(plan)).count() == passes
+    assert IsolatedPasses(Trial(plan)).count() == passes
 
 
 def test_the_share_is_that_of_the_passes_in_the_time_of_an_update():
@@ -71,24 +71,24 @@ def test_an_update_of_a_trial_is_at_full_strength(monkeypatch):
     assert seen[-1] == {"rot": pytest.approx(1, abs=1e-5), "pgd": pytest.approx(1, abs=1e-5)}
 
 
-@pytest.mark.parametrize("name", rivals.RIVALS)
+@pytest.mark.parametrize("name", baselines.RIVALS)
 def test_a_rival_trains_with_its_own_attack(name):
     if name == "art":
         pytest.importorskip("art", reason="the Adversarial Robustness Toolbox is not a dependency")
     plan = make_plan({**TINY, "perturb": "rot+pgd(steps=2)", "optimizer": "sgd", "lr": 0.1})
-    rival = rivals.Rival(name, plan)
+    baseline = baselines.BaselineLoop(name, plan)
     try:
         x, y = torch.rand(4, 1, 16, 16), torch.arange(4)
-        adversarial = rival.attack(x, y)
+        adversarial = baseline.attack(x, y)
         distance = (adversarial - x).abs().amax()
         assert 0.29 < distance <= 0.3 + 1e-6  # two steps of 1.25 eps are long enough
-        before = [parameter.clone() for parameter in rival.model.parameters()]
-        rival.update()
-        assert rival.model.training
-        after = list(rival.model.parameters())
+        before = [parameter.clone() for parameter in baseline.model.parameters()]
+        baseline.update()
+        assert baseline.model.training
+        after = list(baseline.model.parameters())
         assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     finally:
-        rival.close()
+        baseline.close()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_rival_trains_with_its_own_attack(name):
 def test_what_a_rival_cannot_do_is_said(perturb, objective):
     plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
     with pytest.raises(UserError, match="against foolbox: only rot"):
-        rivals.Rival("foolbox", plan)
+        baselines.BaselineLoop("foolbox", plan)
 
 
 def test_wrong_words_are_one_line_each():
@@ -115,7 +115,7 @@ def test_wrong_words_are_one_line_each():
 
 
 def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setitem(rivals.RIVALS, "no_such_library", ("no-such-distribution", None))
+    monkeypatch.setitem(baselines.RIVALS, "no_such_library", ("no-such-distribution", None))
     with pytest.raises(UserError, match="; pip install no-such-distribution"):
         bench(**TINY, perturb="rot+pgd", against=["no_such_library"])
 
@@ -143,7 +143,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
 
 
 def test_a_sample_is_its_median():
-    sample = Sample(values=(3.0, 1.0, 2.0, 10.0, 0.5))
+    sample = Samples(values=(3.0, 1.0, 2.0, 10.0, 0.5))
     assert sample.as_json() == {"median": 2.0, "min": 0.5, "max": 10.0, "n": 5}
 
 

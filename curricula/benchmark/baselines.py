@@ -97,7 +97,7 @@ RIVALS: Mapping[str, tuple[str, Callable[[ModuleType, nn.Module, Steps, Plan], A
 """By the name of the module: what to install, and how to attack with it."""
 
 
-class Rival:
+class BaselineLoop:
     """Updates of a plan as a plain loop makes them, with another library's attack.
 
     Args:
@@ -126,7 +126,7 @@ class Rival:
         self.model = model.to(plan.device).to(memory_format=torch.contiguous_format)
         self.attack = make(library, self.model, pgd, plan)
         self.optimizer = optimizer_of(plan, self.model)
-        images = OneByOne(plan.data, rotation.budget)
+        images = PILDataset(plan.data, rotation.budget)
         self.loader: torch.utils.data.DataLoader[tuple[Tensor, int]] = torch.utils.data.DataLoader(
             images,
             batch_size=plan.config.batch_size,
@@ -185,7 +185,7 @@ def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
     )
 
 
-class OneByOne(torch.utils.data.Dataset[tuple[Tensor, int]]):
+class PILDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """The training images as Pillow has them, each rotated when it is asked for."""
 
     def __init__(self, data: DataSet, degrees: float) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curricula.benchmark.baselines import RIVALS, Rival
+from curricula.benchmark.baselines import RIVALS, BaselineLoop
 from curricula.errors import UserError
 from curricula.runtime.timing import seconds
 from curricula.training.compile_choice import Trial
@@ -30,7 +30,7 @@ DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
 
 
 @attrs.frozen(kw_only=True)
-class Sample:
+class Samples:
     """Measurements of one quantity, a round each."""
 
     values: tuple[float, ...]
@@ -66,24 +66,24 @@ class Speed:
             nothing was compiled.
         peak_memory: bytes: of the device's allocator; on the CPU of the whole process, its
             libraries included; None where the system does not tell.
-        rivals: images per second of other libraries' loops, by name.
+        baselines: images per second of other libraries' loops, by name.
         ratios: ours over theirs, round by round.
     """
 
     setting: Mapping[str, str | int]
-    images_per_second: Sample
-    update: Sample
-    gradient_pass: Sample
-    forward_pass: Sample
-    training_pass: Sample
+    images_per_second: Samples
+    update: Samples
+    gradient_pass: Samples
+    forward_pass: Samples
+    training_pass: Samples
     gradient_passes: float
     forward_passes: float
     training_passes: float
-    share: Sample
+    share: Samples
     compile_seconds: float | None
     peak_memory: int | None
-    rivals: Mapping[str, Sample]
-    ratios: Mapping[str, Sample]
+    baselines: Mapping[str, Samples]
+    ratios: Mapping[str, Samples]
 
     def as_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -92,10 +92,10 @@ class Speed:
             recurse=False,
             value_serializer=lambda _, __, value: (
                 value.as_json()
-                if isinstance(value, Sample)
+                if isinstance(value, Samples)
                 else {name: sample.as_json() for name, sample in value.items()}
                 if isinstance(value, Mapping)
-                and all(isinstance(one, Sample) for one in value.values())
+                and all(isinstance(one, Samples) for one in value.values())
                 else value
             ),
         )
@@ -121,7 +121,7 @@ def bench(
             and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
 
     Raises:
-        UserError: whatever is wrong with a value; an unknown or missing rival, or one that cannot
+        UserError: whatever is wrong with a value; an unknown or missing baseline, or one that cannot
             do the same.
     """
     if rounds < 1:
@@ -130,18 +130,18 @@ def bench(
         if name not in RIVALS:
             raise UserError(f"against: {name!r} is unknown; known: {', '.join(RIVALS)}")
     plan = make_plan(DEFAULTS | values)
-    rivals = {name: Rival(name, plan, rival_model) for name in against}
+    baselines = {name: BaselineLoop(name, plan, rival_model) for name in against}
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(plan.config.seed)
-        return _bench(plan, rounds, rivals, noted)
+        return _bench(plan, rounds, baselines, noted)
 
 
 def _bench(
-    plan: Plan, rounds: int, rivals: Mapping[str, Rival], noted: Callable[[str], None]
+    plan: Plan, rounds: int, baselines: Mapping[str, BaselineLoop], noted: Callable[[str], None]
 ) -> Speed:
     trial, compile_seconds = _fastest(plan, noted)
-    alone = Alone(trial)
+    alone = IsolatedPasses(trial)
     gradients, forwards, trainings = alone.count()
     reset_peak_memory(plan.device)
     trial.update()
@@ -162,15 +162,15 @@ def _bench(
             "gradient": alone.gradient,
             "forward": alone.forward,
             "training": alone.training,
-            **{name: rival.update for name, rival in rivals.items()},
+            **{name: baseline.update for name, baseline in baselines.items()},
         }.items():
             measured.setdefault(name, []).append(repeated(run))
-    for rival in rivals.values():
-        rival.close()
+    for baseline in baselines.values():
+        baseline.close()
 
-    def sample(function: Callable[..., float], *names: str) -> Sample:
+    def sample(function: Callable[..., float], *names: str) -> Samples:
         rows = zip(*(measured[name] for name in names), strict=True)
-        return Sample(values=tuple(function(*row) for row in rows))
+        return Samples(values=tuple(function(*row) for row in rows))
 
     return Speed(
         setting=_setting(trial.plan),
@@ -191,8 +191,8 @@ def _bench(
         ),
         compile_seconds=compile_seconds,
         peak_memory=memory,
-        rivals={name: sample(lambda t: batch_size / t, name) for name in rivals},
-        ratios={name: sample(lambda t, o: t / o, name, "update") for name in rivals},
+        baselines={name: sample(lambda t: batch_size / t, name) for name in baselines},
+        ratios={name: sample(lambda t, o: t / o, name, "update") for name in baselines},
     )
 
 
@@ -219,7 +219,7 @@ def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | N
     return trial, compile_seconds
 
 
-class Alone:
+class IsolatedPasses:
     """The passes of an update's networks alone, on a batch of its images.
 
     Args:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curricula.benchmark.measure import Sample, Speed
+from curricula.benchmark.measure import Samples, Speed
 from curricula.evaluation.accuracy import ThreatResult, in_percent
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
@@ -169,7 +169,7 @@ def show_speed(speed: Speed) -> None:
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column(f"of {len(speed.update.values)}, from to", justify="right", no_wrap=True)
 
-    def row(name: str, sample: Sample, scale: float = 1, digits: int = 3) -> None:
+    def row(name: str, sample: Samples, scale: float = 1, digits: int = 3) -> None:
         low, high = min(sample.values), max(sample.values)
         shown = [_rounded(scale * value, digits) for value in (sample.median, low, high)]
         table.add_row(name, shown[0], f"{shown[1]} to {shown[2]}")
@@ -181,7 +181,7 @@ def show_speed(speed: Speed) -> None:
         row(f"{speed.forward_passes:g} x forward pass, ms", speed.forward_pass, 1000)
     row(f"{speed.training_passes:g} x training pass, ms", speed.training_pass, 1000)
     row("share of the limit", speed.share)
-    for name, sample in speed.rivals.items():
+    for name, sample in speed.baselines.items():
         row(f"{name}, images/s", sample)
         row(f"ratio to {name}", speed.ratios[name])
     if speed.compile_seconds is not None:

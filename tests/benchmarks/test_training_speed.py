@@ -17,7 +17,7 @@ from curricula.runtime.malloc import keep_freed_memory
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 
-pytestmark = pytest.mark.filterwarnings("default")  # the rivals' warnings are their own
+pytestmark = pytest.mark.filterwarnings("default")  # the baselines' warnings are their own
 
 GREY, COLOUR = "random(size=28, channels=1)", "random(size=32)"
 SETTING = {
@@ -40,10 +40,10 @@ SETTING = {
     ],
 )
 def test_update(benchmark, model, data):
-    keep_freed_memory()  # as the program does; the rival, in the same process, has it too
+    keep_freed_memory()  # as the program does; the baseline, in the same process, has it too
     setting = {**SETTING, "model": model, "data": data}
-    rival = escnn_p4cnn() if model == "p4cnn" else None
-    speed = bench(**setting, against=["torchattacks"], rival_model=rival, noted=print)
+    baseline = escnn_p4cnn() if model == "p4cnn" else None
+    speed = bench(**setting, against=["torchattacks"], rival_model=baseline, noted=print)
     benchmark.extra_info.update(speed.as_json())
     print(json.dumps(speed.as_json(), indent=2))
     trial = Trial(make_plan(setting))
@@ -54,14 +54,14 @@ ALONE = """
 import json, sys
 from curricula.runtime.malloc import keep_freed_memory
 from curricula.benchmark.measure import peak_memory, reset_peak_memory
-from curricula.benchmark.baselines import Rival
+from curricula.benchmark.baselines import BaselineLoop
 from curricula.runtime.timing import seconds
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 plan = make_plan({setting!r})
 if sys.argv[1] == "ours":
     keep_freed_memory()  # as the program does
-run = Trial(plan) if sys.argv[1] == "ours" else Rival("torchattacks", plan)
+run = Trial(plan) if sys.argv[1] == "ours" else BaselineLoop("torchattacks", plan)
 for _ in range(2):
     run.update()
 reset_peak_memory(plan.device)
@@ -75,7 +75,7 @@ print(json.dumps([took, peak_memory(plan.device)]))
     [("smallcnn", GREY, 15), ("stdcnn", GREY, 15), ("resnet18", COLOUR, 2), ("vgg16", COLOUR, 2)],
 )
 def test_processes_of_their_own(benchmark, model, data, updates):
-    """Five pairs of processes, each as its user would start it: time and peak memory. The rival's
+    """Five pairs of processes, each as its user would start it: time and peak memory. The baseline's
     worker is a third process, whose memory is not counted."""
     setting = {**SETTING, "model": model, "data": data}
     script = ALONE.format(setting=setting, updates=updates)
