@@ -12,7 +12,7 @@ CLASSES = 4
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Bench:
+class Fixture:
     """A small model with everything that must survive an attack (batch norm, dropout, gradients),
     and a batch of images for it."""
 
@@ -29,8 +29,8 @@ class Bench:
         )
 
 
-def make_bench(n: int, channels: int, height: int, width: int) -> Bench:
-    """The same bench for the same sizes; its model has a gradient on every parameter."""
+def make_bench(n: int, channels: int, height: int, width: int) -> Fixture:
+    """The same fixture for the same sizes; its model has a gradient on every parameter."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -48,7 +48,7 @@ def make_bench(n: int, channels: int, height: int, width: int) -> Bench:
         parameter.grad = torch.ones_like(parameter)
     x = torch.rand((n, channels, height, width), generator=generator)
     x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
-    return Bench(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
+    return Fixture(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
 
 
 def state_of(model: nn.Module) -> dict[str, object]:

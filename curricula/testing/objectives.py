@@ -17,17 +17,17 @@ from torch import Tensor
 from curricula.interfaces import Objective, TrainingLoss, Views
 from curricula.losses import ATTACK_LOSSES
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Bench, assert_as_before, make_bench, state_of
+from curricula.testing.fixtures import Fixture, assert_as_before, make_bench, state_of
 
 TOLERANCE = 1e-5
 
 
-def _bench(*, training: bool) -> Bench:
-    bench = make_bench(6, 3, 12, 12)
-    bench.model.train(training)
-    for parameter in bench.model.parameters():
+def _fixture(*, training: bool) -> Fixture:
+    fixture = make_bench(6, 3, 12, 12)
+    fixture.model.train(training)
+    for parameter in fixture.model.parameters():
         parameter.grad = None
-    return bench
+    return fixture
 
 
 def _views(x_NCHW: Tensor) -> Views:
@@ -35,9 +35,9 @@ def _views(x_NCHW: Tensor) -> Views:
     return Views(clean=x_NCHW, transformed=x_NCHW.flip(3), perturbed=x_NCHW * 0.75)
 
 
-def _loss(objective: Objective, bench: Bench, views: Views) -> TrainingLoss:
+def _loss(objective: Objective, fixture: Fixture, views: Views) -> TrainingLoss:
     with torch.random.fork_rng([]):  # dropout draws from it
-        loss = objective(bench.model, views, bench.y_N)
+        loss = objective(fixture.model, views, fixture.y_N)
     assert isinstance(loss, TrainingLoss), f"a {type(loss).__name__}, not a TrainingLoss"
     return loss
 
@@ -52,11 +52,11 @@ def attack_loss_is_known(objective: Objective) -> None:
 def value_is_a_finite_scalar_to_descend(objective: Objective) -> None:
     """Of no dimension, finite and attached to the weights, also where all views are equal."""
     for training in (True, False):
-        bench = _bench(training=training)
-        x = bench.x_NCHW
+        fixture = _fixture(training=training)
+        x = fixture.x_NCHW
         same = Views(clean=x, transformed=x, perturbed=x)
         for views, which in ((_views(x), "different"), (same, "equal")):
-            value = _loss(objective, bench, views).value
+            value = _loss(objective, fixture, views).value
             assert isinstance(value, Tensor), f"the value is a {type(value).__name__}"
             assert value.ndim == 0, f"the value has shape {tuple(value.shape)}, not ()"
             number = float(value.detach())
@@ -66,10 +66,10 @@ def value_is_a_finite_scalar_to_descend(objective: Objective) -> None:
 
 def logits_are_those_of_the_perturbed_view(objective: Objective) -> None:
     """(N, K), detached; at rest, those that the model gives at the perturbed view."""
-    bench = _bench(training=False)
-    views = _views(bench.x_NCHW)
-    logits = _loss(objective, bench, views).logits
-    expected = bench.model(views.perturbed).detach()
+    fixture = _fixture(training=False)
+    views = _views(fixture.x_NCHW)
+    logits = _loss(objective, fixture, views).logits
+    expected = fixture.model(views.perturbed).detach()
     assert logits.shape == expected.shape, f"logits of shape {tuple(logits.shape)}"
     assert not logits.requires_grad, "the logits are not detached"
     difference = float((logits - expected).abs().max())
@@ -79,12 +79,12 @@ def logits_are_those_of_the_perturbed_view(objective: Objective) -> None:
 def gradients_reach_the_weights(objective: Objective) -> None:
     """Every weight gets a finite gradient, also where all views are equal; some are not zero."""
     for training in (True, False):
-        bench = _bench(training=training)
-        x = bench.x_NCHW
+        fixture = _fixture(training=training)
+        x = fixture.x_NCHW
         for views in (_views(x), Views(clean=x, transformed=x, perturbed=x)):
-            _loss(objective, bench, views).value.backward()  # type: ignore[no-untyped-call]
+            _loss(objective, fixture, views).value.backward()  # type: ignore[no-untyped-call]
             moved = False
-            for name, parameter in bench.model.named_parameters():
+            for name, parameter in fixture.model.named_parameters():
                 gradient = parameter.grad
                 assert gradient is not None, f"no gradient reaches {name}"
                 assert gradient.isfinite().all(), f"the gradient of {name} is not finite"
@@ -94,34 +94,34 @@ def gradients_reach_the_weights(objective: Objective) -> None:
 
 def views_stay_untouched(objective: Objective) -> None:
     """Neither views nor labels are written to, and no gradient is left on them."""
-    bench = _bench(training=True)
-    views = _views(bench.x_NCHW)
-    before, labels = views.map(torch.clone), bench.y_N.clone()
-    _loss(objective, bench, views).value.backward()  # type: ignore[no-untyped-call]
+    fixture = _fixture(training=True)
+    views = _views(fixture.x_NCHW)
+    before, labels = views.map(torch.clone), fixture.y_N.clone()
+    _loss(objective, fixture, views).value.backward()  # type: ignore[no-untyped-call]
     for name in ("clean", "transformed", "perturbed"):
         view = getattr(views, name)
         assert torch.equal(view, getattr(before, name)), f"the {name} view was written to"
         assert not view.requires_grad, f"the {name} view now requires a gradient"
         assert view.grad is None, f"a gradient was left on the {name} view"
-    assert torch.equal(bench.y_N, labels), "the labels were written to"
+    assert torch.equal(fixture.y_N, labels), "the labels were written to"
 
 
 def value_depends_on_the_perturbed_view(objective: Objective) -> None:
     """Another perturbed view, another value: else nothing adversarial is learnt."""
-    bench = _bench(training=False)
-    views = _views(bench.x_NCHW)
-    other = attrs.evolve(views, perturbed=1 - bench.x_NCHW)
-    values = [_loss(objective, bench, v).value.detach() for v in (views, other)]
+    fixture = _fixture(training=False)
+    views = _views(fixture.x_NCHW)
+    other = attrs.evolve(views, perturbed=1 - fixture.x_NCHW)
+    values = [_loss(objective, fixture, v).value.detach() for v in (views, other)]
     assert not torch.equal(*values), "the value is the same for another perturbed view"
 
 
 def model_is_left_as_it_was(objective: Objective) -> None:
     """Weights, gradients and flags; at rest, buffers too. The loop descends, not the objective."""
-    bench = _bench(training=False)
-    bench.model[0].train()  # type: ignore[index]  # not all in one mode
-    before = state_of(bench.model)
-    _loss(objective, bench, _views(bench.x_NCHW))
-    assert_as_before(bench.model, before)
+    fixture = _fixture(training=False)
+    fixture.model[0].train()  # type: ignore[index]  # not all in one mode
+    before = state_of(fixture.model)
+    _loss(objective, fixture, _views(fixture.x_NCHW))
+    assert_as_before(fixture.model, before)
 
 
 OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (

@@ -21,20 +21,22 @@ from curricula.interfaces import (
     Perturbation,
 )
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Bench, assert_as_before, make_bench, state_of
+from curricula.testing.fixtures import Fixture, assert_as_before, make_bench, state_of
 
 TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
 
 
-def bench(perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12) -> Bench:
-    """A bench whose images have a channel count that the perturbation declares."""
+def fixture(
+    perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12
+) -> Fixture:
+    """A fixture whose images have a channel count that the perturbation declares."""
     channels = max(perturbation.channels or {3})
     return make_bench(n, channels, height, width)
 
 
 def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
     """Bit for bit; as a float, and for those images of a batch whose own strength is 0."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     assert torch.equal(b.run(perturbation, 0.0), b.x_NCHW), "strength 0.0 changed the images"
     strength_N = torch.linspace(0, 1, len(b.y_N)).round()
     same = (b.run(perturbation, strength_N) == b.x_NCHW).flatten(1).all(1)
@@ -43,7 +45,7 @@ def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
 
 def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
     """Same shape, dtype and device; in [0, 1]; finite; detached."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     for strength in (0.0, 0.3, 1.0):
         out = b.run(perturbation, strength)
         assert out.shape == b.x_NCHW.shape, f"shape {tuple(out.shape)}"
@@ -57,7 +59,7 @@ def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
 
 def input_stays_untouched(perturbation: Perturbation) -> None:
     """Neither images nor labels are written to, and no gradient is left on them."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     x, y = b.x_NCHW.clone(), b.y_N.clone()
     out = b.run(perturbation)
     out.fill_(0.5)  # a view of the input would show
@@ -69,7 +71,7 @@ def input_stays_untouched(perturbation: Perturbation) -> None:
 
 def guarantee_is_kept_by_each_image(perturbation: Perturbation) -> None:
     """At mixed strengths, each image keeps its own share of the radius."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     strength_N = torch.linspace(0, 1, len(b.y_N))
     _assert_guarantee(perturbation, b.x_NCHW, b.run(perturbation, strength_N), strength_N)
 
@@ -91,7 +93,7 @@ def _assert_guarantee(
 
 def model_is_left_as_it_was(perturbation: Perturbation) -> None:
     """Parameters, gradients, buffers, every training flag and every requires_grad."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     b.model.train()
     b.model[2].eval()  # type: ignore[index]  # a frozen layer, as fine-tuning has it
     before = state_of(b.model)
@@ -101,7 +103,7 @@ def model_is_left_as_it_was(perturbation: Perturbation) -> None:
 
 def generator_alone_decides(perturbation: Perturbation) -> None:
     """Same generator state, same result; global random state neither read nor moved."""
-    b = bench(perturbation)
+    b = fixture(perturbation)
     first = b.run(perturbation, seed=1)
     with torch.random.fork_rng():
         torch.manual_seed(987)
@@ -142,7 +144,7 @@ def parameters_can_be_searched(perturbation: Perturbation) -> None:
     strength 0 is the identity, and every point of a grid gives an image."""
     if not isinstance(perturbation, ParametricPerturbation):
         return
-    b = bench(perturbation)
+    b = fixture(perturbation)
     n = len(b.y_N)
     drawn = perturbation.sample(n, 1.0, torch.Generator().manual_seed(0))
     for strength in (0.0, 1.0, torch.linspace(0, 1, n)):
