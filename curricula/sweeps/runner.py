@@ -72,8 +72,8 @@ def run_sweep(
     _check_the_same(sweep, out)
     configs, threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}
-    with _quiet():
-        with _alone(out):
+    with _silence_optuna():
+        with _exclusive(out):
             _check_the_same(sweep, out)  # again: another process may have begun there
             _check_runs(configs, sweep, out)
             study = _open_study(sweep, out, threats, storage)
@@ -83,10 +83,10 @@ def run_sweep(
         noted(f"{out}: {len(cells)} cells, {left} of them to run")
         waiting = False
         while "waits" in states.values() or "runs" in states.values():
-            with _alone(out):
+            with _exclusive(out):
                 _check_runs(configs, sweep, out)  # another may run the sweep with other values
                 states = _enqueue(study, cells, out, sweep.split)
-                taken = _take(study, cells, out) if "waits" in states.values() else None
+                taken = _claim(study, cells, out) if "waits" in states.values() else None
             if taken:
                 waiting = False
                 try:
@@ -162,7 +162,7 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _exclusive(out: Path) -> Iterator[None]:
     """While no other process of the same sweep is in here; one that dies lets go."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -258,13 +258,11 @@ def _open_study(
     ) as error:
         reason = str(error).partition("\n")[0]
         mend = "" if storage else "; move it away: what its cells have measured is kept beside it"
-        raise UserError(
-            f"study {_less_the_password(url)}: cannot be opened ({reason}){mend}"
-        ) from error
+        raise UserError(f"study {_redacted(url)}: cannot be opened ({reason}){mend}") from error
     return study
 
 
-def _less_the_password(url: str) -> str:
+def _redacted(url: str) -> str:
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:  # not a URL
@@ -313,7 +311,7 @@ class _Taken:
     lock: filelock.BaseFileLock
 
 
-def _take(study: optuna.Study, cells: Mapping[str, Cell], out: Path) -> _Taken | None:
+def _claim(study: optuna.Study, cells: Mapping[str, Cell], out: Path) -> _Taken | None:
     """The next cell that waits; None where what waits is of an axis that has shrunk since."""
     trial = study.ask()
     cell = cells.get(trial.user_attrs.get("cell", ""))
@@ -393,7 +391,7 @@ def _named(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_optuna() -> Iterator[None]:
     """Optuna says nothing: what it would say is said here, or is that names may change."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.CRITICAL)
