@@ -171,7 +171,7 @@ def parameter_count(build: Callable[[], nn.Module]) -> int:
         return sum(parameter.numel() for parameter in build().parameters())
 
 
-def settled_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
+def matched_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
     """The width given, or else the one whose parameter count is nearest to the plain twin's.
 
     Args:

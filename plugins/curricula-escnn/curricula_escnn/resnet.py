@@ -11,8 +11,8 @@ from curricula_escnn.equivariant import (
     GroupConv,
     GroupMax,
     InvariantNetwork,
+    matched_width,
     parameter_count,
-    settled_width,
 )
 from curricula_escnn.framing import framed
 
@@ -48,7 +48,7 @@ def gcnn_resnet18(
     first = framed("gcnn-resnet18", image_size, smallest=SMALLEST, multiple=2 ** (len(STAGES) - 1))
     build = partial(_network, first, num_classes, in_channels, group)
     twin = parameter_count(partial(resnet18, num_classes, in_channels, image_size))
-    return build(settled_width(width, build, twin))
+    return build(matched_width(width, build, twin))
 
 
 class Residual(nn.Module):

@@ -13,8 +13,8 @@ from curricula_escnn.equivariant import (
     GroupConv,
     GroupMax,
     InvariantNetwork,
+    matched_width,
     parameter_count,
-    settled_width,
 )
 
 SMALLEST, LARGEST = 22, 64
@@ -52,7 +52,7 @@ def gcnn_stdcnn(
         raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
     build = partial(_network, num_classes, in_channels, image_size, group, dropout)
     twin = parameter_count(partial(stdcnn, num_classes, in_channels, image_size))
-    return build(settled_width(width, build, twin))
+    return build(matched_width(width, build, twin))
 
 
 def p4cnn(

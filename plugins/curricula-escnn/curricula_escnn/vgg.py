@@ -10,8 +10,8 @@ from curricula_escnn.equivariant import (
     GroupConv,
     GroupMax,
     InvariantNetwork,
+    matched_width,
     parameter_count,
-    settled_width,
 )
 from curricula_escnn.framing import framed
 
@@ -46,7 +46,7 @@ def gcnn_vgg16(
     first = framed("gcnn-vgg16", image_size, smallest=SMALLEST, multiple=2 ** len(STAGES))
     build = partial(_network, first, num_classes, in_channels, group)
     twin = parameter_count(partial(vgg16, num_classes, in_channels, 32))
-    return build(settled_width(width, build, twin))
+    return build(matched_width(width, build, twin))
 
 
 def _network(

@@ -22,7 +22,7 @@ from curricula.errors import UserError
 from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.norm_ball import project
 from curricula_torchattacks import mended
-from curricula_torchattacks.hosting import Placed, groups, seeded
+from curricula_torchattacks.hosting import DeviceTagged, groups, seeded
 from curricula_torchattacks.parameters import (
     BIAS,
     NEIGHBOURHOOD,
@@ -50,7 +50,7 @@ SPELT = {"guassian": "gaussian"}  # in PGDRS and PGDRSL2
 
 
 @attrs.frozen(kw_only=True)
-class Described:
+class AttackSpec:
     """How an attack differs from what its signature says.
 
     Attributes:
@@ -79,13 +79,13 @@ class Described:
     mended: Callable[..., Any] | None = None
 
 
-LINF, L2, EITHER = (Described(unit=unit) for unit in ("linf", "l2", "norm"))
-SWITCH = Described(unit="switch", renamed={"steps": "max_steps"})
+LINF, L2, EITHER = (AttackSpec(unit=unit) for unit in ("linf", "l2", "norm"))
+SWITCH = AttackSpec(unit="switch", renamed={"steps": "max_steps"})
 PATCHES = attrs.evolve(
     LINF, budget="max_epsilon", left_out=frozenset({"momentum", "prob"}), channels=RGB
 )
 
-DESCRIBED: Mapping[str, Described] = {
+DESCRIBED: Mapping[str, AttackSpec] = {
     "FGSM": LINF,
     "BIM": LINF,
     "RFGSM": LINF,
@@ -112,7 +112,7 @@ DESCRIBED: Mapping[str, Described] = {
     "APGDT": EITHER,
     "FAB": attrs.evolve(EITHER, renamed={"steps": "max_steps"}, special={"beta": BIAS}),
     "Square": attrs.evolve(EITHER, special={"loss": losses("margin", "ce")}, mended=mended.Square),
-    "GN": Described(unit="std", budget="std"),
+    "GN": AttackSpec(unit="std", budget="std"),
     "CW": SWITCH,
     "DeepFool": SWITCH,
     "SparseFool": SWITCH,
@@ -138,7 +138,7 @@ class Attack:
     kind: ClassVar[PerturbationKind] = "pixel"
     training_only: ClassVar[bool] = False
     channels: ClassVar[frozenset[int] | None]
-    described: ClassVar[Described]
+    described: ClassVar[AttackSpec]
     theirs: ClassVar[Callable[..., Any]]
     takes: ClassVar[frozenset[str]]
     passed: ClassVar[Mapping[str, str]]
@@ -186,7 +186,7 @@ class Attack:
             return result
         with seeded(generator) as seed, torch.enable_grad():
             for value, group in groups(strength, x_NCHW):
-                module = Placed(victim.subset(group).as_module(), x_NCHW.device)
+                module = DeviceTagged(victim.subset(group).as_module(), x_NCHW.device)
                 result[group] = self._attacked(
                     result[group], y_N[group], value * self.budget, module, seed
                 )
@@ -244,12 +244,12 @@ class Attack:
 NOT_PARAMETERS = frozenset({"model", "norm", "seed", "n_classes", "verbose"})
 
 
-def _has_steps(described: Described, takes: Collection[str]) -> bool:
+def _has_steps(described: AttackSpec, takes: Collection[str]) -> bool:
     """Whether the package's attack takes a step's absolute length."""
     return described.unit in ("linf", "l2") and described.step in takes
 
 
-def _class(name: str, described: Described) -> type[Attack]:
+def _class(name: str, described: AttackSpec) -> type[Attack]:
     """The perturbation class of an attack."""
     signature = inspect.signature(getattr(torchattacks, name)).parameters
     has_steps = _has_steps(described, signature)
@@ -289,7 +289,7 @@ def _class(name: str, described: Described) -> type[Attack]:
 
 
 def _budget(
-    described: Described, signature: Mapping[str, inspect.Parameter]
+    described: AttackSpec, signature: Mapping[str, inspect.Parameter]
 ) -> tuple[Parameter, Any]:
     if described.unit == "switch":
         return SWITCHED, 1.0
@@ -298,7 +298,7 @@ def _budget(
     return zero_or_more(UNITS[described.unit]), default
 
 
-def _rel_step(described: Described) -> tuple[Parameter, Any]:
+def _rel_step(described: AttackSpec) -> tuple[Parameter, Any]:
     def default(instance: Any) -> float:
         steps = getattr(instance, described.steps) if described.steps else 1
         return described.rel_step / max(steps, 1)  # steps have yet to be validated

@@ -16,7 +16,7 @@ from curricula_torchattacks.parameters import LARGEST
 FEWEST_CLASSES = 4  # the targeted DLR loss compares four logits
 
 
-def in_turn(
+def run_in_sequence(
     parts: Sequence[Perturbation],
     x_NCHW: Tensor,
     y_N: Tensor,
@@ -120,7 +120,7 @@ class AutoAttack:
                 "loss compares as many logits; write torchattacks-apgd(steps=100)"
                 "|torchattacks-fab(max_steps=100)|torchattacks-square(resc_schedule=false)"
             )
-        return in_turn(
+        return run_in_sequence(
             self.parts,
             x_NCHW,
             y_N,

@@ -47,7 +47,7 @@ def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
     ]
 
 
-class Placed(nn.Module):
+class DeviceTagged(nn.Module):
     """A victim's module as torchattacks needs it: with a parameter, whose device it takes for the
     model's (it prints a complaint where there is none), and with contiguous gradients, which some
     attacks look at through `view`."""
