@@ -11,7 +11,7 @@ from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
-from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, dress, folded
+from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, folded, style_axes
 
 SAMPLES, EPOCHS = 3000, 100  # of a schedule's curve: it meets thirds, quarters and thousandths
 
@@ -38,7 +38,7 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
         )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(-0.03, 1.05), xlabel="share of training", ylabel="strength")
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    dress(axes)
+    style_axes(axes)
     figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=3.2)
     return figure
 

@@ -32,7 +32,7 @@ def named(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def dress(axes: Axes, *, small: bool = False) -> None:
+def style_axes(axes: Axes, *, small: bool = False) -> None:
     """A faint grid behind the data, no frame above and at the right; small letters on request."""
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -7,8 +7,8 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     beside_a_legend,
-    dress,
     named,
+    style_axes,
 )
 from curricula.sweeps.comparison import Comparison, Row
 
@@ -50,7 +50,7 @@ def draw_frontier(compared: Comparison) -> Figure:
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
     axes.set(xlabel=named(f"{x} accuracy, %"), ylabel=named(f"{y} accuracy, %"))
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    dress(axes)
+    style_axes(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 

@@ -13,8 +13,8 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     TEXT,
-    dress,
     folded,
+    style_axes,
 )
 
 PANELS = {
@@ -48,7 +48,7 @@ def profile_figure(profile: Profile) -> Figure:
             _draw(above, below, series, looks[series.name])
         for axes in (above, below):
             axes.axvline(profile.budget(unit), zorder=1, **BUDGET)
-            dress(axes, small=True)
+            style_axes(axes, small=True)
         budget = profile.shown(unit, profile.budget(unit))
         below.set_xlabel(f"{label} (budget {budget})", fontsize=9, color=TEXT)
         values = profile.of_unit(unit)[0].values
@@ -63,7 +63,7 @@ def profile_figure(profile: Profile) -> Figure:
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
         handlelength=3.2,
     )  # fmt: skip
-    _entitle(figure, profile, "Bands: 95 % intervals.")
+    _add_title(figure, profile, "Bands: 95 % intervals.")
     return figure
 
 
@@ -109,7 +109,7 @@ def joint_figure(profile: Profile) -> Figure:
     bar.set_label("accuracy, %", fontsize=9, color=TEXT)
     bar.ax.tick_params(labelsize=8, colors=TEXT, length=2)
     bar.outline.set_visible(False)
-    _entitle(figure, profile, "Framed: within both budgets. Small: 95 % intervals.")
+    _add_title(figure, profile, "Framed: within both budgets. Small: 95 % intervals.")
     return figure
 
 
@@ -126,7 +126,7 @@ def _frame_budgets(axes: Axes, profile: Profile) -> None:
     axes.set(xlim=(-0.5, len(joint.degrees) - 0.5), ylim=(-0.5, len(joint.linf) - 0.5))
 
 
-def _entitle(figure: Figure, profile: Profile, note: str) -> None:
+def _add_title(figure: Figure, profile: Profile, note: str) -> None:
     whose = f" of {profile.model}" if profile.model else ""
     images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
     lines = folded(f"Robustness profile{whose}; {images}. {note}", figure.get_figwidth(), 8)

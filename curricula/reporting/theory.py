@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT, dress
+from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT, style_axes
 from curricula.theory.closed_forms import (
     adversarial_accuracy,
     critical_ratio,
@@ -85,7 +85,7 @@ def _draw_family(axes: Axes, study: Study) -> None:
             ha=side,
         )  # fmt: skip
     axes.set(xlim=(0.45, 1.03), ylim=(-0.04, 1.04))
-    dress(axes, small=True)
+    style_axes(axes, small=True)
 
 
 def _draw_model(axes: Axes, model: Trained) -> None:

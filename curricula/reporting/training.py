@@ -14,8 +14,8 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     beside_a_legend,
-    dress,
     named,
+    style_axes,
 )
 
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -52,7 +52,7 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
     kept = max(line["epoch"] for line in metrics if line["best"])
     for axes in panels:
         axes.axvline(kept, color=FAINT_TEXT, linestyle=":", linewidth=1.2, zorder=1)
-        dress(axes, small=True)
+        style_axes(axes, small=True)
     for axes in (panels[0], *panels[2:]):
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     panels[-1].set_xlabel(f"epoch (kept: {kept})")
@@ -82,7 +82,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
         )  # fmt: skip
     axes.set(xlim=(0, 1.02), ylim=(-3, 103), xlabel="share of training")
     axes.set_ylabel("joint validation accuracy, %")
-    dress(axes)
+    style_axes(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
