@@ -14,7 +14,7 @@ from curricula_escnn.equivariant import (
     matched_width,
     parameter_count,
 )
-from curricula_escnn.framing import framed
+from curricula_escnn.padding import framed
 
 STAGES = (1, 2, 4, 8)  # in widths; two blocks each
 SMALLEST = 8

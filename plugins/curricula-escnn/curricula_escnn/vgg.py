@@ -13,7 +13,7 @@ from curricula_escnn.equivariant import (
     matched_width,
     parameter_count,
 )
-from curricula_escnn.framing import framed
+from curricula_escnn.padding import framed
 
 STAGES = (1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)  # in widths, one number a convolution
 SMALLEST = 18

@@ -22,7 +22,7 @@ from curricula.errors import UserError
 from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.norm_ball import project
 from curricula_torchattacks import mended
-from curricula_torchattacks.hosting import DeviceTagged, groups, seeded
+from curricula_torchattacks.adapters import DeviceTagged, groups, seeded
 from curricula_torchattacks.parameters import (
     BIAS,
     NEIGHBOURHOOD,
