@@ -161,7 +161,8 @@ def evaluate(
         split: ``test``, or ``validation``: the training images held out to pick the checkpoint.
         limit: the first so many images; by default all.
         seed: of the threats' random draws.
-        batch_size: images at once; the figures do not depend on it. By default as `evaluate_threats` has it.
+        batch_size: images at once; the figures do not depend on it. Default: as in
+            `evaluate_threats`.
         device: as in `TrainConfig`.
         data_root: where the data lies now, if not where the run found it.
         checkpoint: ``best.safetensors`` or ``last.safetensors``.

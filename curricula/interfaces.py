@@ -138,7 +138,7 @@ class Victim(Protocol):
         ...
 
     def subset(self, index: Tensor) -> "Victim":
-        """The same victim for x[index] of the images that it is with_reference at."""
+        """The same victim for x[index] of the images whose logits are its reference."""
         ...
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:

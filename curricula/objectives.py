@@ -27,8 +27,8 @@ class AdversarialTraining:
 
 @attrs.frozen(kw_only=True)
 class Trades:
-    """`trades`: cross-entropy at the transformed view, plus ``beta`` times the KL divergence from it
-    to the perturbed view (Zhang et al. 2019, equation 5). Its inner attack ascends that KL.
+    """`trades`: cross-entropy at the transformed view, plus ``beta`` times the KL divergence
+    from it to the perturbed view (Zhang et al. 2019, equation 5). Its inner attack ascends that KL.
 
     Args:
         beta: weight of the divergence, 0 or more; 6 is the authors' choice, CuSP takes 5.
@@ -51,8 +51,8 @@ class Trades:
 @attrs.frozen(kw_only=True)
 class Mart:
     """`mart`: boosted cross-entropy at the perturbed view, plus ``beta`` times the KL divergence
-    from the transformed view to it, of each image weighted by how unsure of the label the transformed view
-    leaves the model (Wang et al. 2020, equations 8 to 11).
+    from the transformed view to it, each image weighted by how unsure the model is of the label
+    at the transformed view (Wang et al. 2020, equations 8 to 11).
 
     Args:
         beta: weight of the divergence, 0 or more; 5 is the authors' choice for a ResNet-18.

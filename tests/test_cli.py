@@ -99,11 +99,11 @@ def test_recipes_are_listed():
 def test_cusp_has_its_trades_and_its_published_form():
     from curricula.recipes import read_config
 
-    cusp, trades, outputs_match = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
+    cusp, trades, faithful = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
     assert cusp | {"objective": "trades(beta=5)"} == trades
-    unshuffled = {"perturb": outputs_match["perturb"], "shuffle": False}
-    assert cusp | unshuffled == outputs_match
-    assert outputs_match["perturb"] == cusp["perturb"].replace(
+    unshuffled = {"perturb": faithful["perturb"], "shuffle": False}
+    assert cusp | unshuffled == faithful
+    assert faithful["perturb"] == cusp["perturb"].replace(
         "rot:180", "rot(180, interpolation=nearest)"
     )
 

@@ -159,7 +159,7 @@ def test_worst_of_k_is_the_brute_force_choice(scene, inner, together, monkeypatc
     )
     for image, choice in enumerate(losses.argmax(0)):
         assert torch.equal(found.perturbed[image], candidates[choice].perturbed[image])
-        assert torch.equal(found.transformed[image], candidates[choice].natural[image])
+        assert torch.equal(found.transformed[image], candidates[choice].transformed[image])
     assert len(set(losses.argmax(0).tolist())) > 1
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula.runtime.memory_format import channels_last
+from curricula.runtime.memory_format import as_channels_last, channels_last
 from curricula.victim.input_conv import FastInputGradConv2d, is_supported
 from curricula.victim.model_victim import ModelVictim
 

@@ -99,7 +99,7 @@ def found(scene):
 
 
 def made(scene, threat, *, seed=3, number=None):
-    """The images of a threat as `evaluate_threats` draws them; of a search's candidate, by its number."""
+    """The images of a threat as `evaluate_threats` draws them; with `number`, of that candidate."""
     data, model = scene
     images = torch.arange(N)
     streams = Streams.of(seed, images)

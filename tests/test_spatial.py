@@ -30,7 +30,9 @@ def run(text, x, *, strength=1.0, seed=0):
     curriculum = Curriculum.parse(text)
     strengths = dict.fromkeys(curriculum.tree.leaves, strength)
     y = torch.zeros(len(x), dtype=torch.long)
-    return curriculum(x, y, strengths=strengths, victim=NO_VICTIM, generator=seeded(seed)).natural
+    return curriculum(
+        x, y, strengths=strengths, victim=NO_VICTIM, generator=seeded(seed)
+    ).transformed
 
 
 def test_flips_are_exact_and_as_frequent_as_said():

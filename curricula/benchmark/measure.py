@@ -121,8 +121,8 @@ def bench(
             and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
 
     Raises:
-        UserError: whatever is wrong with a value; an unknown or missing baseline, or one that cannot
-            do the same.
+        UserError: whatever is wrong with a value; an unknown or missing baseline, or one that
+            cannot do the same.
     """
     if rounds < 1:
         raise UserError(f"rounds must be 1 or more, not {rounds}")

@@ -99,7 +99,7 @@ def command(
     if modes and split != "test":
         raise UserError(f"{modes[0]} is of the test images: leave out --split, or {modes[0]}")
     if grid and not profiled:
-        raise UserError("--grid is split of --profile: add it, or write --threat 'grid(rot:30)'")
+        raise UserError("--grid is part of --profile: add it, or write --threat 'grid(rot:30)'")
     keep_freed_memory()
     setting: dict[str, Any] = {
         "seed": seed,

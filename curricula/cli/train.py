@@ -25,7 +25,7 @@ from curricula.plugins import registry
     help="Strength over training, for all links or one; repeatable.  [default: linear]",
 )
 @click.option("--objective", metavar="OBJECTIVE", help="Training loss.  [default: at]")
-@click.option("--epochs", type=int, help="PassCounter over the training images.")
+@click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--batch-size", type=int, help="Images per update.")
 @click.option("--optimizer", metavar="NAME", help="sgd or adamw.")
 @click.option("--lr", type=float, help="Learning rate.")

@@ -178,8 +178,8 @@ def predictions(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """What `evaluate_threats` counts: the class that a model gives each image under each threat, int64 (N,)
-    by name, in the split's order. Arguments as for `evaluate_threats`."""
+    """Return the predicted class of each image under each threat, int64 (N,) by name, in the
+    split's order. Arguments as for `evaluate_threats`, which counts them."""
     found: dict[tuple[str, float], Tensor] = {}
     with no_tf32():
         victim = ModelVictim(model, early_stop=True)

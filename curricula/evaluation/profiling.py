@@ -1,8 +1,8 @@
 """Measuring a robustness profile: accuracy and fooling rate of a classifier as test ranges grow.
 
-Every number is an ordinary threat measured by `curricula.evaluate_threats`: an expression that is asked for
-in two places is run once, an image is turned alike in all threats that begin with the same link,
-and a fallen image is attacked no further.
+Every number is an ordinary threat of `evaluate_threats`: an expression that is requested in two
+places runs once, an image is rotated alike in all threats that begin with the same link, and a
+fooled image is not attacked further.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,7 +70,8 @@ def profile(
         grid: also the worst of the 775 rotations and translations of Engstrom et al. 2019 (within
             30 degrees and 3 px whatever the budgets), and of 10 random ones of these.
         seed: of the random draws.
-        batch_size: images at once; the figures do not depend on it. By default as `evaluate_threats` has it.
+        batch_size: images at once; the figures do not depend on it. Default: as in
+            `evaluate_threats`.
         name: of the model, for captions.
         progress: told the share of the work that is done, in [0, 1], after each batch.
 

@@ -11,7 +11,8 @@ GRID_POINTS = 31 * 5 * 5  # of rotations and translations, by default
 
 
 class EvaluationProgress:
-    """Which share of the passes is done, if no image falls: what `curricula.evaluate_threats` calls.
+    """Track the share of the passes that is done, as if no image were fooled; `evaluate_threats`
+    calls it.
 
     Args:
         threats: what is to be run, clean images besides.

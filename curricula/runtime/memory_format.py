@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-Network = TypeVar("Network", tree=nn.Module)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def channels_last(network: Network) -> Network:

@@ -57,7 +57,7 @@ def run_sweep(
 
     Args:
         sweep: what to run.
-        out: folder of the sweep; it may hold a split of it already.
+        out: folder of the sweep; it may hold a part of it already.
         storage: URL of the database of the study; by default a SQLite file in the folder.
         retry: run cells again that have failed.
         download: fetch missing data.

@@ -136,7 +136,7 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
     if perturbation.unit in get_args(Norm) and not perturbation.training_only:
         assert perturbation.norm_bound == NormBound(
             norm=cast(Norm, perturbation.unit), radius=perturbation.budget
-        ), f"its budget is in {perturbation.unit}, so it must norm_bound that ball"
+        ), f"its budget is in {perturbation.unit}, so it must declare that ball as its norm_bound"
 
 
 def parameters_can_be_searched(perturbation: Perturbation) -> None:

@@ -19,7 +19,7 @@ class ModelVictim:
         loss: what `gradient` ascends where a perturbation names no loss of its own: a name of
             curricula.losses.ATTACK_LOSSES.
         precision: of the network's arithmetic; images, losses and gradients are float32.
-        early_stop: an image that is misclassified is not attacked on; in training its loss may grow.
+        early_stop: stop attacking an image once it is misclassified; in training, go on.
         fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
 
     Raises:
@@ -87,7 +87,7 @@ class ModelVictim:
         return self._sharing(reference)
 
     def subset(self, index: Tensor) -> "ModelVictim":
-        """The same victim for some of the images that it is with_reference at."""
+        """The same victim for some of the images that its reference is for."""
         reference = self._reference
         return self._sharing(lambda: reference()[index])
 

@@ -75,8 +75,8 @@ print(json.dumps([took, peak_memory(plan.device)]))
     [("smallcnn", GREY, 15), ("stdcnn", GREY, 15), ("resnet18", COLOUR, 2), ("vgg16", COLOUR, 2)],
 )
 def test_processes_of_their_own(benchmark, model, data, updates):
-    """Five pairs of processes, each as its user would start it: time and peak memory. The baseline's
-    worker is a third process, whose memory is not counted."""
+    """Five pairs of processes, each as its user would start it: time and peak memory. The
+    baseline's worker is a third process, whose memory is not counted."""
     setting = {**SETTING, "model": model, "data": data}
     script = ALONE.format(setting=setting, updates=updates)
 
