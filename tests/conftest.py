@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from curricula import compilation
 from curricula.plugins import registry
+from curricula.runtime import compile as compilation
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 

@@ -34,7 +34,7 @@ from curricula.evaluation.audit_checks import (
 )
 from curricula.plugins import registry
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 N = 100
 
 CHECKS = (

@@ -12,7 +12,7 @@ from curricula.plugins import registry
 from curricula.testing import DATASET_CLAUSES, check_dataset
 from curricula.testing import data as clauses
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
 
 @pytest.mark.parametrize("clause", DATASET_CLAUSES)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from curricula.cli.main import program
 from curricula.plugins import registry
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
 
 def run(*arguments, plugin=TINY):

@@ -23,7 +23,7 @@ from curricula.reporting.curves import curve, parse_schedules, schedules_figure
 from curricula.reporting.figures import write_figure
 from curricula.reporting.previews import largest_change, preview, preview_figure
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 
 

@@ -29,7 +29,7 @@ from curricula.training.plan import make_plan
 from curricula.training.run import BEST, Run, prefixed
 from curricula.victim.model_victim import ModelVictim
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 N = 40
 GRADIENTS, FORWARDS = 1440, 260
 

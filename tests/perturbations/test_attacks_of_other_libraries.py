@@ -13,7 +13,7 @@ import curricula
 from curricula.perturbations.attacks.mim import MIM
 from curricula.victim.model_victim import ModelVictim
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "attacks_against_others.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "attacks_against_others.py"
 SETTINGS = {"linf": 0.1, "l2": 1.5, "l1": 10.0, "steps": 10, "apgd_steps": 10, "queries": 300}
 ROWS = (
     "pgd linf", "pgd l2", "pgd l1", "apgd linf ce", "apgd linf dlr", "apgd l2 ce", "apgd l2 dlr",

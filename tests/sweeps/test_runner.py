@@ -22,12 +22,12 @@ from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.recipes import find_sweep, recipes
-from curricula.sweeps import running
+from curricula.sweeps import runner
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import STANDARD, parse_sweep
 from curricula.training.run import Run
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
 SWEEP = """
 [base]
@@ -50,7 +50,7 @@ limit = 20
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(running, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.2)
 
 
 def told():
@@ -357,7 +357,7 @@ def test_a_process_of_other_values_that_came_between_is_noticed(tiny, tmp_path, 
 )
 def test_cells_that_differ_in_the_seed_alone_or_in_nothing(tiny, axis, seeds):
     sweep = parse_sweep(f'[base]\ndata = "tiny"\nepochs = 1\n[axes.m]\n{axis}')
-    configs, _ = running.check_cells(sweep)
+    configs, _ = runner.check_cells(sweep)
     assert [config.seed for config in configs.values()] == seeds
     assert [run.lr for run in configs.values()] == [0.01, 0.01]
 
@@ -370,7 +370,7 @@ def test_a_retry_that_was_interrupted_goes_on_when_started_again(tiny, tmp_path,
     out = tmp_path / "out"
     run_sweep(sweep, out)
     with monkeypatch.context() as patched:
-        patched.setattr(running, "train_plan", interrupted)
+        patched.setattr(runner, "train_plan", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, out, retry=True)
     lines, noted = told()
@@ -495,18 +495,18 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from curricula.plugins import registry
-from curricula.sweeps import running
+from curricula.sweeps import runner
 from curricula.sweeps.spec import parse_sweep
 registry.use(registry.build_registry([Path(sys.argv[1])]))
-running.POLL_SECONDS = 0.2
-train = running.train_plan
+runner.POLL_SECONDS = 0.2
+train = runner.train_plan
 def slow(*arguments, **keywords):
     results = train(*arguments, **keywords)
     time.sleep(float(sys.argv[4]))
     return results
-running.train_plan = slow
+runner.train_plan = slow
 sweep, out = parse_sweep(sys.argv[2]), Path(sys.argv[3])
-running.run_sweep(sweep, out, noted=lambda line: print(line, flush=True))
+runner.run_sweep(sweep, out, noted=lambda line: print(line, flush=True))
 """
 
 

@@ -17,7 +17,7 @@ from curricula.testing.fixtures import assert_as_before, make_bench, state_of
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, NO_CLASSIFIERS = FIXTURES / "tiny.py", FIXTURES / "no_classifiers.py"
 
 REASONS = {

@@ -12,7 +12,7 @@ from curricula.plugins import registry
 from curricula.testing import SCHEDULE_CLAUSES, check_schedule
 from curricula.testing import schedules as clauses
 
-TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 VARIANTS = ["step(0:2/3, 0.62:5/6, 0.74:1)", "linear(start=1)", "constant(0)", "root(power=100)"]
 
 

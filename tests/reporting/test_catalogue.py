@@ -15,7 +15,7 @@ from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record
 from curricula.reporting.catalogue import PROVIDERS, entries, entry, page, parse_docstring, render
 
-PAGE = Path(__file__).parents[1] / "docs" / "catalogue.md"
+PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 MINE = registry.Provider(name="mine.py", source="file")
 DOCUMENTED = ("perturbation", "model", "schedule", "objective", "dataset")
 OURS = [

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from curricula import allocation
+from curricula.runtime import malloc
 
 SCRIPT = """
 import resource, sys
@@ -34,7 +34,7 @@ def test_freed_memory_is_not_fetched_anew():
 
 
 def test_where_there_is_no_such_setting_it_says_so(monkeypatch):
-    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
-    assert not allocation.keep_freed_memory()
-    monkeypatch.setattr(allocation.sys, "platform", "win32")
-    assert not allocation.keep_freed_memory()
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: object())
+    assert not malloc.keep_freed_memory()
+    monkeypatch.setattr(malloc.sys, "platform", "win32")
+    assert not malloc.keep_freed_memory()

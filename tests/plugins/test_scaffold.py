@@ -14,7 +14,7 @@ from curricula.cli.main import program
 from curricula.plugins.names import NAME_PATTERN
 from curricula.plugins.scaffold import FILES, LONGEST, PLUGIN_NAME
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ["fog", "soft-fog_2", "x" * LONGEST]
 
 
