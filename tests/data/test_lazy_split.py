@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import curricula
 from curricula import LazySplit, Reader, Split, UserError, batches, load_data
-from curricula.data import folder, reading
+from curricula.data import folder
 from curricula.data.dataset import in_order
 from curricula.testing import check_dataset
 
@@ -371,14 +371,14 @@ def test_a_wrong_number_of_workers_gets_one_line(root, workers, text):
 
 
 def test_there_is_a_worker_a_core_but_eight_at_most(workers, monkeypatch):
-    assert 1 <= reading.number_of_workers() <= 8
+    assert 1 <= lazy_split.number_of_workers() <= 8
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-        assert reading.number_of_workers() == 8
+        assert lazy_split.number_of_workers() == 8
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 6, 7})
-        assert reading.number_of_workers() == 3
+        assert lazy_split.number_of_workers() == 3
     workers(12)
-    assert reading.number_of_workers() == 12
+    assert lazy_split.number_of_workers() == 12
 
 
 def test_an_interrupt_is_for_the_parent():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_reporting import assert_no_text_is_cut
+from reporting.test_figures import assert_no_text_is_cut
 from torch import nn
 
 import curricula

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import TINY, run
+from cli.test_cli import TINY, run
 
 import curricula
 from curricula.plugins import registry

@@ -11,9 +11,9 @@ from statistics import mean, stdev
 import attrs
 import pytest
 import tomli_w
+from cli.test_cli import TINY, run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import TINY, run
 
 import curricula
 from curricula.errors import UserError

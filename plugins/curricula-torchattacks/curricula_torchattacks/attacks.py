@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from curricula.errors import UserError
 from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.norm_ball import project
-from curricula_torchattacks import mended
+from curricula_torchattacks import patched
 from curricula_torchattacks.adapters import DeviceTagged, groups, seeded
 from curricula_torchattacks.parameters import (
     BIAS,
@@ -64,7 +64,7 @@ class AttackSpec:
         special: parameters that mean something else than in PARAMETERS, by our name.
         left_out: parameters that the package never reads, or that guard its divisions.
         channels: the channel counts that it works on.
-        mended: takes the place of the package's class.
+        patched: takes the place of the package's class.
     """
 
     unit: str
@@ -76,7 +76,7 @@ class AttackSpec:
     special: Mapping[str, Parameter] = {}
     left_out: frozenset[str] = frozenset()
     channels: frozenset[int] | None = None
-    mended: Callable[..., Any] | None = None
+    patched: Callable[..., Any] | None = None
 
 
 LINF, L2, EITHER = (AttackSpec(unit=unit) for unit in ("linf", "l2", "norm"))
@@ -111,7 +111,9 @@ DESCRIBED: Mapping[str, AttackSpec] = {
     "APGD": attrs.evolve(EITHER, special={"loss": losses("ce", "dlr")}),
     "APGDT": EITHER,
     "FAB": attrs.evolve(EITHER, renamed={"steps": "max_steps"}, special={"beta": BIAS}),
-    "Square": attrs.evolve(EITHER, special={"loss": losses("margin", "ce")}, mended=mended.Square),
+    "Square": attrs.evolve(
+        EITHER, special={"loss": losses("margin", "ce")}, patched=patched.Square
+    ),
     "GN": AttackSpec(unit="std", budget="std"),
     "CW": SWITCH,
     "DeepFool": SWITCH,
@@ -121,7 +123,7 @@ DESCRIBED: Mapping[str, AttackSpec] = {
     "JSMA": SWITCH,
     "OnePixel": SWITCH,
     "Pixle": attrs.evolve(
-        SWITCH, special={"max_iterations": RESTARTED_ITERATIONS}, mended=mended.Pixle
+        SWITCH, special={"max_iterations": RESTARTED_ITERATIONS}, patched=patched.Pixle
     ),
 }
 
@@ -279,7 +281,7 @@ def _class(name: str, described: AttackSpec) -> type[Attack]:
         **{ours: parameter.field(default) for ours, (parameter, default) in parameters.items()},
         "channels": described.channels,
         "described": described,
-        "theirs": described.mended or getattr(torchattacks, name),
+        "theirs": described.patched or getattr(torchattacks, name),
         "takes": frozenset(signature),
         "passed": passed,
     }
