@@ -1,6 +1,5 @@
 """Torchvision's classifiers, any of them, by torchvision's own names."""
 
-import difflib
 from bisect import bisect_left
 from typing import Any
 
@@ -9,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.func import functional_call
 
-from curricula.errors import UserError
+from curricula.errors import UserError, did_you_mean
 from curricula.models.normalise import Normalise
 
 CUSTOMARY = 224  # of ImageNet's images; every network takes it
@@ -33,9 +32,7 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-        raise UserError(f"unknown torchvision model {name!r}: {mend}")
+        raise UserError(f"unknown torchvision model {name!r}: {did_you_mean(name, names)}")
     network = torchvision.models.get_model(
         name, weights=None, num_classes=num_classes, **_keywords(name, image_size)
     )

@@ -1,6 +1,5 @@
 """The policy behind the hooks: which plugins load, and which record a name stands for."""
 
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import attrs
 import pluggy
 
-from curricula.errors import UnknownNameError, UserError
+from curricula.errors import UnknownNameError, UserError, did_you_mean
 from curricula.plugins import builtin, hookspecs
 from curricula.plugins.hookspecs import KINDS, PROJECT, Kind, Record
 from curricula.plugins.names import RESERVED
@@ -169,15 +168,10 @@ class Registry:
         known = self._records[kind]
         if name in known:
             return known[name]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        if near:
-            mend = f"did you mean {' or '.join(near)}?"
-        elif len(known) > MOST_NAMED:
-            mend = f"curricula plugins lists all {len(known)}"
-        else:
-            mend = f"known: {', '.join(known)}"
+        many = f"curricula plugins lists all {len(known)}" if len(known) > MOST_NAMED else None
+        fix = did_you_mean(name, known, otherwise=many)
         failed = "".join(f"; {failure}" for failure in self.failures)
-        raise UnknownNameError(f"unknown {kind} {name!r}: {mend}{failed}")
+        raise UnknownNameError(f"unknown {kind} {name!r}: {fix}{failed}")
 
 
 def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:

@@ -2,7 +2,6 @@
 that says what it is for. A sweep's file is told by its axes."""
 
 import contextlib
-import difflib
 import os.path
 import tomllib
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from curricula.errors import UserError
+from curricula.errors import UserError, did_you_mean
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import read_toml
 
@@ -61,7 +60,6 @@ def _found(
     if name_or_file in known:
         return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")
     if not os.path.exists(name_or_file):  # unlike Path's, never raises
-        near = difflib.get_close_matches(name_or_file, known, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(known)}"
-        raise UserError(f"{what} {name_or_file!r}: no such recipe or file; {mend}")
+        fix = did_you_mean(name_or_file, known, otherwise=f"recipes: {', '.join(known)}")
+        raise UserError(f"{what} {name_or_file!r}: no such recipe or file; {fix}")
     return contextlib.nullcontext(Path(name_or_file))

@@ -23,7 +23,6 @@ An axis is a list of values of the field that it is named after, or a table of n
 fields. There is a cell for each combination, the last axis changing fastest.
 """
 
-import difflib
 import hashlib
 import re
 import tomllib
@@ -35,7 +34,7 @@ from typing import Any, cast, get_args
 import attrs
 import tomli_w
 
-from curricula.errors import UserError
+from curricula.errors import UserError, did_you_mean
 from curricula.training.config import FIELDS, SplitName, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
@@ -196,9 +195,8 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]]
     if isinstance(axis, list):
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"fields: {', '.join(FIELDS)}"
-            raise UserError(f"axis {name!r}: a list is of values of a field; {mend}")
+            fix = did_you_mean(name, FIELDS, otherwise=f"fields: {', '.join(FIELDS)}")
+            raise UserError(f"axis {name!r}: a list is of values of a field; {fix}")
         changes = {_label(value): {name: value} for value in axis}
         if len(changes) < len(axis):
             raise UserError(f"axis {name!r} has a value twice: {axis}")
@@ -275,6 +273,4 @@ def _table(what: str, value: Any) -> dict[str, Any]:
 def _known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"unknown {what} {key!r}; {mend}")
+            raise UserError(f"unknown {what} {key!r}; {did_you_mean(key, known)}")

@@ -1,6 +1,5 @@
 """A training configuration: every value stated, to and from TOML."""
 
-import difflib
 import math
 import tomllib
 import typing
@@ -13,7 +12,7 @@ import cattrs
 import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
-from curricula.errors import UserError
+from curricula.errors import UserError, did_you_mean
 from curricula.expressions.syntax import parse_call
 
 Optimizer = Literal["sgd", "adamw"]
@@ -123,9 +122,7 @@ def check_keys(layer: Mapping[str, Any]) -> None:
 def _checked(key: str, value: Any) -> Any:
     field = FIELDS.get(key)
     if field is None:
-        near = difflib.get_close_matches(key, FIELDS, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
-        raise UserError(f"configuration: unknown key {key!r}; {mend}")
+        raise UserError(f"configuration: unknown key {key!r}; {did_you_mean(key, FIELDS)}")
     choices = typing.get_args(field.type) if typing.get_origin(field.type) is Literal else ()
     try:
         return _CONVERTER.structure(value, cast(type[Any], field.type))
