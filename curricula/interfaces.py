@@ -21,6 +21,27 @@ AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 """(logits_NK, y_N, reference) -> loss_N, where reference() gives the logits_NK at the anchor."""
 
 
+def strength_per_image(strength: Strength, like: Tensor) -> Strength:
+    """Return a strength that broadcasts over tensors with one row per image.
+
+    Args:
+        strength: one for all images, or (N,).
+        like: any tensor of N rows, such as images or drawn parameters.
+
+    Returns:
+        A float unchanged; a tensor as (N, 1, ..., 1), with the device, the dtype and the number of
+        dimensions of ``like``.
+
+    >>> strength_per_image(0.5, torch.zeros(2, 3, 8, 8))
+    0.5
+    >>> strength_per_image(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    if not isinstance(strength, Tensor):
+        return strength
+    return strength.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
 @attrs.frozen(kw_only=True)
 class NormBound:
     """What a perturbation promises of each image: its change, in ``norm``, is at most
