@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from curricula.data.dataset import DataSet, Split, SplitLike, batches, load_data
     from curricula.data.lazy_split import LazySplit, Reader
     from curricula.errors import UnknownNameError, UserError
-    from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
+    from curricula.evaluation.accuracy import evaluate_threats
     from curricula.evaluation.audit import Audit, audit
     from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
     from curricula.evaluation.profiling import profile
+    from curricula.evaluation.results import ThreatResult
     from curricula.expressions.binding import BoundExpression, bind
     from curricula.expressions.syntax import parse
     from curricula.interfaces import (
@@ -53,11 +54,12 @@ _MODULES = {
     "data.dataset": ("SplitLike", "DataSet", "Split", "batches", "load_data"),
     "data.lazy_split": ("LazySplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
-    "evaluation.accuracy": ("ThreatResult", "evaluate_threats"),
+    "evaluation.accuracy": ("evaluate_threats",),
     "evaluation.audit": ("Audit", "audit"),
     "evaluation.audit_checks": ("Check",),
     "evaluation.profile": ("Profile",),
     "evaluation.profiling": ("profile",),
+    "evaluation.results": ("ThreatResult",),
     "expressions.syntax": ("parse",),
     "sweeps.collect": ("compare",),
     "plugins.hookspecs": ("Record", "hookimpl"),

@@ -12,12 +12,13 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike, first, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
 from curricula.evaluation.audit import Audit, audit
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.progress import EvaluationProgress
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call

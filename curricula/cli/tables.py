@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from curricula.benchmark.measure import Samples, Speed
-from curricula.evaluation.accuracy import ThreatResult, in_percent
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.profile import Average, Profile
+from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.sweeps.comparison import Comparison
 from curricula.theory.closed_forms import best_ratio, critical_ratio, shifted_bound, shifted_limit
 from curricula.theory.study import Study, Trained

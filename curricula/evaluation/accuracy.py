@@ -1,16 +1,15 @@
-"""Accuracy under threats, with its interval, and fooling rate."""
+"""Measure a model under threats: accuracy and fooling rate."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike, in_order
 from curricula.errors import UserError
+from curricula.evaluation.results import ThreatResult
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
@@ -20,90 +19,6 @@ from curricula.victim.model_victim import ModelVictim
 
 BATCH_SIZE = 250  # images at once on a CPU, where more do not pay, and the fewest elsewhere
 PAYS = 1.1  # a batch twice as large must do so many times as many images a second
-
-
-@attrs.frozen(kw_only=True)
-class ThreatResult:
-    """Accuracy and fooling rate under one threat: ``correct`` and ``fooled`` of ``n`` images.
-
-    Attributes:
-        name: of the threat, for tables.
-        threat: its expression, all defaults explicit.
-        correct: how many images were classified right.
-        fooled: of how many the predicted class is another than that of the clean image, whichever
-            of the two is right.
-        n: of how many.
-    """
-
-    name: str
-    threat: str
-    correct: int = attrs.field(validator=attrs.validators.ge(0))
-    fooled: int = attrs.field(validator=attrs.validators.ge(0))
-    n: int = attrs.field(validator=attrs.validators.ge(1))
-
-    @property
-    def accuracy(self) -> float:
-        """In [0, 1]."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy (Wilson 1927)."""
-        return wilson_interval(self.correct, self.n)
-
-    @property
-    def fooling_rate(self) -> float:
-        """In [0, 1] (Kamath et al. 2021).
-
-        An adversary pursues the label, not the clean prediction, and need not go on with an image
-        that is misclassified. So for the images that are right when clean this counts precisely
-        those that fall; those that are wrong when clean count where their class happens to change,
-        which for a searched threat is no worst case.
-        """
-        return self.fooled / self.n
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        low, high = self.interval
-        return {
-            "name": self.name,
-            "threat": self.threat,
-            "accuracy": self.accuracy,
-            "interval_95": [low, high],
-            "correct": self.correct,
-            "fooling_rate": self.fooling_rate,
-            "fooled": self.fooled,
-            "n": self.n,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "ThreatResult":
-        """What `as_json` was of."""
-        return cls(**{field.name: value[field.name] for field in attrs.fields(cls)})
-
-
-def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927); by default at 95 %.
-
-    Args:
-        correct: successes, from 0 to n; not a whole number where trials score a share each.
-        n: trials, 1 or more.
-        z: quantile of the normal distribution.
-    """
-    share = correct / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At the ends the interval touches 0 or 1 exactly; rounding must not say otherwise.
-    low = 0.0 if correct == 0 else (middle - half) / scale
-    high = 1.0 if correct == n else (middle + half) / scale
-    return low, high
-
-
-def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
-    """An accuracy and its interval, both in [0, 1], as ``97.3 (96.1 to 98.2)``."""
-    low, high = interval
-    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def evaluate_threats(

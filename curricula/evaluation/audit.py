@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike, in_order
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, predictions
+from curricula.evaluation.accuracy import BATCH_SIZE, predictions
 from curricula.evaluation.audit_checks import (
     Check,
     deterministic_forward,
@@ -29,6 +29,7 @@ from curricula.evaluation.audit_checks import (
     unbounded_reaches_zero,
 )
 from curricula.evaluation.progress import EvaluationProgress
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
 from curricula.expressions.binding import parse_number
 from curricula.expressions.syntax import Number

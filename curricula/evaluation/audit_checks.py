@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.evaluation.accuracy import wilson_interval
+from curricula.evaluation.results import wilson_interval
 from curricula.victim.equivalence import ROUNDING
 
 ALLOWED = 0.02  # of the images may break the order of two attacks

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from curricula.evaluation.accuracy import ThreatResult, wilson_interval
+from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.expressions.binding import parse_number
 from curricula.expressions.syntax import Number
 

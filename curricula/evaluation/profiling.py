@@ -14,9 +14,10 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult, evaluate_threats
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
 from curricula.evaluation.progress import GRID_POINTS, EvaluationProgress
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
 from curricula.expressions.binding import BoundExpression, parse_number
 from curricula.expressions.nodes import Leaf

@@ -10,8 +10,8 @@ import attrs
 from curricula.api import BASELINE, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult, in_percent
 from curricula.evaluation.profile import Average, Profile
+from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.plugins.registry import command_line
 from curricula.reporting.example_images import fooled, shown_in_training
 from curricula.reporting.frontier import draw_frontier

@@ -14,8 +14,8 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult, in_percent, wilson_interval
 from curricula.evaluation.pareto import Point, dominates, frontier, hypervolume
+from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
 from curricula.training.pass_counter import in_millions
 
 

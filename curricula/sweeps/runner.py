@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.files import write_atomic
 from curricula.sweeps.spec import Cell, Sweep, read_sweep

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.evaluation.accuracy import ThreatResult
+from curricula.evaluation.results import ThreatResult
 from curricula.theory.classifiers import Linear, pgd, random_start, worst_corner
 from curricula.theory.setting import Setting, shift
 

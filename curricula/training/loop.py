@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import SplitLike, batches, first
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import BATCH_SIZE, ThreatResult, evaluate_threats
+from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult
+from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.runtime.files import write_atomic

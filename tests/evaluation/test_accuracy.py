@@ -12,7 +12,8 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import evaluate_threats, paying_batch, wilson_interval
+from curricula.evaluation.accuracy import evaluate_threats, paying_batch
+from curricula.evaluation.results import wilson_interval
 from curricula.evaluation.threats import standard_threats, transformed_part, validation_threats
 from curricula.expressions.binding import bind
 from curricula.perturbations.geometric.affine import Rotation

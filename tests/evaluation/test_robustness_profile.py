@@ -17,10 +17,11 @@ from curricula.cli.main import program
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import evaluate_threats, wilson_interval
+from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.profile import Profile
 from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.progress import passes
+from curricula.evaluation.results import wilson_interval
 from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
 from curricula.plugins import registry

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import curricula
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult, wilson_interval
 from curricula.evaluation.pareto import dominates, frontier, hypervolume
+from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
 from curricula.reporting.frontier import draw_frontier

@@ -15,7 +15,7 @@ import pytest
 import curricula
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import ThreatResult
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions import factories
 from curricula.expressions.binding import bind

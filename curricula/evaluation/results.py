@@ -1,0 +1,101 @@
+"""Results of an evaluation: counts of correct and fooled images, with intervals. Needs no torch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class ThreatResult:
+    """Accuracy and fooling rate under one threat: ``correct`` and ``fooled`` of ``n`` images.
+
+    >>> result = ThreatResult(name="joint", threat="rot(30)+pgd(0.1)", correct=90, fooled=8, n=100)
+    >>> result.accuracy, result.fooling_rate
+    (0.9, 0.08)
+    >>> in_percent(result.accuracy, result.interval)
+    '90.0 (82.6 to 94.5)'
+
+    Attributes:
+        name: name of the threat, for tables.
+        threat: its expression, all defaults explicit.
+        correct: number of images classified correctly.
+        fooled: number of images whose predicted class differs from the one predicted for the clean
+            image, whichever of the two is correct.
+        n: number of images, 1 or more.
+    """
+
+    name: str
+    threat: str
+    correct: int = attrs.field(validator=attrs.validators.ge(0))
+    fooled: int = attrs.field(validator=attrs.validators.ge(0))
+    n: int = attrs.field(validator=attrs.validators.ge(1))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images classified correctly, in [0, 1]."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy (Wilson 1927)."""
+        return wilson_interval(self.correct, self.n)
+
+    @property
+    def fooling_rate(self) -> float:
+        """Share of the images whose predicted class changes, in [0, 1] (Kamath et al. 2021).
+
+        An adversary attacks the label, not the clean prediction, and stops once an image is
+        misclassified. So among the images that are correct when clean, this counts exactly the
+        fooled ones. An image that is misclassified when clean counts where its class happens to
+        change, which is no worst case for a searched threat.
+        """
+        return self.fooled / self.n
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the contents for a JSON file."""
+        low, high = self.interval
+        return {
+            "name": self.name,
+            "threat": self.threat,
+            "accuracy": self.accuracy,
+            "interval_95": [low, high],
+            "correct": self.correct,
+            "fooling_rate": self.fooling_rate,
+            "fooled": self.fooled,
+            "n": self.n,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ThreatResult":
+        """Return the result that `as_json` wrote."""
+        return cls(**{field.name: value[field.name] for field in attrs.fields(cls)})
+
+
+def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Return the score interval of a proportion (Wilson 1927), by default at 95 %.
+
+    >>> low, high = wilson_interval(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+
+    Args:
+        correct: successes, from 0 to n; need not be whole, where one trial can score a fraction.
+        n: trials, 1 or more.
+        z: quantile of the normal distribution.
+    """
+    share = correct / n
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At the ends the interval touches 0 or 1 exactly; rounding must not move it.
+    low = 0.0 if correct == 0 else (middle - half) / scale
+    high = 1.0 if correct == n else (middle + half) / scale
+    return low, high
+
+
+def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
+    """Return an accuracy and its interval, both in [0, 1], as ``97.3 (96.1 to 98.2)``."""
+    low, high = interval
+    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
