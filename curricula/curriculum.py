@@ -11,9 +11,10 @@ from torch import Tensor
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.binding import BoundExpression, bind
+from curricula.expressions.checks import parse_schedule, schedules_by_label
 from curricula.expressions.nodes import Context
 from curricula.expressions.random_streams import Streams
-from curricula.expressions.syntax import Call, parse_call
+from curricula.expressions.syntax import Call
 from curricula.interfaces import (
     AdaptiveSchedule,
     Feedback,
@@ -24,8 +25,6 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
-
-DEFAULT_SCHEDULE = "linear"
 
 
 @attrs.frozen(kw_only=True)
@@ -128,19 +127,10 @@ class Curriculum:
             UserError: as `bind` does; an unknown label or schedule.
         """
         bound = bind(perturb, budgets=budgets, defaults=defaults)
-        calls = dict.fromkeys(bound.leaves, parse_call(DEFAULT_SCHEDULE))
-        for text in schedules:
-            label, call = parse_schedule(text)
+        calls = schedules_by_label(schedules, bound.leaves)
+        for label, call in map(parse_schedule, schedules):
             if label is None:
                 factories.build("schedule", call)  # also where there is no leaf to use it
-                calls = dict.fromkeys(calls, call)
-            elif label in calls:
-                calls[label] = call
-            else:
-                raise UserError(
-                    f"--schedule {text}: no perturbation is called {label!r} here; "
-                    f"there is {', '.join(calls) or 'none'}"
-                )
         built = {label: factories.build("schedule", call) for label, call in calls.items()}
         return cls(
             tree=bound,
@@ -253,15 +243,3 @@ class Curriculum:
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )
         return self.tree.node.run(_unchanged(x_NCHW.detach()), context)
-
-
-def parse_schedule(text: str) -> tuple[str | None, Call]:
-    """``[LABEL=]SCHEDULE`` in its two parts."""
-    label, separator, rest = text.partition("=")
-    if not text.strip() or (separator and not rest.strip()):
-        raise UserError(
-            f"--schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
-        )
-    if separator and "(" not in label:
-        return label.strip(), parse_call(rest)
-    return None, parse_call(text)

@@ -13,6 +13,7 @@ import attrs
 
 from curricula.errors import UserError
 from curricula.expressions import factories
+from curricula.expressions.checks import leaf_label
 from curricula.expressions.nodes import (
     ChainNode,
     FusedLeaves,
@@ -209,10 +210,7 @@ class _Binder:
             )
         if self.threat and perturbation.training_only:
             raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")
-        label, count = call.name, 1
-        while label in self.leaves:
-            count += 1
-            label = f"{call.name}.{count}"
+        label = leaf_label(call.name, self.leaves)
         leaf = Leaf(label=label, perturbation=perturbation, call=built.call)
         self.leaves[label] = leaf
         return leaf, built.call

@@ -68,7 +68,7 @@ class TrainConfig:
     batch_size: int = attrs.field(validator=ge(1))
     optimizer: Optimizer
     lr: float = attrs.field(validator=and_(gt(0.0), lt(math.inf)))
-    momentum: float = attrs.field(default=0.9, validator=ge(0))
+    momentum: float = attrs.field(default=0.9, validator=and_(ge(0), lt(1)))
     weight_decay: float = attrs.field(validator=and_(ge(0.0), lt(math.inf)))
     lr_schedule: str
     awp: float = attrs.field(default=0.0, validator=and_(ge(0.0), lt(math.inf)))
@@ -79,10 +79,6 @@ class TrainConfig:
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
-
-    def __attrs_post_init__(self) -> None:
-        if self.momentum >= 1:
-            raise ValueError(f"'momentum' must be < 1: {self.momentum}")
 
 
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
@@ -114,9 +110,29 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
 
 
 def check_keys(layer: Mapping[str, Any]) -> None:
-    """Refuse keys and types that no configuration has, before anything costly is done."""
+    """Refuse unknown keys and wrong types.
+
+    Raises:
+        UserError: an unknown key (with the near miss), a wrong type.
+    """
     for key, value in layer.items():
         _checked(key, value)
+
+
+def check_fields(layer: Mapping[str, Any]) -> None:
+    """Refuse unknown keys, wrong types and values out of range.
+
+    Raises:
+        UserError: an unknown key (with the near miss), a wrong type, a value out of range.
+    """
+    for key, value in layer.items():
+        checked = _checked(key, value)
+        field = FIELDS[key]
+        if field.validator is not None:
+            try:
+                field.validator(None, field, checked)
+            except ValueError as error:
+                raise UserError(f"configuration: {error}") from error
 
 
 def _checked(key: str, value: Any) -> Any:

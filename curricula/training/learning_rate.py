@@ -6,16 +6,14 @@
 import math
 from collections.abc import Callable
 
-from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.syntax import Pair, parse_call
 from curricula.interfaces import Progress
+from curricula.training.checks import check_lr_schedule
 
 LearningRate = Callable[[Progress], float]
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
-BORROWED = ("constant", "step")
 
 
 def _falling(t: float) -> float:
@@ -48,7 +46,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
     return multiple
 
 
-OWN = {"cosine": cosine, "one-cycle": one_cycle}
+FACTORIES = {"cosine": cosine, "one-cycle": one_cycle}
 
 
 def parse_learning_rate(text: str) -> factories.Built:
@@ -58,13 +56,8 @@ def parse_learning_rate(text: str) -> factories.Built:
     Raises:
         UserError: an unknown name or argument, a value out of range.
     """
-    call = parse_call(text)
-    if call.name in OWN:
-        return factories.call_factory(OWN[call.name], "lr_schedule", call)
-    if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
-        raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
-    if call.name in BORROWED:
-        schedule = factories.build("schedule", call)
-        return factories.Built(value=lambda p: float(schedule.value(p, {})), call=schedule.call)
-    known = ", ".join((*OWN, *BORROWED))
-    raise UserError(f"unknown lr_schedule {call.name!r}: known: {known}")
+    call = check_lr_schedule(text)
+    if call.name in FACTORIES:
+        return factories.call_factory(FACTORIES[call.name], "lr_schedule", call)
+    schedule = factories.build("schedule", call)
+    return factories.Built(value=lambda p: float(schedule.value(p, {})), call=schedule.call)

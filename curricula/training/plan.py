@@ -17,7 +17,8 @@ from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.memory_format import channels_last
-from curricula.training.config import FIELDS, TrainConfig, check_keys, merge
+from curricula.training.checks import check_values
+from curricula.training.config import FIELDS, TrainConfig, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.equivalence import FEW, outputs_match
@@ -107,7 +108,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     Raises:
         UserError: whatever is wrong with a value.
     """
-    check_keys(values)
+    check_values(values)
     data_text = values.get("data", FIELDS["data"].default)
     loaded = build_data(
         data_text, root=values.get("data_root", FIELDS["data_root"].default), download=download

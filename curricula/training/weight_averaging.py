@@ -9,11 +9,8 @@ from attrs.validators import and_, ge, lt
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.syntax import parse_call
-
-NONE = "none"
+from curricula.training.checks import check_average
 
 
 class Averaging(Protocol):
@@ -84,7 +81,7 @@ def averaged(model: nn.Module, averaging: Averaging) -> AveragedModel:
     return result
 
 
-AVERAGES: Mapping[str, Callable[..., Averaging]] = {
+FACTORIES: Mapping[str, Callable[..., Averaging]] = {
     "ema": ExponentialAverage,
     "swa": StochasticAverage,
 }
@@ -97,9 +94,7 @@ def parse_averaging(text: str) -> factories.Built:
     Raises:
         UserError: an unknown name or argument, a value out of range.
     """
-    call = parse_call(text)
-    if call.name == NONE and not call.arguments:
+    call = check_average(text)
+    if call.name not in FACTORIES:
         return factories.Built(value=None, call=call)
-    if call.name in AVERAGES:
-        return factories.call_factory(AVERAGES[call.name], "average", call)
-    raise UserError(f"unknown average {text!r}; known: {', '.join((NONE, *AVERAGES))}")
+    return factories.call_factory(FACTORIES[call.name], "average", call)

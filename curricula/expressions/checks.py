@@ -1,0 +1,134 @@
+"""Check texts against the grammar and the registered names, without importing a factory or torch.
+
+An expression that passes here can still fail when it is bound: arguments, types and ranges are the
+factories' to check.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from curricula.errors import UserError
+from curricula.expressions.syntax import (
+    Call,
+    Chain,
+    Expression,
+    Union,
+    parse,
+    parse_call,
+)
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Kind
+from curricula.plugins.names import CLEAN, GRID, WORST
+
+DEFAULT_SCHEDULE = "linear"
+
+
+def check_call(kind: Kind, text: str) -> Call:
+    """Return the call that a text names, such as the model ``wrn(depth=28)``.
+
+    >>> check_call("objective", "trades(beta=6)").name
+    'trades'
+
+    Raises:
+        ExpressionError: the text is not a single call.
+        UnknownNameError: no plugin registered the name.
+    """
+    call = parse_call(text)
+    registry.current().find(kind, call.name)
+    return call
+
+
+def check_perturbation(text: str) -> tuple[str, ...]:
+    """Return the labels of the leaves of an expression over perturbations, left to right.
+
+    >>> check_perturbation("rot:30+(pgd|worst(rot, k=5))")
+    ('rot', 'pgd', 'rot.2')
+
+    Raises:
+        ExpressionError: the text is not an expression.
+        UnknownNameError: no plugin registered one of the names.
+        UserError: ``clean`` was given arguments.
+    """
+    labels: list[str] = []
+    for call in _leaves(parse(text)):
+        registry.current().find("perturbation", call.name)
+        labels.append(leaf_label(call.name, labels))
+    return tuple(labels)
+
+
+def leaf_label(name: str, labels: Iterable[str]) -> str:
+    """Return the label of the next leaf of a name: ``rot``, then ``rot.2``, ``rot.3``.
+
+    Args:
+        name: the perturbation's name.
+        labels: those of the leaves before it.
+    """
+    taken = set(labels)
+    label, count = name, 1
+    while label in taken:
+        count += 1
+        label = f"{name}.{count}"
+    return label
+
+
+def parse_schedule(text: str) -> tuple[str | None, Call]:
+    """Return the label (None for all leaves) and the schedule of ``[LABEL=]SCHEDULE``.
+
+    >>> label, call = parse_schedule("pgd=linear(until=0.2)")
+    >>> label, str(call)
+    ('pgd', 'linear(until=0.2)')
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    label, separator, rest = text.partition("=")
+    if not text.strip() or (separator and not rest.strip()):
+        raise UserError(
+            f"--schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
+        )
+    if separator and "(" not in label:
+        return label.strip(), parse_call(rest)
+    return None, parse_call(text)
+
+
+def schedules_by_label(texts: Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
+    """Return the schedule of each leaf; of several for one leaf the last wins.
+
+    Args:
+        texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one.
+        labels: those of the leaves. A leaf without a schedule gets ``linear``.
+
+    Raises:
+        UnknownNameError: no plugin registered a schedule of that name.
+        UserError: no leaf has a given label.
+    """
+    calls = dict.fromkeys(labels, parse_call(DEFAULT_SCHEDULE))
+    for text in texts:
+        label, call = parse_schedule(text)
+        registry.current().find("schedule", call.name)
+        if label is None:
+            calls = dict.fromkeys(calls, call)
+        elif label in calls:
+            calls[label] = call
+        else:
+            raise UserError(
+                f"--schedule {text}: no perturbation is called {label!r} here; "
+                f"there is {', '.join(calls) or 'none'}"
+            )
+    return calls
+
+
+def _leaves(expression: Expression) -> Iterator[Call]:
+    """Yield the calls that name perturbations, left to right."""
+    match expression:
+        case Chain(parts) | Union(parts):
+            for part in parts:
+                yield from _leaves(part)
+        case Call(name=name, arguments=arguments) if name in (WORST, GRID):
+            for argument in arguments:
+                if argument.key is None and isinstance(argument.value, (Call, Chain, Union)):
+                    yield from _leaves(argument.value)
+        case Call(name=name, arguments=arguments) if name == CLEAN:
+            if arguments:
+                raise UserError(f"{expression}: {CLEAN} takes no arguments")
+        case Call():
+            yield expression

@@ -1,0 +1,100 @@
+"""Values are checked before torch is imported, with the messages of the plan."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from curricula.errors import UserError
+from curricula.expressions.binding import bind
+from curricula.expressions.checks import check_perturbation
+from curricula.training.checks import AVERAGES, LR_SCHEDULES, check_values
+from curricula.training.learning_rate import FACTORIES as LR_FACTORIES
+from curricula.training.weight_averaging import FACTORIES
+
+WRONG = [
+    ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),
+    ({"epochs": 0}, "configuration: 'epochs' must be >= 1: 0"),
+    ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
+    ({"lr": 0}, "configuration: 'lr' must be > 0.0: 0.0"),
+    ({"momentum": 1}, "configuration: 'momentum' must be < 1: 1.0"),
+    ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
+    ({"perturb": "rott+pgd"}, "unknown perturbation 'rott': did you mean rot"),
+    ({"perturb": "rot+"}, "in 'rot+', at the end: expected a name"),
+    ({"perturb": "rot+worst(trans|flp, k=3)"}, "unknown perturbation 'flp': did you mean flip"),
+    ({"perturb": "grid(rott, rot=5)"}, "unknown perturbation 'rott'"),
+    ({"perturb": "clean:3"}, "clean:3: clean takes no arguments"),
+    ({"augmentation": "crp+flip"}, "unknown perturbation 'crp': did you mean crop"),
+    ({"perturb": "rot", "schedule": ["liner"]}, "unknown schedule 'liner': did you mean linear"),
+    ({"schedule": ["liner"]}, "unknown schedule 'liner': did you mean linear"),
+    (
+        {"perturb": "rot+pgd", "schedule": ["pdg=linear"]},
+        "--schedule pdg=linear: no perturbation is called 'pdg' here; there is rot, pgd",
+    ),
+    ({"perturb": "rot", "schedule": ["rot="]}, "write [LABEL=]SCHEDULE"),
+    ({"model": "smalcnn"}, "unknown model 'smalcnn': did you mean smallcnn"),
+    ({"model": "wrn|vgg16"}, "expected a single name or call"),
+    ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
+    ({"data": "mnits"}, "unknown dataset 'mnits': did you mean mnist"),
+    ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': known: cosine, one-cycle"),
+    ({"lr_schedule": "step:3"}, "lr_schedule step needs its stages"),
+    ({"average": "ma"}, "unknown average 'ma'; known: none, ema, swa"),
+    ({"average": "none:3"}, "unknown average 'none:3'"),
+    ({"device": "gpu"}, "device 'gpu' is not there; write auto, cpu, cuda, cuda:1, mps or xpu"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_value_is_one_line(values, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        check_values(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"perturb": "rot+(pgd(norm=l2)|worst(rot, k=3))+fgsm", "schedule": ["rot.2=cosine"]},
+        {"perturb": "grid(rot+trans, rot=5)", "schedule": ("linear", "trans=step(0:1/2, 1/2:1)")},
+        {"lr_schedule": "step(0:1, 0.5:0.1)", "average": "ema(decay=0.9)", "device": "cuda:1"},
+        {"data": "random(size=8)", "model": "wrn(depth=16)", "objective": "trades(beta=6)"},
+    ],
+)
+def test_right_values_pass(values):
+    check_values(values)
+
+
+@pytest.mark.parametrize(
+    "text", ["clean", "rot+trans+rot", "(rot|trans)+pgd", "worst(rot|trans, k=2)+rot+fgsm"]
+)
+def test_the_labels_are_those_of_the_bound_expression(text):
+    budgets = {"degrees": "30", "pixels": "3", "linf": "0.1"}
+    assert check_perturbation(text) == tuple(bind(text, budgets=budgets).leaves)
+
+
+def test_every_name_has_a_factory():
+    assert set(LR_SCHEDULES) == {*LR_FACTORIES, "constant", "step"}
+    assert set(AVERAGES) == {"none", *FACTORIES}
+
+
+def test_checking_imports_no_torch():
+    code = f"""
+import sys
+from curricula.errors import UserError
+from curricula.plugins import registry
+from curricula.training import config
+from curricula.training.checks import check_values
+for values, _ in {WRONG!r}:
+    try:
+        check_values(values)
+    except UserError:
+        continue
+    raise SystemExit(f"passed: {{values}}")
+check_values({{"perturb": "rot+pgd", "schedule": ["pgd=linear(until=0.2)"]}})
+heavy = {{"torch", "torchvision", "sklearn", "scipy", "matplotlib", "numpy"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
