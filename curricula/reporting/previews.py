@@ -102,7 +102,7 @@ def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
     """The victim, and who it is."""
     if run is not None:
         return ModelVictim(load_model(run, data=data)), f"the run {run.path}"
-    model = data.training.get("model")
+    model = data.training_defaults.get("model")
     if model is None:
         raise UserError(f"{data.name} has no default model: name a trained run with --run")
     with torch.random.fork_rng(devices=[]):
