@@ -41,18 +41,19 @@ def command(context: click.Context) -> None:
 @command.command()
 @click.argument("name")
 @click.option(
-    "--out",
+    "-o",
+    "--output",
     type=PATH,
     default=".",
     show_default=True,
-    help="Folder in which curricula-NAME is made.",
+    help="Folder in which curricula-NAME is created.",
 )
-def new(name: str, out: Path) -> None:
+def new(name: str, output: Path) -> None:
     """Write a package that adds the perturbation NAME: code that works, its tests, pyproject.toml.
 
     Example: curricula plugins new fog
     """
-    folder = write_plugin(name, out)
+    folder = write_plugin(name, output)
     click.echo(f"{folder} is written. Next:")
     click.echo(f"  pip install -e '{folder}[test]'")
     click.echo(f"  pytest {folder}")

@@ -1,4 +1,5 @@
-"""What curricula itself offers, through the same hooks as any plugin."""
+"""The built-in perturbations, models, schedules, objectives, data sets and commands, registered
+through the same hooks as those of any plugin."""
 
 from collections.abc import Iterable
 
@@ -10,7 +11,7 @@ def curricula_perturbations() -> Iterable[Record]:
     for name, (attribute, summary) in {
         "rot": ("geometric.affine:Rotation", "random rotation, budget in degrees"),
         "trans": ("geometric.affine:Translation", "random translation, budget in pixels"),
-        "scale": ("geometric.affine:Scale", "random change of size, budget a share of the factor"),
+        "scale": ("geometric.affine:Scale", "random zoom, budget a share of the factor"),
         "shear": ("geometric.affine:Shear", "random shear along both axes, budget in degrees"),
         "flip": ("geometric.whole_pixels:Flip", "random mirror image, budget its probability"),
         "crop": (
@@ -20,7 +21,7 @@ def curricula_perturbations() -> Iterable[Record]:
         "roll": ("geometric.whole_pixels:Roll", "random cyclic shift, budget in whole pixels"),
         "perspective": (
             "geometric.warps:Perspective",
-            "random slant, budget twice a share of the side",
+            "random perspective, budget twice a share of the side",
         ),
         "elastic": ("geometric.warps:Elastic", "random smooth displacement, budget in pixels"),
         "brightness": (
@@ -35,10 +36,10 @@ def curricula_perturbations() -> Iterable[Record]:
             "intensity.colour:Saturation",
             "random or worst saturation, budget a share of the factor",
         ),
-        "hue": ("intensity.colour:Hue", "random or worst turn of the hue, budget in turns"),
+        "hue": ("intensity.colour:Hue", "random or worst shift of the hue, budget in turns"),
         "gaussian": ("intensity.noise:GaussianNoise", "white noise, budget its standard deviation"),
         "uniform": ("intensity.noise:UniformNoise", "uniform noise in the l-inf ball"),
-        "cutout": ("intensity.noise:Cutout", "a random square cut out, budget a share of the side"),
+        "cutout": ("intensity.noise:Cutout", "random square cut out, budget a share of the side"),
     }.items():
         yield Record(name=name, factory=f"curricula.perturbations.{attribute}", summary=summary)
     yield Record(
@@ -49,7 +50,7 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="fgsm",
         factory="curricula.perturbations.attacks.single_step:FGSM",
-        summary="one signed gradient step of the whole l-inf budget",
+        summary="one signed gradient step as long as the l-inf budget",
     )
     yield Record(
         name="rfgsm",
@@ -59,7 +60,7 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="nfgsm",
         factory="curricula.perturbations.attacks.single_step:NoisyFGSM",
-        summary="strong noise and one signed step, no ball; for training alone",
+        summary="strong noise and one signed step, unbounded; for training only",
     )
     yield Record(
         name="mim",
@@ -69,7 +70,7 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="apgd",
         factory="curricula.perturbations.attacks.apgd:APGD",
-        summary="PGD that finds its own step, in the l-inf or l-2 ball",
+        summary="PGD with an adaptive step length, in the l-inf or l-2 ball",
     )
     yield Record(
         name="square",
@@ -82,22 +83,30 @@ def curricula_perturbations() -> Iterable[Record]:
 def curricula_schedules() -> Iterable[Record]:
     summaries = {
         "constant": "the same strength throughout",
-        "linear": "in a straight line",
-        "step": "in stages, equal ones or named ones",
-        "cosine": "half a cosine wave: gentle at both ends",
+        "linear": "a straight line from start to end",
+        "step": "stages, equal or listed",
+        "cosine": "half a cosine wave: slow at both ends",
         "exponential": "fast at first",
-        "root": "the competence curve: fast at first, a root",
+        "root": "a root, the competence curve: fast at first",
         "sigmoid": "slow, fast, slow",
     }
     for name, summary in summaries.items():
         yield Record(name=name, factory=f"curricula.schedules.curves:{name}", summary=summary)
     for name, factory, summary in (
-        ("anti", "controls:anti", "linear backwards: hard to easy, a control"),
-        ("random", "controls:Random", "at random, anew for each epoch or update, a control"),
-        ("gated", "adaptive:Gated", "stronger once the model is right often enough"),
-        ("fooling", "adaptive:Fooling", "keeps the share of misclassified images"),
-        ("plateau", "adaptive:Plateau", "stronger once validation no longer improves"),
-        ("per-image", "adaptive:PerImage", "each image its own: up when right, down when wrong"),
+        ("anti", "controls:anti", "the reverse of linear: hard to easy, a control"),
+        ("random", "controls:Random", "random for each epoch or update, a control"),
+        (
+            "gated",
+            "adaptive:Gated",
+            "grows when the accuracy under the current strength is high enough",
+        ),
+        ("fooling", "adaptive:Fooling", "holds the share of misclassified images at a target"),
+        ("plateau", "adaptive:Plateau", "grows when the validation accuracy stops improving"),
+        (
+            "per-image",
+            "adaptive:PerImage",
+            "one strength per image: up when it is classified correctly, down when not",
+        ),
     ):
         yield Record(name=name, factory=f"curricula.schedules.{factory}", summary=summary)
 
@@ -107,22 +116,22 @@ def curricula_objectives() -> Iterable[Record]:
     yield Record(
         name="at",
         factory="curricula.objectives:AdversarialTraining",
-        summary="cross-entropy at the perturbed view (adversarial training)",
+        summary="cross-entropy on the perturbed view (adversarial training)",
     )
     yield Record(
         name="trades",
         factory="curricula.objectives:Trades",
-        summary="cross-entropy at the natural view plus beta KL to the perturbed one",
+        summary="cross-entropy on the transformed view plus beta times the KL to the perturbed one",
     )
     yield Record(
         name="mart",
         factory="curricula.objectives:Mart",
-        summary="boosted cross-entropy plus a KL that weighs misclassified images more",
+        summary="boosted cross-entropy plus a KL weighted by misclassification",
     )
     yield Record(
         name="mix",
         factory="curricula.objectives:mix",
-        summary="cross-entropy at the clean and at the perturbed view",
+        summary="cross-entropy on the clean and on the perturbed view",
     )
     yield Record(
         name="alp",
@@ -143,21 +152,21 @@ def curricula_models() -> Iterable[Record]:
         ("stdcnn", "small:stdcnn", "seven layers, the Z2CNN of Cohen and Welling"),
         ("lenet", "small:lenet", "LeNet-5 with ReLU and max pooling"),
         ("madry-mnist", "small:madry_mnist", "two convolutions, the MNIST network of Madry et al."),
-        ("vgg11", "vgg:vgg11", "VGG-11 with batch norm in its form for 32x32 images"),
-        ("vgg13", "vgg:vgg13", "VGG-13 with batch norm in its form for 32x32 images"),
-        ("vgg16", "vgg:vgg16", "VGG-16 with batch norm in its form for 32x32 images"),
-        ("vgg19", "vgg:vgg19", "VGG-19 with batch norm in its form for 32x32 images"),
-        ("resnet18", "resnet:resnet18", "ResNet-18 in its form for 32x32 images"),
-        ("resnet34", "resnet:resnet34", "ResNet-34 in its form for 32x32 images"),
-        ("resnet50", "resnet:resnet50", "ResNet-50 in its form for 32x32 images"),
-        ("preact-resnet18", "resnet:preact_resnet18", "ResNet-18 of pre-activation blocks"),
+        ("vgg11", "vgg:vgg11", "VGG-11 with batch norm, variant for 32x32 images"),
+        ("vgg13", "vgg:vgg13", "VGG-13 with batch norm, variant for 32x32 images"),
+        ("vgg16", "vgg:vgg16", "VGG-16 with batch norm, variant for 32x32 images"),
+        ("vgg19", "vgg:vgg19", "VGG-19 with batch norm, variant for 32x32 images"),
+        ("resnet18", "resnet:resnet18", "ResNet-18, variant for 32x32 images"),
+        ("resnet34", "resnet:resnet34", "ResNet-34, variant for 32x32 images"),
+        ("resnet50", "resnet:resnet50", "ResNet-50, variant for 32x32 images"),
+        ("preact-resnet18", "resnet:preact_resnet18", "ResNet-18 with pre-activation blocks"),
         ("wrn-28-10", "wide:wrn_28_10", "wide residual network, 28 layers, 10 times as wide"),
         ("wrn-34-10", "wide:wrn_34_10", "wide residual network, 34 layers, 10 times as wide"),
-        ("wrn", "wide:wrn", "wide residual network of any depth 6n + 4 and width"),
+        ("wrn", "wide:wrn", "wide residual network of depth 6n + 4 and any width"),
         (
             "torchvision",
             "torchvision_models:classifier",
-            "any classifier of torchvision by its name, untrained: torchvision(convnext_tiny)",
+            "any torchvision classifier by name, untrained: torchvision(convnext_tiny)",
         ),
     ):
         yield Record(name=name, factory=f"curricula.models.{factory}", summary=summary)
@@ -188,7 +197,7 @@ def curricula_datasets() -> Iterable[Record]:
     yield Record(
         name="random",
         factory="curricula.data.random_pixels:random_pixels",
-        summary="random pixels of any shape, to measure speed on",
+        summary="random pixels of any shape, for speed measurements",
     )
 
 
@@ -196,15 +205,15 @@ def curricula_datasets() -> Iterable[Record]:
 def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",
-        "evaluate": "measure a run under threats",
+        "evaluate": "measure the accuracy of a run under threats",
         "sweep": "train and measure many runs that differ in stated values",
-        "compare": "runs and sweeps side by side, with their Pareto frontier",
+        "compare": "show runs and sweeps side by side, with their Pareto frontier",
         "report": "write the page of a run or a sweep, with its figures",
-        "bench": "measure how fast training is on this machine, and how fast it could be",
+        "bench": "measure the speed of training on this machine, and its limit",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
         "theory": "compute, simulate and draw a trade-off that has closed forms",
-        "plugins": "list what is registered, and by whom; `plugins new` starts one",
+        "plugins": "list everything registered and its provider; `plugins new` starts a plugin",
         "recipes": "list the shipped configurations",
     }.items():
         yield Record(name=name, factory=f"curricula.cli.{name}:command", summary=summary)

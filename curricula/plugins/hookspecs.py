@@ -1,8 +1,18 @@
 """The contract between curricula and its plugins: six hooks, each yielding frozen records.
 
-A plugin is a module (or any object) whose functions are marked with ``hookimpl``. It is found
-through the entry-point group ``curricula``, or named on the command line by ``--plugin FILE``.
-Nothing here imports torch: a record names its factory by a dotted string, imported on first use.
+A plugin is a module (or any object) whose functions are marked with ``hookimpl``. curricula finds
+it through the entry-point group ``curricula``, or in a file named by ``--plugin FILE``. A record
+names its factory by a dotted string that is imported on first use, so a plugin module can stay
+free of torch. A complete one::
+
+    from curricula.plugins.hookspecs import Record, hookimpl
+
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="fog", factory="my_package.fog:Fog", summary="white veil")
+
+The other hooks have the same form.
 """
 
 import re
@@ -25,15 +35,18 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """One thing that a plugin offers, of whatever kind its hook is for.
+    """One name that a plugin registers; the hook that yields it says of which kind.
 
     Attributes:
         name: what a user writes, for example ``rot`` or ``wrn``; letters, digits, ``-`` and ``_``.
-        factory: ``"package.module:attribute"``, imported on first use; a plugin in a loose file
-            gives the callable itself.
+        factory: ``"package.module:attribute"``, imported on first use, or the callable itself
+            (in a loose plugin file).
         summary: one line for listings.
-        install: what to run when importing the factory fails, for example
+        install: the command to suggest when the factory cannot be imported, for example
             ``"pip install curricula[escnn]"``.
+
+    >>> Record(name="fog", factory="my_package.fog:Fog", summary="white veil").name
+    'fog'
     """
 
     name: str = attrs.field(validator=attrs.validators.matches_re(NAME_PATTERN, func=re.fullmatch))
@@ -44,71 +57,49 @@ class Record:
 
 @hookspec
 def curricula_perturbations() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Perturbations: the factory takes the leaf's keywords, ``budget`` first.
+    """Register perturbations. The factory takes the arguments of the call, ``budget`` first.
 
-    Example::
-
-        @hookimpl
-        def curricula_perturbations():
-            yield Record(name="fog", factory="my_package.fog:Fog", summary="white veil")
+    Example: ``Record(name="fog", factory="my_package.fog:Fog", summary="white veil")``.
     """
 
 
 @hookspec
 def curricula_models() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Models: the factory takes ``num_classes``, ``in_channels``, ``image_size`` and its keywords.
+    """Register models. The factory takes ``num_classes``, ``in_channels``, ``image_size`` and the
+    arguments of the call.
 
-    Example::
-
-        @hookimpl
-        def curricula_models():
-            yield Record(name="mlp", factory="my_package.models:mlp", summary="two layers")
+    Example: ``Record(name="mlp", factory="my_package.models:mlp", summary="two layers")``.
     """
 
 
 @hookspec
 def curricula_schedules() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Schedules: the factory takes its keywords and returns a function of progress.
+    """Register schedules. The factory takes the arguments of the call and returns a function of
+    ``(progress, state)``.
 
-    Example::
-
-        @hookimpl
-        def curricula_schedules():
-            yield Record(name="sawtooth", factory="my_package.pacing:sawtooth", summary="teeth")
+    Example: ``Record(name="saw", factory="my_package.schedules:saw", summary="saw teeth")``.
     """
 
 
 @hookspec
 def curricula_objectives() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Objectives: the factory takes its keywords and returns the training loss.
+    """Register objectives. The factory takes the arguments of the call and returns the loss.
 
-    Example::
-
-        @hookimpl
-        def curricula_objectives():
-            yield Record(name="mix", factory="my_package.losses:Mix", summary="clean and perturbed")
+    Example: ``Record(name="mix", factory="my_package.losses:Mix", summary="clean and perturbed")``.
     """
 
 
 @hookspec
 def curricula_datasets() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Data sets: the factory takes ``root``, ``download`` and its keywords.
+    """Register data sets. The factory takes ``root``, ``download`` and the arguments of the call.
 
-    Example::
-
-        @hookimpl
-        def curricula_datasets():
-            yield Record(name="usps", factory="my_package.data:usps", summary="16x16 digits")
+    Example: ``Record(name="usps", factory="my_package.data:usps", summary="16x16 digits")``.
     """
 
 
 @hookspec
 def curricula_commands() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Commands of the ``curricula`` program: the factory is a ``click.Command``.
+    """Register commands of the ``curricula`` program. The factory is a ``click.Command``.
 
-    Example::
-
-        @hookimpl
-        def curricula_commands():
-            yield Record(name="hello", factory="my_package.cli:hello", summary="greets")
+    Example: ``Record(name="hello", factory="my_package.cli:hello", summary="greet")``.
     """

@@ -1,4 +1,4 @@
-"""What a registered name looks like, and the names that the expression language keeps."""
+"""The pattern of registered names, and the names that the expression language reserves."""
 
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*"
 
@@ -9,4 +9,4 @@ WORST = "worst"
 GRID = "grid"
 """``grid(EXPRESSION, rot=31, trans=5)``: per image the worst point of a regular grid."""
 RESERVED = (CLEAN, WORST, GRID)
-"""Names of the language itself, which no perturbation can take."""
+"""Names of the language itself: a plugin cannot register a perturbation under them."""

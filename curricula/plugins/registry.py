@@ -1,4 +1,4 @@
-"""The policy behind the hooks: which plugins load, and which record a name stands for."""
+"""The plugin registry: load plugins, check their records, look names up."""
 
 import importlib
 import importlib.metadata
@@ -24,16 +24,16 @@ from curricula.plugins.names import RESERVED
 STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
 NO_PLUGINS_VARIABLE = "CURRICULA_NO_PLUGINS"
 
-MOST_NAMED = 12  # names in one line
+MAX_LISTED_NAMES = 12  # names in one line of an error
 
 
 class PluginWarning(UserWarning):
-    """A plugin could not be loaded; everything that does not need it goes on working."""
+    """A plugin failed to load. Everything that does not need it keeps working."""
 
 
 @attrs.frozen(kw_only=True)
 class Provider:
-    """Where a record comes from: a distribution with its version, or a loose file."""
+    """The source of a record: a distribution with its version, or a loose file."""
 
     name: str
     version: str = ""
@@ -52,10 +52,10 @@ class Registered:
     provider: Provider
 
     def load(self) -> Callable[..., Any]:
-        """Import the factory.
+        """Import and return the factory.
 
         Raises:
-            UserError: when the import fails, with the record's install hint.
+            UserError: if the import fails; the message ends with the record's install hint.
         """
         factory = self.record.factory
         if not isinstance(factory, str):
@@ -74,7 +74,7 @@ class Registered:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """A plugin that did not load, and why."""
+    """A plugin that failed to load, and the reason."""
 
     provider: Provider
     reason: str
@@ -84,11 +84,11 @@ class Failure:
 
 
 class Registry:
-    """Every record of every plugin that loaded, by kind and name.
+    """All records of all loaded plugins, by kind and name.
 
     Attributes:
-        failures: the plugins that did not load.
-        files: the loose files among those that did.
+        failures: the plugins that failed to load.
+        files: the loose plugin files that were loaded.
     """
 
     def __init__(self) -> None:
@@ -99,26 +99,26 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
 
     def add(self, plugin: object, provider: Provider) -> None:
-        """Register a plugin object and read its records.
+        """Register a plugin object and all its records, or none of them if one is invalid.
 
         Raises:
-            UserError: when one of its names is taken; the message names both providers.
+            UserError: if a name is already registered; the message names both providers.
         """
         self._manager.register(plugin)
         try:
             self._manager.check_pending()
-            offered = [
+            found = [
                 Registered(kind=kind, record=record, provider=provider)
-                for kind, record in self._offered(plugin)
+                for kind, record in self._records_of(plugin)
             ]
-            self._check_names(offered)
+            self._check_names(found)
         except Exception:
             self._manager.unregister(plugin)
             raise
-        for registered in offered:
+        for registered in found:
             self._records[registered.kind][registered.record.name] = registered
 
-    def _offered(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
+    def _records_of(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
         for kind in KINDS:
             hook = getattr(self._manager.hook, f"{PROJECT}_{kind}s")
             for implementation in hook.get_hookimpls():
@@ -128,22 +128,24 @@ class Registry:
                             raise TypeError(f"{hook.name} yielded {record!r}, not a Record")
                         yield kind, record
 
-    def _check_names(self, offered: Iterable[Registered]) -> None:
-        taken = {(kind, name): held for kind in KINDS for name, held in self._records[kind].items()}
-        for registered in offered:
+    def _check_names(self, found: Iterable[Registered]) -> None:
+        taken = {
+            (kind, name): known for kind in KINDS for name, known in self._records[kind].items()
+        }
+        for registered in found:
             kind, name = registered.kind, registered.record.name
             if kind == "perturbation" and name in RESERVED:
-                raise ValueError(f"{name!r} is a word of the expression language")
+                raise ValueError(f"{name!r} is a reserved word of the expression language")
             if (kind, name) in taken:
                 raise UserError(
                     f"{kind} {name!r} is registered twice, by {taken[kind, name].provider} and by "
                     f"{registered.provider}: uninstall one, or set {NO_PLUGINS_VARIABLE}=1 "
-                    "for the built-ins alone"
+                    "to load only the built-ins"
                 )
             taken[kind, name] = registered
 
     def add_or_warn(self, load: Callable[[], object], provider: Provider, *, strict: bool) -> None:
-        """Load and add one plugin in its own try: a broken one is a warning, never a crash."""
+        """Load and add one plugin; if it is broken, record it and warn, or raise if `strict`."""
         try:
             self.add(load(), provider)
         except UserError:
@@ -156,20 +158,22 @@ class Registry:
             warnings.warn(str(failure), PluginWarning, stacklevel=2)
 
     def records(self, kind: Kind) -> Mapping[str, Registered]:
-        """All records of a kind, by name, in order of registration."""
+        """Return all records of a kind, by name, in order of registration."""
         return self._records[kind]
 
     def find(self, kind: Kind, name: str) -> Registered:
-        """The record of a name.
+        """Return the record registered under a name.
 
         Raises:
-            UnknownNameError: with near matches, and with the plugins that failed to load.
+            UnknownNameError: if there is none; the message lists near matches and the plugins that
+                failed to load.
         """
         known = self._records[kind]
         if name in known:
             return known[name]
-        many = f"curricula plugins lists all {len(known)}" if len(known) > MOST_NAMED else None
-        fix = did_you_mean(name, known, otherwise=many)
+        many = len(known) > MAX_LISTED_NAMES
+        listing = f"curricula plugins lists all {len(known)}" if many else None
+        fix = did_you_mean(name, known, otherwise=listing)
         failed = "".join(f"; {failure}" for failure in self.failures)
         raise UnknownNameError(f"unknown {kind} {name!r}: {fix}{failed}")
 
@@ -188,10 +192,10 @@ def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a loose plugin file as a module of its own.
+    """Import a loose plugin file as a module and return it.
 
     Raises:
-        UserError: when there is no such file.
+        UserError: if there is no such file, or it is not a Python file.
     """
     if not path.is_file():
         raise UserError(f"--plugin {path}: no such file")
@@ -200,12 +204,13 @@ def load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"--plugin {path}: not a Python file (expected a name ending in .py)")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that its classes can be found by pickle and attrs
+    sys.modules[name] = module  # pickle and attrs look classes up there
     spec.loader.exec_module(module)
     return module
 
 
-def _switch(variable: str) -> bool:
+def _is_set(variable: str) -> bool:
+    """Return whether an environment variable is set to anything but the empty text or ``0``."""
     return os.environ.get(variable, "") not in ("", "0")
 
 
@@ -215,19 +220,25 @@ def build_registry(
     strict: bool | None = None,
     entry_points: bool | None = None,
 ) -> Registry:
-    """Load the built-ins, then every installed plugin, then loose files.
+    """Load the built-ins, then every installed plugin, then loose files; return the registry.
 
     Args:
-        files: plugin files, as ``--plugin`` names them.
-        strict: a broken plugin is an error; default: the variable ``CURRICULA_STRICT_PLUGINS``.
-        entry_points: load installed plugins; default: unless ``CURRICULA_NO_PLUGINS`` is set.
+        files: plugin files, as given by ``--plugin``. A broken file is always an error.
+        strict: whether a broken installed plugin is an error instead of a warning; by default the
+            environment variable ``CURRICULA_STRICT_PLUGINS`` decides.
+        entry_points: whether to load installed plugins; by default yes, unless the environment
+            variable ``CURRICULA_NO_PLUGINS`` is set.
 
     Raises:
-        UserError: on a name that two plugins claim, or a missing file, or, if strict, a broken
-            plugin. A plugin file that the user named is always strict.
+        UserError: if two plugins register one name, a file is missing or broken, or `strict` is
+            set and an installed plugin is broken.
+
+    >>> registry = build_registry(entry_points=False)
+    >>> registry.find("perturbation", "rot").record.summary
+    'random rotation, budget in degrees'
     """
-    strict = _switch(STRICT_VARIABLE) if strict is None else strict
-    entry_points = not _switch(NO_PLUGINS_VARIABLE) if entry_points is None else entry_points
+    strict = _is_set(STRICT_VARIABLE) if strict is None else strict
+    entry_points = not _is_set(NO_PLUGINS_VARIABLE) if entry_points is None else entry_points
     registry = Registry()
     version = importlib.metadata.version(PROJECT)
     registry.add(builtin, Provider(name=PROJECT, version=version, source="distribution"))
@@ -245,7 +256,7 @@ _current: Registry | None = None
 
 
 def current() -> Registry:
-    """The process's registry, loaded on first use."""
+    """Return the registry of this process; build it on first use."""
     global _current
     if _current is None:
         _current = build_registry()
@@ -253,12 +264,12 @@ def current() -> Registry:
 
 
 def use(registry: Registry) -> None:
-    """Make a registry the process's own (the command line does, for ``--plugin``)."""
+    """Make `registry` the registry of this process (as the command line does for ``--plugin``)."""
     global _current
     _current = registry
 
 
 def command_line(*words: object) -> str:
-    """What a user types to run ``curricula`` with these words and today's plugin files."""
+    """Return the shell command for ``curricula`` with these words and the current plugin files."""
     plugins = [word for file in current().files for word in ("--plugin", str(file))]
     return shlex.join(["curricula", *plugins, *map(str, words)])

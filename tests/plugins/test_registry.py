@@ -1,4 +1,4 @@
-"""Plugins: found, validated, named in errors, and harmless when broken."""
+"""Plugins are found, validated and named in errors; broken ones only warn."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from curricula.plugins import builtin, hookspecs, registry
 from curricula.plugins.hookspecs import KINDS, Record, hookimpl
 from curricula.plugins.registry import PluginWarning, Provider, Registry, build_registry
 
-STRANGER = Provider(name="stranger", version="2", source="distribution")
+THIRD_PARTY = Provider(name="third-party", version="2", source="distribution")
 
 
 def plugin(*records, kind="perturbation"):
@@ -32,7 +32,7 @@ def fog(name="fog"):
 
 @pytest.fixture
 def fake_distribution(tmp_path, monkeypatch):
-    """Installs a module as a distribution with real entry-point metadata."""
+    """Install a module as a distribution with real entry-point metadata."""
 
     def install(name, source, *, attribute=""):
         module = name.replace("-", "_")
@@ -63,7 +63,7 @@ def test_an_installed_plugin_is_listed_with_its_distribution(fake_distribution):
     assert str(found.provider) == "fake-good 1.5"
 
 
-def test_a_plugin_that_raises_at_import_is_one_warning_that_names_it(fake_distribution):
+def test_a_plugin_that_raises_at_import_gives_one_warning_that_names_it(fake_distribution):
     fake_distribution("fake-broken", "raise RuntimeError('no such thing')")
     with pytest.warns(
         PluginWarning, match=r"fake-broken 1\.5 failed to load: RuntimeError: no such"
@@ -85,7 +85,7 @@ def test_a_plugin_that_raises_at_import_is_one_warning_that_names_it(fake_distri
     ],
     ids=["import", "syntax", "not a record", "unknown hook", "half-way"],
 )
-def test_whatever_is_broken_nothing_of_it_is_registered(fake_distribution, source):
+def test_nothing_of_a_broken_plugin_is_registered(fake_distribution, source):
     fake_distribution("fake-broken", source)
     with pytest.warns(PluginWarning, match="fake-broken"):
         loaded = build_registry()
@@ -100,7 +100,7 @@ def test_strict_makes_a_broken_plugin_an_error(fake_distribution, monkeypatch):
         build_registry()
 
 
-def test_no_plugins_loads_the_built_ins_alone(fake_distribution, monkeypatch):
+def test_no_plugins_loads_only_the_built_ins(fake_distribution, monkeypatch):
     fake_distribution("fake-broken", "1 / 0")
     monkeypatch.setenv("CURRICULA_NO_PLUGINS", "1")
     loaded = build_registry()
@@ -119,31 +119,31 @@ def test_a_plugin_cannot_take_a_built_in_name():
     loaded = Registry()
     loaded.add(builtin, Provider(name="curricula", source="distribution"))
     with pytest.raises(
-        UserError, match="'rot' is registered twice, by curricula and by stranger 2"
+        UserError, match="'rot' is registered twice, by curricula and by third-party 2"
     ):
-        loaded.add(plugin(fog("rot")), STRANGER)
+        loaded.add(plugin(fog("rot")), THIRD_PARTY)
 
 
 @pytest.mark.parametrize("name", ["clean", "worst"])
-def test_the_words_of_the_language_are_not_for_plugins(name):
-    with pytest.raises(ValueError, match=f"{name!r} is a word of the expression language"):
-        Registry().add(plugin(fog(name)), STRANGER)
+def test_a_plugin_cannot_take_a_reserved_word(name):
+    with pytest.raises(ValueError, match=f"{name!r} is a reserved word of the expression language"):
+        Registry().add(plugin(fog(name)), THIRD_PARTY)
 
 
-def test_one_name_may_stand_for_things_of_two_kinds():
+def test_two_kinds_may_share_a_name():
     loaded = Registry()
-    loaded.add(plugin(fog("step")), STRANGER)
-    loaded.add(plugin(fog("step"), kind="schedule"), STRANGER)
+    loaded.add(plugin(fog("step")), THIRD_PARTY)
+    loaded.add(plugin(fog("step"), kind="schedule"), THIRD_PARTY)
     assert loaded.find("perturbation", "step").kind == "perturbation"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("rott", "rot"), ("pdg", "pgd"), ("transs", "trans")])
-def test_an_unknown_name_comes_with_its_near_miss(typed, meant):
+def test_an_unknown_name_error_lists_near_matches(typed, meant):
     with pytest.raises(UnknownNameError, match=f"unknown perturbation '{typed}'.*{meant}"):
         build_registry().find("perturbation", typed)
 
 
-def test_a_name_like_no_other_comes_with_all_names_where_they_are_few():
+def test_without_near_matches_the_error_lists_all_names_if_few():
     with pytest.raises(UnknownNameError, match=r"known: at, trades, mart, mix, alp, consistency$"):
         build_registry(entry_points=False).find("objective", "zzzzzz")
     count = len(build_registry().records("perturbation"))
@@ -152,22 +152,22 @@ def test_a_name_like_no_other_comes_with_all_names_where_they_are_few():
 
 
 @pytest.mark.parametrize("name", ["", "8pgd", "a b", "a+b", "a:b", "é", "bad-"])
-def test_a_record_needs_a_name_that_the_language_can_say(name):
+def test_a_record_needs_a_name_valid_in_expressions(name):
     with pytest.raises(ValueError, match="name"):
         fog(name)
 
 
-def test_a_factory_that_cannot_be_imported_comes_with_the_install_hint():
+def test_a_failed_factory_import_shows_the_install_hint():
     record = Record(
         name="fog", factory="nowhere.at_all:Fog", summary="veil", install="pip install fog"
     )
     loaded = Registry()
-    loaded.add(plugin(record), STRANGER)
-    with pytest.raises(UserError, match=r"'fog' of stranger 2.*nowhere.*try: pip install fog"):
+    loaded.add(plugin(record), THIRD_PARTY)
+    with pytest.raises(UserError, match=r"'fog' of third-party 2.*nowhere.*try: pip install fog"):
         loaded.find("perturbation", "fog").load()
 
 
-def test_a_loose_file_gives_its_callables_themselves(tmp_path):
+def test_a_loose_file_may_register_callables(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(textwrap.dedent(GOOD).replace('"nowhere:Fog"', "dict"))
     found = build_registry([path]).find("perturbation", "fog")
@@ -175,7 +175,7 @@ def test_a_loose_file_gives_its_callables_themselves(tmp_path):
     assert str(found.provider) == str(path)
 
 
-def test_a_loose_file_that_the_user_named_must_load(tmp_path):
+def test_a_broken_plugin_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         build_registry([tmp_path / "absent.py"])
     broken = tmp_path / "broken.py"
@@ -191,7 +191,7 @@ def test_every_built_in_can_be_imported():
             assert found.record.summary
 
 
-def test_the_hooks_are_one_for_each_kind():
+def test_there_is_one_hook_per_kind():
     specified = {name for name in vars(hookspecs) if name.startswith("curricula_")}
     assert specified == {f"curricula_{kind}s" for kind in KINDS}
 
@@ -215,12 +215,12 @@ print(sorted(heavy & set(sys.modules)))
         PROGRAM.format(["train", "--help"]),
     ],
 )
-def test_nothing_heavy_is_imported_for(code):
+def test_heavy_packages_stay_unimported(code):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(code=code)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_registry_of_the_process_is_loaded_once():
+def test_the_current_registry_is_built_once():
     assert registry.current() is registry.current()

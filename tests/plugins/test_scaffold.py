@@ -1,4 +1,4 @@
-"""`curricula plugins new`: what it writes works at once, as a stranger would use it."""
+"""`curricula plugins new`: the written package installs, passes its tests and trains."""
 
 import os
 import re
@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from curricula.cli.main import program
 from curricula.plugins.names import NAME_PATTERN
-from curricula.plugins.scaffold import FILES, LONGEST, PLUGIN_NAME
+from curricula.plugins.scaffold import FILES, MAX_NAME_LENGTH, PLUGIN_NAME
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["fog", "soft-fog_2", "x" * LONGEST]
+NAMES = ["fog", "soft-fog_2", "x" * MAX_NAME_LENGTH]
 
 
 def new(*arguments):
@@ -38,9 +38,9 @@ def paths(*folders):
     return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", str(ROOT))])
 
 
-def test_the_package_installs_is_listed_keeps_its_contract_and_trains(tmp_path):
+def test_the_package_installs_is_listed_passes_its_tests_and_trains(tmp_path):
     name = "soft-fog_2"
-    written = new(name, "--out", tmp_path)
+    written = new(name, "--output", tmp_path)
     assert written.exit_code == 0, written.output
     folder = tmp_path / f"curricula-{name}"
     site = tmp_path / "site"
@@ -59,7 +59,7 @@ def test_the_package_installs_is_listed_keeps_its_contract_and_trains(tmp_path):
     assert tests.returncode == 0, tests.stdout + tests.stderr
     trained = python(
         "-m", "curricula", "--plugin", ROOT / "tests" / "fixtures" / "tiny.py", "train",
-        "--data", "tiny", "--perturb", f"{name}+pgd", "--epochs", "1", "--out", "run",
+        "--data", "tiny", "--perturb", f"{name}+pgd", "--epochs", "1", "--output", "run",
         cwd=tmp_path, PYTHONPATH=paths(site),
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -68,7 +68,7 @@ def test_the_package_installs_is_listed_keeps_its_contract_and_trains(tmp_path):
 
 def test_the_next_commands_are_printed(tmp_path):
     folder = tmp_path / "curricula-fog"
-    assert new("fog", "--out", tmp_path).stdout.splitlines() == [
+    assert new("fog", "--output", tmp_path).stdout.splitlines() == [
         f"{folder} is written. Next:",
         f"  pip install -e '{folder}[test]'",
         f"  pytest {folder}",
@@ -76,7 +76,7 @@ def test_the_next_commands_are_printed(tmp_path):
     ]
 
 
-def test_by_default_it_goes_into_the_present_folder(tmp_path, monkeypatch):
+def test_the_default_output_is_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert new("fog").exit_code == 0
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
@@ -95,9 +95,9 @@ def test_by_default_it_goes_into_the_present_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_it_writes_is_formatted_and_clean(name, tmp_path):
+def test_the_written_files_are_formatted_and_lint_free(name, tmp_path):
     pytest.importorskip("ruff")
-    new(name, "--out", tmp_path)
+    new(name, "--output", tmp_path)
     folder = tmp_path / f"curricula-{name}"
     for command in (["check"], ["format", "--check"]):
         done = python(
@@ -120,16 +120,19 @@ def test_what_it_writes_is_formatted_and_clean(name, tmp_path):
         ("", "plugin name ''"),
         ("x" * 31, "at most 30"),
         ("nébel", "lower-case letters"),
-        ("worst", "'worst' is a word of the language: choose another"),
-        ("clean", "'clean' is a word of the language"),
-        ("none", "'none' is a word of the language"),
-        ("pgd", "plugin name 'pgd': curricula 0.1.0 offers a perturbation of that name"),
-        ("torchattacks-pgd", "curricula-torchattacks 0.1.0 offers a perturbation of that name"),
-        ("escnn", "a package curricula_escnn is installed"),
+        ("worst", "'worst' is a reserved word: choose another"),
+        ("clean", "'clean' is a reserved word"),
+        ("none", "'none' is a reserved word"),
+        ("pgd", "plugin name 'pgd': curricula 0.1.0 already has a perturbation of that name"),
+        (
+            "torchattacks-pgd",
+            "curricula-torchattacks 0.1.0 already has a perturbation of that name",
+        ),
+        ("escnn", "the package curricula_escnn is already installed"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_in_one_line(name, message, tmp_path):
-    done = new(name, "--out", tmp_path)
+def test_an_invalid_name_is_refused_in_one_line(name, message, tmp_path):
+    done = new(name, "--output", tmp_path)
     assert done.exit_code == 2
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
@@ -137,7 +140,7 @@ def test_a_name_that_cannot_be_is_refused_in_one_line(name, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_that_a_file_offers_is_refused_by_the_file(tmp_path):
+def test_a_name_registered_by_a_file_is_refused_naming_the_file(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from curricula import Record, hookimpl\n\n\n@hookimpl\ndef curricula_perturbations():\n"
@@ -145,18 +148,18 @@ def test_a_name_that_a_file_offers_is_refused_by_the_file(tmp_path):
     )
     done = CliRunner().invoke(program, ["--plugin", str(mine), "plugins", "new", "fog"])
     assert done.exit_code == 2
-    assert f"{mine} offers a perturbation of that name" in done.stderr
+    assert f"{mine} already has a perturbation of that name" in done.stderr
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path):
+def test_an_existing_folder_is_left_unchanged(tmp_path):
     kept = tmp_path / "curricula-fog" / "mine.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    done = new("fog", "--out", tmp_path)
+    done = new("fog", "--output", tmp_path)
     assert done.exit_code == 2
-    assert done.stderr == f"Error: {kept.parent} is there already: choose another --out\n"
+    assert done.stderr == f"Error: {kept.parent} already exists: choose another --output\n"
     assert [*kept.parent.iterdir()] == [kept]
-    done = new("fog", "--out", kept)
+    done = new("fog", "--output", kept)
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert kept.read_text() == "mine"
@@ -169,7 +172,7 @@ def test_an_unknown_subcommand_is_one_line():
     assert "nwe" in done.stderr
 
 
-def test_listing_lists_once_and_help_has_an_example():
+def test_plugins_lists_once_and_new_help_has_an_example():
     listed = CliRunner().invoke(program, ["plugins"])
     assert listed.exit_code == 0
     assert listed.stdout.startswith("perturbations\n")
@@ -178,7 +181,7 @@ def test_listing_lists_once_and_help_has_an_example():
 
 
 @pytest.mark.parametrize("arguments", [[], ["new", "fog"]])
-def test_neither_imports_torch(arguments, tmp_path):
+def test_plugins_commands_do_not_import_torch(arguments, tmp_path):
     script = (
         "import sys\nfrom curricula.cli.main import program\n"
         f"program(['plugins', *{arguments!r}], standalone_mode=False)\n"
@@ -208,6 +211,6 @@ def test_every_template_is_used():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_names_are_names_of_expressions(name):
+def test_plugin_names_are_valid_in_expressions(name):
     assert re.fullmatch(PLUGIN_NAME, name)
     assert re.fullmatch(NAME_PATTERN, name)

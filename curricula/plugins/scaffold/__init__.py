@@ -1,4 +1,4 @@
-"""A new plugin as a package of its own, from templates. Imports no torch."""
+"""Write a new plugin package from templates. Imports no torch."""
 
 import importlib.util
 import keyword
@@ -12,8 +12,8 @@ from curricula.plugins import registry
 from curricula.plugins.names import RESERVED
 
 PLUGIN_NAME = r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*"
-"""Names that do for an expression, a distribution and, with ``_`` for ``-``, a Python package."""
-LONGEST = 30  # characters: the lines of the templates stay within 100
+"""Names valid in an expression, for a distribution and, with ``_`` for ``-``, a package."""
+MAX_NAME_LENGTH = 30  # characters; keeps the lines of the templates within 100
 FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -23,24 +23,22 @@ FILES = {
     "perturbation.py": "$package/perturbation.py",
     "test_it.py": "tests/test_$name.py",
 }
-"""Where each template goes."""
+"""Template name to the path that it is written to, inside the package."""
 
 
-def write_plugin(name: str, out: Path) -> Path:
-    """Write a package that offers a perturbation, with the tests of its contract.
+def write_plugin(name: str, output: Path) -> Path:
+    """Write a package that registers a perturbation, with tests of its contract; return its folder.
 
     Args:
-        name: of the perturbation: lower-case letters and digits, ``-`` or ``_`` between them.
-        out: the folder in which ``curricula-NAME`` is made.
-
-    Returns:
-        The package's folder.
+        name: name of the perturbation: lower-case letters and digits, with ``-`` or ``_`` between
+            them, at most 30 characters.
+        output: the folder in which ``curricula-NAME`` is created.
 
     Raises:
-        UserError: a name that cannot be, or is taken; a folder that is there.
+        UserError: if the name is invalid or taken, or the folder already exists.
     """
     package = _package_of(name)
-    folder = out / f"curricula-{name}"
+    folder = output / f"curricula-{name}"
     words = {"name": name, "package": package, "class_name": _class_name(name)}
     try:
         folder.mkdir(parents=True)
@@ -49,30 +47,32 @@ def write_plugin(name: str, out: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_text(_template(template).substitute(words), encoding="utf-8")
     except FileExistsError as error:
-        raise UserError(f"{error.filename} is there already: choose another --out") from error
+        raise UserError(f"{error.filename} already exists: choose another --output") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error})") from error
     return folder
 
 
 def _package_of(name: str) -> str:
-    """The Python package of a plugin's name, if that is free."""
-    if not re.fullmatch(PLUGIN_NAME, name) or len(name) > LONGEST:
+    """Check the name of a plugin and return the name of its Python package."""
+    if not re.fullmatch(PLUGIN_NAME, name) or len(name) > MAX_NAME_LENGTH:
         raise UserError(
-            f"plugin name {name!r}: write at most {LONGEST} lower-case letters and digits, a "
-            "letter first, with - or _ between them, for example fog"
+            f"plugin name {name!r}: write at most {MAX_NAME_LENGTH} lower-case letters and digits, "
+            "a letter first, with - or _ between them, for example fog"
         )
     if name in RESERVED or keyword.iskeyword(_class_name(name)):
-        raise UserError(f"plugin name {name!r} is a word of the language: choose another")
+        raise UserError(f"plugin name {name!r} is a reserved word: choose another")
     taken = registry.current().records("perturbation").get(name)
     if taken:
         raise UserError(
-            f"plugin name {name!r}: {taken.provider} offers a perturbation of that name; "
+            f"plugin name {name!r}: {taken.provider} already has a perturbation of that name; "
             "choose another"
         )
     package = f"curricula_{name.replace('-', '_')}"
     if importlib.util.find_spec(package):
-        raise UserError(f"plugin name {name!r}: a package {package} is installed; choose another")
+        raise UserError(
+            f"plugin name {name!r}: the package {package} is already installed; choose another"
+        )
     return package
 
 
