@@ -22,6 +22,7 @@ from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import pixel_budget, standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
+from curricula.runtime.devices import resolve_device
 from curricula.runtime.files import check_output
 from curricula.training.config import LARGEST_SEED, SplitName
 from curricula.training.loop import EVALUATION_SEED, Callback, train_plan
@@ -31,10 +32,9 @@ from curricula.training.plan import (
     build_model,
     check_channels,
     make_plan,
-    resolve_device,
-    to_device,
 )
 from curricula.training.run import AUDIT, BEST, PROFILE, Run, check_free
+from curricula.victim.equivalence import MAX_IMAGES, to_device
 
 BASELINE = "baseline"
 PROFILE_IMAGES = 1000
@@ -305,4 +305,5 @@ def _placed(
 ) -> tuple[nn.Module, SplitLike]:
     """A run's network and images of its data, on a device."""
     model = load_model(run, checkpoint=checkpoint, data=data)
-    return to_device(model, data, device), images.to(device)
+    first = data.images(data.train[slice(MAX_IMAGES)].load().pixels)
+    return to_device(model, first, device), images.to(device)

@@ -34,7 +34,7 @@ def robust_digits():
     """(model, data): smallcnn trained on digits with pgd, well enough for an attack to be partly
     successful."""
     from curricula import Curriculum, ModelVictim, batches, build_model, load_data
-    from curricula.training.plan import resolve_precision
+    from curricula.runtime.devices import resolve_precision
 
     data = load_data("digits")
     victim_precision = resolve_precision("auto", torch.device("cpu"))

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from curricula.benchmark.baselines import RIVALS, BaselineLoop
 from curricula.errors import UserError
+from curricula.runtime.precision import autocast
 from curricula.runtime.timing import seconds
 from curricula.training.compile_choice import Trial
 from curricula.training.config import FIELDS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor
-from curricula.victim.frozen import autocast
 
 ROUND_SECONDS = 2.0  # a round lasts at least so long, or one update
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}

@@ -36,7 +36,7 @@ from curricula.expressions.syntax import Number
 from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import no_tf32
-from curricula.victim.equivalence import FEW
+from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
 IMAGES = 200  # a few minutes of a small network on two cores
@@ -247,7 +247,7 @@ def _look(
             for name in ("ce", "dlr") if logits[0].shape[1] > 2 else ("ce",):
                 size_N = _largest_entry(victim, x, batch.labels, name)
                 largest.setdefault(name, []).append(size_N[right])
-        first = data.images(split[slice(FEW)].load().pixels)
+        first = data.images(split[slice(MAX_IMAGES)].load().pixels)
         with torch.no_grad():
             alone = torch.cat([victim.logits(image[None]) for image in first])
     logits_NK = torch.cat(logits)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from curricula.evaluation.results import wilson_interval
-from curricula.victim.equivalence import ROUNDING
+from curricula.victim.equivalence import TOLERANCE
 
 ALLOWED = 0.02  # of the images may break the order of two attacks
 QUANTILE = 2.326  # of the normal distribution: one-sided 99 %
@@ -66,7 +66,7 @@ def deterministic_forward(logits_NK: Tensor, again_NK: Tensor, alone_FK: Tensor)
     largest = float(logits_NK.abs().max())
     return _check(
         "deterministic forward",
-        twice <= ROUNDING * largest and by_itself <= ROUNDING * largest,  # NaN is neither
+        twice <= TOLERANCE * largest and by_itself <= TOLERANCE * largest,  # NaN is neither
         f"logits of up to {largest:.3g} differ by {twice:.2g} in a second pass of "
         f"{len(logits_NK):,} images, and by {by_itself:.2g} for {len(alone_FK)} images alone",
         "the model draws random numbers or looks at its batch when at rest: take that out, or "

@@ -1,12 +1,35 @@
-"""In which precision a GPU multiplies."""
+"""The precision of a network's arithmetic."""
 
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bf16"]
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return a context in which a network computes at a precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class AtPrecision(nn.Module):
+    """A network that computes at a precision and returns its logits in float32."""
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = precision
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        with autocast(x_NCHW.device, self.precision):
+            logits: Tensor = self.network(x_NCHW)
+        return logits.float()
 
 
 def no_tf32() -> AbstractContextManager[None]:
-    """Within it, convolutions on a GPU are in float32 proper, not TF32."""
+    """Return a context in which a GPU computes convolutions in full float32, not in TF32."""
     cudnn = torch.backends.cudnn
     context: AbstractContextManager[None] = cudnn.flags(
         enabled=cudnn.enabled,

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError
 from curricula.interfaces import HasPlainEquivalent
+from curricula.runtime.precision import autocast
 from curricula.testing.contract import broken_clauses
 from curricula.testing.fixtures import assert_as_before, state_of
-from curricula.victim.frozen import autocast
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 

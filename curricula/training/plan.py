@@ -1,6 +1,5 @@
 """From what a user asked for to everything that a run needs, checked before anything is written."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +15,13 @@ from curricula.expressions.binding import BoundExpression
 from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress
 from curricula.losses import ATTACK_LOSSES
-from curricula.runtime.memory_format import channels_last
+from curricula.runtime.devices import resolve_device, resolve_precision
+from curricula.runtime.precision import Precision
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, TrainConfig, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.training.weight_averaging import Averaging, parse_averaging
-from curricula.victim.equivalence import FEW, outputs_match
-from curricula.victim.frozen import Precision, autocast
+from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
 
 TRIED_ON = 32  # images that a model is tried on, so that few of its units are silent on all
@@ -65,17 +64,8 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, drawn from torch's global random state, on the device."""
-        return to_device(build_model(self.config.model, self.data), self.data, self.device)
-
-
-def to_device(model: nn.Module, data: DataSet, device: torch.device) -> nn.Module:
-    """The model on a device, its filters laid out channels last, where convolutions are fastest,
-    unless its code takes maps of that layout for others (or refuses them, as ``view`` does)."""
-    model = model.to(device)
-    network = copy.deepcopy(model).eval()
-    form = channels_last(copy.deepcopy(network))
-    some = data.images(data.train[slice(FEW)].load().pixels).to(device)
-    return channels_last(model) if outputs_match(form, network, some) else model
+        first = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
+        return to_device(build_model(self.config.model, self.data), first, self.device)
 
 
 def build_model(text: str, data: DataSet) -> nn.Module:
@@ -195,55 +185,6 @@ def check_channels(bound: BoundExpression, data: DataSet) -> None:
                 f"{leaf.call.name} works on images of {allowed} channels; those of {data.name} "
                 f"have {data.in_channels}"
             )
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is the first accelerator, else the CPU.
-
-    Raises:
-        UserError: a device that is not there.
-    """
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator if accelerator is not None else torch.device("cpu")
-    available = ["auto", "cpu"]
-    if torch.accelerator.is_available():
-        kind = str(torch.accelerator.current_accelerator())
-        available += [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
-    if name not in available:
-        raise UserError(f"device {name!r} is not there; there is {', '.join(available)}")
-    return torch.device(name)
-
-
-def resolve_precision(name: str, device: torch.device) -> Precision:
-    """The precision of a name; ``auto`` is bf16 where the device computes in it natively."""
-    if name == "float32" or (name == "auto" and not _native_bf16(device)):
-        return "float32"
-    return "bf16"
-
-
-def _native_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        # torch has no public word for it yet; where it has none at all, float32 is safe.
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    return False
-
-
-class AtPrecision(nn.Module):
-    """A network that computes at a precision and gives its logits in float32."""
-
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
-        super().__init__()
-        self.network = network
-        self.precision = precision
-
-    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        with autocast(x_NCHW.device, self.precision):
-            logits: torch.Tensor = self.network(x_NCHW)
-        return logits.float()
 
 
 def baseline_values(config: TrainConfig) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
 from curricula.interfaces import Progress, Strength, TrainingLoss, Victim
 from curricula.runtime.compile import Compiled
+from curricula.runtime.precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
-from curricula.training.plan import AtPrecision, Plan
+from curricula.training.plan import Plan
 from curricula.training.run import prefixed
 from curricula.training.weight_averaging import averaged
 from curricula.victim.model_victim import ModelVictim

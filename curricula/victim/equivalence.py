@@ -1,34 +1,55 @@
-"""Whether another form of a network computes what the network does."""
+"""Comparison of a faster form of a network with the network itself, on a few images."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
+from curricula.runtime.memory_format import channels_last
 from curricula.runtime.precision import no_tf32
 
-FEW = 8  # images that it is tried on
-ROUNDING = 1e-3  # of the largest logit: far above what a sum in another order changes
+MAX_IMAGES = 8  # images compared
+TOLERANCE = 1e-3  # share of the largest logit: far more than a different order of summation changes
 
 
 def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
-    """Whether a form of a network that runs channels last gives the network's own logits.
+    """Return whether a form of a network computes, from channels-last images, the same logits.
 
-    A network's code may look at what a form changes: at the types and attributes of its layers,
-    at its weights, at the layout of its maps. Such a form fails here, or gives other logits.
+    A network's code may depend on what a form changes: the types and attributes of its layers, its
+    weights, or the memory format of its maps. Such a form fails or returns different logits.
 
     Args:
-        form: at rest; it may fail in any way.
-        network: at rest. Both see the same random state, and the global one stays as it is.
-        x_NCHW: images, of which the first few are shown.
+        form: in eval mode; it may raise any exception.
+        network: in eval mode. Both start from the same random state, and the global one is
+            restored.
+        x_NCHW: images; the first `MAX_IMAGES` are compared.
     """
-    x = x_NCHW.detach()[:FEW]
+    x = x_NCHW.detach()[:MAX_IMAGES]
     with torch.no_grad(), no_tf32():
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             expected: Tensor = network(x.clone(memory_format=torch.contiguous_format))
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             try:
                 found: Tensor = form(x.clone(memory_format=torch.channels_last))
-            except Exception:  # whatever its code does with what it does not expect
+            except Exception:  # code that did not expect this form may raise anything
                 return False
     if found.shape != expected.shape:
         return False
-    return bool((found - expected).abs().amax() <= ROUNDING * expected.abs().amax())
+    return bool((found - expected).abs().amax() <= TOLERANCE * expected.abs().amax())
+
+
+def to_device(model: nn.Module, x_NCHW: Tensor, device: torch.device) -> nn.Module:
+    """Return a model on a device, in channels-last memory format, where convolutions are fastest.
+
+    A model whose code misreads or refuses channels-last maps (as ``view`` does) keeps its own
+    memory format.
+
+    Args:
+        model: moved in place.
+        x_NCHW: images to compare both memory formats on; the first `MAX_IMAGES` are enough.
+        device: where to put the model.
+    """
+    model = model.to(device)
+    network = copy.deepcopy(model).eval()
+    form = channels_last(copy.deepcopy(network))
+    return channels_last(model) if outputs_match(form, network, x_NCHW.to(device)) else model

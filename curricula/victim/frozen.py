@@ -1,6 +1,6 @@
 """The model at rest: a frozen copy of a network, as fast as can be."""
 
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
+from curricula.runtime.precision import Precision, autocast
 from curricula.victim.batchnorm_folding import FoldedLayer, copy_with_tensors, derive
 from curricula.victim.equivalence import outputs_match
-
-Precision = Literal["float32", "bf16"]
 
 _updates = 0
 
@@ -23,11 +22,6 @@ def _count_update(*_: object) -> None:
 
 # Fused optimisers write weights without moving their version counters, so each step is counted.
 register_optimizer_step_post_hook(_count_update)
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a network runs at a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class FrozenModel(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from curricula.interfaces import AttackLoss
 from curricula.losses import ATTACK_LOSSES
-from curricula.victim.frozen import FrozenModel, Precision
+from curricula.runtime.precision import Precision
+from curricula.victim.frozen import FrozenModel
 
 
 class ModelVictim:

@@ -174,7 +174,7 @@ BAD_INPUT = [
     (["--epochs", "many"], "'many' is not a valid integer"),
     (["--batch-size", "2000"], "larger than the 1168 training images of digits"),
     (["--data", "mnist", "--data-root", "nowhere"], "mnist is not in 'nowhere'"),
-    (["--device", "cuda:7"], "device 'cuda:7' is not there"),
+    (["--device", "cuda:7"], "device 'cuda:7' is not available"),
     (["--config", "cups"], "no such recipe or file; did you mean cusp"),
     (["--config", "absent.toml"], "'absent.toml': no such recipe or file"),
     (["--config", "broken.toml"], "broken.toml: not TOML"),
@@ -219,7 +219,7 @@ def test_bad_input_to_evaluate(trained, tmp_path):
         ([damaged], "best.safetensors: damaged"),
         ([folder, "--limit", "0"], "limit must be 1 or more, not 0"),
         ([folder, "--threat", "rto"], "unknown perturbation 'rto'"),
-        ([folder, "--device", "cuda:7"], "is not there"),
+        ([folder, "--device", "cuda:7"], "is not available"),
     ]:
         result = run("evaluate", *arguments)
         assert result.exit_code == 2, result.output

@@ -12,8 +12,8 @@ from torch import nn
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import HasPlainEquivalent
+from curricula.runtime.precision import autocast
 from curricula.victim.batchnorm_folding import foldable
-from curricula.victim.frozen import autocast
 from curricula.victim.model_victim import ModelVictim
 
 

@@ -10,8 +10,7 @@ from torch import nn
 import curricula
 from curricula.data.dataset import load_data
 from curricula.evaluation.accuracy import evaluate_threats
-from curricula.training.plan import to_device
-from curricula.victim.equivalence import outputs_match
+from curricula.victim.equivalence import outputs_match, to_device
 from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((12, 3, 10, 10), generator=torch.Generator().manual_seed(0))
@@ -209,13 +208,11 @@ def test_a_network_that_flattens_by_view_keeps_its_layout():
             maps = self.conv(x)
             return self.last(maps.view(len(maps), -1))
 
-    network = to_device(Flat(), load_data("digits"), torch.device("cpu"))
+    data, cpu = load_data("digits"), torch.device("cpu")
+    images = data.images(data.train[slice(8)].load().pixels)
+    network = to_device(Flat(), images, cpu)
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    laid_out = to_device(
-        curricula.build_model("smallcnn", load_data("digits")),
-        load_data("digits"),
-        torch.device("cpu"),
-    )
+    laid_out = to_device(curricula.build_model("smallcnn", data), images, cpu)
     first = next(module for module in laid_out.modules() if isinstance(module, nn.Conv2d))
     assert first.weight.stride()[1] == 1
 
