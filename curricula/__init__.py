@@ -8,16 +8,15 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curricula.api import Trained, audit_run, evaluate, load_model, profile_run, train
+    from curricula.api import Trained, audit, evaluate, load_model, robustness_profile, train
     from curricula.curriculum import Curriculum, Threat
     from curricula.data.dataset import DataSet, Split, SplitLike, batches, load_data
     from curricula.data.lazy_split import LazySplit, Reader
     from curricula.errors import UnknownNameError, UserError
     from curricula.evaluation.accuracy import evaluate_threats
-    from curricula.evaluation.audit import Audit, audit
+    from curricula.evaluation.audit import Audit
     from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
-    from curricula.evaluation.profiling import profile
     from curricula.evaluation.results import ThreatResult
     from curricula.expressions.binding import BoundExpression, bind
     from curricula.expressions.syntax import parse
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from curricula.victim.model_victim import ModelVictim
 
 _MODULES = {
-    "api": ("Trained", "audit_run", "evaluate", "load_model", "profile_run", "train"),
+    "api": ("Trained", "audit", "evaluate", "load_model", "robustness_profile", "train"),
     "expressions.binding": ("BoundExpression", "bind"),
     "sweeps.comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
@@ -55,10 +54,9 @@ _MODULES = {
     "data.lazy_split": ("LazySplit", "Reader"),
     "errors": ("UnknownNameError", "UserError"),
     "evaluation.accuracy": ("evaluate_threats",),
-    "evaluation.audit": ("Audit", "audit"),
+    "evaluation.audit": ("Audit",),
     "evaluation.audit_checks": ("Check",),
     "evaluation.profile": ("Profile",),
-    "evaluation.profiling": ("profile",),
     "evaluation.results": ("ThreatResult",),
     "expressions.syntax": ("parse",),
     "sweeps.collect": ("compare",),
@@ -123,7 +121,6 @@ __all__ = [
     "Victim",
     "Views",
     "audit",
-    "audit_run",
     "batches",
     "bind",
     "build_model",
@@ -134,9 +131,8 @@ __all__ = [
     "load_data",
     "load_model",
     "parse",
-    "profile",
-    "profile_run",
     "read_sweep",
+    "robustness_profile",
     "run_sweep",
     "train",
 ]

@@ -1,43 +1,74 @@
-"""The library's verbs: train, evaluate, profile, audit, load."""
+"""The verbs of the library: train, evaluate, robustness_profile, audit, load_model.
 
-from collections.abc import Callable, Iterable, Mapping
+Nothing here imports torch before it has checked the values of a call, so that a mistake is
+answered at once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import attrs
-import torch
-from torch import nn
 
-from curricula.curriculum import Threat
-from curricula.data.dataset import DataSet, SplitLike, first, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import evaluate_threats
-from curricula.evaluation.audit import IMAGES as AUDIT_IMAGES
-from curricula.evaluation.audit import Audit, audit
-from curricula.evaluation.profile import Profile
-from curricula.evaluation.profiling import profile, profile_budgets
-from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import ThreatResult
-from curricula.evaluation.threats import pixel_budget, standard_threats
-from curricula.expressions.binding import bind
+from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.syntax import parse_call
-from curricula.runtime.devices import resolve_device
+from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output
-from curricula.training.config import LARGEST_SEED, SplitName
-from curricula.training.loop import EVALUATION_SEED, Callback, train_plan
-from curricula.training.plan import (
-    Plan,
-    baseline_values,
-    build_model,
-    check_channels,
-    make_plan,
-)
-from curricula.training.run import AUDIT, BEST, PROFILE, Run, check_free
-from curricula.victim.equivalence import MAX_IMAGES, to_device
+from curricula.training.checks import check_device_name, check_values
+from curricula.training.config import EVALUATION_SEED, LARGEST_SEED, SplitName
+from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from curricula.data.dataset import DataSet, SplitLike
+    from curricula.evaluation.audit import Audit
+    from curricula.evaluation.profile import Profile
+    from curricula.evaluation.results import ThreatResult
+    from curricula.interfaces import Norm
+    from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
+    from curricula.training.loop import Callback
+    from curricula.training.plan import Plan
 
 BASELINE = "baseline"
-PROFILE_IMAGES = 1000
+PROFILE_IMAGES = 1000  # images of a profile, unless the caller says otherwise
+AUDIT_IMAGES = 200  # images of an audit: a few minutes of a small network on two cores
+
+Checkpoint = Literal["best", "last"]
+CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
+"""The file of each checkpoint."""
+
+Measurable: TypeAlias = "Run | str | Path | nn.Module"
+"""What `evaluate`, `robustness_profile` and `audit` measure: a run, its folder, or a model."""
+
+
+class TrainValues(TypedDict, total=False):
+    """The fields of `curricula.TrainConfig`, as keywords of `train`."""
+
+    data: str
+    data_root: str | Path
+    model: str
+    perturb: str
+    schedule: Sequence[str]
+    objective: str
+    epochs: int
+    batch_size: int
+    optimizer: "Optimizer"
+    lr: float
+    momentum: float
+    weight_decay: float
+    lr_schedule: str
+    awp: float
+    average: str
+    shuffle: bool
+    augmentation: str
+    seed: int
+    device: str
+    precision: "PrecisionChoice"
+    compile: "CompileChoice"
 
 
 @attrs.frozen(kw_only=True)
@@ -45,46 +76,56 @@ class Trained:
     """A finished training.
 
     Attributes:
-        run: its folder.
-        results: the standard threats' accuracies on the test images.
-        baseline: its baseline under the same threats, if asked for.
+        run: its run folder.
+        results: accuracies under the standard threats, on the test images.
+        baseline: the same training without perturbations, if it was requested.
     """
 
     run: Run
-    results: list[ThreatResult]
+    results: "list[ThreatResult]"
     baseline: "Trained | None" = None
 
 
 def train(
     *,
-    out: str | Path | None = None,
-    download: bool = False,
+    output: str | Path | None = None,
     baseline: bool = False,
-    callback: Callback | None = None,
-    **values: Any,
+    callback: "Callback | None" = None,
+    download: bool = False,
+    **values: Unpack[TrainValues],
 ) -> Trained:
-    """Train a classifier under a curriculum, into a run folder, and measure it.
+    """Train a classifier under a curriculum into a run folder, and evaluate it.
+
+    Example::
+
+        trained = curricula.train(perturb="rot+pgd", epochs=5, output="runs/first")
+        print(trained.results)
 
     Args:
-        out: the run folder; by default a new one under ``runs/``.
+        output: run folder; by default a new one under ``runs/``.
+        baseline: also train without perturbations, all else equal, into ``output/baseline``.
+        callback: receives the events of the training.
         download: fetch missing data.
-        baseline: train a baseline as well (no perturbation, all else equal), into ``out/baseline``.
-        callback: who follows the training; by default nobody.
-        **values: any of the fields of `curricula.TrainConfig`; what is left out is the data set's
-            default.
+        **values: fields of `curricula.TrainConfig`; the data set supplies those left out.
 
     Raises:
-        UserError: whatever is wrong with a value, before anything is written; or the loss is no
-            longer a number, and the folder stays.
+        UserError: a value is wrong, in which case nothing is written; or the loss is no longer
+            finite, in which case the folder stays.
     """
-    if out is not None:
-        check_free(Path(out))
+    if output is not None:
+        check_free(Path(output))
         if baseline:
-            check_free(Path(out) / BASELINE)
+            check_free(Path(output) / BASELINE)
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
+    check_values(values)
+
+    from curricula.evaluation.threats import standard_threats
+    from curricula.training.loop import train_plan
+    from curricula.training.plan import baseline_values, make_plan
+
     plan = make_plan(values, download=download)
-    path = Path(out) if out is not None else free_folder(plan)
+    path = Path(output) if output is not None else free_folder(plan)
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
     results = train_plan(plan, path, threats=threats, callback=callback)
     trained = Trained(run=Run.open(path), results=results)
@@ -95,8 +136,8 @@ def train(
     return attrs.evolve(trained, baseline=Trained(run=Run.open(path / BASELINE), results=results))
 
 
-def free_folder(plan: Plan) -> Path:
-    """A run folder that is not there yet: ``runs/DATA-MODEL-DATE-TIME``."""
+def free_folder(plan: "Plan") -> Path:
+    """Return a run folder that does not exist yet: ``runs/DATA-MODEL-DATE-TIME``."""
     model = parse_call(plan.config.model).name
     name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
     path = Path("runs", name)
@@ -107,92 +148,118 @@ def free_folder(plan: Plan) -> Path:
     return path
 
 
-def open_data(run: Run, *, root: str | Path | None = None) -> DataSet:
-    """The data set that a run was trained on.
+def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
+    """Return the data set that a run was trained on.
 
     Args:
         run: the run.
-        root: folder of its files, where they have moved since.
+        root: folder of its files, if they have moved since.
     """
+    from curricula.data.dataset import load_data
+
     config = run.config
     return load_data(config.data, root=str(root or config.data_root))
 
 
 def load_model(
-    run: Run | str | Path, *, checkpoint: str = BEST, data: DataSet | None = None
-) -> nn.Module:
-    """The trained network of a run, on the CPU, in evaluation mode.
+    run: Run | str | Path, *, checkpoint: Checkpoint = "best", data: "DataSet | None" = None
+) -> "nn.Module":
+    """Return the trained network of a run, on the CPU, in eval mode.
 
     Args:
         run: a run or its folder.
-        checkpoint: ``best.safetensors`` or ``last.safetensors``.
-        data: its data set, if at hand.
+        checkpoint: ``best`` on validation, or the ``last`` epoch's.
+        data: its data set, if it is loaded already.
 
     Raises:
-        UserError: no such run, a damaged checkpoint, a model that no plugin offers.
+        UserError: no such run, a damaged checkpoint, a model that no plugin provides.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
+    _check_checkpoint(run, checkpoint)
+
+    import torch
+
+    from curricula.training.plan import build_model
+
     data = data or open_data(run)
     with torch.random.fork_rng(devices=[]):
-        model: nn.Module = build_model(run.config.model, data)
-    run.load_weights(checkpoint, model)
+        model = build_model(run.config.model, data)
+    run.load_weights(CHECKPOINTS[checkpoint], model)
     return model.eval()
 
 
 def evaluate(
-    run: Run | str | Path,
+    model: Measurable,
     *,
+    data: "DataSet | str | None" = None,
     threats: Mapping[str, str] | Iterable[str] = (),
-    split: SplitName = "test",
+    split: "SplitName | SplitLike" = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
-    checkpoint: str = BEST,
+    checkpoint: Checkpoint = "best",
     progress: Callable[[float], None] = lambda share: None,
-) -> list[ThreatResult]:
-    """Accuracy of a run under each threat, in float32, by default on the test images.
+) -> "list[ThreatResult]":
+    """Return the accuracy of a run or a model under each threat, in float32.
+
+    Example::
+
+        curricula.evaluate("runs/first", threats=["rot:30", "rot:30+pgd(8/255, steps=40)"])
+        curricula.evaluate(model, data="cifar10", threats={"spatial": "rot:30"}, limit=1000)
 
     Args:
-        run: a run or its folder.
-        threats: expressions such as ``rot:30+pgd(8/255, steps=40)``, by name or alone; by default
-            the standard ones: clean, spatial, adversarial (PGD-40) and joint, at the budgets of
-            the run's curriculum.
-        split: ``test``, or ``validation``: the training images held out to pick the checkpoint.
-        limit: the first so many images; by default all.
-        seed: of the threats' random draws.
-        batch_size: images at once; the figures do not depend on it. Default: as in
-            `evaluate_threats`.
-        device: as in `TrainConfig`.
-        data_root: where the data lies now, if not where the run found it.
-        checkpoint: ``best.safetensors`` or ``last.safetensors``.
-        progress: told the share of the work that is done, in [0, 1], after each batch.
+        model: a run, its folder, or a classifier of images in [0, 1], which is not changed.
+        data: data set of a model, or its expression; a run names its own.
+        threats: expressions, in a list or by name; by default the standard ones: clean, spatial,
+            adversarial (PGD-40) and joint, at the budgets of the run's curriculum or else of the
+            data set.
+        split: ``test``; ``validation``, the training images that are held out; or images.
+        limit: number of images, the first ones, 1 or more; by default all.
+        seed: of the random draws, from 0 to 2**62.
+        batch_size: images per batch, 1 or more; the results do not depend on it. By default 250
+            on a CPU, and elsewhere the fastest.
+        device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
+        data_root: folder of the data set's files; by default the run's, or ``data``.
+        checkpoint: ``best`` on validation, or the ``last`` epoch's; of a run.
+        progress: called after each batch with the share of the work that is done, in [0, 1].
 
     Raises:
         UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = resolve_device(device)
-    if split not in get_args(SplitName):
+    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
+    if isinstance(split, str) and split not in get_args(SplitName):
         raise UserError(f"split must be {' or '.join(get_args(SplitName))}, not {split!r}")
-    _check_numbers(seed, batch_size)
-    data = open_data(run, root=data_root)
-    images = first(data.test if split == "test" else data.with_validation()[1], limit)
-    if not threats:
-        chosen = standard_threats(bind(run.config.perturb), data.budgets)
+    texts = [threats] if isinstance(threats, str) else threats
+    named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
+    for text in named.values():
+        check_perturbation(text)
+
+    from curricula.curriculum import Threat
+    from curricula.data.dataset import first
+    from curricula.evaluation.accuracy import evaluate_threats
+    from curricula.evaluation.progress import EvaluationProgress
+    from curricula.evaluation.threats import standard_threats
+    from curricula.expressions.binding import bind
+    from curricula.training.plan import check_channels
+
+    where = _device(model, device)
+    dataset = _data(run, data, data_root)
+    images = first(_images(dataset, split), limit)
+    if named:
+        chosen = {name: Threat.parse(text, budgets=dataset.budgets) for name, text in named.items()}
     else:
-        texts = [threats] if isinstance(threats, str) else threats
-        named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
-        chosen = {name: Threat.parse(text, budgets=data.budgets) for name, text in named.items()}
+        perturb = run.config.perturb if run is not None else CLEAN
+        chosen = standard_threats(bind(perturb), dataset.budgets)
     for threat in chosen.values():
-        check_channels(threat.tree, data)
-    model, images = _placed(run, checkpoint, data, images, where)
+        check_channels(threat.tree, dataset)
+    network = _network(model, run, checkpoint, dataset, where)
     work = EvaluationProgress(chosen.values(), progress)
     return evaluate_threats(
-        model,
-        data,
-        images,
+        network,
+        dataset,
+        images.to(where),
         chosen,
         seed=seed,
         batch_size=batch_size,
@@ -201,109 +268,230 @@ def evaluate(
     )
 
 
-def profile_run(
-    run: Run | str | Path,
+def robustness_profile(
+    model: Measurable,
     *,
+    data: "DataSet | str | None" = None,
+    split: "SplitName | SplitLike" = "test",
+    budgets: Mapping[str, str] | None = None,
     grid: bool = False,
     limit: int | None = PROFILE_IMAGES,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
-    checkpoint: str = BEST,
+    checkpoint: Checkpoint = "best",
+    name: str = "",
     progress: Callable[[float], None] = lambda share: None,
-) -> Profile:
-    """The robustness profile of a run on the test images, written into its folder as
+) -> "Profile":
+    """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
+    ranges of rotation, translation and PGD, and jointly.
+
+    A run's profile is measured on its test images and written into its folder as
     ``profile.json``; an older one is replaced.
 
-    The budgets are those of the run's curriculum where it has a rotation, a translation or an
-    l-inf attack, else the data set's.
-
     Args:
-        run, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
-        grid: as for `curricula.profile`.
-        limit: the first so many images; None for all.
+        model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
+        split: as for `evaluate`; of a model.
+        budgets: by unit (``degrees``, ``pixels``, ``linf``); by default those of the run's
+            curriculum, and where it has none, or for a model, the data set's.
+        grid: also measure the worst of 775 rotations and translations (Engstrom et al. 2019).
+        limit: number of images, the first ones, 1 or more; None for all.
+        name: of a model, for captions.
 
     Raises:
-        UserError: as `evaluate` does; a budget that neither states; a folder that cannot be
-            written to.
+        UserError: as `evaluate` does; a missing budget; a folder that cannot be written to.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = resolve_device(device)
-    _check_numbers(seed, batch_size)
-    check_output(run.path / PROFILE)
-    data = open_data(run, root=data_root)
-    budgets = profile_budgets(bind(run.config.perturb), data.budgets)
-    model, images = _placed(run, checkpoint, data, first(data.test, limit), where)
-    found = profile(
-        model,
-        data,
-        images,
-        budgets=budgets,
+    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
+    _check_test_split(run, split, "profile")
+    if run is not None:
+        check_output(run.path / PROFILE)
+
+    from curricula.data.dataset import first
+    from curricula.evaluation import profiling
+    from curricula.expressions.binding import bind
+
+    where = _device(model, device)
+    dataset = _data(run, data, data_root)
+    known = profiling.profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
+    images = first(_images(dataset, split), limit)
+    network = _network(model, run, checkpoint, dataset, where)
+    found = profiling.profile(
+        network,
+        dataset,
+        images.to(where),
+        budgets={**known, **(budgets or {})},
         grid=grid,
         seed=seed,
         batch_size=batch_size,
-        name=f"{run.config.model}, {checkpoint} of {run.path}",
+        name=f"{run.config.model}, {checkpoint} checkpoint of {run.path}" if run else name,
         progress=progress,
     )
-    run.write_json(PROFILE, found.as_json())
+    if run is not None:
+        run.write_json(PROFILE, found.as_json())
     return found
 
 
-def audit_run(
-    run: Run | str | Path,
+def audit(
+    model: Measurable,
     *,
+    data: "DataSet | str | None" = None,
+    split: "SplitName | SplitLike" = "test",
+    eps: float | None = None,
+    norm: "Norm | None" = None,
     limit: int | None = AUDIT_IMAGES,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
-    checkpoint: str = BEST,
+    checkpoint: Checkpoint = "best",
     progress: Callable[[float], None] = lambda share: None,
-) -> Audit:
-    """`curricula.audit` of a run on the test images, written into its folder as ``audit.json``; an
-    older one is replaced. It is in the ball of the curriculum's first pixel attack, or where there
-    is none, in l-inf within the data set's budget.
+) -> "Audit":
+    """Return the checks of a run or a model for gradient masking, which makes attacks fail without
+    making a model robust.
+
+    A run's audit is made on its test images and written into its folder as ``audit.json``; an
+    older one is replaced.
 
     Args:
-        run, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
-        limit: the first so many images; None for all.
+        model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
+        split: as for `evaluate`; of a model.
+        eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
+            of the run's curriculum, and where it has none, or for a model, the data set's budget.
+        norm: of the ball: ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
+        limit: number of images, the first ones, 1 or more; None for all.
 
     Raises:
-        UserError: as `evaluate` and `curricula.audit` do; a folder that cannot be written to.
+        UserError: as `evaluate` does; an eps out of range; a folder that cannot be written to.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
-    where = resolve_device(device)
-    _check_numbers(seed, batch_size)
-    check_output(run.path / AUDIT)
-    data = open_data(run, root=data_root)
-    eps, norm = pixel_budget(bind(run.config.perturb), data.budgets)
-    model, images = _placed(run, checkpoint, data, first(data.test, limit), where)
-    found = audit(
-        model,
-        data,
-        images,
-        eps=eps.value,
-        norm=norm,
+    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
+    _check_test_split(run, split, "audit")
+    if run is not None:
+        check_output(run.path / AUDIT)
+
+    from curricula.data.dataset import first
+    from curricula.evaluation import audit as auditing
+    from curricula.evaluation.threats import pixel_budget
+    from curricula.expressions.binding import bind
+
+    where = _device(model, device)
+    dataset = _data(run, data, data_root)
+    if run is not None and eps is None and norm is None:
+        budget, norm = pixel_budget(bind(run.config.perturb), dataset.budgets)
+        eps = budget.value
+    images = first(_images(dataset, split), limit)
+    network = _network(model, run, checkpoint, dataset, where)
+    found = auditing.audit(
+        network,
+        dataset,
+        images.to(where),
+        eps=eps,
+        norm=norm or "linf",
         seed=seed,
         batch_size=batch_size,
         progress=progress,
     )
-    run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
+    if run is not None:
+        run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
     return found
 
 
-def _check_numbers(seed: int, batch_size: int | None) -> None:
+def _checked(
+    model: Measurable,
+    data: "DataSet | str | None",
+    seed: int,
+    batch_size: int | None,
+    limit: int | None,
+    checkpoint: str,
+    device: str,
+) -> Run | None:
+    """Check what can be checked without torch; return the run that is measured, None for a model.
+
+    Raises:
+        UserError: no such run or checkpoint, a number out of range, a model without data.
+    """
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more, not {batch_size}")
+    for name, value in {"batch_size": batch_size, "limit": limit}.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be 1 or more, not {value}")
+    check_device_name(device)
+    if not isinstance(model, (Run, str, Path)):
+        if data is None:
+            raise UserError("a model is measured on data: give data=, such as data='digits'")
+        if isinstance(data, str):
+            check_call("dataset", data)
+        return None
+    if data is not None:
+        raise UserError("data is for a model: a run is measured on the data set it names")
+    run = model if isinstance(model, Run) else Run.open(Path(model))
+    _check_checkpoint(run, checkpoint)
+    return run
 
 
-def _placed(
-    run: Run, checkpoint: str, data: DataSet, images: SplitLike, device: torch.device
-) -> tuple[nn.Module, SplitLike]:
-    """A run's network and images of its data, on a device."""
-    model = load_model(run, checkpoint=checkpoint, data=data)
-    first = data.images(data.train[slice(MAX_IMAGES)].load().pixels)
-    return to_device(model, first, device), images.to(device)
+def _check_checkpoint(run: Run, checkpoint: str) -> None:
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, not {checkpoint!r}")
+    _ = run.config  # raises if it is damaged
+    path = run.path / CHECKPOINTS[checkpoint]
+    if not path.exists():
+        raise UserError(f"checkpoint {path}: no such file; let its training finish, or train again")
+
+
+def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str) -> None:
+    if run is not None and split != "test":
+        raise UserError(f"the {what} of a run is of its test images: leave out split")
+
+
+def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None) -> "DataSet":
+    """Return the data set to measure on: a run's, or the given one."""
+    if run is not None:
+        return open_data(run, root=root)
+    if not isinstance(data, str):
+        assert data is not None
+        return data
+
+    from curricula.data.dataset import load_data
+
+    return load_data(data, root=str(root or "data"))
+
+
+def _images(data: "DataSet", split: "SplitName | SplitLike") -> "SplitLike":
+    """Return the images of a split of a data set."""
+    if not isinstance(split, str):
+        return split
+    return data.test if split == "test" else data.with_validation()[1]
+
+
+def _device(model: Measurable, name: str) -> "torch.device":
+    """Return the device to measure on; ``auto`` is a model's own one."""
+    import torch
+
+    from curricula.runtime.devices import resolve_device
+
+    if name == "auto" and not isinstance(model, (Run, str, Path)):
+        tensors = (*model.parameters(), *model.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+    return resolve_device(name)
+
+
+def _network(
+    model: Measurable,
+    run: Run | None,
+    checkpoint: Checkpoint,
+    data: "DataSet",
+    where: "torch.device",
+) -> "nn.Module":
+    """Return the network to measure, on a device; the caller's own model stays where it is."""
+    if run is not None:
+        from curricula.victim.equivalence import MAX_IMAGES, to_device
+
+        network = load_model(run, checkpoint=checkpoint, data=data)
+        return to_device(network, data.images(data.train[slice(MAX_IMAGES)].load().pixels), where)
+    assert not isinstance(model, (Run, str, Path))
+    if _device(model, "auto") == where:
+        return model
+
+    from copy import deepcopy
+
+    return deepcopy(model).to(where)

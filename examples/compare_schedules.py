@@ -60,7 +60,7 @@ def main() -> None:
                 epochs=2,
                 lr=0.005,
                 device="cpu",
-                out=Path(folder, name.replace(" ", "-")),
+                output=Path(folder, name.replace(" ", "-")),
             )
             results[name] = trained.results
 

@@ -6,55 +6,72 @@ from typing import Any
 
 import click
 
-from curricula.cli.paths import PATH
+from curricula.cli.options import format_option, given, output_option, training_options
 
 
 @click.command()
-@click.option("--data", metavar="DATA", help="Shape and images.  [default: random, of 3x32x32]")
-@click.option("--data-root", metavar="DIR", help="Folder of the data set.  [default: data]")
-@click.option("--model", metavar="MODEL", help="Network.  [default: the data set's]")
-@click.option("--perturb", metavar="EXPR", help="At full strength.  [default: rot+pgd]")
-@click.option("--objective", metavar="OBJECTIVE", help="Training loss.  [default: at]")
-@click.option("--batch-size", type=int, help="Images per update.")
-@click.option("--optimizer", metavar="NAME", help="sgd or adamw.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
-@click.option("--precision", metavar="NAME", help="auto, float32 or bf16.  [default: auto]")
-@click.option(
-    "--compile",
-    metavar="NAME",
-    help="on or off, or auto: the faster one.  [default: off]",
+@training_options(
+    "data",
+    "data-root",
+    "model",
+    "perturb",
+    "objective",
+    "batch-size",
+    "optimizer",
+    "device",
+    "precision",
+    "compile",
+    data="random pixels of 3x32x32",
+    perturb="rot+pgd",
+    compile="off",
 )
 @click.option(
     "--against",
     multiple=True,
     metavar="LIBRARY",
-    help="The same training as a plain loop around torchattacks, foolbox or art; repeatable.",
+    help="Also time the same training as a plain loop around torchattacks, foolbox or art; "
+    "repeatable.",
 )
-@click.option("--rounds", type=int, default=5, show_default=True, help="Medians of so many.")
-@click.option("--json", "file", type=PATH, help="Write the figures there.")
-def command(against: tuple[str, ...], rounds: int, file: Path | None, **flags: Any) -> None:
-    """Measure how fast training is here, and which share that is of what the network allows.
+@click.option(
+    "--rounds",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Number of rounds, 1 or more; medians are reported.",
+)
+@format_option()
+@output_option("JSON file to write all measurements to.")
+def command(
+    against: tuple[str, ...], rounds: int, form: str, output: Path | None, **flags: Any
+) -> None:
+    """Measure the speed of training, and its share of what the network allows.
 
-    The limit is the time of the update's passes of the network alone, at the same precision:
-    nothing but the network would run faster.
+    The limit is the time of the update's passes of the network alone, at the same precision.
 
     Example: curricula bench --model resnet18 --against torchattacks
     """
-    from curricula.benchmark.measure import bench
-    from curricula.cli.tables import show_speed
     from curricula.runtime.files import check_output, write_output
     from curricula.runtime.malloc import keep_freed_memory
+    from curricula.training.checks import check_values
 
-    if file is not None:
-        check_output(file)
+    if output is not None:
+        check_output(output)
+    check_values(given(flags))
     keep_freed_memory()
-    values = {name: value for name, value in flags.items() if value is not None}
+
+    from curricula.benchmark.measure import bench
+    from curricula.cli.tables import show_speed
+
     measured = bench(
         rounds=rounds,
         against=against,
         noted=lambda line: click.echo(line, err=True),
-        **{"compile": "off", **values},
+        **{"compile": "off", **given(flags)},
     )
-    show_speed(measured)
-    if file is not None:
-        write_output(file, json.dumps(measured.as_json(), indent=2).encode() + b"\n")
+    text = json.dumps(measured.as_json(), indent=2)
+    if form == "json":
+        click.echo(text)
+    else:
+        show_speed(measured)
+    if output is not None:
+        write_output(output, text.encode() + b"\n")

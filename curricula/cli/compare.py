@@ -5,17 +5,18 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.options import format_option, output_option
 from curricula.cli.paths import PATH
 
 
 @click.command()
 @click.argument("folders", metavar="RUN_OR_SWEEP...", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--of",
-    "axes",
+    "--axes",
     nargs=2,
-    metavar="THREAT THREAT",
-    help="Of the frontier.  [default: the sweep's own, else spatial adversarial]",
+    metavar="X Y",
+    help="Two threats whose accuracies span the Pareto frontier.  "
+    "[default: the sweep's own, else spatial adversarial]",
 )
 @click.option(
     "--reference",
@@ -23,54 +24,51 @@ from curricula.cli.paths import PATH
     type=float,
     default=(0.0, 0.0),
     show_default=True,
-    help="Of the hypervolume: an accuracy under each of the two.",
-)
-@click.option("--sort", metavar="COLUMN", help="label, passes, minutes or a threat.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "csv", "markdown"]),
-    default="table",
-    show_default=True,
+    metavar="X Y",
+    help="Corner from which the hypervolume is measured: two accuracies, from 0 to 1.",
 )
 @click.option(
-    "-o",
-    "--figure",
-    type=PATH,
-    help="Draw the frontier into a .png, .svg or .pdf file.",
+    "--sort",
+    metavar="COLUMN",
+    help="Sort rows by label, passes, minutes or a threat, the best first.",
 )
+@format_option("csv", "markdown")
+@output_option("Picture of the frontier to write: .png, .svg or .pdf.")
 def command(
     folders: tuple[Path, ...],
     axes: tuple[str, str] | None,
     reference: tuple[float, float],
     sort: str | None,
-    output: str,
-    figure: Path | None,
+    form: str,
+    output: Path | None,
 ) -> None:
-    """Runs and sweeps side by side: accuracies over seeds, the Pareto frontier, what they cost.
+    """Compare runs and sweeps: accuracies over seeds, the Pareto frontier, the training cost.
 
     Example: curricula compare runs/cusp-vs-baselines-mnist --sort joint -o frontier.png
     """
     from curricula.cli.tables import markdown_of, show_comparison
-    from curricula.reporting.figures import check_figure, write_figure
-    from curricula.reporting.frontier import draw_frontier
     from curricula.sweeps.collect import compare
 
-    if figure is not None:
-        check_figure(figure)
+    if output is not None:
+        from curricula.reporting.figures import check_figure
+
+        check_figure(output)
     compared = compare(folders, axes=axes, reference=reference)
     if sort is not None:
         compared = compared.sorted(sort)
-    if figure is not None:
-        write_figure(draw_frontier(compared), figure)
-    if output == "json":
+    if output is not None:
+        from curricula.reporting.figures import write_figure
+        from curricula.reporting.frontier import draw_frontier
+
+        write_figure(draw_frontier(compared), output)
+    if form == "json":
         click.echo(json.dumps(compared.as_json(), indent=2))
-    elif output == "csv":
+    elif form == "csv":
         click.echo(compared.as_csv(), nl=False)
-    elif output == "markdown":
+    elif form == "markdown":
         click.echo(markdown_of(compared), nl=False)
     else:
         show_comparison(compared)
-    if output in ("csv", "markdown"):  # which have no room for it
+    if form in ("csv", "markdown"):  # these two cannot hold the unfinished cells
         for line in compared.unfinished:
             click.echo(line, err=True)

@@ -1,11 +1,13 @@
-"""``curricula plugins``: what is registered, and by whom; a start for a new one. Imports no
-torch."""
+"""``curricula plugins``: list what is registered and by which provider, or start a new plugin.
+
+Imports no torch.
+"""
 
 from pathlib import Path
 
 import click
 
-from curricula.cli.paths import PATH
+from curricula.cli.options import output_option
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.plugins.scaffold import write_plugin
@@ -15,7 +17,7 @@ from curricula.plugins.scaffold import write_plugin
 @click.pass_context
 def command(context: click.Context) -> None:
     """List every perturbation, model, schedule, objective, data set and command with the
-    distribution or file that offers it; or, by `new`, write a plugin.
+    distribution or file that provides it. `plugins new` writes a new plugin.
 
     Example: curricula plugins
     """
@@ -40,16 +42,11 @@ def command(context: click.Context) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    default=".",
-    show_default=True,
-    help="Folder in which curricula-NAME is created.",
+@output_option(
+    "Folder in which curricula-NAME is made.", metavar="DIR", default=".", show_default=True
 )
 def new(name: str, output: Path) -> None:
-    """Write a package that adds the perturbation NAME: code that works, its tests, pyproject.toml.
+    """Write a package that adds the perturbation NAME, with its code, tests and pyproject.toml.
 
     Example: curricula plugins new fog
     """

@@ -4,40 +4,40 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.options import output_option, training_options
 from curricula.cli.paths import PATH
 
 
 @click.command()
 @click.option(
-    "--perturb", required=True, metavar="EXPR", help="Curriculum, for example rot:30+pgd:8/255."
+    "--perturb",
+    required=True,
+    metavar="EXPR",
+    help="Curriculum of perturbations, such as rot:30+pgd:8/255.",
 )
-@click.option("--data", metavar="DATA", help="Data set.  [default: the run's, or digits]")
-@click.option(
-    "--data-root", metavar="DIR", help="Folder of its files.  [default: the run's, or data]"
-)
+@training_options("data", "data-root", data="the run's, or digits", data_root="the run's, or data")
 @click.option(
     "--run",
     type=PATH,
     metavar="RUN",
-    help="Trained run that attacks are aimed at.  [default: an untrained network]",
+    help="Trained run whose network is attacked.  [default: an untrained network]",
 )
 @click.option(
     "--strengths",
     default="0.25, 0.5, 0.75, 1",
     show_default=True,
     metavar="NUMBERS",
-    help="One column each, from 0 to 1.",
+    help="Strengths from 0 to 1, one column each.",
 )
-@click.option("--images", type=int, default=6, show_default=True, help="Test images, a row each.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the random draws.")
 @click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=PATH,
-    metavar="FILE",
-    help="Picture: .png, .svg or .pdf; an older one is replaced.",
+    "--images",
+    type=int,
+    default=6,
+    show_default=True,
+    help="Number of test images, 1 to 50, one row each.",
 )
+@training_options("seed", seed="1")
+@output_option("Picture to write: .png, .svg or .pdf.", required=True)
 def command(
     perturb: str,
     data: str | None,
@@ -45,28 +45,37 @@ def command(
     run: Path | None,
     strengths: str,
     images: int,
-    seed: int,
+    seed: int | None,
     output: Path,
 ) -> None:
-    """Draw what a curriculum does to real images as its strength grows.
+    """Draw what a curriculum does to images as its strength grows.
 
-    Each row is an image; below it is its change from the original. The random draws are the same
-    at each strength.
+    Each row shows an image, and below it the change from the original. The random draws are the
+    same at every strength.
 
     Example: curricula preview --perturb rot:60+pgd:0.1 --data digits -o preview.png
     """
-    from curricula.expressions.binding import parse_number
+    from curricula.expressions.checks import check_call, check_perturbation
     from curricula.reporting.figures import check_figure, write_figure
-    from curricula.reporting.previews import preview
+    from curricula.training.run import Run
 
     check_figure(output)
+    check_perturbation(perturb)
+    if data is not None:
+        check_call("dataset", data)
+    if run is not None:
+        Run.open(run)
+
+    from curricula.expressions.binding import parse_number
+    from curricula.reporting.previews import preview
+
     figure = preview(
         perturb,
         data=data,
         run=run,
         strengths=[parse_number(text).value for text in strengths.split(",")],
         images=images,
-        seed=seed,
+        seed=1 if seed is None else seed,
         data_root=data_root,
     )
     write_figure(figure, output)

@@ -5,7 +5,7 @@ import click
 
 @click.command()
 def command() -> None:
-    """List the recipes: configurations for train --config, and sweeps.
+    """List the recipes: configurations for `train --config`, and sweeps.
 
     Example: curricula recipes
     """
@@ -13,10 +13,10 @@ def command() -> None:
 
     configurations, sweeps = recipes(), recipes(sweeps=True)
     width = max(map(len, (*configurations, *sweeps)))
-    for use, known in (
+    for usage, known in (
         ("curricula train --config NAME", configurations),
         ("curricula sweep NAME", sweeps),
     ):
-        click.echo(f"{use}:")
+        click.echo(f"{usage}:")
         for name, summary in known.items():
             click.echo(f"  {name:<{width}}  {summary}")

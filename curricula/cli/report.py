@@ -4,19 +4,26 @@ from pathlib import Path
 
 import click
 
+from curricula.cli.options import moved_data_option
 from curricula.cli.paths import PATH
 
 
 @click.command()
 @click.argument("folder", metavar="RUN_OR_SWEEP", type=PATH)
-@click.option("--data-root", metavar="DIR", help="Where the data lies, if it has moved.")
+@moved_data_option()
 def command(folder: Path, data_root: str | None) -> None:
-    """Write the page of a run or a sweep: report.html, which needs nothing else, and figures/.
+    """Write the page of a run or a sweep: a self-contained report.html, and figures/.
 
-    It shows what was measured, and says which command measures the rest.
+    It shows the stored measurements, and the commands that make the missing ones.
 
     Example: curricula report runs/demo
     """
+    from curricula.sweeps.runner import sweep_in
+    from curricula.training.run import Run
+
+    if sweep_in(folder) is None:
+        Run.open(folder)  # before the imports below, which take seconds
+
     from curricula.reporting.report import report
 
     click.echo(f"report: {report(folder, data_root=data_root)}")

@@ -4,27 +4,25 @@ from pathlib import Path
 
 import click
 
-from curricula.cli.paths import PATH
+from curricula.cli.options import output_option
 
 
 @click.command()
 @click.argument("schedules", nargs=-1, required=True, metavar="SCHEDULE...")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=PATH,
-    metavar="FILE",
-    help="Picture: .png, .svg or .pdf; an older one is replaced.",
-)
+@output_option("Picture to write: .png, .svg or .pdf.", required=True)
 def command(schedules: tuple[str, ...], output: Path) -> None:
-    """Draw the strength over training of one or more schedules.
+    """Draw schedules: the strength, from 0 to 1, over the course of training.
 
     Example: curricula schedule linear 'step(0:2/3, 0.62:5/6, 0.74:1)' -o schedules.png
     """
-    from curricula.reporting.curves import parse_schedules, schedules_figure
+    from curricula.expressions.checks import check_call
     from curricula.reporting.figures import check_figure, write_figure
 
     check_figure(output)
+    for text in schedules:
+        check_call("schedule", text)
+
+    from curricula.reporting.curves import parse_schedules, schedules_figure
+
     write_figure(schedules_figure(parse_schedules(schedules)), output)
     click.echo(f"schedules: {output}")

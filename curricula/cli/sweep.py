@@ -4,48 +4,56 @@ from pathlib import Path
 
 import click
 
-from curricula.cli.paths import PATH
+from curricula.cli.options import combined, download_option, output_option, training_options
 
 
 @click.command()
 @click.argument("sweep", metavar="NAME_OR_FILE")
-@click.option("--out", type=PATH, help="Its folder.  [default: runs/NAME]")
-@click.option("--data-root", metavar="DIR", help="Folder of the data's files.")
-@click.option("--download", is_flag=True, help="Fetch missing data into --data-root.")
-@click.option("--storage", metavar="URL", help="Database of its study.  [default: OUT/study.db]")
+@output_option("Folder of the sweep.  [default: runs/NAME]", metavar="DIR")
+@combined(training_options("data-root", data_root="the sweep's"), download_option())
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="Database of the Optuna study.  [default: SQLite in OUTPUT/study.db]",
+)
 @click.option("--retry", is_flag=True, help="Run failed cells again.")
 def command(
     sweep: str,
-    out: Path | None,
+    output: Path | None,
     data_root: str | None,
     download: bool,
     storage: str | None,
     retry: bool,
 ) -> None:
-    """Train and measure every cell of a sweep, a recipe's or a TOML file's, and compare them.
+    """Train and evaluate every cell of a sweep (a recipe or a TOML file), and compare them.
 
-    Interrupted and started again it goes on. Started twice, two processes share the cells; with the
-    URL of a database, several machines do. The status is 1 if a cell failed.
+    Started again, an interrupted sweep continues. Processes that run the same sweep at the same
+    time share its cells; with --storage, several machines do. The exit status is 1 if a cell
+    failed.
 
     Example: curricula sweep cusp-vs-baselines-mnist --data-root data
     """
-    from curricula.cli.tables import show_comparison
-    from curricula.plugins.registry import command_line
     from curricula.recipes import find_sweep
-    from curricula.reporting.report import report
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.sweeps.collect import compare
-    from curricula.sweeps.runner import run_sweep
 
-    keep_freed_memory()
     definition = find_sweep(sweep)
     if data_root is not None:
         definition = definition.with_base(data_root=data_root)
-    out = out or Path("runs", Path(sweep).stem)
-    run_sweep(definition, out, storage=storage, retry=retry, download=download, noted=click.echo)
-    compared = compare([out])
+    output = output or Path("runs", Path(sweep).stem)
+    keep_freed_memory()
+
+    from curricula.cli.tables import show_comparison
+    from curricula.plugins.registry import command_line
+    from curricula.sweeps.collect import compare
+    from curricula.sweeps.runner import run_sweep
+
+    run_sweep(definition, output, storage=storage, retry=retry, download=download, noted=click.echo)
+    compared = compare([output])
     show_comparison(compared)
-    click.echo(f"report: {report(out)}")
-    click.echo(f"compare it further: {command_line('compare', out)}")
+
+    from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+
+    click.echo(f"report: {report(output)}")
+    click.echo(f"compare it further: {command_line('compare', output)}")
     if compared.failures:
         click.get_current_context().exit(1)

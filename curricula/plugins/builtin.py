@@ -206,14 +206,16 @@ def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",
         "evaluate": "measure the accuracy of a run under threats",
-        "sweep": "train and measure many runs that differ in stated values",
-        "compare": "show runs and sweeps side by side, with their Pareto frontier",
+        "profile": "measure the robustness profile of a run: accuracy over growing ranges",
+        "audit": "check a run for gradient masking",
+        "sweep": "train and evaluate many runs that differ in stated values",
+        "compare": "compare runs and sweeps, with their Pareto frontier",
         "report": "write the page of a run or a sweep, with its figures",
         "bench": "measure the speed of training on this machine, and its limit",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
         "theory": "compute, simulate and draw a trade-off that has closed forms",
         "plugins": "list everything registered and its provider; `plugins new` starts a plugin",
-        "recipes": "list the shipped configurations",
+        "recipes": "list the shipped configurations and sweeps",
     }.items():
         yield Record(name=name, factory=f"curricula.cli.{name}:command", summary=summary)

@@ -14,7 +14,7 @@ from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
 from curricula.plugins.names import CLEAN
 from curricula.reporting.previews import preview_figure
-from curricula.training.loop import EVALUATION_SEED
+from curricula.training.config import EVALUATION_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 

@@ -145,7 +145,7 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
 def _profile(run: Run) -> Section:
     title, found = "Robustness profile", run.read_json(PROFILE)
     if found is None:
-        command = command_line("evaluate", run.path, "--profile")
+        command = command_line("profile", run.path)
         return Section(title=title, missing={"Not measured yet:": [command]})
     with run.reading(PROFILE):
         profile = Profile.from_json(found)
@@ -188,7 +188,7 @@ def _profile(run: Run) -> Section:
 def _audit(run: Run) -> Section:
     title, found = "Audit against gradient masking", run.read_json(AUDIT)
     if found is None:
-        command = command_line("evaluate", run.path, "--audit")
+        command = command_line("audit", run.path)
         return Section(title=title, missing={"Not done yet:": [command]})
     with run.reading(AUDIT):
         rows = [

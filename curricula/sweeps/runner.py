@@ -180,7 +180,7 @@ def _check_the_same(sweep: Sweep, out: Path) -> None:
     """Refuse the folder of a run, and that of a sweep with another base, other axes, or that was
     measured otherwise."""
     if holds(out, CONFIG):
-        raise UserError(f"sweep folder {out} holds a run: choose another with --out")
+        raise UserError(f"sweep folder {out} holds a run: choose another with --output")
     held = sweep_in(out)
     if held is None:
         return
@@ -218,7 +218,7 @@ def _check_runs(configs: Mapping[str, TrainConfig], sweep: Sweep, out: Path) -> 
 
 def _another(out: Path, what: str) -> UserError:
     return UserError(
-        f"sweep folder {out} holds another sweep: {what} has changed; choose another --out"
+        f"sweep folder {out} holds another sweep: {what} has changed; choose another --output"
     )
 
 

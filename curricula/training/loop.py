@@ -17,7 +17,7 @@ from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.training.compile_choice import decide
-from curricula.training.config import SplitName
+from curricula.training.config import EVALUATION_SEED, SplitName
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import (
@@ -31,8 +31,6 @@ from curricula.training.run import (
     prefixed,
 )
 from curricula.training.step import Networks, TrainingState, Update, begin, update
-
-EVALUATION_SEED = 0  # every run is measured under the same draws
 
 
 class Callback(Protocol):

@@ -200,7 +200,8 @@ def check_free(path: Path) -> None:
     for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
         if holds(path, file):
             raise UserError(
-                f"run folder {path} already holds a {what}: choose another with --out, or delete it"
+                f"run folder {path} already holds a {what}: choose another with --output, "
+                "or delete it"
             )
     if path.exists() and not path.is_dir():
         raise UserError(f"run folder {path}: there is a file of that name; choose another")

@@ -122,24 +122,26 @@ def test_a_missing_library_is_named(monkeypatch):
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     missing = str(tmp_path / "missing" / "speed.json")
-    done = CliRunner().invoke(program, ["bench", "--data", TINY["data"], "--json", missing])
+    done = CliRunner().invoke(program, ["bench", "--data", TINY["data"], "--output", missing])
     assert done.exit_code == 2
     assert f"output {missing}: there is no folder" in done.output
     assert "round" not in done.output
 
 
-def test_the_command_prints_a_table_and_writes_json(tmp_path):
+def test_the_command_prints_a_table_or_json_and_writes_json(tmp_path):
     file = tmp_path / "speed.json"
     arguments = ["bench", "--data", TINY["data"], "--model", "smallcnn", "--batch-size", "8"]
     arguments += ["--perturb", "rot+pgd(steps=2)", "--rounds", "1", "--against", "torchattacks"]
-    done = CliRunner().invoke(program, [*arguments, "--json", str(file)])
+    done = CliRunner().invoke(program, [*arguments, "-o", str(file), "--format", "json"])
     assert done.exit_code == 0, done.output
-    for row in ("training, images/s", "2 x input-gradient pass", "share of the limit", "ratio to"):
-        assert row in done.output
     figures = json.loads(file.read_text())
+    assert json.loads(done.stdout) == figures
     assert figures["images_per_second"]["n"] == 1
     assert figures["ratios"]["torchattacks"]["median"] > 0
     assert figures["setting"]["model"] == "smallcnn"
+    done = CliRunner().invoke(program, arguments)
+    for row in ("training, images/s", "2 x input-gradient pass", "share of the limit", "ratio to"):
+        assert row in done.output
 
 
 def test_a_sample_is_its_median():

@@ -147,7 +147,7 @@ def test_a_training_is_the_same_bit_for_bit(root, workers, tiny, tmp_path):
             augmentation="flip",
             epochs=2,
             batch_size=16,
-            out=tmp_path / name,
+            output=tmp_path / name,
         )
         for file in ("metrics.jsonl", "evaluation.json"):
             found, expected = ((tmp_path / run / file).read_bytes() for run in (name, "memory"))

@@ -1,5 +1,6 @@
-"""The robustness profile: what each number is, its figures, and `curricula evaluate --profile`."""
+"""The robustness profile: what each number is, its figures, and `curricula profile`."""
 
+import inspect
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -436,14 +437,14 @@ def trained(tmp_path_factory):
     return run.path
 
 
-def test_evaluate_writes_the_profile_into_the_run_and_prints_it(trained, monkeypatch):
+def test_the_command_writes_the_profile_into_the_run_and_prints_it(trained, monkeypatch):
     monkeypatch.setattr("curricula.cli.progress.QUIET", 0.0)
-    result = run("evaluate", trained, "--profile", "--limit", "20")
+    result = run("profile", trained, "--limit", "20")
     assert result.exit_code == 0, result.output
     found = Profile.from_json(json.loads((trained / "profile.json").read_text()))
     assert (found.n, found.seed, found.data) == (20, 0, "tiny")
     assert {u: found.budgets[u] for u in ("degrees", "linf")} == {"degrees": "45", "linf": "0.05"}
-    assert "best.safetensors" in found.model
+    assert f"best checkpoint of {trained}" in found.model
     for path in (f"{name}.{form}" for name in ("profile", "joint") for form in ("png", "svg")):
         assert (trained / "figures" / path).stat().st_size > 1000
     for text in (
@@ -472,27 +473,26 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
         asked.update(setting, n=len(split))
         return found
 
-    monkeypatch.setattr("curricula.api.profile", canned)
+    monkeypatch.setattr("curricula.evaluation.profiling.profile", canned)
     monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
-    result = run("evaluate", trained, "--profile", "--format", "json", "--grid", "--seed", "5")
+    result = run("profile", trained, "--format", "json", "--grid", "--seed", "5")
     assert result.exit_code == 0, result.output
     assert Profile.from_json(json.loads(result.stdout)) == found
     assert json.loads((trained / "profile.json").read_text()) == json.loads(result.stdout)
     assert (asked["grid"], asked["seed"], asked["n"]) == (True, 5, 60)
-    monkeypatch.setattr("curricula.api.PROFILE_IMAGES", 7)
-    run("evaluate", trained, "--profile")
+    run("profile", trained, "--limit", "7")
     assert asked["n"] == 7
+    assert inspect.signature(curricula.robustness_profile).parameters["limit"].default == 1000
 
 
 def test_bad_input_is_one_line(trained, tmp_path):
     for arguments, message in [
-        ([trained, "--profile", "--threat", "rot"], "--profile has threats of its own"),
-        ([trained, "--grid"], "--grid is part of --profile"),
-        ([trained, "--profile", "--limit", "0"], "limit must be 1 or more, not 0"),
-        ([trained, "--profile", "--seed", "-1"], "seed must lie from 0"),
-        ([tmp_path, "--profile"], "is not a run folder"),
+        ([trained, "--threat", "rot"], "No such option '--threat'"),
+        ([trained, "--limit", "0"], "limit must be 1 or more, not 0"),
+        ([trained, "--seed", "-1"], "seed must lie from 0"),
+        ([tmp_path], "is not a run folder"),
     ]:
-        result = run("evaluate", *arguments)
+        result = run("profile", *arguments)
         assert result.exit_code == 2, result.output
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
@@ -501,4 +501,4 @@ def test_bad_input_is_one_line(trained, tmp_path):
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written; choose another place"):
-        curricula.profile_run(trained)
+        curricula.robustness_profile(trained)

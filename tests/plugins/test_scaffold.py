@@ -59,7 +59,7 @@ def test_the_package_installs_is_listed_passes_its_tests_and_trains(tmp_path):
     assert tests.returncode == 0, tests.stdout + tests.stderr
     trained = python(
         "-m", "curricula", "--plugin", ROOT / "tests" / "fixtures" / "tiny.py", "train",
-        "--data", "tiny", "--perturb", f"{name}+pgd", "--epochs", "1", "--out", "run",
+        "--data", "tiny", "--perturb", f"{name}+pgd", "--epochs", "1", "--output", "run",
         cwd=tmp_path, PYTHONPATH=paths(site),
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr

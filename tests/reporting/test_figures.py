@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
 
     registry.use(registry.build_registry([TINY]))
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return curricula.train(data="tiny", epochs=1, out=folder).run
+    return curricula.train(data="tiny", epochs=1, output=folder).run
 
 
 @pytest.mark.usefixtures("tiny")

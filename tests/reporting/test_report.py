@@ -62,7 +62,7 @@ class Page(HTMLParser):
 def folder(tmp_path_factory):
     registry.use(registry.build_registry([TINY]))
     folder = tmp_path_factory.mktemp("reports")
-    curricula.train(data="tiny", perturb="rot+pgd", compile="off", out=folder / "run")
+    curricula.train(data="tiny", perturb="rot+pgd", compile="off", output=folder / "run")
     run_sweep(parse_sweep(SWEEP), folder / "sweep")
     return folder
 
@@ -104,13 +104,14 @@ def test_it_shows_what_was_measured_and_says_what_measures_the_rest(trained):
     assert config.perturb in page.text
     assert config.lr_schedule in page.text
     assert torch.__version__ in page.text
-    for asked in ("--profile", "--audit"):
-        assert f"curricula --plugin {TINY} evaluate {trained} {asked}" in page.text
-    curricula.profile_run(trained, limit=4)
-    found = curricula.audit_run(trained, limit=20)
+    commands = [f"curricula --plugin {TINY} {verb} {trained}" for verb in ("profile", "audit")]
+    for command in commands:
+        assert command in page.text
+    curricula.robustness_profile(trained, limit=4)
+    found = curricula.audit(trained, limit=20)
     page = Page(report(trained))
-    assert "--profile" not in page.text
-    assert "--audit" not in page.text
+    for command in commands:
+        assert command not in page.text
     assert len(page.of("img")) == 5
     assert (trained / "figures" / "joint.svg").exists()
     for check in found.checks:
@@ -119,7 +120,7 @@ def test_it_shows_what_was_measured_and_says_what_measures_the_rest(trained):
 
 
 def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
-    curricula.train(data="tiny", epochs=1, compile="off", out=tmp_path / "plain")
+    curricula.train(data="tiny", epochs=1, compile="off", output=tmp_path / "plain")
     page = Page(report(tmp_path / "plain"))
     assert not (tmp_path / "plain" / "figures" / "shown.png").exists()
     assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
@@ -127,7 +128,7 @@ def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
 
 def test_a_twin_stands_beside_its_run(tiny, tmp_path):
     settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
-    trained = curricula.train(**settings, baseline=True, out=tmp_path / "both")
+    trained = curricula.train(**settings, baseline=True, output=tmp_path / "both")
     page = Page(report(tmp_path / "both"))
     assert "baseline" in page.text
     low, high = trained.baseline.results[1].interval
@@ -187,7 +188,7 @@ def test_a_sweep_that_has_run_nothing_has_a_page(folder, tmp_path):
 
 def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = run("train", "--data", "tiny", "--epochs", "1", "--compile", "off", "--out", "mine")
+    done = run("train", "--data", "tiny", "--epochs", "1", "--compile", "off", "--output", "mine")
     assert done.exit_code == 0, done.output
     assert f"report: {Path('mine/report.html')}" in done.output
     Path("mine/report.html").unlink()
@@ -261,8 +262,8 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     tiny, folder, tmp_path, which, width
 ):
     if which == "run":
-        curricula.profile_run(folder / "run", limit=2)
-        curricula.audit_run(folder / "run", limit=10)
+        curricula.robustness_profile(folder / "run", limit=2)
+        curricula.audit(folder / "run", limit=10)
     page = report(folder / which).read_text(encoding="utf-8")
     look = tmp_path / "look.html"
     look.write_text(

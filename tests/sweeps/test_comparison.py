@@ -189,7 +189,7 @@ def swept(tmp_path_factory):
     for name, objective in (("third", "at"), ("other", "mart")):
         curricula.train(
             data="tiny", epochs=1, perturb="rot+pgd", seed=2, objective=objective, compile="off",
-            out=folder / name,
+            output=folder / name,
         )  # fmt: skip
     return folder
 
@@ -288,7 +288,7 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
 
 
 def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_path):
-    curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", out=tmp_path / "other")
+    curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", output=tmp_path / "other")
     with pytest.raises(
         UserError, match=r"measured otherwise than those before it \(spatial: rot\(10"
     ):
@@ -337,7 +337,7 @@ def test_bad_input_to_compare(swept, tmp_path):
         ([tmp_path / "absent"], "is not a run folder"),
         ([tmp_path / (300 * "a")], "cannot be read"),
         ([tmp_path / "unfinished"], "was not measured; let its training finish"),
-        ([swept / "third", "--of", "spatial", "nothing"], "no threat is called 'nothing'"),
+        ([swept / "third", "--axes", "spatial", "nothing"], "no threat is called 'nothing'"),
         ([swept / "third", "--sort", "cost"], "no column 'cost'"),
         ([swept / "third", "-o", "figure.gif"], "its name must end in"),
     ]:

@@ -225,7 +225,7 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_p
     assert {result["n"] for result in results} == {20}
     trained = curricula.train(
         data="tiny", epochs=1, perturb="rot+pgd", schedule=["linear"], objective="trades", seed=1,
-        compile="off", out=tmp_path / "alone",
+        compile="off", output=tmp_path / "alone",
     )  # fmt: skip
     assert (folder / "metrics.jsonl").read_text() == (
         trained.run.path / "metrics.jsonl"
@@ -397,19 +397,23 @@ def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
         (SWEEP.replace("epochs = 1", "epochs = 2"), r"\[base\] has changed"),
         (SWEEP.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
     ]:
-        with pytest.raises(UserError, match=f"holds another sweep: {what}; choose another --out"):
+        with pytest.raises(
+            UserError, match=f"holds another sweep: {what}; choose another --output"
+        ):
             run_sweep(parse_sweep(changed), tmp_path / "out")
 
 
 def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
-    curricula.train(data="tiny", epochs=1, out=tmp_path / "run")
+    curricula.train(data="tiny", epochs=1, output=tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    with pytest.raises(UserError, match="run holds a run: choose another with --out"):
+    with pytest.raises(UserError, match="run holds a run: choose another with --output"):
         run_sweep(parse_sweep(SWEEP), tmp_path / "run")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
     run_sweep(parse_sweep(SWEEP.replace("[0, 1]", "[0]")), tmp_path / "sweep")
-    with pytest.raises(UserError, match="sweep already holds a sweep: choose another with --out"):
-        curricula.train(data="tiny", epochs=1, out=tmp_path / "sweep")
+    with pytest.raises(
+        UserError, match="sweep already holds a sweep: choose another with --output"
+    ):
+        curricula.train(data="tiny", epochs=1, output=tmp_path / "sweep")
     assert not (tmp_path / "sweep" / "config.toml").exists()
 
 

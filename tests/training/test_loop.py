@@ -36,7 +36,7 @@ def tensors(path):
 def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precision):
     for name in ("a", "b"):
         torch.rand(3)  # whatever was drawn before
-        curricula.train(**JOINT, seed=5, precision=precision, out=tmp_path / name)
+        curricula.train(**JOINT, seed=5, precision=precision, output=tmp_path / name)
     for file in ("config.toml", "metrics.jsonl", "evaluation.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     for file in (BEST, LAST):
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precis
 
 def test_another_seed_gives_other_metrics(tiny, tmp_path):
     for seed in (0, 1):
-        curricula.train(**JOINT, seed=seed, epochs=1, out=tmp_path / str(seed))
+        curricula.train(**JOINT, seed=seed, epochs=1, output=tmp_path / str(seed))
     assert (tmp_path / "0/metrics.jsonl").read_text() != (tmp_path / "1/metrics.jsonl").read_text()
 
 
@@ -56,7 +56,7 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
     steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # steps of a quarter budget: 5 of 10 at half of it
     perturb = "rot+pgd(0.1, steps=auto, step=0.025)"
     settings = {"data": "tiny", "perturb": perturb, "schedule": steps, "epochs": 2}
-    run = curricula.train(**settings, objective="trades", out=tmp_path / "run").run
+    run = curricula.train(**settings, objective="trades", output=tmp_path / "run").run
     train = make_plan(settings).data.train
     images = len(train) // run.config.batch_size * run.config.batch_size
     metrics = lines(run.path / "metrics.jsonl")
@@ -81,7 +81,7 @@ def test_images_come_in_a_new_order_each_epoch_or_as_they_lie(tiny, tmp_path, mo
         return update(plan, state, networks, indices_N, batch, progress)
 
     monkeypatch.setattr(loop, "update", watched)
-    curricula.train(data="tiny", epochs=2, shuffle=shuffle, out=tmp_path / "run")
+    curricula.train(data="tiny", epochs=2, shuffle=shuffle, output=tmp_path / "run")
     first, second = torch.cat(seen).chunk(2)
     assert torch.equal(first.sort().values, torch.arange(180))  # 9 batches of 20
     assert torch.equal(first, torch.arange(180)) != shuffle
@@ -95,16 +95,16 @@ def test_running_a_runs_configuration_again_gives_the_same_run(tiny, tmp_path):
         objective="trades",
         optimizer="sgd",
         augmentation="crop+flip",
-        out=tmp_path / "first",
+        output=tmp_path / "first",
     )
     config = read_toml(tmp_path / "first" / "config.toml")
-    curricula.train(**config, out=tmp_path / "again")
+    curricula.train(**config, output=tmp_path / "again")
     for file in ("config.toml", "metrics.jsonl", "evaluation.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
 def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
-    trained = curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    trained = curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert set(config) == set(FIELDS)
     assert config["perturb"] == (
@@ -123,7 +123,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
 
 
 def test_what_a_run_folder_holds(tiny, tmp_path):
-    trained = curricula.train(**JOINT, out=tmp_path / "run")
+    trained = curricula.train(**JOINT, output=tmp_path / "run")
     run = tmp_path / "run"
     assert {path.name for path in run.iterdir()} == {
         "config.toml",
@@ -147,7 +147,9 @@ def test_what_a_run_folder_holds(tiny, tmp_path):
 
 
 def test_the_last_checkpoint_holds_all_that_moves(tiny, tmp_path):
-    curricula.train(**JOINT, schedule=["earned"], optimizer="adamw", epochs=1, out=tmp_path / "run")
+    curricula.train(
+        **JOINT, schedule=["earned"], optimizer="adamw", epochs=1, output=tmp_path / "run"
+    )
     held, metadata = tensors(tmp_path / "run" / LAST)
     kinds = {name.partition(".")[0] for name in held}
     assert kinds == {"model", "optimizer", "random", "schedule"}
@@ -162,7 +164,7 @@ def test_the_last_checkpoint_holds_all_that_moves(tiny, tmp_path):
 
 
 def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accuracy(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=6, lr=0.02, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=6, lr=0.02, output=tmp_path / "run")
     metrics = lines(tmp_path / "run" / "metrics.jsonl")
     joint = [line["validation"]["joint"] for line in metrics]
     best = max(i for i, value in enumerate(joint) if value == max(joint))
@@ -177,7 +179,7 @@ def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accurac
 
 
 def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, tmp_path):
-    trained = curricula.train(**JOINT, out=tmp_path / "run")
+    trained = curricula.train(**JOINT, output=tmp_path / "run")
     assert curricula.evaluate(tmp_path / "run") == trained.results
     (found,) = curricula.evaluate(trained.run, threats=["worst(rot:30, k=2)"], limit=20)
     assert found.n == 20
@@ -188,7 +190,7 @@ def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, tmp
 
 
 def test_training_teaches(tiny, tmp_path):
-    trained = curricula.train(data="tiny", epochs=15, out=tmp_path / "run")
+    trained = curricula.train(data="tiny", epochs=15, output=tmp_path / "run")
     losses = [line["loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
     assert losses[-1] < losses[0] / 2
     assert trained.results[0].accuracy > 0.6
@@ -196,7 +198,7 @@ def test_training_teaches(tiny, tmp_path):
 
 def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny, tmp_path):
     trained = curricula.train(
-        data="tiny", perturb="rot:45+pgd:0.05", epochs=1, baseline=True, out=tmp_path / "run"
+        data="tiny", perturb="rot:45+pgd:0.05", epochs=1, baseline=True, output=tmp_path / "run"
     )
     ours, baselines = (attrs.asdict(run.config) for run in (trained.run, trained.baseline.run))
     changed = {name for name in ours if ours[name] != baselines[name]}
@@ -208,13 +210,13 @@ def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny
 def test_global_random_state_is_put_back(tiny, tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no longer a number in epoch 1.*lower --lr"):
-        curricula.train(**JOINT, optimizer="sgd", lr=1e30, out=tmp_path / "run")
+        curricula.train(**JOINT, optimizer="sgd", lr=1e30, output=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -245,28 +247,28 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
 )
 def test_a_wrong_value_is_one_line_and_nothing_is_written(tiny, tmp_path, values, message):
     with pytest.raises(UserError, match=message) as caught:
-        curricula.train(**{**JOINT, **values}, out=tmp_path / "run")
+        curricula.train(**{**JOINT, **values}, output=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(UserError, match="already holds a run: choose another"):
-        curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+        curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
 
 def test_a_folder_that_holds_a_twin_is_found_before_training(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run" / "baseline")
+    curricula.train(**JOINT, epochs=1, output=tmp_path / "run" / "baseline")
     with pytest.raises(UserError, match="baseline already holds a run"):
-        curricula.train(**JOINT, epochs=1, baseline=True, out=tmp_path / "run")
+        curricula.train(**JOINT, epochs=1, baseline=True, output=tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     best = tmp_path / "run" / BEST
     whole = best.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:4], b""):
@@ -279,7 +281,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_one_line(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, out=tmp_path / "run")
+    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace("width=8", "width=9"))
     with pytest.raises(UserError, match="not of this model"):

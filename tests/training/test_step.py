@@ -70,7 +70,7 @@ def by_hand(plan, *, awp, decay):
     ("awp", "average", "which"), [(0.0, "ema(decay=0.7)", 1), (0.02, "swa(start=0.5)", 2)]
 )
 def test_training_is_a_plain_loop_of_torch(tiny, tmp_path, awp, average, which):
-    run = curricula.train(**SETTINGS, awp=awp, average=average, out=tmp_path / "run").run
+    run = curricula.train(**SETTINGS, awp=awp, average=average, output=tmp_path / "run").run
     held = load_file(run.path / LAST)
     plan = make_plan({**SETTINGS, "awp": awp, "average": average})
     expected = by_hand(plan, awp=awp, decay=0.7)
@@ -84,10 +84,10 @@ def test_training_is_a_plain_loop_of_torch(tiny, tmp_path, awp, average, which):
 def test_the_average_is_what_is_validated(tiny, tmp_path):
     settings = {**SETTINGS, "perturb": "rot+pgd", "lr": 0.02, "epochs": 2}
     settings["average"] = "ema(decay=0.98)"
-    run = curricula.train(**settings, out=tmp_path / "run").run
+    run = curricula.train(**settings, output=tmp_path / "run").run
     plan = make_plan(settings)
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
-    average = curricula.load_model(run, checkpoint=LAST)
+    average = curricula.load_model(run, checkpoint="last")
     tensors = load_file(run.path / LAST)
     model = copy.deepcopy(average)
     model.load_state_dict({name: tensors[f"model.{name}"] for name in average.state_dict()})

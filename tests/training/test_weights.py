@@ -12,7 +12,7 @@ from curricula.errors import UserError
 from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
-from curricula.training.run import BEST, LAST, METRICS
+from curricula.training.run import LAST, METRICS
 from curricula.training.weight_averaging import averaged, parse_averaging
 
 
@@ -155,8 +155,8 @@ def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
 
 @pytest.mark.parametrize("average", ["ema(decay=0.9)", "swa(start=0)"])
 def test_the_average_is_what_is_kept_and_measured(tiny, tmp_path, average):
-    trained = curricula.train(data="tiny", average=average, epochs=3, out=tmp_path / "run")
-    last = curricula.load_model(trained.run, checkpoint=LAST)
+    trained = curricula.train(data="tiny", average=average, epochs=3, output=tmp_path / "run")
+    last = curricula.load_model(trained.run, checkpoint="last")
     tensors = load_file(trained.run.path / LAST)
     names = [name for name, _ in last.named_parameters()]
     for name, weight in last.named_parameters():
@@ -165,7 +165,7 @@ def test_the_average_is_what_is_kept_and_measured(tiny, tmp_path, average):
         not torch.equal(tensors[f"model.{name}"], tensors[f"average.module.{name}"])
         for name in names
     )
-    kept = curricula.load_model(trained.run, checkpoint=BEST)
+    kept = curricula.load_model(trained.run, checkpoint="best")
     metrics = trained.run.lines(METRICS)
     assert metrics[-1]["best"] == all(
         torch.equal(a, b) for a, b in zip(kept.parameters(), last.parameters(), strict=True)

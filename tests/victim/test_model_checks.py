@@ -51,7 +51,7 @@ def strangers():
 def test_training_refuses_it_in_one_line_and_writes_nothing(strangers, name, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UserError, match=f"^model {name} .*{REASONS[name]}") as caught:
-        curricula.train(data="tiny", model=name, perturb="pgd", out=out)
+        curricula.train(data="tiny", model=name, perturb="pgd", output=out)
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)  # and the mend
     assert not out.exists()
@@ -78,7 +78,7 @@ def test_the_command_line_ends_in_one_line(tmp_path):
     done = CliRunner().invoke(
         program,
         ["--plugin", str(TINY), "--plugin", str(NO_CLASSIFIERS), "train", "--data", "tiny",
-         "--model", "softmax", "--out", str(tmp_path / "run")],
+         "--model", "softmax", "--output", str(tmp_path / "run")],
     )  # fmt: skip
     assert done.exit_code == 2
     assert re.fullmatch(r"Error: model softmax gives .*\n", done.stderr)
@@ -106,7 +106,7 @@ def test_a_trained_classifier_that_is_sure_has_a_gradient():
 
 
 def test_a_run_whose_model_is_no_classifier_is_still_measured(strangers, tmp_path):
-    curricula.train(data="tiny", model="log-softmax", epochs=1, out=tmp_path / "run")
+    curricula.train(data="tiny", model="log-softmax", epochs=1, output=tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace('"log-softmax"', '"softmax"'))
     (found,) = curricula.evaluate(tmp_path / "run", threats=["pgd(0.1, steps=2)"], limit=10)

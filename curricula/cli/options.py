@@ -1,0 +1,183 @@
+"""Options that several commands share, each declared once."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import click
+
+from curricula.cli.paths import PATH
+
+Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""A decorator that adds options to a command's function."""
+
+_TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "data": ("Data set, such as mnist or folder(size=64).", "digits", {"metavar": "DATA"}),
+    "data-root": ("Folder of the data set's files.", "data", {"metavar": "DIR"}),
+    "model": ("Network, such as smallcnn.", "the data set's", {"metavar": "MODEL"}),
+    "perturb": (
+        "Curriculum of perturbations, such as rot:30+pgd:8/255.",
+        "clean",
+        {"metavar": "EXPR"},
+    ),
+    "schedule": (
+        "Strength over training, from 0 to 1, of all perturbations or of one; repeatable.",
+        "linear",
+        {"metavar": "[LABEL=]SCHEDULE", "multiple": True},
+    ),
+    "objective": ("Training loss, such as trades(beta=6).", "at", {"metavar": "OBJECTIVE"}),
+    "epochs": ("Passes over the training images, 1 or more.", "the data set's", {"type": int}),
+    "batch-size": ("Images per update, 1 or more.", "the data set's", {"type": int}),
+    "optimizer": ("Optimiser.", "the data set's", {"metavar": "[sgd|adamw]"}),
+    "lr": ("Learning rate, above 0.", "the data set's", {"type": float}),
+    "momentum": ("Momentum of sgd, from 0 to below 1.", "0.9", {"type": float}),
+    "weight-decay": ("Weight decay, 0 or more.", "the data set's", {"type": float}),
+    "lr-schedule": (
+        "Learning rate over training, as a factor: constant, cosine, one-cycle or "
+        "step(0:1, 0.5:0.1).",
+        "the data set's",
+        {"metavar": "SCHEDULE"},
+    ),
+    "awp": (
+        "Adversarial weight perturbation, as a share of each weight tensor's norm, 0 or more; "
+        "0 turns it off.",
+        "0",
+        {"type": float},
+    ),
+    "average": (
+        "Average of the weights, which is validated and kept: none, ema(decay=0.999) or "
+        "swa(start=0.5).",
+        "none",
+        {"metavar": "AVERAGE"},
+    ),
+    "shuffle/--no-shuffle": (
+        "Visit the training images in a new random order each epoch.",
+        "shuffle",
+        {"default": None},
+    ),
+    "augmentation": (
+        "Random transformations at full strength from the first epoch, such as crop+flip.",
+        "the data set's",
+        {"metavar": "EXPR"},
+    ),
+    "seed": ("Seed of every random draw, from 0 to 2**62.", "0", {"type": int}),
+    "device": ("Device: auto, cpu, cuda, cuda:1, ...", "auto", {"metavar": "DEVICE"}),
+    "precision": (
+        "Precision of training and its attacks.",
+        "auto",
+        {"metavar": "[auto|float32|bf16]"},
+    ),
+    "compile": (
+        "Compile the networks by torch.compile; auto tries it and keeps the faster way.",
+        "auto",
+        {"metavar": "[auto|on|off]"},
+    ),
+}
+"""Fields of a training configuration by flag: the help, the default in words, click's settings."""
+
+
+def combined(*options: Option) -> Option:
+    """Return a decorator that adds several options; `--help` lists them in the given order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def training_options(*flags: str, **defaults: str) -> Option:
+    """Return the options that set fields of a training configuration.
+
+    A flag that the user leaves out is None (or an empty tuple), so that a data set's default holds.
+
+    Args:
+        flags: names without the dashes in front, in the order of `--help`; all of them if empty.
+        defaults: what `--help` says of a default that differs here, by field.
+    """
+    chosen = []
+    for flag in flags or _TRAINING:
+        text, default, settings = _TRAINING[flag]
+        default = defaults.get(flag.replace("-", "_"), default)
+        chosen.append(click.option(f"--{flag}", help=f"{text}  [default: {default}]", **settings))
+    return combined(*chosen)
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that the user has set."""
+    return {name: value for name, value in flags.items() if value is not None and value != ()}
+
+
+def output_option(
+    help_text: str, *, metavar: str = "FILE", required: bool = False, **settings: Any
+) -> Option:
+    """Return ``-o/--output``: the one file or folder that a command writes."""
+    return click.option(
+        "-o", "--output", type=PATH, metavar=metavar, required=required, help=help_text, **settings
+    )
+
+
+def format_option(*more: str) -> Option:
+    """Return ``--format``: how standard output shows the result.
+
+    Args:
+        more: forms besides ``table`` and ``json``.
+    """
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json", *more]),
+        default="table",
+        show_default=True,
+        help="How the result is printed.",
+    )
+
+
+def download_option() -> Option:
+    """Return ``--download``."""
+    return click.option(
+        "--download", is_flag=True, help="Fetch the data set's missing files into --data-root."
+    )
+
+
+def moved_data_option() -> Option:
+    """Return ``--data-root`` of a command that reads a run, which names its own."""
+    return click.option(
+        "--data-root", metavar="DIR", help="Folder of the data set's files.  [default: the run's]"
+    )
+
+
+def measurement_options(images: str) -> Option:
+    """Return the options of a command that measures a run.
+
+    Args:
+        images: the number of images measured by default, in words.
+    """
+    return combined(
+        click.option(
+            "--limit",
+            type=int,
+            help=f"Measure the first LIMIT images, 1 or more.  [default: {images}]",
+        ),
+        click.option(
+            "--seed", type=int, help="Seed of the random draws, from 0 to 2**62.  [default: 0]"
+        ),
+        click.option(
+            "--batch-size",
+            type=int,
+            help="Images per batch, 1 or more; the results do not depend on it.  "
+            "[default: 250 on a CPU, elsewhere the fastest]",
+        ),
+        click.option(
+            "--device",
+            metavar="DEVICE",
+            help="Device: auto, cpu, cuda, cuda:1, ...  [default: auto]",
+        ),
+        moved_data_option(),
+        click.option(
+            "--checkpoint",
+            type=click.Choice(["best", "last"]),
+            help="The checkpoint that was best on validation, or the last epoch's.  "
+            "[default: best]",
+        ),
+    )

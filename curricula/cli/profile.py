@@ -1,0 +1,46 @@
+"""``curricula profile``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curricula.cli.options import format_option, given, measurement_options
+from curricula.cli.paths import PATH
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--grid", is_flag=True, help="Also measure the worst of 775 rotations and translations."
+)
+@measurement_options("1000")
+@format_option()
+def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
+    """Measure the robustness profile of a run: accuracy and fooling rate over growing ranges.
+
+    Rotations, translations and PGD are measured alone and jointly on the test images. The result
+    goes into the run folder, as profile.json, and into the run's report.
+
+    Example: curricula profile runs/demo
+    """
+    from curricula.api import robustness_profile
+    from curricula.cli.progress import ProgressBar
+    from curricula.cli.tables import show_profile
+    from curricula.runtime.malloc import keep_freed_memory
+
+    keep_freed_memory()
+    settings = given(flags)
+    with ProgressBar("profile") as bar:
+        profile = robustness_profile(run, grid=grid, progress=bar.progress, **settings)
+
+    from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+
+    page = report(run, data_root=settings.get("data_root"))
+    if form == "json":
+        click.echo(json.dumps(profile.as_json(), indent=2))
+    else:
+        click.echo(f"run: {run}")
+        show_profile(profile)
+        click.echo(f"report: {page}")
