@@ -214,7 +214,6 @@ def curricula_commands() -> Iterable[Record]:
         "bench": "measure the speed of training on this machine, and its limit",
         "preview": "draw what a curriculum does to real images",
         "schedule": "draw schedules as curves",
-        "theory": "compute, simulate and draw a trade-off that has closed forms",
         "plugins": "list everything registered and its provider; `plugins new` starts a plugin",
         "recipes": "list the shipped configurations and sweeps",
     }.items():

@@ -377,7 +377,6 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path, m
         "sweep": [sweep, "--output", tmp_path / "sweep"],
         "compare": [tmp_path / "sweep"],
         "report": [folder],
-        "theory": ["--no-train", "--samples", "100"],
         "bench": ["--data", "tiny", "--perturb", "clean", "--rounds", "1"],
         "preview": ["--perturb", "rot", "--images", "1", "-o", tmp_path / "p.png"],
         "schedule": ["linear", "-o", tmp_path / "s.png"],
@@ -397,7 +396,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path, m
 
 COMMANDS = [
     "train", "evaluate", "profile", "audit", "sweep", "compare", "report", "bench", "preview",
-    "schedule", "theory", "plugins", "recipes",
+    "schedule", "plugins", "recipes",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""The three accuracies of any classifier of the setting, by sampling.
+"""Clean, spatial and adversarial accuracy of any classifier of the setting, by sampling.
 
-Legend of shapes: N samples, D features, K samples that still stand.
+Legend of shapes: N samples, D features, K samples that are still classified correctly.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from curricula.evaluation.results import ThreatResult
-from curricula.theory.classifiers import Linear, pgd, random_start, worst_corner
-from curricula.theory.setting import Setting, shift
+from curricula_theory.classifiers import Linear, pgd, random_start, worst_corner
+from curricula_theory.setting import Setting, shift
 
-# The library's own standard attack, PGD-40 with steps of eps / 10, from several starts.
-STEPS, REL_STEP, STARTS = 40, 1 / 10, 5
-VALUES_AT_ONCE = 2**21  # of a chunk's samples: 8 MiB, which stay in a processor's cache or near it
+# The library's standard attack, PGD-40 with steps of eps / 10, from several starts.
+ATTACK_STEPS, ATTACK_REL_STEP, NUM_STARTS = 40, 1 / 10, 5
+MAX_VALUES = 2**21  # float32 values a chunk: 8 MiB, small enough for most caches
 
 
 @attrs.frozen(kw_only=True)
 class Accuracies:
-    """What was measured of one classifier: each with its 95 % interval."""
+    """The three measured accuracies of one classifier, each with its 95 % interval."""
 
     clean: ThreatResult
     spatial: ThreatResult
     adversarial: ThreatResult
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return a dict for a JSON file."""
         return {name: getattr(self, name).as_json() for name in attrs.fields_dict(Accuracies)}
 
 
@@ -40,22 +40,22 @@ def simulate(
     attacked: int | None = None,
     generator: torch.Generator,
 ) -> list[Accuracies]:
-    """Accuracy on fresh samples: as they are, under a uniform cyclic shift, under the adversary.
+    """Measure accuracy on fresh samples: clean, under a uniform cyclic shift, under attack.
 
-    All models meet the same samples and shifts. The adversary is exact for a `Linear` model. For
-    any other it is PGD-40 from five starts, which may miss a worse input: that accuracy is an
+    All models see the same samples and shifts. The attack is exact for a `Linear` model. For any
+    other model it is PGD-40 from five starts, which may miss a worse input: that accuracy is an
     upper bound of the true one.
 
     Args:
         setting: the distribution and the adversary.
-        models: each from (N, D) to logits (N,).
-        n: how many samples, 1 or more.
-        attacked: how many of them meet the adversary, the first ones, 1 to n; by default all.
-        generator: of all that is drawn.
+        models: each maps (N, D) to logits (N,).
+        n: number of samples, 1 or more.
+        attacked: number of samples to attack, the first ones, 1 to n; by default all.
+        generator: source of all random numbers.
     """
     attacked = n if attacked is None else attacked
     counts = torch.zeros((len(models), 3, 2), dtype=torch.int64)  # correct, fooled
-    chunk = max(1, VALUES_AT_ONCE // setting.d)
+    chunk = max(1, MAX_VALUES // setting.d)
     for begin in range(0, n, chunk):
         size = min(chunk, n - begin)
         x_ND, y_N = setting.sample(size, generator=generator)
@@ -63,11 +63,11 @@ def simulate(
         first = slice(max(0, attacked - begin))
         for row, model in zip(counts, models, strict=True):
             right_N = _right(model, x_ND, y_N)
-            stands_N = withstands(
+            robust_N = withstands(
                 model, x_ND[first], y_N[first], eps=setting.eps, generator=generator
             )
             for count, found_N in zip(
-                row, (right_N, _right(model, shifted_ND, y_N), stands_N), strict=True
+                row, (right_N, _right(model, shifted_ND, y_N), robust_N), strict=True
             ):
                 count[0] += found_N.sum()
                 count[1] += (found_N != right_N[: len(found_N)]).sum()  # of two classes
@@ -93,24 +93,24 @@ def simulate(
 def withstands(
     model: nn.Module, x_ND: Tensor, y_N: Tensor, *, eps: float, generator: torch.Generator
 ) -> Tensor:
-    """Whether the classifier is right on each sample, and on all that the adversary tries: (N,).
+    """Return a mask (N,) of the samples that stay correctly classified under attack.
 
-    The first start of PGD is the corner against the label, which is the worst for every linear
-    classifier of positive weights; the others are random. A later start meets only what still
-    stands.
+    The first start of PGD is the corner against the label, the worst input for every linear
+    classifier of positive weights; the others are random. Each later start attacks only the
+    samples that are still classified correctly.
 
     Args:
-        model: from (N, D) to logits (N,).
+        model: maps (N, D) to logits (N,).
         x_ND: samples.
         y_N: labels, -1 or 1.
         eps: radius, 0 or more.
-        generator: of the random starts.
+        generator: source of the random starts.
     """
     if isinstance(model, Linear):
         return _right(model, worst_corner(model, x_ND, y_N, eps=eps), y_N)
-    standing_N = _right(model, x_ND, y_N)
-    for number in range(STARTS):
-        places_K = standing_N.nonzero().squeeze(1)
+    robust_N = _right(model, x_ND, y_N)
+    for number in range(NUM_STARTS):
+        places_K = robust_N.nonzero().squeeze(1)
         if len(places_K) == 0:
             break
         x_KD, y_K = x_ND[places_K], y_N[places_K]
@@ -119,9 +119,17 @@ def withstands(
             if number
             else x_KD - eps * y_K[:, None]
         )
-        found_KD = pgd(model, x_KD, y_K, start_ND=start_KD, eps=eps, steps=STEPS, rel_step=REL_STEP)
-        standing_N[places_K] = _right(model, found_KD, y_K)
-    return standing_N
+        found_KD = pgd(
+            model,
+            x_KD,
+            y_K,
+            start_ND=start_KD,
+            eps=eps,
+            steps=ATTACK_STEPS,
+            rel_step=ATTACK_REL_STEP,
+        )
+        robust_N[places_K] = _right(model, found_KD, y_K)
+    return robust_N
 
 
 def _right(model: nn.Module, x_ND: Tensor, y_N: Tensor) -> Tensor:
@@ -131,5 +139,5 @@ def _right(model: nn.Module, x_ND: Tensor, y_N: Tensor) -> Tensor:
 
 
 def _adversary(model: nn.Module, setting: Setting) -> str:
-    how = "exact" if isinstance(model, Linear) else f"PGD-{STEPS}, {STARTS} starts"
+    how = "exact" if isinstance(model, Linear) else f"PGD-{ATTACK_STEPS}, {NUM_STARTS} starts"
     return f"l-inf {setting.eps:g}, {how}"

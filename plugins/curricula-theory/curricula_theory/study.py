@@ -1,4 +1,4 @@
-"""The study that `curricula theory` prints: closed forms, their simulation, and trained models."""
+"""The study that ``curricula theory`` prints: closed forms, their simulation, trained models."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,25 +9,25 @@ import numpy as np
 import torch
 
 from curricula.errors import UserError
-from curricula.theory import closed_forms
-from curricula.theory.classifiers import Linear, Network
-from curricula.theory.setting import Setting
-from curricula.theory.simulation import Accuracies, simulate
-from curricula.theory.training import METHODS, Method, collapsed, final_loss, train
+from curricula_theory import closed_forms
+from curricula_theory.classifiers import Linear, Network
+from curricula_theory.setting import Setting
+from curricula_theory.simulation import Accuracies, simulate
+from curricula_theory.training import METHODS, Method, collapsed, final_loss, train
 
-REFERENCE = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
-"""The ratios rho that are shown by default, by c."""
+REFERENCE_RATIOS = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
+"""The ratios rho shown by default, by c."""
 
-MOST_FEATURES, MOST_SAMPLES, MOST_SETTINGS = 10_001, 100_000_000, 4
-LARGEST_RATIO = 1e12  # beyond, float64 has no room for the other weights
-MOST_SEEDS, MOST_UPDATES = 100, 1_000_000
-TEST_SAMPLES = 20_000
-ATTACKED = 2_000  # of them, where the adversary costs up to 200 gradients a sample
+MAX_FEATURES, MAX_SAMPLES, MAX_SETTINGS = 10_001, 100_000_000, 4
+MAX_RATIO = 1e12  # beyond it the other weights are lost in float64
+MAX_SEEDS, MAX_UPDATES = 100, 1_000_000
+NUM_TEST_SAMPLES = 20_000
+NUM_ATTACKED = 2_000  # test samples that PGD attacks, with up to 200 gradients each
 
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One classifier of the family: its closed forms, and what sampling gave."""
+    """One classifier of the family: its accuracies in closed form and by sampling."""
 
     rho: float
     clean: float
@@ -36,7 +36,7 @@ class Row:
     simulated: Accuracies
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return a dict for a JSON file."""
         closed = {name: getattr(self, name) for name in ("rho", "clean", "spatial", "adversarial")}
         return {**closed, "simulated": self.simulated.as_json()}
 
@@ -47,12 +47,12 @@ class Trained:
 
     Attributes:
         classifier: ``linear`` or ``MLP``.
-        method: what it was trained on.
-        seed: of its initial weights and all samples.
-        ratio: of a linear one the strong weight over the mean size of the others, else None.
-        loss: at the end, under what it was trained on.
-        accuracies: on fresh samples.
-        above: see `above_frontier`.
+        method: the perturbations it was trained on.
+        seed: seed of its initial weights and all samples.
+        ratio: strong weight over the mean magnitude of the others; None for the MLP.
+        loss: final loss under the perturbations it was trained on.
+        accuracies: accuracies on fresh samples.
+        above: result of `above_frontier`.
     """
 
     classifier: str
@@ -65,11 +65,11 @@ class Trained:
 
     @property
     def collapsed(self) -> bool:
-        """Whether it learned nothing of what it was trained on."""
+        """Whether training learned nothing, as `training.collapsed` judges it."""
         return collapsed(self.loss)
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return a dict for a JSON file."""
         return {
             "classifier": self.classifier,
             "method": self.method.name,
@@ -85,14 +85,14 @@ class Trained:
 
 @attrs.frozen(kw_only=True)
 class Study:
-    """All that belongs to one setting."""
+    """All results of one setting."""
 
     setting: Setting
     rows: tuple[Row, ...]
     trained: tuple[Trained, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file; what is not a finite number is None."""
+        """Return a dict for a JSON file, with None for values that are not finite."""
         bound = {
             "best_ratio": closed_forms.best_ratio(self.setting),
             "critical_ratio": closed_forms.critical_ratio(self.setting),
@@ -116,26 +116,26 @@ def study(
     samples: int = 1_000_000,
     seeds: int = 3,
     updates: int = 600,
-    learning_rate: float = 0.01,
-    noted: Callable[[str], None] = lambda line: None,
+    lr: float = 0.01,
+    on_message: Callable[[str], None] = lambda line: None,
 ) -> Study:
-    """The closed forms at some ratios beside a simulation, and models trained in the setting.
+    """Compute the closed forms at some ratios, simulate them, and train models in the setting.
 
     Args:
-        setting: which.
-        ratios: each rho, above 0; by default those of `default_ratios`.
-        samples: of the simulation, 1 to 100,000,000.
-        seeds: models trained of each kind, from seed 0 on, 0 to 100.
-        updates: of each training, 1 to 1,000,000.
-        learning_rate: the highest of each training, above 0.
-        noted: called with a line now and then, to show progress.
+        setting: the distribution and the adversary.
+        ratios: values of rho, above 0; by default `default_ratios`.
+        samples: number of simulated samples, 1 to 100,000,000.
+        seeds: number of models of each kind, with seeds from 0 on, 0 to 100.
+        updates: number of updates of each training, 1 to 1,000,000.
+        lr: highest learning rate of each training, above 0 and at most 1.
+        on_message: receives a line of progress at the start of each part.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value is out of its range.
     """
-    check(setting, ratios, samples, seeds, updates, learning_rate)
+    check(setting, ratios, samples, seeds, updates, lr)
     ratios = ratios or default_ratios(setting)
-    noted(f"c = {setting.c:g}: {len(ratios)} closed forms, {samples:,} samples")
+    on_message(f"c = {setting.c:g}: {len(ratios)} closed forms, {samples:,} samples")
     simulated = simulate(
         setting,
         [Linear.of_ratio(setting.d, rho) for rho in ratios],
@@ -155,19 +155,18 @@ def study(
     trained = []
     for classifier, method in itertools.product(("linear", "MLP"), METHODS) if seeds else ():
         how = f"{method.name}{', curriculum' if method.curriculum else ''}"
-        noted(f"c = {setting.c:g}: training, {classifier}, {how}")
+        on_message(f"c = {setting.c:g}: training, {classifier}, {how}")
         trained += [
-            _trained(setting, classifier, method, seed, updates, learning_rate)
-            for seed in range(seeds)
+            _trained(setting, classifier, method, seed, updates, lr) for seed in range(seeds)
         ]
     return Study(setting=setting, rows=tuple(rows), trained=tuple(trained))
 
 
 def default_ratios(setting: Setting) -> tuple[float, ...]:
-    """The reference ratios of c = 2 and c = 3; for any other c the invariant classifier, the Bayes
-    rule, and rho* if there is one beyond 1."""
-    if setting.c in REFERENCE:
-        return REFERENCE[setting.c]
+    """Return the reference ratios of c = 2 or 3, or else those of the invariant classifier (1), the
+    Bayes rule and rho*, as far as they are 1 or more."""
+    if setting.c in REFERENCE_RATIOS:
+        return REFERENCE_RATIOS[setting.c]
     critical = closed_forms.critical_ratio(setting)
     further = (closed_forms.best_ratio(setting), critical if critical < torch.inf else 1.0)
     return tuple(sorted({1.0, *(rho for rho in further if rho > 1)}))
@@ -179,33 +178,33 @@ def check(
     samples: int,
     seeds: int,
     updates: int,
-    learning_rate: float,
+    lr: float,
 ) -> None:
-    """Refuse what `study` cannot do, before any of it.
+    """Check the arguments of `study` before any work.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value is out of its range.
     """
-    if setting.d > MOST_FEATURES:
-        raise UserError(f"d must lie from 3 to {MOST_FEATURES:,} to be sampled, not {setting.d:,}")
+    if setting.d > MAX_FEATURES:
+        raise UserError(f"d must be 3 to {MAX_FEATURES:,} for sampling, not {setting.d:,}")
     for rho in ratios:
-        if not 0 < rho <= LARGEST_RATIO:
-            raise UserError(f"rho must be a number above 0, at most {LARGEST_RATIO:g}, not {rho:g}")
+        if not 0 < rho <= MAX_RATIO:
+            raise UserError(f"rho must be above 0 and at most {MAX_RATIO:g}, not {rho:g}")
     for name, value, least, most in (
-        ("samples", samples, 1, MOST_SAMPLES),
-        ("seeds", seeds, 0, MOST_SEEDS),
-        ("updates", updates, 1, MOST_UPDATES),
+        ("samples", samples, 1, MAX_SAMPLES),
+        ("seeds", seeds, 0, MAX_SEEDS),
+        ("updates", updates, 1, MAX_UPDATES),
     ):
         if not least <= value <= most:
-            raise UserError(f"{name} must lie from {least} to {most:,}, not {value:,}")
-    if not 0 < learning_rate <= 1:
-        raise UserError(f"learning rate must lie above 0 and up to 1, not {learning_rate:g}")
+            raise UserError(f"{name} must be {least} to {most:,}, not {value:,}")
+    if not 0 < lr <= 1:
+        raise UserError(f"lr must be above 0 and at most 1, not {lr:g}")
 
 
 def above_frontier(setting: Setting, spatial: float, adversarial: float) -> float:
-    """An adversarial accuracy less that of `closed_forms.frontier` at the same spatial accuracy.
+    """Return an adversarial accuracy minus the frontier's at the same spatial accuracy.
 
-    Spatial accuracies beyond the frontier's ends are taken as those of the nearer end.
+    A spatial accuracy beyond the ends of `closed_forms.frontier` counts as the nearer end.
     """
     xs, ys = closed_forms.frontier(setting)
     return adversarial - float(np.interp(spatial, xs.numpy(), ys.numpy()))
@@ -217,18 +216,18 @@ def _trained(
     method: Method,
     seed: int,
     updates: int,
-    learning_rate: float,
+    lr: float,
 ) -> Trained:
     generator = torch.Generator().manual_seed(seed)
     model: Linear | Network
     if classifier == "linear":
-        model, attacked = Linear.random(setting.d, generator=generator), TEST_SAMPLES
+        model, attacked = Linear.random(setting.d, generator=generator), NUM_TEST_SAMPLES
     else:
-        model, attacked = Network(setting.d, generator=generator), ATTACKED
-    train(model, setting, method, updates=updates, learning_rate=learning_rate, generator=generator)
+        model, attacked = Network(setting.d, generator=generator), NUM_ATTACKED
+    train(model, setting, method, updates=updates, lr=lr, generator=generator)
     loss = final_loss(model, setting, method, generator=generator)
     (accuracies,) = simulate(
-        setting, [model], n=TEST_SAMPLES, attacked=attacked, generator=generator
+        setting, [model], n=NUM_TEST_SAMPLES, attacked=attacked, generator=generator
     )
     return Trained(
         classifier=classifier,

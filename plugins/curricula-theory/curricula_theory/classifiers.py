@@ -1,7 +1,7 @@
-"""A linear classifier and a small network, and the worst input for either.
+"""A linear classifier and a small network, and the worst input for each.
 
-Legend of shapes: N samples, D features, H hidden units. The sign of a logit is the prediction; a
-margin is the label times the logit, so it is above 0 where the prediction is right. A logit of 0
+Legend of shapes: N samples, D features, H hidden units. The sign of a logit is the prediction. A
+margin is the label times the logit: it is above 0 where the prediction is correct. A logit of 0
 counts as wrong.
 """
 
@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-HIDDEN = 64
+NUM_HIDDEN = 64  # units
 
 
 class Linear(nn.Module):
-    """sign(w . x), without a bias: the two classes mirror each other.
+    """The linear classifier sign(w . x), without a bias: the two classes mirror each other.
 
     Args:
         weight_D: w.
+
+    >>> Linear.of_ratio(5, rho=3.0).ratio
+    3.0
     """
 
     def __init__(self, weight_D: Tensor) -> None:
@@ -25,24 +28,24 @@ class Linear(nn.Module):
 
     @classmethod
     def random(cls, d: int, *, generator: torch.Generator) -> "Linear":
-        """Weights drawn from a normal distribution of variance 1 / D."""
+        """Draw the weights from a normal distribution of variance 1 / D."""
         return cls(torch.randn(d, generator=generator) / d**0.5)
 
     @classmethod
     def of_ratio(cls, d: int, rho: float) -> "Linear":
-        """The family of `curricula.theory.closed_forms`: w = (rho, 1, ..., 1)."""
+        """Return w = (rho, 1, ..., 1), a member of the family of `closed_forms`."""
         weight_D = torch.ones(d)
         weight_D[0] = rho
         return cls(weight_D)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """The logits, (N,)."""
+        """Return the logits, (N,)."""
         logits_N: Tensor = x_ND @ self.weight
         return logits_N
 
     @property
     def ratio(self) -> float:
-        """The strong feature's weight over the mean size of the others: rho, for the family."""
+        """Strong feature's weight over the mean magnitude of the others: rho, for the family."""
         weight_D = self.weight.detach()
         return float(weight_D[0] / weight_D[1:].abs().mean())
 
@@ -51,14 +54,14 @@ class Network(nn.Module):
     """A multilayer perceptron: one hidden layer of rectified linear units.
 
     Args:
-        d: features.
-        hidden: units, H.
-        generator: of the initial weights, those of He et al. 2015; the biases start at 0.
+        d: number of features.
+        hidden: number of units, H.
+        generator: draws the initial weights as He et al. 2015 do; the biases start at 0.
     """
 
-    def __init__(self, d: int, *, hidden: int = HIDDEN, generator: torch.Generator) -> None:
+    def __init__(self, d: int, *, hidden: int = NUM_HIDDEN, generator: torch.Generator) -> None:
         super().__init__()
-        # nn.Linear by itself would draw its weights from the global random state.
+        # nn.Linear would draw its weights from the global random state.
         self.into: nn.Linear = skip_init(nn.Linear, d, hidden)  # type: ignore[no-untyped-call]
         self.out: nn.Linear = skip_init(nn.Linear, hidden, 1)  # type: ignore[no-untyped-call]
         nn.init.kaiming_normal_(self.into.weight, nonlinearity="relu", generator=generator)
@@ -67,14 +70,16 @@ class Network(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """The logits, (N,)."""
+        """Return the logits, (N,)."""
         logits_N: Tensor = self.out(self.into(x_ND).relu()).squeeze(1)
         return logits_N
 
 
 def worst_corner(model: Linear, x_ND: Tensor, y_N: Tensor, *, eps: float) -> Tensor:
-    """The worst input within eps for a linear classifier, exactly: it lowers the margin by eps
-    times the l1 norm of w."""
+    """Return the worst input within eps for a linear classifier, exactly.
+
+    It lowers the margin by eps times the l1 norm of w.
+    """
     return x_ND - eps * y_N[:, None] * model.weight.detach().sign()
 
 
@@ -88,22 +93,22 @@ def pgd(
     steps: int,
     rel_step: float,
 ) -> Tensor:
-    """Projected descent of the margin by gradient signs in an l-inf ball (Madry et al. 2018).
+    """Descend the margin by gradient signs, projected on an l-inf ball (Madry et al. 2018).
 
     The gradient of the loss has the same signs, but vanishes in float32 where the margin is large.
-    Features are unbounded: nothing is cut to a box.
+    Features are unbounded: nothing is clipped to a box.
 
     Args:
         model: from (N, D) to logits (N,).
-        x_ND: the centres of the balls.
+        x_ND: centres of the balls.
         y_N: labels, -1 or 1.
-        start_ND: where to begin, within the balls.
+        start_ND: starting points, within the balls.
         eps: radius, 0 or more.
-        steps: 1 or more.
-        rel_step: length of a step, as a share of eps.
+        steps: number of steps, 1 or more.
+        rel_step: step length as a share of eps.
 
     Returns:
-        Of the inputs that were met, the one of lowest margin for each sample.
+        For each sample the input of lowest margin among all that were visited.
     """
     at_ND, found_ND = start_ND, start_ND
     lowest_N = torch.full_like(y_N, torch.inf)
@@ -123,5 +128,5 @@ def pgd(
 
 
 def random_start(x_ND: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """A uniform draw from the l-inf ball of eps around each sample."""
+    """Draw uniformly from the l-inf ball of radius eps around each sample."""
     return x_ND + eps * (2 * torch.rand(x_ND.shape, generator=generator) - 1)

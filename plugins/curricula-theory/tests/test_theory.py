@@ -1,13 +1,22 @@
-"""The theory's closed forms, against a table, brute force and sampling; training; the command."""
+"""Tests of the closed forms against a table, brute force and sampling; training; the command."""
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
 import pytest
 import torch
 from click.testing import CliRunner
+from curricula_theory import closed_forms
+from curricula_theory.classifiers import Linear, Network, pgd, random_start, worst_corner
+from curricula_theory.figure import frontier_figure
+from curricula_theory.setting import Setting, shift
+from curricula_theory.simulation import simulate, withstands
+from curricula_theory.study import above_frontier, default_ratios, study
+from curricula_theory.training import METHODS, Method, collapsed, final_loss, perturbed, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axis import Tick
@@ -16,15 +25,8 @@ from matplotlib.text import Text
 
 from curricula.cli.main import program
 from curricula.errors import UserError
-from curricula.reporting.theory import frontier_figure
-from curricula.theory import closed_forms
-from curricula.theory.classifiers import Linear, Network, pgd, random_start, worst_corner
-from curricula.theory.setting import Setting, shift
-from curricula.theory.simulation import simulate, withstands
-from curricula.theory.study import above_frontier, default_ratios, study
-from curricula.theory.training import METHODS, Method, collapsed, final_loss, perturbed, train
 
-# c, rho, clean, spatial, adversarial; d = 101, p = 0.95, eps = 2 eta. Computed elsewhere.
+# c, rho, clean, spatial, adversarial; d = 101, p = 0.95, eps = 2 eta; computed by other code.
 TABLE = [
     (2, 1, 0.9816, 0.9816, 0.0257),
     (2, 20, 0.9750, 0.8666, 0.2013),
@@ -42,6 +44,11 @@ FORMS = {
 RATIOS = 1 + torch.cat([torch.zeros(1), torch.logspace(-4, 4, 400)]).double()
 
 
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
 def usual(c=2.0, **changes):
     return Setting(**{"d": 101, "p": 0.95, "c": c, **changes})
 
@@ -51,7 +58,7 @@ def phi(value):
 
 
 def exact_accuracy(setting, weight, cost=0.0):
-    """Of sign(w . x), any w, by conditioning on the strong feature: with the standard library."""
+    """Return the accuracy of sign(w . x), any w, by conditioning on the strong feature."""
     strong, weak = weight[0], weight[1:]
     mean, deviation = setting.eta * sum(weak), math.sqrt(sum(w * w for w in weak))
     return setting.p * phi((mean + strong - cost) / deviation) + (1 - setting.p) * phi(
@@ -84,9 +91,9 @@ def test_the_closed_forms_are_brute_force_over_shifts_and_the_l1_norm(setting, r
     assert float(closed_forms.adversarial_accuracy(setting, rho)) == pytest.approx(
         exact_accuracy(setting, weight, cost=eps * sum(weight)), abs=1e-12
     )
-    turned = [exact_accuracy(setting, weight[r:] + weight[:r]) for r in range(setting.d)]
+    shifted = [exact_accuracy(setting, weight[r:] + weight[:r]) for r in range(setting.d)]
     assert float(closed_forms.spatial_accuracy(setting, rho)) == pytest.approx(
-        sum(turned) / setting.d, abs=1e-12
+        sum(shifted) / setting.d, abs=1e-12
     )
 
 
@@ -141,7 +148,7 @@ def test_a_shift_is_a_roll_of_each_row(generator):
         assert torch.equal(rolled, row.roll(r))
 
 
-def test_the_invariant_classifier_does_not_feel_a_shift(generator):
+def test_a_shift_does_not_change_the_invariant_classifier(generator):
     x, _ = usual().sample(1000, generator=generator)
     model = Linear.of_ratio(101, 1.0)
     moved = model(shift(x, torch.randint(101, (1000,), generator=generator)))
@@ -173,14 +180,14 @@ def test_accuracy_on_shifted_inputs_falls_with_rho_where_it_is_proved_to(setting
     assert (closed_forms.shifted_accuracy(setting, least * RATIOS).diff() <= 1e-14).all()
 
 
-def test_accuracy_on_shifted_inputs_rises_where_the_strong_feature_is_worth_nothing():
+def test_accuracy_on_shifted_inputs_rises_where_the_strong_feature_is_uninformative():
     values = closed_forms.shifted_accuracy(usual(p=0.5), RATIOS)
     assert float(values.max() - values[0]) > 1e-8
 
 
 @settings(deadline=None, max_examples=50)
 @given(any_setting)
-def test_spatial_accuracy_falls_with_rho_as_was_checked(setting):
+def test_spatial_accuracy_falls_with_rho(setting):
     if 2 * setting.eta <= math.log(setting.p / (1 - setting.p)):
         assert (closed_forms.spatial_accuracy(setting, RATIOS).diff() <= 1e-13).all()
 
@@ -196,7 +203,7 @@ def test_clean_accuracy_is_highest_at_the_ratio_of_the_bayes_rule(setting):
 
 @settings(deadline=None, max_examples=50)
 @given(any_setting, st.floats(0, 3))
-def test_the_bound_holds_for_all_that_withstand_half(setting, eps):
+def test_the_bound_holds_for_every_ratio_with_adversarial_accuracy_one_half(setting, eps):
     setting = attrs.evolve(setting, eps=eps)
     withstand = closed_forms.adversarial_accuracy(setting, RATIOS) >= 0.5
     assert (RATIOS[withstand] >= closed_forms.critical_ratio(setting) - 1e-9).all()
@@ -214,7 +221,7 @@ def test_the_bound_at_finite_sizes_and_its_limit():
         assert closed_forms.shifted_limit(c) < phi(1)
 
 
-def test_an_adversary_that_turns_the_strong_feature_leaves_no_bound():
+def test_an_adversary_that_flips_the_strong_feature_leaves_no_bound():
     setting = usual(eps=1.0)
     assert math.isinf(closed_forms.critical_ratio(setting))
     assert math.isnan(closed_forms.shifted_bound(setting))
@@ -222,7 +229,7 @@ def test_an_adversary_that_turns_the_strong_feature_leaves_no_bound():
     assert default_ratios(usual(c=2.5, eps=1.0))[0] == 1.0
 
 
-def test_weak_features_that_stand_the_adversary_leave_nothing_out_of_reach():
+def test_weak_features_above_the_radius_make_every_ratio_robust():
     setting = usual(c=20, eps=1.5)
     assert setting.eta > setting.eps
     assert closed_forms.adversarial_accuracy(setting, 1.0) > 0.99
@@ -286,7 +293,7 @@ def test_pgd_finds_the_corner_of_a_linear_classifier_and_stays_in_the_ball(gener
 
 
 def test_the_attack_on_a_network_is_the_exact_one_where_the_network_is_linear(generator):
-    """A network whose units never bend is linear, and unlike `Linear` it is attacked by PGD."""
+    """A network whose units are all active is linear, but PGD attacks it, unlike `Linear`."""
     setting = usual()
     weight = torch.randn(101, generator=generator) * 0.3
     weight[0] = 8.0
@@ -297,23 +304,23 @@ def test_the_attack_on_a_network_is_the_exact_one_where_the_network_is_linear(ge
         network.out.weight.fill_(1.0)
         network.out.bias.fill_(-1000.0)
     x, y = setting.sample(500, generator=generator)
-    stands = [
+    robust = [
         withstands(model, x, y, eps=0.1, generator=generator) for model in (network, Linear(weight))
     ]
-    assert 0.2 < float(stands[0].float().mean()) < 0.95
-    assert int((stands[0] != stands[1]).sum()) <= 1  # rounding beside 1000
+    assert 0.2 < float(robust[0].float().mean()) < 0.95
+    assert int((robust[0] != robust[1]).sum()) <= 1  # rounding beside 1000
 
 
 def test_nothing_moves_the_global_random_state(generator):
     before = torch.random.get_rng_state()
     setting = usual(d=5)
     model = Network(5, hidden=3, generator=generator)
-    train(model, setting, METHODS[6], updates=2, learning_rate=0.01, generator=generator)
+    train(model, setting, METHODS[6], updates=2, lr=0.01, generator=generator)
     simulate(setting, [model], n=50, generator=generator)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_adversary_may_meet_the_first_samples_alone():
+def test_the_attack_may_be_limited_to_the_first_samples():
     setting, model = usual(d=2001), Linear.of_ratio(2001, 300.0)
     drawn = [torch.Generator().manual_seed(3) for _ in range(2)]
     (every,) = simulate(setting, [model], n=3000, generator=drawn[0])
@@ -338,11 +345,11 @@ def trained_linear(how, setting=None, seed=0):
     setting = setting or usual()
     generator = torch.Generator().manual_seed(seed)
     model = Linear.random(setting.d, generator=generator)
-    train(model, setting, how, updates=300, learning_rate=0.03, generator=generator)
+    train(model, setting, how, updates=300, lr=0.03, generator=generator)
     return model, final_loss(model, setting, how, generator=generator)
 
 
-def test_linear_training_goes_where_the_derivation_says():
+def test_linear_training_reaches_the_derived_ratios():
     ratios = {}
     for name in ("plain", "augmented", "adversarial", "either"):
         model, loss = trained_linear(method(name))
@@ -356,7 +363,7 @@ def test_linear_training_goes_where_the_derivation_says():
 
 
 @pytest.mark.parametrize("curriculum", [False, True])
-def test_both_at_full_strength_has_nothing_to_learn_for_a_linear_classifier(curriculum):
+def test_training_on_both_at_full_strength_collapses_a_linear_classifier(curriculum):
     model, loss = trained_linear(method("both", curriculum=curriculum))
     assert collapsed(loss)
     assert float(model.weight.detach().abs().sum()) < 0.01
@@ -366,19 +373,19 @@ def test_both_at_full_strength_has_nothing_to_learn_for_a_linear_classifier(curr
     assert float(model.weight.detach().abs().sum()) > 1
 
 
-def test_a_network_learns_to_withstand():
+def test_a_network_becomes_robust_by_adversarial_training():
     generator = torch.Generator().manual_seed(0)
     setting = usual()
     network = Network(setting.d, generator=generator)
     how = method("adversarial", curriculum=True)
-    train(network, setting, how, updates=300, learning_rate=0.01, generator=generator)
+    train(network, setting, how, updates=300, lr=0.01, generator=generator)
     (found,) = simulate(setting, [network], n=500, generator=generator)
     assert found.adversarial.accuracy > 0.9
     assert found.spatial.accuracy < 0.7
     assert "PGD-40, 5 starts" in found.adversarial.threat
 
 
-def test_a_method_does_what_it_says(generator):
+def test_a_method_shifts_and_attacks_as_it_states(generator):
     setting = usual(d=7, eps=0.5)
     x, y = setting.sample(300, generator=generator)
     model = Linear.of_ratio(7, 3.0)
@@ -389,9 +396,9 @@ def test_a_method_does_what_it_says(generator):
         )
 
     def moved_by(out):
-        """Of each row the number of places, or -1 for no shift of the row."""
-        turns = torch.stack([x.roll(r, 1) for r in range(7)])
-        same = (turns == out).all(2)
+        """Return the number of places of each row, or -1 where the row is no shift."""
+        rolls = torch.stack([x.roll(r, 1) for r in range(7)])
+        same = (rolls == out).all(2)
         return torch.where(same.any(0), same.int().argmax(0), -1)
 
     attacked = worst_corner(model, x, y, eps=0.5)
@@ -411,7 +418,7 @@ def test_a_method_does_what_it_says(generator):
     assert (moved_by(shown(method("both"), 1.0)) == -1).all()
 
 
-def test_a_curriculum_begins_at_nothing_and_ends_at_full_strength():
+def test_a_curriculum_rises_from_zero_to_full_strength():
     from curricula.interfaces import Progress
 
     rising, full = method("both", curriculum=True).schedule, method("both").schedule
@@ -423,13 +430,27 @@ def test_a_curriculum_begins_at_nothing_and_ends_at_full_strength():
 # --- the command
 
 
+def test_the_plugin_registers_the_command_without_torch():
+    code = (
+        "import sys, curricula_theory.plugin as plugin;"
+        "(record,) = plugin.curricula_commands();"
+        "print(record.name, record.factory, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["theory", "curricula_theory.command:command", "False"]
+
+
+def test_the_command_has_a_help_with_an_example():
+    assert "Example: curricula theory" in run("--help").stdout
+
+
 def run(*arguments):
     return CliRunner().invoke(program, ["theory", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A folder that the command has made, and what it printed."""
+    """A folder that the command wrote, and its output."""
     folder = tmp_path_factory.mktemp("theory") / "out"
     done = run(
         "--d", 11, "--c", 1.5, "--samples", 2000, "--seeds", 1, "--updates", 3, "-o", folder
@@ -485,7 +506,7 @@ def test_the_same_command_gives_the_same_numbers(small):
     assert again == json.loads((folder / "theory.json").read_text())[0]
 
 
-def test_an_adversary_of_any_size_has_its_lines():
+def test_a_large_radius_is_out_of_reach_and_null_in_json():
     printed = run("--no-train", "--samples", 100, "--eps", 1.2).stdout
     assert "adversarial >= 1/2 is out of reach" in printed
     found = json.loads(run("--no-train", "--samples", 100, "--eps", 1.2, "--format", "json").stdout)
@@ -498,22 +519,25 @@ def test_an_adversary_of_any_size_has_its_lines():
     [
         (["--d", 2], "d must be 3 or more (one strong feature, two weak ones), not 2"),
         (["--d", 1], "d must be 3 or more"),
-        (["--d", 20000], "d must lie from 3 to 10,001 to be sampled, not 20,000"),
+        (["--d", 20000], "d must be 3 to 10,001 for sampling, not 20,000"),
         (["--p", 0.3], "p must be at least 0.5 and below 1, not 0.3"),
         (["--p", 1], "p must be at least 0.5 and below 1, not 1"),
         (["--p", "nan"], "p must be at least 0.5 and below 1, not nan"),
         (["--c", 0], "c must be a number above 0, not 0"),
         (["--c", "inf"], "c must be a number above 0, not inf"),
-        (["--c", 2, "--c", 2], "c: each of them once"),
-        (["--c", 1, "--c", 2, "--c", 3, "--c", 4, "--c", 5], "c: give 1 to 4 of them, not 5"),
+        (["--c", 2, "--c", 2], "--c: the same value twice; give each value once"),
+        (
+            ["--c", 1, "--c", 2, "--c", 3, "--c", 4, "--c", 5],
+            "--c must be given 1 to 4 times, not 5",
+        ),
         (["--eps", -0.1], "eps must be a number, 0 or more, not -0.1"),
-        (["--rho", 0], "rho must be a number above 0, at most 1e+12, not 0"),
-        (["--rho", 1e300], "rho must be a number above 0, at most 1e+12, not 1e+300"),
-        (["--samples", 0], "samples must lie from 1 to 100,000,000, not 0"),
-        (["--seeds", 0], "seeds must be 1 or more, not 0: for no models write --no-train"),
-        (["--seeds", 101], "seeds must lie from 0 to 100, not 101"),
-        (["--updates", 0], "updates must lie from 1 to 1,000,000, not 0"),
-        (["--learning-rate", 0], "learning rate must lie above 0 and up to 1, not 0"),
+        (["--rho", 0], "rho must be above 0 and at most 1e+12, not 0"),
+        (["--rho", 1e300], "rho must be above 0 and at most 1e+12, not 1e+300"),
+        (["--samples", 0], "samples must be 1 to 100,000,000, not 0"),
+        (["--seeds", 0], "seeds must be 1 or more, not 0; to train no models write --no-train"),
+        (["--seeds", 101], "seeds must be 0 to 100, not 101"),
+        (["--updates", 0], "updates must be 1 to 1,000,000, not 0"),
+        (["--lr", 0], "lr must be above 0 and at most 1, not 0"),
         (["-o", "file"], "output file: there is a file of that name"),
         (["-o", "/proc/here"], "output /proc/here: cannot be made"),
         (["-o", "absent/folder"], "there is no folder absent; make it first"),
@@ -541,18 +565,16 @@ def test_a_setting_refuses_values_out_of_range_from_python_too():
 # --- the figure
 
 
-def test_the_figure_has_a_panel_a_setting_and_classifier_and_cuts_no_text():
-    done = [
-        study(usual(c, d=11), samples=50, seeds=1, updates=1, learning_rate=0.01) for c in (1.5, 2)
-    ]
+def test_the_figure_has_a_panel_for_each_setting_and_classifier_and_cuts_no_text():
+    done = [study(usual(c, d=11), samples=50, seeds=1, updates=1, lr=0.01) for c in (1.5, 2)]
     figure = frontier_figure(done)
     FigureCanvasAgg(figure).draw()
     titles = [axes.get_title() for axes in figure.axes]
     assert [title.split(",")[0] for title in titles] == ["linear", "linear", "MLP", "MLP"]
     page = figure.bbox
     ticks = {tick for axes in figure.axes for tick in axes.findobj(Tick)}
-    beyond = {text for tick in ticks for text in tick.findobj(Text)}  # some are never drawn
-    for text in set(figure.findobj(Text)) - beyond:
+    labels = {text for tick in ticks for text in tick.findobj(Text)}  # some are never drawn
+    for text in set(figure.findobj(Text)) - labels:
         if text.get_visible() and text.get_text().strip():
             box = text.get_window_extent()
             assert page.x0 <= box.x0, text

@@ -1,4 +1,4 @@
-"""Training in the setting, on fresh samples at every update: there is nothing to overfit.
+"""Training in the setting, on fresh samples at every update, so that nothing can overfit.
 
 Legend of shapes: N samples, D features.
 """
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 
 from curricula.interfaces import Progress, Schedule
 from curricula.schedules.curves import constant, linear
-from curricula.theory.classifiers import Linear, pgd, random_start, worst_corner
-from curricula.theory.setting import Setting, shift
 from curricula.training.learning_rate import cosine
+from curricula_theory.classifiers import Linear, pgd, random_start, worst_corner
+from curricula_theory.setting import Setting, shift
 
 BATCH_SIZE = 128
-ATTACK_STEPS, ATTACK_REL_STEP = 5, 2.5 / 5  # the library's default length, 2.5 / steps
-JUDGED_ON = 10_000  # samples that tell a collapsed model
+ATTACK_STEPS, ATTACK_REL_STEP = 5, 2.5 / 5  # the library's default step length, 2.5 / steps
+NUM_FINAL_SAMPLES = 10_000  # samples of the final loss
 
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """What a model is trained on.
+    """Perturbations that a model is trained on.
 
     Attributes:
-        name: of the method, without its curriculum.
-        shifts: samples are shifted by 0 to D - 1 places at full strength.
-        attacks: samples are attacked within eps at full strength.
-        apart: of the two each sample meets one, at random; else it is attacked once shifted.
-        curriculum: strengths rise in a straight line over the first 40 % of training, the library's
-            schedule ``linear``; else they are full throughout.
+        name: name of the method, without its curriculum.
+        shifts: shift samples, by 0 to D - 1 places at full strength.
+        attacks: attack samples, within eps at full strength.
+        apart: give each sample one of the two at random; otherwise shift it, then attack it.
+        curriculum: raise the strengths by the library's schedule ``linear``, over the first 40 % of
+            training; otherwise they are full throughout.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Method:
 
     @property
     def schedule(self) -> Schedule:
-        """Of both strengths."""
+        """Schedule of both strengths."""
         return linear() if self.curriculum else constant()
 
 
@@ -68,17 +68,17 @@ def perturbed(
     strength: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The samples as a method shows them to the model, x_ND.
+    """Return x_ND as a method perturbs it for training.
 
     Args:
-        model: whom the attack is aimed at: exactly if it is `Linear`, else by PGD-5 from a random
+        model: the model to attack: exactly if it is `Linear`, otherwise by PGD-5 from a random
             start.
         x_ND: samples.
         y_N: labels, -1 or 1.
-        setting: for the size of the adversary.
-        method: what is done.
-        strength: in [0, 1]: the share of eps, and of the range of the shifts.
-        generator: of all that is drawn.
+        setting: states eps.
+        method: the perturbations to apply.
+        strength: share of eps and of the range of the shifts, in [0, 1].
+        generator: source of all random numbers.
     """
     n, d = x_ND.shape
     shares = torch.rand((n, 1), generator=generator) < 0.5 if method.apart else None
@@ -108,25 +108,25 @@ def train(
     method: Method,
     *,
     updates: int,
-    learning_rate: float,
+    lr: float,
     generator: torch.Generator,
 ) -> None:
-    """Train a model in place, by Adam on the logistic loss; the learning rate falls along a cosine.
+    """Train a model in place by Adam on the logistic loss, with a cosine learning rate.
 
     Args:
-        model: from (N, D) to logits (N,).
-        setting: where samples come from.
-        method: what is done to them.
-        updates: 1 or more, each on 128 fresh samples.
-        learning_rate: the highest, above 0.
-        generator: of all that is drawn.
+        model: maps (N, D) to logits (N,).
+        setting: distribution of the samples.
+        method: perturbations of the samples.
+        updates: number of updates, 1 or more, on 128 fresh samples each.
+        lr: highest learning rate, above 0.
+        generator: source of all random numbers.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    falls = cosine()
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    decay = cosine()
     for step in range(updates):
         progress = Progress(step=step, total_steps=updates, epoch=step, total_epochs=updates)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * falls(progress)
+            group["lr"] = lr * decay(progress)
         x_ND, y_N = setting.sample(BATCH_SIZE, generator=generator)
         x_ND = perturbed(
             model, x_ND, y_N, setting=setting, method=method,
@@ -141,12 +141,11 @@ def train(
 def final_loss(
     model: nn.Module, setting: Setting, method: Method, *, generator: torch.Generator
 ) -> float:
-    """The mean logistic loss under what the model was trained for, at full strength.
+    """Return the mean logistic loss under a method at full strength, on fresh samples.
 
-    It is taken on fresh samples. A classifier that knows nothing, of logit 0, has log 2:
-    see `collapsed`.
+    A classifier whose logits are all 0 has the loss log 2, see `collapsed`.
     """
-    x_ND, y_N = setting.sample(JUDGED_ON, generator=generator)
+    x_ND, y_N = setting.sample(NUM_FINAL_SAMPLES, generator=generator)
     x_ND = perturbed(
         model, x_ND, y_N, setting=setting, method=method, strength=1.0, generator=generator
     )
@@ -155,6 +154,9 @@ def final_loss(
 
 
 def collapsed(loss: float) -> bool:
-    """Whether a model of this `final_loss` has learned nothing: it is within 1 % of log 2, or
-    above."""
+    """Return whether a `final_loss` is that of a model that learned nothing: above 0.99 log 2.
+
+    >>> collapsed(0.69), collapsed(0.1)
+    (True, False)
+    """
     return loss > 0.99 * math.log(2)

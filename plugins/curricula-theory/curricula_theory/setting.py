@@ -1,6 +1,6 @@
-"""The setting: one strong feature that may err, many weak ones, cyclic shifts.
+"""The setting: one strong feature that may be wrong, many weak features, cyclic shifts.
 
-It is that of Tsipras et al. 2019 (Robustness May Be at Odds with Accuracy), with shifts for its
+It follows Tsipras et al. 2019 (Robustness May Be at Odds with Accuracy), with cyclic shifts as
 spatial changes. Legend of shapes: N samples, D features, of which S = D - 1 are weak.
 """
 
@@ -14,26 +14,30 @@ from curricula.errors import UserError
 
 
 def _critical_size(setting: "Setting") -> float:
-    # Validators run once every field is set: a d that they refuse must get as far as that.
+    # Validators run after all fields are set, so an invalid d must pass through here.
     return 2 * setting.eta if setting.d > 1 else math.nan
 
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """The distribution of (x, y) and the size of the adversary.
+    """Distribution of (x, y) and radius of the adversary.
 
     The label y is -1 or 1, each with probability 1/2. Given y the features are independent: x_0 is
-    y with probability p and -y otherwise, the others are normal of mean eta * y and variance 1.
+    y with probability p and -y otherwise; the others are normal of mean eta * y and variance 1.
 
     Attributes:
-        d: features, 3 or more.
-        p: probability that the strong feature is right, at least 0.5 and below 1.
-        c: signal of all weak features together, above 0: they alone reach the accuracy Phi(c).
-        eps: l-inf radius of the adversary, 0 or more; by default 2 eta, which turns the mean of
-            every weak feature round.
+        d: number of features, 3 or more.
+        p: probability that the strong feature is correct, at least 0.5 and below 1.
+        c: signal of all weak features together, above 0: alone they reach the accuracy Phi(c).
+        eps: l-inf radius of the adversary, 0 or more; by default 2 eta, which flips the mean of
+            every weak feature.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value is out of its range.
+
+    >>> setting = Setting(d=101, p=0.95, c=2)
+    >>> setting.eta, setting.eps
+    (0.2, 0.4)
     """
 
     d: int = attrs.field()
@@ -51,7 +55,7 @@ class Setting:
         if not 0.5 <= p < 1:
             raise UserError(
                 f"p must be at least 0.5 and below 1, not {p:g}: it is the probability that the "
-                "strong feature is right"
+                "strong feature is correct"
             )
 
     @c.validator
@@ -66,20 +70,20 @@ class Setting:
 
     @property
     def weak(self) -> int:
-        """S, the number of weak features."""
+        """Number of weak features, S."""
         return self.d - 1
 
     @property
     def eta(self) -> float:
-        """Mean of a weak feature, c / sqrt(S), in units of its standard deviation."""
+        """Mean of a weak feature in standard deviations, c / sqrt(S)."""
         return self.c / math.sqrt(self.weak)
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Independent samples: x_ND and y_N, -1 or 1, both float32.
+        """Draw independent samples: x_ND and labels y_N (-1 or 1), both float32.
 
         Args:
-            n: how many.
-            generator: of all that is drawn, on the CPU.
+            n: number of samples.
+            generator: CPU generator of all random numbers.
         """
         y_N = torch.randint(2, (n,), generator=generator) * 2.0 - 1
         x_ND = torch.randn((n, self.d), generator=generator).add_(self.eta * y_N[:, None])
@@ -89,11 +93,14 @@ class Setting:
 
 
 def shift(x_ND: Tensor, places_N: Tensor) -> Tensor:
-    """Each row moved to the right by its own number of places, cyclically: x_ND.
+    """Return x_ND with each row rolled to the right by its own number of places.
 
     Args:
-        x_ND: the samples.
-        places_N: int64, any whole numbers; those that are equal modulo D move alike.
+        x_ND: samples.
+        places_N: int64, any whole numbers; only their values modulo D matter.
+
+    >>> shift(torch.tensor([[1, 2, 3], [1, 2, 3]]), torch.tensor([1, 2])).tolist()
+    [[3, 1, 2], [2, 3, 1]]
     """
     d = x_ND.shape[1]
     return x_ND.gather(1, (torch.arange(d) - places_N[:, None]) % d)

@@ -1,4 +1,4 @@
-"""The trade-off of `curricula.theory` as a figure."""
+"""The figure that ``curricula theory`` writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from curricula.reporting.figures import FAINT_TEXT, PALETTE, PIXELS_PER_INCH, TEXT, style_axes
-from curricula.theory.closed_forms import (
+from curricula_theory.closed_forms import (
     adversarial_accuracy,
     critical_ratio,
     frontier,
     spatial_accuracy,
 )
-from curricula.theory.study import Study, Trained
+from curricula_theory.study import Study, Trained
 
 MARKERS = {"plain": "o", "augmented": "s", "adversarial": "^", "both": "P", "either": "D"}
 COLOURS = dict(zip(MARKERS, PALETTE, strict=False))
-RATIOS = torch.logspace(0, 4, 2001, dtype=torch.float64)  # a curve's; it has ended well before
+RATIOS = torch.logspace(0, 4, 2001, dtype=torch.float64)  # points of a curve, to its end
 
 
 def frontier_figure(studies: Sequence[Study]) -> Figure:
-    """Spatial against adversarial accuracy: the family is a curve, trained models are points.
+    """Draw adversarial over spatial accuracy: the family as a curve, trained models as points.
 
-    A column a setting, and where there are trained models a row a classifier.
+    Each setting has a column, and each classifier of the trained models a row.
 
     Args:
         studies: one or more.
@@ -76,7 +76,7 @@ def _draw_family(axes: Axes, study: Study) -> None:
     for rho, label in marked.items():
         at = (float(spatial_accuracy(setting, rho)), float(adversarial_accuracy(setting, rho)))
         axes.plot(*at, marker=".", color="#555555", markersize=5, zorder=3)
-        # Below the curve, and at its right end above the frontier, no line crosses a label.
+        # No line crosses a label below the curve or, at its right end, above the frontier.
         place, side = ((-7, -8), "right") if at[0] < 0.9 else ((12, 14), "right")
         if at[1] > 0.9:
             place, side = (-4, -15), "center"
@@ -98,8 +98,7 @@ def _draw_model(axes: Axes, model: Trained) -> None:
 
 
 def _style(method: str, curriculum: bool, collapsed: bool) -> dict[str, Any]:
-    """A curriculum is a ring about what has full strength from the start; what has collapsed is a
-    cross."""
+    """Return a marker: filled for full strength, a ring for a curriculum, a cross if collapsed."""
     colour = COLOURS[method]
     style: dict[str, Any] = {"color": colour, "linestyle": "none"}
     if collapsed:
@@ -107,7 +106,7 @@ def _style(method: str, curriculum: bool, collapsed: bool) -> dict[str, Any]:
     if curriculum:
         ring = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}
         return {**style, "marker": MARKERS[method], **ring}
-    size = 7 if method == "plain" else 5  # it may lie under those that are augmented
+    size = 7 if method == "plain" else 5  # augmented models may cover it
     return {**style, "marker": MARKERS[method], "markersize": size, "markeredgewidth": 0}
 
 
