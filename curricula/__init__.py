@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from curricula.evaluation.audit_checks import Check
     from curricula.evaluation.profile import Profile
     from curricula.evaluation.results import ThreatResult
-    from curricula.expressions.binding import BoundExpression, bind
+    from curricula.expressions.binding import bind
     from curricula.expressions.syntax import parse
     from curricula.interfaces import (
         AdaptiveSchedule,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "api": ("Trained", "audit", "evaluate", "load_model", "robustness_profile", "train"),
-    "expressions.binding": ("BoundExpression", "bind"),
+    "expressions.binding": ("bind",),
     "sweeps.comparison": ("Comparison",),
     "curriculum": ("Curriculum", "Threat"),
     "data.dataset": ("SplitLike", "DataSet", "Split", "batches", "load_data"),
@@ -89,7 +89,6 @@ __all__ = [
     "AdaptiveSchedule",
     "AffinePerturbation",
     "Audit",
-    "BoundExpression",
     "Check",
     "Comparison",
     "Curriculum",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.binding import BoundExpression, bind
+from curricula.expressions.binding import bind
 from curricula.expressions.checks import parse_schedule, schedules_by_label
-from curricula.expressions.nodes import Context
+from curricula.expressions.nodes import Context, Node
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call
 from curricula.interfaces import (
@@ -36,7 +36,7 @@ class Threat:
         strength: of all leaves, in [0, 1]; otherwise ValueError.
     """
 
-    tree: BoundExpression
+    tree: Node
     strength: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)))
 
     @classmethod
@@ -51,7 +51,7 @@ class Threat:
         return cls(tree=bind(text, budgets=budgets, threat=True), strength=strength)
 
     def __str__(self) -> str:
-        return str(self.tree.expression)
+        return str(self.tree)
 
     def __call__(
         self,
@@ -81,7 +81,7 @@ class Threat:
             threat=True,
             streams=streams or Streams.drawn(len(x_NCHW), generator),
         )
-        return self.tree.node.run(_unchanged(x_NCHW.detach()), context).perturbed
+        return self.tree.run(_unchanged(x_NCHW.detach()), context).perturbed
 
 
 def _unchanged(x_NCHW: Tensor) -> Views:
@@ -101,7 +101,7 @@ class Curriculum:
         schedule_calls: the same as text, all defaults explicit.
     """
 
-    tree: BoundExpression
+    tree: Node
     schedules: Mapping[str, Schedule]
     schedule_calls: Mapping[str, Call]
 
@@ -139,7 +139,7 @@ class Curriculum:
         )
 
     def __str__(self) -> str:
-        return str(self.tree.expression)
+        return str(self.tree)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
         """The state of each schedule before training on ``num_train`` images of a device."""
@@ -242,4 +242,4 @@ class Curriculum:
         context = Context(
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )
-        return self.tree.node.run(_unchanged(x_NCHW.detach()), context)
+        return self.tree.run(_unchanged(x_NCHW.detach()), context)

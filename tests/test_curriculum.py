@@ -246,14 +246,14 @@ def test_a_grid_attacks_at_every_point(scene):
 def test_the_usual_grid_is_that_of_engstrom_and_others():
     bound = bind("grid(rot:30+trans:3)")
     assert str(bound.expression).endswith(", rot=31, trans=5)")
-    (branch,) = bound.node.branches
+    (branch,) = bound.branches
     assert branch.points == {"rot": 31, "trans": 5}
 
 
 def test_an_explicit_grid_is_the_same_grid():
     def sizes(bound):
         perturbations = [leaf.perturbation for leaf in bound.leaves.values()]
-        (points,) = {n for branch in bound.node.branches for n in branch.points.values()}
+        (points,) = {n for branch in bound.branches for n in branch.points.values()}
         return [len(perturbation.grid(1.0, points)) for perturbation in perturbations]
 
     bound = bind("grid(crop:4|crop:0)")
@@ -424,7 +424,7 @@ def test_the_resolved_expression_resolves_to_itself(text):
         ("grid(rot, trans=3)", "unexpected argument trans=3; the grid is over rot"),
         ("grid(rot, rot=2.5)", "rot must be a whole number from 1 to 10000, not 2.5"),
         ("grid(rot+trans, rot=500, trans=50)", "a grid of 1,250,000 points; 10,000 are the most"),
-        ("grid(pgd)", "no spatial or colour change to lay a grid over"),
+        ("grid(pgd)", "no spatial or intensity change to lay a grid over"),
         ("grid(worst(rot, k=3))", "with no union, worst or grid inside"),
         ("grid((rot|trans)+pgd)", "with no union, worst or grid inside"),
         ("grid(pgd+rot)", "rot after pgd"),

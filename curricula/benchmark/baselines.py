@@ -167,8 +167,8 @@ def _tf32(device: torch.device) -> Any:
 
 
 def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
-    bound, config = plan.curriculum.tree, plan.config
-    match bound.expression, [leaf.perturbation for leaf in bound.leaves.values()]:
+    tree, config = plan.curriculum.tree, plan.config
+    match tree.expression, [leaf.perturbation for leaf in tree.leaves.values()]:
         case Chain((Call(), Call())), [Rotation() as rotation, PGD() as pgd] if (
             pgd.norm,
             pgd.restarts,

@@ -56,6 +56,7 @@ def command(
     Example: curricula preview --perturb rot:60+pgd:0.1 --data digits -o preview.png
     """
     from curricula.expressions.checks import check_call, check_perturbation
+    from curricula.expressions.syntax import parse_number
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.training.run import Run
 
@@ -66,7 +67,6 @@ def command(
     if run is not None:
         Run.open(run)
 
-    from curricula.expressions.binding import parse_number
     from curricula.reporting.previews import preview
 
     figure = preview(

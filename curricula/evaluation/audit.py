@@ -31,8 +31,7 @@ from curricula.evaluation.audit_checks import (
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
-from curricula.expressions.binding import parse_number
-from curricula.expressions.syntax import Number
+from curricula.expressions.syntax import Number, parse_number
 from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import no_tf32

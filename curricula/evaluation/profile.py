@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import attrs
 
 from curricula.evaluation.results import ThreatResult, wilson_interval
-from curricula.expressions.binding import parse_number
-from curricula.expressions.syntax import Number
+from curricula.expressions.syntax import Number, parse_number
 
 LEVELS = 255  # of a pixel's 8 bits: the field writes eps so
 

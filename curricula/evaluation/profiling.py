@@ -16,12 +16,11 @@ from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.profile import JointGrid, Profile, Series, written
-from curricula.evaluation.progress import GRID_POINTS, EvaluationProgress
+from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
-from curricula.expressions.binding import BoundExpression, parse_number
-from curricula.expressions.nodes import Leaf
-from curricula.expressions.syntax import Number
+from curricula.expressions.nodes import Leaf, Node
+from curricula.expressions.syntax import Number, parse_number
 from curricula.plugins.names import CLEAN, GRID, WORST
 
 CANDIDATES = 10  # the random search of Engstrom et al. 2019
@@ -34,6 +33,7 @@ JOINT_ROTATIONS = tuple(range(0, 181, 30))
 JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))
 # Engstrom et al. 2019, section 4: 31 angles x 5 x 5 shifts.
 GRID_RANGE = "rot:30+trans:3"
+GRID_POINTS = 31 * 5 * 5
 
 PHRASES = {"degrees": "{} degrees", "pixels": "{} px", "linf": "eps {}"}
 UNITS = tuple(PHRASES)
@@ -140,7 +140,7 @@ def profile(
     )
 
 
-def profile_budgets(curriculum: BoundExpression, budgets: Mapping[str, str]) -> dict[str, str]:
+def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, str]:
     """The budgets of a profile: those of a curriculum's first ``rot``, ``trans`` and l-inf attack
     where it has such leaves of a budget above 0, else the data set's."""
     found: dict[str, str] = {}

@@ -1,26 +1,18 @@
-"""The threats that a run is measured under unless the user names others.
+"""The standard threats of a run, used where the user names no others.
 
-The yardsticks are the field's: random rotation and PGD. They are ordinary expressions; that this
-file names two perturbations is the price of having standard ones.
+They use the field's yardsticks, random rotation and PGD, and are ordinary expressions. This is why
+this module names two perturbations.
 """
 
 from collections.abc import Mapping
 from typing import cast, get_args
 
 from curricula.curriculum import Threat
-from curricula.expressions.binding import BoundExpression, bind
-from curricula.expressions.syntax import (
-    Argument,
-    Call,
-    Chain,
-    Expression,
-    Number,
-    Union,
-    chain,
-    union,
-)
+from curricula.expressions.binding import bind
+from curricula.expressions.nodes import Node
+from curricula.expressions.syntax import Argument, Call, Expression, Number, chain
 from curricula.interfaces import Norm
-from curricula.plugins.names import CLEAN, GRID, WORST
+from curricula.plugins.names import CLEAN
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10
@@ -29,16 +21,19 @@ VALIDATION_STEPS = 10
 TEST_REL_STEP = Number(1, 10)
 
 
-def standard_threats(curriculum: BoundExpression, budgets: Mapping[str, str]) -> dict[str, Threat]:
-    """clean, spatial, adversarial and joint, at the budgets of a curriculum.
+def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
+    """Return the threats ``clean``, ``spatial``, ``adversarial`` and ``joint`` of a curriculum.
 
-    spatial is what the curriculum does less its pixel links, drawn at random (``worst`` and
-    ``grid`` are taken off); where nothing is left, a rotation within the data set's budget.
-    adversarial is PGD-40 with a random start in the norm ball of its first pixel link whose
-    budget is one; where there is none, l-inf within the data set's budget. joint is the one and
-    then the other.
+    - ``spatial`` is the curriculum without its pixel links, drawn at random (``worst`` and ``grid``
+      are taken off). If nothing is left, it is a rotation within the data set's budget.
+    - ``adversarial`` is PGD-40 with a random start, in the norm ball of `pixel_budget`.
+    - ``joint`` is ``spatial``, then ``adversarial``.
+
+    Args:
+        curriculum: the bound expression that a model is trained under.
+        budgets: the data set's standard budgets, by unit.
     """
-    spatial = transformed_part(curriculum) or bind("rot", budgets=budgets).expression
+    spatial = (curriculum.without_attacks() or bind("rot", budgets=budgets)).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)
     expressions = {
         "clean": Call(CLEAN),
@@ -51,17 +46,19 @@ def standard_threats(curriculum: BoundExpression, budgets: Mapping[str, str]) ->
     }
 
 
-def validation_threats(
-    curriculum: BoundExpression, budgets: Mapping[str, str]
-) -> dict[str, Threat]:
-    """clean, and joint: what picks the checkpoint.
+def validation_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
+    """Return the threats ``clean`` and ``joint``, whose accuracy picks the checkpoint.
 
-    joint is what the curriculum trains for, at full strength and all at once: its spatial and
-    colour links, then PGD-10 if it has a pixel link. Of a plain curriculum that is clean accuracy,
-    so that a baseline is picked as a plain model would be.
+    ``joint`` is the goal of the curriculum, at full strength and all at once: its spatial and
+    intensity links, then PGD-10 if it has a pixel link. For ``clean`` training it is clean
+    accuracy, so that a baseline is picked as a plain model would be.
+
+    Args:
+        curriculum: the bound expression that a model is trained under.
+        budgets: the data set's standard budgets, by unit.
     """
-    natural = transformed_part(curriculum)
-    links = [natural] if natural else []
+    transformed = curriculum.without_attacks()
+    links = [transformed.expression] if transformed else []
     if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
         links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
     return {
@@ -70,41 +67,19 @@ def validation_threats(
     }
 
 
-def transformed_part(curriculum: BoundExpression) -> Expression | None:
-    """A curriculum's expression less its pixel links and its searches (``worst``, ``grid``), or
-    None if nothing is left: of ``worst(rot|trans, k=3)+pgd`` it is ``rot|trans``."""
-    leaves = iter(curriculum.leaves.values())  # in the order in which the walk meets them
-
-    def natural(part: Expression) -> Expression | None:
-        match part:
-            case Chain(links):
-                kept = [link for link in map(natural, links) if link is not None]
-                return chain(*kept) if kept else None
-            case Union(branches):
-                kept = [branch for branch in map(natural, branches) if branch is not None]
-                return union(*kept) if kept else None
-            case Call(name=name) if name == CLEAN:
-                return None
-            case Call(name=name) if name in (WORST, GRID):
-                inner = part.arguments[0].value
-                assert isinstance(inner, (Call, Chain, Union))
-                return natural(inner)
-        leaf = next(leaves)
-        keep = leaf.perturbation.kind != "pixel" and not leaf.perturbation.training_only
-        return leaf.call if keep else None
-
-    return natural(curriculum.expression)
-
-
 def standard_attack(
     eps: Number | None = None, *, norm: str = "linf", steps: int = TEST_STEPS
 ) -> Call:
-    """PGD with a random start in a norm ball; in tests PGD-40 with steps of eps / 10.
+    """Return the call of PGD with a random start in a norm ball; PGD-40 has steps of eps / 10.
 
     Args:
         eps: radius of the ball, in [0, 1] pixel units; None leaves it to a data set's budget.
-        norm: of the ball.
-        steps: 40 in tests.
+        norm: norm of the ball.
+        steps: number of steps; 40 in tests.
+
+    Example:
+        >>> print(standard_attack(Number(8, 255)))
+        pgd(8/255, norm=linf, steps=40, rel_step=1/10)
     """
     budget = () if eps is None else (Argument(eps),)
     keywords = [Argument(Call(norm), "norm"), Argument(Number(float(steps)), "steps")]
@@ -113,12 +88,12 @@ def standard_attack(
     return Call("pgd", (*budget, *keywords))
 
 
-def pixel_budget(curriculum: BoundExpression, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
-    """Radius and norm of the ball of a curriculum's first pixel link whose budget is one; where
-    there is none, l-inf within the data set's budget.
+def pixel_budget(curriculum: Node, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
+    """Return the radius and norm of the ball of a curriculum's first pixel link that has a ball, or
+    else the data set's l-inf budget.
 
     Raises:
-        UserError: there is none, and the data set states no l-inf budget.
+        UserError: no pixel link has a ball, and the data set states no l-inf budget.
     """
     for leaf in curriculum.leaves.values():
         attack = leaf.perturbation
@@ -128,6 +103,6 @@ def pixel_budget(curriculum: BoundExpression, budgets: Mapping[str, str]) -> tup
     return Number.of(leaf.perturbation.budget), "linf"
 
 
-def _pgd(curriculum: BoundExpression, budgets: Mapping[str, str], steps: int) -> Expression:
+def _pgd(curriculum: Node, budgets: Mapping[str, str], steps: int) -> Expression:
     eps, norm = pixel_budget(curriculum, budgets)
     return bind(standard_attack(eps, norm=norm, steps=steps)).expression

@@ -17,7 +17,7 @@ from curricula.expressions.syntax import (
 )
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
-from curricula.plugins.names import CLEAN, GRID, WORST
+from curricula.plugins.names import CLEAN, RESERVED
 
 DEFAULT_SCHEDULE = "linear"
 
@@ -123,12 +123,11 @@ def _leaves(expression: Expression) -> Iterator[Call]:
         case Chain(parts) | Union(parts):
             for part in parts:
                 yield from _leaves(part)
-        case Call(name=name, arguments=arguments) if name in (WORST, GRID):
+        case Call(name=name, arguments=arguments) if name in RESERVED:
+            if arguments and name == CLEAN:
+                raise UserError(f"{expression}: {CLEAN} takes no arguments")
             for argument in arguments:
                 if argument.key is None and isinstance(argument.value, (Call, Chain, Union)):
                     yield from _leaves(argument.value)
-        case Call(name=name, arguments=arguments) if name == CLEAN:
-            if arguments:
-                raise UserError(f"{expression}: {CLEAN} takes no arguments")
         case Call():
             yield expression

@@ -1,11 +1,13 @@
-"""The inner nodes of an expression, and how they run on a batch.
+"""The nodes of a bound expression.
 
-The leaves are perturbations; the nodes know none of them by name. Every node takes the views of a
-batch to the views after it.
+A node runs on a batch, prints itself with all defaults, and knows its leaves, its cost and its part
+without attacks. The leaves are perturbations; the other nodes know none of them by name.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -16,7 +18,16 @@ from torch import Tensor
 
 from curricula.errors import UserError
 from curricula.expressions.random_streams import Streams
-from curricula.expressions.syntax import Call
+from curricula.expressions.syntax import (
+    Argument,
+    Call,
+    Chain,
+    Expression,
+    Number,
+    Union,
+    chain,
+    union,
+)
 from curricula.geometry import compose, identity_theta, warp
 from curricula.interfaces import (
     AffinePerturbation,
@@ -29,24 +40,37 @@ from curricula.interfaces import (
     Views,
 )
 from curricula.losses import adversarial_rank
+from curricula.plugins.names import CLEAN, GRID, WORST
 
 PIXELS_AT_ONCE = 2**18
-"""Candidates of a search run together while their pixels (H x W of each image) are at most so many:
-256 images of 32x32. A batch that is larger by itself runs a candidate at a time."""
+"""Pixels (images x H x W) of the candidates of a search that run together: 256 images of 32x32. If
+one candidate of the whole batch has more, candidates run one at a time."""
+
+MAX_CANDIDATES = 10_000  # candidates of worst(...) and points of grid(...); more is a typing error
+MAX_POINTS_LAID_OUT = 1_000_000  # grid points that are laid out to be counted
+
+# The grid of Engstrom et al. 2019: 31 angles, 5 x 5 shifts.
+POINTS_OF_ONE_PARAMETER = 31  # values of the parameter
+POINTS_OF_SEVERAL_PARAMETERS = 5  # values of each parameter
+
+PASS_ARGUMENTS = ("steps", "queries")  # arguments that give the number of passes of an attack
 
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What the nodes of a tree need besides the images; all tensors are of these N images.
+    """The inputs of a node besides the images, for N images.
 
-    ``threat`` says how choices are read: a union is one random branch in training, the worst one
-    in a threat; ``worst`` ranks by cross-entropy in training, and in a threat keeps the first
-    candidate that fools, so that it is never given up for an unfooling one.
-
-    ``parameters`` (N, P), by label, are of the leaves that a grid moves: they are not drawn.
-
-    ``streams`` give each image of a threat its own random numbers; in training there are none, and
-    the generator draws for all at once.
+    Attributes:
+        y_N: labels.
+        strengths: strength of each leaf, by label.
+        victim: the model that attacks and searches query.
+        generator: source of random draws, on the images' device.
+        threat: whether the images are for an evaluation. In training a union takes one random
+            branch, and a search ranks candidates by cross-entropy. In an evaluation a union takes
+            the worst branch, and a search keeps the first candidate that fools the model.
+        parameters: (N, P) by label, for the leaves that a grid moves; they are not drawn.
+        streams: random numbers of each image in an evaluation. None in training: the generator
+            draws for the whole batch.
     """
 
     y_N: Tensor
@@ -58,14 +82,17 @@ class Context:
     streams: Streams | None = None
 
     def drawing(self) -> AbstractContextManager[Any]:
-        """Around all that a perturbation draws. It takes one key of each image's stream, however
-        much is drawn, so that what comes after in the expression does not depend on it."""
+        """Return the context manager inside which a perturbation draws.
+
+        It takes one key of each image's stream, however much is drawn, so that the draws of later
+        links do not depend on it.
+        """
         if self.streams is None:
             return nullcontext()
         return self.streams.split().intercept(self.generator)
 
     def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
-        """The same of some of the images, with random streams that are theirs."""
+        """Return the context of the images at ``index``, with these random streams."""
         return attrs.evolve(
             self,
             y_N=self.y_N[index],
@@ -79,25 +106,157 @@ class Context:
         )
 
 
-class Node(Protocol):
-    """A part of the tree: from the views before it to the views after it."""
+class Node(ABC):
+    """A part of a bound expression.
 
-    def run(self, views: Views, context: Context) -> Views: ...
+    ``str(node)`` is the expression with all defaults explicit; binding it again gives the same. A
+    new kind of node is one subclass, whose ``from_call`` is listed in `CALL_NODES` under a name
+    that `curricula.plugins.names` reserves.
+    """
+
+    @property
+    @abstractmethod
+    def expression(self) -> Expression:
+        """The node as syntax, with all defaults explicit."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple["Node", ...]:
+        """The nodes directly inside this one, left to right."""
+
+    @abstractmethod
+    def run(self, views: Views, context: Context) -> Views:
+        """Return the views after this node, given the views before it."""
+
+    @property
+    @abstractmethod
+    def max_passes(self) -> int:
+        """The gradient and forward passes per image in an evaluation, at most: the number if no
+        image is fooled."""
+
+    @abstractmethod
+    def without_attacks(self) -> "Node | None":
+        """Return the node without its pixel attacks, training-only leaves and searches, or None if
+        nothing is left. ``worst(rot|trans, k=3)+pgd`` becomes ``rot|trans``; leaves keep their
+        labels."""
+
+    @property
+    def leaves(self) -> Mapping[str, "Leaf"]:
+        """The perturbations by label, left to right."""
+        return {label: leaf for part in self.parts for label, leaf in part.leaves.items()}
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the node is a leaf or a chain of leaves, without a choice inside."""
+        return False
+
+    def check_order(self, attack: str, text: str) -> str:
+        """Check that no spatial or intensity change follows a pixel attack, whose eps-ball it would
+        break.
+
+        Args:
+            attack: name of a pixel attack before this node, or "".
+            text: the whole expression, for the message.
+
+        Returns:
+            The name of a pixel attack before the end of this node, or "".
+
+        Raises:
+            UserError: a spatial or intensity change follows a pixel attack.
+        """
+        ends = [part.check_order(attack, text) for part in self.parts]
+        return next(filter(None, ends), attack)
+
+    def __str__(self) -> str:
+        return str(self.expression)
+
+
+class Binder(Protocol):
+    """What a node needs to bind the expressions inside its call."""
+
+    def bind(self, expression: Expression) -> Node:
+        """Return the node of an inner expression."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
-class Leaf:
-    """A perturbation in its place.
+class CleanNode(Node):
+    """The images unchanged: ``clean``."""
+
+    @classmethod
+    def from_call(cls, call: Call, binder: Binder) -> "CleanNode":
+        """Return the node of ``clean``."""
+        if call.arguments:
+            raise UserError(f"{call}: {CLEAN} takes no arguments")
+        return cls()
+
+    @property
+    def expression(self) -> Expression:
+        return Call(CLEAN)
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return ()
+
+    @property
+    def is_chain(self) -> bool:
+        return True
+
+    @property
+    def max_passes(self) -> int:
+        return 0
+
+    def run(self, views: Views, context: Context) -> Views:
+        return views
+
+    def without_attacks(self) -> Node | None:
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class Leaf(Node):
+    """A perturbation at its place in an expression.
 
     Attributes:
-        label: what ``--schedule LABEL=...`` calls it: ``rot``, ``pgd``, ``rot.2``.
-        perturbation: what it does.
-        call: how it is written, all defaults explicit.
+        label: its name in ``--schedule LABEL=...``: ``rot``, ``pgd``, ``rot.2``.
+        perturbation: the perturbation.
+        call: its call, with all defaults explicit.
     """
 
     label: str
     perturbation: Perturbation
     call: Call
+
+    @property
+    def expression(self) -> Expression:
+        return self.call
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return ()
+
+    @property
+    def leaves(self) -> Mapping[str, "Leaf"]:
+        return {self.label: self}
+
+    @property
+    def is_chain(self) -> bool:
+        return True
+
+    @property
+    def max_passes(self) -> int:
+        """``perturbation.passes`` if it is declared, or else (steps + queries) x restarts as the
+        call gives them."""
+        declared: int | None = getattr(self.perturbation, "passes", None)
+        if declared is not None:
+            return declared
+        numbers = {
+            argument.key: int(argument.value.value)
+            for argument in self.call.arguments
+            if isinstance(argument.value, Number)
+        }
+        passes = sum(numbers.get(name, 0) for name in PASS_ARGUMENTS)
+        return passes * max(numbers.get("restarts", 0), 1)
 
     def run(self, views: Views, context: Context) -> Views:
         strength = context.strengths[self.label]
@@ -122,25 +281,59 @@ class Leaf:
                 f"{self.call.name} turned images of shape {tuple(x.shape)} into "
                 f"{tuple(perturbed.shape)}; a perturbation keeps the shape"
             )
-        # nobody knows what a stranger returns
+        # Third-party code may return gradients, other types or values outside [0, 1].
         perturbed = perturbed.detach().to(x.dtype).clamp(0, 1)
         if self.perturbation.kind == "pixel":
             return attrs.evolve(views, perturbed=perturbed)
         return attrs.evolve(views, transformed=perturbed, perturbed=perturbed)
 
+    def without_attacks(self) -> Node | None:
+        attacks = self.perturbation.kind == "pixel" or self.perturbation.training_only
+        return None if attacks else self
+
+    def check_order(self, attack: str, text: str) -> str:
+        name = self.call.name
+        if self.perturbation.kind == "pixel":
+            return name
+        if attack:
+            raise UserError(
+                f"in {text!r}: {name} after {attack} would break the eps-ball of {attack}; "
+                f"write {name}+{attack}"
+            )
+        return attack
+
 
 @attrs.frozen(kw_only=True)
-class FusedLeaves:
-    """Neighbouring affine leaves of equal interpolation and padding: one matrix an image, one
-    interpolation. They come before any pixel attack, so natural and perturbed views are one."""
+class FusedLeaves(Node):
+    """Neighbouring affine leaves of equal interpolation and padding: one matrix per image and one
+    interpolation.
 
-    leaves: tuple[Leaf, ...]
+    No pixel attack precedes them, so the transformed and the perturbed view are the same.
+    """
+
+    links: tuple[Leaf, ...]
+
+    @property
+    def expression(self) -> Expression:
+        return chain(*(link.expression for link in self.links))
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return self.links
+
+    @property
+    def is_chain(self) -> bool:
+        return True
+
+    @property
+    def max_passes(self) -> int:
+        return sum(link.max_passes for link in self.links)
 
     def run(self, views: Views, context: Context) -> Views:
         x = views.transformed
         theta = identity_theta(len(x), x.device)
         moved = False
-        for leaf in self.leaves:
+        for leaf in self.links:
             strength = context.strengths[leaf.label]
             if not isinstance(strength, Tensor) and strength == 0:
                 continue
@@ -154,30 +347,93 @@ class FusedLeaves:
             moved = True
         if not moved:
             return views
-        interpolation, padding = sampling_of(self.leaves[0].perturbation)
+        interpolation, padding = _sampling(self.links[0].perturbation)
         x = warp(x, theta, interpolation=interpolation, padding=padding)
         return attrs.evolve(views, transformed=x, perturbed=x)
 
+    def without_attacks(self) -> Node | None:
+        return _chain_without_attacks(self.links)
+
+    def check_order(self, attack: str, text: str) -> str:
+        return _check_links(self.links, attack, text)
+
 
 @attrs.frozen(kw_only=True)
-class ChainNode:
-    """Links one after the other. No links: the images as they are."""
+class ChainNode(Node):
+    """Links applied one after another: ``a+b``."""
 
     links: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> Node:
+        """Return the chain of nodes: inner chains flattened, neighbouring affine leaves fused. The
+        chain of one node is that node."""
+        links = tuple(itertools.chain.from_iterable(map(_unfused, nodes)))
+        return links[0] if len(links) == 1 else cls(links=_fused(links))
+
+    @property
+    def expression(self) -> Expression:
+        return chain(*(link.expression for link in self.links))
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return self.links
+
+    @property
+    def is_chain(self) -> bool:
+        return all(link.is_chain for link in self.links)
+
+    @property
+    def max_passes(self) -> int:
+        return sum(link.max_passes for link in self.links)
 
     def run(self, views: Views, context: Context) -> Views:
         for link in self.links:
             views = link.run(views, context)
         return views
 
+    def without_attacks(self) -> Node | None:
+        return _chain_without_attacks(self.links)
+
+    def check_order(self, attack: str, text: str) -> str:
+        return _check_links(self.links, attack, text)
+
 
 @attrs.frozen(kw_only=True)
-class UnionNode:
-    """One random branch per image; only images of a branch pay for it."""
+class UnionNode(Node):
+    """A choice of one branch per image: ``a|b``.
+
+    In training the branch is random, and only the images of a branch pay for it. In an evaluation
+    it is the worst of one candidate of each branch.
+    """
 
     branches: tuple[Node, ...]
 
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> Node:
+        """Return the union of nodes, inner unions flattened. The union of one node is that node."""
+        branches = tuple(
+            branch
+            for node in nodes
+            for branch in (node.branches if isinstance(node, UnionNode) else (node,))
+        )
+        return branches[0] if len(branches) == 1 else cls(branches=branches)
+
+    @property
+    def expression(self) -> Expression:
+        return union(*(branch.expression for branch in self.branches))
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return self.branches
+
+    @property
+    def max_passes(self) -> int:
+        return sum(branch.max_passes + 1 for branch in self.branches)
+
     def run(self, views: Views, context: Context) -> Views:
+        if context.threat:
+            return _search((_Candidates(node=b, count=1) for b in self.branches), views, context)
         n = len(views.clean)
         generator = context.generator
         choice = torch.randint(
@@ -194,62 +450,161 @@ class UnionNode:
             result = result.combined(part, lambda x, new, i=index: x.index_copy(0, i, new))  # type: ignore[misc]
         return result
 
+    def without_attacks(self) -> Node | None:
+        return _union_without_attacks(self.branches)
+
 
 @attrs.frozen(kw_only=True)
-class WorstNode:
-    """Per image, the worst among k draws of each branch."""
+class WorstNode(Node):
+    """The worst of k draws of each branch, per image: ``worst(a|b, k=10)``."""
 
     branches: tuple[Node, ...]
     k: int
 
+    @classmethod
+    def from_call(cls, call: Call, binder: Binder) -> "WorstNode":
+        """Return the node of ``worst(EXPR, k=10)``."""
+        inner, keywords = _searched(call, "worst(EXPR, k=10)")
+        if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
+            raise UserError(f"{call}: unexpected argument {unknown[0]}; write worst(EXPR, k=10)")
+        k = _count(call, keywords.get("k", Argument(Number(10), "k")))
+        return cls(branches=tuple(map(binder.bind, inner)), k=k)
+
+    @property
+    def expression(self) -> Expression:
+        inner = union(*(branch.expression for branch in self.branches))
+        return Call(WORST, (Argument(inner), Argument(Number(self.k), "k")))
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return self.branches
+
+    @property
+    def max_passes(self) -> int:
+        return self.k * sum(branch.max_passes + 1 for branch in self.branches)
+
     def run(self, views: Views, context: Context) -> Views:
-        searches = [Candidates(node=branch, count=self.k) for branch in self.branches]
-        return _worst(searches, views, context)
+        searches = [_Candidates(node=branch, count=self.k) for branch in self.branches]
+        return _search(searches, views, context)
+
+    def without_attacks(self) -> Node | None:
+        return _union_without_attacks(self.branches)
 
 
 @attrs.frozen(kw_only=True)
 class GridBranch:
-    """A chain and how finely to search it: ``points`` values a parameter, by label of a leaf."""
+    """A chain and the values per parameter of its grid, by label of a leaf."""
 
     node: Node
     points: Mapping[str, int]
 
+    @property
+    def size(self) -> int:
+        """The number of points of the grid; an upper bound where they are too many to lay out."""
+        leaves = self.node.leaves
+        return math.prod(_grid_size(leaves[label], n) for label, n in self.points.items())
+
+    def candidates(self, context: Context) -> "_Candidates":
+        """Return the points of the grid at the strengths of the context."""
+        axes = {}
+        for label, leaf in self.node.leaves.items():
+            if label not in self.points:
+                continue
+            assert isinstance(leaf.perturbation, ParametricPerturbation)
+            grid = leaf.perturbation.grid(context.strengths[label], self.points[label])
+            grid = grid.to(context.y_N.device)
+            # (G, N, P), whether the strength is one number or one per image
+            axes[label] = grid if grid.ndim == 3 else grid[:, None].expand(-1, len(context.y_N), -1)
+        count = math.prod(len(axis) for axis in axes.values())
+        return _Candidates(node=self.node, count=count, axes=axes)
+
 
 @attrs.frozen(kw_only=True)
-class GridNode:
-    """Per image, the worst among all points of each branch's grid; what has no place in the grid
-    (a pixel attack) runs at every point."""
+class GridNode(Node):
+    """The worst of all points of each branch's grid, per image: ``grid(rot+trans, rot=31,
+    trans=5)``. Leaves that the grid does not move (pixel attacks) run at every point."""
 
     branches: tuple[GridBranch, ...]
 
+    @classmethod
+    def from_call(cls, call: Call, binder: Binder) -> "GridNode":
+        """Return the node of ``grid(EXPR, rot=31)``."""
+        inner, keywords = _searched(call, "grid(EXPR, rot=31)")
+        nodes = [binder.bind(expression) for expression in inner]
+        moved = [_moved(call, node) for node in nodes]
+        points: dict[str, int] = {}  # by name: all leaves of a name have equally fine grids
+        for leaf, default in itertools.chain(*moved):
+            name = leaf.call.name
+            if name in keywords:
+                points[name] = _count(call, keywords[name])
+            else:
+                points[name] = min(default, points.get(name, default))
+        branches: list[GridBranch] = []
+        for node, leaves in zip(nodes, moved, strict=True):
+            branch = GridBranch(
+                node=node, points={leaf.label: points[leaf.call.name] for leaf, _ in leaves}
+            )
+            if (size := branch.size) > MAX_CANDIDATES:
+                raise UserError(
+                    f"{call}: a grid of {size:,} points; {MAX_CANDIDATES:,} are the most: give "
+                    f"fewer a parameter, such as {next(iter(points))}=3"
+                )
+            branches.append(branch)
+        if unknown := [argument for key, argument in keywords.items() if key not in points]:
+            raise UserError(
+                f"{call}: unexpected argument {unknown[0]}; the grid is over {', '.join(points)}"
+            )
+        return cls(branches=tuple(branches))
+
+    @property
+    def expression(self) -> Expression:
+        inner = union(*(branch.node.expression for branch in self.branches))
+        points = {
+            self.leaves[label].call.name: count
+            for branch in self.branches
+            for label, count in branch.points.items()
+        }
+        keywords = (Argument(Number(count), name) for name, count in points.items())
+        return Call(GRID, (Argument(inner), *keywords))
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        return tuple(branch.node for branch in self.branches)
+
+    @property
+    def max_passes(self) -> int:
+        return sum(branch.size * (branch.node.max_passes + 1) for branch in self.branches)
+
     def run(self, views: Views, context: Context) -> Views:
-        return _worst((_grid(branch, context) for branch in self.branches), views, context)
+        return _search((branch.candidates(context) for branch in self.branches), views, context)
+
+    def without_attacks(self) -> Node | None:
+        return _union_without_attacks(self.parts)
 
 
-def _grid(branch: GridBranch, context: Context) -> "Candidates":
-    moved = {leaf.label: leaf for leaf in leaves_of(branch.node) if leaf.label in branch.points}
-    axes = {}
-    for label, leaf in moved.items():
-        assert isinstance(leaf.perturbation, ParametricPerturbation)
-        grid = leaf.perturbation.grid(context.strengths[label], branch.points[label])
-        grid = grid.to(context.y_N.device)
-        # (G, N, P), whether or not each image has a strength of its own
-        axes[label] = grid if grid.ndim == 3 else grid[:, None].expand(-1, len(context.y_N), -1)
-    counts = [len(axis) for axis in axes.values()]
-    return Candidates(node=branch.node, count=math.prod(counts), axes=axes)
+CALL_NODES: dict[str, Callable[[Call, Binder], Node]] = {
+    CLEAN: CleanNode.from_call,
+    WORST: WorstNode.from_call,
+    GRID: GridNode.from_call,
+}
+"""The constructors of the nodes that are written as calls, by reserved name."""
 
 
 @attrs.frozen(kw_only=True)
-class Candidates:
-    """``count`` candidates of a node: random draws, or where there are ``axes`` (G, N, P) by
-    label, their product, the first the slowest."""
+class _Candidates:
+    """``count`` candidates of a node: random draws, or the points of a grid.
+
+    ``axes`` (G, N, P) holds the values of each leaf that the grid moves, by label; the points are
+    their product, in which the first axis varies slowest. Without axes, candidates are drawn.
+    """
 
     node: Node
     count: int
     axes: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     def parameters(self, number_M: Tensor, image_M: Tensor) -> dict[str, Tensor]:
-        """Of candidates by their number, each of an image, (M, P) by label."""
+        """Return the parameters (M, P), by label, of candidates ``number_M`` of images
+        ``image_M``."""
         found: dict[str, Tensor] = {}
         slower = 1
         for label, axis in reversed(list(self.axes.items())):
@@ -258,19 +613,19 @@ class Candidates:
         return found
 
 
-def _worst(searches: Iterable[Candidates], views: Views, context: Context) -> Views:
-    """Per image the first of the worst candidates. They run as many together as `PIXELS_AT_ONCE`
-    allows, so that memory does not grow with their number.
+def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> Views:
+    """Return, per image, the views of the first of the worst candidates.
 
-    In a threat only images that the victim says stand go on, and never more candidates together
-    than an image has already withstood, since those after the first that fools it are in vain.
+    As many candidates run together as `PIXELS_AT_ONCE` allows, so that memory does not grow with
+    their number. In an evaluation only active images go on, and no more candidates run together
+    than an image has already withstood, since candidates after the first that fools it are useless.
     """
     n, _, height, width = views.clean.shape
     device = views.clean.device
     streams = None if context.streams is None else context.streams.split()
     active = torch.arange(n, device=device)
     best, best_N = views, torch.full((n,), -math.inf, device=device)
-    before = 0  # candidates of the searches that are done
+    finished = 0  # candidates of the searches before this one
     for search in searches:
         begin = 0
         while begin < search.count and len(active) > 0:
@@ -281,7 +636,7 @@ def _worst(searches: Iterable[Candidates], views: Views, context: Context) -> Vi
             image_M = active.repeat(end - begin)
             number_M = torch.arange(begin, end, device=device).repeat_interleave(len(active))
             several = context.subset(
-                image_M, streams and streams.fold_in(image_M, before + number_M)
+                image_M, streams and streams.fold_in(image_M, finished + number_M)
             )
             parameters = {**several.parameters, **search.parameters(number_M, image_M)}
             several = attrs.evolve(several, parameters=parameters)
@@ -293,39 +648,143 @@ def _worst(searches: Iterable[Candidates], views: Views, context: Context) -> Vi
             better = (rank > best_N[active])[:, None, None, None]
             best = best.combined(
                 found,
-                lambda old, new, c=chosen, s=active, m=better: old.index_copy(  # type: ignore[misc]
-                    0, s, torch.where(m, new[c], old[s])
+                lambda old, new, c=chosen, a=active, m=better: old.index_copy(  # type: ignore[misc]
+                    0, a, torch.where(m, new[c], old[a])
                 ),
             )
             best_N = best_N.index_copy(0, active, torch.maximum(best_N[active], rank))
             if context.threat:
-                stands = several.victim.active(logits, several.y_N)
-                active = active[stands.reshape(-1, len(active)).all(0)]
+                still_active = several.victim.active(logits, several.y_N)
+                active = active[still_active.reshape(-1, len(active)).all(0)]
             begin = end
-        before += search.count
+        finished += search.count
     return best
 
 
 def _rank(logits_NK: Tensor, context: Context) -> Tensor:
-    """Candidates of a threat that fool are all alike, so that the first of them is kept, whoever
-    would have been tried after it. One whose logits are not numbers is the worst: passed over, it
-    would hide that something is broken."""
+    """Return the rank of candidates, higher is worse.
+
+    In an evaluation all candidates that fool rank equal, so that the first of them is kept and
+    later ones need not be tried. Logits that are not finite rank highest: an image that hides them
+    would hide a broken model.
+    """
     if context.threat:
         return adversarial_rank(logits_NK, context.y_N).clamp_max(1)
     return F.cross_entropy(logits_NK, context.y_N, reduction="none").nan_to_num(nan=math.inf)
 
 
-def leaves_of(node: Node) -> Iterator[Leaf]:
-    """The leaves of a chain, left to right."""
-    match node:
-        case Leaf():
-            yield node
-        case ChainNode(links=parts) | FusedLeaves(leaves=parts):
-            for part in parts:
-                yield from leaves_of(part)
+def _chain_without_attacks(links: Iterable[Node]) -> Node | None:
+    kept = [node for link in links if (node := link.without_attacks()) is not None]
+    return ChainNode.of(kept) if kept else None
 
 
-def sampling_of(perturbation: Perturbation) -> tuple[Interpolation, Padding]:
-    """How an affine perturbation interpolates and what it shows outside."""
+def _union_without_attacks(branches: Iterable[Node]) -> Node | None:
+    kept = [node for branch in branches if (node := branch.without_attacks()) is not None]
+    return UnionNode.of(kept) if kept else None
+
+
+def _check_links(links: Iterable[Node], attack: str, text: str) -> str:
+    """`Node.check_order` of links one after another."""
+    for link in links:
+        attack = link.check_order(attack, text)
+    return attack
+
+
+def _unfused(node: Node) -> Iterator[Node]:
+    """Yield the links of a chain, fused leaves one by one; any other node is one link."""
+    if isinstance(node, ChainNode | FusedLeaves):
+        for link in node.links:
+            yield from _unfused(link)
+    else:
+        yield node
+
+
+def _fused(links: Iterable[Node]) -> tuple[Node, ...]:
+    """Fuse neighbouring affine leaves of equal interpolation and padding."""
+    fused: list[Node] = []
+    run: list[Leaf] = []
+
+    def end_run() -> None:
+        fused.extend(run if len(run) < 2 else [FusedLeaves(links=tuple(run))])
+        run.clear()
+
+    for link in links:
+        if not (isinstance(link, Leaf) and isinstance(link.perturbation, AffinePerturbation)):
+            end_run()
+            fused.append(link)
+            continue
+        if run and _sampling(run[-1].perturbation) != _sampling(link.perturbation):
+            end_run()
+        run.append(link)
+    end_run()
+    return tuple(fused)
+
+
+def _sampling(perturbation: Perturbation) -> tuple[Interpolation, Padding]:
+    """Return the interpolation and padding of an affine perturbation."""
     assert isinstance(perturbation, AffinePerturbation)
     return perturbation.interpolation, perturbation.padding
+
+
+def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[str, Argument]]:
+    """Return the branches inside ``worst`` or ``grid``, and its keyword arguments."""
+    inner: Expression | None = None
+    keywords: dict[str, Argument] = {}
+    for argument in call.arguments:
+        if argument.key is not None:
+            keywords[argument.key] = argument
+        elif inner is None:
+            if not isinstance(argument.value, (Call, Chain, Union)):
+                raise UserError(f"{call}: expected an expression, not {argument.value}")
+            inner = argument.value
+        else:
+            raise UserError(f"{call}: unexpected argument {argument}; write {usage}")
+    if inner is None:
+        raise UserError(f"{call}: nothing to search; write {usage}")
+    return inner.branches if isinstance(inner, Union) else (inner,), keywords
+
+
+def _count(call: Call, argument: Argument) -> int:
+    """Return the value of an argument that must be a whole number from 1 to MAX_CANDIDATES."""
+    written = argument.value
+    number = written.value if isinstance(written, Number) else math.nan
+    if not 1 <= number <= MAX_CANDIDATES or number % 1:
+        raise UserError(
+            f"{call}: {argument.key} must be a whole number from 1 to {MAX_CANDIDATES}, "
+            f"not {written}"
+        )
+    return int(number)
+
+
+def _moved(call: Call, node: Node) -> list[tuple[Leaf, int]]:
+    """Return the leaves of a branch that ``grid`` moves, each with its default number of values per
+    parameter."""
+    if not node.is_chain:
+        raise UserError(
+            f"{call}: grid(...) searches a chain of perturbations or a union of chains, with no "
+            "union, worst or grid inside"
+        )
+    moved: list[tuple[Leaf, int]] = []
+    for leaf in node.leaves.values():
+        if isinstance(leaf.perturbation, ParametricPerturbation):
+            one = _grid_axes(leaf) == 1
+            moved.append((leaf, POINTS_OF_ONE_PARAMETER if one else POINTS_OF_SEVERAL_PARAMETERS))
+        elif leaf.perturbation.kind != "pixel":
+            raise UserError(f"{call}: {leaf.call.name} has no grid; draw it: worst(..., k=10)")
+    if not moved:
+        raise UserError(f"{call}: there is no spatial or intensity change to lay a grid over")
+    return moved
+
+
+def _grid_axes(leaf: Leaf) -> int:
+    """Count the independent parameters of a leaf's grid, from a grid of 3 values per parameter."""
+    assert isinstance(leaf.perturbation, ParametricPerturbation)
+    return max(1, round(math.log(len(leaf.perturbation.grid(1.0, 3)), 3)))
+
+
+def _grid_size(leaf: Leaf, points: int) -> int:
+    """Count the points of a leaf's grid; return an upper bound where they are too many to lay
+    out."""
+    assert isinstance(leaf.perturbation, ParametricPerturbation)
+    upper = points ** _grid_axes(leaf)
+    return upper if upper > MAX_POINTS_LAID_OUT else len(leaf.perturbation.grid(1.0, points))

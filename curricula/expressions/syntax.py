@@ -171,6 +171,30 @@ def parse_call(text: str) -> Call:
     return expression
 
 
+def parse_value(text: str) -> Value:
+    """Return the value that a text is as an argument: a number, a pair or an expression.
+
+    Raises:
+        UserError: the text is not one value.
+    """
+    arguments = parse_call(f"value({text})").arguments
+    if len(arguments) != 1:
+        raise UserError(f"expected a single value, not {text!r}")
+    return arguments[0].value
+
+
+def parse_number(text: str) -> Number:
+    """Return the number that a text is: a decimal or a fraction such as ``8/255``.
+
+    Raises:
+        UserError: the text is not one number.
+    """
+    value = parse_value(text)
+    if not isinstance(value, Number):
+        raise UserError(f"expected a number, not {text!r}")
+    return value
+
+
 def _decimal(value: float) -> str:
     text = repr(float(value))
     return text.removesuffix(".0")

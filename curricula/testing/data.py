@@ -19,7 +19,8 @@ from torch import Tensor
 from curricula.data.dataset import DataSet, Split, SplitLike, in_order
 from curricula.data.lazy_split import LazySplit
 from curricula.errors import UserError
-from curricula.expressions.binding import bind, parse_number
+from curricula.expressions.binding import bind
+from curricula.expressions.syntax import parse_number
 from curricula.interfaces import Norm
 from curricula.plugins import registry
 from curricula.testing.contract import broken_clauses

@@ -11,7 +11,7 @@ from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, SplitLike, build_data
 from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.binding import BoundExpression
+from curricula.expressions.nodes import Node
 from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress
 from curricula.losses import ATTACK_LOSSES
@@ -175,9 +175,9 @@ def _augmentation(text: str, data: DataSet) -> Curriculum:
     return augmentation
 
 
-def check_channels(bound: BoundExpression, data: DataSet) -> None:
+def check_channels(tree: Node, data: DataSet) -> None:
     """Refuse a perturbation that cannot work on the images' channels."""
-    for leaf in bound.leaves.values():
+    for leaf in tree.leaves.values():
         channels = leaf.perturbation.channels
         if channels is not None and data.in_channels not in channels:
             allowed = " or ".join(map(str, sorted(channels)))
