@@ -112,8 +112,11 @@ def test_a_sweep_is_written_and_read_back():
     assert parse_sweep(parse_sweep("[axes]\nseed = [1]\n").as_toml()).limit is None
 
 
-@pytest.mark.parametrize("name", recipes(sweeps=True))
-def test_every_shipped_sweep_says_what_can_be_run(name):
+STUDIES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", [*recipes(sweeps=True), *map(str, STUDIES)])
+def test_every_shipped_sweep_and_study_can_be_run(name):
     sweep = find_sweep(name)
     labels = {sweep.row(cell) for cell in sweep.cells}
     assert len(sweep.cells) == len(sweep.axes["seed"]) * len(labels)
