@@ -16,6 +16,7 @@ from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output
+from curricula.runtime.records import to_json
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import EVALUATION_SEED, LARGEST_SEED, SplitName
 from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
@@ -328,7 +329,7 @@ def robustness_profile(
         progress=progress,
     )
     if run is not None:
-        run.write_json(PROFILE, found.as_json())
+        run.write_json(PROFILE, to_json(found))
     return found
 
 
@@ -392,7 +393,7 @@ def audit(
         progress=progress,
     )
     if run is not None:
-        run.write_json(AUDIT, {"checkpoint": checkpoint, **found.as_json()})
+        run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
     return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from curricula.benchmark.baselines import RIVALS, BaselineLoop
 from curricula.errors import UserError
 from curricula.runtime.precision import autocast
+from curricula.runtime.records import register_json
 from curricula.runtime.timing import seconds
 from curricula.training.compile_choice import Trial
 from curricula.training.config import FIELDS
@@ -39,14 +40,16 @@ class Samples:
     def median(self) -> float:
         return median(self.values)
 
-    def as_json(self) -> dict[str, float | int]:
-        """Median, smallest, largest, and of how many rounds."""
-        return {
-            "median": self.median,
-            "min": min(self.values),
-            "max": max(self.values),
-            "n": len(self.values),
-        }
+
+register_json(
+    Samples,
+    lambda samples: {
+        "median": samples.median,
+        "min": min(samples.values),
+        "max": max(samples.values),
+        "n": len(samples.values),
+    },
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -84,21 +87,6 @@ class Speed:
     peak_memory: int | None
     baselines: Mapping[str, Samples]
     ratios: Mapping[str, Samples]
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return attrs.asdict(
-            self,
-            recurse=False,
-            value_serializer=lambda _, __, value: (
-                value.as_json()
-                if isinstance(value, Samples)
-                else {name: sample.as_json() for name, sample in value.items()}
-                if isinstance(value, Mapping)
-                and all(isinstance(one, Samples) for one in value.values())
-                else value
-            ),
-        )
 
 
 def bench(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from curricula.cli.options import format_option, given, output_option, training_options
+from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -68,7 +69,7 @@ def command(
         noted=lambda line: click.echo(line, err=True),
         **{"compile": "off", **given(flags)},
     )
-    text = json.dumps(measured.as_json(), indent=2)
+    text = json.dumps(to_json(measured), indent=2)
     if form == "json":
         click.echo(text)
     else:

@@ -8,6 +8,7 @@ import click
 
 from curricula.cli.options import format_option, given, measurement_options
 from curricula.cli.paths import PATH
+from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -43,7 +44,7 @@ def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags:
     with ProgressBar("evaluation") as bar:
         results = evaluate(run, threats=threats, split=split, progress=bar.progress, **given(flags))
     if form == "json":
-        click.echo(json.dumps([result.as_json() for result in results], indent=2))
+        click.echo(json.dumps(to_json(results), indent=2))
     else:
         click.echo(f"run: {run}")
         show_accuracies({"accuracy": results}, split)

@@ -7,7 +7,6 @@ the model is looked at for what AutoAttack flags (Croce and Hein 2020, and their
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import attrs
 import torch
@@ -35,6 +34,7 @@ from curricula.expressions.syntax import Number, parse_number
 from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import no_tf32
+from curricula.runtime.records import fields_of, register_json
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
@@ -79,18 +79,8 @@ class Audit:
         """Whether every check has passed."""
         return all(check.passed for check in self.checks)
 
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return {
-            "passed": self.passed,
-            "eps": self.eps,
-            "norm": self.norm,
-            "n": self.n,
-            "seed": self.seed,
-            "checks": [check.as_json() for check in self.checks],
-            "left_out": list(self.left_out),
-            "attacks": [attack.as_json() for attack in self.attacks],
-        }
+
+register_json(Audit, lambda found: {"passed": found.passed, **fields_of(found)})
 
 
 def audit(

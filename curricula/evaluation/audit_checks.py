@@ -11,7 +11,6 @@ checks are meant, tens of percent do.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import attrs
 import torch
@@ -40,10 +39,6 @@ class Check:
     name: str
     passed: bool
     finding: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return attrs.asdict(self)
 
 
 # The model itself.

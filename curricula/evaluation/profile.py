@@ -1,12 +1,13 @@
 """What a robustness profile is: accuracies and fooling rates over growing ranges."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 
 from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.expressions.syntax import Number, parse_number
+from curricula.runtime.records import fields_of, register_json
 
 LEVELS = 255  # of a pixel's 8 bits: the field writes eps so
 
@@ -27,25 +28,6 @@ class Series:
     values: tuple[float, ...]
     measured: tuple[ThreatResult, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "values": list(self.values),
-            "measured": [found.as_json() for found in self.measured],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Series":
-        """What `as_json` was of."""
-        return cls(
-            name=value["name"],
-            unit=value["unit"],
-            values=tuple(value["values"]),
-            measured=tuple(map(ThreatResult.from_json, value["measured"])),
-        )
-
 
 @attrs.frozen(kw_only=True)
 class JointGrid:
@@ -60,23 +42,6 @@ class JointGrid:
     degrees: tuple[float, ...]
     linf: tuple[float, ...]
     rows: tuple[tuple[ThreatResult, ...], ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return {
-            "degrees": list(self.degrees),
-            "linf": list(self.linf),
-            "rows": [[cell.as_json() for cell in row] for row in self.rows],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "JointGrid":
-        """What `as_json` was of."""
-        return cls(
-            degrees=tuple(value["degrees"]),
-            linf=tuple(value["linf"]),
-            rows=tuple(tuple(map(ThreatResult.from_json, row)) for row in value["rows"]),
-        )
 
 
 @attrs.frozen(kw_only=True)
@@ -111,16 +76,18 @@ class Average:
         together. Otherwise the mean varies less, and the interval is too wide."""
         return wilson_interval((self.first.correct + self.second.correct) / 2, self.first.n)
 
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return {
-            "name": self.name,
-            "of": [self.first.name, self.second.name],
-            "accuracy": self.accuracy,
-            "interval_95": list(self.interval),
-            "fooling_rate": self.fooling_rate,
-            "n": self.first.n,
-        }
+
+register_json(
+    Average,
+    lambda average: {
+        "name": average.name,
+        "of": (average.first.name, average.second.name),
+        "accuracy": average.accuracy,
+        "interval_95": average.interval,
+        "fooling_rate": average.fooling_rate,
+        "n": average.first.n,
+    },
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -168,39 +135,8 @@ class Profile:
         """A value of an axis: in 255ths where the budget is written so."""
         return written(value, parse_number(self.budgets[unit]))
 
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return {
-            "model": self.model,
-            "data": self.data,
-            "n": self.n,
-            "seed": self.seed,
-            "budgets": dict(self.budgets),
-            "clean": self.clean.as_json(),
-            "series": [series.as_json() for series in self.series],
-            "joint": self.joint.as_json(),
-            "combined": [found.as_json() for found in self.combined],
-            "average": self.average.as_json(),
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Profile":
-        """What `as_json` was of.
-
-        Raises:
-            KeyError: something is missing.
-        """
-        return cls(
-            model=value["model"],
-            data=value["data"],
-            n=value["n"],
-            seed=value["seed"],
-            budgets=dict(value["budgets"]),
-            clean=ThreatResult.from_json(value["clean"]),
-            series=tuple(map(Series.from_json, value["series"])),
-            joint=JointGrid.from_json(value["joint"]),
-            combined=tuple(map(ThreatResult.from_json, value["combined"])),
-        )
+register_json(Profile, lambda profile: {**fields_of(profile), "average": profile.average})
 
 
 def written(value: float, budget: Number) -> str:

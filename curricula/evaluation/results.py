@@ -1,10 +1,10 @@
 """Results of an evaluation: counts of correct and fooled images, with intervals. Needs no torch."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import attrs
+
+from curricula.runtime.records import register_json
 
 
 @attrs.frozen(kw_only=True)
@@ -53,24 +53,20 @@ class ThreatResult:
         """
         return self.fooled / self.n
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the contents for a JSON file."""
-        low, high = self.interval
-        return {
-            "name": self.name,
-            "threat": self.threat,
-            "accuracy": self.accuracy,
-            "interval_95": [low, high],
-            "correct": self.correct,
-            "fooling_rate": self.fooling_rate,
-            "fooled": self.fooled,
-            "n": self.n,
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "ThreatResult":
-        """Return the result that `as_json` wrote."""
-        return cls(**{field.name: value[field.name] for field in attrs.fields(cls)})
+register_json(
+    ThreatResult,
+    lambda result: {
+        "name": result.name,
+        "threat": result.threat,
+        "accuracy": result.accuracy,
+        "interval_95": result.interval,
+        "correct": result.correct,
+        "fooling_rate": result.fooling_rate,
+        "fooled": result.fooled,
+        "n": result.n,
+    },
+)
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from curricula.reporting.frontier import draw_frontier
 from curricula.reporting.page import Line, Picture, Section, Table, write_page
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
+from curricula.runtime.records import from_json
 from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
 from curricula.sweeps.runner import sweep_in
@@ -148,7 +149,7 @@ def _profile(run: Run) -> Section:
         command = command_line("profile", run.path)
         return Section(title=title, missing={"Not measured yet:": [command]})
     with run.reading(PROFILE):
-        profile = Profile.from_json(found)
+        profile = from_json(Profile, found)
     curves = []
     for series in profile.series:
         first, last = series.measured[0], series.measured[-1]

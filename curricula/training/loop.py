@@ -16,6 +16,7 @@ from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
+from curricula.runtime.records import to_json
 from curricula.training.compile_choice import decide
 from curricula.training.config import EVALUATION_SEED, SplitName
 from curricula.training.pass_counter import PassCounter
@@ -247,6 +248,6 @@ def _final_evaluation(
         batch_size=BATCH_SIZE,
         after_batch=callback.on_eval_batch_end,
     )
-    run.write_json(file, [result.as_json() for result in results])
+    run.write_json(file, to_json(results))
     run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
     return results

@@ -20,6 +20,7 @@ from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.runtime.files import write_atomic
+from curricula.runtime.records import from_json
 from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
 
 CONFIG = "config.toml"
@@ -151,7 +152,7 @@ class Run:
             UserError: when the file is damaged.
         """
         with self.reading(RESULTS[split]):
-            return [ThreatResult.from_json(one) for one in self.read_json(RESULTS[split]) or ()]
+            return from_json(list[ThreatResult], self.read_json(RESULTS[split]) or [])
 
     def save(
         self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None

@@ -11,6 +11,7 @@ from curricula.benchmark.measure import IsolatedPasses, Samples, bench
 from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
+from curricula.runtime.records import to_json
 from curricula.training.compile_choice import Trial, decide
 from curricula.training.plan import make_plan
 
@@ -146,7 +147,7 @@ def test_the_command_prints_a_table_or_json_and_writes_json(tmp_path):
 
 def test_a_sample_is_its_median():
     sample = Samples(values=(3.0, 1.0, 2.0, 10.0, 0.5))
-    assert sample.as_json() == {"median": 2.0, "min": 0.5, "max": 10.0, "n": 5}
+    assert to_json(sample) == {"median": 2.0, "min": 0.5, "max": 10.0, "n": 5}
 
 
 def test_a_short_training_is_not_compiled_and_what_was_chosen_is_obeyed():

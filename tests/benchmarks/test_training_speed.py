@@ -14,6 +14,7 @@ from fixtures.escnn_p4cnn import escnn_p4cnn
 
 from curricula.benchmark.measure import bench
 from curricula.runtime.malloc import keep_freed_memory
+from curricula.runtime.records import to_json
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 
@@ -44,8 +45,8 @@ def test_update(benchmark, model, data):
     setting = {**SETTING, "model": model, "data": data}
     baseline = escnn_p4cnn() if model == "p4cnn" else None
     speed = bench(**setting, against=["torchattacks"], rival_model=baseline, noted=print)
-    benchmark.extra_info.update(speed.as_json())
-    print(json.dumps(speed.as_json(), indent=2))
+    benchmark.extra_info.update(to_json(speed))
+    print(json.dumps(to_json(speed), indent=2))
     trial = Trial(make_plan(setting))
     benchmark.pedantic(trial.update, rounds=5, warmup_rounds=2)
 

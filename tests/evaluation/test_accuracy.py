@@ -19,6 +19,7 @@ from curricula.expressions.binding import bind
 from curricula.perturbations.geometric.affine import Rotation
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record, hookimpl
+from curricula.runtime.records import to_json
 
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
 
@@ -142,7 +143,7 @@ def test_accuracy_is_counted_over_every_image_whatever_the_batch():
             model, data, split, {"clean": Threat.parse("clean")}, batch_size=batch_size
         )
         assert (found.correct, found.n) == (int((labels == 0).sum()), 103)
-        assert found.as_json()["accuracy"] == found.correct / 103
+        assert to_json(found)["accuracy"] == found.correct / 103
 
 
 def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):

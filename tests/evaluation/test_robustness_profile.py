@@ -27,6 +27,7 @@ from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
 from curricula.plugins import registry
 from curricula.reporting.profiles import joint_figure, profile_figure
+from curricula.runtime.records import from_json, to_json
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, Run, prefixed
 from curricula.victim.model_victim import ModelVictim
@@ -136,7 +137,7 @@ def test_the_fooling_rate_is_the_share_whose_predicted_class_differs(scene):
     for result in evaluate_threats(scene[1], data, data.test, threats, seed=3):
         after = predicted(scene, made(scene, result.name))
         assert result.fooled == int((after != clean).sum())
-        assert result.fooling_rate == result.fooled / N == result.as_json()["fooling_rate"]
+        assert result.fooling_rate == result.fooled / N == to_json(result)["fooling_rate"]
         fallen = int((right & (after != data.test.labels)).sum())
         if result.name == "clean":
             assert result.fooled == 0
@@ -334,8 +335,8 @@ def test_passes_are_counted_for_the_progress(text, expected):
 
 
 def test_a_profile_survives_json(found):
-    text = json.dumps(found.as_json())
-    assert Profile.from_json(json.loads(text)) == found
+    text = json.dumps(to_json(found))
+    assert from_json(Profile, json.loads(text)) == found
     value = json.loads(text)
     assert value["average"]["accuracy"] == found.average.accuracy
     assert value["joint"]["rows"][1][2]["interval_95"] == list(found.joint.rows[1][2].interval)
@@ -442,7 +443,7 @@ def test_the_command_writes_the_profile_into_the_run_and_prints_it(trained, monk
     monkeypatch.setattr("curricula.cli.progress.QUIET", 0.0)
     result = run("profile", trained, "--limit", "20")
     assert result.exit_code == 0, result.output
-    found = Profile.from_json(json.loads((trained / "profile.json").read_text()))
+    found = from_json(Profile, json.loads((trained / "profile.json").read_text()))
     assert (found.n, found.seed, found.data) == (20, 0, "tiny")
     assert {u: found.budgets[u] for u in ("degrees", "linf")} == {"degrees": "45", "linf": "0.05"}
     assert f"best checkpoint of {trained}" in found.model
@@ -478,7 +479,7 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
     monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("profile", trained, "--format", "json", "--grid", "--seed", "5")
     assert result.exit_code == 0, result.output
-    assert Profile.from_json(json.loads(result.stdout)) == found
+    assert from_json(Profile, json.loads(result.stdout)) == found
     assert json.loads((trained / "profile.json").read_text()) == json.loads(result.stdout)
     assert (asked["grid"], asked["seed"], asked["n"]) == (True, 5, 60)
     run("profile", trained, "--limit", "7")

@@ -15,13 +15,13 @@ import pytest
 import curricula
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
-from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.recipes import find_sweep, recipes
+from curricula.runtime.records import to_json
 from curricula.sweeps import runner
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import STANDARD, parse_sweep
@@ -494,7 +494,7 @@ def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
     assert not (folder / "evaluation.json").exists()
     found = json.loads((folder / "validation.json").read_text())
     measured = curricula.evaluate(folder, split="validation")
-    assert [ThreatResult.as_json(result) for result in measured] == found
+    assert to_json(measured) == found
     assert found[0]["n"] == 20  # a tenth of 200
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.evaluation.results import ThreatResult
+from curricula.runtime.records import to_json
 from curricula_theory.classifiers import Linear, pgd, random_start, worst_corner
 from curricula_theory.setting import Setting, shift
 
@@ -29,7 +30,7 @@ class Accuracies:
 
     def as_json(self) -> dict[str, Any]:
         """Return a dict for a JSON file."""
-        return {name: getattr(self, name).as_json() for name in attrs.fields_dict(Accuracies)}
+        return {name: to_json(getattr(self, name)) for name in attrs.fields_dict(Accuracies)}
 
 
 def simulate(

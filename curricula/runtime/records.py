@@ -1,0 +1,94 @@
+"""Records, which are attrs classes, to and from JSON: one conversion for every file written.
+
+A record's keys are its fields, in order. A class whose file has other keys registers a function
+that gives them with `register_json`; reading ignores keys that are no fields.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:  # slow to import, and a class that registers itself needs none of it
+    from cattrs import Converter
+
+T = TypeVar("T")
+
+_WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
+
+
+def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> None:
+    """Write records of a class as the mapping that a function gives, instead of as their fields.
+
+    Args:
+        cls: an attrs class.
+        written: returns the keys and values of a record's JSON, in order; values may be records.
+    """
+    _WRITTEN[cls] = written
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """Return a record's fields by name, unconverted: for the functions of `register_json`."""
+    return {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+
+
+def to_json(value: Any) -> Any:
+    """Return a record, or a collection of records, as dicts, lists and plain values for JSON.
+
+    >>> @attrs.frozen
+    ... class Point:
+    ...     x: float
+    ...     labels: tuple[str, ...]
+    >>> to_json([Point(0.5, ("a", "b"))])
+    [{'x': 0.5, 'labels': ['a', 'b']}]
+    """
+    return _converter().unstructure(value)
+
+
+def from_json(cls: type[T], value: Any) -> T:
+    """Return the record of a class that `to_json` wrote.
+
+    >>> @attrs.frozen
+    ... class Point:
+    ...     x: float
+    ...     labels: tuple[str, ...]
+    >>> from_json(Point, {"x": 0.5, "labels": ["a", "b"]})
+    Point(x=0.5, labels=('a', 'b'))
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: a value has the wrong type.
+        ValueError: a value is out of range.
+    """
+    return _converter().structure(value, cls)
+
+
+@cache
+def _converter() -> "Converter":
+    import cattrs
+
+    converter = cattrs.Converter(
+        detailed_validation=False,  # plain errors, not groups of them
+        unstruct_collection_overrides={tuple: list},
+    )
+    converter.register_unstructure_hook_func(
+        lambda cls: cls in _WRITTEN,
+        lambda value: {
+            key: converter.unstructure(part) for key, part in _WRITTEN[type(value)](value).items()
+        },
+    )
+    for cls, accepted in {int: (int,), float: (float, int), str: (str,), bool: (bool,)}.items():
+        converter.register_structure_hook(cls, _checked(accepted))
+    return converter
+
+
+def _checked(accepted: tuple[type, ...]) -> Callable[[Any, Any], Any]:
+    """Return a hook that converts nothing: JSON already has types, and "12" is not a count."""
+
+    def structure(value: Any, wanted: type) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(f"{wanted.__name__} expected, not {value!r}")
+        return value
+
+    return structure
