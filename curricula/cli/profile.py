@@ -8,6 +8,7 @@ import click
 
 from curricula.cli.options import format_option, given, measurement_options
 from curricula.cli.paths import PATH
+from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -39,7 +40,7 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
 
     page = report(run, data_root=settings.get("data_root"))
     if form == "json":
-        click.echo(json.dumps(profile.as_json(), indent=2))
+        click.echo(json.dumps(to_json(profile), indent=2))
     else:
         click.echo(f"run: {run}")
         show_profile(profile)
