@@ -24,7 +24,7 @@ from curricula.training.compile_choice import Trial
 from curricula.training.config import FIELDS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import processor
+from curricula.training.run import processor_name
 
 ROUND_SECONDS = 2.0  # a round lasts at least so long, or one update
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
@@ -265,7 +265,7 @@ def _setting(plan: Plan) -> dict[str, str | int]:
     return {
         **{name: getattr(config, name) for name in FIELDS if name in names},
         "image": f"{plan.data.in_channels}x{plan.data.image_size}x{plan.data.image_size}",
-        "device": torch.cuda.get_device_name(plan.device) if cuda else processor(),
+        "device": torch.cuda.get_device_name(plan.device) if cuda else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -47,7 +47,9 @@ def command(
     from curricula.sweeps.collect import compare
     from curricula.sweeps.runner import run_sweep
 
-    run_sweep(definition, output, storage=storage, retry=retry, download=download, noted=click.echo)
+    run_sweep(
+        definition, output, storage=storage, retry=retry, download=download, on_message=click.echo
+    )
     compared = compare([output])
     show_comparison(compared)
 

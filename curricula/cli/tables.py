@@ -150,7 +150,7 @@ def markdown_of(compared: Comparison) -> str:
 
 def _with_frontier(compared: Comparison) -> list[list[str]]:
     """The header and the lines, with a last column that marks the frontier."""
-    marks = ["*" if front else "" for front in compared.frontier]
+    marks = ["*" if front else "" for front in compared.on_frontier]
     lines = zip(compared.lines, marks, strict=True)
     return [[*compared.header, "frontier"], *([*line, mark] for line, mark in lines)]
 

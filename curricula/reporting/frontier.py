@@ -36,7 +36,9 @@ def draw_frontier(compared: Comparison) -> Figure:
             markersize=8, color=color, clip_on=False,
         )  # fmt: skip
     front = sorted(
-        compared.point(row) for row, on in zip(compared.rows, compared.frontier, strict=True) if on
+        compared.point(row)
+        for row, on in zip(compared.rows, compared.on_frontier, strict=True)
+        if on
     )
     left, right = _limits(*axes.get_xlim())
     bottom, top = _limits(*axes.get_ylim())

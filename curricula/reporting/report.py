@@ -21,10 +21,10 @@ from curricula.reporting.training import learning_figure, training_figure
 from curricula.runtime.records import from_json
 from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
-from curricula.sweeps.runner import sweep_in
+from curricula.sweeps.folder import sweep_in
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName
-from curricula.training.pass_counter import forward_and_backward, in_millions
+from curricula.training.metrics import forward_and_backward, in_millions
 from curricula.training.run import (
     AUDIT,
     CONFIG,
@@ -87,7 +87,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
 
 
 def _headline(run: Run) -> Section:
-    tables = {split: run.measured(split) for split in RESULTS}
+    tables = {split: run.results(split) for split in RESULTS}
     found = {split: results for split, results in tables.items() if results}
     if not found:
         return Section(
@@ -99,7 +99,7 @@ def _headline(run: Run) -> Section:
         )
     split, results = next(iter(found.items()))
     columns = {"accuracy": results}
-    baseline = Run(run.path / BASELINE).measured(split)
+    baseline = Run(run.path / BASELINE).results(split)
     if baseline:
         columns["baseline"] = baseline
     rows = [
@@ -289,7 +289,7 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
     x, y = compared.axes
     rows = [
         Line(cells, front=front)
-        for cells, front in zip(compared.lines, compared.frontier, strict=True)
+        for cells, front in zip(compared.lines, compared.on_frontier, strict=True)
     ]
     return Section(
         title="Accuracy",
@@ -304,7 +304,7 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
                 alt=f"Scatter of {x} against {y} accuracy. On the frontier: "
                 + ", ".join(
                     f"{row.label} ({100 * row.mean(x):.1f} %, {100 * row.mean(y):.1f} %)"
-                    for row, front in zip(compared.rows, compared.frontier, strict=True)
+                    for row, front in zip(compared.rows, compared.on_frontier, strict=True)
                     if front
                 )
                 + ".",

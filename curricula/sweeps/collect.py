@@ -1,4 +1,4 @@
-"""From the folders of runs and sweeps to a comparison of them."""
+"""Collect the results of run and sweep folders into a comparison. Needs no torch."""
 
 import json
 from collections import Counter
@@ -10,13 +10,13 @@ import attrs
 from curricula.errors import UserError
 from curricula.evaluation.pareto import Point
 from curricula.sweeps.comparison import Comparison, Outcome, Row
-from curricula.sweeps.runner import CELLS, FAILURE, sweep_in
-from curricula.sweeps.spec import FRONTIER, Sweep
+from curricula.sweeps.folder import CELLS, FAILURE, sweep_in
+from curricula.sweeps.spec import FRONTIER_OF, Sweep
 from curricula.training.config import SplitName, TrainConfig, images_of
-from curricula.training.pass_counter import forward_and_backward
+from curricula.training.metrics import forward_and_backward
 from curricula.training.run import METRICS, RESULTS, TIMING, Run
 
-NOT_COMPARED = ("seed", "data_root")  # runs that differ in these alone are one row
+IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
 
 
 def compare(
@@ -26,19 +26,19 @@ def compare(
     reference: Point = (0.0, 0.0),
     split: SplitName = "test",
 ) -> Comparison:
-    """Runs and sweeps side by side, by what they have measured.
+    """Return a comparison of runs and sweeps by their stored results.
 
     Args:
         paths: folders of runs or of sweeps.
-        axes: names of the two threats whose frontier is asked for; by default those that the first
-            sweep names, else spatial and adversarial.
-        reference: of the hypervolume.
-        split: of the data set that they were measured on; a sweep says so itself.
+        axes: names of the two threats of the Pareto frontier; by default those that the first sweep
+            names, else spatial and adversarial.
+        reference: reference point of the hypervolume: two accuracies, in [0, 1].
+        split: split of the data set that the runs were measured on; a sweep names its own.
 
     Raises:
-        UserError: a folder that is neither, a run that was not measured, runs that were measured
-            under different threats, or on images of different data sets or parts, an unknown name
-            in ``axes`` or one twice, a reference that is no pair of accuracies.
+        UserError: a folder that is neither a run nor a sweep; a run without results; runs measured
+            under different threats or on different images; an unknown or repeated name in
+            ``axes``; a reference outside [0, 1].
     """
     if not all(0 <= value <= 1 for value in reference):
         raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
@@ -46,20 +46,20 @@ def compare(
         raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
     folders = [Path(path) for path in paths]
     sweeps = {path: sweep_in(path) for path in folders}
-    axes = axes or next((sweep.frontier for sweep in sweeps.values() if sweep), FRONTIER)
+    axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
     found: dict[tuple[Path, str], Row] = {}
     threats: dict[str, str] = {}
     pending = 0
     for member in (member for path in folders for member in _members(path, sweeps[path], split)):
-        place = (member.parent, member.label)
-        row = found.setdefault(place, Row(label=member.label))
+        key = (member.parent, member.label)
+        row = found.setdefault(key, Row(label=member.label))
         failure = Run(member.folder).read_json(FAILURE)
         if failure is not None:
-            found[place] = row.with_more(failures={member.name: failure["reason"]})
+            found[key] = row.with_more(failures={member.name: failure["reason"]})
         elif (member.folder / RESULTS[member.split]).exists():
             outcome = _outcome(Run.open(member.folder), member.split)
-            _check_alike(threats, outcome)
-            found[place] = row.with_more([outcome])
+            _check_comparable(threats, outcome)
+            found[key] = row.with_more([outcome])
         elif member.of_sweep:
             pending += 1
         else:
@@ -67,7 +67,7 @@ def compare(
     for name in axes:
         if threats and name not in threats:
             raise UserError(f"no threat is called {name!r}; there is {', '.join(threats)}")
-    rows = _told_apart(_joined(found))
+    rows = _with_unique_labels(_merged(found))
     return Comparison(
         rows=tuple(row for row in rows if row.outcomes),
         failed=tuple(row for row in rows if row.failures and not row.outcomes),
@@ -78,32 +78,46 @@ def compare(
     )
 
 
-def _joined(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
-    """Rows with where they were first found; those of one configuration are one row, but for those
-    to which one sweep gives different names."""
-    joined: list[tuple[list[Path], Row]] = []
+def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
+    """Return the rows, each with the folder that it was first found in.
+
+    Rows of the same configuration are merged, except where one folder has both: there its sweep
+    gave them different names.
+    """
+    merged: list[tuple[list[Path], Row]] = []
     for (parent, _), row in found.items():
-        for at, (parents, other) in enumerate(joined):
-            alike = row.outcomes and other.outcomes and row.configuration == other.configuration
-            if alike and parent not in parents:
-                joined[at] = ([*parents, parent], other.with_more(row.outcomes, row.failures))
+        for at, (parents, other) in enumerate(merged):
+            same = row.outcomes and other.outcomes and row.configuration == other.configuration
+            if same and parent not in parents:
+                merged[at] = ([*parents, parent], other.with_more(row.outcomes, row.failures))
                 break
         else:
-            joined.append(([parent], row))
-    return [(parents[0], row) for parents, row in joined]
+            merged.append(([parent], row))
+    return [(parents[0], row) for parents, row in merged]
 
 
-def _told_apart(found: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Rows of several sweeps; those of equal labels are called by their sweeps too."""
-    times = Counter(row.label for _, row in found)
+def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
+    """Return the rows, with the folder added to each label that several of them have."""
+    counts = Counter(row.label for _, row in found)
     return [
-        attrs.evolve(row, label=f"{row.label} ({parent})") if times[row.label] > 1 else row
+        attrs.evolve(row, label=f"{row.label} ({parent})") if counts[row.label] > 1 else row
         for parent, row in found
     ]
 
 
 @attrs.frozen(kw_only=True)
 class _Member:
+    """A run that is compared, alone or as the cell of a sweep.
+
+    Attributes:
+        label: label of its row.
+        name: its cell, or else its folder.
+        parent: the sweep's folder, or else its own.
+        folder: its own folder.
+        split: the split that it was measured on.
+        of_sweep: whether it is a cell of a sweep.
+    """
+
     label: str
     name: str
     parent: Path
@@ -113,7 +127,7 @@ class _Member:
 
 
 def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Member]:
-    """The runs of a sweep's folder, or the one run that a folder is."""
+    """Yield the cells of a sweep's folder, or the one run of a run folder."""
     if sweep is None:
         Run.open(path)
         yield _Member(
@@ -132,6 +146,11 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
 
 
 def _outcome(run: Run, split: SplitName) -> Outcome:
+    """Return what a run measured and cost.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     for file in (TIMING, METRICS):
         if not (run.path / file).exists():
             raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
@@ -147,16 +166,21 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     return Outcome(
         folder=run.path,
         seed=config.seed,
-        configuration=_less_the_seed(config),
-        results={result.name: result for result in run.measured(split)},
+        configuration=_compared_fields(config),
+        results={result.name: result for result in run.results(split)},
         images=images_of(config.data, split),
         passes=passes,
         seconds=seconds,
     )
 
 
-def _check_alike(threats: dict[str, str], outcome: Outcome) -> None:
-    """Refuse a run that was measured otherwise than those before it, of which ``threats`` tells."""
+def _check_comparable(threats: dict[str, str], outcome: Outcome) -> None:
+    """Refuse a run that was measured under other threats or on other images than those before it.
+
+    Args:
+        threats: each threat and its images by name, from the earlier runs; filled by the first.
+        outcome: the run.
+    """
     found = {
         name: f"{result.threat} on {result.n:,} {outcome.images}"
         for name, result in outcome.results.items()
@@ -172,6 +196,7 @@ def _check_alike(threats: dict[str, str], outcome: Outcome) -> None:
             )
 
 
-def _less_the_seed(config: TrainConfig) -> str:
+def _compared_fields(config: TrainConfig) -> str:
+    """Return the fields that runs of one row share, as JSON."""
     values = attrs.asdict(config)
-    return json.dumps({name: values[name] for name in values if name not in NOT_COMPARED})
+    return json.dumps({name: values[name] for name in values if name not in IGNORED_FIELDS})

@@ -1,6 +1,6 @@
-"""Runs side by side: accuracies over seeds, the frontier of two of them, what each cost.
+"""Compare runs: accuracies over seeds, the Pareto frontier of two accuracies, and the cost.
 
-`curricula.sweeps.collect` makes a comparison of folders.
+`curricula.sweeps.collect` builds a comparison from folders. Neither needs torch.
 """
 
 import csv
@@ -16,21 +16,21 @@ import attrs
 from curricula.errors import UserError
 from curricula.evaluation.pareto import Point, dominates, frontier, hypervolume
 from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
-from curricula.training.pass_counter import in_millions
+from curricula.training.metrics import in_millions
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What one run came to.
+    """Results and cost of one run.
 
     Attributes:
-        folder: of the run.
-        seed: of its training.
-        configuration: of its training, less the seed and where its data lie; JSON.
+        folder: the run folder.
+        seed: the seed of its training.
+        configuration: its configuration without the seed and the data's folder; JSON.
         results: by threat.
-        images: which these were measured on.
-        passes: how many images went through its networks forward and backward in training.
-        seconds: of training, its validation included.
+        images: name of the images that the results were measured on.
+        passes: images that went forward and backward through its networks in training.
+        seconds: time of training and validation.
     """
 
     folder: Path
@@ -44,12 +44,12 @@ class Outcome:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """Runs that differ in the seed alone.
+    """Runs that differ only in the seed.
 
     Attributes:
-        label: what tells them from the others.
-        outcomes: one a seed.
-        failures: why the others have none, by cell.
+        label: the row's name.
+        outcomes: one per seed.
+        failures: reasons of the runs that failed, by cell.
     """
 
     label: str
@@ -58,43 +58,45 @@ class Row:
 
     @property
     def configuration(self) -> str:
-        """Of the first outcome; what ``auto`` became on its machine may differ in another."""
+        """The first outcome's configuration; ``auto`` can have resolved differently in others."""
         return self.outcomes[0].configuration
 
     def with_more(
         self, outcomes: Sequence[Outcome] = (), failures: Mapping[str, str] | None = None
     ) -> "Row":
-        """With outcomes of further seeds, and failures."""
+        """Return the row with outcomes of further seeds and with further failures."""
         seeds = {outcome.seed for outcome in self.outcomes}
-        fresh = (outcome for outcome in outcomes if outcome.seed not in seeds)
+        added = (outcome for outcome in outcomes if outcome.seed not in seeds)
         return attrs.evolve(
             self,
-            outcomes=(*self.outcomes, *fresh),
+            outcomes=(*self.outcomes, *added),
             failures={**self.failures, **(failures or {})},
         )
 
     def accuracies(self, threat: str) -> list[float]:
-        """Under a threat, one a seed."""
+        """Return the accuracies under a threat, one per seed."""
         return [outcome.results[threat].accuracy for outcome in self.outcomes]
 
     def mean(self, threat: str) -> float:
-        """Over the seeds, exactly rounded: equal means compare equal."""
+        """Return the mean accuracy over the seeds, exactly rounded: equal means compare equal."""
         results = (outcome.results[threat] for outcome in self.outcomes)
         return float(mean(Fraction(result.correct, result.n) for result in results))
 
     def deviation(self, threat: str) -> float | None:
-        """The sample's standard deviation over the seeds; None of one seed."""
+        """Return the sample standard deviation over the seeds; None for a single seed."""
         found = self.accuracies(threat)
         return stdev(found) if len(found) > 1 else None
 
     def interval(self, threat: str) -> tuple[float, float]:
-        """The 95 % interval (Wilson 1927) of the accuracy of these very models, all their test
-        images counted together; it says nothing of other seeds."""
+        """Return the 95 % interval (Wilson 1927) of the accuracy of these models.
+
+        The images of all seeds are pooled, so the interval does not extend to other seeds.
+        """
         results = [outcome.results[threat] for outcome in self.outcomes]
         return wilson_interval(sum(r.correct for r in results), sum(r.n for r in results))
 
     def shown(self, threat: str) -> str:
-        """The mean in %, with the standard deviation over seeds, or the interval of one."""
+        """Return the mean in %, and the standard deviation, or the interval of a single seed."""
         deviation = self.deviation(threat)
         if deviation is None:
             return in_percent(self.mean(threat), self.interval(threat))
@@ -102,26 +104,26 @@ class Row:
 
     @property
     def passes(self) -> float:
-        """Mean of the outcomes'."""
+        """Mean number of passes of the outcomes."""
         return mean(outcome.passes for outcome in self.outcomes)
 
     @property
     def minutes(self) -> float:
-        """Mean of training."""
+        """Mean minutes of training and validation of the outcomes."""
         return mean(outcome.seconds for outcome in self.outcomes) / 60
 
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """Rows, and the frontier of two of their accuracies.
+    """Rows, and the Pareto frontier of two of their accuracies.
 
     Attributes:
-        rows: that have an outcome.
-        failed: that have none.
-        pending: cells of sweeps that have not been run yet.
+        rows: rows with at least one outcome.
+        failed: rows of which every run failed.
+        pending: number of sweep cells that have not been run yet.
         threats: expressions by name; the same for all rows.
-        axes: the names of the two whose frontier is drawn.
-        reference: of the hypervolume, in the same order.
+        axes: names of the two threats of the frontier.
+        reference: reference point of the hypervolume, in the order of ``axes``.
     """
 
     rows: tuple[Row, ...]
@@ -132,32 +134,32 @@ class Comparison:
     reference: Point = (0.0, 0.0)
 
     def point(self, row: Row) -> Point:
-        """Its two mean accuracies."""
+        """Return a row's mean accuracies under the two threats of the frontier."""
         return row.mean(self.axes[0]), row.mean(self.axes[1])
 
     @property
-    def frontier(self) -> list[bool]:
-        """Of each row, whether no other dominates it."""
+    def on_frontier(self) -> list[bool]:
+        """For each row, whether no other row dominates it."""
         return frontier([self.point(row) for row in self.rows])
 
     def dominated_by(self, row: Row) -> list[str]:
-        """Labels of the rows that are at least as good in both, and better in one."""
+        """Return the labels of the rows that are at least as good in both, and better in one."""
         point = self.point(row)
         return [other.label for other in self.rows if dominates(self.point(other), point)]
 
     @property
     def hypervolume(self) -> float:
-        """Of all rows together."""
+        """Hypervolume of all rows together."""
         return hypervolume([self.point(row) for row in self.rows], self.reference)
 
     @property
     def header(self) -> list[str]:
-        """Of the columns of `lines`."""
+        """Headings of the columns of `lines`."""
         return ["", "seeds", *self.threats, "passes, M", "min"]
 
     @property
     def lines(self) -> list[list[str]]:
-        """Each row as text: its label, seeds, accuracies in %, millions of passes, minutes."""
+        """Each row as text: label, seeds, accuracies in %, millions of passes, minutes."""
         return [
             [
                 row.label,
@@ -178,36 +180,36 @@ class Comparison:
 
     @property
     def failures(self) -> list[str]:
-        """A line on each cell that has failed."""
+        """A line for each cell that failed."""
         return [f"{found['cell']} failed: {found['reason']}" for found in self._failed_cells()]
 
     @property
     def unfinished(self) -> list[str]:
-        """A line on each cell that has failed, and one on those that have not been run."""
+        """A line for each cell that failed, and one for the cells that have not been run."""
         pending = [f"{self.pending} cells have not been run yet"] if self.pending else []
         return [*self.failures, *pending]
 
     def sorted(self, column: str) -> "Comparison":
-        """The same, the best first: by ``label``, ``passes``, ``minutes`` (the least first) or a
-        threat (the highest first).
+        """Return the comparison sorted by ``label``, ``passes`` or ``minutes`` (lowest first), or
+        by a threat (highest first).
 
         Raises:
-            UserError: no such column.
+            UserError: an unknown column.
         """
         keys: dict[str, Callable[[Row], Any]] = {
             "label": lambda row: row.label,
             "passes": lambda row: row.passes,
             "minutes": lambda row: row.minutes,
-            **{name: _falling(name) for name in self.threats},
+            **{name: _descending(name) for name in self.threats},
         }
         if column not in keys:
             raise UserError(f"sort: no column {column!r}; there is {', '.join(keys)}")
         return attrs.evolve(self, rows=tuple(sorted(self.rows, key=keys[column])))
 
     def records(self) -> list[dict[str, Any]]:
-        """A flat record a row, for JSON and CSV."""
+        """Return a flat record per row, for JSON and CSV."""
         found = []
-        for row, front in zip(self.rows, self.frontier, strict=True):
+        for row, front in zip(self.rows, self.on_frontier, strict=True):
             record: dict[str, Any] = {
                 "label": row.label,
                 "seeds": " ".join(str(outcome.seed) for outcome in row.outcomes),
@@ -227,7 +229,7 @@ class Comparison:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return the contents for a JSON file."""
         return {
             "threats": dict(self.threats),
             "frontier_of": list(self.axes),
@@ -239,7 +241,7 @@ class Comparison:
         }
 
     def as_csv(self) -> str:
-        """A line a row, with a header."""
+        """Return the records as CSV, with a header."""
         stream = io.StringIO()
         records = self.records()
         writer = csv.DictWriter(stream, fieldnames=list(records[0]) if records else ["label"])
@@ -248,5 +250,5 @@ class Comparison:
         return stream.getvalue()
 
 
-def _falling(threat: str) -> Callable[[Row], float]:
+def _descending(threat: str) -> Callable[[Row], float]:
     return lambda row: -row.mean(threat)

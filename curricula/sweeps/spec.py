@@ -1,4 +1,4 @@
-"""A sweep: a base configuration, axes along which it changes, and what measures all cells.
+"""A sweep: a base configuration, the axes along which it changes, and how its cells are measured.
 
 In TOML::
 
@@ -20,13 +20,14 @@ In TOML::
     joint = "rot:60+pgd(0.3, steps=40, rel_step=1/10)"
 
 An axis is a list of values of the field that it is named after, or a table of named changes to any
-fields. There is a cell for each combination, the last axis changing fastest.
+fields. There is one cell for each combination; the last axis changes fastest.
 """
 
+import contextlib
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -35,15 +36,17 @@ import attrs
 import tomli_w
 
 from curricula.errors import UserError, did_you_mean
+from curricula.expressions.checks import check_perturbation
+from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, SplitName, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
-STANDARD = ("clean", "spatial", "adversarial", "joint")  # threats, if none are named
-FRONTIER = ("spatial", "adversarial")
+STANDARD = ("clean", "spatial", "adversarial", "joint")  # threats of a sweep that names none
+FRONTIER_OF = ("spatial", "adversarial")
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
-ENDINGS = ("_sd", "_low", "_high")  # of its columns of an accuracy's spread
-LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
+SPREAD_ENDINGS = ("_sd", "_low", "_high")  # columns of a comparison, one each per threat
+MAX_NAME = 120  # characters of a cell's folder; file systems allow 255 bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -51,8 +54,8 @@ class Cell:
     """One training of a sweep.
 
     Attributes:
-        labels: what it is called on each axis.
-        values: its fields of a configuration.
+        labels: its label on each axis.
+        values: the fields of its configuration that the sweep states.
     """
 
     labels: Mapping[str, str]
@@ -60,10 +63,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder: every label, with its axis. What a folder's name cannot say is there as
-        six digits of a hash."""
+        """Name of the cell's folder: every axis and label. Where a folder's name cannot hold them,
+        six digits of a hash keep it unique."""
         text = ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace(" ", "_")
-        plain = re.sub(r"[^\w.,=+%-]", "_", text)[:LONGEST_NAME]
+        plain = re.sub(r"[^\w.,=+%-]", "_", text)[:MAX_NAME]
         if plain == text:
             return plain
         return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
@@ -75,13 +78,13 @@ class Sweep:
 
     Attributes:
         base: fields of a configuration that all cells share unless an axis changes them.
-        axes: by name; of each, its changes by label.
-        threats: expressions by name, which all cells are measured under; if there are none, the
-            standard threats, which must then be the same for all.
-        split: of the data set that they are measured on.
-        limit: the first so many images of it, or None for all.
-        frontier: names of the two threats whose Pareto frontier is asked for; by default spatial
-            and adversarial, or the first two where others are named.
+        axes: changes to the base, by axis and label.
+        threats: expressions by name, under which all cells are measured; if empty, the standard
+            threats, which must then be the same for all cells.
+        split: split of the data set that the cells are measured on.
+        limit: measure the first ``limit`` images; None for all.
+        frontier_of: names of the two threats of the Pareto frontier (``frontier`` in a file); by
+            default spatial and adversarial, or the first two threats if others are named.
     """
 
     base: Mapping[str, Any]
@@ -89,26 +92,25 @@ class Sweep:
     threats: Mapping[str, str] = attrs.field(factory=dict)
     split: SplitName = "test"
     limit: int | None = None
-    frontier: tuple[str, str] = FRONTIER
+    frontier_of: tuple[str, str] = FRONTIER_OF
 
     @property
     def cells(self) -> list[Cell]:
-        """Its cells, the last axis changing fastest."""
+        """All cells; the last axis changes fastest."""
         cells = []
         for labels in product(*self.axes.values()):
-            named = dict(zip(self.axes, labels, strict=True))
-            changes = [self.axes[axis][label] for axis, label in named.items()]
+            by_axis = dict(zip(self.axes, labels, strict=True))
             values: dict[str, Any] = dict(self.base)
-            for change in changes:
-                values |= change
-            cells.append(Cell(labels=named, values=values))
+            for axis, label in by_axis.items():
+                values |= self.axes[axis][label]
+            cells.append(Cell(labels=by_axis, values=values))
         return cells
 
     def row(self, cell: Cell) -> str:
-        """What a cell is called in a table, where those that differ in the seed are one row.
+        """Return the label of a cell's row in a table; cells that differ only in the seed share it.
 
-        A value of an axis that lists its values has the axis's name before it (``width=8``); one
-        that the sweep has named stands alone.
+        A value of an axis that is a list is preceded by the axis's name (``width=8``); a change
+        that the sweep names is not.
         """
         parts = []
         for axis, label in cell.labels.items():
@@ -122,7 +124,7 @@ class Sweep:
         return ", ".join(parts)
 
     def with_base(self, **values: Any) -> "Sweep":
-        """The same with other values of the base.
+        """Return the sweep with other values in its base.
 
         Raises:
             UserError: an unknown field or a wrong type.
@@ -131,10 +133,10 @@ class Sweep:
         return attrs.evolve(self, base={**self.base, **values})
 
     def as_toml(self) -> str:
-        """As a file's text."""
+        """Return the text of the sweep's file."""
         evaluation: dict[str, Any] = {
             "split": self.split,
-            "frontier": list(self.frontier),
+            "frontier": list(self.frontier_of),
             "threats": dict(self.threats),
         }
         if self.limit is not None:
@@ -149,7 +151,7 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The sweep of a file, checked as far as that goes without its data.
+    """Return the sweep of a file, checked as far as possible without its data.
 
     Raises:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
@@ -165,7 +167,11 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def parse_sweep(text: str) -> Sweep:
-    """The sweep of a file's text.
+    """Return the sweep of a file's text.
+
+    >>> sweep = parse_sweep('[base]\nperturb = "rot"\n[axes]\nseed = [0, 1]\nlr = [0.1, 0.2]\n')
+    >>> [cell.name for cell in sweep.cells]
+    ['seed=0,lr=0.1', 'seed=0,lr=0.2', 'seed=1,lr=0.1', 'seed=1,lr=0.2']
 
     Raises:
         UserError: as `read_sweep` does.
@@ -174,18 +180,42 @@ def parse_sweep(text: str) -> Sweep:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"not TOML ({error})") from error
-    _known("section", values, SECTIONS)
+    _check_known("section", values, SECTIONS)
     sections = {name: _table(f"[{name}]", values.get(name, {})) for name in SECTIONS}
     if not sections["axes"]:
         raise UserError("[axes] is empty: name a field and its values, such as seed = [0, 1, 2]")
     check_keys(sections["base"])
     axes = {name: _axis(name, axis) for name, axis in sections["axes"].items()}
     sweep = Sweep(base=sections["base"], axes=axes, **_evaluation(sections))
-    _check_names(sweep)
+    _check_folders(sweep)
     return sweep
 
 
+def check_sweep(sweep: Sweep) -> None:
+    """Refuse a sweep with a wrong value in a cell or a wrong threat, without importing torch.
+
+    Raises:
+        UserError: as `curricula.training.checks.check_values` does, after the cell's name.
+    """
+    for cell in sweep.cells:
+        with prefixed_errors(f"cell {cell.name}"):
+            check_values(cell.values)
+    for name, text in sweep.threats.items():
+        with prefixed_errors(f"threat {name}"):
+            check_perturbation(text)
+
+
+@contextlib.contextmanager
+def prefixed_errors(what: str) -> Iterator[None]:
+    """Put the name of a cell or a threat before the message of a user error raised within."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
+    """Return the changes of an axis, by label."""
     if not isinstance(axis, (list, dict)):
         raise UserError(
             f"axis {name!r} must be a list of values or a table of changes, not {axis!r}"
@@ -211,12 +241,14 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
 
 
 def _label(value: Any) -> str:
+    """Return the label of a value of a list axis."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields of `Sweep` that the evaluation's sections state."""
     found = dict(sections["evaluation"])
-    _known("evaluation key", found, EVALUATION_KEYS)
+    _check_known("evaluation key", found, EVALUATION_KEYS)
     split, limit = found.get("split", "test"), found.get("limit")
     if split not in get_args(SplitName):
         raise UserError(
@@ -228,35 +260,37 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name, text in threats.items():
         if not isinstance(text, str):
             raise UserError(f"threat {name!r} must be text, such as 'rot:30+pgd', not {text!r}")
-        if name in COLUMNS or name.endswith(ENDINGS):
+        if name in COLUMNS or name.endswith(SPREAD_ENDINGS):
             raise UserError(
-                f"threat {name!r} would be called as a column of the comparison is "
-                f"({', '.join(COLUMNS)}, or ending in {', '.join(ENDINGS)}); choose another name"
+                f"threat {name!r} would have the name of a column of the comparison "
+                f"({', '.join(COLUMNS)}, or ending in {', '.join(SPREAD_ENDINGS)}); "
+                "choose another name"
             )
     names = list(threats or STANDARD)
     if len(names) < 2:
         raise UserError(f"evaluation: a sweep compares two of its threats or more, not {names}")
-    front = found.get("frontier")
-    if front is None:
-        front = list(FRONTIER) if set(FRONTIER) <= set(names) else names[:2]
-    known = [name for name in front if name in names] if isinstance(front, list) else []
-    if known != front or len(known) != 2 or known[0] == known[1]:
+    pair = found.get("frontier")
+    if pair is None:
+        pair = list(FRONTIER_OF) if set(FRONTIER_OF) <= set(names) else names[:2]
+    known = [name for name in pair if name in names] if isinstance(pair, list) else []
+    if known != pair or len(known) != 2 or known[0] == known[1]:
         raise UserError(
             "evaluation: frontier must be a list of two of the threats "
-            f"({', '.join(names)}), not {front!r}"
+            f"({', '.join(names)}), not {pair!r}"
         )
     return {
         "split": cast(SplitName, split),
         "limit": limit,
-        "frontier": (known[0], known[1]),
+        "frontier_of": (known[0], known[1]),
         "threats": threats,
     }
 
 
-def _check_names(sweep: Sweep) -> None:
-    named: dict[str, Cell] = {}
+def _check_folders(sweep: Sweep) -> None:
+    """Refuse two cells with the same folder, also where upper and lower case are the same."""
+    by_folder: dict[str, Cell] = {}
     for cell in sweep.cells:
-        other = named.setdefault(cell.name.casefold(), cell)
+        other = by_folder.setdefault(cell.name.casefold(), cell)
         if other is not cell:
             raise UserError(
                 f"cells {other.labels} and {cell.labels} would share the folder {cell.name}; "
@@ -265,12 +299,13 @@ def _check_names(sweep: Sweep) -> None:
 
 
 def _table(what: str, value: Any) -> dict[str, Any]:
+    """Return a value that must be a table."""
     if not isinstance(value, dict):
         raise UserError(f"{what} must be a table, not {value!r}")
     return value
 
 
-def _known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in values:
         if key not in known:
             raise UserError(f"unknown {what} {key!r}; {did_you_mean(key, known)}")

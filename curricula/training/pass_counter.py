@@ -1,7 +1,6 @@
 """How many images went through a training's networks, and which way."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import attrs
 import torch
@@ -61,16 +60,3 @@ class PassCounter:
         """Count no more."""
         for hook in self.hooks:
             hook.remove()
-
-
-def forward_and_backward(metrics: Iterable[Mapping[str, Any]]) -> int:
-    """Images that passed forward and backward in all epochs of a run's ``metrics.jsonl``: what
-    curricula are compared by. Those that passed forward alone are left out."""
-    passes = [line["passes"] for line in metrics]
-    return sum(counts["gradient"] + counts["training"] for counts in passes)
-
-
-def in_millions(passes: float) -> str:
-    """A count as a table shows it: to two decimals, or to two digits where it is small."""
-    millions = passes / 1e6
-    return f"{millions:.2f}" if millions >= 0.1 else f"{millions:.2g}"

@@ -1,4 +1,7 @@
-"""A run: one folder with its configuration, metrics, checkpoints, environment and evaluation."""
+"""A run: one folder with its configuration, metrics, checkpoints, environment and evaluation.
+
+Only saving and loading weights, and writing down the environment, import torch.
+"""
 
 import json
 import platform
@@ -7,13 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from curricula.errors import UserError
 from curricula.evaluation.results import ThreatResult
@@ -23,15 +22,18 @@ from curricula.runtime.files import write_atomic
 from curricula.runtime.records import from_json
 from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
 RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "validation.json"}
-"""The final accuracies, by the split of the data set that they were measured on."""
+"""Files of the final accuracies, by the split that they were measured on."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
-SWEEP = "sweep.toml"  # of a folder that holds a sweep, and no run
+SWEEP = "sweep.toml"  # in the folder of a sweep, not of a run
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
@@ -40,18 +42,21 @@ LAST = "last.safetensors"
 class Run:
     """The folder of a run.
 
-    ``metrics.jsonl`` holds what a second run with the same ``config.toml`` repeats bit for bit;
-    ``timing.jsonl`` what it does not.
+    A second run of the same ``config.toml`` repeats ``metrics.jsonl`` bit for bit, but not
+    ``timing.jsonl``.
+
+    Attributes:
+        path: the folder.
     """
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> "Run":
-        """Make the folder and write down what is about to run and where.
+        """Make the folder, write the configuration and the environment, and return the run.
 
         Raises:
-            UserError: when the folder holds a run already, or cannot be made.
+            UserError: the folder already holds a run, or cannot be made.
         """
         check_free(path)
         try:
@@ -64,54 +69,54 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """A run that is there.
+        """Return the run of an existing folder.
 
         Raises:
-            UserError: when the folder holds no run.
+            UserError: the folder holds no run.
         """
         if not holds(path, CONFIG):
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
-            mend = f"; name a run in it, such as {within[0].parent}" if within else ""
-            raise UserError(f"{path} is not a run folder: it has no {CONFIG}{mend}")
+            fix = f"; name a run in it, such as {within[0].parent}" if within else ""
+            raise UserError(f"{path} is not a run folder: it has no {CONFIG}{fix}")
         return cls(path)
 
     @property
     def config(self) -> TrainConfig:
-        """Its configuration, every value stated.
+        """The run's configuration, every value stated.
 
         Raises:
-            UserError: when the file is no longer one.
+            UserError: the file is missing or damaged.
         """
         return merge(read_toml(self.path / CONFIG))
 
     def append(self, file: str, line: Mapping[str, Any]) -> None:
-        """Add a line to one of its JSON-lines files."""
+        """Append a line to one of the run's JSON-lines files."""
         with (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def write_json(self, file: str, value: Any) -> None:
-        """Write one of its JSON files."""
+        """Write one of the run's JSON files."""
         write_atomic(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
 
     def lines(self, file: str) -> list[Any]:
-        """What each line of one of its JSON-lines files holds; none where there is no file.
+        """Return the value of each line of a JSON-lines file; none if the file does not exist.
 
         Raises:
-            UserError: when the file is damaged.
+            UserError: the file is damaged.
         """
         return self._parsed(file, str.splitlines)
 
     def read_json(self, file: str) -> Any:
-        """What one of its JSON files holds; None where there is none.
+        """Return the value of a JSON file; None if the file does not exist.
 
         Raises:
-            UserError: when the file is damaged.
+            UserError: the file is damaged.
         """
         return next(iter(self._parsed(file, lambda text: [text])), None)
 
-    def _parsed(self, file: str, parts: Callable[[str], list[str]]) -> list[Any]:
+    def _parsed(self, file: str, split: Callable[[str], list[str]]) -> list[Any]:
         try:
-            texts = parts((self.path / file).read_text(encoding="utf-8"))
+            texts = split((self.path / file).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -130,10 +135,10 @@ class Run:
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
-        """Whoever takes apart what `lines` or `read_json` gave does it within.
+        """Turn errors about the contents of a file that was read within into one line.
 
         Raises:
-            UserError: when it is not of the shape that was looked for.
+            UserError: the values have a different shape from what curricula writes.
         """
         try:
             yield
@@ -145,32 +150,36 @@ class Run:
                 f"({type(error).__name__}: {error}); measure again"
             ) from error
 
-    def measured(self, split: SplitName) -> list[ThreatResult]:
-        """Its final accuracies on a split of the data set; none where they were not measured.
+    def results(self, split: SplitName) -> list[ThreatResult]:
+        """Return the final accuracies on a split of the data set; none if not measured yet.
 
         Raises:
-            UserError: when the file is damaged.
+            UserError: the file is damaged.
         """
         with self.reading(RESULTS[split]):
             return from_json(list[ThreatResult], self.read_json(RESULTS[split]) or [])
 
     def save(
-        self, file: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+        self, file: str, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write a checkpoint, whole or not at all."""
+        """Write a checkpoint, completely or not at all."""
+        from safetensors.torch import save
+
         on_cpu = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in tensors.items()
         }
         write_atomic(self.path / file, save(on_cpu, metadata=dict(metadata or {})))
 
-    def load_weights(self, file: str, model: nn.Module) -> None:
-        """Load a checkpoint's weights into a model: those that are measured, which are the average
-        where one is taken.
+    def load_weights(self, file: str, model: "nn.Module") -> None:
+        """Load a checkpoint into a model: the averaged weights if the run averages them.
 
         Raises:
-            UserError: when the file is missing, damaged, or another model's.
+            UserError: the file is missing, damaged, or of a different model.
         """
+        import torch
+        from safetensors import SafetensorError, safe_open
+
         path = self.path / file
         try:
             with safe_open(path, framework="pt") as stream:
@@ -197,7 +206,11 @@ class Run:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a folder that holds a run or a sweep, before anything is written."""
+    """Refuse a folder that already holds a run or a sweep.
+
+    Raises:
+        UserError: it holds one, or is a file.
+    """
     for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
         if holds(path, file):
             raise UserError(
@@ -209,10 +222,10 @@ def check_free(path: Path) -> None:
 
 
 def holds(folder: Path, file: str) -> bool:
-    """Whether a folder has a file of a name.
+    """Return whether a folder has a file of a name.
 
     Raises:
-        UserError: a place out of bounds.
+        UserError: the folder cannot be read.
     """
     try:
         return (folder / file).exists()
@@ -220,13 +233,15 @@ def holds(folder: Path, file: str) -> bool:
         raise UserError(f"folder {folder}: cannot be read ({error})") from error
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with a prefix to their names, for a checkpoint."""
+def prefixed(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return tensors under the names that they have in a checkpoint: ``PREFIX.NAME``."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def environment() -> dict[str, Any]:
-    """What the figures of a run were computed on."""
+    """Return the hardware and the versions that a run's figures were computed with."""
+    import torch
+
     cuda = torch.cuda.is_available()
     providers = {
         str(registered.provider)
@@ -237,7 +252,7 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if cuda else None,
         "torch": torch.__version__,
@@ -246,8 +261,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's name."""
+def processor_name() -> str:
+    """Return the name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from statistics import mean, stdev
@@ -100,7 +102,7 @@ def test_means_and_deviations_are_over_seeds():
 
 
 def test_a_comparison_says_who_dominates_whom():
-    assert COMPARED.frontier == [True, True, False]
+    assert COMPARED.on_frontier == [True, True, False]
     assert COMPARED.dominated_by(COMPARED.rows[2]) == ["both"]
     assert COMPARED.hypervolume == pytest.approx(0.7 * 0.7 + (0.92 - 0.7) * 0.15)
     assert [row.label for row in COMPARED.sorted("adversarial").rows] == [
@@ -165,7 +167,7 @@ def test_means_that_are_equal_are_equal():
     assert sum(seeds[0]) / 2 != sum(seeds[1]) / 2  # as floats
     compared = attrs.evolve(COMPARED, rows=(first, second))
     assert first.mean("adversarial") == second.mean("adversarial")
-    assert compared.frontier == [True, False]
+    assert compared.on_frontier == [True, False]
     assert compared.dominated_by(second) == ["a"]
 
 
@@ -298,9 +300,9 @@ def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_pat
 def test_runs_on_other_images_are_not_compared(tiny, swept, tmp_path):
     """Though there are as many: of the validation images, or of another data set."""
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n[axes]\nseed = [5]\n'
-    for part in ("test", "validation"):
-        text = base + f'[evaluation]\nlimit = 20\npart = "{part}"\n'
-        run_sweep(parse_sweep(text), tmp_path / part)
+    for split in ("test", "validation"):
+        text = base + f'[evaluation]\nlimit = 20\nsplit = "{split}"\n'
+        run_sweep(parse_sweep(text), tmp_path / split)
     with pytest.raises(UserError, match=r"on 20 validation images of tiny; before: .* test images"):
         curricula.compare([tmp_path / "test", tmp_path / "validation"])
     shutil.copytree(swept / "third", tmp_path / "third")
@@ -414,3 +416,16 @@ def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
         assert result.stderr.count("\n") == 1
     result = run("train", "--config", "cusp-vs-baselines-mnist")
     assert "is a sweep: use curricula sweep cusp-vs-baselines-mnist" in result.stderr
+
+
+def test_comparing_imports_no_torch(swept):
+    code = f"""
+import sys
+from curricula.sweeps.collect import compare
+found = compare([{str(swept / "sweep")!r}, {str(swept / "third")!r}])
+found.records(), found.as_csv(), found.as_json(), found.lines
+heavy = {{"torch", "optuna", "torchvision", "sklearn", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -53,7 +53,7 @@ def _soon(monkeypatch):
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.2)
 
 
-def told():
+def collector():
     lines = []
     return lines, lines.append
 
@@ -150,13 +150,16 @@ def test_every_shipped_sweep_and_study_can_be_run(name):
             "[axes]\nseed = [1]\n[evaluation]\nlimit = 0\n",
             "limit must be a whole number, 1 or more",
         ),
-        ("[axes]\nseed = [1]\n[evaluation]\npart = 'train'\n", "part must be test or validation"),
+        ("[axes]\nseed = [1]\n[evaluation]\nsplit = 'train'\n", "split must be test or validation"),
         (
             "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['clean', 'a_sd']\n"
             "threats = {clean = 'clean', a_sd = 'rot'}\n",
-            "threat 'a_sd' would be called as a column",
+            "threat 'a_sd' would have the name of a column",
         ),
-        ("[axes]\nseed = [1]\n[evaluation.threats]\npasses = 'rot'\n", "'passes' would be called"),
+        (
+            "[axes]\nseed = [1]\n[evaluation.threats]\npasses = 'rot'\n",
+            "'passes' would have the name",
+        ),
         (
             "[axes]\nseed = [1]\n[evaluation]\nfrontier = ['spatial', 'spatial']\n",
             "two of the threats",
@@ -219,8 +222,8 @@ def outcomes(out):
 
 
 def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_path):
-    lines, noted = told()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
     folder = tmp_path / "out" / "cells" / "seed=1,curriculum=ramp"
     config = Run.open(folder).config
     assert (config.seed, config.objective) == (1, "trades(beta=6)")
@@ -235,7 +238,7 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_p
     ).read_text()
     assert sum("begins" in line for line in lines) == 4
     before = outcomes(tmp_path / "out")
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
     assert lines[-1].endswith("4 cells, 0 of them to run")
     assert outcomes(tmp_path / "out") == before
 
@@ -261,8 +264,8 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
         '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n'
         "[axes]\nlr = [1e30, 0.01]\n[evaluation]\nlimit = 20\n"
     )
-    lines, noted = told()
-    run_sweep(sweep, tmp_path / "out", noted=noted)
+    lines, on_message = collector()
+    run_sweep(sweep, tmp_path / "out", on_message=on_message)
     assert any("lr=1e+30: failed: the loss is no longer a number" in line for line in lines)
     compared = curricula.compare([tmp_path / "out"])
     assert [row.label for row in compared.rows] == ["lr=0.01"]
@@ -270,9 +273,9 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     assert "no longer a number in epoch 1" in compared.failed[0].failures["lr=1e+30"]
     assert compared.as_json()["failed"][0]["cell"] == "lr=1e+30"
     lines.clear()
-    run_sweep(sweep, tmp_path / "out", noted=noted)
+    run_sweep(sweep, tmp_path / "out", on_message=on_message)
     assert [line for line in lines if "begins" in line] == []
-    run_sweep(sweep, tmp_path / "out", noted=noted, retry=True)
+    run_sweep(sweep, tmp_path / "out", on_message=on_message, retry=True)
     assert [line for line in lines if "begins" in line] == ["lr=1e+30: begins"]
 
 
@@ -282,7 +285,7 @@ def test_a_listener_that_fails_ends_the_sweep_and_costs_no_result(tiny, tmp_path
             raise BrokenPipeError("the reader has gone")
 
     with pytest.raises(BrokenPipeError):
-        run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=closed)
+        run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=closed)
     first = outcomes(tmp_path / "out")
     assert len(first) == 3  # of one cell
     run_sweep(parse_sweep(SWEEP), tmp_path / "out")
@@ -303,8 +306,8 @@ def test_a_study_that_was_lost_is_made_anew_of_what_its_cells_have_measured(tiny
     (cell / "evaluation.json").write_text(json.dumps(results[:3]))
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("best.safetensors")}
     assert len(stamps) == 4
-    lines, noted = told()
-    run_sweep(parse_sweep(SWEEP), out, noted=noted)
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
     assert any(
         "ramp: failed: " in line and "measured under clean, spatial, adversarial, not the" in line
         for line in lines
@@ -327,8 +330,8 @@ def test_results_of_other_values_are_not_taken_for_a_cell_s_own(tiny, tmp_path):
     before = outcomes(out)
     with pytest.raises(UserError, match=r"holds another sweep: cell rate=a \(lr\) has changed"):
         run_sweep(parse_sweep(text.format(0.02)), out)
-    lines, noted = told()
-    run_sweep(parse_sweep(text.format(0.01)), out, noted=noted)
+    lines, on_message = collector()
+    run_sweep(parse_sweep(text.format(0.01)), out, on_message=on_message)
     assert outcomes(out) == before
     assert lines[-1].startswith("rate=a: clean ")
 
@@ -347,7 +350,7 @@ def test_a_process_of_other_values_that_came_between_is_noticed(tiny, tmp_path, 
             run_sweep(parse_sweep(lines), out)
 
     with pytest.raises(UserError, match=r"holds another sweep: cell rate=y \(lr\) has changed"):
-        run_sweep(parse_sweep(text.format(0.02)), out, noted=between)
+        run_sweep(parse_sweep(text.format(0.02)), out, on_message=between)
 
 
 @pytest.mark.parametrize(
@@ -376,8 +379,8 @@ def test_a_retry_that_was_interrupted_goes_on_when_started_again(tiny, tmp_path,
         patched.setattr(runner, "train_plan", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, out, retry=True)
-    lines, noted = told()
-    run_sweep(sweep, out, noted=noted)
+    lines, on_message = collector()
+    run_sweep(sweep, out, on_message=on_message)
     assert lines[0].endswith("2 cells, 2 of them to run")
     assert sorted(line for line in lines if "begins" in line) == [
         "lr=1e+30: begins",
@@ -393,8 +396,8 @@ def interrupted(*arguments, **keywords):
 def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
     sweep = parse_sweep(SWEEP.replace("seed = [0, 1]", "seed = [0]"))
     run_sweep(sweep, tmp_path / "out")
-    lines, noted = told()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
     assert sum("begins" in line for line in lines) == 2
     for changed, what in [
         (SWEEP.replace("epochs = 1", "epochs = 2"), r"\[base\] has changed"),
@@ -433,24 +436,24 @@ def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grow
 
 def test_the_frontier_is_of_two_that_are_measured():
     axes = "[axes]\nseed = [1]\n"
-    assert parse_sweep(axes).frontier == ("spatial", "adversarial")
+    assert parse_sweep(axes).frontier_of == ("spatial", "adversarial")
     assert (
         tuple(standard_threats(bind("rot:30"), curricula.load_data("digits").budgets)) == STANDARD
     )
-    assert parse_sweep(axes + "[evaluation]\nfrontier = ['clean', 'joint']\n").frontier == (
+    assert parse_sweep(axes + "[evaluation]\nfrontier = ['clean', 'joint']\n").frontier_of == (
         "clean",
         "joint",
     )
     named = "[evaluation.threats]\na = 'rot'\nb = 'pgd'\nc = 'clean'\n"
-    assert parse_sweep(axes + named).frontier == ("a", "b")
+    assert parse_sweep(axes + named).frontier_of == ("a", "b")
 
 
 @pytest.mark.parametrize("name", ["cell", "reason", "values"])
 def test_an_axis_may_have_any_name(tiny, tmp_path, name):
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'
-    lines, noted = told()
+    lines, on_message = collector()
     sweep = parse_sweep(base + f"[axes.{name}]\na = {{}}\n[evaluation]\nlimit = 20\n")
-    run_sweep(sweep, tmp_path / "out", noted=noted)
+    run_sweep(sweep, tmp_path / "out", on_message=on_message)
     assert [line for line in lines if "begins" in line] == [f"{name}=a: begins"]
     assert len(curricula.compare([tmp_path / "out"]).rows) == 1
 
@@ -458,16 +461,18 @@ def test_an_axis_may_have_any_name(tiny, tmp_path, name):
 def test_a_folder_may_be_renamed_and_its_data_may_move(tiny, tmp_path):
     run_sweep(parse_sweep(SWEEP), tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
-    lines, noted = told()
-    run_sweep(parse_sweep(SWEEP).with_base(data_root="there"), tmp_path / "moved", noted=noted)
+    lines, on_message = collector()
+    run_sweep(
+        parse_sweep(SWEEP).with_base(data_root="there"), tmp_path / "moved", on_message=on_message
+    )
     assert lines == [f"{tmp_path / 'moved'}: 4 cells, 0 of them to run"]
 
 
 def test_a_cell_whose_results_are_gone_is_run_again(tiny, tmp_path):
     run_sweep(parse_sweep(SWEEP), tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "cells" / "seed=0,curriculum=ramp")
-    lines, noted = told()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", noted=noted)
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
     assert [line for line in lines if "begins" in line] == ["seed=0,curriculum=ramp: begins"]
     assert curricula.compare([tmp_path / "out"]).pending == 0
 
@@ -488,7 +493,9 @@ def test_a_seed_out_of_range_is_refused_before_anything_is_trained(tiny, tmp_pat
 
 
 def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
-    sweep = parse_sweep(SWEEP.replace("limit = 20", 'part = "validation"').replace("[0, 1]", "[0]"))
+    sweep = parse_sweep(
+        SWEEP.replace("limit = 20", 'split = "validation"').replace("[0, 1]", "[0]")
+    )
     run_sweep(sweep, tmp_path / "out")
     folder = tmp_path / "out" / "cells" / "seed=0,curriculum=ramp"
     assert not (folder / "evaluation.json").exists()
@@ -513,7 +520,7 @@ def slow(*arguments, **keywords):
     return results
 runner.train_plan = slow
 sweep, out = parse_sweep(sys.argv[2]), Path(sys.argv[3])
-runner.run_sweep(sweep, out, noted=lambda line: print(line, flush=True))
+runner.run_sweep(sweep, out, on_message=lambda line: print(line, flush=True))
 """
 
 

@@ -15,7 +15,7 @@ from curricula.evaluation.threats import validation_threats
 from curricula.training import loop
 from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
 from curricula.training.loop import EVALUATION_SEED, train_plan
-from curricula.training.pass_counter import forward_and_backward, in_millions
+from curricula.training.metrics import forward_and_backward, in_millions
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, Run
 from curricula.training.step import update

@@ -1,0 +1,90 @@
+"""The folder of a sweep: what it holds, and which sweep it belongs to. Needs no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from curricula.errors import UserError
+from curricula.runtime.files import write_atomic
+from curricula.sweeps.spec import Sweep, read_sweep
+from curricula.training.config import TrainConfig
+from curricula.training.run import CONFIG, SWEEP, Run, holds
+
+CELLS = "cells"
+FAILURE = "failed.json"
+
+DEVICE_FIELDS = ("device", "precision", "compile")  # ``auto`` can resolve differently elsewhere
+
+
+def sweep_in(folder: Path) -> Sweep | None:
+    """Return the sweep that a folder holds; None if it holds none.
+
+    Raises:
+        UserError: the folder cannot be read, or its file is not a sweep.
+    """
+    return read_sweep(folder / SWEEP) if holds(folder, SWEEP) else None
+
+
+def write_sweep(sweep: Sweep, folder: Path) -> None:
+    """Make the folder of a sweep and write the sweep into it.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    try:
+        (folder / CELLS).mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / SWEEP, sweep.as_toml().encode())
+    except (OSError, ValueError) as error:
+        raise UserError(f"sweep folder {folder}: cannot be made ({error})") from error
+
+
+def identity(sweep: Sweep) -> dict[str, Any]:
+    """Return what makes two sweeps the same: an axis may grow, and the data may move."""
+    base = {name: value for name, value in sweep.base.items() if name != "data_root"}
+    return {
+        "[base]": base,
+        "[axes]": list(sweep.axes),
+        "[evaluation]": [dict(sweep.threats), sweep.split, sweep.limit],
+    }
+
+
+def check_same_sweep(sweep: Sweep, folder: Path) -> None:
+    """Refuse the folder of a run, or of a sweep with a different base, axes or evaluation.
+
+    Raises:
+        UserError: the folder holds a run, or a different sweep.
+    """
+    if holds(folder, CONFIG):
+        raise UserError(f"sweep folder {folder} holds a run: choose another with --output")
+    held = sweep_in(folder)
+    if held is None:
+        return
+    before = identity(held)
+    for section, value in identity(sweep).items():
+        if value != before[section]:
+            raise _different_sweep(folder, section)
+
+
+def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: Path) -> None:
+    """Refuse a folder in which a cell of the same name was run with different values.
+
+    Raises:
+        UserError: the cell, and the field that differs.
+    """
+    for cell in sweep.cells:
+        path = folder / CELLS / cell.name
+        if not (path / CONFIG).exists():
+            continue
+        resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
+        before = Run(path).config
+        for name, value in attrs.asdict(configs[cell.name]).items():
+            if name not in ("data_root", *resolved) and value != getattr(before, name):
+                raise _different_sweep(folder, f"cell {cell.name} ({name})")
+
+
+def _different_sweep(folder: Path, what: str) -> UserError:
+    return UserError(
+        f"sweep folder {folder} holds another sweep: {what} has changed; choose another --output"
+    )
