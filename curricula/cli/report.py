@@ -18,7 +18,7 @@ def command(folder: Path, data_root: str | None) -> None:
 
     Example: curricula report runs/demo
     """
-    from curricula.sweeps.runner import sweep_in
+    from curricula.sweeps.folder import sweep_in
     from curricula.training.run import Run
 
     if sweep_in(folder) is None:
