@@ -1,9 +1,10 @@
-# Everything happens in .venv, which uv fills from pyproject.toml; uv is itself installed by pip.
+# Everything happens in .venv: pip installs uv, and uv the rest from pyproject.toml.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYNC := UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --quiet --inexact --all-packages --python $(BIN)/python
 BENCHMARKS ?= tests/benchmarks
+TEST_OPTIONS ?=  # of pytest, for example --durations=10
 SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo test check docs benchmark clean
@@ -11,13 +12,14 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a baseline
 	$(BIN)/curricula train --perturb rot+pgd --schedule linear --baseline
 
-# A process a core, each of one thread: so small networks gain nothing from more.
+# One process per core with one thread each: networks this small gain nothing from more threads.
 test: $(VENV)/test.stamp  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_OPTIONS)
 
-check: $(VENV)/check.stamp  ## lint, format, types
+check: $(VENV)/check.stamp  ## lint, format, layers, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 docs: $(VENV)/docs.stamp  ## the site, into docs/_build/html; warnings are errors
@@ -27,7 +29,7 @@ benchmark: $(VENV)/test.stamp $(VENV)/benchmark.stamp  ## speed, alone on the ma
 	$(BIN)/python -m pytest $(BENCHMARKS) --benchmark-json benchmarks.json -s
 
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -37,7 +39,7 @@ $(VENV)/demo.stamp: $(BIN)/uv $(SOURCES)
 	$(SYNC)
 	touch $@
 
-# Each of the others adds its dependency group of the same name.
+# Each other target installs the dependency group of its name.
 $(VENV)/%.stamp: $(BIN)/uv $(SOURCES)
 	$(SYNC) --group $*
 	touch $@
