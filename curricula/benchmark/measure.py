@@ -221,7 +221,7 @@ class IsolatedPasses:
         self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
         self.y_N = batch.labels
         frozen = trial.networks.victim.as_module()
-        self.network = frozen.get_submodule("copy")
+        self.network = frozen.get_submodule("network")
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.trial.plan.precision):

@@ -1,1 +1,1 @@
-"""The model under attack: a frozen, fast copy behind one interface."""
+"""The model under attack: a frozen, fast copy that perturbations query."""

@@ -1,7 +1,7 @@
-"""A network at rest made of cheaper arithmetic: batch norm folded, weights rounded once.
+"""Cheaper arithmetic for a network in eval mode: batch norms folded, weights rounded only once.
 
-Nothing here changes the network itself: a frozen copy of it is changed, and the tensors that the
-copy then has of its own are derived from the network's, anew whenever those move.
+These functions change a frozen copy, never the network itself. The tensors that the copy does not
+share with the network are computed from the network's, and computed again when those change.
 """
 
 import copy
@@ -25,7 +25,7 @@ class FoldedLayer:
 
     Attributes:
         source: the network's convolution or linear layer.
-        norm: the batch norm that is folded into it, if one is.
+        norm: the batch norm to fold into it, or None.
         target: the copy's layer.
     """
 
@@ -34,7 +34,7 @@ class FoldedLayer:
     target: Layer
 
     def refresh(self) -> None:
-        """Compute the copy's tensors from the network's present ones, in place and in one go."""
+        """Compute the copy's tensors from the network's current ones, in place."""
         source, norm, target = self.source, self.norm, self.target
         if norm is None:
             target.weight.copy_(source.weight)
@@ -54,79 +54,82 @@ class FoldedLayer:
         target.bias.copy_(bias + norm.bias if norm.affine else bias)
 
 
-def derive(
-    network: nn.Module, copy: nn.Module, *, fast: bool, rounded: torch.dtype | None
+def simplify(
+    copy: nn.Module, network: nn.Module, *, fast: bool, weight_dtype: torch.dtype | None
 ) -> list[FoldedLayer]:
-    """Change a copy that shares a network's tensors: fold its batch norms, exchange the layer that
-    reads the image, round its weights.
+    """Fold a copy's batch norms, replace its first convolution, and round its weights.
 
-    The weights of plain convolutions and linear layers are stored in the dtype that autocast
-    would cast them to in every single pass.
+    Plain convolutions and linear layers store their weights in the dtype to which autocast would
+    otherwise cast them in every pass.
 
     Args:
-        network: at whose tensors the copy works.
-        copy: a copy of its modules, frozen and in evaluation mode; it is changed.
-        fast: fold each batch norm that follows a convolution into it, and take
-            curricula.victim.input_conv for a convolution of few channels.
-        rounded: the dtype of the weights, or None to leave them.
+        copy: a frozen copy of the network's modules in eval mode, which shares the network's
+            tensors; changed in place.
+        network: the network.
+        fast: fold each batch norm that follows a convolution into that convolution, and replace
+            convolutions with few input channels by `FastInputGradConv2d`.
+        weight_dtype: dtype of the weights, or None to keep it.
 
     Returns:
-        The layers that have tensors of their own now; their values are computed.
+        The layers that no longer share the network's tensors, already computed.
     """
-    folded = dict(foldable(copy)) if fast else {}
-    derived = []
+    norm_names = dict(foldable_pairs(copy)) if fast else {}
+    folded_layers = []
     for name, layer in list(copy.named_modules()):
         if type(layer) not in (nn.Conv2d, nn.Linear) or not layer.weight.is_floating_point():
             continue
-        if name not in folded and rounded is None:
+        if name not in norm_names and weight_dtype is None:
             continue
         source = network.get_submodule(name)
         assert isinstance(source, Layer)
         assert isinstance(layer, Layer)
-        norm = network.get_submodule(folded[name]) if name in folded else None
+        norm = network.get_submodule(norm_names[name]) if name in norm_names else None
         assert norm is None or isinstance(norm, nn.BatchNorm2d)
-        dtype = rounded or layer.weight.dtype
-        layer.weight = _own(layer.weight, dtype)
+        dtype = weight_dtype or layer.weight.dtype
+        layer.weight = _empty_parameter(layer.weight, dtype)
         if norm is not None:
             assert norm.running_mean is not None
-            layer.bias = _own(norm.running_mean, dtype)
-            copy.set_submodule(folded[name], nn.Identity())
+            layer.bias = _empty_parameter(norm.running_mean, dtype)
+            copy.set_submodule(norm_names[name], nn.Identity())
         elif layer.bias is not None:
-            layer.bias = _own(layer.bias, dtype)
-        derived.append(FoldedLayer(source=source, norm=norm, target=layer))
-    for one in derived:
-        one.refresh()
+            layer.bias = _empty_parameter(layer.bias, dtype)
+        folded_layers.append(FoldedLayer(source=source, norm=norm, target=layer))
+    for folded in folded_layers:
+        folded.refresh()
     for name, layer in list(copy.named_modules()) if fast else []:
         if name and is_supported(layer):
             assert isinstance(layer, nn.Conv2d)
             copy.set_submodule(name, FastInputGradConv2d(layer))
-    return derived
+    return folded_layers
 
 
-def _own(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    empty = torch.empty_like(tensor, dtype=dtype)
+def _empty_parameter(like: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    empty = torch.empty_like(like, dtype=dtype)
     return nn.Parameter(as_channels_last(empty) if empty.dim() == 4 else empty, requires_grad=False)
 
 
-def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of each convolution and of the batch norm that alone reads its output.
+def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of each convolution and of the batch norm that alone reads its output.
 
-    torch.fx follows the network's code, on a copy without memory, to find them; what it cannot
-    follow (code that looks at the values of its input) has none. The network's own code is what
-    runs afterwards, and a wrong guess of the tracer's shows when it is tried
-    (curricula.victim.equivalence).
+    torch.fx traces the network's code on a copy on the meta device. Code that it cannot trace
+    (because it looks at the values of its input) has no pairs. Later passes run the network's own
+    code, and `curricula.victim.equivalence` detects a wrong trace.
 
     Args:
-        network: in evaluation mode.
+        network: in eval mode.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    >>> list(foldable_pairs(network.eval()))
+    [('0', '1')]
     """
     try:
         graph = torch.fx.Tracer().trace(
             copy_with_tensors(network, lambda tensor: tensor.to("meta"))
         )
-    except Exception:  # whatever the network's code does with a tensor that has no value
+    except Exception:  # the network's code may do anything with a tensor that has no values
         return
-    used = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    # A layer whose tensors the code also reads by itself must keep them.
+    num_calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    # A layer whose tensors the code also reads directly must keep them.
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
     for node in graph.nodes:
         if node.op != "call_module" or len(node.all_input_nodes) != 1:
@@ -137,14 +140,14 @@ def foldable(network: nn.Module) -> Iterator[tuple[str, str]]:
             before.op == "call_module"
             and len(before.users) == 1
             and not read.intersection(names)
-            and all(used[name] == 1 for name in names)
-            and _fold(network.get_submodule(names[0]), network.get_submodule(names[1]))
+            and all(num_calls[name] == 1 for name in names)
+            and _can_fold(network.get_submodule(names[0]), network.get_submodule(names[1]))
         ):
             yield names
 
 
-def _fold(before: nn.Module, after: nn.Module) -> bool:
-    """Whether two layers are a convolution and a batch norm with nothing peculiar about them."""
+def _can_fold(before: nn.Module, after: nn.Module) -> bool:
+    """Return whether two layers are an ordinary convolution and an ordinary batch norm."""
     return (
         type(before) is nn.Conv2d
         and type(after) is nn.BatchNorm2d
@@ -156,11 +159,11 @@ def _fold(before: nn.Module, after: nn.Module) -> bool:
 
 
 def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A deep copy of the modules around other tensors, which ask for no gradients.
+    """Return a deep copy of a network's modules with other tensors, which require no gradients.
 
     Args:
-        network: whose modules.
-        tensor_for: what takes the place of a parameter or buffer.
+        network: the network to copy.
+        tensor_for: returns the tensor that replaces a parameter or buffer.
     """
     memo: dict[int, Tensor] = {}
     for parameter in network.parameters():

@@ -1,5 +1,6 @@
-"""The model at rest: a frozen copy of a network, as fast as can be."""
+"""A frozen copy of a network in eval mode, in a form that is as fast as possible."""
 
+import functools
 from typing import Self
 
 import torch
@@ -9,44 +10,57 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import Precision, autocast
-from curricula.victim.batchnorm_folding import FoldedLayer, copy_with_tensors, derive
+from curricula.victim.batchnorm_folding import FoldedLayer, copy_with_tensors, simplify
 from curricula.victim.equivalence import outputs_match
 
-_updates = 0
+_optimizer_steps = 0  # steps of all optimisers since the first FrozenModel was made
 
 
-def _count_update(*_: object) -> None:
-    global _updates
-    _updates += 1
+def _count_step(*_: object) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1
 
 
-# Fused optimisers write weights without moving their version counters, so each step is counted.
-register_optimizer_step_post_hook(_count_update)
+@functools.cache
+def _start_counting_steps() -> None:
+    """Register the counter of optimiser steps with torch, once in a process.
+
+    Fused optimisers write weights without moving their version counters, so each step is counted.
+    """
+    register_optimizer_step_post_hook(_count_step)
 
 
 class FrozenModel(nn.Module):
-    """A frozen copy of a network: its tensors *are* the network's, its flags are its own.
+    """A frozen copy of a network: the two share their tensors, but not their flags.
 
-    The copy shares parameters and buffers, so it follows each optimiser step, yet it is in
-    evaluation mode and asks for no weight gradients. The network itself, its flags and its
-    gradients are never touched. Where the network offers a plain equivalent of itself, the copy
-    is that. What is computed from the network's tensors (folded batch norms, rounded weights, a
-    plain equivalent) is computed once after a change of weights, into the same memory.
+    The copy shares the network's parameters and buffers, so it follows each optimiser step; yet it
+    is always in eval mode, and its weights require no gradients. It never changes the network's
+    flags or gradients. If the network offers a plain equivalent, the copy is of that one. Tensors
+    that are computed from the network's (folded batch norms, rounded weights, a plain equivalent)
+    are computed once per change of weights, into the same memory.
 
-    At its first images the cheaper form is compared with the network itself; where it computes
-    something else, the network runs as it is.
+    On its first images, the copy compares the cheaper form with the network itself; if their logits
+    differ, it runs the network unchanged.
 
-    What is neither a parameter nor a buffer is copied once: a plain attribute that the network
-    changes later is not followed.
+    Attributes that are neither parameters nor buffers are copied once: later changes of a plain
+    attribute are not followed.
 
     Args:
         model: the network.
-        precision: of its arithmetic.
-        fast: do the same with cheaper arithmetic (see `batchnorm_folding`); it differs by rounding.
-        compiled: compile the copy for batches of so many images, see curricula.runtime.compile.
+        precision: precision of the copy's arithmetic.
+        fast: use cheaper arithmetic (see `curricula.victim.batchnorm_folding`), which differs by
+            rounding.
+        compiled: compile the copy for this batch size (see `curricula.runtime.compile`); None does
+            not compile.
 
     Attributes:
-        replays: its gradients lie in memory that its next pass writes again.
+        network: the copy itself.
+        replays: whether the next pass overwrites the memory of its gradients.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3))
+    >>> frozen = FrozenModel(model)
+    >>> frozen.train().training, model.training
+    (False, True)
     """
 
     def __init__(
@@ -58,62 +72,65 @@ class FrozenModel(nn.Module):
         compiled: int | None = None,
     ) -> None:
         super().__init__()
-        self._source = [model]  # in lists: not submodules, or parameters() would see them too
+        _start_counting_steps()
+        self._source = [model]  # lists hide modules from parameters(), which would repeat them
         self.precision = precision
         self._fast, self._compiled_for = fast, compiled
-        self._tried = not fast
-        self._rounded = torch.bfloat16 if precision == "bf16" else None
+        self._compared = not fast
+        self._weight_dtype = torch.bfloat16 if precision == "bf16" else None
         self._build()
         self.requires_grad_(False)
         super().train(False)
 
     def _build(self) -> None:
-        self._seen = self._weights()
+        self._seen = self._weight_versions()
         model = self._source[0]
         with torch.no_grad():
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
-            # The very same storage.
-            copy = copy_with_tensors(plain, Tensor.detach).eval()
-            derived = derive(plain, copy, fast=self._fast, rounded=self._rounded)
+            # detach: shares the storage.
+            network = copy_with_tensors(plain, Tensor.detach).eval()
+            folded_layers = simplify(
+                network, plain, fast=self._fast, weight_dtype=self._weight_dtype
+            )
         self._plain: list[nn.Module] = [plain]
-        self._derived: list[FoldedLayer] = derived
+        self._folded_layers: list[FoldedLayer] = folded_layers
         self.replays = False
         if self._compiled_for is not None:
-            self.replays = any(tensor.is_cuda for tensor in _tensors(copy).values())
-            copy = Compiled(copy, self._compiled_for, graphs=self.replays)
-        self.copy = copy
+            self.replays = any(tensor.is_cuda for tensor in _tensors(network).values())
+            network = Compiled(network, self._compiled_for, graphs=self.replays)
+        self.network = network
 
-    def _weights(self) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """Optimiser steps so far, and of each tensor where it lies and how often it was written."""
+    def _weight_versions(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Return the number of optimiser steps so far, and each tensor's address and version."""
         model = self._source[0]
-        return _updates, tuple(
+        return _optimizer_steps, tuple(
             (tensor.data_ptr(), tensor._version)
             for tensors in (model.parameters(), model.buffers())
             for tensor in tensors
         )
 
-    def refresh(self, *, certainly: bool = False) -> None:
-        """Follow the network where sharing its tensors does not do so by itself.
+    def refresh(self, *, always: bool = False) -> None:
+        """Update what does not follow the network by sharing its tensors.
 
         Args:
-            certainly: compute what is derived from tensors even if no change of them can be seen:
-                a write through ``.data`` cannot.
+            always: compute the derived tensors even if no change of weights is visible: a write
+                through ``.data`` is not.
         """
-        seen = self._weights()
+        seen = self._weight_versions()
         if seen != self._seen:
-            moved = [place for place, _ in seen[1]] != [place for place, _ in self._seen[1]]
+            moved = [address for address, _ in seen[1]] != [address for address, _ in self._seen[1]]
             if moved or not self._refresh_plain():
                 self._build()
                 return
             self._seen = seen
-        elif not certainly:
+        elif not always:
             return
         with torch.no_grad():
-            for derived in self._derived:
-                derived.refresh()
+            for layer in self._folded_layers:
+                layer.refresh()
 
     def _refresh_plain(self) -> bool:
-        """Bring the plain equivalent up to date; False if it has another form than before."""
+        """Update the plain equivalent in place; return False if its form has changed."""
         model = self._source[0]
         if not isinstance(model, HasPlainEquivalent):
             return True
@@ -128,41 +145,41 @@ class FrozenModel(nn.Module):
         return True
 
     def train(self, mode: bool = True) -> Self:
-        """A model at rest stays at rest."""
+        """Do nothing: a frozen copy stays in eval mode."""
         return self
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """logits_NK in float32."""
+        """Return logits_NK in float32."""
         self.refresh()
-        if not self._tried:
-            self._try(x_NCHW)
+        if not self._compared:
+            self._compare(x_NCHW)
         x = x_NCHW.contiguous(
             memory_format=torch.channels_last if self._fast else torch.contiguous_format
         )
         try:
             return self._logits(x)
         except RuntimeError:
-            if self._rounded is None:
+            if self._weight_dtype is None:
                 raise
-            # Code that leaves autocast for a layer in float32 cannot have its weights rounded.
-            self._rounded = None
+            # Code that leaves autocast for a layer in float32 does not work with rounded weights.
+            self._weight_dtype = None
             self._build()
             return self._logits(x)
 
-    def _try(self, x_NCHW: Tensor) -> None:
-        """Compare the cheap form with the network itself, once; leave it if it is not the same."""
-        self._tried = True
+    def _compare(self, x_NCHW: Tensor) -> None:
+        """Compare the cheaper form with the network once, and give it up if their logits differ."""
+        self._compared = True
         plain = self._plain[0]
         network, form = (copy_with_tensors(plain, Tensor.clone).eval() for _ in range(2))
         with torch.no_grad():
-            derive(plain, form, fast=True, rounded=None)
+            simplify(form, plain, fast=True, weight_dtype=None)
         if not outputs_match(form, network, x_NCHW):
-            self._fast, self._rounded = False, None
+            self._fast, self._weight_dtype = False, None
             self._build()
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.precision):
-            logits: Tensor = self.copy(x_NCHW)
+            logits: Tensor = self.network(x_NCHW)
         logits = logits.float()
         return logits.clone() if self.replays else logits
 

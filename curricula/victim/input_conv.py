@@ -1,4 +1,4 @@
-"""The convolution that reads the image, and its gradient there."""
+"""A convolution of the image whose gradient in the image is cheap on a CPU."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MOST_CHANNELS = 4
-"""Of an input whose gradient is computed here; with more the library's own way is as quick."""
+MAX_CHANNELS = 4  # input channels; with more, torch's own gradient is as fast
 
 
 class FastInputGradConv2d(nn.Conv2d):
-    """A convolution of few channels in, whose gradient in the input is quick on a CPU.
+    """A convolution with few input channels whose gradient in the input is fast on a CPU.
 
-    oneDNN computes that gradient for a padded number of channels: for a grey image it takes a tenth
-    of a small network's pass. Here it is one matrix product, of all filters with the gradient of
-    the output, and a sum of its shifted planes. Elsewhere, and when compiled, it is torch's.
+    oneDNN computes this gradient for a padded number of channels: for a grey image it takes a tenth
+    of a small network's pass. This class computes it as one matrix product, of all filters with
+    the gradient of the output, and a sum of shifted planes. On other devices, and when compiled, it
+    uses torch's gradient.
 
     Args:
-        layer: a convolution that `is_supported`; its tensors are shared.
+        layer: a convolution for which `is_supported` holds; its tensors are shared.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -40,10 +40,14 @@ class FastInputGradConv2d(nn.Conv2d):
 
 
 def is_supported(layer: nn.Module) -> bool:
-    """Whether `FastInputGradConv2d` can stand for a layer."""
+    """Return whether `FastInputGradConv2d` can replace a layer.
+
+    >>> is_supported(nn.Conv2d(3, 8, 3, padding=1)), is_supported(nn.Conv2d(64, 8, 3))
+    (True, False)
+    """
     return (
         type(layer) is nn.Conv2d
-        and layer.in_channels <= MOST_CHANNELS
+        and layer.in_channels <= MAX_CHANNELS
         and layer.stride == layer.dilation == (1, 1)
         and layer.groups == 1
         and layer.padding_mode == "zeros"
@@ -53,7 +57,7 @@ def is_supported(layer: nn.Module) -> bool:
 
 
 def has_no_hooks(layer: nn.Module) -> bool:
-    """Whether nobody has hung anything on a layer: no hook, no ``forward`` of its own."""
+    """Return whether a layer has neither hooks nor a ``forward`` set on the instance."""
     hooks = (
         layer._forward_hooks,
         layer._forward_pre_hooks,
@@ -66,29 +70,29 @@ def has_no_hooks(layer: nn.Module) -> bool:
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any, x_NCHW: Tensor, weight_OCHW: Tensor, bias_O: Tensor | None, padding: Any
+        ctx: Any, x_NCHW: Tensor, weight_OCHW: Tensor, bias_O: Tensor | None, padding: Any
     ) -> Tensor:
-        context.save_for_backward(weight_OCHW)
-        context.padding, context.shape, context.dtype = padding, x_NCHW.shape, x_NCHW.dtype
+        ctx.save_for_backward(weight_OCHW)
+        ctx.padding, ctx.shape, ctx.dtype = padding, x_NCHW.shape, x_NCHW.dtype
         return F.conv2d(x_NCHW, weight_OCHW, bias_O, padding=padding)
 
     @staticmethod
-    def backward(context: Any, gradient_NOHW: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight_OCHW,) = context.saved_tensors
-        n, channels, height, width = context.shape
-        (top, left), (_, out, rows, columns) = context.padding, gradient_NOHW.shape
-        down, across = weight_OCHW.shape[2:]
+    def backward(ctx: Any, gradient_NOHW: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight_OCHW,) = ctx.saved_tensors
+        n, channels, height, width = ctx.shape
+        (top, left), (_, out, rows, columns) = ctx.padding, gradient_NOHW.shape
+        kernel_height, kernel_width = weight_OCHW.shape[2:]
         taps = weight_OCHW.permute(2, 3, 1, 0).reshape(-1, out).to(gradient_NOHW.dtype)
         planes = taps @ gradient_NOHW.permute(0, 2, 3, 1).reshape(-1, out).t()
-        planes = planes.view(down, across, channels, n, rows, columns)
-        # Over the padded image; what falls into the padding is cut off.
+        planes = planes.view(kernel_height, kernel_width, channels, n, rows, columns)
+        # The gradient in the padded image; the padding is cut off at the end.
         padded = torch.zeros(
-            (channels, n, rows + down - 1, columns + across - 1),
-            dtype=context.dtype,
+            (channels, n, rows + kernel_height - 1, columns + kernel_width - 1),
+            dtype=ctx.dtype,
             device=planes.device,
         )
-        for i in range(down):
-            for j in range(across):
+        for i in range(kernel_height):
+            for j in range(kernel_width):
                 padded[:, :, i : i + rows, j : j + columns] += planes[i, j]
         inside = padded[:, :, top : top + height, left : left + width]
         return inside.transpose(0, 1), None, None, None

@@ -1,4 +1,4 @@
-"""What every model must be: a classifier of images in [0, 1] that can be trained and attacked."""
+"""Checks that a model is a classifier of images in [0, 1] that can be trained and attacked."""
 
 import copy
 from collections.abc import Callable
@@ -10,28 +10,31 @@ from torch.nn.parameter import UninitializedParameter
 from curricula.errors import UserError
 from curricula.victim.model_victim import ModelVictim
 
-LARGER = 1000.0  # far beyond 1, unless a softmax or sigmoid follows
-STIR = 0.02  # of the weights: enough to wake a last layer that starts at zero
+WEIGHT_SCALE = 1000.0  # factor; takes logits far above 1, unless a softmax or sigmoid follows
+WEIGHT_NOISE = 0.02  # standard deviation; gives a last layer that starts at zero a gradient
 
 
 def check_classifier(
     model: nn.Module, x_NCHW: Tensor, num_classes: int, *, name: str = "the model"
 ) -> None:
-    """Refuse a model that is not a classifier of such images, before anything costly is done.
+    """Check that a model classifies such images, before anything costly starts.
 
-    The model is only looked at: its weights, gradients, buffers and flags and the global random
-    state stay as they are.
+    The check does not change the model's weights, gradients, buffers or flags, nor the global
+    random state.
 
     Args:
         model: with any weights.
         x_NCHW: float32 images in [0, 1], two or more (batch norm cannot train on one), on the
-            device to try it on.
-        num_classes: how many logits an image must have.
-        name: what the message calls it.
+            device to run the model on.
+        num_classes: number of logits for each image.
+        name: name of the model in messages.
 
     Raises:
-        UserError: it cannot take the images, or gives no finite floating logits (N, num_classes),
-            at rest or in training, or gives probabilities, or no gradient reaches the images.
+        UserError: the model fails on the images; in eval or training mode its output is not finite
+            floating logits (N, num_classes); its output is probabilities; or no gradient reaches
+            the images.
+
+    >>> check_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2), 3)
     """
     problem = _problem(model, x_NCHW, num_classes)
     if problem:
@@ -44,99 +47,106 @@ def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
     for weight_name, weight in model.named_parameters():
         if isinstance(weight, UninitializedParameter):
             return (
-                f"has a weight without a shape ({weight_name}); let its factory give the shapes, "
-                "or run it once"
+                f"has a weight without a shape ({weight_name}); let its factory set all shapes, "
+                "or run the model once"
             )
     try:
         scratch = copy.deepcopy(model).to(x_NCHW.device)
     except Exception as error:
         return (
-            f"cannot be copied, which attacks need ({_one_line(error)}); keep in its attributes "
-            "only what copy.deepcopy takes"
+            f"cannot be copied, which attacks need ({_one_line(error)}); keep only attributes "
+            "that copy.deepcopy can copy"
         )
     size = "x".join(map(str, x_NCHW.shape[1:]))
-    # Written to and drawn from as the network likes: a copy, and random states that are put back.
+    # The network may write to its tensors and draw random numbers: it is a copy, and the random
+    # states are restored.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
-        for mode, training in (("at rest", False), ("in training mode", True)):
+        for mode, training in (("in eval mode", False), ("in training mode", True)):
             shown = x_NCHW.clone()
             try:
                 with torch.no_grad():
                     output = scratch.train(training)(shown)
             except Exception as error:
                 return (
-                    f"cannot take images of {size} {mode} ({_one_line(error)}); make it for the "
-                    "image_size and in_channels that its factory is given, or choose other images"
+                    f"cannot take images of {size} {mode} ({_one_line(error)}); build it for the "
+                    "image_size and in_channels passed to its factory, or choose other images"
                 )
-            problem = _problem_of_logits(output, len(x_NCHW), num_classes)
+            problem = _output_problem(output, len(x_NCHW), num_classes)
             if problem:
-                return f"gives {mode} {problem}"
+                return f"{mode} returns {problem}"
             if not torch.equal(shown, x_NCHW):
-                return "writes to its images, which others still need; let it work on a copy"
-        return _problem_of_range(scratch, x_NCHW) or _problem_of_gradient(scratch, x_NCHW)
+                return "writes to its images, which are used again; let it work on a copy"
+        return _range_problem(scratch, x_NCHW) or _gradient_problem(scratch, x_NCHW)
 
 
-def _problem_of_logits(output: object, n: int, num_classes: int) -> str | None:
+def _output_problem(output: object, n: int, num_classes: int) -> str | None:
     if not isinstance(output, Tensor):
-        return f"a {type(output).__name__}, not a tensor; let it return the logits alone"
+        return f"a {type(output).__name__}, not a tensor; let it return only the logits"
     if output.shape != (n, num_classes):
         return (
             f"an output of shape {tuple(output.shape)} for {n} images of {num_classes} classes; "
-            f"it must be ({n}, {num_classes}): its last layer has num_classes outputs"
+            f"it must be ({n}, {num_classes}); give its last layer num_classes outputs"
         )
     if not output.is_floating_point():
-        return f"values of type {output.dtype}, not floating logits; let it return the scores"
+        return f"values of type {output.dtype}, not floating logits; let it return the logits"
     if not output.isfinite().all():
         return "logits that are not finite; look for overflow or a division by zero in its layers"
     return None
 
 
-def _stirred(scratch: nn.Module) -> nn.Module:
-    """A copy with a little noise in its weights: what a last layer that starts at zero hides."""
-    stirred = copy.deepcopy(scratch)
+def _perturbed_weights(scratch: nn.Module) -> nn.Module:
+    """Return a copy with noise in its weights, since a last layer may start at zero."""
+    perturbed = copy.deepcopy(scratch)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in stirred.parameters():
-            noise = torch.randn(weight.shape, generator=generator) * STIR
+        for weight in perturbed.parameters():
+            noise = torch.randn(weight.shape, generator=generator) * WEIGHT_NOISE
             weight.add_(noise.to(weight.device, weight.dtype))
-    return stirred
+    return perturbed
 
 
-def _settled(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
-    """A copy whose batch norms have the images' statistics: fresh ones may leave no ReLU awake in
-    a narrow network."""
-    settled = copy.deepcopy(scratch)
-    for part in settled.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
-            part.reset_running_stats()
-            part.momentum = None  # the average of what it has seen: of one batch, exactly that
+def _calibrated(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
+    """Return a copy in eval mode whose batch norms have the images' statistics.
+
+    With the initial statistics, every ReLU of a narrow network may be inactive on all images.
+    """
+    calibrated = copy.deepcopy(scratch)
+    for layer in calibrated.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain average: after one batch, that batch's statistics
     with torch.no_grad():
-        settled.train()(x_NCHW.clone())
-    return settled.eval()
+        calibrated.train()(x_NCHW.clone())
+    return calibrated.eval()
 
 
-def _problem_of_range(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Two looks: logits may all lie from 0 to 1 by chance or behind a ReLU, but not when the last
-    layer is much larger."""
-    larger = _stirred(scratch)
+def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+    """Return a message if the model's outputs are probabilities.
+
+    Logits may all lie between 0 and 1 by chance or after a ReLU, but not once the last layer's
+    weights are scaled up.
+    """
+    larger = _perturbed_weights(scratch)
     with torch.no_grad():
         for weight in list(larger.parameters())[-2:]:
-            weight.mul_(LARGER)
+            weight.mul_(WEIGHT_SCALE)
     for network in (scratch, larger):
         with torch.no_grad():
             output = network.eval()(x_NCHW.clone())
         if output.min() < 0 or output.max() > 1:
             return None
     return (
-        "gives at rest probabilities (all from 0 to 1), not logits; leave out its last softmax or "
-        "sigmoid"
+        "in eval mode returns probabilities (all from 0 to 1), not logits; leave out its last "
+        "softmax or sigmoid"
     )
 
 
-def _problem_of_gradient(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+    """Return a message if no finite gradient reaches the images, whatever the weights."""
     variants: tuple[Callable[[], nn.Module], ...] = (
         lambda: scratch,
-        lambda: _stirred(scratch),
-        lambda: _settled(scratch, x_NCHW),
+        lambda: _perturbed_weights(scratch),
+        lambda: _calibrated(scratch, x_NCHW),
     )
     for variant in variants:
         try:
@@ -146,25 +156,25 @@ def _problem_of_gradient(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
         except Exception as error:
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 return (
-                    f"cannot be differentiated in its images ({_one_line(error)}); keep to what "
-                    "torch differentiates"
+                    f"cannot be differentiated in its images ({_one_line(error)}); use only "
+                    "operations that torch differentiates"
                 )
             gradient = torch.zeros(())
         if not gradient.isfinite().all():
             return (
-                "has a gradient in its images that is not finite, so that no attack can follow it; "
-                "look for a root or a norm at zero in its layers"
+                "has a gradient in its images that is not finite, so no attack can use it; "
+                "look for a square root or a norm at zero in its layers"
             )
         if gradient.any():
             return None
     return (
-        "has no gradient in its images, so that no attack can work; leave out what rounds or "
-        "detaches them"
+        "has no gradient in its images, so no attack can work; leave out operations that round "
+        "or detach them"
     )
 
 
 def _uneven_sum(logits_NK: Tensor, y_N: Tensor, reference: object) -> Tensor:
-    """A loss that never saturates, and that a softmax or a shift does not make constant."""
+    """Return a loss (N,) that never saturates and is not constant after a softmax or a shift."""
     weights_K = torch.linspace(-1, 1, logits_NK.shape[1], device=logits_NK.device)
     return (logits_NK * weights_K).sum(1)
 

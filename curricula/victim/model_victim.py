@@ -1,4 +1,4 @@
-"""The model as a perturbation sees it: behind one door."""
+"""The model as perturbations see it: logits and gradients, and no access to its weights."""
 
 import copy
 from collections.abc import Callable
@@ -13,18 +13,25 @@ from curricula.victim.frozen import FrozenModel
 
 
 class ModelVictim:
-    """The victim of a model: the only door between a perturbation and the network.
+    """The victim of a perturbation: the only access that a perturbation has to a network.
 
     Args:
         model: any module from images in [0, 1] to logits.
-        loss: what `gradient` ascends where a perturbation names no loss of its own: a name of
-            curricula.losses.ATTACK_LOSSES.
-        precision: of the network's arithmetic; images, losses and gradients are float32.
-        early_stop: stop attacking an image once it is misclassified; in training, go on.
+        loss: name of the loss whose `gradient` is taken where a perturbation gives none: a key of
+            `curricula.losses.ATTACK_LOSSES`.
+        precision: precision of the network's arithmetic; images, losses and gradients are float32.
+        early_stop: stop attacking an image once it is misclassified, as evaluations do; training
+            keeps attacking it.
         fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
 
     Raises:
         ValueError: an unknown loss or precision.
+
+    >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    >>> gradient, loss, logits = victim.gradient(x, y)
+    >>> gradient.shape, loss.shape, logits.shape
+    (torch.Size([5, 1, 2, 2]), torch.Size([5]), torch.Size([5, 3]))
     """
 
     def __init__(
@@ -46,13 +53,13 @@ class ModelVictim:
         self._early_stop = early_stop
         self._reference: Callable[[], Tensor] = _no_reference
 
-    def _sharing(self, reference: Callable[[], Tensor]) -> "ModelVictim":
+    def _with(self, reference: Callable[[], Tensor]) -> "ModelVictim":
         other = copy.copy(self)
         other._reference = reference
         return other
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
-        """logits_NK in float32, differentiable in x."""
+        """Return logits_NK in float32, differentiable in x."""
         return self._forward(x_NCHW)
 
     def _forward(self, x_NCHW: Tensor) -> Tensor:
@@ -62,7 +69,7 @@ class ModelVictim:
     def gradient(
         self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(grad_NCHW, loss_N, logits_NK), detached; see curricula.interfaces.Victim."""
+        """Return (grad_NCHW, loss_N, logits_NK), detached; see `curricula.interfaces.Victim`."""
         with torch.enable_grad():
             x = x_NCHW.detach().requires_grad_()
             logits = self._forward(x)
@@ -73,35 +80,36 @@ class ModelVictim:
         return gradient, loss_N.detach(), logits.detach()
 
     def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
-        """The same victim for losses that compare with the logits at x, computed if asked for."""
-        # A perturbation begins here: never with weights of the past.
-        self._frozen.refresh(certainly=True)
-        anchor = x_NCHW.detach()
-        known: list[Tensor] = []
+        """Return this victim with the logits at x as its reference, computed when first needed."""
+        # A perturbation starts here, so this must not miss any change of weights.
+        self._frozen.refresh(always=True)
+        x = x_NCHW.detach()
+        computed: list[Tensor] = []
 
         def reference() -> Tensor:
-            if not known:
+            if not computed:
                 with torch.no_grad():
-                    known.append(self._forward(anchor))
-            return known[0]
+                    computed.append(self._forward(x))
+            return computed[0]
 
-        return self._sharing(reference)
+        return self._with(reference)
 
     def subset(self, index: Tensor) -> "ModelVictim":
-        """The same victim for some of the images that its reference is for."""
+        """Return this victim for a subset of the images of its reference."""
         reference = self._reference
-        return self._sharing(lambda: reference()[index])
+        return self._with(lambda: reference()[index])
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
-        """Which images are worth attacking on; see curricula.interfaces.Victim."""
+        """Return the mask (N,) of images to keep attacking; see `curricula.interfaces.Victim`."""
         return logits_NK.argmax(1) == y_N if self._early_stop else torch.ones_like(y_N).bool()
 
     def as_module(self) -> nn.Module:
-        """A frozen module from images to logits_NK. It is at rest whatever its caller asks for."""
+        """Return a frozen module from images to logits_NK that always stays in eval mode."""
         return self._frozen
 
 
 def _no_reference() -> Tensor:
     raise ValueError(
-        "this loss compares with a reference: take it of victim.with_reference(x), not of victim"
+        "this loss compares with reference logits: call victim.with_reference(x).gradient, not "
+        "victim.gradient"
     )

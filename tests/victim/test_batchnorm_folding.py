@@ -1,4 +1,4 @@
-"""The model at rest: cheaper arithmetic, the same function."""
+"""The frozen copy: cheaper arithmetic, the same function."""
 
 import copy
 import shutil
@@ -13,7 +13,7 @@ from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.precision import autocast
-from curricula.victim.batchnorm_folding import foldable
+from curricula.victim.batchnorm_folding import foldable_pairs
 from curricula.victim.model_victim import ModelVictim
 
 
@@ -23,8 +23,8 @@ def built(text, *, channels=3, size=32):
     return factories.build("model", parse_call(text), supplied=supplied).value
 
 
-def stirred(model):
-    """With statistics and scales that a batch norm has after a while of training."""
+def with_statistics(model):
+    """Return the model, its batch norms with statistics and scales as after some training."""
     generator = torch.Generator().manual_seed(1)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -43,7 +43,7 @@ def images(channels=3, size=32, n=4):
 
 
 def own_gradient(model, x, y):
-    """(gradient, logits) by nothing but autograd, of the model itself at rest."""
+    """Return (gradient, logits) of the model itself in eval mode, by plain autograd."""
     model.eval()
     x = x.clone().requires_grad_()
     logits = model(x)
@@ -63,10 +63,10 @@ def own_gradient(model, x, y):
     ],
 )
 def test_batch_norms_are_folded_and_the_attack_is_the_same(text, folds, norms):
-    # In float64, so that rounding moves no ReLU across its kink.
-    model = stirred(built(text, size=28)).eval().double()
+    # In float64, so that rounding changes no ReLU.
+    model = with_statistics(built(text, size=28)).eval().double()
     plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
-    assert len(list(foldable(plain))) == folds
+    assert len(list(foldable_pairs(plain))) == folds
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in plain.modules()) == norms
     x, y = images(size=28).double(), torch.arange(4)
     victim = ModelVictim(model)
@@ -80,7 +80,7 @@ def test_batch_norms_are_folded_and_the_attack_is_the_same(text, folds, norms):
 
 
 class Net(nn.Module):
-    """One convolution and one batch norm, put together as ``how`` says."""
+    """One convolution and one batch norm, combined as ``how`` says."""
 
     def __init__(self, how):
         super().__init__()
@@ -128,7 +128,7 @@ class Net(nn.Module):
     ],
 )
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_layers_with_something_peculiar_about_them(how, folds, precision):
+def test_ordinary_layers_are_folded_and_peculiar_ones_are_not(how, folds, precision):
     check(Net(how), precision, folds=folds)
 
 
@@ -149,8 +149,8 @@ def test_networks_that_cannot_be_folded(how):
 
 
 def check(model, precision, *, folds):
-    stirred(model).eval()
-    assert len(list(foldable(model))) == folds
+    with_statistics(model).eval()
+    assert len(list(foldable_pairs(model))) == folds
     x, y = images(), torch.arange(4)
     gradient, _, logits = ModelVictim(model, precision=precision).gradient(x, y)
     expected_gradient, expected_logits = own_gradient(model, x, y)
@@ -161,8 +161,8 @@ def check(model, precision, *, folds):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("fused", [False, True])
-def test_what_is_derived_follows_every_change_of_weights(precision, fused):
-    model = stirred(Net("plainly"))
+def test_derived_tensors_follow_every_change_of_weights(precision, fused):
+    model = with_statistics(Net("plainly"))
     victim = ModelVictim(model, precision=precision)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, fused=fused)
     x = images()
@@ -178,7 +178,7 @@ def test_what_is_derived_follows_every_change_of_weights(precision, fused):
     def replace():
         model.conv.weight = nn.Parameter(torch.rand_like(model.conv.weight))
 
-    def write_unseen():  # moves no version counter
+    def write_unseen():  # without a new version counter
         model.conv.weight.data.mul_(2)
 
     for change in (step, step, load, replace, write_unseen):
@@ -190,8 +190,8 @@ def test_what_is_derived_follows_every_change_of_weights(precision, fused):
         assert not torch.allclose(before, followed), change.__name__
 
 
-def test_rounding_the_weights_once_is_what_autocast_does_in_each_pass():
-    model = stirred(built("resnet18")).eval()
+def test_rounding_the_weights_once_equals_autocast_in_each_pass():
+    model = with_statistics(built("resnet18")).eval()
     victim = ModelVictim(model, precision="bf16", fast=False)
     x = images().contiguous(memory_format=torch.channels_last)
     with autocast(x.device, "bf16"), torch.no_grad():
@@ -203,7 +203,7 @@ def test_rounding_the_weights_once_is_what_autocast_does_in_each_pass():
     assert weights == {torch.bfloat16}
 
 
-def test_a_layer_kept_in_float32_by_the_network_stays_so():
+def test_a_layer_that_the_network_keeps_in_float32_stays_in_float32():
     class Careful(nn.Module):
         def __init__(self):
             super().__init__()
@@ -224,19 +224,19 @@ def test_a_layer_kept_in_float32_by_the_network_stays_so():
         assert torch.equal(victim.logits(x), expected)
 
 
-def test_a_plain_equivalent_of_another_form_than_before_is_taken():
+def test_a_plain_equivalent_of_a_different_form_replaces_the_old_one():
     class Growing(nn.Module):
         def __init__(self):
             super().__init__()
             self.weight = nn.Parameter(torch.ones(()))
-            self.asked = 0
+            self.calls = 0
 
         def forward(self, x):
-            raise AssertionError("the plain equivalent is there to be used")
+            raise AssertionError("the plain equivalent must be used")
 
         def plain_equivalent(self):
-            self.asked += 1
-            layers = [nn.Linear(4, 4, bias=False) for _ in range(self.asked)]
+            self.calls += 1
+            layers = [nn.Linear(4, 4, bias=False) for _ in range(self.calls)]
             with torch.no_grad():
                 for layer in layers:
                     layer.weight.copy_(self.weight * torch.eye(4))
@@ -250,16 +250,16 @@ def test_a_plain_equivalent_of_another_form_than_before_is_taken():
         model.weight.fill_(2.0)
     power = victim.logits(x) / x.flatten(1)
     assert torch.allclose(power, power[0, 0])
-    assert power[0, 0] >= 4  # at least two layers now, each of them times 2
+    assert power[0, 0] >= 4  # at least two layers now, each times 2
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_attack_is_the_same_and_follows_the_weights():
-    model = stirred(Net("plainly"))
+def test_a_compiled_victim_is_the_same_and_follows_the_weights():
+    model = with_statistics(Net("plainly"))
     victim = ModelVictim(model, compiled=4)
     x, y = images(), torch.arange(4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's own
+        warnings.simplefilter("ignore")  # the compiler's warnings
         for _ in range(2):
             gradient, _, logits = victim.gradient(x, y)
             expected_gradient, expected_logits = own_gradient(copy.deepcopy(model), x, y)
@@ -270,8 +270,8 @@ def test_a_compiled_attack_is_the_same_and_follows_the_weights():
     torch.testing.assert_close(victim.logits(x[:3]), copy.deepcopy(model).eval()(x[:3]))
 
 
-def test_where_compiling_fails_one_warning_says_so_and_the_attack_goes_on(no_compiler):
-    model = stirred(Net("plainly")).eval()
+def test_a_failed_compilation_warns_once_and_the_attack_continues(no_compiler):
+    model = with_statistics(Net("plainly")).eval()
     victim = ModelVictim(model, compiled=4)
     x = images()
     with pytest.warns(UserWarning, match=r"\(RuntimeError: no compiler here\); it runs unc"):

@@ -1,4 +1,4 @@
-"""Networks whose code looks at what a cheaper form changes are attacked as they are."""
+"""Networks whose code depends on what a cheaper form changes are attacked unchanged."""
 
 import copy
 
@@ -18,7 +18,7 @@ Y = torch.arange(12) % 5
 
 
 class Ordinary(nn.Module):
-    """What can be folded; those below differ in one line."""
+    """A network that can be folded; those below differ in one line."""
 
     def __init__(self):
         super().__init__()
@@ -98,7 +98,7 @@ PECULIAR = (
 
 
 def trained(kind):
-    """A network whose statistics are not those of a fresh one."""
+    """Return a network whose batch-norm statistics differ from the initial ones."""
     torch.manual_seed(0)
     network = kind()
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_the_gradient_is_that_of_the_network(kind):
 
 
 @pytest.mark.parametrize("kind", PECULIAR)
-def test_bf16_runs_the_network_as_it_is(kind):
+def test_bf16_runs_the_network_unchanged(kind):
     network = trained(kind)
     gradient, _, _ = ModelVictim(network, precision="bf16").gradient(X, Y)
     expected = gradient_of(network)
@@ -141,7 +141,7 @@ def test_bf16_runs_the_network_as_it_is(kind):
 
 @pytest.mark.parametrize("register", ["register_full_backward_hook", "register_forward_hook"])
 @pytest.mark.parametrize("layer", ["conv", "bn"])
-def test_hooks_of_a_layer_are_heeded(register, layer):
+def test_hooks_of_a_layer_are_called(register, layer):
     network = trained(Ordinary)
 
     def hook(module, given, out):
@@ -158,20 +158,20 @@ def test_hooks_of_a_layer_are_heeded(register, layer):
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_forward_of_its_own_is_heeded():
+def test_a_forward_set_on_an_instance_is_called():
     network = trained(OwnForward)
     with torch.no_grad():
         expected = network.eval()(X)
     torch.testing.assert_close(ModelVictim(network).logits(X).detach(), expected)
 
 
-def test_the_ordinary_one_is_folded_all_the_same():
+def test_the_ordinary_network_is_folded():
     victim = ModelVictim(trained(Ordinary))
     victim.gradient(X, Y)
-    assert isinstance(victim.as_module().get_submodule("copy.bn"), nn.Identity)
+    assert isinstance(victim.as_module().get_submodule("network.bn"), nn.Identity)
 
 
-def test_the_accuracy_is_that_of_the_network():
+def test_the_evaluated_accuracy_is_that_of_the_network():
     data = load_data("digits")
 
     class OwnLoop(nn.Module):
@@ -198,7 +198,7 @@ def test_the_accuracy_is_that_of_the_network():
     assert measured.correct == right
 
 
-def test_a_network_that_flattens_by_view_keeps_its_layout():
+def test_to_device_keeps_the_memory_format_of_a_network_that_flattens_by_view():
     class Flat(nn.Module):
         def __init__(self):
             super().__init__()
@@ -212,12 +212,12 @@ def test_a_network_that_flattens_by_view_keeps_its_layout():
     images = data.images(data.train[slice(8)].load().pixels)
     network = to_device(Flat(), images, cpu)
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    laid_out = to_device(curricula.build_model("smallcnn", data), images, cpu)
-    first = next(module for module in laid_out.modules() if isinstance(module, nn.Conv2d))
+    converted = to_device(curricula.build_model("smallcnn", data), images, cpu)
+    first = next(module for module in converted.modules() if isinstance(module, nn.Conv2d))
     assert first.weight.stride()[1] == 1
 
 
-def test_only_rounding_is_forgiven():
+def test_outputs_match_tolerates_rounding_only():
     network = nn.Sequential(nn.Flatten(), nn.Linear(300, 5))
     for share, same in ((1e-5, True), (1e-2, False)):
         other = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""The convolution that reads the image: torch's, with a gradient of our own."""
+"""The convolution of the image: torch's output, and a gradient computed in another way."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from curricula.victim.model_victim import ModelVictim
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 0), (3, 1), (5, 2), ((2, 3), (1, 0)), (1, 0)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_gradient_in_the_image_is_that_of_torch(channels, kernel, padding, bias):
+def test_the_gradient_in_the_image_equals_torchs(channels, kernel, padding, bias):
     torch.manual_seed(0)
     layer = nn.Conv2d(channels, 7, kernel, padding=padding, bias=bias).double()
     layer = channels_last(layer).requires_grad_(False)
@@ -26,14 +26,14 @@ def test_the_gradient_in_the_image_is_that_of_torch(channels, kernel, padding, b
     torch.testing.assert_close(found, expected)
 
 
-def test_it_can_be_differentiated_twice():
+def test_the_convolution_can_be_differentiated_twice():
     layer = nn.Conv2d(1, 3, 3, padding=1).double().requires_grad_(False)
     x = torch.rand(2, 1, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(FastInputGradConv2d(layer), x)
     assert torch.autograd.gradgradcheck(lambda x: FastInputGradConv2d(layer)(x).tanh(), x)
 
 
-def test_in_bf16_it_is_as_exact_as_torch():
+def test_the_bf16_gradient_is_as_exact_as_torchs():
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 32, 3).requires_grad_(False)
     x = torch.rand(8, 1, 28, 28).requires_grad_()
@@ -52,7 +52,7 @@ def test_in_bf16_it_is_as_exact_as_torch():
 
 
 @pytest.mark.parametrize(
-    ("layer", "quick"),
+    ("layer", "supported"),
     [
         (nn.Conv2d(1, 8, 3), True),
         (nn.Conv2d(3, 8, 3, padding=1), True),
@@ -66,11 +66,11 @@ def test_in_bf16_it_is_as_exact_as_torch():
         (nn.Linear(1, 8), False),
     ],
 )
-def test_which_layers_it_stands_for(layer, quick):
-    assert is_supported(layer) == quick
+def test_which_layers_are_supported(layer, supported):
+    assert is_supported(layer) == supported
 
 
-def test_the_victim_has_one_and_it_follows_the_weights():
+def test_the_victim_uses_it_and_it_follows_the_weights():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 3))
     victim = ModelVictim(model)
@@ -85,7 +85,7 @@ def test_the_victim_has_one_and_it_follows_the_weights():
             model[0].weight.mul_(2)
 
 
-def test_filters_of_one_channel_say_that_their_channels_are_last():
+def test_filters_of_one_channel_have_channels_last_strides():
     network = channels_last(nn.Sequential(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 5, 3)))
     for layer in network:
         _, channels, height, width = layer.weight.shape

@@ -1,4 +1,4 @@
-"""What is no classifier of images in [0, 1] is refused before training, with the reason."""
+"""A model that does not classify images in [0, 1] is refused before training, with a reason."""
 
 import re
 from pathlib import Path
@@ -21,45 +21,45 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, NO_CLASSIFIERS = FIXTURES / "tiny.py", FIXTURES / "no_classifiers.py"
 
 REASONS = {
-    "softmax": r"gives at rest probabilities .* leave out its last softmax",
-    "sigmoid": r"gives at rest probabilities .* leave out its last softmax or sigmoid",
+    "softmax": r"in eval mode returns probabilities .* leave out its last softmax",
+    "sigmoid": r"in eval mode returns probabilities .* leave out its last softmax or sigmoid",
     "greedy": r"writes to its images",
     "lazy": r"has a weight without a shape \(1.weight\)",
     "broken-equivalent": r"cannot be differentiated in its images \(AttributeError: no such thing",
     "rounded": r"has no gradient in its images",
     "detached": r"has no gradient in its images",
     "in-numpy": r"cannot be differentiated in its images \(RuntimeError: Can't call numpy",
-    "tuple": r"gives at rest a tuple, not a tensor",
-    "nan": r"gives at rest logits that are not finite",
-    "labels": r"gives at rest values of type torch.int64, not floating logits",
+    "tuple": r"in eval mode returns a tuple, not a tensor",
+    "nan": r"in eval mode returns logits that are not finite",
+    "labels": r"in eval mode returns values of type torch.int64, not floating logits",
     "map": r"an output of shape \(20, 10, 1, 1\) for 20 images of 10 classes; it must be \(20, 10",
     "cornered": r"has a gradient in its images that is not finite",
     "too-few-classes": r"an output of shape \(20, 9\) for 20 images of 10 classes",
-    "another-size": r"cannot take images of 1x28x28 at rest \(RuntimeError: .*mat1 and mat2 shapes",
-    "two-when-training": r"gives in training mode a tuple, not a tensor",
+    "another-size": r"cannot take images of 1x28x28 in eval mode \(RuntimeError: .*mat1 and mat2",
+    "two-when-training": r"in training mode returns a tuple, not a tensor",
     "no-module": r"is a function; its factory must return a torch.nn.Module",
     "locked": r"cannot be copied, which attacks need \(TypeError: cannot pickle",
 }
 
 
 @pytest.fixture
-def strangers():
+def no_classifiers():
     registry.use(registry.build_registry([TINY, NO_CLASSIFIERS]))
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_training_refuses_it_in_one_line_and_writes_nothing(strangers, name, tmp_path):
+def test_training_refuses_it_in_one_line_and_writes_nothing(no_classifiers, name, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UserError, match=f"^model {name} .*{REASONS[name]}") as caught:
         curricula.train(data="tiny", model=name, perturb="pgd", output=out)
     assert "\n" not in str(caught.value)
-    assert "; " in str(caught.value)  # and the mend
+    assert "; " in str(caught.value)  # and the fix
     assert not out.exists()
 
 
 def test_a_narrow_network_with_fresh_statistics_is_a_classifier():
     x = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    asleep = 0
+    no_gradient = 0
     for seed in range(12):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -67,45 +67,45 @@ def test_a_narrow_network_with_fresh_statistics_is_a_classifier():
         gradient, _, _ = ModelVictim(model).gradient(
             x, torch.zeros(20), loss=lambda logits, y, reference: logits[:, 0]
         )
-        asleep += not gradient.any()
+        no_gradient += not gradient.any()
         before = state_of(model)
         check_classifier(model, x, 10)
         assert_as_before(model, before)
-    assert asleep > 0  # else this has shown nothing
+    assert no_gradient > 0  # else this test shows nothing
 
 
-def test_the_command_line_ends_in_one_line(tmp_path):
+def test_the_command_line_reports_it_in_one_line(tmp_path):
     done = CliRunner().invoke(
         program,
         ["--plugin", str(TINY), "--plugin", str(NO_CLASSIFIERS), "train", "--data", "tiny",
          "--model", "softmax", "--output", str(tmp_path / "run")],
     )  # fmt: skip
     assert done.exit_code == 2
-    assert re.fullmatch(r"Error: model softmax gives .*\n", done.stderr)
+    assert re.fullmatch(r"Error: model softmax in eval mode returns .*\n", done.stderr)
 
 
 @pytest.mark.parametrize("name", ["log-softmax", "zero-head", "even-head", "tinycnn", "smallcnn"])
-def test_an_unusual_classifier_trains(strangers, name):
+def test_an_unusual_classifier_trains(no_classifiers, name):
     data = curricula.load_data("tiny")
     check_classifier(curricula.build_model(name, data), data.images(data.test.pixels[:3]), 10)
 
 
-def test_two_classes_and_colour_are_as_good():
+def test_two_classes_and_colour_images_are_accepted():
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     check_classifier(model, torch.rand(5, 3, 4, 4), 2)
-    with pytest.raises(UserError, match=r"^the model gives at rest an output of shape \(5, 2\)"):
+    with pytest.raises(UserError, match=r"^the model in eval mode returns .* shape \(5, 2\)"):
         check_classifier(model, torch.rand(5, 3, 4, 4), 3)
 
 
-def test_a_trained_classifier_that_is_sure_has_a_gradient():
-    """Where cross-entropy would be exactly flat."""
+def test_a_confident_trained_classifier_is_accepted():
+    """Its cross-entropy would be exactly flat."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([1e4, 0, 0]))
     check_classifier(model, torch.rand(2, 1, 4, 4), 3)
 
 
-def test_a_run_whose_model_is_no_classifier_is_still_measured(strangers, tmp_path):
+def test_a_run_whose_model_is_no_classifier_is_still_evaluated(no_classifiers, tmp_path):
     curricula.train(data="tiny", model="log-softmax", epochs=1, output=tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace('"log-softmax"', '"softmax"'))
@@ -113,16 +113,16 @@ def test_a_run_whose_model_is_no_classifier_is_still_measured(strangers, tmp_pat
     assert found.n == 10
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_the_model_and_the_global_random_state_stay_as_they_were(spoilt):
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_model_and_the_global_random_state_stay_as_they_were(softmax):
     bench = make_bench(4, 3, 12, 12)
-    model = nn.Sequential(bench.model, *[nn.Softmax(1)] * spoilt).train()
+    model = nn.Sequential(bench.model, *[nn.Softmax(1)] * softmax).train()
     model[0][2].eval()  # a frozen layer, as fine-tuning has it
     x, state, before = bench.x_NCHW.clone(), torch.get_rng_state(), state_of(model)
     try:
         check_classifier(model, bench.x_NCHW, 4)
     except UserError:
-        assert spoilt
+        assert softmax
     after = state_of(model)
     for name, value in before.items():
         same = torch.equal(value, after[name]) if torch.is_tensor(value) else value == after[name]

@@ -1,6 +1,8 @@
-"""The victim: what it computes, and what it leaves alone."""
+"""The victim: what it computes, and what it leaves unchanged."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ X = torch.rand((5, 2, 8, 8), generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 3, 0])
 
 
-def test_logits_are_those_of_the_model_in_evaluation_mode():
+def test_logits_are_those_of_the_model_in_eval_mode():
     model = network()
     victim = ModelVictim(model)
     found = victim.logits(X)
@@ -54,13 +56,13 @@ def test_logits_are_differentiable_in_x_and_leave_no_weight_gradient():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_it_works_under_no_grad():
+def test_gradients_work_under_no_grad():
     with torch.no_grad():
         gradient, _, _ = ModelVictim(network()).gradient(X, Y)
     assert gradient.abs().sum() > 0
 
 
-def test_it_follows_every_change_of_weights():
+def test_the_victim_follows_every_change_of_weights():
     model = network()
     victim = ModelVictim(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -68,7 +70,7 @@ def test_it_follows_every_change_of_weights():
 
     def step():
         model.train()
-        F.cross_entropy(model(X), Y).backward()  # moves the batch-norm statistics too
+        F.cross_entropy(model(X), Y).backward()  # updates the batch-norm statistics too
         optimizer.step()
 
     def load():
@@ -95,7 +97,7 @@ def test_it_follows_every_change_of_weights():
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_plain_equivalent_follows_a_fused_optimiser(optimizer):
-    """One that writes weights without moving their version counters."""
+    """A fused optimiser writes weights without new version counters."""
 
     class Equal(nn.Module):
         def __init__(self):
@@ -118,18 +120,18 @@ def test_a_plain_equivalent_follows_a_fused_optimiser(optimizer):
     torch.testing.assert_close(victim.logits(X), model(X))
 
 
-def test_a_plain_equivalent_is_attacked_instead_and_asked_for_again_after_a_change():
+def test_a_plain_equivalent_is_attacked_and_requested_again_after_a_change():
     class Doubling(nn.Module):
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(4, 3)
-            self.asked = 0
+            self.calls = 0
 
         def forward(self, x):
-            raise AssertionError("the plain equivalent is there to be used")
+            raise AssertionError("the plain equivalent must be used")
 
         def plain_equivalent(self):
-            self.asked += 1
+            self.calls += 1
             plain = nn.Linear(4, 3)
             plain.load_state_dict({k: 2 * v for k, v in self.linear.state_dict().items()})
             return nn.Sequential(nn.Flatten(), plain)
@@ -139,14 +141,14 @@ def test_a_plain_equivalent_is_attacked_instead_and_asked_for_again_after_a_chan
     x = torch.rand(2, 1, 2, 2)
     for _ in range(3):
         torch.testing.assert_close(victim.logits(x), 2 * model.linear(x.flatten(1)))
-    assert model.asked == 1
+    assert model.calls == 1
     with torch.no_grad():
         model.linear.weight.add_(1)
     torch.testing.assert_close(victim.logits(x), 2 * model.linear(x.flatten(1)))
-    assert model.asked == 2
+    assert model.calls == 2
 
 
-def test_the_reference_is_the_anchor_and_follows_a_subset():
+def test_the_reference_is_the_logits_at_x_and_follows_a_subset():
     victim = ModelVictim(network())
     seen = []
 
@@ -164,29 +166,44 @@ def test_the_reference_is_the_anchor_and_follows_a_subset():
     assert not seen[0].requires_grad
 
 
-def test_the_module_for_third_party_attacks_is_frozen_and_stays_at_rest():
+def test_the_module_for_third_party_attacks_is_frozen_and_stays_in_eval_mode():
     model = network()
     module = ModelVictim(model).as_module()
     module.train()
     assert not any(child.training for child in module.modules())
     assert not any(parameter.requires_grad for parameter in module.parameters())
-    # Those of the model once, less the two of the batch norm that is folded.
+    # The model's, each once, without the two of the folded batch norm.
     assert len(list(module.parameters())) == len(list(model.parameters())) - 2
     assert all(child.training for child in model.modules())
     torch.testing.assert_close(module(X), model.eval()(X))
 
 
-def test_bf16_rounds_the_arithmetic_alone():
+def test_bf16_rounds_only_the_arithmetic():
     model = network()
     exact, rounded = ModelVictim(model).logits(X), ModelVictim(model, precision="bf16").logits(X)
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
-    # bf16 keeps 8 bits: a relative error of 2^-8 for each of a few layers.
+    # bf16 keeps 8 bits: a relative error of 2^-8 in each of a few layers.
     assert (exact - rounded).abs().max() < 4 * 2**-8 * exact.abs().max()
 
 
-def test_wrong_words_are_refused():
+def test_an_unknown_loss_or_precision_is_refused():
     with pytest.raises(ValueError, match="unknown attack loss 'hinge'; known: ce"):
         ModelVictim(network(), loss="hinge")
     with pytest.raises(ValueError, match="precision must be float32 or bf16"):
         ModelVictim(network(), precision="fp8")
+
+
+OPTIMISER_HOOK = """
+from torch import nn
+from torch.optim import optimizer
+import curricula, curricula.api, curricula.victim.frozen
+assert not optimizer._global_optimizer_post_hooks
+for _ in range(2):
+    curricula.ModelVictim(nn.Linear(2, 2))
+assert len(optimizer._global_optimizer_post_hooks) == 1
+"""
+
+
+def test_the_optimiser_hook_is_registered_with_the_first_victim_not_at_import():
+    subprocess.run([sys.executable, "-c", OPTIMISER_HOOK], check=True)
