@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from curricula.evaluation.accuracy import evaluate_threats
     from curricula.evaluation.audit import Audit
     from curricula.evaluation.audit_checks import Check
-    from curricula.evaluation.profile import Profile
     from curricula.evaluation.results import ThreatResult
+    from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.expressions.binding import bind
     from curricula.expressions.syntax import parse
     from curricula.interfaces import (
@@ -56,8 +56,8 @@ _MODULES = {
     "evaluation.accuracy": ("evaluate_threats",),
     "evaluation.audit": ("Audit",),
     "evaluation.audit_checks": ("Check",),
-    "evaluation.profile": ("Profile",),
     "evaluation.results": ("ThreatResult",),
+    "evaluation.robustness_profile": ("RobustnessProfile",),
     "expressions.syntax": ("parse",),
     "sweeps.collect": ("compare",),
     "plugins.hookspecs": ("Record", "hookimpl"),
@@ -101,10 +101,10 @@ __all__ = [
     "Objective",
     "ParametricPerturbation",
     "Perturbation",
-    "Profile",
     "Progress",
     "Reader",
     "Record",
+    "RobustnessProfile",
     "Run",
     "Schedule",
     "Split",

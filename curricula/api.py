@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from curricula.data.dataset import DataSet, SplitLike
     from curricula.evaluation.audit import Audit
-    from curricula.evaluation.profile import Profile
     from curricula.evaluation.results import ThreatResult
+    from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
     from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
     from curricula.training.loop import Callback
@@ -284,7 +284,7 @@ def robustness_profile(
     checkpoint: Checkpoint = "best",
     name: str = "",
     progress: Callable[[float], None] = lambda share: None,
-) -> "Profile":
+) -> "RobustnessProfile":
     """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
     ranges of rotation, translation and PGD, and jointly.
 
@@ -309,15 +309,15 @@ def robustness_profile(
         check_output(run.path / PROFILE)
 
     from curricula.data.dataset import first
-    from curricula.evaluation import profiling
+    from curricula.evaluation.robustness_profile import measure_profile, profile_budgets
     from curricula.expressions.binding import bind
 
     where = _device(model, device)
     dataset = _data(run, data, data_root)
-    known = profiling.profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
+    known = profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
     images = first(_images(dataset, split), limit)
     network = _network(model, run, checkpoint, dataset, where)
-    found = profiling.profile(
+    found = measure_profile(
         network,
         dataset,
         images.to(where),

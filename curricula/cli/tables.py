@@ -8,8 +8,8 @@ from rich.text import Text
 
 from curricula.benchmark.measure import Samples, Speed
 from curricula.evaluation.audit import Audit
-from curricula.evaluation.profile import Average, Profile
 from curricula.evaluation.results import ThreatResult, in_percent
+from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.sweeps.comparison import Comparison
 from curricula.training.config import SplitName
 
@@ -41,7 +41,7 @@ def show_accuracies(
             console.print(f"{result.name}: {result.threat}", soft_wrap=True)
 
 
-def show_profile(profile: Profile) -> None:
+def show_profile(profile: RobustnessProfile) -> None:
     """A table a range, the joint grid, and what was combined at the budgets."""
     console = Console(highlight=False)
     console.print(

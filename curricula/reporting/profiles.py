@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from curricula.evaluation.profile import Profile, Series
+from curricula.evaluation.robustness_profile import RobustnessProfile, Series
 from curricula.reporting.figures import (
     FAINT_TEXT,
     PALETTE,
@@ -34,7 +34,7 @@ HEAT = "cividis"  # safe for the colour-blind, and of even lightness
 DARK = 0.5  # shares of the scale below this carry white letters
 
 
-def profile_figure(profile: Profile) -> Figure:
+def profile_figure(profile: RobustnessProfile) -> Figure:
     """Curves over each range, a column a range: above accuracy with its 95 % interval, below
     fooling rate, all in %. A vertical line marks the budget."""
     figure = Figure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
@@ -77,7 +77,7 @@ def _draw(above: Axes, below: Axes, series: Series, look: dict[str, Any]) -> Non
     below.plot(series.values, rates, label=series.name, **look, **STROKE)
 
 
-def joint_figure(profile: Profile) -> Figure:
+def joint_figure(profile: RobustnessProfile) -> Figure:
     """The heat map of accuracy in % under a random rotation and then the attack, with the 95 %
     intervals in its cells; what lies within both budgets is framed."""
     joint = profile.joint
@@ -113,7 +113,7 @@ def joint_figure(profile: Profile) -> Figure:
     return figure
 
 
-def _frame_budgets(axes: Axes, profile: Profile) -> None:
+def _frame_budgets(axes: Axes, profile: RobustnessProfile) -> None:
     """Along the edges of the cells whose ranges are at most the budgets."""
     joint = profile.joint
     right = sum(value <= profile.budget("degrees") for value in joint.degrees) - 0.5
@@ -126,7 +126,7 @@ def _frame_budgets(axes: Axes, profile: Profile) -> None:
     axes.set(xlim=(-0.5, len(joint.degrees) - 0.5), ylim=(-0.5, len(joint.linf) - 0.5))
 
 
-def _add_title(figure: Figure, profile: Profile, note: str) -> None:
+def _add_title(figure: Figure, profile: RobustnessProfile, note: str) -> None:
     whose = f" of {profile.model}" if profile.model else ""
     images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
     lines = folded(f"Robustness profile{whose}; {images}. {note}", figure.get_figwidth(), 8)

@@ -10,8 +10,8 @@ import attrs
 from curricula.api import BASELINE, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
-from curricula.evaluation.profile import Average, Profile
 from curricula.evaluation.results import ThreatResult, in_percent
+from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
 from curricula.reporting.example_images import fooled, shown_in_training
 from curricula.reporting.frontier import draw_frontier
@@ -149,7 +149,7 @@ def _profile(run: Run) -> Section:
         command = command_line("profile", run.path)
         return Section(title=title, missing={"Not measured yet:": [command]})
     with run.reading(PROFILE):
-        profile = from_json(Profile, found)
+        profile = from_json(RobustnessProfile, found)
     curves = []
     for series in profile.series:
         first, last = series.measured[0], series.measured[-1]

@@ -8,8 +8,8 @@ import pytest
 from curricula.benchmark.measure import Samples, Speed
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.audit_checks import Check
-from curricula.evaluation.profile import JointGrid, Profile, Series
 from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.robustness_profile import JointGrid, RobustnessProfile, Series
 from curricula.runtime.records import from_json, to_json
 
 STORED = Path(__file__).parent / "stored"
@@ -20,7 +20,7 @@ def result(name, correct, fooled, n=7):
 
 
 CLEAN, TURNED, ATTACKED = result("clean", 7, 0), result("rotation", 5, 2), result("attack", 3, 4)
-PROFILE = Profile(
+PROFILE = RobustnessProfile(
     model="small-cnn, best.safetensors of runs/a",
     data="digits",
     n=7,

@@ -19,10 +19,13 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats
-from curricula.evaluation.profile import Profile
-from curricula.evaluation.profiling import profile, profile_budgets
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import wilson_interval
+from curricula.evaluation.robustness_profile import (
+    RobustnessProfile,
+    measure_profile,
+    profile_budgets,
+)
 from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
 from curricula.plugins import registry
@@ -98,7 +101,7 @@ def scene():
 @pytest.fixture(scope="module")
 def found(scene):
     data, model = scene
-    return profile(model, data, data.test, seed=3, name="a line")
+    return measure_profile(model, data, data.test, seed=3, name="a line")
 
 
 def made(scene, threat, *, seed=3, number=None):
@@ -163,7 +166,7 @@ def test_the_images_that_are_right_when_clean_are_fooled_just_when_they_fall(sce
     split = data.test
     right = predicted(scene, split.pixels) == split.labels
     split = split[right.nonzero().squeeze(1)]
-    every = profile(scene[1], data, split)
+    every = measure_profile(scene[1], data, split)
     cells = [
         *(cell for line in every.series for cell in line.measured),
         *(cell for row in every.joint.rows for cell in row),
@@ -273,7 +276,7 @@ def test_an_attack_on_a_linear_model_reaches_its_closed_form(generator):
     margin = weight[1] - weight[0]
     y = (x @ margin > 0).long()
     data = of_pixels(x.reshape(-1, 1, 8, 8), y, linf="0.02")
-    line = series(profile(linear(weight), data, data.test), "linf", "PGD-40")
+    line = series(measure_profile(linear(weight), data, data.test), "linf", "PGD-40")
     expected = []
     for eps in line.values:
         away = (2 * y[:, None] - 1) * margin.sign()
@@ -298,14 +301,14 @@ class AlwaysRight(nn.Module):
 def test_a_model_that_withstands_all_sees_as_many_passes_as_are_documented():
     data = of_pixels(torch.rand((2, 1, 8, 8)), torch.zeros(2, dtype=torch.long))
     counted, shares = Counted(AlwaysRight()), []
-    found = profile(
+    found = measure_profile(
         counted, data, data.test, budgets={"degrees": "20"}, grid=True, progress=shares.append
     )
     assert counted.seen.images[True] == 2 * GRADIENTS
     # 775 candidates and what comes out of them; 10 and what comes out of them.
     forwards = counted.seen.images[False] / 2 - (775 + 1 + 10 + 1)
     assert 0.98 * FORWARDS < forwards <= FORWARDS
-    documented = " ".join(profile.__doc__.split())
+    documented = " ".join(measure_profile.__doc__.split())
     assert f"{GRADIENTS:,} gradients and {FORWARDS} forward passes, 787 more" in documented
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
@@ -336,7 +339,7 @@ def test_passes_are_counted_for_the_progress(text, expected):
 
 def test_a_profile_survives_json(found):
     text = json.dumps(to_json(found))
-    assert from_json(Profile, json.loads(text)) == found
+    assert from_json(RobustnessProfile, json.loads(text)) == found
     value = json.loads(text)
     assert value["average"]["accuracy"] == found.average.accuracy
     assert value["joint"]["rows"][1][2]["interval_95"] == list(found.joint.rows[1][2].interval)
@@ -362,9 +365,9 @@ def test_a_budget_that_is_missing_or_0_is_one_line(scene):
     data, model = scene
     bare = attrs.evolve(data, budgets={"degrees": "30", "linf": "0.1"})
     with pytest.raises(UserError, match="a budget in pixels, and points states none: give one"):
-        profile(model, bare, data.test)
+        measure_profile(model, bare, data.test)
     with pytest.raises(UserError, match="the budget in linf must be above 0, not 0/255"):
-        profile(model, data, data.test, budgets={"linf": "0/255"})
+        measure_profile(model, data, data.test, budgets={"linf": "0/255"})
 
 
 def test_the_curves_and_their_bands_are_the_numbers(found):
@@ -443,7 +446,7 @@ def test_the_command_writes_the_profile_into_the_run_and_prints_it(trained, monk
     monkeypatch.setattr("curricula.cli.progress.QUIET", 0.0)
     result = run("profile", trained, "--limit", "20")
     assert result.exit_code == 0, result.output
-    found = from_json(Profile, json.loads((trained / "profile.json").read_text()))
+    found = from_json(RobustnessProfile, json.loads((trained / "profile.json").read_text()))
     assert (found.n, found.seed, found.data) == (20, 0, "tiny")
     assert {u: found.budgets[u] for u in ("degrees", "linf")} == {"degrees": "45", "linf": "0.05"}
     assert f"best checkpoint of {trained}" in found.model
@@ -475,11 +478,11 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
         asked.update(setting, n=len(split))
         return found
 
-    monkeypatch.setattr("curricula.evaluation.profiling.profile", canned)
+    monkeypatch.setattr("curricula.evaluation.robustness_profile.measure_profile", canned)
     monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("profile", trained, "--format", "json", "--grid", "--seed", "5")
     assert result.exit_code == 0, result.output
-    assert from_json(Profile, json.loads(result.stdout)) == found
+    assert from_json(RobustnessProfile, json.loads(result.stdout)) == found
     assert json.loads((trained / "profile.json").read_text()) == json.loads(result.stdout)
     assert (asked["grid"], asked["seed"], asked["n"]) == (True, 5, 60)
     run("profile", trained, "--limit", "7")
