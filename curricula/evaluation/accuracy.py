@@ -38,7 +38,7 @@ def evaluate_threats(
 
     What is drawn for an image depends on the seed, its index in the split and the place in the
     expression: not on the other threats, nor on the batch, nor on who has fallen. Exempt is what
-    `curricula.expressions.random_streams.Streams.intercept` leaves to the generator.
+    `curricula.expressions.random_interception.intercept` leaves to the generator.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.

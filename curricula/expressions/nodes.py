@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curricula.errors import UserError
+from curricula.expressions.random_interception import intercept
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import (
     Argument,
@@ -89,7 +90,7 @@ class Context:
         """
         if self.streams is None:
             return nullcontext()
-        return self.streams.split().intercept(self.generator)
+        return intercept(self.streams.split(), self.generator)
 
     def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
         """Return the context of the images at ``index``, with these random streams."""

@@ -1,0 +1,264 @@
+"""Interception of torch's random calls, so that a perturbation draws from its images' streams.
+
+A perturbation writes ``torch.rand(shape, generator=generator)`` and needs no other call: in an
+evaluation it runs inside `intercept`, which answers calls with this generator from `Streams`, one
+row per image.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from curricula.expressions.random_streams import Streams, shift_right
+
+
+def intercept(streams: Streams, generator: torch.Generator) -> AbstractContextManager[Any]:
+    """Return a context manager inside which random calls with ``generator`` are answered from the
+    streams.
+
+    The answered calls are ``torch.rand``, ``randn``, ``randint``, the three of them with ``_like``,
+    ``normal`` and ``bernoulli``, and a tensor's ``uniform_``, ``normal_``, ``exponential_``,
+    ``bernoulli_``, ``bernoulli`` and ``random_`` with an upper end, where the result has one row
+    per image. All other calls draw from the generator itself; those whose result has one row per
+    image give a `UserWarning`, once per function, since their draws depend on the batch.
+
+    Example:
+        >>> generator = torch.Generator()
+        >>> with intercept(Streams.of(0, torch.tensor([7, 8])), generator):
+        ...     both = torch.rand((2, 3), generator=generator)
+        >>> with intercept(Streams.of(0, torch.tensor([8])), generator):
+        ...     one = torch.rand((1, 3), generator=generator)
+        >>> torch.equal(both[1:], one)
+        True
+    """
+    return _Interception(streams, generator)
+
+
+class _Interception(TorchFunctionMode):
+    def __init__(self, streams: Streams, generator: torch.Generator) -> None:
+        super().__init__()
+        self.streams, self.generator = streams, generator
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("generator") is not self.generator:
+            return func(*args, **kwargs)
+        request = _requested(func, args, kwargs)
+        n = len(self.streams.key_N)
+        if request is not None and request.shape and request.shape[0] == n:
+            values = request.values(self.streams.bits(request.shape))
+            return values if request.into is None else request.into.copy_(values)
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and result.ndim > 0 and len(result) == n:
+            _warn_once(getattr(func, "__name__", str(func)))
+        return result
+
+
+@functools.cache
+def _warn_once(function: str) -> None:
+    """Warn that a call was not answered, once per function."""
+    warnings.warn(
+        f"{function}: this draw depends on the batch, so an image's result depends on the images "
+        f"beside it; use rand, randn, randint, normal or bernoulli without {_UNSUPPORTED_WORDS}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+@attrs.frozen
+class _Request:
+    """The result that a random call asks for.
+
+    Attributes:
+        shape: its shape.
+        values: returns the values, given their bits.
+        into: the tensor to write the values into; None for a new one.
+    """
+
+    shape: Sequence[int]
+    values: Callable[[Tensor], Tensor]
+    into: Tensor | None = None
+
+
+UNSUPPORTED = frozenset({"out", "layout", "pin_memory", "requires_grad", "memory_format"})
+"""Keywords that the answers do not support; a call with one of them is not answered."""
+_UNSUPPORTED_WORDS = ", ".join(sorted(UNSUPPORTED))
+
+
+def _requested(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> _Request | None:
+    """Return the request of a random call, or None if the streams do not answer it."""
+    read = READERS.get(func)
+    if read is None or kwargs.keys() & UNSUPPORTED:
+        return None
+    return read(args, {name: value for name, value in kwargs.items() if name != "generator"})
+
+
+Reader = Callable[[tuple[Any, ...], dict[str, Any]], _Request | None]
+Sampler = Callable[[Tensor, torch.dtype], Tensor]
+
+
+def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return uniform numbers in [0, 1), with as many binary digits as the type holds of each."""
+    digits = 1 - round(math.log2(torch.finfo(dtype).eps))
+    return shift_right(bits, 64 - digits).to(dtype).mul_(2.0**-digits)
+
+
+def _halves(bits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return two uniform numbers of 32 digits: in (0, 1] and in [0, 1]."""
+    wide = torch.promote_types(dtype, torch.float32)
+    high, low = shift_right(bits, 32).add_(1), bits & (2**32 - 1)
+    return high.to(wide).mul_(2.0**-32), low.to(wide).mul_(2.0**-32)
+
+
+def normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return standard normal numbers (Box and Muller 1958)."""
+    one, other = _halves(bits, dtype)
+    return (one.log_().mul_(-2).sqrt_() * other.mul_(2 * math.pi).cos_()).to(dtype)
+
+
+def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return exponential numbers of rate 1, above 0."""
+    one, _ = _halves(bits, dtype)
+    return one.log_().neg_().to(dtype).clamp_min_(torch.finfo(dtype).tiny)
+
+
+def integers(bits: Tensor, low: int, high: int) -> Tensor:
+    """Return whole numbers from low to high - 1; their odds differ by (high - low) / 2**63 at
+    most."""
+    return shift_right(bits, 1).remainder_(high - low).add_(low)
+
+
+def _factory(sampler: Sampler) -> Reader:
+    """Return the reader of ``rand`` or ``randn``."""
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
+        shape = kwargs.get("size", args)
+        if len(shape) == 1 and isinstance(shape[0], Sequence):
+            (shape,) = shape
+        dtype = kwargs.get("dtype") or torch.get_default_dtype()
+        return _Request(shape, lambda bits: sampler(bits, dtype))
+
+    return read
+
+
+def _like(sampler: Sampler) -> Reader:
+    """Return the reader of ``rand_like`` or ``randn_like``."""
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
+        like = args[0] if args else kwargs["input"]
+        dtype = kwargs.get("dtype") or like.dtype
+        return _Request(like.shape, lambda bits: sampler(bits, dtype))
+
+    return read
+
+
+def _randint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    *ends, shape = (*args, kwargs["size"]) if "size" in kwargs else args
+    low, high = _ends(ends, kwargs, ("low", "high"))
+    dtype = kwargs.get("dtype") or torch.int64
+    return _Request(shape, lambda bits: integers(bits, low, high).to(dtype))
+
+
+def _randint_like(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    like, *ends = args if "input" not in kwargs else (kwargs["input"], *args)
+    low, high = _ends(ends, kwargs, ("low", "high"))
+    dtype = kwargs.get("dtype") or like.dtype
+    return _Request(like.shape, lambda bits: integers(bits, low, high).to(dtype))
+
+
+def _random_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
+    into, *ends = args
+    low, high = _ends(ends, kwargs, ("from", "to"))
+    if high is None:
+        return None
+    return _Request(into.shape, lambda bits: integers(bits, low, high), into)
+
+
+def _ends(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any]:
+    """Return the lower and upper end of whole numbers; the lower one is 0 if it is left out."""
+    ends = [None, *args, *(kwargs[name] for name in names if name in kwargs)]
+    low, high = ends[-2:] if len(ends) > 1 else (None, None)
+    return low or 0, high
+
+
+def _uniform_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    into, low, high = _given(args, kwargs, {"from": 0.0, "to": 1.0})
+    return _Request(
+        into.shape, lambda bits: uniform(bits, into.dtype).mul_(high - low).add_(low), into
+    )
+
+
+def _normal_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    into, mean, std = _given(args, kwargs, {"mean": 0.0, "std": 1.0})
+    return _Request(into.shape, lambda bits: normal(bits, into.dtype) * std + mean, into)
+
+
+def _exponential_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    into, rate = _given(args, kwargs, {"lambd": 1.0})
+    return _Request(into.shape, lambda bits: exponential(bits, into.dtype) / rate, into)
+
+
+def _bernoulli_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    into, share = _given(args, kwargs, {"p": 0.5})
+    return _Request(into.shape, lambda bits: uniform(bits, torch.float32) < share, into)
+
+
+def _bernoulli(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    like, share = _given(args, kwargs, {"p": None})
+    share = like if share is None else share
+    return _Request(like.shape, lambda bits: (uniform(bits, torch.float32) < share).to(like.dtype))
+
+
+def _normal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
+    given = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
+    mean, std = given["mean"], given.get("std", 1.0)
+    tensors = [part for part in (mean, std) if isinstance(part, Tensor)]
+    if not tensors:
+        dtype = given.get("dtype") or torch.get_default_dtype()
+        return _Request(given["size"], lambda bits: normal(bits, dtype) * std + mean)
+    shape = torch.broadcast_shapes(*(part.shape for part in tensors))  # type: ignore[no-untyped-call]
+    return _Request(shape, lambda bits: normal(bits, tensors[0].dtype) * std + mean)
+
+
+def _given(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[Any]:
+    """Return the tensor whose method is called, and the method's parameters in order."""
+    names = ["input", *defaults]
+    found = {**defaults, **kwargs, **dict(zip(names, args, strict=False))}
+    return [found[name] for name in names]
+
+
+READERS: Mapping[Callable[..., Any], Reader] = {
+    torch.rand: _factory(uniform),
+    torch.randn: _factory(normal),
+    torch.randint: _randint,
+    torch.rand_like: _like(uniform),
+    torch.randn_like: _like(normal),
+    torch.randint_like: _randint_like,
+    torch.normal: _normal,
+    torch.bernoulli: _bernoulli,
+    Tensor.bernoulli: _bernoulli,
+    Tensor.uniform_: _uniform_,
+    Tensor.normal_: _normal_,
+    Tensor.exponential_: _exponential_,
+    Tensor.bernoulli_: _bernoulli_,
+    Tensor.random_: _random_,
+}
+"""The readers of the answered calls, by function."""
