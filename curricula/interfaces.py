@@ -1,11 +1,12 @@
-"""The words of curricula as types: what a perturbation, a victim, a schedule and an objective are.
+"""The interfaces of perturbations, victims, schedules and objectives.
 
-Legend of shapes: N images, C channels, H x W pixels, K classes. Images are float32 in [0, 1],
-NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a float32 tensor (N,) of them.
+Shape suffixes: N images, C channels, H x W pixels, K classes, P parameters, G grid points. Images
+are float32 in [0, 1], NCHW; labels are int64 (N,). A strength is a float in [0, 1], or a float32
+tensor (N,) with one strength for each image.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import attrs
 import torch
@@ -18,7 +19,7 @@ Padding = Literal["zeros", "border", "reflection"]
 Strength: TypeAlias = float | Tensor
 
 AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
-"""(logits_NK, y_N, reference) -> loss_N, where reference() gives the logits_NK at the anchor."""
+"""(logits_NK, y_N, reference) -> loss_N, where reference() returns the reference logits_NK."""
 
 
 def strength_per_image(strength: Strength, like: Tensor) -> Strength:
@@ -44,27 +45,24 @@ def strength_per_image(strength: Strength, like: Tensor) -> Strength:
 
 @attrs.frozen(kw_only=True)
 class NormBound:
-    """What a perturbation promises of each image: its change, in ``norm``, is at most
-    ``strength * radius`` (in [0, 1] pixel units)."""
+    """A bound on the change of each image: its ``norm`` is at most ``strength * radius``, in
+    [0, 1] pixel units."""
 
     norm: Norm
     radius: float
 
 
-DECLARED = ("kind", "unit", "budget", "norm_bound", "channels", "training_only")
-"""The attributes that every perturbation declares, beside being callable."""
-
-
 class Perturbation(Protocol):
-    """A family of input changes, indexed by strength; strength 0 is the exact identity.
+    """A family of input changes, indexed by strength; at strength 0 it is the exact identity.
 
     Attributes:
         kind: ``spatial`` and ``intensity`` changes come before ``pixel`` attacks in a chain.
-        unit: of the budget; data sets state their standard budgets by unit.
-        budget: what strength 1 means, in ``unit``.
-        norm_bound: a norm and radius that every output keeps, or None.
-        channels: the channel counts it works on, or None for any.
-        training_only: it may break what a threat must keep, so it cannot evaluate.
+        unit: unit of the budget; data sets state their standard budgets by unit.
+        budget: largest change, reached at strength 1, in ``unit``.
+        norm_bound: the bound that every output keeps, or None.
+        channels: supported numbers of channels, or None for any.
+        training_only: whether it is excluded from evaluations, because it may break the rules of
+            a threat.
     """
 
     @property
@@ -89,38 +87,64 @@ class Perturbation(Protocol):
         victim: "Victim",
         generator: torch.Generator,
     ) -> Tensor:
-        """The perturbed images: new, detached, of the input's shape, dtype and device, in [0, 1].
+        """Return perturbed images: new, detached, in [0, 1], and like the input in shape and dtype.
 
-        All randomness comes from ``generator``, which is on the images' device; the input stays
-        untouched.
+        All randomness comes from ``generator``, which is on the images' device; the input is never
+        written to.
         """
         ...
 
 
+PERTURBATION_KINDS: tuple[PerturbationKind, ...] = get_args(PerturbationKind)
+DECLARED_ATTRIBUTES = ("kind", "unit", "budget", "norm_bound", "channels", "training_only")
+
+
+def declaration_problem(perturbation: object) -> str | None:
+    """Return which declared attribute of a perturbation is missing or wrong, or None.
+
+    >>> declaration_problem(object())
+    'it declares no kind, unit, budget, norm_bound, channels, training_only'
+    """
+    missing = [name for name in DECLARED_ATTRIBUTES if not hasattr(perturbation, name)]
+    if missing:
+        return f"it declares no {', '.join(missing)}"
+    kind = perturbation.kind  # type: ignore[attr-defined]
+    if kind not in PERTURBATION_KINDS:
+        return f"its kind is {kind!r}; it must be {' or '.join(PERTURBATION_KINDS)}"
+    return None
+
+
 @runtime_checkable
 class ParametricPerturbation(Perturbation, Protocol):
-    """A perturbation that is a function of the image and of a few numbers, P for each image, so
-    that it can be searched: `grid` enumerates what `sample` draws from, `apply` carries it out."""
+    """A perturbation that is a function of the image and of P parameters, so that it can be
+    searched: `grid` covers the range that `sample` draws from, and `apply` changes the images."""
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Random parameters (n, P), one row an image."""
+        """Return random parameters (n, P), one row for each image."""
         ...
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """A regular grid over the same range, ``points`` values a parameter (those that can only
-        take a few values take these): (G, P) for a float, (G, N, P) for one strength an image.
-        An odd number of points has the identity among them."""
+        """Return a regular grid over the range of `sample`.
+
+        Args:
+            strength: one for all images, or (N,).
+            points: number of values for each parameter; an odd number includes the identity. A
+                discrete parameter takes its own values instead.
+
+        Returns:
+            (G, P) for a float, (G, N, P) for strengths (N,).
+        """
         ...
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images changed by given parameters, one row each, in [0, 1]."""
+        """Return the images changed by the given parameters, one row for each image, in [0, 1]."""
         ...
 
 
 @runtime_checkable
 class AffinePerturbation(ParametricPerturbation, Protocol):
-    """A spatial perturbation that is an affine map of the plane, so that neighbours in a chain
-    fuse into one interpolation."""
+    """A spatial perturbation that is an affine map of the plane. Adjacent ones in a chain fuse
+    into one interpolation."""
 
     @property
     def interpolation(self) -> Interpolation: ...
@@ -128,54 +152,69 @@ class AffinePerturbation(ParametricPerturbation, Protocol):
     def padding(self) -> Padding: ...
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23: from a pixel of the output to the place in the input that it shows, both in
-        pixels from the image's centre, x to the right and y down."""
+        """Return theta_N23, which maps each output pixel to the point of the input that it shows.
+
+        Both are in pixels from the image's centre, x to the right and y down.
+        """
         ...
 
 
 class Victim(Protocol):
-    """The model as a perturbation sees it: at rest, and behind this door alone.
+    """The model as a perturbation sees it: the perturbation's only access to the network.
 
-    Its parameters are frozen, batch norm and dropout are in evaluation mode, and nothing that a
-    perturbation does through it changes the model, its gradients or its training flags.
+    Its parameters are frozen, and it is in eval mode. Nothing that a perturbation does through it
+    changes the model, its gradients or its training flags.
     """
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
-        """logits_NK in float32, differentiable in x."""
+        """Return logits_NK in float32, differentiable in x."""
         ...
 
     def gradient(
         self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(grad_NCHW, loss_N, logits_NK), detached: the gradient in x of the sum of the losses.
+        """Return (grad_NCHW, loss_N, logits_NK), detached; the gradient in x is of the summed loss.
 
-        ``loss`` None stands for the victim's own: the objective's in training, cross-entropy in
-        a threat.
+        Args:
+            x_NCHW: images.
+            y_N: labels.
+            loss: None means the victim's own loss: the objective's in training, cross-entropy in a
+                threat.
         """
         ...
 
     def with_reference(self, x_NCHW: Tensor) -> "Victim":
-        """The same victim for losses that compare with the logits at x (TRADES' KL does)."""
+        """Return this victim with the logits at x as its reference, which TRADES' KL loss needs."""
         ...
 
     def subset(self, index: Tensor) -> "Victim":
-        """The same victim for x[index] of the images whose logits are its reference."""
+        """Return this victim for x[index], a subset of the images of its reference."""
         ...
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
-        """bool (N,), of what the model makes of an attack's results: which images are worth
-        attacking on. In training all are; in a threat those that it still gets right."""
+        """Return the mask (N,) of images to keep attacking.
+
+        In training these are all images; in an evaluation, those still classified correctly.
+
+        Args:
+            logits_NK: the model's logits on the current adversarial images.
+            y_N: labels.
+        """
         ...
 
     def as_module(self) -> nn.Module:
-        """A frozen module from images to logits, for attacks that want one."""
+        """Return a frozen module from images to logits, for attacks that need a module."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """How far training is: ``step`` of ``total_steps`` updates, in ``epoch`` of ``total_epochs``,
-    all counted from 0."""
+    """The progress of training: ``step`` of ``total_steps`` updates, in ``epoch`` of
+    ``total_epochs``, all counted from 0.
+
+    >>> Progress(step=5, total_steps=20, epoch=1, total_epochs=4).fraction
+    0.25
+    """
 
     step: int
     total_steps: int
@@ -184,28 +223,34 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """In [0, 1)."""
+        """Share of all updates that are done, in [0, 1)."""
         return self.step / self.total_steps
 
 
 ScheduleState: TypeAlias = Mapping[str, Tensor]
-"""The state of a schedule that listens: named tensors, which the trainer checkpoints."""
+"""The state of an adaptive schedule: named tensors, which the trainer checkpoints."""
 
 
 class Schedule(Protocol):
-    """From training progress to strength; a pure function of its two arguments."""
+    """A pure function of training progress and state that returns a strength."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
-        """A strength in [0, 1], or one value for each training image (not of the batch)."""
+        """Return a strength in [0, 1], or one for each training image (not of the batch)."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Feedback:
-    """What a batch told: of each image its index in the training set, whether the model was
-    right under the present perturbation, and its strength at this link; all (N,).
+    """The outcome of a batch, for one schedule; all tensors are (N,).
 
-    In a union an image took one branch: the schedules of the others hear of it too."""
+    In a union each image takes one branch; the schedules of the other branches receive its feedback
+    too.
+
+    Attributes:
+        indices: each image's index in the training set.
+        correct: whether the model classified the perturbed image correctly.
+        strength: the image's strength at this link.
+    """
 
     indices: Tensor
     correct: Tensor
@@ -214,34 +259,39 @@ class Feedback:
 
 @runtime_checkable
 class AdaptiveSchedule(Protocol):
-    """A schedule whose state is moved by feedback. The trainer owns the state."""
+    """A schedule whose state changes with feedback. The trainer holds the state."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength: ...
 
     def start(self, num_train: int) -> ScheduleState:
-        """The state before training on ``num_train`` images."""
+        """Return the state before training on ``num_train`` images."""
         ...
 
     def after_batch(self, state: ScheduleState, feedback: Feedback) -> ScheduleState:
-        """The state after a batch; the old one is not changed."""
+        """Return the state after a batch, without changing the old one."""
         ...
 
     def after_epoch(self, state: ScheduleState, validation: Mapping[str, float]) -> ScheduleState:
-        """The state after an epoch, given the validation accuracies in [0, 1]."""
+        """Return the state after an epoch, given the validation accuracies in [0, 1]."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Views:
-    """The three views that a curriculum gives of a batch, all NCHW in [0, 1]: ``clean``;
-    ``transformed``, after the spatial and colour links; ``perturbed``, after all links."""
+    """The three views of a batch under a curriculum, all NCHW in [0, 1].
+
+    Attributes:
+        clean: the images before all links.
+        transformed: the images after the spatial and intensity links.
+        perturbed: the images after all links.
+    """
 
     clean: Tensor
     transformed: Tensor
     perturbed: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Views":
-        """The same function of each view."""
+        """Return the views with a function applied to each."""
         return Views(
             clean=function(self.clean),
             transformed=function(self.transformed),
@@ -249,7 +299,7 @@ class Views:
         )
 
     def combined(self, other: "Views", function: Callable[[Tensor, Tensor], Tensor]) -> "Views":
-        """The same function of each view and its namesake."""
+        """Return the views with a function applied to each pair of views of the same name."""
         return Views(
             clean=function(self.clean, other.clean),
             transformed=function(self.transformed, other.transformed),
@@ -259,8 +309,13 @@ class Views:
 
 @attrs.frozen(kw_only=True)
 class TrainingLoss:
-    """What an objective computed: the scalar to descend, and the logits_NK at the perturbed view
-    (what schedules that listen and the running accuracy are told of)."""
+    """The result of an objective.
+
+    Attributes:
+        value: the scalar to descend.
+        logits: detached logits_NK at the perturbed view, from which adaptive schedules and the
+            running accuracy are updated.
+    """
 
     value: Tensor
     logits: Tensor
@@ -271,15 +326,19 @@ class Objective(Protocol):
 
     @property
     def attack_loss(self) -> str:
-        """The name of the per-example loss that its inner attack ascends by default."""
+        """Name of the per-example loss that the inner attack ascends by default."""
         ...
 
-    def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss: ...
+    def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
+        """Return the loss of a batch; the caller descends it."""
+        ...
 
 
 @runtime_checkable
 class HasPlainEquivalent(Protocol):
-    """A model that can offer a plain-torch equivalent of itself at its present weights, in
-    evaluation mode; the victim attacks that one, and asks again after a weight change."""
+    """A model with an equivalent made of plain torch layers. The victim attacks that equivalent,
+    and requests it again after a change of weights."""
 
-    def plain_equivalent(self) -> nn.Module: ...
+    def plain_equivalent(self) -> nn.Module:
+        """Return the same function at the current weights, in eval mode."""
+        ...

@@ -5,7 +5,6 @@ checks the order of attacks.
 """
 
 from collections.abc import Mapping
-from typing import get_args
 
 import attrs
 
@@ -25,7 +24,7 @@ from curricula.expressions.syntax import (
     parse_number,
     parse_value,
 )
-from curricula.interfaces import DECLARED, Perturbation, PerturbationKind
+from curricula.interfaces import Perturbation, declaration_problem
 from curricula.plugins import registry
 
 
@@ -98,16 +97,10 @@ class _Binder:
     def _leaf(self, call: Call) -> Leaf:
         built = factories.build("perturbation", self._budgeted(call), defaults=self.defaults)
         perturbation: Perturbation = built.value
-        missing = [name for name in DECLARED if not hasattr(perturbation, name)]
-        if missing:
+        problem = declaration_problem(perturbation)
+        if problem:
             raise UserError(
-                f"{call}: this perturbation declares no {', '.join(missing)}; its author can run "
-                "curricula.testing.check_perturbation"
-            )
-        if perturbation.kind not in get_args(PerturbationKind):
-            raise UserError(
-                f"{call}: its kind is {perturbation.kind!r}; it must be "
-                f"{' or '.join(get_args(PerturbationKind))}"
+                f"{call}: {problem}; its author can run curricula.testing.check_perturbation"
             )
         if self.threat and perturbation.training_only:
             raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from curricula.interfaces import (
-    DECLARED,
     Norm,
     NormBound,
     ParametricPerturbation,
     Perturbation,
+    declaration_problem,
 )
 from curricula.testing.contract import broken_clauses
 from curricula.testing.fixtures import Fixture, assert_as_before, make_bench, state_of
@@ -126,9 +126,8 @@ def any_batch_works(perturbation: Perturbation) -> None:
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
     """kind, unit, budget, norm_bound, channels and training_only are there and mean something."""
-    for name in DECLARED:
-        assert hasattr(perturbation, name), f"it declares no {name}"
-    assert perturbation.kind in ("spatial", "intensity", "pixel"), f"kind {perturbation.kind!r}"
+    problem = declaration_problem(perturbation)
+    assert problem is None, problem
     assert perturbation.unit, "no unit"
     assert perturbation.budget >= 0, f"budget {perturbation.budget}"
     assert perturbation.channels is None or perturbation.channels, "no channel count works"
