@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Victim,
         Views,
     )
+    from curricula.models.build import build_model
     from curricula.models.normalise import Normalise
     from curricula.plugins.hookspecs import Record, hookimpl
     from curricula.sweeps.collect import compare
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from curricula.sweeps.runner import run_sweep
     from curricula.sweeps.spec import Sweep, read_sweep
     from curricula.training.config import TrainConfig
-    from curricula.training.plan import build_model
     from curricula.training.run import Run
     from curricula.victim.model_victim import ModelVictim
 
@@ -79,7 +79,7 @@ _MODULES = {
     "sweeps.spec": ("Sweep", "read_sweep"),
     "sweeps.runner": ("run_sweep",),
     "training.config": ("TrainConfig",),
-    "training.plan": ("build_model",),
+    "models.build": ("build_model",),
     "training.run": ("Run",),
     "victim.model_victim": ("ModelVictim",),
 }

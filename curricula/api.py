@@ -18,7 +18,7 @@ from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output
 from curricula.runtime.records import to_json
 from curricula.training.checks import check_device_name, check_values
-from curricula.training.config import EVALUATION_SEED, LARGEST_SEED, SplitName
+from curricula.training.config import EVALUATION_SEED, LARGEST_SEED, SplitName, baseline_values
 from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def train(
 
     from curricula.evaluation.threats import standard_threats
     from curricula.training.loop import train_plan
-    from curricula.training.plan import baseline_values, make_plan
+    from curricula.training.plan import make_plan
 
     plan = make_plan(values, download=download)
     path = Path(output) if output is not None else free_folder(plan)
@@ -180,7 +180,7 @@ def load_model(
 
     import torch
 
-    from curricula.training.plan import build_model
+    from curricula.models.build import build_model
 
     data = data or open_data(run)
     with torch.random.fork_rng(devices=[]):
@@ -237,13 +237,12 @@ def evaluate(
     for text in named.values():
         check_perturbation(text)
 
-    from curricula.curriculum import Threat
+    from curricula.curriculum import Threat, check_channels
     from curricula.data.dataset import first
     from curricula.evaluation.accuracy import evaluate_threats
     from curricula.evaluation.progress import EvaluationProgress
     from curricula.evaluation.threats import standard_threats
     from curricula.expressions.binding import bind
-    from curricula.training.plan import check_channels
 
     where = _device(model, device)
     dataset = _data(run, data, data_root)
@@ -254,7 +253,7 @@ def evaluate(
         perturb = run.config.perturb if run is not None else CLEAN
         chosen = standard_threats(bind(perturb), dataset.budgets)
     for threat in chosen.values():
-        check_channels(threat.tree, dataset)
+        check_channels(threat.tree, dataset.in_channels, data=dataset.name)
     network = _network(model, run, checkpoint, dataset, where)
     work = EvaluationProgress(chosen.values(), progress)
     return evaluate_threats(

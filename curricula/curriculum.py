@@ -88,6 +88,27 @@ def _unchanged(x_NCHW: Tensor) -> Views:
     return Views(clean=x_NCHW, transformed=x_NCHW, perturbed=x_NCHW)
 
 
+def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
+    """Refuse a perturbation that does not work on images of a number of channels.
+
+    Args:
+        tree: the perturbations.
+        in_channels: channels of the images.
+        data: name of the data set, for the message.
+
+    Raises:
+        UserError: the perturbation, and the numbers of channels that it works on.
+    """
+    for leaf in tree.leaves.values():
+        channels = leaf.perturbation.channels
+        if channels is not None and in_channels not in channels:
+            allowed = " or ".join(map(str, sorted(channels)))
+            raise UserError(
+                f"{leaf.call.name} works on images of {allowed} channels; those of {data} "
+                f"have {in_channels}"
+            )
+
+
 ScheduleStates: TypeAlias = Mapping[str, ScheduleState]
 
 

@@ -164,11 +164,11 @@ def load_data(text: str, *, root: str = "data", download: bool = False) -> DataS
     Raises:
         UserError: an unknown name, or files that are not there.
     """
-    loaded: DataSet = build_data(text, root=root, download=download).value
+    loaded: DataSet = resolve_data(text, root=root, download=download).value
     return loaded
 
 
-def build_data(text: str, *, root: str, download: bool) -> factories.Built:
+def resolve_data(text: str, *, root: str, download: bool) -> factories.Built:
     """`load_data`, with the expression that states every default."""
     supplied = {"root": root, "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.api import load_model
-from curricula.curriculum import Curriculum
+from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError
 from curricula.interfaces import Victim
+from curricula.models.build import build_model
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
 from curricula.training.config import FIELDS, LARGEST_SEED
-from curricula.training.plan import build_model, check_channels
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
@@ -75,7 +75,7 @@ def preview(
         run = Run.open(Path(run))
     found = _data(data, run, data_root)
     curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack_defaults)
-    check_channels(curriculum.tree, found)
+    check_channels(curriculum.tree, found.in_channels, data=found.name)
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
     victim, aim = _victim(run, found, seed)

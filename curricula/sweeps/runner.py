@@ -21,7 +21,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
-from curricula.curriculum import Threat
+from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
@@ -36,7 +36,7 @@ from curricula.sweeps.folder import (
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
-from curricula.training.plan import Plan, check_channels, make_plan
+from curricula.training.plan import Plan, make_plan
 from curricula.training.run import RESULTS, Run
 
 STUDY = "study.db"
@@ -154,7 +154,7 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
     for name, text in sweep.threats.items():
         with prefixed_errors(f"threat {name}"):
             threats[name] = Threat.parse(text, budgets=plan.data.budgets)
-            check_channels(threats[name].tree, plan.data)
+            check_channels(threats[name].tree, plan.data.in_channels, data=plan.data.name)
     return threats
 
 

@@ -22,11 +22,11 @@ from curricula.errors import UserError
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_number
 from curricula.interfaces import Norm
+from curricula.models.build import build_model
 from curricula.plugins import registry
 from curricula.testing.contract import broken_clauses
-from curricula.training.config import FIELDS, merge
+from curricula.training.config import COMMON_TRAINING, FIELDS, merge
 from curricula.training.learning_rate import parse_learning_rate
-from curricula.training.plan import COMMON_TRAINING, build_model
 
 SOME = 16  # images, where not all are needed
 AT_ONCE = 256  # images in memory, where all are needed

@@ -75,7 +75,9 @@ def check_device_name(name: str) -> None:
         UserError: an unknown name.
     """
     if not _DEVICE.fullmatch(name):
-        raise UserError(f"device {name!r} is not there; write auto, cpu, cuda, cuda:1, mps or xpu")
+        raise UserError(
+            f"device {name!r} is not available; choose from auto, cpu, cuda, cuda:1, mps or xpu"
+        )
 
 
 _CHECKS: Mapping[str, Callable[[str], object]] = {

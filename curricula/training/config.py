@@ -14,6 +14,7 @@ from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.errors import UserError, did_you_mean
 from curricula.expressions.syntax import parse_call
+from curricula.plugins.names import CLEAN
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
@@ -24,6 +25,16 @@ SplitName = Literal["test", "validation"]
 TRAINING_IMAGES = "images"  # an argument of data sets: how many train; the test is the same
 LARGEST_SEED = 2**62
 EVALUATION_SEED = 0  # every run is measured under the same draws
+COMMON_TRAINING: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "weight_decay": 0.0001,
+    "epochs": 30,
+    "batch_size": 128,
+    "lr_schedule": "one-cycle",
+    "augmentation": "clean",
+}
+"""Defaults of the fields that neither the user nor the data set states."""
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +182,12 @@ _CONVERTER.register_structure_hook(float, _strict("a number", int, float))
 _CONVERTER.register_structure_hook(bool, _strict("true or false", bool))
 _CONVERTER.register_structure_hook(str, _strict("text", str))
 _CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
+
+
+def baseline_values(config: TrainConfig) -> dict[str, Any]:
+    """Return the values of the same run without perturbations: its baseline."""
+    values = {name: getattr(config, name) for name in FIELDS}
+    return values | {"perturb": CLEAN, "schedule": (), "objective": "at"}
 
 
 def images_of(data: str, split: SplitName) -> str:

@@ -41,7 +41,10 @@ WRONG = [
     ({"lr_schedule": "step:3"}, "lr_schedule step needs its stages"),
     ({"average": "ma"}, "unknown average 'ma'; known: none, ema, swa"),
     ({"average": "none:3"}, "unknown average 'none:3'"),
-    ({"device": "gpu"}, "device 'gpu' is not there; write auto, cpu, cuda, cuda:1, mps or xpu"),
+    (
+        {"device": "gpu"},
+        "device 'gpu' is not available; choose from auto, cpu, cuda, cuda:1",
+    ),
 ]
 
 

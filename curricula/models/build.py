@@ -1,0 +1,40 @@
+"""Build a model from its expression, for the images of a data set."""
+
+from torch import nn
+
+from curricula.data.dataset import DataSet
+from curricula.expressions import factories
+from curricula.expressions.syntax import parse_call
+
+
+def build_model(text: str, data: DataSet) -> nn.Module:
+    """Return the model that an expression names, with weights from torch's global random state.
+
+    >>> import torch
+    >>> from curricula.data.dataset import load_data
+    >>> build_model("smallcnn(width=4)", load_data("digits"))(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+
+    Args:
+        text: the expression, such as ``wrn(depth=16, width=4)``.
+        data: states the number of classes and channels and the image size.
+
+    Raises:
+        UserError: an unknown model or argument, or an image size that the model cannot take.
+    """
+    model: nn.Module = resolve_model(text, data).value
+    return model
+
+
+def resolve_model(text: str, data: DataSet) -> factories.Built:
+    """Return the model of `build_model`, and its expression with every default stated.
+
+    Raises:
+        UserError: as `build_model` does.
+    """
+    supplied = {
+        "num_classes": data.num_classes,
+        "in_channels": data.in_channels,
+        "image_size": data.image_size,
+    }
+    return factories.build("model", parse_call(text), supplied=supplied)
