@@ -5,52 +5,65 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from curricula.interfaces import NormBound, Strength, Victim
+from curricula.interfaces import NormBound, Strength, Victim, strength_per_image
 
 
 def uniform(
     n: int, columns: int, bound: float, strength: Strength, generator: torch.Generator
 ) -> Tensor:
-    """(n, columns) drawn uniformly from [-bound, bound] times the strength of each row."""
+    """Draw (n, columns) uniformly from [-bound, bound] times the strength of each row."""
     drawn = torch.rand((n, columns), generator=generator, device=generator.device) * 2 - 1
-    if isinstance(strength, Tensor):
-        strength = strength.to(drawn)[:, None]
-    return drawn * (strength * bound)
+    return drawn * (strength_per_image(strength, drawn) * bound)
 
 
 def lattice(columns: int, bound: float, strength: Strength, points: int) -> Tensor:
-    """The regular grid over [-bound, bound] ** columns times the strength, ``points`` values a
-    column, the first column slowest: (G, columns) for a float, (G, N, columns) for (N,)."""
+    """Return the regular grid over [-bound, bound] ** columns times the strength.
+
+    It has ``points`` values per column, and the first column varies slowest: (G, columns) for a
+    float, (G, N, columns) for strengths (N,).
+
+    >>> lattice(2, bound=4.0, strength=0.5, points=2)
+    tensor([[-2., -2.],
+            [-2.,  2.],
+            [ 2., -2.],
+            [ 2.,  2.]])
+    """
     return combinations(evenly(-bound, bound, points), columns, strength)
 
 
 def evenly(low: float, high: float, points: int) -> Tensor:
-    """``points`` values from low to high, ends included; a single one is the middle."""
+    """Return ``points`` evenly spaced values, both ends included; a single one is the middle."""
     return torch.linspace(low, high, points) if points > 1 else torch.tensor([(low + high) / 2])
 
 
 def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
-    """Every row of ``columns`` values of an axis, the first column slowest, times the strength:
-    (G, columns) for a float, (G, N, columns) for (N,)."""
-    whole = torch.cartesian_prod(*[axis] * columns).reshape(-1, columns)
+    """Return every row of ``columns`` values of an axis, times the strength.
+
+    The first column varies slowest: (G, columns) for a float, (G, N, columns) for strengths (N,).
+    """
+    return grid_per_image(torch.cartesian_prod(*[axis] * columns).reshape(-1, columns), strength)
+
+
+def grid_per_image(points_GP: Tensor, strength: Strength) -> Tensor:
+    """Return a grid times the strength: (G, P) for a float, (G, N, P) for strengths (N,)."""
     if isinstance(strength, Tensor):
-        return whole.to(strength.device)[:, None] * strength[:, None]
-    return whole * strength
+        return points_GP.to(strength.device)[:, None] * strength[:, None]
+    return points_GP * strength
 
 
 class Parametric:
-    """What such perturbations share: `__call__` follows from `sample` and `apply`."""
+    """A perturbation whose `__call__` follows from `sample` and `apply`."""
 
     norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Random parameters, one row an image."""
+        """Draw random parameters, one row per image."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images changed by given parameters, one row each."""
+        """Return the images changed by given parameters, one row each."""
         raise NotImplementedError
 
     def __call__(

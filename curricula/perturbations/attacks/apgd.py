@@ -1,29 +1,28 @@
-"""Auto-PGD, which finds its own step: the perturbation `apgd`."""
+"""Auto-PGD, which adapts its step length: the perturbation `apgd`."""
 
 from typing import Literal
 
 import attrs
 import torch
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import ge
 from torch import Tensor
 
 from curricula.interfaces import AttackLoss, Victim
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.attacks.norm_ball import (
-    BallAttack,
-    a_budget,
-    project,
-    random_start,
-    steepest,
-)
+from curricula.perturbations.attacks.norm_ball import BallAttack, project, random_start, steepest
 from curricula.perturbations.attacks.restarts import worst_of
+from curricula.perturbations.validators import above_zero, valid_budget
 
-ALPHA = 0.75  # of the new direction in a step; the rest is the previous one's
+ALPHA = 0.75  # weight of the new direction in a step; the previous one has the rest
 
 
 def checkpoints(steps: int) -> list[int]:
-    """The steps after which step lengths are reviewed (Croce and Hein 2020, section 3.2): first
-    after 22 % of all, then at intervals that shrink by 3 % of all, down to 6 %."""
+    """Return the steps after which step lengths are reviewed (Croce and Hein 2020, section 3.2):
+    first after 22 % of all steps, then at intervals that shrink by 3 % of all, down to 6 %.
+
+    >>> checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
     percent, interval, found = 0, 22, []
     while percent + interval < 100:
         percent += interval
@@ -44,9 +43,10 @@ def ascend_adaptively(
     steps: int,
     rho: float,
 ) -> Tensor:
-    """APGD (Croce and Hein 2020, algorithm 1), and of the points that it visits the one of highest
-    loss; the published form would return that even where it passed a misclassified point of lower
-    loss, while here such a point comes before every correct one.
+    """Run APGD (Croce and Hein 2020, algorithm 1), and return the visited point of highest loss.
+
+    One difference: a misclassified point is preferred to every correct one, even at a lower loss.
+    The published form returns the point of highest loss in any case.
 
     Args:
         x_NCHW: the centre of each ball.
@@ -54,39 +54,39 @@ def ascend_adaptively(
         start_NCHW: where the ascent starts.
         eps_N111: the radius of each ball.
         victim: the model.
-        loss: what is ascended.
+        loss: the loss to ascend.
         norm: ``linf`` or ``l2``.
-        steps: how many, 1 or more.
-        rho: an image's step is halved if fewer than this share of the steps since the last review
-            raised its loss (condition 1), or if it was not halved then and the highest loss is the
-            same since (condition 2).
+        steps: number of steps, 1 or more.
+        rho: an image's step is halved if less than this share of the steps since the last review
+            raised its loss (condition 1), or if it was not halved then and the highest loss has
+            not changed since (condition 2).
     """
-    present, previous = start_NCHW, start_NCHW
-    gradient, loss_N, logits = victim.gradient(present, y_N, loss)
-    # Where the search goes back to, and what is returned, are two things: see above.
-    top, top_gradient, top_loss_N = present, gradient, loss_N
-    found, found_loss_N, found_wrong_N = present, loss_N, logits.argmax(1) != y_N
+    current, previous = start_NCHW, start_NCHW
+    gradient, loss_N, logits = victim.gradient(current, y_N, loss)
+    # The search returns to the point of highest loss; the result may be another: see above.
+    top, top_gradient, top_loss_N = current, gradient, loss_N
+    found, found_loss_N, found_wrong_N = current, loss_N, logits.argmax(1) != y_N
     step_N111 = 2 * eps_N111
     raised_N = torch.zeros_like(loss_N)
     reviewed_loss_N, halved_N = top_loss_N, torch.zeros_like(found_wrong_N)
     reviews, last_review = set(checkpoints(steps)), 0
     for k in range(1, steps + 1):
-        plain = project(present + step_N111 * steepest(gradient, norm), x_NCHW, eps_N111, norm)
+        plain = project(current + step_N111 * steepest(gradient, norm), x_NCHW, eps_N111, norm)
         if k == 1:
             following = plain
         else:
-            mixed = present + ALPHA * (plain - present) + (1 - ALPHA) * (present - previous)
+            mixed = current + ALPHA * (plain - current) + (1 - ALPHA) * (current - previous)
             following = project(mixed, x_NCHW, eps_N111, norm)
-        previous, present, before_N = present, following, loss_N
-        gradient, loss_N, logits = victim.gradient(present, y_N, loss)
+        previous, current, before_N = current, following, loss_N
+        gradient, loss_N, logits = victim.gradient(current, y_N, loss)
         raised_N = raised_N + (loss_N > before_N)
 
         higher = loss_N > top_loss_N
-        top, top_gradient = _where(higher, present, top), _where(higher, gradient, top_gradient)
+        top, top_gradient = _where(higher, current, top), _where(higher, gradient, top_gradient)
         top_loss_N = torch.where(higher, loss_N, top_loss_N)
         wrong = logits.argmax(1) != y_N
         worse = torch.where(wrong == found_wrong_N, loss_N > found_loss_N, wrong)
-        found = _where(worse, present, found)
+        found = _where(worse, current, found)
         found_loss_N = torch.where(worse, loss_N, found_loss_N)
         found_wrong_N = found_wrong_N | wrong
 
@@ -95,8 +95,8 @@ def ascend_adaptively(
             stuck = ~halved_N & (top_loss_N == reviewed_loss_N)
             halved_N = rarely | stuck
             step_N111 = _where(halved_N, step_N111 / 2, step_N111)
-            present, gradient = (
-                _where(halved_N, top, present),
+            current, gradient = (
+                _where(halved_N, top, current),
                 _where(halved_N, top_gradient, gradient),
             )
             loss_N = torch.where(halved_N, top_loss_N, loss_N)
@@ -111,25 +111,35 @@ def _where(which_N: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class APGD(BallAttack):
-    """`apgd`: Auto-PGD (Croce and Hein 2020, section 3): PGD with momentum that halves its step
-    where it stops gaining, and goes back to the best point then.
+    """Ascend the loss by PGD with momentum that halves its step, and returns to the best point,
+    where progress stops (Auto-PGD, Croce and Hein 2020, section 3).
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more.
         norm: ``linf`` or ``l2``.
-        steps: of each restart, 1 or more.
+        steps: gradient steps of each restart, 1 or more.
         loss: ``ce`` or ``dlr`` (three classes or more), under any objective.
-        restarts: independent runs; per image the worst for the model is kept, misclassified
-            before correct, then by cross-entropy.
-        rho: the share of steps that must raise the loss, above 0 to 1.
+        restarts: number of independent runs, 1 or more; per image the result that is worst for the
+            model is kept, misclassified before correct, then by cross-entropy.
+        rho: share of steps that must raise the loss, or the step is halved; above 0 to 1.
+
+    Example:
+        On a linear model the best change has the whole length of the budget.
+
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> attack = APGD(budget=0.2, norm="l2", steps=10)
+        >>> adversarial = attack(x, y, strength=1.0, victim=victim, generator=torch.Generator())
+        >>> (adversarial - x).flatten(1).norm(dim=1)
+        tensor([0.2000, 0.2000, 0.2000])
     """
 
-    budget: float = attrs.field(validator=a_budget)
+    budget: float = attrs.field(validator=valid_budget)
     norm: Literal["linf", "l2"] = "linf"
     steps: int = attrs.field(default=100, validator=ge(1))
     loss: Literal["ce", "dlr"] = "ce"
     restarts: int = attrs.field(default=1, validator=ge(1))
-    rho: float = attrs.field(default=0.75, validator=and_(gt(0.0), le(1.0)))
+    rho: float = attrs.field(default=0.75, validator=above_zero(1.0))
 
     def attack(
         self,
@@ -140,7 +150,6 @@ class APGD(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images attacked, each within its own radius."""
 
         def draw() -> Tensor:
             return random_start(x_NCHW, eps_N111, self.norm, generator)

@@ -1,33 +1,41 @@
-"""Norm balls about images, cut to [0, 1]: what every pixel attack is made of.
+"""Norm balls about images, cut to [0, 1]: the building blocks of every pixel attack.
 
 eps_N111 is the radius of each image's ball, in [0, 1] pixel units, shaped to broadcast over NCHW.
-Each function gives the same image back at radius 0.
+At radius 0 each function returns the image itself.
 """
 
 from typing import ClassVar, Literal
 
 import torch
-from attrs.validators import and_, ge, gt, le
 from torch import Tensor
 
-from curricula.interfaces import Norm, NormBound, PerturbationKind, Strength, Victim
-
-LARGEST = 1e6  # far beyond any image, far below float32's end
-a_budget = and_(ge(0.0), le(LARGEST))
-a_step = and_(gt(0.0), le(LARGEST))
+from curricula.interfaces import (
+    Norm,
+    NormBound,
+    PerturbationKind,
+    Strength,
+    Victim,
+    strength_per_image,
+)
 
 
 def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
-    """eps_N111 of images: the budget times the strength of each."""
+    """Return eps_N111, the budget times the strength of each image.
+
+    >>> x = torch.zeros(2, 3, 8, 8)
+    >>> radii(torch.tensor([0.5, 1.0]), budget=0.2, x_NCHW=x).flatten()
+    tensor([0.1000, 0.2000])
+    """
+    strength = strength_per_image(strength, x_NCHW)
     if isinstance(strength, Tensor):
-        return (strength.to(x_NCHW) * budget).reshape(-1, 1, 1, 1)
+        return strength * budget
     return x_NCHW.new_full((len(x_NCHW), 1, 1, 1), strength * budget)
 
 
 class BallAttack:
-    """What attacks within a norm ball share: their budget is its radius, and they promise it.
+    """An attack within a norm ball, whose radius is the budget times the strength.
 
-    A class says how it attacks in `attack`; one that knows several norms has a field `norm`.
+    A subclass implements `attack`; one that supports several norms has a field `norm`.
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
@@ -54,7 +62,10 @@ class BallAttack:
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images attacked, each within its own radius; no gradient is recorded here."""
+        """Return an adversarial image for each image, within that image's ball.
+
+        It runs without recording gradients.
+        """
         raise NotImplementedError
 
     def __call__(
@@ -72,16 +83,21 @@ class BallAttack:
 
 
 def l2_norm(x_NCHW: Tensor) -> Tensor:
-    """The Euclidean norm of each image, (N, 1, 1, 1)."""
+    """Return the Euclidean norm of each image, (N, 1, 1, 1)."""
     norm: Tensor = torch.linalg.vector_norm(x_NCHW, dim=(1, 2, 3), keepdim=True)
     return norm
 
 
 def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: Norm) -> Tensor:
-    """An image in both the eps-ball about x and [0, 1].
+    """Project each adversarial image into both the eps-ball about x and [0, 1].
 
-    In l-inf and l-1 it is the nearest one; in l-2 the nearest of the ball, then cut to [0, 1], as
-    the field has it.
+    In l-inf and l-1 the result is the nearest such image. In l-2 it is the nearest image of the
+    ball, then cut to [0, 1], as is usual.
+
+    >>> x = torch.full((1, 1, 1, 2), 0.5)
+    >>> away = torch.tensor([0.9, 0.6]).reshape(x.shape)
+    >>> project(away, x, torch.tensor(0.2).reshape(1, 1, 1, 1), "linf").flatten()
+    tensor([0.7000, 0.6000])
     """
     if norm == "l1":
         return _project_l1(adversarial_NCHW, x_NCHW, eps_N111)
@@ -91,45 +107,52 @@ def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: No
         delta = adversarial_NCHW - x_NCHW
         scale = eps_N111 / l2_norm(delta).clamp_min(1e-12)
         inside = x_NCHW + delta * scale.clamp_max(1)
-    # x lies in [0, 1], so cutting moves every pixel towards x: the ball is not left again.
+    # x lies in [0, 1], so cutting moves every pixel towards x and cannot leave the ball.
     return inside.clamp_(0, 1)
 
 
 def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest image of the l-inf ball cut to [0, 1]; clamping between them is
-    what `project` does, bit for bit."""
+    """Return the lowest and the highest image of the l-inf ball cut to [0, 1].
+
+    Clamping between them equals `project`, bit for bit.
+    """
     return (x_NCHW - eps_N111).clamp_(0, 1), (x_NCHW + eps_N111).clamp_(0, 1)
 
 
 def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> Tensor:
-    """Croce and Hein 2021 ("Mind the box!"), proposition 2.1.
+    """Project into the l-1 ball cut to [0, 1] (Croce and Hein 2021, "Mind the box!", prop. 2.1).
 
-    With d the distance that a pixel wants to go and g the one that [0, 1] leaves it on that side,
-    the nearest image moves it by clamp(d - t, 0, g), where t >= 0 is the same for the whole image:
-    the smallest for which these sum to eps or less.
+    Let d be the distance from x that a pixel is to move, and g the distance that [0, 1] allows on
+    that side. The nearest image moves it by clamp(d - t, 0, g), where t >= 0 is the same for the
+    whole image: the smallest for which these distances sum to eps or less.
     """
     delta = adversarial_NCHW - x_NCHW
     d = delta.abs()
     g = torch.where(delta > 0, 1 - x_NCHW, x_NCHW)
     t = _threshold(d.flatten(1), g.flatten(1), eps_N111.flatten(1)).reshape(-1, 1, 1, 1)
     moved = torch.minimum((d - t).clamp_min(0), g)
-    scale = eps_N111 / moved.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)  # rounding alone
+    # The scale differs from 1 by rounding alone.
+    scale = eps_N111 / moved.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     wanted = (moved * scale.clamp_max(1)).copysign(delta)
     inside = (x_NCHW + wanted).clamp(0, 1)
-    # Of many pixels even the rounding of x + delta adds up: round towards x.
+    # Over many pixels even the rounding of x + delta adds up: round towards x.
     outside = (inside - x_NCHW).abs() > wanted.abs()
     return torch.where(outside, torch.nextafter(inside, x_NCHW), inside)
 
 
 def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
-    """t_N1 of `_project_l1`. The sum is piecewise linear in t and falls: a pixel begins to give way
-    at d - g and is back at x at d, and between two such knots the slope is how many give way."""
+    """Return t_N1 of `_project_l1`.
+
+    The sum of the distances is piecewise linear and decreasing in t. The distance of a pixel
+    starts to shrink at t = d - g and reaches 0 at t = d; between two such knots the slope is the
+    number of pixels whose distance is shrinking.
+    """
     begin_end = torch.cat([(d_ND - g_ND).clamp_min(0), d_ND], dim=1)
     knots, order = begin_end.sort(dim=1)
     slope = torch.where(order < d_ND.shape[1], 1.0, -1.0).cumsum(dim=1)[:, :-1]
-    falls = slope * knots.diff(dim=1)
-    # From the far end, where the sum is 0, so that small sums stay precise.
-    total = torch.cat([falls.flip(1).cumsum(1).flip(1), torch.zeros_like(eps_N1)], dim=1)
+    decreases = slope * knots.diff(dim=1)
+    # Summed from the far end, where the sum is 0, so that small sums stay precise.
+    total = torch.cat([decreases.flip(1).cumsum(1).flip(1), torch.zeros_like(eps_N1)], dim=1)
     last_N1 = ((total > eps_N1).sum(dim=1, keepdim=True) - 1).clamp_min(0)
     excess = (total.gather(1, last_N1) - eps_N1).clamp_min(0)
     steepness = slope.gather(1, last_N1)
@@ -140,8 +163,11 @@ def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
 def random_start(
     x_NCHW: Tensor, eps_N111: Tensor, norm: Norm, generator: torch.Generator
 ) -> Tensor:
-    """A random image of the ball: uniform in the l-inf and l-1 balls; in l-2 uniform in direction
-    and in distance from the centre. Then cut to [0, 1]."""
+    """Draw a random image of each ball, then cut it to [0, 1].
+
+    The draw is uniform in the l-inf and l-1 balls; in l-2 it is uniform in direction and in
+    distance from the centre.
+    """
     if norm == "linf":
         noise = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) * 2 - 1
         return project(x_NCHW + eps_N111 * noise, x_NCHW, eps_N111, norm)
@@ -156,8 +182,11 @@ def random_start(
 
 
 def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Exponential variables, divided by the sum of themselves and of one more, are uniform in the
-    simplex and its inside (Devroye 1986, chapter V, theorem 2.2); a random sign does the rest."""
+    """Draw a point of the unit l-1 ball for each image, uniformly.
+
+    Exponential variables, divided by the sum of themselves and of one more, are uniform in the
+    solid simplex (Devroye 1986, chapter V, theorem 2.2); random signs spread them over the ball.
+    """
     sizes = x_NCHW.new_empty(x_NCHW.shape).exponential_(generator=generator)
     spare = x_NCHW.new_empty((len(x_NCHW), 1, 1, 1)).exponential_(generator=generator)
     signs = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) - 0.5
@@ -165,7 +194,7 @@ def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def steepest(gradient_NCHW: Tensor, norm: Literal["linf", "l2"]) -> Tensor:
-    """The direction of steepest ascent, of length 1 in the norm."""
+    """Return the direction of steepest ascent, of length 1 in the norm."""
     if norm == "linf":
         return gradient_NCHW.sign()
     scaled = rescaled(gradient_NCHW)
@@ -173,8 +202,10 @@ def steepest(gradient_NCHW: Tensor, norm: Literal["linf", "l2"]) -> Tensor:
 
 
 def rescaled(gradient_NCHW: Tensor) -> Tensor:
-    """The gradient with a largest entry of size 1 in each image; a confident model's is so tiny
-    that its norm would be cut off."""
+    """Return the gradient scaled so that the largest entry of each image has size 1.
+
+    A confident model's gradient is so small that its norm would underflow.
+    """
     largest = gradient_NCHW.abs().amax(dim=(1, 2, 3), keepdim=True)
     return gradient_NCHW / torch.where(largest > 0, largest, 1)
 
@@ -182,16 +213,16 @@ def rescaled(gradient_NCHW: Tensor) -> Tensor:
 def sparse_step(
     gradient_NCHW: Tensor, adversarial_NCHW: Tensor, step_N111: Tensor, share: float
 ) -> Tensor:
-    """The step of steepest ascent among those of an l-1 length that stay in [0, 1] and move no
-    single value by more than the length over ``share`` of all values (at least one of them).
+    """Return the step of steepest ascent among those of an l-1 length that stay in [0, 1] and move
+    no single value by more than the length divided by ``share`` of all values (at least one).
 
-    Where there is room, this is the step of SLIDE (Tramer and Boneh 2019, section 2): evenly over
-    the values of the largest gradients. Where there is not, the rest goes on to the next ones.
-    SLIDE drops the rest, and where ``share`` is below the share of pixels that the best change
-    moves, it then spends its steps on mending what the projection has taken from the first ones.
+    Where there is room, this is the step of SLIDE (Tramer and Boneh 2019, section 2), spread
+    evenly over the values with the largest gradients. Where there is not, the rest is passed on to
+    the next values. SLIDE drops the rest; where ``share`` is below the share of pixels that the
+    best change moves, its later steps only restore what the projection took from the first ones.
 
     Args:
-        gradient_NCHW: what to ascend.
+        gradient_NCHW: the gradient to ascend.
         adversarial_NCHW: where the step starts.
         step_N111: its length, in [0, 1] pixel units.
         share: above 0 to 1.

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import attrs
 import torch
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import ge, gt, optional
 from torch import Tensor
 
 from curricula.interfaces import (
@@ -15,10 +15,9 @@ from curricula.interfaces import (
     Victim,
 )
 from curricula.losses import ATTACK_LOSSES, LossName
+from curricula.perturbations.attacks.active_set import ActiveSet
 from curricula.perturbations.attacks.norm_ball import (
     BallAttack,
-    a_budget,
-    a_step,
     bounds,
     project,
     radii,
@@ -27,9 +26,10 @@ from curricula.perturbations.attacks.norm_ball import (
     steepest,
 )
 from curricula.perturbations.attacks.restarts import worst_of
+from curricula.perturbations.validators import above_zero, valid_budget
 
-L1_SHARE = 0.01  # of the pixels, for an l-1 step: what Tramer and Boneh 2019 take
-ROUNDING = 1e-6  # a number of steps within this share above a whole one is that whole one
+L1_SHARE = 0.01  # share of the values that an l-1 step moves, as in Tramer and Boneh 2019
+STEPS_ROUNDING = 1e-6  # a number of steps this share above a whole number is rounded down to it
 
 
 def ascend(
@@ -46,7 +46,7 @@ def ascend(
     l1_share: float = L1_SHARE,
     tau: int | None = None,
 ) -> Tensor:
-    """Projected gradient ascent; the last iterate, as Madry et al. 2018 and torchattacks have it.
+    """Return the last iterate of projected gradient ascent (Madry et al. 2018, section 2.1).
 
     Args:
         x_NCHW: the centre of each ball.
@@ -54,56 +54,39 @@ def ascend(
         start_NCHW: where the ascent starts.
         eps_N111: the radius of each ball.
         victim: the model.
-        loss: what is ascended; None for the victim's own.
+        loss: the loss to ascend; None for the victim's own.
         norm: of the ball and of the step.
         step_N111: length of a step, in the norm, in [0, 1] pixel units.
-        steps: how many, or how many for each image (N,); an image that is done costs nothing more.
+        steps: number of steps, or one number per image (N,); an image that has taken its steps
+            costs nothing more.
         l1_share: as for `sparse_step`.
-        tau: where given, an image stops once it is misclassified and has taken so many steps as a
-            misclassified one (Zhang et al. 2020, algorithm 1); it then costs nothing more.
+        tau: if given, an image stops once it is misclassified and has taken ``tau`` steps while
+            misclassified (Zhang et al. 2020, algorithm 1); it then costs nothing more.
     """
-    order = going_N = torch.arange(len(x_NCHW), device=x_NCHW.device)
-    if isinstance(steps, Tensor):
-        # Those with most steps first: what is still moving is then the head of the batch. Reading
-        # the counts is the only time that the host waits for the device.
-        order = steps.argsort(descending=True, stable=True)
-        steps_N = steps.cpu()
-        moving = (steps_N[:, None] > torch.arange(int(steps_N.max()))).sum(0).tolist()
-        x_NCHW, y_N, eps_N111 = x_NCHW[order], y_N[order], eps_N111[order]
-        step_N111, adversarial = step_N111[order], start_NCHW[order]
-    else:
-        moving, adversarial = [len(x_NCHW)] * steps, start_NCHW.clone()
-    if norm == "linf":
-        lowest, highest = bounds(x_NCHW, eps_N111)
-    patience_N = torch.full_like(y_N, tau or 0)
-    for n in moving:
-        at: slice | Tensor = slice(n)
-        if tau is not None:  # the host waits for the device; images that are done are left out
-            at = going_N = going_N[going_N < n]
-        present = adversarial[at]
-        if len(present) == 0:
-            break
-        some = victim.subset(order[at])
-        gradient, _, logits = some.gradient(present, y_N[at], loss)
-        if norm == "linf":
-            following = torch.addcmul(present, step_N111[at], steepest(gradient, norm))
-            following.clamp_(lowest[at], highest[at])
-        elif norm == "l2":
-            following = present + step_N111[at] * steepest(gradient, norm)
-            following = project(following, x_NCHW[at], eps_N111[at], norm)
+    active = ActiveSet(y_N, steps, tau)
+    x, y, eps, step = (active.sort(each) for each in (x_NCHW, y_N, eps_N111, step_N111))
+    adversarial = active.sort(start_NCHW).clone()
+    lowest, highest = bounds(x, eps) if norm == "linf" else (x, x)
+
+    def step_and_project(current: Tensor, gradient: Tensor, at: slice | Tensor) -> Tensor:
+        if norm == "linf":  # the same as below, in fewer passes over memory
+            following = torch.addcmul(current, step[at], steepest(gradient, norm))
+            return following.clamp_(lowest[at], highest[at])
+        if norm == "l2":
+            following = current + step[at] * steepest(gradient, norm)
         else:
-            following = present + sparse_step(gradient, present, step_N111[at], l1_share)
-            following = project(following, x_NCHW[at], eps_N111[at], norm)
+            following = current + sparse_step(gradient, current, step[at], l1_share)
+        return project(following, x[at], eps[at], norm)
+
+    for at in active:
+        current = adversarial[at]
+        gradient, _, logits = victim.subset(active.order[at]).gradient(current, y[at], loss)
+        following = step_and_project(current, gradient, at)
         if tau is not None:
-            wrong = logits.argmax(1) != y_N[going_N]
-            goes = ~wrong | (patience_N[going_N] > 0)
-            patience_N[going_N] -= wrong.to(patience_N)
-            at = going_N = going_N[goes]
-            following = following[goes]
+            stays = active.drop_misclassified(logits.argmax(1) != y[at])
+            following = torch.where(stays[:, None, None, None], following, current)
         adversarial[at] = following
-    if not isinstance(steps, Tensor):
-        return adversarial
-    return torch.empty_like(adversarial).index_copy_(0, order, adversarial)
+    return active.unsort(adversarial)
 
 
 def _whole_or_auto(instance: "PGD", attribute: Any, value: int | str) -> None:
@@ -115,7 +98,8 @@ def _whole_or_auto(instance: "PGD", attribute: Any, value: int | str) -> None:
 
 @attrs.frozen(kw_only=True)
 class PGD(BallAttack):
-    """`pgd`: projected gradient descent on the model's loss (Madry et al. 2018, section 2.1).
+    """Ascend the model's loss by projected gradient steps within a norm ball (Madry et al. 2018,
+    section 2.1).
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more.
@@ -123,35 +107,47 @@ class PGD(BallAttack):
             projection of Croce and Hein 2021).
         steps: gradient steps of each restart, 0 or more; or ``auto``: in proportion to the
             strength, rounded up, and at strength 1 enough to go 2.5 times the budget.
-        step: length of a step at any strength, in [0, 1] pixel units; rather than ``rel_step``.
+        step: length of a step at any strength, in [0, 1] pixel units; give this or ``rel_step``.
             With ``steps=auto`` a quarter of the budget by default, which makes 10 steps.
-        rel_step: length of a step as a share of the present radius (budget x strength); by default
-            2.5 / steps, as Madry et al. take it.
+        rel_step: length of a step as a share of the current radius (budget x strength); by default
+            2.5 / steps, as in Madry et al.
         random_start: start at a random image of the ball rather than at x.
-        restarts: independent runs; per image the worst for the model is kept, misclassified
-            before correct, then by cross-entropy.
+        restarts: number of independent runs, 1 or more; per image the result that is worst for the
+            model is kept, misclassified before correct, then by cross-entropy.
         loss: ``ce``, ``kl``, ``dlr``, or ``default``: the objective's own in training, ``ce`` in a
             threat.
-        l1_share: with ``norm=l1``, the share of all pixels (of each channel) that a step moves,
-            above 0 to 1; by default 0.01.
-        tau: 0 or more: stop so many steps after an image is misclassified ("friendly" adversarial
-            training, Zhang et al. 2020). Gentler, and weaker as a threat. None: never.
+        l1_share: with ``norm=l1``, the share of all values (pixels times channels) that a step
+            moves, above 0 to 1; by default 0.01.
+        tau: number of steps, 0 or more, that an image still takes once it is misclassified
+            ("friendly" adversarial training, Zhang et al. 2020). Gentler, and weaker as a threat.
+            None: images never stop early.
 
     Raises:
         ValueError: an argument out of range; both ``step`` and ``rel_step``; ``rel_step`` with
-            ``steps=auto``; several restarts from the same point, or that stop early; ``kl`` from
-            the image itself, where its gradient is zero; ``l1_share`` in another norm.
+            ``steps=auto``; several restarts from the same point, or with ``tau``; ``kl`` from the
+            image itself, where its gradient is zero; ``l1_share`` in another norm.
+
+    Example:
+        No image changes by more than the budget times its own strength.
+
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> strength, generator = torch.tensor([0.0, 0.5, 1.0]), torch.Generator()
+        >>> attack = PGD(budget=0.1, steps=5)
+        >>> adversarial = attack(x, y, strength=strength, victim=victim, generator=generator)
+        >>> (adversarial - x).abs().amax((1, 2, 3))
+        tensor([0.0000, 0.0500, 0.1000])
     """
 
-    budget: float = attrs.field(validator=a_budget)
+    budget: float = attrs.field(validator=valid_budget)
     norm: Norm = "linf"
     steps: int | Literal["auto"] = attrs.field(default=10, validator=_whole_or_auto)
-    step: float | None = attrs.field(validator=optional(a_step))
+    step: float | None = attrs.field(validator=optional(above_zero()))
     rel_step: float | None = attrs.field(validator=optional(gt(0)))
     random_start: bool = True
     restarts: int = attrs.field(default=1, validator=ge(1))
     loss: LossName = "default"
-    l1_share: float | None = attrs.field(validator=optional(and_(gt(0.0), le(1.0))))
+    l1_share: float | None = attrs.field(validator=optional(above_zero(1.0)))
     tau: int | None = attrs.field(default=None, validator=optional(ge(0)))
 
     @step.default
@@ -173,8 +169,8 @@ class PGD(BallAttack):
             raise ValueError("steps=auto counts steps of one length; give step, not rel_step")
         if self.step is not None and self.rel_step is not None:
             raise ValueError("step and rel_step contradict each other; give one of them")
-        still = self.steps == 0 or (self.steps == "auto" and self.budget == 0)
-        if self.step is None and self.rel_step is None and not still:
+        takes_no_step = self.steps == 0 or (self.steps == "auto" and self.budget == 0)
+        if self.step is None and self.rel_step is None and not takes_no_step:
             raise ValueError("rel_step is none and step is none; give one of them")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=true: they would all be the same")
@@ -187,20 +183,25 @@ class PGD(BallAttack):
 
     @property
     def full_steps(self) -> int:
-        """Steps of a restart at strength 1."""
+        """Number of steps of a restart at strength 1."""
         if not isinstance(self.steps, str):
             return self.steps
         if self.step is None:
             return 0  # the budget is 0
-        return math.ceil(2.5 * self.budget / self.step * (1 - ROUNDING))
+        return math.ceil(2.5 * self.budget / self.step * (1 - STEPS_ROUNDING))
 
     def steps_at(self, strength: Strength) -> int | Tensor:
-        """Steps of a restart at a strength; one number for each image where strengths are so."""
+        """Return the number of steps of a restart at a strength, or one number per image where
+        ``steps=auto`` and the strength is one per image.
+
+        >>> PGD(budget=0.1, steps="auto").steps_at(torch.tensor([0.0, 0.25, 1.0]))
+        tensor([ 0,  3, 10])
+        """
         if not isinstance(self.steps, str):
             return self.steps
         if isinstance(strength, Tensor):
-            return (strength * (self.full_steps * (1 - ROUNDING))).ceil().long()
-        return math.ceil(self.full_steps * strength * (1 - ROUNDING))
+            return (strength * (self.full_steps * (1 - STEPS_ROUNDING))).ceil().long()
+        return math.ceil(self.full_steps * strength * (1 - STEPS_ROUNDING))
 
     def __call__(
         self,
@@ -231,7 +232,7 @@ class PGD(BallAttack):
                     start,
                     eps[index],
                     victim=victim.subset(index),
-                    loss=named(self.loss),
+                    loss=resolve_loss(self.loss),
                     norm=self.norm,
                     step_N111=length[index],
                     steps=steps[index] if isinstance(steps, Tensor) else steps,
@@ -242,6 +243,6 @@ class PGD(BallAttack):
             return worst_of(draw, run, self.restarts, y_N, victim)
 
 
-def named(loss: LossName) -> AttackLoss | None:
-    """The loss of a name; None, the victim's own, for ``default``."""
-    return None if loss == "default" else ATTACK_LOSSES[loss]
+def resolve_loss(name: LossName) -> AttackLoss | None:
+    """Return the attack loss of a name; None, which means the victim's own, for ``default``."""
+    return None if name == "default" else ATTACK_LOSSES[name]

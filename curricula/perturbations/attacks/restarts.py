@@ -1,4 +1,4 @@
-"""Several runs of an attack, and the worst of them for the model."""
+"""Several runs of an attack, of which the worst for the model is kept."""
 
 from collections.abc import Callable
 
@@ -16,31 +16,34 @@ def worst_of(
     y_N: Tensor,
     victim: Victim,
 ) -> Tensor:
-    """Per image the worst of so many runs: misclassified before correct, then by cross-entropy.
+    """Run an attack several times and return, per image, the result that is worst for the model:
+    misclassified before correct, then by cross-entropy.
 
     Args:
-        draw: where a run starts, for every image, so that an image's draws do not depend on which
-            others still stand; anew each time.
-        run: makes a candidate of each of some images, given their indices and their starts.
-        times: how often, 1 or more; an image that does not stand is left out of the later ones.
+        draw: returns fresh starting points for all images, including those already fooled, so
+            that every image's random numbers stay the same.
+        run: returns an adversarial image for each of some images, given their indices and their
+            starting points.
+        times: number of runs, 1 or more; an image that is no longer active is left out of the
+            later ones.
         y_N: the labels.
-        victim: the model.
+        victim: the model; its `active` chooses the images to keep attacking.
     """
     active = torch.arange(len(y_N), device=y_N.device)
     best = run(active, draw())
     if times == 1:
         return best
     logits = victim.logits(best)
-    badness_N = adversarial_rank(logits, y_N)
+    rank_N = adversarial_rank(logits, y_N)
     for _ in range(times - 1):
         active = active[victim.active(logits, y_N[active])]
         if len(active) == 0:
             break
-        other = run(active, draw()[active])
-        logits = victim.subset(active).logits(other)
-        other_badness = adversarial_rank(logits, y_N[active])
-        better = other_badness > badness_N[active]
-        other = torch.where(better[:, None, None, None], other, best[active])
-        best = best.index_copy(0, active, other)
-        badness_N[active] = torch.maximum(badness_N[active], other_badness)
+        candidate = run(active, draw()[active])
+        logits = victim.subset(active).logits(candidate)
+        candidate_rank = adversarial_rank(logits, y_N[active])
+        better = candidate_rank > rank_N[active]
+        candidate = torch.where(better[:, None, None, None], candidate, best[active])
+        best = best.index_copy(0, active, candidate)
+        rank_N[active] = torch.maximum(rank_N[active], candidate_rank)
     return best

@@ -1,30 +1,41 @@
-"""Attacks of one gradient step in the l-inf ball: `fgsm`, `rfgsm`, `nfgsm`."""
+"""Attacks of one gradient step in the l-inf ball: `fgsm`, `rfgsm` and `nfgsm`."""
 
 from typing import ClassVar, Literal
 
 import attrs
 import torch
-from attrs.validators import and_, gt, le
 from torch import Tensor
 
 from curricula.interfaces import NormBound, Victim
 from curricula.losses import ATTACK_LOSSES, LossName
-from curricula.perturbations.attacks.norm_ball import LARGEST, BallAttack, a_budget, random_start
-from curricula.perturbations.attacks.pgd import ascend, named
+from curricula.perturbations.attacks.norm_ball import BallAttack, random_start
+from curricula.perturbations.attacks.pgd import ascend, resolve_loss
+from curricula.perturbations.validators import above_zero, valid_budget
 
 
 @attrs.frozen(kw_only=True)
 class FGSM(BallAttack):
-    """`fgsm`: one l-inf step of the whole budget along the sign of the gradient, from the image
-    itself (Goodfellow et al. 2015, section 4).
+    """Move each image by the whole budget along the sign of the gradient (Goodfellow et al. 2015,
+    section 4).
 
     Args:
         budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
-        loss: ``ce`` or ``dlr``, under any objective: the gradient of a KL from the image itself is
-            zero there.
+        loss: ``ce`` or ``dlr``, under any objective: the KL divergence from the image itself has a
+            zero gradient there.
+
+    Example:
+        Every pixel with a gradient moves by the budget times the strength.
+
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> strength, generator = torch.tensor([0.0, 0.5, 1.0]), torch.Generator()
+        >>> attack = FGSM(budget=0.1)
+        >>> adversarial = attack(x, y, strength=strength, victim=victim, generator=generator)
+        >>> (adversarial - x).abs().mean((1, 2, 3))
+        tensor([0.0000, 0.0500, 0.1000])
     """
 
-    budget: float = attrs.field(validator=a_budget)
+    budget: float = attrs.field(validator=valid_budget)
     loss: Literal["ce", "dlr"] = "ce"
 
     def attack(
@@ -36,7 +47,6 @@ class FGSM(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images attacked, each within its own radius."""
         return ascend(
             x_NCHW,
             y_N,
@@ -52,17 +62,27 @@ class FGSM(BallAttack):
 
 @attrs.frozen(kw_only=True)
 class RandomFGSM(BallAttack):
-    """`rfgsm`: one step from a random image of the l-inf ball, projected back on it (RS-FGSM, Wong
-    et al. 2020, "Fast is better than free", algorithm 3).
+    """Take one gradient step from a random image of the l-inf ball and project back into the ball
+    (RS-FGSM, Wong et al. 2020, "Fast is better than free", algorithm 3).
 
     Args:
         budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
-        rel_step: length of the step as a share of the present radius.
+        rel_step: length of the step as a share of the current radius, above 0.
         loss: as for `pgd`.
+
+    Example:
+        A random start and a step longer than the radius still end within the ball.
+
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> attack = RandomFGSM(budget=0.1, rel_step=1.25)
+        >>> adversarial = attack(x, y, strength=0.5, victim=victim, generator=torch.Generator())
+        >>> (adversarial - x).abs().amax((1, 2, 3))
+        tensor([0.0500, 0.0500, 0.0500])
     """
 
-    budget: float = attrs.field(validator=a_budget)
-    rel_step: float = attrs.field(default=1.25, validator=and_(gt(0.0), le(LARGEST)))
+    budget: float = attrs.field(validator=valid_budget)
+    rel_step: float = attrs.field(default=1.25, validator=above_zero())
     loss: LossName = "default"
 
     def attack(
@@ -74,14 +94,13 @@ class RandomFGSM(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images attacked, each within its own radius."""
         return ascend(
             x_NCHW,
             y_N,
             random_start(x_NCHW, eps_N111, "linf", generator),
             eps_N111,
             victim=victim,
-            loss=named(self.loss),
+            loss=resolve_loss(self.loss),
             norm="linf",
             step_N111=self.rel_step * eps_N111,
             steps=1,
@@ -90,24 +109,36 @@ class RandomFGSM(BallAttack):
 
 @attrs.frozen(kw_only=True)
 class NoisyFGSM(BallAttack):
-    """`nfgsm`: strong noise, then one step from there, cut to [0, 1] but to no ball (N-FGSM, de
-    Jorge et al. 2022, "Make some noise", algorithm 1).
+    """Add strong uniform noise, take one gradient step from there and cut to [0, 1], without a
+    projection into the ball (N-FGSM, de Jorge et al. 2022, "Make some noise", algorithm 1).
 
-    It leaves the ball of its budget by design, so it is for training alone; a change stays within
+    It leaves the ball of its budget by design, so it is for training only; a change stays within
     (noise + rel_step) times the budget.
 
     Args:
-        budget: the eps that is trained for, l-inf, in [0, 1] pixel units, 0 or more.
-        noise: the noise is uniform within so many times the present radius (the paper's k).
-        rel_step: length of the step as a share of the present radius (the paper's alpha / eps).
+        budget: the l-inf radius to train for, in [0, 1] pixel units, 0 or more.
+        noise: range of the uniform noise as a multiple of the current radius, above 0 (the
+            paper's k).
+        rel_step: length of the step as a share of the current radius, above 0 (the paper's alpha /
+            eps).
         loss: as for `pgd`.
+
+    Example:
+        The norm bound holds the noise and the step: by default three times the budget.
+
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> attack = NoisyFGSM(budget=0.1)
+        >>> adversarial = attack(x, y, strength=1.0, victim=victim, generator=torch.Generator())
+        >>> 0.1 < float((adversarial - x).abs().max()) <= attack.norm_bound.radius
+        True
     """
 
     training_only: ClassVar[bool] = True
 
-    budget: float = attrs.field(validator=a_budget)
-    noise: float = attrs.field(default=2.0, validator=and_(gt(0.0), le(LARGEST)))
-    rel_step: float = attrs.field(default=1.0, validator=and_(gt(0.0), le(LARGEST)))
+    budget: float = attrs.field(validator=valid_budget)
+    noise: float = attrs.field(default=2.0, validator=above_zero())
+    rel_step: float = attrs.field(default=1.0, validator=above_zero())
     loss: LossName = "default"
 
     @property
@@ -123,7 +154,6 @@ class NoisyFGSM(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images attacked, each within its own radius."""
         noisy = random_start(x_NCHW, self.noise * eps_N111, "linf", generator)
-        gradient, _, _ = victim.gradient(noisy, y_N, named(self.loss))
+        gradient, _, _ = victim.gradient(noisy, y_N, resolve_loss(self.loss))
         return (noisy + self.rel_step * eps_N111 * gradient.sign()).clamp_(0, 1)

@@ -1,6 +1,6 @@
 """Changes of colour: `brightness`, `contrast`, `saturation` and `hue`.
 
-The pure functions give what torchvision's ``adjust_*`` give, image by image, and are
+The pure functions equal torchvision's ``adjust_*`` with one change per image, and are
 differentiable in the change. A change of 0 is the exact identity.
 """
 
@@ -9,19 +9,19 @@ from typing import ClassVar
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
 from torch import Tensor
 
-from curricula.interfaces import PerturbationKind, Strength, Victim
+from curricula.interfaces import PerturbationKind, Strength, Victim, strength_per_image
 from curricula.perturbations.parametric import Parametric, lattice
+from curricula.perturbations.validators import between
 
-LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601)
-LARGEST = 1e3  # far beyond any use
-MOST_STEPS = 1000
+LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
+MAX_CHANGE = 1e3  # of a factor; far beyond any use
+MAX_ASCENT = 1000  # gradient steps
 
 
 def grey(x_NCHW: Tensor) -> Tensor:
-    """The luminance (N, 1, H, W) of red, green and blue; of one channel, itself."""
+    """Return the luminance (N, 1, H, W) of colour images; images of one channel unchanged."""
     if x_NCHW.shape[1] == 1:
         return x_NCHW
     red, green, blue = x_NCHW[:, :1], x_NCHW[:, 1:2], x_NCHW[:, 2:]
@@ -29,24 +29,25 @@ def grey(x_NCHW: Tensor) -> Tensor:
 
 
 def brighten(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Every pixel times 1 + change, cut to [0, 1]."""
+    """Return every pixel times 1 + change, cut to [0, 1]."""
     return (x_NCHW + change_N111 * x_NCHW).clamp(0, 1)
 
 
 def contrasted(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """The distance of every pixel from the image's mean grey times 1 + change, cut to [0, 1]."""
+    """Multiply the distance of every pixel from the image's mean grey by 1 + change, and cut to
+    [0, 1]."""
     mean = grey(x_NCHW).mean(dim=(1, 2, 3), keepdim=True)
     return (x_NCHW + change_N111 * (x_NCHW - mean)).clamp(0, 1)
 
 
 def saturated(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """The distance of every pixel from its own grey times 1 + change, cut to [0, 1]."""
+    """Multiply the distance of every pixel from its own grey by 1 + change, and cut to [0, 1]."""
     return (x_NCHW + change_N111 * (x_NCHW - grey(x_NCHW))).clamp(0, 1)
 
 
 def hue_turned(x_NCHW: Tensor, turns_N111: Tensor) -> Tensor:
-    """Every pixel at another hue of the same saturation and value (HSV), ``turns`` of the colour
-    circle further, from red towards green."""
+    """Turn the hue of every pixel by ``turns`` of the colour circle, from red towards green, at the
+    same saturation and value (HSV)."""
     red, green, blue = x_NCHW[:, :1], x_NCHW[:, 1:2], x_NCHW[:, 2:]
     value, least = x_NCHW.amax(1, keepdim=True), x_NCHW.amin(1, keepdim=True)
     chroma = value - least
@@ -57,13 +58,13 @@ def hue_turned(x_NCHW: Tensor, turns_N111: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    # A channel is at its least within a sixth of its opposite, and at the value two sixths on.
+    # A channel is lowest within a sixth of a turn of its opposite hue, and highest two sixths on.
     opposite = 5 - 2 * torch.arange(3, device=x_NCHW.device)[:, None, None]
     away = (hue + 6 * turns_N111 + opposite) % 6
     turned = value - chroma * torch.minimum(away, 4 - away).clamp(0, 1)
-    # There and back is not exact: no turn is the image itself, but for the derivative.
-    still = x_NCHW + (turned - turned.detach())
-    return torch.where(turns_N111 == 0, still, turned).clamp(0, 1)
+    # To HSV and back is not exact: a turn of 0 returns the image itself, with the same derivative.
+    unturned = x_NCHW + (turned - turned.detach())
+    return torch.where(turns_N111 == 0, unturned, turned).clamp(0, 1)
 
 
 def worst_parameters(
@@ -77,23 +78,23 @@ def worst_parameters(
     victim: Victim,
     steps: int,
 ) -> Tensor:
-    """Projected gradient ascent of the victim's own loss, over the parameters of a change.
+    """Ascend the victim's own loss over the parameters of a change, by projected gradient steps.
 
-    Each step is along the gradient's sign, 2.5 / steps of half the range long (the step of Madry
-    et al. 2018, in the parameters). The gradient in the image is the victim's; ``apply`` pulls it
-    back.
+    Each step follows the gradient's sign and is 2.5 / steps of half the range long (the step of
+    Madry et al. 2018, in the parameters). The victim gives the gradient in the image; ``apply``
+    pulls it back to the parameters.
 
     Args:
         x_NCHW: the images.
         y_N: their labels.
         start_NP: where the ascent starts.
-        low_N1, high_N1: the range of an image's parameters.
+        low_N1, high_N1: the range of each image's parameters.
         apply: from images and parameters to images; differentiable in the parameters.
-        victim: whose loss is ascended.
-        steps: how many, 1 or more.
+        victim: the model whose loss is ascended.
+        steps: number of steps, 1 or more.
 
     Returns:
-        Of each image the parameters of highest loss met, the start among them.
+        The parameters of highest loss that were visited for each image, including the start.
     """
     step_N1 = (high_N1 - low_N1) * (1.25 / steps)
     parameters, best = start_NP, start_NP
@@ -112,9 +113,9 @@ def worst_parameters(
 
 
 class Adjustment(Parametric):
-    """What changes of colour share: one number an image, drawn or ascended.
+    """A change of colour by one number per image, which is drawn or found by gradient ascent.
 
-    ``lowest`` is how far down the number can go whatever the budget.
+    ``lowest`` is the smallest change at any budget.
     """
 
     kind: ClassVar[PerturbationKind] = "intensity"
@@ -124,28 +125,26 @@ class Adjustment(Parametric):
     ascent: int
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """The images under given changes."""
+        """Return the images under given changes."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images under changes (n, 1); differentiable in both."""
+        """Return the images under changes (n, 1); differentiable in both."""
         return self.change(x_NCHW, parameters_NP.to(x_NCHW)[:, :, None, None])
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Changes (n, 1)."""
+        """Draw changes (n, 1)."""
         drawn = torch.rand((n, 1), generator=generator, device=generator.device)
         low, high = self._range(strength, drawn)
         return low + drawn * (high - low)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` changes, evenly from -budget to budget, none below the lowest there is."""
+        """Return ``points`` changes, evenly from -budget to budget, cut off at `lowest`."""
         return lattice(1, self.budget, strength, points).clamp_min(self.lowest)
 
     def _range(self, strength: Strength, like_N1: Tensor) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest change of each image, both (N, 1)."""
-        if isinstance(strength, Tensor):
-            strength = strength.to(like_N1)[:, None]
-        high = torch.ones_like(like_N1) * (strength * self.budget)
+        """Return the lowest and the highest change of each image, both (N, 1)."""
+        high = torch.ones_like(like_N1) * (strength_per_image(strength, like_N1) * self.budget)
         return (-high).clamp_min(self.lowest), high
 
     def __call__(
@@ -176,97 +175,127 @@ class Adjustment(Parametric):
 
 @attrs.frozen(kw_only=True)
 class Brightness(Adjustment):
-    """`brightness`: every pixel times a factor, cut to [0, 1] (torchvision's
+    """Multiply every pixel of an image by a random factor, and cut to [0, 1] (torchvision's
     ``adjust_brightness``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
-    parameter is the factor less 1.
+    parameter is the factor minus 1.
 
     Args:
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
-            the model, from 0 (the random one stands) to 1000; 0 by default.
+            the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Example:
+        A change of -0.5 halves every pixel, one of 1 doubles it:
+
+        >>> x = torch.tensor([0.2, 0.4, 0.6]).expand(2, 1, 1, 3)
+        >>> Brightness().apply(x, torch.tensor([[-0.5], [1.0]])).squeeze()
+        tensor([[0.1000, 0.2000, 0.3000],
+                [0.4000, 0.8000, 1.0000]])
     """
 
     unit: ClassVar[str] = "share"
 
-    budget: float = attrs.field(default=0.4, validator=and_(ge(0.0), le(LARGEST)))
-    ascent: int = attrs.field(default=0, validator=and_(ge(0), le(MOST_STEPS)))
+    budget: float = attrs.field(default=0.4, validator=between(0.0, MAX_CHANGE))
+    ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """The images at other brightnesses."""
+        """Return the images at other brightnesses."""
         return brighten(x_NCHW, change_N111)
 
 
 @attrs.frozen(kw_only=True)
 class Contrast(Adjustment):
-    """`contrast`: the distance from the image's mean grey times a factor, cut to [0, 1]
-    (torchvision's ``adjust_contrast``).
+    """Multiply the distance of every pixel from the image's mean grey by a random factor, and cut
+    to [0, 1] (torchvision's ``adjust_contrast``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
-    parameter is the factor less 1. Images of one channel or of three.
+    parameter is the factor minus 1. For images of one channel or three.
 
     Args:
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
-            the model, from 0 (the random one stands) to 1000; 0 by default.
+            the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Example:
+        A change of -1 leaves the mean grey, one of 1 doubles the distances from it:
+
+        >>> x = torch.tensor([0.2, 0.4, 0.6]).expand(2, 1, 1, 3)
+        >>> Contrast().apply(x, torch.tensor([[-1.0], [1.0]])).squeeze()
+        tensor([[0.4000, 0.4000, 0.4000],
+                [0.0000, 0.4000, 0.8000]])
     """
 
     unit: ClassVar[str] = "share"
     channels: ClassVar[frozenset[int] | None] = frozenset({1, 3})
 
-    budget: float = attrs.field(default=0.4, validator=and_(ge(0.0), le(LARGEST)))
-    ascent: int = attrs.field(default=0, validator=and_(ge(0), le(MOST_STEPS)))
+    budget: float = attrs.field(default=0.4, validator=between(0.0, MAX_CHANGE))
+    ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """The images at other contrasts."""
+        """Return the images at other contrasts."""
         return contrasted(x_NCHW, change_N111)
 
 
 @attrs.frozen(kw_only=True)
 class Saturation(Adjustment):
-    """`saturation`: the distance of each pixel from its grey times a factor, cut to [0, 1]
+    """Multiply the distance of every pixel from its own grey by a random factor, and cut to [0, 1]
     (torchvision's ``adjust_saturation``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
-    parameter is the factor less 1. Images of three channels.
+    parameter is the factor minus 1. For images of three channels.
 
     Args:
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
-            the model, from 0 (the random one stands) to 1000; 0 by default.
+            the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Example:
+        A change of -1 leaves grey pixels:
+
+        >>> x = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
+        >>> Saturation().apply(x, torch.tensor([[-1.0]])).flatten()
+        tensor([0.2989, 0.2989, 0.2989])
     """
 
     unit: ClassVar[str] = "share"
     channels: ClassVar[frozenset[int] | None] = frozenset({3})
 
-    budget: float = attrs.field(default=0.4, validator=and_(ge(0.0), le(LARGEST)))
-    ascent: int = attrs.field(default=0, validator=and_(ge(0), le(MOST_STEPS)))
+    budget: float = attrs.field(default=0.4, validator=between(0.0, MAX_CHANGE))
+    ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """The images at other saturations."""
+        """Return the images at other saturations."""
         return saturated(x_NCHW, change_N111)
 
 
 @attrs.frozen(kw_only=True)
 class Hue(Adjustment):
-    """`hue`: every pixel's hue turned about the colour circle (torchvision's ``adjust_hue``).
+    """Turn the hue of every pixel of an image by a random angle (torchvision's ``adjust_hue``).
 
-    The turn is uniform in [-budget, budget] times the strength; a third of a turn makes red
-    green. Images of three channels.
+    The turn is uniform in [-budget, budget] times the strength; a third of a turn changes red to
+    green. For images of three channels.
 
     Args:
         budget: the largest turn, in turns of the circle, from 0 to 0.5; 0.1 by default.
         ascent: steps of gradient ascent from the random turn towards the one that is worst for
-            the model, from 0 (the random one stands) to 1000; 0 by default.
+            the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Example:
+        A third of a turn changes red to green:
+
+        >>> x = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
+        >>> Hue().apply(x, torch.tensor([[1 / 3]])).flatten()
+        tensor([0., 1., 0.])
     """
 
     unit: ClassVar[str] = "turns"
     channels: ClassVar[frozenset[int] | None] = frozenset({3})
 
-    budget: float = attrs.field(default=0.1, validator=and_(ge(0.0), le(0.5)))
-    ascent: int = attrs.field(default=0, validator=and_(ge(0), le(MOST_STEPS)))
+    budget: float = attrs.field(default=0.1, validator=between(0.0, 0.5))
+    ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """The images at other hues."""
+        """Return the images at other hues."""
         return hue_turned(x_NCHW, change_N111)

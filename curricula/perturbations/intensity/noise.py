@@ -4,22 +4,35 @@ from typing import ClassVar
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
 from torch import Tensor
 
-from curricula.interfaces import NormBound, PerturbationKind, Strength, Victim
-from curricula.perturbations.attacks.norm_ball import a_budget, radii
+from curricula.interfaces import (
+    NormBound,
+    PerturbationKind,
+    Strength,
+    Victim,
+    strength_per_image,
+)
+from curricula.perturbations.attacks.norm_ball import radii
 from curricula.perturbations.parametric import Parametric, combinations, evenly
+from curricula.perturbations.validators import between, valid_budget
 
 
 @attrs.frozen(kw_only=True)
 class GaussianNoise:
-    """`gaussian`: white Gaussian noise, independent in every pixel and channel, then cut to
-    [0, 1].
+    """Add white Gaussian noise, independent in every pixel and channel, and cut to [0, 1].
 
     Args:
         budget: the standard deviation at full strength, in [0, 1] pixel units, from 0 to 1e6; 0.1
             by default.
+
+    Example:
+        >>> x, generator = torch.full((1, 1, 64, 64), 0.5), torch.Generator().manual_seed(0)
+        >>> noisy = GaussianNoise(budget=0.1)(
+        ...     x, None, strength=0.5, victim=None, generator=generator
+        ... )
+        >>> f"{noisy.std():.2f}"
+        '0.05'
     """
 
     kind: ClassVar[PerturbationKind] = "intensity"
@@ -28,7 +41,7 @@ class GaussianNoise:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(default=0.1, validator=a_budget)
+    budget: float = attrs.field(default=0.1, validator=valid_budget)
 
     def __call__(
         self,
@@ -46,11 +59,19 @@ class GaussianNoise:
 
 @attrs.frozen(kw_only=True)
 class UniformNoise:
-    """`uniform`: noise uniform in the l-inf ball, independent in every pixel and channel, then
-    cut to [0, 1].
+    """Add noise uniform in the l-inf ball, independent in every pixel and channel, and cut to
+    [0, 1].
 
     Args:
         budget: radius of the ball at full strength, in [0, 1] pixel units, from 0 to 1e6.
+
+    Example:
+        >>> x, generator = torch.full((1, 1, 64, 64), 0.5), torch.Generator().manual_seed(0)
+        >>> noisy = UniformNoise(budget=0.1)(
+        ...     x, None, strength=0.5, victim=None, generator=generator
+        ... )
+        >>> f"{(noisy - x).abs().max():.2f}"
+        '0.05'
     """
 
     kind: ClassVar[PerturbationKind] = "intensity"
@@ -58,7 +79,7 @@ class UniformNoise:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=a_budget)
+    budget: float = attrs.field(validator=valid_budget)
 
     @property
     def norm_bound(self) -> NormBound:
@@ -79,13 +100,13 @@ class UniformNoise:
 
 
 def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:
-    """The images with a square filled in.
+    """Return the images with a square filled in.
 
     Args:
         x_NCHW: images.
         holes_N3: the centre's row and column as shares of the height and width, and the square's
             side as a share of the shorter side.
-        fill: its value.
+        fill: the value of the square's pixels.
     """
     height, width = x_NCHW.shape[2:]
     row, column, side = holes_N3.to(x_NCHW)[:, :, None].unbind(1)
@@ -99,33 +120,42 @@ def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class Cutout(Parametric):
-    """`cutout`: a square of the image filled in (DeVries and Taylor 2017, section 3.1).
+    """Fill a square at a random place of each image (DeVries and Taylor 2017, section 3.1).
 
-    Its side is budget times the strength, as a share of the image's shorter side. Its centre is
-    uniform over the image, so it may hang over the edge; a pixel is filled if its middle is in
-    the square.
+    The side of the square is budget times the strength, as a share of the image's shorter side.
+    Its centre is uniform over the image, so it may extend over the edge; a pixel is filled if its
+    middle lies in the square.
 
     Args:
-        budget: the square's side, as a share of the image's, from 0 to 2; 0.5 by default.
-        fill: the value put there, from 0 to 1; 0 by default.
+        budget: the square's side, as a share of the image's shorter side, from 0 to 2; 0.5 by
+            default.
+        fill: the value of the square's pixels, from 0 to 1; 0 by default.
+
+    Example:
+        A square of half the side, about the centre:
+
+        >>> Cutout().apply(torch.ones(1, 1, 4, 4), torch.tensor([[0.5, 0.5, 0.5]])).squeeze()
+        tensor([[1., 1., 1., 1.],
+                [1., 0., 0., 1.],
+                [1., 0., 0., 1.],
+                [1., 1., 1., 1.]])
     """
 
     kind: ClassVar[PerturbationKind] = "intensity"
     unit: ClassVar[str] = "share"
 
-    budget: float = attrs.field(default=0.5, validator=and_(ge(0.0), le(2.0)))
-    fill: float = attrs.field(default=0.0, validator=and_(ge(0.0), le(1.0)))
+    budget: float = attrs.field(default=0.5, validator=between(0.0, 2.0))
+    fill: float = attrs.field(default=0.0, validator=between(0.0, 1.0))
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """(n, 3): the centre's row and column and the side, as shares of the image's."""
+        """Draw (n, 3): the centre's row and column and the side, as shares of the image's."""
         centre = torch.rand((n, 2), generator=generator, device=generator.device)
-        if isinstance(strength, Tensor):
-            strength = strength.to(centre)[:, None]
+        strength = strength_per_image(strength, centre)
         side = torch.ones_like(centre[:, :1]) * (strength * self.budget)
         return torch.cat((centre, side), dim=1)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """No square, and ``points`` x ``points`` centres, evenly over the image."""
+        """Return no square, then ``points`` x ``points`` centres, evenly over the image."""
         centres = combinations(evenly(0.0, 1.0, points), 2, 1.0)
         holes = torch.cat((centres, torch.full_like(centres[:, :1], self.budget)), dim=1)
         holes = torch.cat((torch.zeros(1, 3), holes))
@@ -135,5 +165,5 @@ class Cutout(Parametric):
         return torch.cat((holes[:, :2], holes[:, 2:] * strength), dim=1)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images with squares (n, 3) filled in."""
+        """Return the images with squares (n, 3) filled in."""
         return cut_out(x_NCHW, parameters_NP, self.fill)
