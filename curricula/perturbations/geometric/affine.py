@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.geometry import (
@@ -16,10 +15,11 @@ from curricula.geometry import (
 )
 from curricula.interfaces import Interpolation, Padding, PerturbationKind, Strength
 from curricula.perturbations.parametric import Parametric, lattice, uniform
+from curricula.perturbations.validators import between, valid_budget
 
 
 class Affine(Parametric):
-    """What affine perturbations share: `apply` follows from `matrix`."""
+    """An affine perturbation, whose `apply` follows from `matrix`."""
 
     kind: ClassVar[PerturbationKind] = "spatial"
 
@@ -27,11 +27,11 @@ class Affine(Parametric):
     padding: Padding
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23 of parameters."""
+        """Return theta_N23 of parameters; see curricula.geometry."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images changed by given parameters, one row each."""
+        """Return the images changed by given parameters, one row each."""
         return warp(
             x_NCHW,
             self.matrix(parameters_NP),
@@ -42,7 +42,7 @@ class Affine(Parametric):
 
 @attrs.frozen(kw_only=True)
 class Rotation(Affine):
-    """`rot`: a random rotation about the image's centre.
+    """Rotate each image about its centre by a random angle.
 
     The angle is uniform in [-budget, budget] degrees times the strength (the random spatial
     threat of Kamath et al. 2021).
@@ -50,118 +50,154 @@ class Rotation(Affine):
     Args:
         budget: the largest angle, in degrees, from 0 to 180.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows where the image has turned away: ``zeros``, ``border``, ``reflection``.
+        padding: what fills the uncovered corners: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        A grid over the angles of strength 0.5, and a quarter turn counter-clockwise:
+
+        >>> Rotation(budget=30.0).grid(0.5, points=3).flatten()
+        tensor([-15.,   0.,  15.])
+        >>> x = torch.tensor([[0.0, 1.0], [0.0, 0.0]]).reshape(1, 1, 2, 2)
+        >>> Rotation(budget=90.0).apply(x, torch.tensor([[90.0]])).round().squeeze()
+        tensor([[1., 0.],
+                [0., 0.]])
     """
 
     unit: ClassVar[str] = "degrees"
 
-    budget: float = attrs.field(validator=and_(ge(0.0), le(180.0)))
+    budget: float = attrs.field(validator=between(0.0, 180.0))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Angles (n, 1) in degrees."""
+        """Draw angles (n, 1) in degrees."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` angles, evenly from one end of the range to the other."""
+        """Return ``points`` angles, evenly from one end of the range to the other."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23 of angles (n, 1)."""
+        """Return theta_N23 of angles (n, 1)."""
         return rotation_theta(parameters_NP[:, 0])
 
 
 @attrs.frozen(kw_only=True)
 class Translation(Affine):
-    """`trans`: a random shift, right and down, each uniform in [-budget, budget] pixels times the
-    strength (not rounded to whole pixels).
+    """Shift each image right and down by random distances.
+
+    Both are uniform in [-budget, budget] pixels times the strength, not rounded to whole pixels.
 
     Args:
         budget: the largest shift along an axis, in pixels, from 0 to 1e6.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows where the image has moved away: ``zeros``, ``border``, ``reflection``.
+        padding: what fills the uncovered edge: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        One pixel to the right, then half a pixel, which interpolates:
+
+        >>> x = torch.tensor([0.0, 1.0, 0.0, 0.0]).expand(2, 1, 1, 4)
+        >>> Translation(budget=2.0).apply(x, torch.tensor([[1.0, 0.0], [0.5, 0.0]])).squeeze()
+        tensor([[0.0000, 0.0000, 1.0000, 0.0000],
+                [0.0000, 0.5000, 0.5000, 0.0000]])
     """
 
     unit: ClassVar[str] = "pixels"
 
-    budget: float = attrs.field(validator=and_(ge(0.0), le(1e6)))
+    budget: float = attrs.field(validator=valid_budget)
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Shifts (n, 2) in pixels, (right, down)."""
+        """Draw shifts (n, 2) in pixels, (right, down)."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` x ``points`` shifts, evenly over the square."""
+        """Return ``points`` x ``points`` shifts, evenly over the square."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23 of shifts (n, 2)."""
+        """Return theta_N23 of shifts (n, 2)."""
         return translation_theta(parameters_NP)
 
 
 @attrs.frozen(kw_only=True)
 class Scale(Affine):
-    """`scale`: a random change of size about the image's centre, the same along both axes.
+    """Enlarge or shrink each image about its centre by a random factor, alike along both axes.
 
     The factor is uniform in [1 - budget, 1 + budget], with budget times the strength; above 1 the
-    image grows. The parameter is the factor less 1.
+    image grows. The parameter is the factor minus 1.
 
     Args:
         budget: the largest change of the factor, as a share, from 0 to 0.99; 0.2 by default.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows around an image that has shrunk: ``zeros``, ``border``, ``reflection``.
+        padding: what surrounds an image that has shrunk: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        Twice the size shows the middle of the image:
+
+        >>> x = torch.tensor([0.1, 0.2, 0.3, 0.4]).expand(1, 1, 4, 4)
+        >>> scale = Scale(interpolation="nearest")
+        >>> scale.apply(x, torch.tensor([[1.0]]))[0, 0, 0]
+        tensor([0.2000, 0.2000, 0.3000, 0.3000])
     """
 
     unit: ClassVar[str] = "share"
 
-    budget: float = attrs.field(default=0.2, validator=and_(ge(0.0), le(0.99)))
+    budget: float = attrs.field(default=0.2, validator=between(0.0, 0.99))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Factors less 1, (n, 1)."""
+        """Draw factors minus 1, (n, 1)."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` factors less 1, evenly from one end of the range to the other."""
+        """Return ``points`` factors minus 1, evenly from one end of the range to the other."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23 of factors less 1, (n, 1)."""
+        """Return theta_N23 of factors minus 1, (n, 1)."""
         return scale_theta(1 + parameters_NP[:, 0])
 
 
 @attrs.frozen(kw_only=True)
 class Shear(Affine):
-    """`shear`: a random shear about the image's centre, along x and then along y.
+    """Shear each image about its centre by two random angles, along x and then along y.
 
-    Each of the two angles is uniform in [-budget, budget] degrees times the strength, with the
-    signs of torchvision's ``affine``: along x by a positive angle, what is below the centre moves
-    left by the tangent for each pixel that it is below; along y, what is to the right moves up.
+    Both angles are uniform in [-budget, budget] degrees times the strength, with the signs of
+    torchvision's ``affine``. A positive angle along x moves what lies y pixels below the centre
+    left by y times the tangent; a positive angle along y moves what lies to the right up.
 
     Args:
         budget: the largest angle along an axis, in degrees, from 0 to 80; 15 by default.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows where the image has moved away: ``zeros``, ``border``, ``reflection``.
+        padding: what fills the uncovered corners: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        By 45 degrees along x, the row above the centre moves right and the row below it left:
+
+        >>> x = torch.tensor([0.0, 1.0, 0.0]).expand(1, 1, 3, 3)
+        >>> Shear().apply(x, torch.tensor([[45.0, 0.0]])).round().abs().squeeze()
+        tensor([[0., 0., 1.],
+                [0., 1., 0.],
+                [1., 0., 0.]])
     """
 
     unit: ClassVar[str] = "degrees"
 
-    budget: float = attrs.field(default=15.0, validator=and_(ge(0.0), le(80.0)))
+    budget: float = attrs.field(default=15.0, validator=between(0.0, 80.0))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Angles (n, 2) in degrees, (along x, along y)."""
+        """Draw angles (n, 2) in degrees, (along x, along y)."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` x ``points`` pairs of angles, evenly over the square."""
+        """Return ``points`` x ``points`` pairs of angles, evenly over the square."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """theta_N23 of pairs of angles (n, 2)."""
+        """Return theta_N23 of pairs of angles (n, 2)."""
         return shear_theta(parameters_NP)

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.geometry import quadrilateral_homography, warp_displaced, warp_projective
@@ -15,15 +14,17 @@ from curricula.interfaces import (
     PerturbationKind,
     Strength,
     Victim,
+    strength_per_image,
 )
 from curricula.perturbations.parametric import Parametric, combinations, evenly
+from curricula.perturbations.validators import MAX_BUDGET, between, valid_budget
 
 
 def smooth_field(noise_NCHW: Tensor, sigma: float) -> Tensor:
-    """Noise filtered by a Gaussian along both axes, with nothing beyond the border.
+    """Return the noise filtered by a Gaussian along both axes, with zeros beyond the border.
 
-    Each axis is one matrix product, so a Gaussian wider than the image is no matter. The result
-    is not normalised: it is right up to a factor.
+    Each axis is one matrix product, so the Gaussian may be wider than the image. The result is not
+    normalised: it is correct up to a factor.
 
     Args:
         noise_NCHW: white noise.
@@ -38,52 +39,67 @@ def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     return torch.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
 
 
-def displacement(noise_NCHW: Tensor, sigma: float, largest_N: Tensor) -> Tensor:
-    """displacement_NHW2 of two channels of white noise: smooth, and at its longest of a given
-    length, in pixels (Simard et al. 2003, section 2)."""
+def displacement(noise_NCHW: Tensor, sigma: float, longest_N: Tensor) -> Tensor:
+    """Return displacement_NHW2, two channels of white noise made smooth and scaled so that the
+    longest displacement of each image has a given length in pixels (Simard et al. 2003, section 2).
+
+    >>> noise = torch.randn((2, 2, 8, 8), generator=torch.Generator().manual_seed(0))
+    >>> field = displacement(noise, sigma=4.0, longest_N=torch.tensor([1.5, 3.0]))
+    >>> field.norm(dim=-1).amax((1, 2))
+    tensor([1.5000, 3.0000])
+    """
     smooth = smooth_field(noise_NCHW, sigma)
-    longest_N = torch.hypot(smooth[:, 0], smooth[:, 1]).amax(dim=(1, 2))
-    factor_N = largest_N / torch.where(longest_N > 0, longest_N, 1)
+    length_N = torch.hypot(smooth[:, 0], smooth[:, 1]).amax(dim=(1, 2))
+    factor_N = longest_N / torch.where(length_N > 0, length_N, 1)
     return (smooth * factor_N[:, None, None, None]).permute(0, 2, 3, 1)
 
 
 @attrs.frozen(kw_only=True)
 class Perspective(Parametric):
-    """`perspective`: the image seen at a slant, as torchvision's ``RandomPerspective`` has it.
+    """Show each image from a random slant, like torchvision's ``RandomPerspective``.
 
     Each corner moves inwards along both axes, by a share of the side that is uniform in
-    [0, budget / 2] times the strength (not rounded to whole pixels).
+    [0, budget / 2] times the strength, not rounded to whole pixels.
 
     Args:
         budget: twice the largest share, from 0 to 0.6 (beyond 2/3 the corners may fold); 0.5 by
             default.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows outside the image: ``zeros``, ``border``, ``reflection``.
+        padding: what surrounds the image: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        The top left corner moves inwards by 40 % of the side, and zeros fill what it leaves:
+
+        >>> inward = torch.tensor([[0.4, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+        >>> perspective = Perspective(interpolation="nearest")
+        >>> perspective.apply(torch.ones(1, 1, 4, 4), inward).squeeze()
+        tensor([[0., 0., 0., 1.],
+                [0., 0., 1., 1.],
+                [0., 1., 1., 1.],
+                [1., 1., 1., 1.]])
     """
 
     kind: ClassVar[PerturbationKind] = "spatial"
     unit: ClassVar[str] = "share"
 
-    budget: float = attrs.field(default=0.5, validator=and_(ge(0.0), le(0.6)))
+    budget: float = attrs.field(default=0.5, validator=between(0.0, 0.6))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """(n, 8): how far the top left, top right, bottom right and bottom left corner move
-        inwards, each along x and along y, as shares of the width and height."""
+        """Draw (n, 8): the distances by which the top left, top right, bottom right and bottom left
+        corner move inwards, each along x and along y, as shares of the width and height."""
         drawn = torch.rand((n, 8), generator=generator, device=generator.device)
-        if isinstance(strength, Tensor):
-            strength = strength.to(drawn)[:, None]
-        return drawn * (strength * (self.budget / 2))
+        return drawn * (strength_per_image(strength, drawn) * (self.budget / 2))
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` ** 4 slants: each corner along its own diagonal. (All eight numbers would
-        give ``points`` ** 8.)"""
+        """Return ``points`` ** 4 slants: each corner moves along its own diagonal. (All eight
+        numbers would give ``points`` ** 8.)"""
         axis = evenly(0.0, self.budget / 2, points)
         return combinations(axis, 4, strength).repeat_interleave(2, dim=-1)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images with their corners moved inwards, by (n, 8)."""
+        """Return the images with their corners moved inwards by (n, 8)."""
         inward = parameters_NP.to(x_NCHW).reshape(-1, 4, 2)
         left, top = inward[..., 0], inward[..., 1]
         # In the order top left, top right, bottom right, bottom left.
@@ -99,18 +115,28 @@ class Perspective(Parametric):
 
 @attrs.frozen(kw_only=True)
 class Elastic:
-    """`elastic`: a smooth random displacement of every pixel (Simard et al. 2003, section 2).
+    """Displace every pixel by a smooth random field (Simard et al. 2003, section 2).
 
-    White Gaussian noise, one field for each axis, filtered by a Gaussian of ``sigma`` pixels;
-    then scaled for each image, so that its longest displacement (Euclidean) is budget times the
+    The field is white Gaussian noise, one channel per axis, filtered by a Gaussian of ``sigma``
+    pixels and scaled so that the longest displacement of each image (Euclidean) is budget times the
     strength.
 
     Args:
         budget: the longest displacement, in pixels, from 0 to 1e6.
-        sigma: how smooth the field is: the Gaussian's standard deviation, in pixels, from 0.1 to
-            1e6; 4 by default, as Simard et al. take it.
+        sigma: standard deviation of the filter, in pixels, from 0.1 to 1e6; larger is smoother. 4
+            by default, as in Simard et al.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what shows where the image has moved away: ``zeros``, ``border``, ``reflection``.
+        padding: what fills the uncovered edge: ``zeros``, ``border``, ``reflection``.
+
+    Example:
+        On a ramp that rises by 1/32 per pixel, the change shows how far pixels move sideways:
+
+        >>> x = torch.linspace(0, 1, 33).expand(3, 1, 33, 33)
+        >>> strength, generator = torch.tensor([0.0, 0.5, 1.0]), torch.Generator().manual_seed(0)
+        >>> elastic = Elastic(budget=3.0, padding="border")
+        >>> warped = elastic(x, None, strength=strength, victim=None, generator=generator)
+        >>> ((warped - x) * 32).abs().amax((1, 2, 3)).round(decimals=1)
+        tensor([0.0000, 1.4000, 2.9000])
     """
 
     kind: ClassVar[PerturbationKind] = "spatial"
@@ -119,8 +145,8 @@ class Elastic:
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
 
-    budget: float = attrs.field(validator=and_(ge(0.0), le(1e6)))
-    sigma: float = attrs.field(default=4.0, validator=and_(ge(0.1), le(1e6)))
+    budget: float = attrs.field(validator=valid_budget)
+    sigma: float = attrs.field(default=4.0, validator=between(0.1, MAX_BUDGET))
     interpolation: Interpolation = "bilinear"
     padding: Padding = "zeros"
 
@@ -136,10 +162,10 @@ class Elastic:
         n, _, height, width = x_NCHW.shape
         with torch.no_grad():
             noise = torch.randn((n, 2, height, width), generator=generator, device=generator.device)
-            largest_N = noise.new_ones(n) * strength * self.budget
+            longest_N = noise.new_ones(n) * strength * self.budget
             return warp_displaced(
                 x_NCHW,
-                displacement(noise, self.sigma, largest_N),
+                displacement(noise, self.sigma, longest_N),
                 interpolation=self.interpolation,
                 padding=self.padding,
             )

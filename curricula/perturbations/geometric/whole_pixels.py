@@ -1,18 +1,19 @@
-"""Moves of whole pixels, which no interpolation blurs: `flip`, `crop` and `roll`."""
+"""Moves by whole pixels, which need no interpolation: `flip`, `crop` and `roll`."""
 
 import math
 from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
+from attrs.validators import and_
 from torch import Tensor
 
 from curricula.geometry import shift
-from curricula.interfaces import Padding, PerturbationKind, Strength
-from curricula.perturbations.parametric import Parametric, combinations, evenly
+from curricula.interfaces import Padding, PerturbationKind, Strength, strength_per_image
+from curricula.perturbations.parametric import Parametric, combinations, evenly, grid_per_image
+from curricula.perturbations.validators import between
 
-LARGEST = 10_000  # pixels; more than the side of any image
+MAX_SHIFT = 10_000  # pixels; more than the side of any image
 
 
 def _whole(instance: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -20,19 +21,21 @@ def _whole(instance: object, attribute: "attrs.Attribute[Any]", value: Any) -> N
         raise ValueError(f"'{attribute.name}' must be a whole number of pixels, not {value:g}")
 
 
-_whole_pixels = and_(ge(0), le(LARGEST), _whole)
+_whole_pixels = and_(between(0, MAX_SHIFT), _whole)
 
 
 def whole_shifts(n: int, budget: float, strength: Strength, generator: torch.Generator) -> Tensor:
-    """Shifts (n, 2), each a whole number drawn uniformly within budget x strength."""
+    """Draw shifts (n, 2), each a whole number uniform within budget x strength."""
     largest = _largest(budget, strength)
     drawn = torch.rand((n, 2), generator=generator, device=generator.device)
     return torch.floor(drawn * (2 * largest + 1)) - largest
 
 
 def shift_lattice(budget: float, strength: Strength, points: int) -> Tensor:
-    """The grid over the same whole numbers: (G, 2), or (G, N, 2) for (N,) strengths. More points
-    than there are whole numbers give these."""
+    """Return the grid over the same whole numbers: (G, 2), or (G, N, 2) for strengths (N,).
+
+    It has at most ``points`` values per axis, and no more than there are whole numbers.
+    """
     largest = _largest(budget, strength)
     widest = budget if isinstance(largest, Tensor) else largest
     axis = evenly(-1.0, 1.0, min(points, int(2 * widest + 1)))
@@ -43,7 +46,7 @@ def shift_lattice(budget: float, strength: Strength, points: int) -> Tensor:
 
 
 def _largest(budget: float, strength: Strength) -> float | Tensor:
-    """The largest whole shift within budget x strength; (N, 1) for strengths (N,)."""
+    """Return the largest whole shift within budget x strength; (N, 1) for strengths (N,)."""
     if isinstance(strength, Tensor):
         return torch.floor(strength.float() * budget)[:, None]
     return math.floor(strength * budget)
@@ -51,38 +54,38 @@ def _largest(budget: float, strength: Strength) -> float | Tensor:
 
 @attrs.frozen(kw_only=True)
 class Flip(Parametric):
-    """`flip`: each image mirrored or not, exactly.
-
-    The probability of the mirror image is budget times the strength.
+    """Mirror each image with a probability of budget times the strength.
 
     Args:
         budget: the probability at full strength, from 0 to 1; 0.5 by default.
         direction: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
+
+    Example:
+        A quarter of the images is mirrored at strength 0.5:
+
+        >>> mirrored = Flip().sample(1000, 0.5, torch.Generator().manual_seed(0))
+        >>> f"{mirrored.mean():.2f}"
+        '0.25'
     """
 
     kind: ClassVar[PerturbationKind] = "spatial"
     unit: ClassVar[str] = "probability"
 
-    budget: float = attrs.field(default=0.5, validator=and_(ge(0.0), le(1.0)))
+    budget: float = attrs.field(default=0.5, validator=between(0.0, 1.0))
     direction: Literal["horizontal", "vertical"] = "horizontal"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """(n, 1): 1 for those to mirror, 0 for the others."""
+        """Draw (n, 1): 1 for the images to mirror, 0 for the others."""
         drawn = torch.rand((n, 1), generator=generator, device=generator.device)
-        if isinstance(strength, Tensor):
-            strength = strength.to(drawn)[:, None]
-        return (drawn < strength * self.budget).to(drawn)
+        return (drawn < strength_per_image(strength, drawn) * self.budget).to(drawn)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Unflipped and flipped, whatever ``points`` says; twice unflipped where no flip can be
-        drawn."""
-        both = torch.tensor([[0.0], [1.0]])
-        if isinstance(strength, Tensor):
-            return both.to(strength.device)[:, None] * (strength[:, None] * self.budget > 0)
-        return both * (strength * self.budget > 0)
+        """Return unflipped and flipped, whatever ``points`` is; twice unflipped where the
+        probability of a flip is 0."""
+        return grid_per_image(torch.tensor([[0.0], [1.0]]), strength * self.budget > 0)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images, mirrored where the parameter is 1."""
+        """Return the images, mirrored where the parameter is 1."""
         mirrored = x_NCHW.flip(3 if self.direction == "horizontal" else 2)
         chosen = parameters_NP.to(x_NCHW.device)[:, :, None, None] == 1
         return torch.where(chosen, mirrored, x_NCHW)
@@ -90,9 +93,9 @@ class Flip(Parametric):
 
 @attrs.frozen(kw_only=True)
 class Crop(Parametric):
-    """`crop`: a random crop of the padded image, of the image's own size.
+    """Crop each padded image at a random place, back to its own size.
 
-    That is a shift, right and down, each uniform among the whole numbers of pixels within budget
+    This is a shift right and down, each uniform among the whole numbers of pixels within budget
     times the strength. ``crop:4+flip:0.5`` is the standard augmentation of CIFAR (He et al. 2016,
     section 4.2).
 
@@ -100,6 +103,15 @@ class Crop(Parametric):
         budget: the largest shift along an axis, in whole pixels, from 0 to 10,000; 4 by default.
         padding: what the image is padded with: ``zeros``, the ``border``'s pixels, or the
             ``reflection`` (which repeats the outermost pixel).
+
+    Example:
+        Two pixels to the right, under two kinds of padding:
+
+        >>> x = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 1, 1, 4)
+        >>> Crop().apply(x, torch.tensor([[2.0, 0.0]])).squeeze()
+        tensor([0.0000, 0.0000, 0.1000, 0.2000])
+        >>> Crop(padding="reflection").apply(x, torch.tensor([[2.0, 0.0]])).squeeze()
+        tensor([0.2000, 0.1000, 0.1000, 0.2000])
     """
 
     kind: ClassVar[PerturbationKind] = "spatial"
@@ -109,27 +121,33 @@ class Crop(Parametric):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Shifts (n, 2) in whole pixels, (right, down)."""
+        """Draw shifts (n, 2) in whole pixels, (right, down)."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
+        """Return ``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images moved by shifts (n, 2)."""
+        """Return the images moved by shifts (n, 2)."""
         return shift(x_NCHW, parameters_NP, self.padding)
 
 
 @attrs.frozen(kw_only=True)
 class Roll(Parametric):
-    """`roll`: a random cyclic shift: what leaves at one side enters at the other.
+    """Shift each image cyclically by random distances: pixels that leave at one side enter at the
+    other.
 
     The shifts right and down are each uniform among the whole numbers of pixels within budget
     times the strength.
 
     Args:
         budget: the largest shift along an axis, in whole pixels, from 0 to 10,000.
+
+    Example:
+        >>> x = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 1, 1, 4)
+        >>> Roll(budget=2).apply(x, torch.tensor([[1.0, 0.0]])).squeeze()
+        tensor([0.4000, 0.1000, 0.2000, 0.3000])
     """
 
     kind: ClassVar[PerturbationKind] = "spatial"
@@ -138,13 +156,13 @@ class Roll(Parametric):
     budget: float = attrs.field(validator=_whole_pixels)
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Shifts (n, 2) in whole pixels, (right, down)."""
+        """Draw shifts (n, 2) in whole pixels, (right, down)."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
+        """Return ``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """The images moved by shifts (n, 2)."""
+        """Return the images moved by shifts (n, 2)."""
         return shift(x_NCHW, parameters_NP, "wrap")
