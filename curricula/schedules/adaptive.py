@@ -1,9 +1,9 @@
-"""Schedules that listen: strength follows how the model fares.
+"""Adaptive schedules: the strength follows how well the model does.
 
-What they hear of a batch is whether the model was right about each training image, as it was
-perturbed by all links of the curriculum at their present strengths. What they hear of an epoch are
-accuracies on the validation images: clean, and under the joint threat of the curriculum at full
-strength (PGD-10).
+After a batch they receive whether the model was right about each training image, as perturbed by
+all links of the curriculum at their current strengths. After an epoch they receive the accuracies
+on the validation images: clean, and under the joint threat of the curriculum at full strength
+(PGD-10).
 """
 
 from collections.abc import Mapping
@@ -11,24 +11,25 @@ from typing import Literal
 
 import attrs
 import torch
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import ge
 from torch import Tensor
 
 from curricula.interfaces import Feedback, Progress, ScheduleState, Strength
+from curricula.schedules.curves import valid_positive_share, valid_share
 
 
 def _share(default: float) -> float:
-    found: float = attrs.field(default=default, validator=and_(ge(0.0), le(1.0)))
-    return found
+    field: float = attrs.field(default=default, validator=valid_share)
+    return field
 
 
 def _step(default: float) -> float:
-    found: float = attrs.field(default=default, validator=and_(gt(0.0), le(1.0)))
-    return found
+    field: float = attrs.field(default=default, validator=valid_positive_share)
+    return field
 
 
-class Listener:
-    """Strength is a part of the state; what a schedule does not heed leaves the state as it is."""
+class Adaptive:
+    """A schedule that keeps its strength in its state, and by default ignores all feedback."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
         return float(state["strength"])
@@ -41,19 +42,35 @@ class Listener:
 
 
 @attrs.frozen(kw_only=True)
-class Gated(Listener):
-    """`gated`: after so many updates, the strength grows by ``step`` if the model got a share of
-    the perturbed training images right in them; if not, it stays for as many again. So does
-    curriculum adversarial training (Cai et al. 2018) make its attack stronger.
+class Gated(Adaptive):
+    """Raise the strength by ``step`` each time the model was right about enough of the perturbed
+    training images over the last ``updates`` updates, as in curriculum adversarial training (Cai
+    et al. 2018).
 
     Args:
-        threshold: that share, in [0, 1].
-        step: above 0 and up to 1.
-        updates: 1 or more.
+        threshold: share of images that the model must get right, in [0, 1].
+        step: increase of the strength, above 0 to 1.
+        updates: number of updates between two decisions, 1 or more.
         low: strength at the beginning, in [0, 1].
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        Three of four images are right, which is enough for a threshold of 0.6:
+
+        >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
+        >>> right = torch.tensor([True, True, True, False])
+        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> schedule = Gated(threshold=0.6, step=0.1, updates=2)
+        >>> state = schedule.start(num_train=4)
+        >>> for _ in range(4):
+        ...     state = schedule.after_batch(state, batch)
+        ...     print(f"{schedule(now, state):.1f}")
+        0.0
+        0.1
+        0.1
+        0.2
     """
 
     threshold: float = _share(0.6)
@@ -81,18 +98,29 @@ class Gated(Listener):
 
 
 @attrs.frozen(kw_only=True)
-class Fooling(Listener):
-    """`fooling`: the strength grows while fewer of the perturbed training images than ``target``
-    are misclassified, and falls while more are: each update moves it by ``rate`` times the
-    difference.
+class Fooling(Adaptive):
+    """Raise the strength while less than the share ``target`` of the perturbed training images is
+    misclassified, and lower it while more is.
 
     Args:
         target: share of misclassified images to keep, in [0, 1].
-        rate: above 0 and up to 1.
-        low: strength at the beginning, and the least one, in [0, 1].
+        rate: change of the strength in an update, per difference between the target and the share
+            that was misclassified; above 0 to 1.
+        low: strength at the beginning, and the lowest one, in [0, 1].
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        A quarter of the images is misclassified, 0.15 less than the target:
+
+        >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
+        >>> right = torch.tensor([True, True, True, False])
+        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> schedule = Fooling(target=0.4, rate=0.2)
+        >>> state = schedule.after_batch(schedule.start(num_train=4), batch)
+        >>> round(schedule(now, state), 2)
+        0.03
     """
 
     target: float = _share(0.4)
@@ -109,18 +137,31 @@ class Fooling(Listener):
 
 
 @attrs.frozen(kw_only=True)
-class Plateau(Listener):
-    """`plateau`: the strength grows by ``step`` once a validation accuracy has not risen above its
-    best for so many epochs; the best is then forgotten.
+class Plateau(Adaptive):
+    """Raise the strength by ``step`` once a validation accuracy has not exceeded its best value for
+    ``patience`` epochs; the best value is then reset.
 
     Args:
         on: ``clean`` accuracy, or ``joint``, under the curriculum's threat at full strength.
-        step: above 0 and up to 1.
-        patience: epochs, 1 or more.
+        step: increase of the strength, above 0 to 1.
+        patience: number of epochs, 1 or more.
         low: strength at the beginning, in [0, 1].
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        The accuracy stops rising at the third epoch:
+
+        >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
+        >>> schedule = Plateau(on="clean", step=0.25, patience=1, low=0.25)
+        >>> state = schedule.start(num_train=4)
+        >>> for accuracy in (0.5, 0.6, 0.6):
+        ...     state = schedule.after_epoch(state, {"clean": accuracy, "joint": 0.0})
+        ...     print(schedule(now, state))
+        0.25
+        0.25
+        0.5
     """
 
     on: Literal["clean", "joint"] = "joint"
@@ -148,19 +189,28 @@ class Plateau(Listener):
 
 
 @attrs.frozen(kw_only=True)
-class PerImage(Listener):
-    """`per-image`: each training image has a strength of its own, which grows by ``up`` when the
-    model was right about it, as it was perturbed, and falls by ``down`` when it was not.
+class PerImage(Adaptive):
+    """Give each training image its own strength: raise it by ``up`` when the model was right about
+    the perturbed image, and lower it by ``down`` when it was wrong.
 
-    So does instance-adaptive training (Balaji et al. 2019) set the radius of each image.
+    Instance-adaptive training (Balaji et al. 2019) sets the radius of each image in this way.
 
     Args:
-        up: added when right, above 0 and up to 1.
-        down: taken off when wrong, above 0 and up to 1.
-        low: strength at the beginning, and the least one, in [0, 1].
+        up: increase when right, above 0 to 1.
+        down: decrease when wrong, above 0 to 1.
+        low: strength at the beginning, and the lowest one, in [0, 1].
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
+        >>> right = torch.tensor([True, True, True, False])
+        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> schedule = PerImage(up=0.3, down=0.1, low=0.2)
+        >>> state = schedule.after_batch(schedule.start(num_train=5), batch)
+        >>> schedule(now, state)
+        tensor([0.5000, 0.5000, 0.5000, 0.2000, 0.2000])
     """
 
     up: float = _step(0.1)

@@ -1,7 +1,7 @@
 """Schedules without state: strength as a curve over training.
 
-Every curve takes the share t of the ramp that has passed, from 0 to 1, and rises from 0 to 1. A
-`Ramp` lets it begin at ``start`` and end at the fraction ``until`` of training.
+Every curve maps t, the elapsed share of the ramp, from 0 to 1, and rises from 0 to 1. A `Ramp`
+lets it begin at ``start`` and end at the fraction ``until`` of training.
 """
 
 import itertools
@@ -13,21 +13,29 @@ from attrs.validators import and_, ge, gt, le
 
 from curricula.interfaces import Progress, ScheduleState
 
+valid_share = and_(ge(0), le(1))
+valid_positive_share = and_(gt(0), le(1))
 
-def _fraction(name: str, value: float, *, above: float = 0.0, strictly: bool = False) -> float:
-    lowest = "above 0" if strictly else "from 0"
-    if not (above < value <= 1 if strictly else above <= value <= 1):
-        raise ValueError(f"{name} must lie {lowest} to 1, not {value:g}")
+
+def _checked(name: str, value: float, *, positive: bool = False) -> float:
+    """Return the value.
+
+    Raises:
+        ValueError: it is not in [0, 1], or with ``positive`` not in (0, 1].
+    """
+    if not (0 < value <= 1 if positive else 0 <= value <= 1):
+        raise ValueError(f"{name} must lie {'above' if positive else 'from'} 0 to 1, not {value:g}")
     return value
 
 
 @attrs.frozen(kw_only=True)
 class Ramp:
-    """``start + (1 - start) * curve(t)`` until the fraction ``until`` of training, then 1."""
+    """Follow ``start + (1 - start) * curve(t)`` up to the fraction ``until`` of training, then stay
+    at 1."""
 
     curve: Callable[[float], float]
-    start: float = attrs.field(validator=and_(ge(0), le(1)))
-    until: float = attrs.field(validator=and_(gt(0), le(1)))
+    start: float = attrs.field(validator=valid_share)
+    until: float = attrs.field(validator=valid_positive_share)
 
     def __call__(self, progress: Progress, state: ScheduleState) -> float:
         t = progress.fraction / self.until
@@ -36,9 +44,9 @@ class Ramp:
 
 @attrs.frozen(kw_only=True)
 class Constant:
-    """The same strength throughout."""
+    """Keep the same strength throughout."""
 
-    value: float = attrs.field(validator=and_(ge(0), le(1)))
+    value: float = attrs.field(validator=valid_share)
 
     def __call__(self, progress: Progress, state: ScheduleState) -> float:
         return self.value
@@ -46,15 +54,15 @@ class Constant:
 
 @attrs.frozen(kw_only=True)
 class PiecewiseConstant:
-    """The value of the last stage that has begun; each stage is (fraction of training, value)."""
+    """Take the value of the last stage that has begun; a stage is (fraction of training, value)."""
 
     stages: tuple[tuple[float, float], ...] = attrs.field()
 
     @stages.validator
     def _check(self, attribute: object, stages: tuple[tuple[float, float], ...]) -> None:
         for begins, value in stages:
-            _fraction("a stage's beginning", begins)
-            _fraction("a stage's value", value)
+            _checked("a stage's beginning", begins)
+            _checked("a stage's value", value)
         if not stages or stages[0][0] != 0:
             raise ValueError("the first stage must begin at 0, for example step(0:0.5, 0.4:1)")
         if any(a[0] >= b[0] for a, b in itertools.pairwise(stages)):
@@ -65,53 +73,73 @@ class PiecewiseConstant:
 
 
 def constant(value: float = 1.0) -> Constant:
-    """The same strength throughout.
+    """Keep the same strength throughout training.
 
     Args:
-        value: in [0, 1].
+        value: the strength, in [0, 1].
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(constant(0.5)(moment, {}), 2) for moment in moments]
+        [0.5, 0.5, 0.5, 0.5]
     """
     return Constant(value=value)
 
 
 def linear(start: float = 0.0, until: float = 0.4) -> Ramp:
-    """In a straight line.
+    """Raise the strength in a straight line, then keep it at 1.
 
     Args:
         start: strength at the beginning, in [0, 1].
-        until: fraction of training, in (0, 1], after which it stays at 1.
+        until: fraction of training, in (0, 1], at which the strength reaches 1.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(linear(start=0.2, until=0.5)(moment, {}), 2) for moment in moments]
+        [0.2, 0.6, 1.0, 1.0]
     """
     return Ramp(curve=lambda t: t, start=start, until=until)
 
 
 def cosine(start: float = 0.0, until: float = 0.4) -> Ramp:
-    """Half a cosine wave, (1 - cos(pi t)) / 2: gentle at both ends.
+    """Raise the strength by half a cosine wave, (1 - cos(pi t)) / 2, which is flat at both ends.
 
     Args:
         start: strength at the beginning, in [0, 1].
-        until: fraction of training, in (0, 1], after which it stays at 1.
+        until: fraction of training, in (0, 1], at which the strength reaches 1.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(cosine(until=1)(moment, {}), 2) for moment in moments]
+        [0.0, 0.15, 0.5, 0.85]
     """
     return Ramp(curve=lambda t: (1 - math.cos(math.pi * t)) / 2, start=start, until=until)
 
 
 def exponential(start: float = 0.0, until: float = 0.4, rate: float = 5.0) -> Ramp:
-    """Fast at first, (1 - exp(-rate t)) / (1 - exp(-rate)).
+    """Raise the strength fast at first, then slowly, by (1 - exp(-rate t)) / (1 - exp(-rate)).
 
     Args:
         start: strength at the beginning, in [0, 1].
-        until: fraction of training, in (0, 1], after which it stays at 1.
-        rate: how much faster at first, above 0.
+        until: fraction of training, in (0, 1], at which the strength reaches 1.
+        rate: decay rate of the slope over the ramp, above 0; larger is faster at first.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(exponential(until=1)(moment, {}), 2) for moment in moments]
+        [0.0, 0.72, 0.92, 0.98]
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be above 0, not {rate:g}")
@@ -119,20 +147,25 @@ def exponential(start: float = 0.0, until: float = 0.4, rate: float = 5.0) -> Ra
 
 
 def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
-    """The root t ** (1 / power), applied to the powered values as in the competence of Platanios
-    et al. 2019: ((1 - start ** power) t + start ** power) ** (1 / power).
+    """Raise the strength as a root, ((1 - start ** power) t + start ** power) ** (1 / power), the
+    competence of Platanios et al. 2019.
 
     Args:
         start: strength at the beginning, in [0, 1].
-        until: fraction of training, in (0, 1], after which it stays at 1.
+        until: fraction of training, in (0, 1], at which the strength reaches 1.
         power: 1 to 100; 2 is their square root, 1 is linear.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(root(until=1)(moment, {}), 2) for moment in moments]
+        [0.0, 0.5, 0.71, 0.87]
     """
     if not 1 <= power <= 100:
         raise ValueError(f"power must lie from 1 to 100, not {power:g}")
-    # start is checked by Ramp, which then takes the curve as it is.
+    # Ramp checks start; until then a value out of range must not fail here.
     low = min(max(start, 0.0), 1.0) ** power
 
     def curve(t: float) -> float:
@@ -143,15 +176,21 @@ def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
 
 
 def sigmoid(start: float = 0.0, until: float = 0.4, steepness: float = 10.0) -> Ramp:
-    """The logistic curve about the middle of the ramp, stretched to begin at 0 and end at 1.
+    """Raise the strength by the logistic curve about the middle of the ramp, stretched to begin at
+    0 and end at 1.
 
     Args:
         start: strength at the beginning, in [0, 1].
-        until: fraction of training, in (0, 1], after which it stays at 1.
+        until: fraction of training, in (0, 1], at which the strength reaches 1.
         steepness: slope of the logistic function over the ramp, from 0.001 to 500.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(sigmoid(until=1)(moment, {}), 2) for moment in moments]
+        [0.0, 0.07, 0.5, 0.93]
     """
     if not 0.001 <= steepness <= 500:
         raise ValueError(f"steepness must lie from 0.001 to 500, not {steepness:g}")
@@ -169,25 +208,34 @@ def step(
     until: float | None = None,
     count: int | None = None,
 ) -> PiecewiseConstant:
-    """In stages: ``step(0:2/3, 0.62:5/6, 0.74:1)`` names them; ``step(count=4)`` has equal ones.
+    """Raise the strength in stages: ``step(0:2/3, 0.62:5/6, 0.74:1)`` lists them, ``step(count=4)``
+    makes equal ones.
 
     Args:
-        stages: (fraction of training at which it begins, its value), the first at 0.
+        stages: (fraction of training at which the stage begins, its strength in [0, 1]), the first
+            at 0.
         start: without stages: strength of the first stage, in [0, 1]; by default 0.
         until: without stages: fraction of training, in (0, 1], at which strength 1 begins; by
             default 0.4.
-        count: without stages: how many stages come before strength 1, 1 to 1000; by default 4.
+        count: without stages: number of stages before strength 1, from 1 to 1000; by default 4.
 
     Raises:
-        ValueError: a value out of range, stages that do not begin at 0 or do not rise, stages and
-            one of the others.
+        ValueError: a value out of range; stages that do not begin at 0 or whose beginnings do not
+            increase; stages together with one of the others.
+
+    Example:
+        >>> moments = [Progress(step=i, total_steps=4, epoch=0, total_epochs=1) for i in range(4)]
+        >>> [round(step((0, 0.5), (0.5, 1))(moment, {}), 2) for moment in moments]
+        [0.5, 0.5, 1, 1]
     """
     if stages:
         if (start, until, count) != (None, None, None):
-            raise ValueError("start, until and count are for a step without stages of its own")
+            raise ValueError(
+                "start, until and count are for a step without stages; give one or the other"
+            )
         return PiecewiseConstant(stages=stages)
-    start = _fraction("start", 0.0 if start is None else start)
-    until = _fraction("until", 0.4 if until is None else until, strictly=True)
+    start = _checked("start", 0.0 if start is None else start)
+    until = _checked("until", 0.4 if until is None else until, positive=True)
     count = 4 if count is None else count
     if not 1 <= count <= 1000:
         raise ValueError(f"count must lie from 1 to 1000, not {count}")

@@ -78,7 +78,7 @@ def test_a_ramp_begins_at_start_never_falls_and_stays_at_1(name, start, until, f
         ("step(0.1:0.5, 0.5:1)", "first stage must begin at 0"),
         ("step(0:0.5, 0.5:1, 0.5:1)", "after the one before"),
         ("step(0:0.5, 0.5:2)", "value must lie from 0 to 1, not 2"),
-        ("step(0:0.5, until=0.5)", "without stages of its own"),
+        ("step(0:0.5, until=0.5)", "for a step without stages"),
         ("step(count=0)", "count must lie from 1 to 1000"),
         ("step(0.5)", "must be a pair|must be"),
         ("linear(0, 1, 2)", "too many arguments"),
