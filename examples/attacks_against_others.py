@@ -119,7 +119,7 @@ def rows(
 
 
 def accuracy_under(
-    attack: Attack, model: nn.Module, data: curricula.DataSet, split: curricula.Split
+    attack: Attack, model: nn.Module, data: curricula.DataSet, split: curricula.data.Split
 ) -> float:
     """The accuracy that an attack of another library leaves. They draw from torch's global random
     state, which is seeded here and put back."""
@@ -135,11 +135,11 @@ def accuracy_under(
 
 
 def compare(
-    row: Row, model: nn.Module, data: curricula.DataSet, split: curricula.Split
+    row: Row, model: nn.Module, data: curricula.DataSet, split: curricula.data.Split
 ) -> dict[str, float]:
     """The accuracies of a row, by library; those that have the attack."""
     threat = {row.name: curricula.Threat.parse(row.ours)}
-    (ours,) = curricula.evaluate_threats(model, data, split, threat)
+    (ours,) = curricula.evaluation.evaluate_threats(model, data, split, threat)
     found = {"curricula": ours.accuracy}
     for library in ("torchattacks", "foolbox"):
         attack = getattr(row, library)
@@ -152,7 +152,7 @@ def small_model(data: curricula.DataSet) -> nn.Module:
     """Two convolutions, adversarially trained on digits for a few epochs."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        curricula.Normalise(),
+        curricula.models.Normalise(),
         nn.AvgPool2d(2),
         nn.Conv2d(1, 16, 4, stride=2),
         nn.ReLU(),

@@ -29,7 +29,7 @@ def tinycnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Two convolutions on the image at half its size."""
     side = (image_size // 2 - 4) // 2 + 1 - 2
     return nn.Sequential(
-        curricula.Normalise(),
+        curricula.models.Normalise(),
         nn.AvgPool2d(2),
         nn.Conv2d(in_channels, 16, 4, stride=2),
         nn.ReLU(),

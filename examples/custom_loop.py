@@ -19,7 +19,7 @@ BATCH_SIZE = 64
 def small_network(num_classes: int) -> nn.Module:
     """Two convolutions on 28x28 grey images, read at half their size."""
     return nn.Sequential(
-        curricula.Normalise(),
+        curricula.models.Normalise(),
         nn.AvgPool2d(2),
         nn.Conv2d(1, 16, 4, stride=2),
         nn.ReLU(),
@@ -80,7 +80,7 @@ def main() -> None:
             "joint": "rot:30+pgd(0.1, steps=10)",
         }.items()
     }
-    for result in curricula.evaluate_threats(model, data, data.test[:200], threats):
+    for result in curricula.evaluation.evaluate_threats(model, data, data.test[:200], threats):
         low, high = result.interval
         print(f"{result.name:<12} {result.accuracy:.3f}  (95 %: {low:.3f} to {high:.3f})")
 

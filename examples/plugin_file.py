@@ -18,8 +18,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula import Normalise, NormBound, Progress, Record, Victim, hookimpl
-from curricula.interfaces import PerturbationKind, ScheduleState, Strength
+from curricula import Progress, Record, hookimpl
+from curricula.interfaces import NormBound, PerturbationKind, ScheduleState, Strength, Victim
+from curricula.models import Normalise
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,7 @@
 """The documentation does what it says: its Python blocks run, its examples run, nothing is left
 out."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import curricula
+from curricula.api import TrainValues
 from curricula.plugins.hookspecs import KINDS
+from curricula.training.config import FIELDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,10 +62,42 @@ def test_every_hook_has_its_place_in_the_reference():
             assert part in place[1], f"{kind}: {part}"
 
 
-def test_every_public_name_is_there_and_documented():
+PUBLIC = [
+    curricula,
+    *(value for name in curricula.__all__ if inspect.ismodule(value := getattr(curricula, name))),
+]
+
+
+def test_the_top_holds_about_twenty_names():
+    names = [name for name in curricula.__all__ if not inspect.ismodule(getattr(curricula, name))]
+    assert 15 <= len(names) <= 22
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_every_public_name_is_there_and_documented(module):
+    assert module.__doc__
+    names = getattr(module, "__all__", [])
+    assert set(names) <= set(dir(module))
+    for name in names:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="profile_run"):
+        _ = curricula.profile_run
+    assert curricula.__version__.count(".") == 2
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
     for name in curricula.__all__:
-        assert getattr(curricula, name).__doc__, name
-    assert set(curricula.__all__) == set(curricula._HOME)
+        assert re.search(rf"\bcurricula\.{name}\b", reference), name
+
+
+def test_the_keywords_of_train_are_the_fields_of_its_configuration():
+    assert list(TrainValues.__annotations__) == list(FIELDS)
 
 
 def test_links_between_pages_lead_somewhere():

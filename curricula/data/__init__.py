@@ -1,1 +1,5 @@
-"""Data sets: what they are (dataset), and the built-in ones."""
+"""Data sets: labelled images in memory or read when needed, and the built-in data sets."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,7 +17,7 @@ VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
 class SplitLike(Protocol):
     """Labelled images, wherever they are: held in memory (`Split`), or read as they are needed
-    (`curricula.LazySplit`). Their pixels are uint8."""
+    (`curricula.data.LazySplit`). Their pixels are uint8."""
 
     @property
     def labels(self) -> Tensor:

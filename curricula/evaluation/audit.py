@@ -109,7 +109,7 @@ def audit(
             every image; by default the data set's budget in this norm.
         norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack knows ``linf`` alone.
         seed: of the random streams.
-        batch_size: images at once, as for `curricula.evaluate_threats`.
+        batch_size: images at once, as for `curricula.evaluation.evaluate_threats`.
         progress: told the share of the attacks that is done, in [0, 1], after each batch.
 
     Raises:

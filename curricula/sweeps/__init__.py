@@ -1,1 +1,5 @@
-"""Many trainings that differ in stated values: what they are, and running them."""
+"""Sweeps: many trainings that differ in stated values, run and compared."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -252,7 +252,7 @@ STRANGER = """
     import attrs
     import torch
     from torch import nn
-    from curricula import Normalise
+    from curricula.models import Normalise
     from curricula.interfaces import NormBound
 
     @attrs.frozen(kw_only=True)

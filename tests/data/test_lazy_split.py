@@ -19,8 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import curricula
-from curricula import LazySplit, Reader, Split, UserError, batches, load_data
-from curricula.data import folder, lazy_split
+from curricula import UserError, batches, load_data
+from curricula.data import LazySplit, Reader, Split, folder, lazy_split
 from curricula.data.dataset import in_order
 from curricula.testing import check_dataset
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from torch import nn
 
 import curricula
-from curricula import Curriculum, ModelVictim, Normalise, batches
+from curricula import Curriculum, ModelVictim, batches
 from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
@@ -32,6 +32,7 @@ from curricula.evaluation.audit_checks import (
     too_many,
     unbounded_reaches_zero,
 )
+from curricula.models import Normalise
 from curricula.plugins import registry
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"

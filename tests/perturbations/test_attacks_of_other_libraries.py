@@ -73,7 +73,7 @@ def test_apgd_is_at_least_as_strong_as_the_steps_of_one_length(trained):
         text: curricula.Threat.parse(text)
         for text in ("apgd(0.1, steps=30)", "pgd(0.1, steps=30)", "fgsm:0.1", "clean")
     }
-    results = curricula.evaluate_threats(model, data, data.train[slice(1000)], threats)
+    results = curricula.evaluation.evaluate_threats(model, data, data.train[slice(1000)], threats)
     apgd, pgd, fgsm, clean = (result.accuracy for result in results)
     assert apgd <= pgd + 0.002
     assert pgd < fgsm < clean

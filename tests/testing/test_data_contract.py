@@ -7,7 +7,8 @@ import attrs
 import pytest
 import torch
 
-from curricula import DataSet, LazySplit, Reader, Split, load_data
+from curricula import DataSet, load_data
+from curricula.data import LazySplit, Reader, Split
 from curricula.plugins import registry
 from curricula.testing import DATASET_CLAUSES, check_dataset
 from curricula.testing import data as clauses

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curricula import Normalise
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.models import Normalise
 from curricula.plugins import registry
 from curricula.testing import MODEL_CLAUSES, check_model
 from curricula.testing import models as clauses

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curricula import TrainingLoss
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.interfaces import TrainingLoss
 from curricula.plugins import registry
 from curricula.testing import OBJECTIVE_CLAUSES, check_objective
 from curricula.testing import objectives as clauses

@@ -1,0 +1,1 @@
+from .model_victim import ModelVictim as ModelVictim
