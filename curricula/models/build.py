@@ -12,7 +12,7 @@ def build_model(text: str, data: DataSet) -> nn.Module:
 
     >>> import torch
     >>> from curricula.data.dataset import load_data
-    >>> build_model("smallcnn(width=4)", load_data("digits"))(torch.rand(2, 1, 28, 28)).shape
+    >>> build_model("smallcnn", load_data("digits"))(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 10])
 
     Args:

@@ -167,7 +167,7 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def parse_sweep(text: str) -> Sweep:
-    """Return the sweep of a file's text.
+    r"""Return the sweep of a file's text.
 
     >>> sweep = parse_sweep('[base]\nperturb = "rot"\n[axes]\nseed = [0, 1]\nlr = [0.1, 0.2]\n')
     >>> [cell.name for cell in sweep.cells]
