@@ -27,6 +27,7 @@ from curricula.evaluation.audit_checks import (
     plateau,
     unbounded_reaches_zero,
 )
+from curricula.evaluation.names import CLEAN
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
@@ -44,7 +45,7 @@ STEPS, MORE_STEPS = TEST_STEPS, 100
 RESTARTS, MORE_RESTARTS = 5, 10
 MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # of the budget, as far as they lie below the unbounded one
 
-CLEAN, ONE_STEP, SQUARE, UNBOUNDED = "clean", "one step", "square", "unbounded"
+ONE_STEP, SQUARE, UNBOUNDED = "one step", "square", "unbounded"
 PGD, PGD_DLR = f"pgd-{STEPS}", f"pgd-{STEPS} on dlr"
 PGD_LONGER = f"pgd-{MORE_STEPS}"
 PGD_RESTARTED = f"pgd-{STEPS} with {RESTARTS} restarts"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import cast, get_args
 
 from curricula.curriculum import Threat
+from curricula.evaluation import names
 from curricula.expressions.binding import bind
 from curricula.expressions.nodes import Node
 from curricula.expressions.syntax import Argument, Call, Expression, Number, chain
@@ -36,10 +37,10 @@ def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, 
     spatial = (curriculum.without_attacks() or bind("rot", budgets=budgets)).expression
     attack = _pgd(curriculum, budgets, TEST_STEPS)
     expressions = {
-        "clean": Call(CLEAN),
-        "spatial": spatial,
-        "adversarial": attack,
-        "joint": chain(spatial, attack),
+        names.CLEAN: Call(CLEAN),
+        names.SPATIAL: spatial,
+        names.ADVERSARIAL: attack,
+        names.JOINT: chain(spatial, attack),
     }
     return {
         name: Threat(tree=bind(expression, threat=True)) for name, expression in expressions.items()
@@ -62,8 +63,8 @@ def validation_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str
     if any(leaf.perturbation.kind == "pixel" for leaf in curriculum.leaves.values()):
         links.append(_pgd(curriculum, budgets, VALIDATION_STEPS))
     return {
-        "clean": Threat(tree=bind(CLEAN, threat=True)),
-        "joint": Threat(tree=bind(chain(*links) if links else CLEAN, threat=True)),
+        names.CLEAN: Threat(tree=bind(CLEAN, threat=True)),
+        names.JOINT: Threat(tree=bind(chain(*links) if links else CLEAN, threat=True)),
     }
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet
+from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
-from curricula.plugins.names import CLEAN
 from curricula.reporting.previews import preview_figure
 from curricula.training.config import EVALUATION_SEED
 from curricula.training.run import Run
@@ -98,7 +98,7 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
             streams=Streams.of(EVALUATION_SEED, index),
         )
 
-    joint_NCHW = under("joint", torch.arange(len(split)))
+    joint_NCHW = under(JOINT, torch.arange(len(split)))
     with torch.no_grad():
         before_N = model(x_NCHW).argmax(1)
         after_N = model(joint_NCHW).argmax(1)
@@ -106,7 +106,7 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
     if not len(found):
         return None
     views = {
-        name: joint_NCHW[found] if name == "joint" else under(name, found)
+        name: joint_NCHW[found] if name == JOINT else under(name, found)
         for name in threats
         if name != CLEAN
     }

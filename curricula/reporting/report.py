@@ -10,6 +10,7 @@ import attrs
 from curricula.api import BASELINE, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
+from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
@@ -123,8 +124,8 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
     passes = in_millions(forward_and_backward(metrics))
     alt = (
         f"Curves over {len(metrics)} epochs. In the last, validation accuracy is "
-        f"{100 * last['validation']['clean']:.1f} % clean and "
-        f"{100 * last['validation']['joint']:.1f} % joint, the loss {last['loss']:.3f}; "
+        f"{100 * last['validation'][CLEAN]:.1f} % clean and "
+        f"{100 * last['validation'][JOINT]:.1f} % joint, the loss {last['loss']:.3f}; "
         f"strengths: {_text(last['strength']) or 'none'}."
     )
     return Section(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from curricula.evaluation.names import CLEAN, JOINT
 from curricula.reporting.figures import (
     DASHES,
     FAINT_TEXT,
@@ -20,8 +21,8 @@ from curricula.reporting.figures import (
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 ACCURACIES: Mapping[str, Callable[[Line], float]] = {
-    "validation, clean": lambda line: line["validation"]["clean"],
-    "validation, joint": lambda line: line["validation"]["joint"],
+    "validation, clean": lambda line: line["validation"][CLEAN],
+    "validation, joint": lambda line: line["validation"][JOINT],
     "training, perturbed": lambda line: line["train_accuracy"],
 }
 
@@ -72,7 +73,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
     )
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
-        joint = [[line["validation"]["joint"] for line in metrics] for metrics in runs]
+        joint = [[line["validation"][JOINT] for line in metrics] for metrics in runs]
         means = [100 * mean(values) for values in zip(*joint, strict=True)]
         shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
         axes.plot(

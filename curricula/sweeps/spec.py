@@ -36,14 +36,14 @@ import attrs
 import tomli_w
 
 from curricula.errors import UserError, did_you_mean
+from curricula.evaluation.names import ADVERSARIAL, SPATIAL, STANDARD
 from curricula.expressions.checks import check_perturbation
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, SplitName, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
-STANDARD = ("clean", "spatial", "adversarial", "joint")  # threats of a sweep that names none
-FRONTIER_OF = ("spatial", "adversarial")
+FRONTIER_OF = (SPATIAL, ADVERSARIAL)
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
 SPREAD_ENDINGS = ("_sd", "_low", "_high")  # columns of a comparison, one each per threat
 MAX_NAME = 120  # characters of a cell's folder; file systems allow 255 bytes

@@ -13,6 +13,7 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import SplitLike, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
+from curricula.evaluation.names import JOINT
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
@@ -159,9 +160,9 @@ def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> No
         validation = {result.name: result.accuracy for result in measured}
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         state.epoch = epoch + 1
-        best = validation["joint"] >= state.best_joint
+        best = validation[JOINT] >= state.best_joint
         if best:
-            state.best_joint = validation["joint"]
+            state.best_joint = validation[JOINT]
             run.save(BEST, prefixed("model", state.measured.state_dict()))
         run.save(LAST, state.tensors(), state.counters())
         metrics = {

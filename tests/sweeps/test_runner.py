@@ -15,6 +15,7 @@ import pytest
 import curricula
 from curricula.curriculum import Curriculum, Threat
 from curricula.errors import UserError
+from curricula.evaluation.names import STANDARD
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
@@ -24,7 +25,7 @@ from curricula.recipes import find_sweep, recipes
 from curricula.runtime.records import to_json
 from curricula.sweeps import runner
 from curricula.sweeps.runner import run_sweep
-from curricula.sweeps.spec import STANDARD, parse_sweep
+from curricula.sweeps.spec import parse_sweep
 from curricula.training.run import Run
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
