@@ -1,4 +1,4 @@
-"""What is done to a batch: a tree at the strengths of its schedules, or at a fixed one."""
+"""Curricula and threats: an expression at the strengths of schedules, or at a fixed strength."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -29,11 +29,11 @@ from curricula.interfaces import (
 
 @attrs.frozen(kw_only=True)
 class Threat:
-    """An expression at a fixed strength, to evaluate under.
+    """A bound expression at a fixed strength, to evaluate under.
 
     Attributes:
-        tree: the expression, its budgets filled in.
-        strength: of all leaves, in [0, 1]; otherwise ValueError.
+        tree: the bound expression.
+        strength: strength of all leaves, in [0, 1]; otherwise ValueError.
     """
 
     tree: Node
@@ -43,10 +43,20 @@ class Threat:
     def parse(
         cls, text: str, *, budgets: Mapping[str, str] | None = None, strength: float = 1.0
     ) -> "Threat":
-        """A threat from text such as ``rot:30+pgd(8/255, steps=40)``; ``clean`` changes nothing.
+        """Return the threat of a text.
+
+        Args:
+            text: an expression such as ``rot:30+pgd(8/255, steps=40)``; ``clean`` changes nothing.
+            budgets: as in `bind`.
+            strength: strength of all leaves, in [0, 1].
 
         Raises:
-            UserError: as `bind` does.
+            UserError: as in `bind`.
+
+        Example:
+            >>> from curricula import Threat
+            >>> print(Threat.parse("rot", budgets={"degrees": "30"}))
+            rot(30, interpolation=bilinear, padding=zeros)
         """
         return cls(tree=bind(text, budgets=budgets, threat=True), strength=strength)
 
@@ -62,16 +72,15 @@ class Threat:
         generator: torch.Generator,
         streams: Streams | None = None,
     ) -> Tensor:
-        """The perturbed images.
+        """Return the perturbed images.
 
         Args:
             x_NCHW: the images, in [0, 1].
             y_N: their labels.
-            victim: the model; one made with ``threat=True`` is not attacked again where it has
-                fallen.
-            generator: of random draws, on the images' device.
-            streams: of random numbers, each image's own; by default new ones, of which the
-                generator gives the seed.
+            victim: the model; one made with ``early_stop=True`` is not attacked further on images
+                that are fooled.
+            generator: source of random draws, on the images' device.
+            streams: random stream of each image; by default new ones, seeded by the generator.
         """
         context = Context(
             y_N=y_N,
@@ -114,12 +123,12 @@ ScheduleStates: TypeAlias = Mapping[str, ScheduleState]
 
 @attrs.frozen(kw_only=True)
 class Curriculum:
-    """An expression over perturbations, each with its own schedule.
+    """A bound expression whose leaves each have a schedule.
 
     Attributes:
-        tree: the expression.
-        schedules: by label of a leaf.
-        schedule_calls: the same as text, all defaults explicit.
+        tree: the bound expression.
+        schedules: schedule of each leaf, by label.
+        schedule_calls: their calls, with all defaults explicit.
     """
 
     tree: Node
@@ -135,26 +144,33 @@ class Curriculum:
         budgets: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
     ) -> "Curriculum":
-        """A curriculum from text.
+        """Return the curriculum of an expression and its schedules.
 
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
-            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one; the later
-                wins. By default linear to full strength at 40 % of training.
-            budgets: as for `bind`.
-            defaults: as for `bind`.
+            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one; of several
+                for one leaf the last wins. Default: linear to full strength at 40 % of training.
+            budgets: as in `bind`.
+            defaults: as in `bind`.
 
         Raises:
-            UserError: as `bind` does; an unknown label or schedule.
+            UserError: as in `bind`; an unknown label or schedule.
+
+        Example:
+            >>> from curricula import Curriculum, Progress
+            >>> curriculum = Curriculum.parse("rot:30+pgd:8/255", ["pgd=linear(until=0.5)"])
+            >>> progress = Progress(step=20, total_steps=100, epoch=2, total_epochs=10)
+            >>> curriculum.strengths(progress)
+            {'rot': 0.5, 'pgd': 0.4}
         """
-        bound = bind(perturb, budgets=budgets, defaults=defaults)
-        calls = schedules_by_label(schedules, bound.leaves)
+        tree = bind(perturb, budgets=budgets, defaults=defaults)
+        calls = schedules_by_label(schedules, tree.leaves)
         for label, call in map(parse_schedule, schedules):
             if label is None:
-                factories.build("schedule", call)  # also where there is no leaf to use it
+                factories.build("schedule", call)  # an error is raised even if no leaf uses it
         built = {label: factories.build("schedule", call) for label, call in calls.items()}
         return cls(
-            tree=bound,
+            tree=tree,
             schedules={label: schedule.value for label, schedule in built.items()},
             schedule_calls={label: schedule.call for label, schedule in built.items()},
         )
@@ -163,7 +179,7 @@ class Curriculum:
         return str(self.tree)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
-        """The state of each schedule before training on ``num_train`` images of a device."""
+        """Return the state of each schedule before training on ``num_train`` images."""
         states: dict[str, ScheduleState] = {}
         for label, schedule in self.schedules.items():
             state = schedule.start(num_train) if isinstance(schedule, AdaptiveSchedule) else {}
@@ -171,10 +187,10 @@ class Curriculum:
         return states
 
     def check_schedules(self, num_train: int, begin: Progress) -> None:
-        """Refuse a schedule that begins with neither one strength nor one a training image.
+        """Check that each schedule begins with one strength, or with one per training image.
 
         Raises:
-            UserError: the schedule, and what it gave.
+            UserError: a schedule gives strengths of another shape.
         """
         states = self.start(num_train)
         for label, schedule in self.schedules.items():
@@ -193,7 +209,15 @@ class Curriculum:
         correct_N: Tensor,
         strengths: Mapping[str, Strength],
     ) -> dict[str, ScheduleState]:
-        """The states after a batch, of which each listening schedule is told."""
+        """Return the states of the schedules after a batch, which adaptive schedules get as
+        feedback.
+
+        Args:
+            states: the states before the batch.
+            indices_N: the images' indices in the training set.
+            correct_N: whether the model was correct on each perturbed image.
+            strengths: the strengths of the batch, from `strengths`.
+        """
         moved = dict(states)
         for label, schedule in self.schedules.items():
             if isinstance(schedule, AdaptiveSchedule):
@@ -209,7 +233,12 @@ class Curriculum:
     def after_epoch(
         self, states: ScheduleStates, validation: Mapping[str, float]
     ) -> dict[str, ScheduleState]:
-        """The states after an epoch, of whose validation each listening schedule is told."""
+        """Return the states of the schedules after an epoch.
+
+        Args:
+            states: the states before the end of the epoch.
+            validation: validation accuracies, in [0, 1], by threat; adaptive schedules use them.
+        """
         return {
             label: schedule.after_epoch(states[label], validation)
             if isinstance(schedule, AdaptiveSchedule)
@@ -224,15 +253,15 @@ class Curriculum:
         states: ScheduleStates | None = None,
         indices_N: Tensor | None = None,
     ) -> dict[str, Strength]:
-        """The strength of each leaf now, by label: a float, or one value per image of the batch.
+        """Return the current strength of each leaf, by label: a float, or one value per image.
 
         Args:
             progress: how far training is.
-            states: of the schedules, from `start`; may be left out where none listens.
-            indices_N: of the batch's images in the training set; where a schedule is per image.
+            states: the states of the schedules, from `start`; needed by adaptive schedules only.
+            indices_N: the images' indices in the training set; needed by per-image schedules only.
 
         Raises:
-            UserError: a schedule gave a number outside [0, 1]; values an image are cut to it.
+            UserError: a schedule gave a number outside [0, 1]; values per image are clamped.
             ValueError: a schedule is per image, and there are no indices.
         """
         strengths: dict[str, Strength] = {}
@@ -259,7 +288,15 @@ class Curriculum:
         victim: Victim,
         generator: torch.Generator,
     ) -> Views:
-        """The views of a batch at given strengths, all detached."""
+        """Return the views of a batch, all detached.
+
+        Args:
+            x_NCHW: the images, in [0, 1].
+            y_N: their labels.
+            strengths: strength of each leaf, by label.
+            victim: the model that attacks and searches query.
+            generator: source of random draws, on the images' device.
+        """
         context = Context(
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )

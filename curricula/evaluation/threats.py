@@ -17,8 +17,8 @@ from curricula.plugins.names import CLEAN
 
 TEST_STEPS = 40
 VALIDATION_STEPS = 10
-# Long enough to cross the ball and come back: with steps of eps / 30 (MNIST's customary 0.01 at eps
-# 0.3) forty steps stop short, and a model looks more robust than it is (docs/results.md).
+# Long enough to cross the ball and come back: with steps of eps / 30 (0.01 at eps 0.3, usual on
+# MNIST) forty steps stop short, and a model looks more robust than it is (docs/results.md).
 TEST_REL_STEP = Number(1, 10)
 
 

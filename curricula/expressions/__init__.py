@@ -1,4 +1,4 @@
-"""Expressions: from the text of a curriculum or a threat to the tree that runs on a batch."""
+"""The expression language: its syntax, its binding and the nodes that run on a batch."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""From a call in an expression to the object it names, with every default made explicit."""
+"""Building the object that a call names, with every default made explicit."""
 
 import inspect
 import math
@@ -19,8 +19,12 @@ from curricula.plugins.names import NAME_PATTERN
 
 @attrs.frozen(kw_only=True)
 class Built:
-    """What a call named, and the call with all defaults explicit (building it again gives the
-    same)."""
+    """The object that a call names.
+
+    Attributes:
+        value: the object.
+        call: the call with all defaults explicit; building it again gives the same.
+    """
 
     value: Any
     call: Call
@@ -33,20 +37,27 @@ def build(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """Call the registered factory of ``call.name`` with the call's arguments.
+    """Return the object of a call: the result of its registered factory.
 
     Positional arguments fill the factory's parameters in order; ``NUMBER:NUMBER`` arguments go to
     its ``*parameters``.
 
     Args:
-        kind: which kind of thing the name stands for.
+        kind: kind of the named object.
         call: the call as parsed.
-        supplied: keywords the core supplies (a model's ``num_classes``, say); a user cannot.
-        defaults: values for parameters that the call leaves out and the factory has.
+        supplied: keywords that the core gives (such as a model's ``num_classes``); a user cannot.
+        defaults: values of parameters that the call leaves out; names that the factory does not
+            have are ignored.
 
     Raises:
         UnknownNameError: no plugin registered the name.
         UserError: an argument is unknown, missing, of the wrong type or out of range.
+
+    Example:
+        >>> from curricula.expressions.syntax import parse_call
+        >>> built = build("schedule", parse_call("linear(until=0.5)"))
+        >>> print(built.call)
+        linear(start=0, until=0.5)
     """
     factory = registry.current().find(kind, call.name).load()
     return call_factory(factory, kind, call, supplied=supplied, defaults=defaults)
@@ -60,10 +71,17 @@ def call_factory(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """`build` with a factory in hand; ``kind`` is what messages call the thing.
+    """Return the object of a call, as `build` does, from a given factory.
+
+    Args:
+        factory: the factory to call.
+        kind: name of the kind of object, for messages.
+        call: as in `build`.
+        supplied: as in `build`.
+        defaults: as in `build`.
 
     Raises:
-        UserError: as `build` does.
+        UserError: as in `build`.
     """
     supplied = supplied or {}
     parameters = {
@@ -97,7 +115,7 @@ def call_factory(
 
 
 def requires(kind: Kind, name: str, parameter: str) -> bool:
-    """Whether a registered factory has a parameter and no default for it."""
+    """Return whether a registered factory has a parameter of this name without a default."""
     factory = registry.current().find(kind, name).load()
     found = inspect.signature(factory).parameters.get(parameter)
     return found is not None and found.default is found.empty
@@ -106,7 +124,7 @@ def requires(kind: Kind, name: str, parameter: str) -> bool:
 def _match(
     kind: str, call: Call, parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Value | list[Value]]:
-    """Which argument is for which parameter."""
+    """Return the arguments by parameter; those of ``*parameters`` are a list."""
     allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
     given: dict[str, Value | list[Value]] = {}
     order = iter(parameters.items())
@@ -135,6 +153,7 @@ def _match(
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a factory's parameters, or none if they cannot be resolved."""
     target = factory if isinstance(factory, type) or inspect.isroutine(factory) else type(factory)
     hints: dict[str, Any] = {}
     if isinstance(target, type) and not attrs.has(target):
@@ -142,12 +161,12 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(target)
     except (NameError, TypeError):
-        return {}  # a stranger's annotations are a courtesy, not a duty
+        return {}  # third-party factories need no annotations
     return hints
 
 
-def _natural(value: Value) -> Any:
-    """The Python value that a written one looks like."""
+def _untyped(value: Value) -> Any:
+    """Return the Python value of a written one, without a type to convert to."""
     match value:
         case Number():
             number = value.value
@@ -160,8 +179,8 @@ def _natural(value: Value) -> Any:
 
 
 def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
-    """The Python value of an argument, checked against the factory's annotation."""
-    value = _natural(written)
+    """Return the Python value of an argument, checked against the factory's annotation."""
+    value = _untyped(written)
     word = written.name if isinstance(written, Call) and not written.arguments else None
     if hint is None or hint is Any:
         return value
@@ -189,10 +208,12 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
 
 
 def _is_union(hint: Any) -> bool:
+    """Return whether an annotation is ``A | B`` or ``Optional[A]``."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _described(options: tuple[Any, ...]) -> str:
+    """Return the allowed types and choices in words, for a message."""
     words = {
         float: "a number",
         int: "a whole number",
@@ -216,8 +237,8 @@ def _explicit(
     given: Mapping[str, Value | list[Value]],
     built: Any,
 ) -> Call:
-    """The call with each parameter as written, or else as the built object (or the signature)
-    has it; a default that cannot be written (None, say) is left out."""
+    """Return the call with all parameters: as written, or else as the built object or the signature
+    has them. A default that cannot be written, such as None, is left out."""
     arguments: list[Argument] = []
     for name, parameter in parameters.items():
         written = given.get(name)
@@ -228,7 +249,7 @@ def _explicit(
             if parameter.kind is parameter.VAR_POSITIONAL:
                 stages = getattr(built, name, ())
                 if stages and all(isinstance(stage, tuple) for stage in stages):
-                    # The object says the same in full, whatever shorthand it was built from.
+                    # The object knows its stages even if they were given as a shorthand.
                     return Call(call.name, tuple(Argument(_pair(stage)) for stage in stages))
                 continue
             written = _written(getattr(built, name, parameter.default))
@@ -243,7 +264,7 @@ def _pair(stage: tuple[float, float]) -> Pair:
 
 
 def _written(value: Any) -> Value | None:
-    """How a default would be written, or None where it cannot be."""
+    """Return a default as written, or None if it cannot be written."""
     match value:
         case bool():
             return Call("true" if value else "false")
@@ -255,4 +276,5 @@ def _written(value: Any) -> Value | None:
 
 
 def _one_line(error: Exception) -> str:
+    """Return the message of an error on one line."""
     return " ".join(str(error.args[0] if error.args else error).split())

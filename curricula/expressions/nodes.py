@@ -148,7 +148,7 @@ class Node(ABC):
 
     @property
     def is_chain(self) -> bool:
-        """Whether the node is a leaf or a chain of leaves, without a choice inside."""
+        """True for a leaf or a chain of leaves, without a choice inside."""
         return False
 
     def check_order(self, attack: str, text: str) -> str:
@@ -173,7 +173,7 @@ class Node(ABC):
 
 
 class Binder(Protocol):
-    """What a node needs to bind the expressions inside its call."""
+    """Binds the expressions inside a call, for the ``from_call`` of a node."""
 
     def bind(self, expression: Expression) -> Node:
         """Return the node of an inner expression."""

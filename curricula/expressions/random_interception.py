@@ -81,7 +81,7 @@ def _warn_once(function: str) -> None:
 
 @attrs.frozen
 class _Request:
-    """The result that a random call asks for.
+    """The requested result of a random call.
 
     Attributes:
         shape: its shape.

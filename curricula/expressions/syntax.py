@@ -1,4 +1,4 @@
-"""The expression language: what users write for perturbations, models and schedules.
+"""The syntax of the expression language, in which users write perturbations, models and schedules.
 
     union  := chain ("|" chain)*
     chain  := link ("+" link)*                   "+" binds tighter than "|"
@@ -7,8 +7,8 @@
     value  := union | NUMBER | NUMBER ":" NUMBER
     NUMBER := ["-" | "+"] DECIMAL ["/" DECIMAL]
 
-``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. This module knows
-syntax alone: `factories` knows what a name stands for. Nothing is evaluated.
+``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. This module knows only
+the syntax; `factories` knows the meaning of names. Text is never evaluated.
 """
 
 import math
@@ -22,16 +22,16 @@ import attrs
 from curricula.errors import UserError
 from curricula.plugins.names import NAME_PATTERN
 
-DEEPEST = 50  # nested parentheses, far below Python's own limit
+MAX_DEPTH = 50  # nested parentheses, far below Python's recursion limit
 
 
 class ExpressionError(UserError):
-    """Text that is not an expression; the message points at the character."""
+    """A text is not an expression; the message points at the character."""
 
 
 @attrs.frozen
 class Number:
-    """A decimal or a fraction, kept as written so that ``8/255`` prints as ``8/255``."""
+    """A decimal or a fraction, kept as written, so that ``8/255`` prints as ``8/255``."""
 
     numerator: float
     denominator: float = 1.0
@@ -42,7 +42,8 @@ class Number:
 
     @classmethod
     def of(cls, value: float) -> "Number":
-        """The number that prints most readably among those of exactly this value."""
+        """Return the most readable number of exactly this value: a decimal, or a fraction such as
+        ``8/255``."""
         fraction = Fraction(value).limit_denominator(255)
         if value != round(value, 6) and fraction.numerator / fraction.denominator == value:
             return cls(float(fraction.numerator), float(fraction.denominator))
@@ -93,7 +94,7 @@ class Call:
 
 @attrs.frozen
 class Chain:
-    """``a+b``: each link receives what the link before it made. Two links or more."""
+    """``a+b``: each link receives the output of the link before it. Two links or more."""
 
     links: tuple["Call | Union", ...]
 
@@ -118,7 +119,7 @@ Value: TypeAlias = Expression | Number | Pair
 
 
 def chain(*expressions: Expression) -> Expression:
-    """The chain of expressions, flattened: a chain has no chain among its links."""
+    """Return the chain of expressions, flattened: a chain has no chain among its links."""
     links = tuple(
         link
         for expression in expressions
@@ -128,7 +129,7 @@ def chain(*expressions: Expression) -> Expression:
 
 
 def union(*expressions: Expression) -> Expression:
-    """The union of expressions, flattened: a union has no union among its branches."""
+    """Return the union of expressions, flattened: a union has no union among its branches."""
     branches = tuple(
         branch
         for expression in expressions
@@ -138,7 +139,7 @@ def union(*expressions: Expression) -> Expression:
 
 
 def calls(expression: Expression) -> Iterator[Call]:
-    """Every call of an expression, left to right; the arguments of a call after the call."""
+    """Yield every call of an expression, left to right; the arguments of a call after the call."""
     match expression:
         case Call():
             yield expression
@@ -151,19 +152,31 @@ def calls(expression: Expression) -> Iterator[Call]:
 
 
 def parse(text: str) -> Expression:
-    """Parse an expression over perturbations, such as ``rot:30+pgd(8/255, steps=10)``.
+    """Return the syntax of an expression, such as ``rot:30+pgd(8/255, steps=10)``.
 
     Raises:
-        ExpressionError: one line that names the text, the character and what was expected there.
+        ExpressionError: the text is not an expression; one line gives the text, the character and
+            what was expected there.
+
+    Example:
+        >>> from curricula import parse
+        >>> print(parse("rot(30) + pgd( 8/255 )"))
+        rot:30+pgd:8/255
+        >>> parse("rot|pgd").branches
+        (Call(name='rot', arguments=()), Call(name='pgd', arguments=()))
     """
     return _Parser(text).whole()
 
 
 def parse_call(text: str) -> Call:
-    """Parse a single call, such as the model ``wrn(depth=28, width=10)``.
+    """Return the syntax of a single call, such as the model ``wrn(depth=28, width=10)``.
 
     Raises:
-        ExpressionError: as ``parse``, and where the text is a chain or a union.
+        ExpressionError: as in `parse`; the text is a chain or a union.
+
+    Example:
+        >>> parse_call("wrn(depth=28, width=10)").name
+        'wrn'
     """
     expression = parse(text)
     if not isinstance(expression, Call):
@@ -188,6 +201,10 @@ def parse_number(text: str) -> Number:
 
     Raises:
         UserError: the text is not one number.
+
+    Example:
+        >>> parse_number("3/4").value
+        0.75
     """
     value = parse_value(text)
     if not isinstance(value, Number):
@@ -212,7 +229,7 @@ _TOKEN = re.compile(
 
 
 class _Parser:
-    """Recursive descent over the text; one method a rule of the grammar above."""
+    """Recursive descent over the text; one method for each rule of the grammar above."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -221,7 +238,7 @@ class _Parser:
         self.advance(number_allowed=False)
 
     def advance(self, *, number_allowed: bool) -> None:
-        """Read the next token. A number may start with "+" only where a number is allowed."""
+        """Read the next token. A number may begin with a sign only if ``number_allowed``."""
         match = _TOKEN.match(self.text, self.position)
         if match is not None and match.lastgroup == "number" and not number_allowed:
             sign = match.group("number")[0]
@@ -236,13 +253,15 @@ class _Parser:
         self.start, self.position = match.start(match.lastgroup), match.end()
 
     def fail(self, problem: str) -> NoReturn:
+        """Raise the error of the current token."""
         if self.start >= len(self.text.rstrip()):
             where = "at the end"
         else:
             where = f"at character {self.start + 1} ({self.text[self.start :]!r})"
         raise ExpressionError(f"in {self.text!r}, {where}: {problem}")
 
-    def takes(self, sign: str) -> bool:
+    def at(self, sign: str) -> bool:
+        """Return whether the current token is this sign."""
         return self.kind == "sign" and self.token == sign
 
     def whole(self) -> Expression:
@@ -251,9 +270,9 @@ class _Parser:
                 "the expression is empty: write a name, such as rot:30 or smallcnn"
             )
         expression = self.union()
-        if self.takes(","):
+        if self.at(","):
             self.fail("commas live only inside parentheses: write name(budget, key=value)")
-        if self.takes(")"):
+        if self.at(")"):
             self.fail("this closing parenthesis was never opened")
         if self.kind != "end":
             self.fail("expected '+', '|' or the end")
@@ -261,29 +280,29 @@ class _Parser:
 
     def union(self) -> Expression:
         branches = [self.chain()]
-        while self.takes("|"):
+        while self.at("|"):
             self.advance(number_allowed=False)
             branches.append(self.chain())
         return union(*branches)
 
     def chain(self) -> Expression:
         links = [self.link()]
-        while self.takes("+"):
+        while self.at("+"):
             self.advance(number_allowed=False)
             links.append(self.link())
         return chain(*links)
 
     def link(self) -> Expression:
-        if self.takes("("):
+        if self.at("("):
             return self.parenthesised()
         if self.kind != "name":
             self.fail("expected a name")
         name = self.token
         self.advance(number_allowed=False)
-        if self.takes(":"):
+        if self.at(":"):
             self.advance(number_allowed=True)
             return Call(name, (Argument(self.number(f"a number after '{name}:'")),))
-        if self.takes("("):
+        if self.at("("):
             return Call(name, self.arguments(name))
         return Call(name)
 
@@ -294,17 +313,17 @@ class _Parser:
         return expression
 
     def open(self, *, number_allowed: bool) -> int:
-        """Step into a parenthesis; returns where it stands."""
+        """Step into a parenthesis and return its position."""
         self.depth += 1
-        if self.depth > DEEPEST:
-            self.fail(f"parentheses nest deeper than {DEEPEST}")
+        if self.depth > MAX_DEPTH:
+            self.fail(f"parentheses nest deeper than {MAX_DEPTH}")
         opened = self.start
         self.advance(number_allowed=number_allowed)
         return opened
 
     def close(self, opened: int) -> None:
-        """Step out of the parenthesis that stands at ``opened``."""
-        if not self.takes(")"):
+        """Step out of the parenthesis at position ``opened``."""
+        if not self.at(")"):
             if self.kind == "end":
                 self.fail(f"the parenthesis opened at character {opened + 1} is not closed")
             self.fail("expected ',' or ')'")
@@ -314,9 +333,9 @@ class _Parser:
     def arguments(self, name: str) -> tuple[Argument, ...]:
         opened = self.open(number_allowed=True)
         arguments: list[Argument] = []
-        if not self.takes(")"):
+        if not self.at(")"):
             arguments.append(self.argument(name, set()))
-            while self.takes(","):
+            while self.at(","):
                 self.advance(number_allowed=True)
                 seen = {argument.key for argument in arguments if argument.key is not None}
                 arguments.append(self.argument(name, seen))
@@ -336,9 +355,9 @@ class _Parser:
         return Argument(self.value())
 
     def value(self) -> Value:
-        if self.kind == "number" or self.takes("-") or self.takes("+"):
+        if self.kind == "number" or self.at("-") or self.at("+"):
             left = self.number("a number")
-            if not self.takes(":"):
+            if not self.at(":"):
                 return left
             self.advance(number_allowed=True)
             return Pair(left, self.number("a number after ':'"))

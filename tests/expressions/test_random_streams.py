@@ -55,7 +55,7 @@ def test_seeds_that_are_steps_of_one_another_share_no_image():
     assert len(torch.cat([a, b]).unique()) == 100
 
 
-def test_no_number_is_used_twice():
+def test_all_random_numbers_are_distinct():
     """Images, draws, splits, their splits and candidates: a collision among 2**64 is unlikely."""
     parent = streams(50)
     drawn = [parent.bits((50, 40)) for _ in range(5)]
