@@ -1,1 +1,1 @@
-"""How fast training is on a machine, how fast it could be, and how fast others are."""
+"""Training speed on a machine, beside the network's own limit and other libraries."""

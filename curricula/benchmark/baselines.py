@@ -1,7 +1,7 @@
-"""What others would write: the same training as a plain loop around another library's attack.
+"""Baselines: the same training as a plain loop around another library's attack.
 
-Float32, the network in evaluation mode during the attack, images rotated one at a time by Pillow in
-a DataLoader with one worker.
+They use float32, put the network in eval mode during the attack, and rotate images one at a time
+with Pillow in a DataLoader with one worker.
 """
 
 import importlib
@@ -29,8 +29,8 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 @attrs.frozen(kw_only=True)
-class Steps:
-    """PGD in l-inf as every library has it: radius, step length, how many steps."""
+class _PGDArguments:
+    """Arguments of l-inf PGD that every library has: radius, step length, number of steps."""
 
     eps: float
     step: float
@@ -38,32 +38,32 @@ class Steps:
     random_start: bool
 
 
-def _torchattacks(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+def _torchattacks(library: ModuleType, model: nn.Module, pgd: _PGDArguments, plan: Plan) -> Attack:
     attack: Attack = library.PGD(
         model, eps=pgd.eps, alpha=pgd.step, steps=pgd.steps, random_start=pgd.random_start
     )
     return attack
 
 
-def _foolbox(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+def _foolbox(library: ModuleType, model: nn.Module, pgd: _PGDArguments, plan: Plan) -> Attack:
     attack = library.attacks.LinfPGD(
         abs_stepsize=pgd.step, steps=pgd.steps, random_start=pgd.random_start
     )
 
     def run(x_NCHW: Tensor, y_N: Tensor) -> Tensor:
-        hosted = library.PyTorchModel(model.eval(), bounds=(0, 1), device=x_NCHW.device)
-        adversarial: Tensor = attack(hosted, x_NCHW, y_N, epsilons=pgd.eps)[1]
+        wrapped = library.PyTorchModel(model.eval(), bounds=(0, 1), device=x_NCHW.device)
+        adversarial: Tensor = attack(wrapped, x_NCHW, y_N, epsilons=pgd.eps)[1]
         model.train()
         return adversarial
 
     return run
 
 
-def _art(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attack:
+def _art(library: ModuleType, model: nn.Module, pgd: _PGDArguments, plan: Plan) -> Attack:
     estimators = importlib.import_module("art.estimators.classification")
     evasion = importlib.import_module("art.attacks.evasion")
     size = plan.data.image_size
-    hosted = estimators.PyTorchClassifier(
+    wrapped = estimators.PyTorchClassifier(
         model=model,
         loss=nn.CrossEntropyLoss(),
         input_shape=(plan.data.in_channels, size, size),
@@ -72,7 +72,7 @@ def _art(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attac
         device_type="gpu" if plan.device.type == "cuda" else "cpu",
     )
     attack = evasion.ProjectedGradientDescentPyTorch(
-        hosted,
+        wrapped,
         eps=pgd.eps,
         eps_step=pgd.step,
         max_iter=pgd.steps,
@@ -89,29 +89,31 @@ def _art(library: ModuleType, model: nn.Module, pgd: Steps, plan: Plan) -> Attac
     return run
 
 
-RIVALS: Mapping[str, tuple[str, Callable[[ModuleType, nn.Module, Steps, Plan], Attack]]] = {
+BASELINES: Mapping[
+    str, tuple[str, Callable[[ModuleType, nn.Module, _PGDArguments, Plan], Attack]]
+] = {
     "torchattacks": ("torchattacks", _torchattacks),
     "foolbox": ("foolbox", _foolbox),
     "art": ("adversarial-robustness-toolbox", _art),
 }
-"""By the name of the module: what to install, and how to attack with it."""
+"""By module name: the distribution to install, and a function that builds the attack."""
 
 
 class BaselineLoop:
-    """Updates of a plan as a plain loop makes them, with another library's attack.
+    """A plain training loop that makes the updates of a plan with another library's attack.
 
     Args:
-        name: one of `RIVALS`.
-        plan: its curriculum is ``rot+pgd``, in l-inf and without restarts, its objective ``at``;
-            it has no augmentation.
-        model: what is trained; by default the plan's.
+        name: one of `BASELINES`.
+        plan: a plan whose curriculum is ``rot+pgd``, in l-inf and without restarts, whose objective
+            is ``at``, and which has no augmentation.
+        model: the model to train; by default the plan's.
 
     Raises:
-        UserError: the library is not installed, or the curriculum is another.
+        UserError: the library is not installed, or the plan has a different curriculum.
     """
 
     def __init__(self, name: str, plan: Plan, model: nn.Module | None = None) -> None:
-        distribution, make = RIVALS[name]
+        distribution, make = BASELINES[name]
         rotation, pgd = _links(plan, name)
         try:
             library = importlib.import_module(name)
@@ -143,7 +145,7 @@ class BaselineLoop:
             yield from self.loader
 
     def update(self) -> None:
-        """One update, on the next batch."""
+        """Make one update, on the next batch."""
         self.batches = self.batches or self._batches()
         x, y = (tensor.to(self.device, non_blocking=True) for tensor in next(self.batches))
         with _tf32(self.device):
@@ -155,18 +157,18 @@ class BaselineLoop:
             self.optimizer.step()
 
     def close(self) -> None:
-        """Let the worker go."""
+        """Stop the worker process."""
         self.batches = None
         del self.loader
 
 
 def _tf32(device: torch.device) -> Any:
-    """On a GPU the plain loop's float32 is TF32, as its users would have it."""
+    """Return a context that allows TF32 on a GPU, as users of a plain loop would."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=cudnn.enabled, benchmark=True, deterministic=False, allow_tf32=True)
 
 
-def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
+def _links(plan: Plan, name: str) -> tuple[Rotation, _PGDArguments]:
     tree, config = plan.curriculum.tree, plan.config
     match tree.expression, [leaf.perturbation for leaf in tree.leaves.values()]:
         case Chain((Call(), Call())), [Rotation() as rotation, PGD() as pgd] if (
@@ -175,7 +177,7 @@ def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
             pgd.tau,
         ) == ("linf", 1, None) and (config.objective, config.augmentation) == ("at", CLEAN):
             step = pgd.step if pgd.step is not None else (pgd.rel_step or 0) * pgd.budget
-            return rotation, Steps(
+            return rotation, _PGDArguments(
                 eps=pgd.budget, step=step, steps=pgd.full_steps, random_start=pgd.random_start
             )
     raise UserError(
@@ -186,7 +188,7 @@ def _links(plan: Plan, name: str) -> tuple[Rotation, Steps]:
 
 
 class PILDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """The training images as Pillow has them, each rotated when it is asked for."""
+    """The training images as Pillow images, each rotated when it is read."""
 
     def __init__(self, data: DataSet, degrees: float) -> None:
         pixels_NCHW = data.images(data.train.load().pixels).mul(255).round().to("cpu", torch.uint8)

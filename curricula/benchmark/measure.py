@@ -1,4 +1,4 @@
-"""The speed of training, beside the limit that the network itself sets."""
+"""Measure the speed of training, beside the limit that the network itself sets."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curricula.benchmark.baselines import RIVALS, BaselineLoop
+from curricula.benchmark.baselines import BASELINES, BaselineLoop
 from curricula.errors import UserError
 from curricula.runtime.precision import autocast
 from curricula.runtime.records import register_json
@@ -26,13 +26,13 @@ from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor_name
 
-ROUND_SECONDS = 2.0  # a round lasts at least so long, or one update
+ROUND_SECONDS = 2.0  # seconds that a round lasts at least; longer if one call is
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
 
 
 @attrs.frozen(kw_only=True)
 class Samples:
-    """Measurements of one quantity, a round each."""
+    """Measurements of one quantity, one for each round."""
 
     values: tuple[float, ...]
 
@@ -54,23 +54,23 @@ register_json(
 
 @attrs.frozen(kw_only=True)
 class Speed:
-    """What `bench` measured.
+    """Result of `bench`.
 
     Attributes:
-        setting: what was trained, and on what, by name.
-        images_per_second: of training, at full strength.
+        setting: configuration of the training, and hardware and versions, by name.
+        images_per_second: training images per second, at full strength.
         update: seconds of one update.
-        gradient_pass, forward_pass, training_pass: seconds of one pass of a batch of the network
-            alone, as it is run in training: forward and backward to the image; forward; forward,
+        gradient_pass, forward_pass, training_pass: seconds of one pass of a batch through the
+            network alone, run as in training: forward and backward to the image; forward; forward,
             full backward and optimiser step.
-        gradient_passes, forward_passes, training_passes: how many an update makes, in batches.
-        share: of the limit: the time of those passes over that of the update, round by round.
-        compile_seconds: what the first compiled update took longer than the others; None where
-            nothing was compiled.
-        peak_memory: bytes: of the device's allocator; on the CPU of the whole process, its
-            libraries included; None where the system does not tell.
+        gradient_passes, forward_passes, training_passes: number of these passes in an update, in
+            batches.
+        share: share of the limit: the time of these passes over that of the update, round by round.
+        compile_seconds: extra seconds of the first compiled update; None if nothing was compiled.
+        peak_memory: bytes of the device's allocator, or, on a CPU, of the whole process with its
+            libraries; None if the system does not report it.
         baselines: images per second of other libraries' loops, by name.
-        ratios: ours over theirs, round by round.
+        ratios: our images per second over theirs, round by round.
     """
 
     setting: Mapping[str, str | int]
@@ -94,31 +94,33 @@ def bench(
     rounds: int = 5,
     against: Sequence[str] = (),
     noted: Callable[[str], None] = lambda line: None,
-    rival_model: nn.Module | None = None,
+    baseline_model: nn.Module | None = None,
     **values: Any,
 ) -> Speed:
-    """Measure training: whole updates at full strength, in turn with the passes they consist of
-    and with other libraries' loops, so that a machine whose speed drifts treats all alike.
+    """Return the speed of training at full strength.
+
+    Whole updates take turns with the passes they consist of and with other libraries' loops, so
+    that a machine whose speed drifts treats all alike.
 
     Args:
-        rounds: how often each is measured, 1 or more.
-        against: names of `curricula.benchmark.baselines.RIVALS`.
-        noted: called with a line on each thing that begins.
-        rival_model: what the others train, if not the same model in float32.
-        **values: any of the fields of `curricula.TrainConfig`; by default random pixels of 3x32x32
+        rounds: number of measurements of each, 1 or more.
+        against: names of `curricula.benchmark.baselines.BASELINES`.
+        noted: called with a line when a stage begins.
+        baseline_model: the model that the other loops train; by default the same, in float32.
+        **values: any fields of `curricula.TrainConfig`; by default random pixels of 3x32x32
             and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
 
     Raises:
-        UserError: whatever is wrong with a value; an unknown or missing baseline, or one that
-            cannot do the same.
+        UserError: a wrong value; an unknown or missing baseline, or one that cannot train under
+            this configuration.
     """
     if rounds < 1:
         raise UserError(f"rounds must be 1 or more, not {rounds}")
     for name in against:
-        if name not in RIVALS:
-            raise UserError(f"against: {name!r} is unknown; known: {', '.join(RIVALS)}")
+        if name not in BASELINES:
+            raise UserError(f"against: {name!r} is unknown; known: {', '.join(BASELINES)}")
     plan = make_plan(DEFAULTS | values)
-    baselines = {name: BaselineLoop(name, plan, rival_model) for name in against}
+    baselines = {name: BaselineLoop(name, plan, baseline_model) for name in against}
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(plan.config.seed)
@@ -129,27 +131,27 @@ def _bench(
     plan: Plan, rounds: int, baselines: Mapping[str, BaselineLoop], noted: Callable[[str], None]
 ) -> Speed:
     trial, compile_seconds = _fastest(plan, noted)
-    alone = IsolatedPasses(trial)
-    gradients, forwards, trainings = alone.count()
+    isolated = IsolatedPasses(trial)
+    gradients, forwards, trainings = isolated.count()
     reset_peak_memory(plan.device)
     trial.update()
     memory = peak_memory(plan.device)
     batch_size = plan.config.batch_size
 
     def repeated(run: Callable[[], object]) -> float:
-        """Seconds of one call, of as many as a round lasts."""
+        """Return the mean seconds of one call, over the calls that fit in a round."""
         once = seconds(run, plan.device)
-        often = max(1, math.ceil(ROUND_SECONDS / once))
-        return seconds(lambda: [run() for _ in range(often)], plan.device) / often
+        times = max(1, math.ceil(ROUND_SECONDS / once))
+        return seconds(lambda: [run() for _ in range(times)], plan.device) / times
 
     measured: dict[str, list[float]] = {}
     for number in range(rounds):
         noted(f"round {number + 1} of {rounds}")
         for name, run in {
             "update": trial.update,
-            "gradient": alone.gradient,
-            "forward": alone.forward,
-            "training": alone.training,
+            "gradient": isolated.gradient,
+            "forward": isolated.forward,
+            "training": isolated.training,
             **{name: baseline.update for name, baseline in baselines.items()},
         }.items():
             measured.setdefault(name, []).append(repeated(run))
@@ -185,13 +187,13 @@ def _bench(
 
 
 def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | None]:
-    """Warm updates of a plan, compiled where asked for or faster, and the seconds of compiling."""
+    """Return warm updates of a plan, compiled if requested or faster, and the compile seconds."""
 
     def warm(chosen: Literal["on", "off"]) -> tuple[Trial, float, float]:
         noted(f"compile {chosen}")
         trial = Trial(attrs.evolve(plan, config=attrs.evolve(plan.config, compile=chosen)))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torch")  # the compiler's own
+            warnings.filterwarnings("ignore", module="torch")  # warnings of the compiler
             first = trial.seconds()
             usual = median(trial.seconds() for _ in range(3))
         return trial, first, usual
@@ -208,10 +210,10 @@ def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | N
 
 
 class IsolatedPasses:
-    """The passes of an update's networks alone, on a batch of its images.
+    """The passes of an update's networks, run by themselves on a batch of its images.
 
     Args:
-        trial: the updates.
+        trial: the updates whose passes to run.
     """
 
     def __init__(self, trial: Trial) -> None:
@@ -229,18 +231,18 @@ class IsolatedPasses:
         return logits.float()
 
     def gradient(self) -> None:
-        """From the images to their gradient."""
+        """Run forward and backward to the images."""
         x = self.x_NCHW.detach().requires_grad_()
         loss = F.cross_entropy(self._logits(x), self.y_N, reduction="sum")
         torch.autograd.grad(loss, x)
 
     def forward(self) -> None:
-        """From the images to the logits."""
+        """Run forward, without gradients."""
         with torch.no_grad():
             self._logits(self.x_NCHW)
 
     def training(self) -> None:
-        """Forward, full backward and optimiser step."""
+        """Run forward, full backward and the optimiser step."""
         running = self.trial.networks.running.train()
         loss = F.cross_entropy(running(self.x_NCHW), self.y_N)
         self.trial.state.optimizer.zero_grad(set_to_none=True)
@@ -248,7 +250,7 @@ class IsolatedPasses:
         self.trial.state.optimizer.step()
 
     def count(self) -> tuple[float, float, float]:
-        """How many (gradient, forward, training) passes an update makes, in batches."""
+        """Return the numbers of (gradient, forward, training) passes in an update, in batches."""
         passes = PassCounter.attach(self.trial.networks)
         self.trial.update()
         passes.stop()
@@ -273,17 +275,17 @@ def _setting(plan: Plan) -> dict[str, str | int]:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin to look for a new peak."""
+    """Reset the peak of memory use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        # A container may forbid it; then the peak is that of the process's life.
+        # A container may forbid it; then the peak is that since the process began.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak since `reset_peak_memory`, see `Speed`."""
+    """Return the peak in bytes since `reset_peak_memory`; see `Speed`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "cpu" and sys.platform == "linux":

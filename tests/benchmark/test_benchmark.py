@@ -1,4 +1,4 @@
-"""`curricula bench`: what it counts and prints. How fast anything is, is no test's business."""
+"""`curricula bench`: its counts and output. Tests measure no speed."""
 
 import json
 
@@ -24,7 +24,7 @@ TINY = {
 
 
 @pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch):
+def _short_rounds(monkeypatch):
     monkeypatch.setattr("curricula.benchmark.measure.ROUND_SECONDS", 0.01)
 
 
@@ -45,7 +45,7 @@ def test_the_passes_of_an_update_are_counted(perturb, objective, passes):
     assert IsolatedPasses(Trial(plan)).count() == passes
 
 
-def test_the_share_is_that_of_the_passes_in_the_time_of_an_update():
+def test_the_share_is_the_time_of_the_passes_over_that_of_the_update():
     speed = bench(**TINY, perturb="rot+pgd(steps=2)", rounds=2)
     assert (speed.gradient_passes, speed.forward_passes, speed.training_passes) == (2, 0, 1)
     for number, share in enumerate(speed.share.values):
@@ -72,8 +72,8 @@ def test_an_update_of_a_trial_is_at_full_strength(monkeypatch):
     assert seen[-1] == {"rot": pytest.approx(1, abs=1e-5), "pgd": pytest.approx(1, abs=1e-5)}
 
 
-@pytest.mark.parametrize("name", baselines.RIVALS)
-def test_a_rival_trains_with_its_own_attack(name):
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_a_baseline_trains_with_its_own_attack(name):
     if name == "art":
         pytest.importorskip("art", reason="the Adversarial Robustness Toolbox is not a dependency")
     plan = make_plan({**TINY, "perturb": "rot+pgd(steps=2)", "optimizer": "sgd", "lr": 0.1})
@@ -102,13 +102,13 @@ def test_a_rival_trains_with_its_own_attack(name):
         ("rot+pgd", "trades"),
     ],
 )
-def test_what_a_rival_cannot_do_is_said(perturb, objective):
+def test_a_baseline_refuses_what_it_cannot_train(perturb, objective):
     plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
     with pytest.raises(UserError, match="against foolbox: only rot"):
         baselines.BaselineLoop("foolbox", plan)
 
 
-def test_wrong_words_are_one_line_each():
+def test_wrong_values_are_one_line_each():
     with pytest.raises(UserError, match="against: 'cleverhans' is unknown; known: torchattacks"):
         bench(against=["cleverhans"])
     with pytest.raises(UserError, match="rounds must be 1 or more, not 0"):
@@ -116,12 +116,12 @@ def test_wrong_words_are_one_line_each():
 
 
 def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setitem(baselines.RIVALS, "no_such_library", ("no-such-distribution", None))
+    monkeypatch.setitem(baselines.BASELINES, "no_such_library", ("no-such-distribution", None))
     with pytest.raises(UserError, match="; pip install no-such-distribution"):
         bench(**TINY, perturb="rot+pgd", against=["no_such_library"])
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+def test_an_unwritable_file_is_refused_before_the_measurement(tmp_path):
     missing = str(tmp_path / "missing" / "speed.json")
     done = CliRunner().invoke(program, ["bench", "--data", TINY["data"], "--output", missing])
     assert done.exit_code == 2
@@ -150,7 +150,7 @@ def test_a_sample_is_its_median():
     assert to_json(sample) == {"median": 2.0, "min": 0.5, "max": 10.0, "n": 5}
 
 
-def test_a_short_training_is_not_compiled_and_what_was_chosen_is_obeyed():
+def test_a_short_training_is_not_compiled_and_a_choice_is_kept():
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 1})
     decided, why = decide(plan)
     assert decided.config.compile == "off"
@@ -158,10 +158,10 @@ def test_a_short_training_is_not_compiled_and_what_was_chosen_is_obeyed():
     assert decide(decided) == (decided, "compile: off, as asked for")
 
 
-def test_a_long_training_keeps_the_faster_of_the_two(monkeypatch):
-    """With a compiler that makes updates slower, or quicker, or does not work."""
+def test_a_long_training_compiles_if_that_is_faster(monkeypatch):
+    """Try a compiler that makes updates twice as fast, barely faster, or slower."""
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
-    times = {"auto": 1.0}  # which runs uncompiled
+    times = {"auto": 1.0}  # uncompiled
     monkeypatch.setattr(Trial, "seconds", lambda trial: times[trial.plan.config.compile])
     for compiled, chosen in ((0.5, "on"), (0.99, "off"), (2.0, "off")):
         times["on"] = compiled

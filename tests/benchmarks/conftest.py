@@ -1,4 +1,4 @@
-"""What the benchmarks share: where MNIST lies, and a robust model of it."""
+"""Fixtures of the benchmarks: the folder of MNIST, and a robust model of it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from curricula.training.plan import make_plan
 
 
 def pytest_addoption(parser):
-    parser.addoption("--data-root", default="../shared/data", help="Folder of MNIST's files.")
+    parser.addoption("--data-root", default="data", help="Folder of MNIST's files.")
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def mnist_root(request):
 
 @pytest.fixture(scope="session")
 def robust(mnist_root, tmp_path_factory):
-    """(MNIST, a smallcnn in evaluation mode that has learnt rotations and PGD on 20,000 images)"""
+    """Return MNIST, and a smallcnn in eval mode trained under rotation and PGD on 20,000 images."""
     run = tmp_path_factory.mktemp("robust") / "run"
     setting = {"data": "mnist(images=20000)", "data_root": mnist_root, "epochs": 5}
     train_plan(make_plan({**setting, "perturb": "rot:30+pgd:0.3"}), run, threats={})

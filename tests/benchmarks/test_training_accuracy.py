@@ -1,6 +1,8 @@
-"""What training's shortcuts save in time, and what they cost in accuracy: three pairs of trainings
-on MNIST that differ in one value. Two run at a time, a thread each, and all two threads stay busy,
-so that both of a pair meet the same machine."""
+"""Time saved and accuracy lost by the shortcuts of training: pairs of trainings on MNIST.
+
+The trainings of a pair differ in one value. Two run at a time, one thread each, and both threads
+stay busy, so that both of a pair meet the same machine.
+"""
 
 import json
 import os
@@ -14,7 +16,7 @@ import pytest
 SEEDS = (0, 1, 2)
 ATTACK = "pgd(0.3, steps=40, rel_step=1/10)"
 
-ALONE = """
+SCRIPT = """
 import json, sys
 from pathlib import Path
 from curricula.runtime.malloc import keep_freed_memory
@@ -58,7 +60,7 @@ STUDIES = {
 }
 
 
-def alone(study, value, seed, root, out):
+def run_in_process(study, value, seed, root, out):
     values = {
         **study["common"],
         **study["pair"][value],
@@ -66,9 +68,9 @@ def alone(study, value, seed, root, out):
         "data_root": root,
         "compile": "off",
     }
-    asked = json.dumps([study["recipe"], values, study["threat"], str(out)])
+    argument = json.dumps([study["recipe"], values, study["threat"], str(out)])
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, asked],
+        [sys.executable, "-c", SCRIPT, argument],
         capture_output=True,
         text=True,
         check=True,
@@ -84,7 +86,7 @@ def test_shortcut(benchmark, mnist_root, tmp_path, name):
 
     def one(run):
         value, seed = run
-        return alone(study, value, seed, mnist_root, tmp_path / f"{value}-{seed}")
+        return run_in_process(study, value, seed, mnist_root, tmp_path / f"{value}-{seed}")
 
     def all_of_them():
         with ThreadPoolExecutor(2) as pool:

@@ -1,7 +1,7 @@
-"""Updates of training: ours beside the loop that one would write around torchattacks.
+"""Updates of training: ours beside a plain loop around torchattacks.
 
 `make benchmark` runs these; they assert nothing about speed, and CI does not run them. Each keeps
-the whole of `curricula bench` in its extra information, medians of five rounds in one process.
+the output of `curricula bench` in its extra information, medians of five rounds in one process.
 """
 
 import json
@@ -18,7 +18,7 @@ from curricula.runtime.records import to_json
 from curricula.training.compile_choice import Trial
 from curricula.training.plan import make_plan
 
-pytestmark = pytest.mark.filterwarnings("default")  # the baselines' warnings are their own
+pytestmark = pytest.mark.filterwarnings("default")  # the baselines may warn
 
 GREY, COLOUR = "random(size=28, channels=1)", "random(size=32)"
 SETTING = {
@@ -44,14 +44,14 @@ def test_update(benchmark, model, data):
     keep_freed_memory()  # as the program does; the baseline, in the same process, has it too
     setting = {**SETTING, "model": model, "data": data}
     baseline = escnn_p4cnn() if model == "p4cnn" else None
-    speed = bench(**setting, against=["torchattacks"], rival_model=baseline, noted=print)
+    speed = bench(**setting, against=["torchattacks"], baseline_model=baseline, noted=print)
     benchmark.extra_info.update(to_json(speed))
     print(json.dumps(to_json(speed), indent=2))
     trial = Trial(make_plan(setting))
     benchmark.pedantic(trial.update, rounds=5, warmup_rounds=2)
 
 
-ALONE = """
+SCRIPT = """
 import json, sys
 from curricula.runtime.malloc import keep_freed_memory
 from curricula.benchmark.measure import peak_memory, reset_peak_memory
@@ -75,23 +75,25 @@ print(json.dumps([took, peak_memory(plan.device)]))
     ("model", "data", "updates"),
     [("smallcnn", GREY, 15), ("stdcnn", GREY, 15), ("resnet18", COLOUR, 2), ("vgg16", COLOUR, 2)],
 )
-def test_processes_of_their_own(benchmark, model, data, updates):
-    """Five pairs of processes, each as its user would start it: time and peak memory. The
-    baseline's worker is a third process, whose memory is not counted."""
-    setting = {**SETTING, "model": model, "data": data}
-    script = ALONE.format(setting=setting, updates=updates)
+def test_update_in_separate_processes(benchmark, model, data, updates):
+    """Measure time and peak memory in five pairs of processes, each as its user would start it.
 
-    def alone(who):
+    The baseline's worker is a third process, whose memory is not counted.
+    """
+    setting = {**SETTING, "model": model, "data": data}
+    script = SCRIPT.format(setting=setting, updates=updates)
+
+    def run_in_process(who):
         done = subprocess.run(
             [sys.executable, "-c", script, who], capture_output=True, text=True, check=True
         )
         took, peak = json.loads(done.stdout)
         return median(took), peak
 
-    pairs = [(alone("torchattacks"), alone("ours")) for _ in range(5)]
+    pairs = [(run_in_process("torchattacks"), run_in_process("ours")) for _ in range(5)]
     ratios = sorted(theirs[0] / ours[0] for theirs, ours in pairs)
     memory = sorted(ours[1] / theirs[1] for theirs, ours in pairs)
     found = {"model": model, "speed": ratios, "memory": memory, "pairs": pairs}
     benchmark.extra_info.update(found)
     print(json.dumps(found))
-    benchmark.pedantic(alone, args=("ours",), rounds=1)
+    benchmark.pedantic(run_in_process, args=("ours",), rounds=1)
