@@ -50,7 +50,7 @@ def bind(
             after a pixel attack, or a missing budget without a standard value.
 
     Example:
-        >>> from curricula import bind
+        >>> from curricula.expressions import bind
         >>> tree = bind("rot:45+pgd", budgets={"linf": "8/255"})
         >>> list(tree.leaves)
         ['rot', 'pgd']

@@ -159,7 +159,7 @@ def parse(text: str) -> Expression:
             what was expected there.
 
     Example:
-        >>> from curricula import parse
+        >>> from curricula.expressions import parse
         >>> print(parse("rot(30) + pgd( 8/255 )"))
         rot:30+pgd:8/255
         >>> parse("rot|pgd").branches
