@@ -1,1 +1,4 @@
-"""Training speed on a machine, beside the network's own limit and other libraries."""
+"""The speed of training on a machine, its limit, and the speed of other libraries."""
+
+LIBRARIES = ("torchattacks", "foolbox", "art")
+"""Libraries that `curricula bench --against` can time: the names of their modules."""

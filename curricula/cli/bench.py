@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from curricula.benchmark import LIBRARIES
 from curricula.cli.options import format_option, given, output_option, training_options
 from curricula.runtime.records import to_json
 
@@ -29,13 +30,12 @@ from curricula.runtime.records import to_json
 @click.option(
     "--against",
     multiple=True,
-    metavar="LIBRARY",
-    help="Also time the same training as a plain loop around torchattacks, foolbox or art; "
-    "repeatable.",
+    type=click.Choice(LIBRARIES),
+    help="Also time the same training as a plain loop around this library; repeatable.",
 )
 @click.option(
     "--rounds",
-    type=int,
+    type=click.IntRange(min=1),
     default=5,
     show_default=True,
     help="Number of rounds, 1 or more; medians are reported.",

@@ -31,7 +31,7 @@ from curricula.cli.paths import PATH
 )
 @click.option(
     "--images",
-    type=int,
+    type=click.IntRange(1, 50),
     default=6,
     show_default=True,
     help="Number of test images, 1 to 50, one row each.",
@@ -67,13 +67,15 @@ def command(
     if run is not None:
         Run.open(run)
 
+    values = [parse_number(text).value for text in strengths.split(",")]
+
     from curricula.reporting.previews import preview
 
     figure = preview(
         perturb,
         data=data,
         run=run,
-        strengths=[parse_number(text).value for text in strengths.split(",")],
+        strengths=values,
         images=images,
         seed=1 if seed is None else seed,
         data_root=data_root,

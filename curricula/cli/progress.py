@@ -1,11 +1,10 @@
-"""Following long work on the terminal: a bar where there is one, plain lines where not."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,23 +16,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
 
-from curricula.interfaces import Progress as TrainingProgress
-from curricula.interfaces import Strength
 from curricula.training.config import FIELDS
-from curricula.training.plan import Plan
 from curricula.training.run import Run
 
-QUIET = 10.0  # seconds, in which no lines are worth it
-READ_EVERY = 10  # updates: reading the loss waits for the device
+if TYPE_CHECKING:  # a callback is made before torch is imported
+    from torch import Tensor
+
+    from curricula.interfaces import Progress as TrainingProgress
+    from curricula.interfaces import Strength
+    from curricula.training.plan import Plan
+
+QUIET_SECONDS = 10.0  # work that takes less prints no lines
+READ_EVERY = 10  # updates between reads of the loss: each waits for the device
 
 
 class Terminal:
-    """A callback that shows a training on standard output.
+    """A callback that prints a training on standard output.
 
     Args:
-        console: where to; by default standard output.
+        console: prints; by default on standard output.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -56,13 +58,13 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """One line, never folded or coloured by guesswork."""
+        """Print one line as it is, neither folded nor coloured."""
         self.console.print(text, soft_wrap=True, markup=False)
 
     def on_message(self, line: str) -> None:
         self.say(line)
 
-    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None:
+    def on_train_start(self, run: Run, plan: "Plan", steps: int) -> None:
         self.title = str(run.path)
         self.epochs = plan.config.epochs
         self.say(f"{self.title}: {len(plan.data.train):,} training images")
@@ -74,7 +76,7 @@ class Terminal:
         self.task = self.bar.add_task("training", total=steps)
 
     def on_step_end(
-        self, progress: TrainingProgress, loss: Tensor, strengths: Mapping[str, Strength]
+        self, progress: "TrainingProgress", loss: "Tensor", strengths: "Mapping[str, Strength]"
     ) -> None:
         if not self.console.is_terminal:
             return
@@ -108,19 +110,22 @@ class Terminal:
 
 
 class ProgressBar:
-    """Shows on standard error which share of some work is done: a bar that goes when it is, or a
-    line each tenth of what takes longer than a moment. A context manager.
+    """A context manager that prints the share of some work that is done.
+
+    On a terminal that is a bar, which vanishes at the end; elsewhere it is one line per tenth, if
+    the work takes longer than `QUIET_SECONDS`.
 
     Args:
         name: of the work.
-        console: where to; by default standard error, so that standard output is the result alone.
+        console: prints; by default on standard error, so that standard output holds the result
+            alone.
     """
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self.name = name
         self.console = console or Console(stderr=True, highlight=False)
         self.tenths = 0
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -146,16 +151,19 @@ class ProgressBar:
         self.bar.stop()
 
     def progress(self, share: float) -> None:
-        """``share`` of the work, in [0, 1], is done."""
+        """Show that a share of the work, in [0, 1], is done."""
         self.bar.update(self.task, completed=share)
-        took = time.perf_counter() - self.began
-        tells = took >= QUIET and not self.console.is_terminal
-        if tells and int(10 * share) > self.tenths:
+        took = time.perf_counter() - self.start
+        prints_lines = took >= QUIET_SECONDS and not self.console.is_terminal
+        if prints_lines and int(10 * share) > self.tenths:
             self.tenths = int(10 * share)
             self.console.print(f"{self.name}: {10 * self.tenths} % after {took:.0f} s")
 
 
-def _shown(strengths: Mapping[str, Strength]) -> str:
+def _shown(strengths: "Mapping[str, Strength]") -> str:
+    """Return the mean strength of each label, as text that ends a line."""
+    import torch
+
     shown = (
         f"{label} {float(torch.as_tensor(strength).float().mean()):.2f}"
         for label, strength in strengths.items()

@@ -1,29 +1,33 @@
-"""How results look on a terminal."""
+"""Results as tables on a terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curricula.benchmark.measure import Samples, Speed
-from curricula.evaluation.audit import Audit
 from curricula.evaluation.results import ThreatResult, in_percent
-from curricula.evaluation.robustness_profile import Average, RobustnessProfile
-from curricula.sweeps.comparison import Comparison
 from curricula.training.config import SplitName
 
-WIDE = 1000  # columns of a file
+if TYPE_CHECKING:  # a command imports what it shows, and nothing else
+    from curricula.benchmark.measure import Samples, Speed
+    from curricula.evaluation.audit import Audit
+    from curricula.evaluation.robustness_profile import Average, RobustnessProfile
+    from curricula.sweeps.comparison import Comparison
+
+FILE_WIDTH = 1000  # columns of a table that goes into a file, where no line should fold
 
 
 def show_accuracies(
     columns: Mapping[str, Sequence[ThreatResult]], split: SplitName = "test"
 ) -> None:
-    """A table: a row a threat, a column a model; each accuracy with its 95 % interval.
+    """Print a table with one row per threat and one column per model; each accuracy has its 95 %
+    interval.
 
     Args:
-        columns: the results of each model.
-        split: of the data set, which they were measured on.
+        columns: the results of each model, by heading.
+        split: the images that were measured.
     """
     first = next(iter(columns.values()))
     n = first[0].n
@@ -41,8 +45,8 @@ def show_accuracies(
             console.print(f"{result.name}: {result.threat}", soft_wrap=True)
 
 
-def show_profile(profile: RobustnessProfile) -> None:
-    """A table a range, the joint grid, and what was combined at the budgets."""
+def show_profile(profile: "RobustnessProfile") -> None:
+    """Print one table per range, the joint grid, and the combined threats at the budgets."""
     console = Console(highlight=False)
     console.print(
         f"accuracy and fooling rate in % (95 % interval of the accuracy), {profile.n:,} images",
@@ -81,16 +85,16 @@ def show_profile(profile: RobustnessProfile) -> None:
     console.print(table)
 
 
-def _fooled(result: ThreatResult | Average) -> str:
+def _fooled(result: "ThreatResult | Average") -> str:
     return f"{100 * result.fooling_rate:.1f}"
 
 
-def _percent(result: ThreatResult | Average) -> str:
+def _percent(result: "ThreatResult | Average") -> str:
     return in_percent(result.accuracy, result.interval)
 
 
-def show_audit(audit: Audit) -> None:
-    """A table: a row a check, with what was found; then what could not be checked."""
+def show_audit(audit: "Audit") -> None:
+    """Print a table with one row per check and its finding, then what could not be checked."""
     table = Table()
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -108,11 +112,11 @@ def show_audit(audit: Audit) -> None:
         console.print(f"left out: {what}", soft_wrap=True, markup=False)
 
 
-def show_comparison(compared: Comparison) -> None:
-    """A row a line: each accuracy in % with its spread, the frontier, what training cost."""
+def show_comparison(compared: "Comparison") -> None:
+    """Print one line per row: accuracies in % with spread, the frontier, the training cost."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = WIDE
+        console.width = FILE_WIDTH
     for name, threat in compared.threats.items():
         console.print(f"{name}: {threat}", soft_wrap=True, markup=False)
     header, *lines = _with_frontier(compared)
@@ -139,8 +143,8 @@ def show_comparison(compared: Comparison) -> None:
         console.print(unfinished, soft_wrap=True, markup=False)
 
 
-def markdown_of(compared: Comparison) -> str:
-    """The same table in Markdown."""
+def markdown_of(compared: "Comparison") -> str:
+    """Return the table of `show_comparison` in Markdown."""
     header, *rows = (
         [cell.replace("|", r"\|") for cell in line] for line in _with_frontier(compared)
     )
@@ -148,15 +152,15 @@ def markdown_of(compared: Comparison) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 
-def _with_frontier(compared: Comparison) -> list[list[str]]:
-    """The header and the lines, with a last column that marks the frontier."""
+def _with_frontier(compared: "Comparison") -> list[list[str]]:
+    """Return the header and the lines, with a last column that marks the frontier."""
     marks = ["*" if front else "" for front in compared.on_frontier]
     lines = zip(compared.lines, marks, strict=True)
     return [[*compared.header, "frontier"], *([*line, mark] for line, mark in lines)]
 
 
-def show_speed(speed: Speed) -> None:
-    """What was measured, its setting, and a row a figure with its median and spread."""
+def show_speed(speed: "Speed") -> None:
+    """Print the setting, and one row per measured quantity with its median and spread."""
     console = Console(highlight=False)
     for name, value in speed.setting.items():
         console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
@@ -165,7 +169,7 @@ def show_speed(speed: Speed) -> None:
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column(f"of {len(speed.update.values)}, from to", justify="right", no_wrap=True)
 
-    def row(name: str, sample: Samples, scale: float = 1, digits: int = 3) -> None:
+    def row(name: str, sample: "Samples", scale: float = 1, digits: int = 3) -> None:
         low, high = min(sample.values), max(sample.values)
         shown = [_rounded(scale * value, digits) for value in (sample.median, low, high)]
         table.add_row(name, shown[0], f"{shown[1]} to {shown[2]}")

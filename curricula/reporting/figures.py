@@ -4,12 +4,14 @@ global state, no display."""
 import io
 import textwrap
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from curricula.errors import UserError
 from curricula.runtime.files import check_output, write_output
+
+if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a second to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160
@@ -32,7 +34,7 @@ def named(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def style_axes(axes: Axes, *, small: bool = False) -> None:
+def style_axes(axes: "Axes", *, small: bool = False) -> None:
     """A faint grid behind the data, no frame above and at the right; small letters on request."""
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -56,7 +58,7 @@ def check_figure(path: Path) -> None:
     check_output(path)
 
 
-def write_figure(figure: Figure, path: Path) -> None:
+def write_figure(figure: "Figure", path: Path) -> None:
     """Write a figure in the format that the file's suffix names.
 
     Raises:
