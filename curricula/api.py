@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from curricula.evaluation.results import ThreatResult
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
+    from curricula.training.callbacks import Callback
     from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
-    from curricula.training.loop import Callback
     from curricula.training.plan import Plan
 
 BASELINE = "baseline"

@@ -23,7 +23,7 @@ from curricula.perturbations.attacks.pgd import PGD
 from curricula.perturbations.geometric.affine import Rotation
 from curricula.plugins.names import CLEAN
 from curricula.training.plan import Plan
-from curricula.training.step import optimizer_of
+from curricula.training.step import build_optimizer
 
 Attack = Callable[[Tensor, Tensor], Tensor]
 
@@ -127,7 +127,7 @@ class BaselineLoop:
         self.device = plan.device
         self.model = model.to(plan.device).to(memory_format=torch.contiguous_format)
         self.attack = make(library, self.model, pgd, plan)
-        self.optimizer = optimizer_of(plan, self.model)
+        self.optimizer = build_optimizer(plan, self.model)
         images = PILDataset(plan.data, rotation.budget)
         self.loader: torch.utils.data.DataLoader[tuple[Tensor, int]] = torch.utils.data.DataLoader(
             images,

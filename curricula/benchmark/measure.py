@@ -20,7 +20,7 @@ from curricula.errors import UserError
 from curricula.runtime.precision import autocast
 from curricula.runtime.records import register_json
 from curricula.runtime.timing import seconds
-from curricula.training.compile_choice import Trial
+from curricula.training.compile_choice import TrialUpdates
 from curricula.training.config import FIELDS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
@@ -186,12 +186,12 @@ def _bench(
     )
 
 
-def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[Trial, float | None]:
+def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[TrialUpdates, float | None]:
     """Return warm updates of a plan, compiled if requested or faster, and the compile seconds."""
 
-    def warm(chosen: Literal["on", "off"]) -> tuple[Trial, float, float]:
+    def warm(chosen: Literal["on", "off"]) -> tuple[TrialUpdates, float, float]:
         noted(f"compile {chosen}")
-        trial = Trial(attrs.evolve(plan, config=attrs.evolve(plan.config, compile=chosen)))
+        trial = TrialUpdates(attrs.evolve(plan, config=attrs.evolve(plan.config, compile=chosen)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torch")  # warnings of the compiler
             first = trial.seconds()
@@ -216,7 +216,7 @@ class IsolatedPasses:
         trial: the updates whose passes to run.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: TrialUpdates) -> None:
         self.trial = trial
         _, batch = next(trial.batches)
         images = trial.plan.data.images(batch.pixels)

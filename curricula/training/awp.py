@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation (Wu et al. 2020): the loss is descended at worse weights."""
+"""Adversarial weight perturbation (Wu et al. 2020): descend the loss at perturbed weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 def adversarial_weight_perturbation(
     model: nn.Module, size: float, loss: Callable[[], Tensor]
 ) -> Iterator[None]:
-    """Within it the model's weights are worse for a loss (algorithm 1, a single step).
+    """Increase a loss by perturbing the model's weights meanwhile (algorithm 1, a single step).
 
-    Each tensor of two dimensions or more moves along the gradient of the loss by ``size`` times
-    its own norm. Afterwards weights and buffers are exactly what they were before, but for what the
-    body does to the buffers.
+    Each tensor of two or more dimensions moves along the gradient of the loss by ``size`` times its
+    norm. On exit the weights are exactly what they were before; the buffers are too, except for
+    changes that the body makes.
 
     Args:
-        model: whose weights.
-        size: in units of a tensor's norm, 0 or more; 0 moves nothing and computes nothing.
-        loss: computed once.
+        model: the network.
+        size: length of the step relative to a tensor's norm, 0 or more; 0 does nothing.
+        loss: returns the loss at the current weights; called once.
     """
     if not size:
         yield

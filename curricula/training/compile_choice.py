@@ -1,4 +1,4 @@
-"""Whether to compile a training's networks: when it is long enough to repay it."""
+"""Decide whether to compile a training's networks: only if the training is long enough."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,62 +12,63 @@ from curricula.data.dataset import Split, batches
 from curricula.interfaces import Progress
 from curricula.runtime.timing import seconds
 from curricula.training.plan import Plan
-from curricula.training.step import Networks, TrainingState, begin, update
+from curricula.training.step import Networks, TrainingState, start, update
 
-TRIAL_SECONDS = 60.0
-"""What compiling the attacked and the trained network takes, roughly, before it is known."""
-SHARE = 0.02
-"""Of a training's time that a trial of compilation may take."""
-GAIN = 0.97
-"""Of the time of an update that a compiled one may take, to be worth a dependence on a compiler."""
-UPDATES = 3
+COMPILE_SECONDS = 60.0  # rough cost of compiling both networks, before it is measured
+MAX_TRIAL_SHARE = 0.02  # of the training's time, for trying the compiler
+MAX_RELATIVE_TIME = 0.97  # of an update, compiled against not, to be worth the compiler
+NUM_UPDATES = 3  # updates timed; the median counts
 
 
-def decide(plan: Plan) -> tuple[Plan, str]:
-    """A plan whose ``compile`` is ``on`` or ``off``, and a line that says why.
+def decide_compile(plan: Plan) -> tuple[Plan, str]:
+    """Return a plan whose ``compile`` is ``on`` or ``off``, and a line that says why.
 
-    For ``auto`` an update at full strength is timed on weights that are then thrown away. If a
-    trial of the compiler would take more than a fiftieth of the training, it is off. Otherwise
-    both are timed, and the faster one stays. torch's global random state moves.
+    For ``auto``, an update at full strength is timed on weights that are then thrown away. If
+    trying the compiler would take more than 2 % of the training, it is off. Otherwise both are
+    timed, and the faster is chosen. torch's global random state moves.
 
     Args:
-        plan: any; where it says ``on`` or ``off``, nothing is measured.
+        plan: any plan; if it says ``on`` or ``off``, nothing is timed.
     """
     if plan.config.compile != "auto":
-        return plan, f"compile: {plan.config.compile}, as asked for"
-    updates = plan.config.epochs * (len(plan.data.train) // plan.config.batch_size)
-    trial = Trial(plan)
-    plainly = trial.seconds()
-    if SHARE * plainly * updates < TRIAL_SECONDS:
-        return _decided(plan, "off"), (
-            f"compile: off; training takes about {_duration(plainly * updates)}, "
-            f"and compiling about {_duration(TRIAL_SECONDS)}"
+        return plan, f"compile: {plan.config.compile}, as configured"
+    updates = plan.total_steps
+    trial = TrialUpdates(plan)
+    eager = trial.seconds()
+    if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
+        return _with_compile(plan, "off"), (
+            f"compile: off; training takes about {_duration(eager * updates)}, "
+            f"and compiling about {_duration(COMPILE_SECONDS)}"
         )
-    plainly = median(trial.seconds() for _ in range(UPDATES))
-    asked = Trial(_decided(plan, "on"))
+    eager = median(trial.seconds() for _ in range(NUM_UPDATES))
+    compiled_trial = TrialUpdates(_with_compile(plan, "on"))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the line that is returned says it
-        first = asked.seconds()
-        compiled = median(asked.seconds() for _ in range(UPDATES))
-    failed = asked.networks.failed
-    chosen: Literal["on", "off"] = "on" if not failed and compiled < GAIN * plainly else "off"
+        warnings.simplefilter("ignore")  # the returned line says it
+        first = compiled_trial.seconds()
+        compiled = median(compiled_trial.seconds() for _ in range(NUM_UPDATES))
+    failed = compiled_trial.networks.compile_failed
+    faster = not failed and compiled < MAX_RELATIVE_TIME * eager
+    chosen: Literal["on", "off"] = "on" if faster else "off"
     measured = "failed" if failed else f"{compiled:.3g} s"
-    return _decided(plan, chosen), (
-        f"compile: {chosen}; an update takes {plainly:.3g} s, compiled {measured} after "
+    return _with_compile(plan, chosen), (
+        f"compile: {chosen}; an update takes {eager:.3g} s, compiled {measured} after "
         f"{_duration(first)}; {updates:,} updates are to come"
     )
 
 
-class Trial:
-    """Updates of a plan at full strength, on weights of its own.
+class TrialUpdates:
+    """Updates of a plan at full strength, on fresh weights that nothing else uses.
 
     Attributes:
-        state, networks: what it updates.
+        plan: the plan.
+        state: the state that the updates change.
+        networks: the networks that they run.
+        batches: an endless stream of training batches.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.state: TrainingState = begin(plan)
+        self.state: TrainingState = start(plan)
         self.networks = Networks.of(plan, self.state.model)
         self.batches = self._batches()
 
@@ -80,21 +81,22 @@ class Trial:
             )
 
     def update(self) -> None:
-        """One update, on the next batch."""
+        """Update on the next batch."""
         total, epochs = 10**6, self.plan.config.epochs
         last = Progress(step=total - 1, total_steps=total, epoch=epochs - 1, total_epochs=epochs)
         update(self.plan, self.state, self.networks, *next(self.batches), last)
 
     def seconds(self) -> float:
-        """Wall time of one update."""
+        """Return the wall time of one update."""
         return seconds(self.update, self.plan.device)
 
 
-def _decided(plan: Plan, compile_: Literal["on", "off"]) -> Plan:
+def _with_compile(plan: Plan, compile_: Literal["on", "off"]) -> Plan:
     return attrs.evolve(plan, config=attrs.evolve(plan.config, compile=compile_))
 
 
 def _duration(seconds_: float) -> str:
+    """Return a time in seconds, minutes or hours, as text."""
     if seconds_ < 90:
         return f"{seconds_:.2g} s"
     minutes = seconds_ / 60

@@ -1,6 +1,6 @@
 """Learning-rate schedules: from progress to a multiple of ``lr``, in [0, 1].
 
-``constant`` and ``step(...)`` are the curriculum's own schedules; those below end in a fall.
+``constant`` and ``step(...)`` are schedules of curricula; those defined here end in a decay.
 """
 
 import math
@@ -16,23 +16,33 @@ ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
 
 
-def _falling(t: float) -> float:
+def _half_cosine(t: float) -> float:
+    """Return a value that decreases from 1 at t = 0 to 0 at t = 1 along half a cosine wave."""
     return (1 + math.cos(math.pi * t)) / 2
 
 
 def cosine() -> LearningRate:
-    """From 1 to 0 along half a cosine wave (Loshchilov and Hutter 2017, a single cycle)."""
-    return lambda progress: _falling(progress.fraction)
+    """Decrease from 1 to 0 along half a cosine wave (Loshchilov and Hutter 2017, one cycle).
+
+    >>> round(cosine()(Progress(step=50, total_steps=100, epoch=0, total_epochs=1)), 3)
+    0.5
+    """
+    return lambda progress: _half_cosine(progress.fraction)
 
 
 def one_cycle(warmup: float = 0.3) -> LearningRate:
-    """Up from 1/25 to 1, then down to 1e-4, both along half a cosine wave (Smith and Topin 2018).
+    """Rise from 1/25 to 1, then decrease to 1e-4, each along half a cosine wave (Smith and Topin
+    2018).
+
+    >>> progress = Progress(step=30, total_steps=100, epoch=0, total_epochs=1)
+    >>> one_cycle(warmup=0.3)(progress)
+    1.0
 
     Args:
-        warmup: fraction of training that goes up, above 0 and below 1.
+        warmup: fraction of training that rises, above 0 and below 1.
 
     Raises:
-        ValueError: a warmup out of range.
+        ValueError: ``warmup`` is out of range.
     """
     if not 0 < warmup < 1:
         raise ValueError(f"warmup must be above 0 and below 1, not {warmup:g}")
@@ -40,8 +50,8 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
     def multiple(progress: Progress) -> float:
         t = progress.fraction
         if t < warmup:
-            return 1 + (ONE_CYCLE_START - 1) * _falling(t / warmup)
-        return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * _falling((t - warmup) / (1 - warmup))
+            return 1 + (ONE_CYCLE_START - 1) * _half_cosine(t / warmup)
+        return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * _half_cosine((t - warmup) / (1 - warmup))
 
     return multiple
 
@@ -50,8 +60,8 @@ FACTORIES = {"cosine": cosine, "one-cycle": one_cycle}
 
 
 def parse_learning_rate(text: str) -> factories.Built:
-    """A learning-rate schedule from its expression, such as ``one-cycle(warmup=0.3)``: the
-    function, and the call that states every default.
+    """Return a learning-rate schedule from its expression, such as ``one-cycle(warmup=0.3)``, and
+    its expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range.

@@ -1,11 +1,12 @@
-"""The one training loop."""
+"""The training loop."""
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,8 @@ from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.runtime.records import to_json
-from curricula.training.compile_choice import decide
+from curricula.training.callbacks import Callback, NoCallback
+from curricula.training.compile_choice import decide_compile
 from curricula.training.config import EVALUATION_SEED, SplitName
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
@@ -32,48 +34,7 @@ from curricula.training.run import (
     check_free,
     prefixed,
 )
-from curricula.training.step import Networks, TrainingState, Update, begin, update
-
-
-class Callback(Protocol):
-    """Who follows a training: a terminal, a tracker, nobody."""
-
-    def on_message(self, line: str) -> None:
-        """Something was decided that the user may want to know."""
-
-    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None:
-        """``steps`` updates are to come."""
-
-    def on_step_end(
-        self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]
-    ) -> None:
-        """An update is done; reading the loss waits for the device, so read it seldom."""
-
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
-        """The line that went to metrics.jsonl."""
-
-    def on_eval_start(self, batches: int) -> None:
-        """The final evaluation begins, of so many batches."""
-
-    def on_eval_batch_end(self) -> None:
-        """One of them is done."""
-
-    def on_train_end(self) -> None:
-        """All is written, or an error ends the training."""
-
-
-class NoCallback:
-    """Follows nothing."""
-
-    def on_message(self, line: str) -> None: ...
-    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None: ...
-    def on_step_end(
-        self, progress: Progress, loss: Tensor, strengths: Mapping[str, Strength]
-    ) -> None: ...
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None: ...
-    def on_eval_start(self, batches: int) -> None: ...
-    def on_eval_batch_end(self) -> None: ...
-    def on_train_end(self) -> None: ...
+from curricula.training.step import Networks, TrainingState, average_epoch, start, update
 
 
 def train_plan(
@@ -85,107 +46,76 @@ def train_plan(
     limit: int | None = None,
     callback: Callback | None = None,
 ) -> list[ThreatResult]:
-    """Train as planned, into a new run folder, and measure the best checkpoint.
+    """Train as planned into a new run folder, evaluate the best checkpoint, and return its results.
 
-    The global random state, which draws the weights and the dropout, is seeded for the run and put
-    back afterwards.
+    torch's global random state, which draws the weights and the dropout, is seeded for the run and
+    restored afterwards.
 
     Args:
-        plan: see curricula.training.plan.make_plan.
+        plan: as `curricula.training.plan.make_plan` returns it.
         path: the run folder.
-        threats: to measure it under, by name.
-        split: ``test``, or ``validation``: the images that pick the checkpoint.
-        limit: the first so many images of that; by default all.
-        callback: who follows.
-
-    Returns:
-        The accuracies, a result a threat.
+        threats: threats of the final evaluation, by name.
+        split: split of the final evaluation: ``test``, or ``validation``, the training images held
+            out to pick the checkpoint.
+        limit: evaluate the first ``limit`` images of the split; None for all.
+        callback: receives the events of the training.
 
     Raises:
-        UserError: when the folder holds a run already, or the loss is no longer a number.
+        UserError: the folder already holds a run, or the loss is no longer finite.
     """
     callback = callback or NoCallback()
     check_free(path)
     images = first(plan.data.test if split == "test" else plan.validation, limit)
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        plan, why = decide(plan)
-    callback.on_message(why)
+        plan, reason = decide_compile(plan)
+    callback.on_message(reason)
     run = Run.create(path, plan.config)
     try:
         with torch.random.fork_rng(devices):
             torch.manual_seed(plan.config.seed)
-            state = begin(plan)
+            state = start(plan)
             _train(plan, state, run, callback)
             run.load_weights(BEST, state.model)
-        return _final_evaluation(plan, state.model, images, threats, run, RESULTS[split], callback)
+        return _evaluate(plan, state.model, images, threats, run, RESULTS[split], callback)
     finally:
         callback.on_train_end()
 
 
 def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> None:
-    config = plan.config
-    steps_per_epoch = len(plan.data.train) // config.batch_size
-    callback.on_train_start(run, plan, config.epochs * steps_per_epoch)
+    """Train all epochs; after each, validate, save the checkpoints and write the metrics."""
+    callback.on_train_start(run, plan, plan.total_steps)
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
     networks = Networks.of(plan, state.model)
     passes = PassCounter.attach(networks)
-    for epoch in range(config.epochs):
+    for epoch in range(plan.config.epochs):
         began = time.perf_counter()
-        loss_sum = torch.zeros((), device=plan.device)
-        correct = torch.zeros((), dtype=torch.int64, device=plan.device)
-        strengths: Mapping[str, Strength] = {}
-        for done in _updates(plan, state, networks, steps_per_epoch, epoch):
-            loss_sum += done.loss
-            correct += done.correct_N.sum()
-            strengths = done.strengths
-            callback.on_step_end(done.progress, done.loss, strengths)
+        sums = _train_epoch(plan, state, networks, epoch, callback)
         trained = time.perf_counter()
-        mean_loss = float(loss_sum) / steps_per_epoch
-        if not math.isfinite(mean_loss):
-            awp = f" or --awp (now {config.awp:g})" if config.awp else ""
-            raise UserError(
-                f"the loss is no longer a number in epoch {epoch + 1} (run {run.path}); "
-                f"lower --lr (now {config.lr:g}){awp} or use --precision float32"
-            )
-        _join_epoch(plan, state, epoch)
-        measured = evaluate_threats(
-            state.measured,
-            plan.data,
-            plan.validation,
-            threats,
-            seed=EVALUATION_SEED,
-            batch_size=BATCH_SIZE,
-        )
-        validation = {result.name: result.accuracy for result in measured}
+        mean_loss = float(sums.loss) / plan.steps_per_epoch
+        _check_finite(mean_loss, plan, run, epoch)
+        average_epoch(plan, state, epoch)
+        validation = _validate(plan, state.evaluated_model, threats)
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         state.epoch = epoch + 1
-        best = validation[JOINT] >= state.best_joint
-        if best:
-            state.best_joint = validation[JOINT]
-            run.save(BEST, prefixed("model", state.measured.state_dict()))
-        run.save(LAST, state.tensors(), state.counters())
+        best = _save_checkpoints(state, run, validation[JOINT])
         metrics = {
             "epoch": epoch + 1,
             "loss": mean_loss,
-            "train_accuracy": int(correct) / (steps_per_epoch * config.batch_size),
+            "train_accuracy": int(sums.correct) / (plan.steps_per_epoch * plan.config.batch_size),
             "validation": validation,
-            "strength": {
-                label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()
-            },
+            "strength": _means(sums.strengths),
             "lr": state.optimizer.param_groups[0]["lr"],
             "passes": passes.pop(),
             "best": best,
         }
         run.append(METRICS, metrics)
-        run.append(
-            TIMING,
-            {
-                "epoch": epoch + 1,
-                "training_seconds": trained - began,
-                "validation_seconds": time.perf_counter() - trained,
-            },
-        )
+        timing = {
+            "epoch": epoch + 1,
+            "training_seconds": trained - began,
+            "validation_seconds": time.perf_counter() - trained,
+        }
+        run.append(TIMING, timing)
         callback.on_epoch_end(metrics)
     for label in _never_raised(plan, run):
         callback.on_message(
@@ -194,42 +124,102 @@ def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> No
         )
 
 
+@attrs.define(kw_only=True)
+class _EpochSums:
+    """Sums over the updates of an epoch, kept on the device.
+
+    Attributes:
+        loss: sum of the updates' losses.
+        correct: number of perturbed images classified correctly.
+        strengths: strengths of the last update, by label.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    strengths: Mapping[str, Strength] = attrs.field(factory=dict)
+
+
+def _train_epoch(
+    plan: Plan, state: TrainingState, networks: Networks, epoch: int, callback: Callback
+) -> _EpochSums:
+    """Update the network on each batch of an epoch."""
+    sums = _EpochSums(
+        loss=torch.zeros((), device=plan.device),
+        correct=torch.zeros((), dtype=torch.int64, device=plan.device),
+    )
+    order = state.generators["order"] if plan.config.shuffle else None
+    for indices_N, batch in batches(plan.data.train, plan.config.batch_size, generator=order):
+        progress = Progress(
+            step=state.step,
+            total_steps=plan.total_steps,
+            epoch=epoch,
+            total_epochs=plan.config.epochs,
+        )
+        done = update(plan, state, networks, indices_N, batch, progress)
+        sums.loss += done.loss
+        sums.correct += done.correct_N.sum()
+        sums.strengths = done.strengths
+        callback.on_step_end(progress, done.loss, done.strengths)
+    return sums
+
+
+def _check_finite(loss: float, plan: Plan, run: Run, epoch: int) -> None:
+    """Refuse to go on after an epoch whose loss is infinite or NaN."""
+    if math.isfinite(loss):
+        return
+    awp = f" or --awp (now {plan.config.awp:g})" if plan.config.awp else ""
+    raise UserError(
+        f"the loss is no longer finite in epoch {epoch + 1} (run {run.path}); "
+        f"lower --lr (now {plan.config.lr:g}){awp} or use --precision float32"
+    )
+
+
+def _validate(plan: Plan, model: nn.Module, threats: Mapping[str, Threat]) -> dict[str, float]:
+    """Return a network's accuracies on the validation images, by threat."""
+    results = evaluate_threats(
+        model,
+        plan.data,
+        plan.validation,
+        threats,
+        seed=EVALUATION_SEED,
+        batch_size=BATCH_SIZE,
+    )
+    return {result.name: result.accuracy for result in results}
+
+
+def _save_checkpoints(state: TrainingState, run: Run, joint: float) -> bool:
+    """Save the last checkpoint, and the best if it is; return whether it is.
+
+    Args:
+        state: the state after an epoch.
+        run: the run.
+        joint: its validation accuracy under the joint threat; of equal ones the latest is best.
+    """
+    best = joint >= state.best_joint
+    if best:
+        state.best_joint = joint
+        run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
+    run.save(LAST, state.tensors(), state.counters())
+    return best
+
+
+def _means(strengths: Mapping[str, Strength]) -> dict[str, float]:
+    """Return the mean over the batch of each leaf's strength, by label."""
+    return {label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()}
+
+
 def _never_raised(plan: Plan, run: Run) -> list[str]:
-    """Labels whose schedules listened to the training in vain."""
-    ends = [line["strength"] for line in run.lines(METRICS)]
+    """Return the labels whose adaptive schedules stayed at strength 0 in all epochs."""
+    strengths: list[Mapping[str, Any]] = [line["strength"] for line in run.lines(METRICS)]
     return [
         label
         for label, schedule in plan.curriculum.schedules.items()
-        if isinstance(schedule, AdaptiveSchedule) and not any(end[label] for end in ends)
+        if isinstance(schedule, AdaptiveSchedule)
+        and not any(of_epoch[label] for of_epoch in strengths)
     ]
 
 
-def _join_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
-    """Let the weights at the end of an epoch join their average, where epochs do."""
-    averaging, average = plan.averaging, state.average
-    if averaging is None or average is None or averaging.each != "epoch":
-        return
-    if (epoch + 1) / plan.config.epochs > averaging.start:
-        average.update_parameters(state.model)
-
-
-def _updates(
-    plan: Plan, state: TrainingState, networks: Networks, steps_per_epoch: int, epoch: int
-) -> Iterator[Update]:
-    """One epoch of updates."""
-    total = plan.config.epochs * steps_per_epoch
-    for indices_N, batch in batches(
-        plan.data.train,
-        plan.config.batch_size,
-        generator=state.generators["order"] if plan.config.shuffle else None,
-    ):
-        progress = Progress(
-            step=state.step, total_steps=total, epoch=epoch, total_epochs=plan.config.epochs
-        )
-        yield update(plan, state, networks, indices_N, batch, progress)
-
-
-def _final_evaluation(
+def _evaluate(
     plan: Plan,
     model: nn.Module,
     images: SplitLike,
@@ -238,6 +228,7 @@ def _final_evaluation(
     file: str,
     callback: Callback,
 ) -> list[ThreatResult]:
+    """Return the final accuracies, and write them to a file of the run."""
     callback.on_eval_start(len(threats) * math.ceil(len(images) / BATCH_SIZE))
     began = time.perf_counter()
     results = evaluate_threats(

@@ -1,4 +1,4 @@
-"""How many images went through a training's networks, and which way."""
+"""Count the images that pass forward and backward through the networks of a training."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,13 @@ from curricula.training.step import Networks
 
 @attrs.define(kw_only=True)
 class PassCounter:
-    """Images that passed, counted from `watching` on, until `stop`.
+    """Counts of images by the kind of pass, from `attach` until `stop`.
 
     Attributes:
         gradient: forward, and backward to the image: a step of an attack.
-        forward: forward alone.
+        forward: forward only.
         training: forward, and backward to the weights.
+        hooks: the hooks that count.
     """
 
     gradient: int = 0
@@ -27,36 +28,36 @@ class PassCounter:
 
     @classmethod
     def attach(cls, networks: Networks) -> "PassCounter":
-        """Those of a training's networks from now on."""
-        passes = cls()
-        passes.hooks = [
-            networks.victim.as_module().register_forward_pre_hook(passes._attacked()),
-            networks.running.register_forward_pre_hook(passes._trained()),
+        """Start to count the passes of a training's networks."""
+        counter = cls()
+        counter.hooks = [
+            networks.victim.as_module().register_forward_pre_hook(counter._count_victim()),
+            networks.running.register_forward_pre_hook(counter._count_training()),
         ]
-        return passes
+        return counter
 
-    def _attacked(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _count_victim(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if inputs[0].requires_grad and torch.is_grad_enabled():
                 self.gradient += len(inputs[0])
             else:
                 self.forward += len(inputs[0])
 
-        return see
+        return count
 
-    def _trained(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _count_training(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self.training += len(inputs[0])
 
-        return see
+        return count
 
     def pop(self) -> dict[str, int]:
-        """The counts by name, and back to zero."""
+        """Return the counts by name, and reset them to zero."""
         counts = {"gradient": self.gradient, "forward": self.forward, "training": self.training}
         self.gradient = self.forward = self.training = 0
         return counts
 
     def stop(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         for hook in self.hooks:
             hook.remove()

@@ -55,6 +55,16 @@ class Plan:
     device: torch.device
     precision: Precision
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates of an epoch; the last incomplete batch is left out."""
+        return len(self.data.train) // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the training."""
+        return self.config.epochs * self.steps_per_epoch
+
     def build_model(self) -> nn.Module:
         """Return the model on the device, with weights from torch's global random state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)

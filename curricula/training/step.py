@@ -1,4 +1,4 @@
-"""One update of a training: what it moves, and what it runs."""
+"""One update of a training, and the state that it changes."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
-from curricula.interfaces import Progress, Strength, TrainingLoss, Victim
+from curricula.interfaces import Progress, Strength, TrainingLoss, Victim, Views
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
@@ -22,16 +22,17 @@ from curricula.victim.model_victim import ModelVictim
 
 @attrs.define(kw_only=True)
 class TrainingState:
-    """All that moves in training; what a checkpoint holds, and a resume would need.
+    """Everything that training changes: what a checkpoint holds, and what a resume would need.
 
     Attributes:
         model: the network.
-        optimizer: of its parameters.
-        generators: the random streams by name; ``order`` is on the CPU, the others on the device.
-        schedules: the state of each schedule that listens.
-        average: of the weights, if one is taken.
-        step, epoch: how many are done.
-        best_joint: the highest validation accuracy so far, below 0 if there is none.
+        optimizer: optimiser of its parameters.
+        generators: generators by name; ``order`` is on the CPU, the others on the device.
+        schedules: states of the adaptive schedules, by label.
+        average: average of the weights, if any.
+        step: number of updates done.
+        epoch: number of epochs done.
+        best_joint: highest validation accuracy under the joint threat so far; below 0 before any.
     """
 
     model: nn.Module
@@ -44,14 +45,15 @@ class TrainingState:
     best_joint: float = -1.0
 
     @property
-    def measured(self) -> nn.Module:
-        """The network that is validated and kept: the average, once weights have joined it."""
+    def evaluated_model(self) -> nn.Module:
+        """The network that is validated and saved: the average once it has weights, else the
+        model."""
         if self.average is None or not self.average.n_averaged:
             return self.model
         return self.average.module
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors, for a checkpoint."""
+        """Return the tensors of a checkpoint, by name."""
         optimizer = {
             f"{parameter}.{name}": value
             for parameter, values in self.optimizer.state_dict()["state"].items()
@@ -61,7 +63,7 @@ class TrainingState:
         random = {name: generator.get_state() for name, generator in self.generators.items()}
         random["torch"] = torch.get_rng_state()
         if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()  # of the current device, as dropout draws
+            random["cuda"] = torch.cuda.get_rng_state()  # current device: dropout draws there
         schedules = {
             f"{label}.{name}": value
             for label, state in self.schedules.items()
@@ -77,7 +79,7 @@ class TrainingState:
         )
 
     def counters(self) -> dict[str, str]:
-        """Its numbers, for a checkpoint."""
+        """Return the numbers of a checkpoint, by name, as text."""
         return {
             "step": str(self.step),
             "epoch": str(self.epoch),
@@ -86,13 +88,13 @@ class TrainingState:
         }
 
 
-def begin(plan: Plan) -> TrainingState:
-    """The state before the first update; weights are drawn from torch's global random state."""
+def start(plan: Plan) -> TrainingState:
+    """Return the state before the first update, with weights from torch's global random state."""
     model = plan.build_model()
     seed, device = plan.config.seed, plan.device
     return TrainingState(
         model=model,
-        optimizer=optimizer_of(plan, model),
+        optimizer=build_optimizer(plan, model),
         generators={
             "order": torch.Generator().manual_seed(seed),
             "augmentation": torch.Generator(device).manual_seed(seed + 1),
@@ -103,8 +105,8 @@ def begin(plan: Plan) -> TrainingState:
     )
 
 
-def optimizer_of(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a model's parameters, as configured."""
+def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the configured optimiser of a model's parameters."""
     config = plan.config
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -118,14 +120,19 @@ def optimizer_of(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Networks:
-    """A network as training runs it, and as perturbations see it."""
+    """A network as training runs it, and as perturbations see it.
+
+    Attributes:
+        running: the network that is trained, at the plan's precision, compiled if configured.
+        victim: the network that is attacked.
+    """
 
     running: nn.Module
     victim: Victim
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module) -> "Networks":
-        """Those of a plan's model, compiled where the plan says so."""
+        """Return the networks of a model, compiled if the plan says so."""
         running: nn.Module = AtPrecision(model, plan.precision)
         if plan.config.compile == "on":
             running = Compiled(running, plan.config.batch_size, graphs=False)
@@ -140,18 +147,22 @@ class Networks:
         )
 
     @property
-    def failed(self) -> bool:
-        """Whether one of them was to be compiled and could not be."""
+    def compile_failed(self) -> bool:
+        """Whether compiling one of the networks failed."""
         parts = (*self.running.modules(), *self.victim.as_module().modules())
         return any(isinstance(part, Compiled) and part.failed for part in parts)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Update:
-    """One update: its strengths by label, its loss and which images were classified right under
-    the perturbation (N,), all detached."""
+    """Results of one update, all detached.
 
-    progress: Progress
+    Attributes:
+        strengths: strength of each leaf, by label.
+        loss: the training loss, a scalar.
+        correct_N: which perturbed images the network classified correctly before the update.
+    """
+
     strengths: Mapping[str, Strength]
     loss: Tensor
     correct_N: Tensor
@@ -165,9 +176,55 @@ def update(
     batch: Split,
     progress: Progress,
 ) -> Update:
-    """One update of the network on a batch, at the strengths of a moment of training."""
+    """Update the network on one batch, at the strengths of a moment of training.
+
+    Args:
+        plan: the training.
+        state: changed in place.
+        networks: those of ``state.model``.
+        indices_N: indices of the batch's images in the training set.
+        batch: the images and labels.
+        progress: the moment.
+    """
+    _set_learning_rate(plan, state, progress)
+    x_NCHW = _augment(plan, state, networks, batch, progress)
+    strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
+    views = plan.curriculum(
+        x_NCHW,
+        batch.labels,
+        strengths=strengths,
+        victim=networks.victim,
+        generator=state.generators["perturbation"],
+    )
+    loss, logits_NK = _descend(plan, state, networks, views, batch.labels)
+    if plan.averaging and state.average and plan.averaging.joins_after == "update":
+        state.average.update_parameters(state.model)
+    correct_N = logits_NK.argmax(1) == batch.labels
+    state.schedules = plan.curriculum.after_batch(
+        state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
+    )
+    state.step += 1
+    return Update(strengths=strengths, loss=loss, correct_N=correct_N)
+
+
+def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
+    """Merge the weights into their average at the end of an epoch, if it is taken over epochs."""
+    averaging, average = plan.averaging, state.average
+    if averaging is None or average is None or averaging.joins_after != "epoch":
+        return
+    if (epoch + 1) / plan.config.epochs > averaging.start:
+        average.update_parameters(state.model)
+
+
+def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = plan.config.lr * plan.learning_rate(progress)
+
+
+def _augment(
+    plan: Plan, state: TrainingState, networks: Networks, batch: Split, progress: Progress
+) -> Tensor:
+    """Return the augmented images of a batch."""
     augmented = plan.augmentation(
         plan.data.images(batch.pixels),
         batch.labels,
@@ -175,20 +232,23 @@ def update(
         victim=networks.victim,
         generator=state.generators["augmentation"],
     )
-    strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
-    views = plan.curriculum(
-        augmented.transformed,
-        batch.labels,
-        strengths=strengths,
-        victim=networks.victim,
-        generator=state.generators["perturbation"],
-    )
-    networks.running.train()
+    return augmented.transformed
 
-    losses: list[TrainingLoss] = []  # with worse weights two; the first is of the network itself
+
+def _descend(
+    plan: Plan, state: TrainingState, networks: Networks, views: Views, labels_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take one step of the optimiser.
+
+    Returns:
+        The loss that was descended, and the logits of the perturbed images at the weights before
+        the step; both detached.
+    """
+    networks.running.train()
+    losses: list[TrainingLoss] = []  # two with AWP: at the weights, then at the perturbed weights
 
     def loss() -> Tensor:
-        losses.append(plan.objective(networks.running, views, batch.labels))
+        losses.append(plan.objective(networks.running, views, labels_N))
         return losses[-1].value
 
     with adversarial_weight_perturbation(state.model, plan.config.awp, loss):
@@ -196,13 +256,4 @@ def update(
         state.optimizer.zero_grad(set_to_none=True)
         descended.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
-    if plan.averaging and state.average and plan.averaging.each == "update":
-        state.average.update_parameters(state.model)
-    correct_N = losses[0].logits.argmax(1) == batch.labels
-    state.schedules = plan.curriculum.after_batch(
-        state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
-    )
-    state.step += 1
-    return Update(
-        progress=progress, strengths=strengths, loss=descended.detach(), correct_N=correct_N
-    )
+    return descended.detach(), losses[0].logits.detach()

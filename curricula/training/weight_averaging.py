@@ -1,4 +1,4 @@
-"""Averages of the weights over training: what is validated, kept and measured in their place."""
+"""Averages of the weights over training, which are validated, saved and evaluated instead."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
@@ -17,30 +17,39 @@ class Averaging(Protocol):
     """Which weights are averaged, and how.
 
     Attributes:
-        each: after what the weights join the average.
-        start: from which fraction of training on, in [0, 1).
+        joins_after: when the weights join the average: after each update or each epoch.
+        start: fraction of training after which weights join, in [0, 1).
     """
 
     @property
-    def each(self) -> Literal["update", "epoch"]: ...
+    def joins_after(self) -> Literal["update", "epoch"]: ...
     @property
     def start(self) -> float: ...
 
     def share(self, n: int) -> float:
-        """Of the weights in the average that they join, after n others, 1 or more."""
+        """Return the weight of the newest snapshot when it joins an average of ``n`` earlier ones.
+
+        Args:
+            n: number of earlier snapshots, 1 or more.
+        """
         ...
 
 
 @attrs.frozen(kw_only=True)
 class ExponentialAverage:
-    """`ema`: after each update, ``decay`` times the average plus the rest of the weights. After n
-    updates the decay is (1 + n) / (10 + n) at most, so that the fresh weights are soon forgotten.
+    """`ema`: an exponential moving average over updates.
+
+    After n updates the decay is at most (1 + n) / (10 + n), so that the initial weights are soon
+    forgotten.
+
+    >>> [round(ExponentialAverage(decay=0.9).share(n), 2) for n in (1, 10, 1000)]
+    [0.82, 0.45, 0.1]
 
     Args:
-        decay: from 0 to below 1.
+        decay: weight of the old average at each update, in [0, 1).
     """
 
-    each: ClassVar[Literal["update"]] = "update"
+    joins_after: ClassVar[Literal["update"]] = "update"
     start: ClassVar[float] = 0.0
 
     decay: float = attrs.field(default=0.999, validator=and_(ge(0.0), lt(1.0)))
@@ -51,14 +60,15 @@ class ExponentialAverage:
 
 @attrs.frozen(kw_only=True)
 class StochasticAverage:
-    """`swa`: the mean of the weights at the end of each epoch (Izmailov et al. 2018), as Chen et
-    al. 2021 take it against robust overfitting.
+    """`swa`: the mean of the weights at the end of each epoch (Izmailov et al. 2018).
+
+    Chen et al. 2021 use it against robust overfitting.
 
     Args:
-        start: the fraction of training after which epochs count, from 0 to below 1.
+        start: fraction of training after which epochs count, in [0, 1).
     """
 
-    each: ClassVar[Literal["epoch"]] = "epoch"
+    joins_after: ClassVar[Literal["epoch"]] = "epoch"
 
     start: float = attrs.field(default=0.5, validator=and_(ge(0.0), lt(1.0)))
 
@@ -67,18 +77,20 @@ class StochasticAverage:
 
 
 def averaged(model: nn.Module, averaging: Averaging) -> AveragedModel:
-    """An average that no weights have joined yet. Batch norm's statistics are averaged, too;
-    whole numbers are those of the last weights that joined."""
+    """Return an average that no weights have joined yet.
+
+    Batch-norm statistics are averaged too; integer buffers are copied from the newest snapshot.
+    """
 
     def join(average: Sequence[Tensor], weights: Sequence[Tensor], _: Any) -> None:
-        share = averaging.share(int(result.n_averaged))  # on the CPU: no device is waited for
+        share = averaging.share(int(average_model.n_averaged))  # on the CPU: no wait for the device
         if average[0].is_floating_point():
             torch._foreach_lerp_(list(average), list(weights), share)
         else:
             torch._foreach_copy_(list(average), list(weights))
 
-    result = AveragedModel(model, multi_avg_fn=join, use_buffers=True)
-    return result
+    average_model = AveragedModel(model, multi_avg_fn=join, use_buffers=True)
+    return average_model
 
 
 FACTORIES: Mapping[str, Callable[..., Averaging]] = {
@@ -88,8 +100,8 @@ FACTORIES: Mapping[str, Callable[..., Averaging]] = {
 
 
 def parse_averaging(text: str) -> factories.Built:
-    """An average from its expression, such as ``ema(decay=0.99)``: the object, None for ``none``,
-    and the call that states every default.
+    """Return an average from its expression, such as ``ema(decay=0.99)`` (None for ``none``), and
+    its expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range.

@@ -12,7 +12,7 @@ from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.interfaces import Progress
 from curricula.runtime.records import to_json
-from curricula.training.compile_choice import Trial, decide
+from curricula.training.compile_choice import TrialUpdates, decide_compile
 from curricula.training.plan import make_plan
 
 TINY = {
@@ -42,7 +42,7 @@ def _short_rounds(monkeypatch):
 )
 def test_the_passes_of_an_update_are_counted(perturb, objective, passes):
     plan = make_plan({**TINY, "perturb": perturb, "objective": objective})
-    assert IsolatedPasses(Trial(plan)).count() == passes
+    assert IsolatedPasses(TrialUpdates(plan)).count() == passes
 
 
 def test_the_share_is_the_time_of_the_passes_over_that_of_the_update():
@@ -68,7 +68,7 @@ def test_an_update_of_a_trial_is_at_full_strength(monkeypatch):
 
     original = type(plan.curriculum).strengths
     monkeypatch.setattr(type(plan.curriculum), "strengths", strengths)
-    Trial(plan).update()
+    TrialUpdates(plan).update()
     assert seen[-1] == {"rot": pytest.approx(1, abs=1e-5), "pgd": pytest.approx(1, abs=1e-5)}
 
 
@@ -152,35 +152,35 @@ def test_a_sample_is_its_median():
 
 def test_a_short_training_is_not_compiled_and_a_choice_is_kept():
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 1})
-    decided, why = decide(plan)
+    decided, why = decide_compile(plan)
     assert decided.config.compile == "off"
     assert "compile: off; training takes about" in why
-    assert decide(decided) == (decided, "compile: off, as asked for")
+    assert decide_compile(decided) == (decided, "compile: off, as configured")
 
 
 def test_a_long_training_compiles_if_that_is_faster(monkeypatch):
     """Try a compiler that makes updates twice as fast, barely faster, or slower."""
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
     times = {"auto": 1.0}  # uncompiled
-    monkeypatch.setattr(Trial, "seconds", lambda trial: times[trial.plan.config.compile])
+    monkeypatch.setattr(TrialUpdates, "seconds", lambda trial: times[trial.plan.config.compile])
     for compiled, chosen in ((0.5, "on"), (0.99, "off"), (2.0, "off")):
         times["on"] = compiled
-        decided, why = decide(plan)
+        decided, why = decide_compile(plan)
         assert decided.config.compile == chosen
         assert f"compile: {chosen}; an update takes 1 s, compiled {compiled:g} s" in why
 
 
 def test_a_long_training_without_a_compiler_goes_on_uncompiled(no_compiler):
     plan = make_plan({**TINY, "compile": "auto", "perturb": "rot+pgd", "epochs": 10**6})
-    decided, why = decide(plan)
+    decided, why = decide_compile(plan)
     assert decided.config.compile == "off"
     assert "compiled failed" in why
 
 
 def test_two_networks_that_cannot_be_compiled_are_one_warning(no_compiler):
-    trial = Trial(make_plan({**TINY, "compile": "on", "perturb": "rot+pgd(steps=2)"}))
-    assert not trial.networks.failed
+    trial = TrialUpdates(make_plan({**TINY, "compile": "on", "perturb": "rot+pgd(steps=2)"}))
+    assert not trial.networks.compile_failed
     with pytest.warns(UserWarning, match="compiled") as warned:
         trial.update()
     assert ["could not be compiled" in str(one.message) for one in warned] == [True]
-    assert trial.networks.failed
+    assert trial.networks.compile_failed

@@ -15,7 +15,7 @@ from fixtures.escnn_p4cnn import escnn_p4cnn
 from curricula.benchmark.measure import bench
 from curricula.runtime.malloc import keep_freed_memory
 from curricula.runtime.records import to_json
-from curricula.training.compile_choice import Trial
+from curricula.training.compile_choice import TrialUpdates
 from curricula.training.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("default")  # the baselines may warn
@@ -47,7 +47,7 @@ def test_update(benchmark, model, data):
     speed = bench(**setting, against=["torchattacks"], baseline_model=baseline, noted=print)
     benchmark.extra_info.update(to_json(speed))
     print(json.dumps(to_json(speed), indent=2))
-    trial = Trial(make_plan(setting))
+    trial = TrialUpdates(make_plan(setting))
     benchmark.pedantic(trial.update, rounds=5, warmup_rounds=2)
 
 
@@ -57,12 +57,12 @@ from curricula.runtime.malloc import keep_freed_memory
 from curricula.benchmark.measure import peak_memory, reset_peak_memory
 from curricula.benchmark.baselines import BaselineLoop
 from curricula.runtime.timing import seconds
-from curricula.training.compile_choice import Trial
+from curricula.training.compile_choice import TrialUpdates
 from curricula.training.plan import make_plan
 plan = make_plan({setting!r})
 if sys.argv[1] == "ours":
     keep_freed_memory()  # as the program does
-run = Trial(plan) if sys.argv[1] == "ours" else BaselineLoop("torchattacks", plan)
+run = TrialUpdates(plan) if sys.argv[1] == "ours" else BaselineLoop("torchattacks", plan)
 for _ in range(2):
     run.update()
 reset_peak_memory(plan.device)

@@ -174,7 +174,7 @@ def test_the_page_of_a_sweep_has_the_table_the_frontier_and_what_failed(tiny, fo
     for name, threat in compared.threats.items():
         assert f"{name}{threat}" in page.text  # two cells of a line
     assert "on test images" in page.text
-    assert page.text.count("lr=1e+30 failed: the loss is no longer a number") == 2
+    assert page.text.count("lr=1e+30 failed: the loss is no longer finite") == 2
     assert {file.stem for file in (folder / "sweep" / "figures").iterdir()} == {
         "frontier", "learning",
     }  # fmt: skip

@@ -87,7 +87,7 @@ COMPARED = Comparison(
         Row(label="both", outcomes=(outcome(0, 0.7, 0.7, passes=9_000_000, seconds=600.0),)),
         Row(label="worse", outcomes=(outcome(0, 0.6, 0.5),)),
     ),
-    failed=(Row(label="broken", failures={"broken": "the loss is no longer a number"}),),
+    failed=(Row(label="broken", failures={"broken": "the loss is no longer finite"}),),
     threats={"spatial": "rot:30", "adversarial": "pgd:0.1"},
     axes=("spatial", "adversarial"),
 )
@@ -401,7 +401,7 @@ def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
     )
     result = run("sweep", file)
     assert result.exit_code == 1, result.output  # one cell has failed
-    assert "lr=1e+30 failed: the loss is no longer a number" in result.output
+    assert "lr=1e+30 failed: the loss is no longer finite" in result.output
     assert (tmp_path / "runs" / "mine" / "study.db").exists()
     assert run("compare", "runs/mine").exit_code == 0
     file.write_text("[base]\nlearning_rate = 1\n[axes]\nseed = [0]\n")

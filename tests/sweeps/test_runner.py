@@ -267,11 +267,11 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     )
     lines, on_message = collector()
     run_sweep(sweep, tmp_path / "out", on_message=on_message)
-    assert any("lr=1e+30: failed: the loss is no longer a number" in line for line in lines)
+    assert any("lr=1e+30: failed: the loss is no longer finite" in line for line in lines)
     compared = curricula.compare([tmp_path / "out"])
     assert [row.label for row in compared.rows] == ["lr=0.01"]
     assert [row.label for row in compared.failed] == ["lr=1e+30"]
-    assert "no longer a number in epoch 1" in compared.failed[0].failures["lr=1e+30"]
+    assert "no longer finite in epoch 1" in compared.failed[0].failures["lr=1e+30"]
     assert compared.as_json()["failed"][0]["cell"] == "lr=1e+30"
     lines.clear()
     run_sweep(sweep, tmp_path / "out", on_message=on_message)

@@ -13,8 +13,15 @@ from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.training import loop
-from curricula.training.config import FIELDS, TrainConfig, merge, read_toml, to_toml
-from curricula.training.loop import EVALUATION_SEED, train_plan
+from curricula.training.config import (
+    EVALUATION_SEED,
+    FIELDS,
+    TrainConfig,
+    merge,
+    read_toml,
+    to_toml,
+)
+from curricula.training.loop import train_plan
 from curricula.training.metrics import forward_and_backward, in_millions
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, Run
@@ -215,7 +222,7 @@ def test_global_random_state_is_put_back(tiny, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"no longer a number in epoch 1.*lower --lr"):
+    with pytest.raises(UserError, match=r"no longer finite in epoch 1.*lower --lr"):
         curricula.train(**JOINT, optimizer="sgd", lr=1e30, output=tmp_path / "run")
 
 

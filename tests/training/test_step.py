@@ -12,10 +12,10 @@ from curricula.data.dataset import batches
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress
-from curricula.training.loop import EVALUATION_SEED
+from curricula.training.config import EVALUATION_SEED
 from curricula.training.plan import make_plan
 from curricula.training.run import LAST, METRICS
-from curricula.training.step import Networks, begin, update
+from curricula.training.step import Networks, start, update
 
 NETWORK = {"data": "tiny", "device": "cpu", "model": "tinycnn(dropout=0)", "precision": "float32"}
 SETTINGS = {
@@ -111,7 +111,7 @@ def test_who_listens_is_told_of_the_network_as_it_was(tiny, awp):
     plan = make_plan({**NETWORK, **rotation, "awp": awp})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        state = begin(plan)
+        state = start(plan)
     networks = Networks.of(plan, state.model)
     shares = []
     order = torch.Generator().manual_seed(1)

@@ -10,7 +10,7 @@ from torch import nn
 import curricula
 from curricula.errors import UserError
 from curricula.training.awp import adversarial_weight_perturbation
-from curricula.training.compile_choice import Trial
+from curricula.training.compile_choice import TrialUpdates
 from curricula.training.plan import make_plan
 from curricula.training.run import LAST, METRICS
 from curricula.training.weight_averaging import averaged, parse_averaging
@@ -144,7 +144,7 @@ def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
         config=attrs.evolve(plan.config, weight_decay=0.0, awp=0.05),
         objective=Recorded(plan.objective),
     )
-    trial = Trial(plan)
+    trial = TrialUpdates(plan)
     trial.update()
     before, worse = plan.objective.weights
     for one, other, weight in zip(before, worse, trial.state.model.parameters(), strict=True):

@@ -1,0 +1,59 @@
+"""Callbacks: follow a training from the outside, without changing it. Needs no torch."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from curricula.interfaces import Progress, Strength
+    from curricula.training.plan import Plan
+    from curricula.training.run import Run
+
+
+class Callback(Protocol):
+    """Receives the events of a training, such as a progress bar or an experiment tracker does."""
+
+    def on_message(self, line: str) -> None:
+        """Receive a decision that the user may want to know."""
+
+    def on_train_start(self, run: "Run", plan: "Plan", steps: int) -> None:
+        """Begin a training of ``steps`` updates."""
+
+    def on_step_end(
+        self, progress: "Progress", loss: "Tensor", strengths: "Mapping[str, Strength]"
+    ) -> None:
+        """Finish an update. Reading the loss waits for the device, so read it seldom."""
+
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+        """Finish an epoch, whose ``metrics`` were written to metrics.jsonl."""
+
+    def on_eval_start(self, batches: int) -> None:
+        """Begin the final evaluation of ``batches`` batches."""
+
+    def on_eval_batch_end(self) -> None:
+        """Finish a batch of the final evaluation."""
+
+    def on_train_end(self) -> None:
+        """End: everything is written, or an error ends the training."""
+
+
+class NoCallback:
+    """Ignore every event. Derive from it to receive only some.
+
+    >>> class Print(NoCallback):
+    ...     def on_epoch_end(self, metrics):
+    ...         print(metrics["epoch"], metrics["validation"]["joint"])
+    >>> Print().on_epoch_end({"epoch": 1, "validation": {"joint": 0.5}})
+    1 0.5
+    """
+
+    def on_message(self, line: str) -> None: ...
+    def on_train_start(self, run: "Run", plan: "Plan", steps: int) -> None: ...
+    def on_step_end(
+        self, progress: "Progress", loss: "Tensor", strengths: "Mapping[str, Strength]"
+    ) -> None: ...
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None: ...
+    def on_eval_start(self, batches: int) -> None: ...
+    def on_eval_batch_end(self) -> None: ...
+    def on_train_end(self) -> None: ...
