@@ -39,7 +39,7 @@ NAMES: dict[str, str] = {
     r"\bBound\b": "BoundExpression",
     r"\bexpressions?[./]tree\b|\btree\.py\b": "nodes",
     r"\bcurricula[./]construct\b|\bimport construct\b|\bconstruct\.\w": "factories",
-    r"\bUNHEEDED\b|\bLaw\b|\banswering\b|\bstreams\.(numbered|words)\b": "the words of random_streams",
+    r"\bUNHEEDED\b|\bLaw\b|\banswering\b|\bstreams\.(numbered|words)\b": "fold_in, bits",
     r"\bGuarantee\b|\.guarantee\b|\bguarantee\s*[:=]|[\"']guarantee[\"']": "NormBound, norm_bound",
     r"\bListening\w*\b|\blistening\b": "AdaptiveSchedule, adaptive",
     r"\bStairs\b|\bBackwards\b": "PiecewiseConstant, ReversedRamp",
