@@ -1,6 +1,12 @@
 """Sphinx configuration: MyST pages, the furo theme, Google-style docstrings."""
 
 from importlib.metadata import version as installed_version
+from typing import Any, ClassVar
+
+import click
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 project = "curricula"
 author = "the curricula authors"
@@ -21,3 +27,29 @@ autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are fields of the class, not objects of their own
+
+
+class CommandHelp(SphinxDirective):
+    """Show the help of a command of the ``curricula`` program: ``{command-help} plugins new``."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    option_spec: ClassVar[dict[str, Any]] = {}
+
+    def run(self) -> list[nodes.Node]:
+        from curricula.cli.main import program
+
+        command: click.Command = program
+        context = click.Context(program, info_name="curricula", max_content_width=80)
+        for word in self.arguments[0].split():
+            assert isinstance(command, click.Group)
+            found = command.get_command(context, word)
+            assert found is not None, f"no command {word!r}"
+            command = found
+            context = click.Context(command, parent=context, info_name=word, max_content_width=80)
+        text = command.get_help(context)
+        return [nodes.literal_block(text, text, language="none")]
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("command-help", CommandHelp)
