@@ -1,4 +1,4 @@
-"""What the nodes of an expression do to a batch, against brute force."""
+"""Curricula and threats on a batch, against brute force; budgets, schedules and errors."""
 
 import math
 from types import SimpleNamespace
@@ -55,17 +55,17 @@ def test_the_three_views(scene):
     views = views_of("rot:30+pgd(0.1, steps=3)", scene)
     generator = seeded()
     rot = Rotation(budget=30.0)
-    natural = rot.apply(x, rot.sample(8, 1.0, generator))
+    transformed = rot.apply(x, rot.sample(8, 1.0, generator))
     pgd = PGD(budget=0.1, steps=3)
-    perturbed = pgd(natural, y, strength=1.0, victim=victim, generator=generator)
+    perturbed = pgd(transformed, y, strength=1.0, victim=victim, generator=generator)
     assert torch.equal(views.clean, x)
-    assert torch.equal(views.transformed, natural)
+    assert torch.equal(views.transformed, transformed)
     assert torch.equal(views.perturbed, perturbed)
-    # The eps-ball is about the transformed image, as in CuSP.
+    # The eps-ball is centred on the transformed image, as in CuSP.
     assert (views.perturbed - views.transformed).abs().max() <= 0.1 + 1e-6
 
 
-def test_each_of_two_pixel_links_keeps_its_ball_about_its_own_input(scene):
+def test_each_of_two_pixel_links_stays_in_the_ball_around_its_input(scene):
     one = views_of("pgd(0.1, steps=2)", scene).perturbed
     both = views_of("pgd(0.1, steps=2)+pgd(0.05, steps=2)", scene)
     change = (both.perturbed - one).abs().max()
@@ -73,22 +73,22 @@ def test_each_of_two_pixel_links_keeps_its_ball_about_its_own_input(scene):
     assert torch.equal(both.transformed, both.clean)
 
 
-def test_strength_zero_changes_nothing_and_clean_neither(scene):
+def test_strength_zero_and_clean_change_nothing(scene):
     for text in ("rot:30+trans:3+pgd:0.1", "rot|pgd", "worst(rot+pgd, k=2)"):
         views = views_of(text, scene, strength=0.0)
         assert torch.equal(views.perturbed, scene[1])
     assert torch.equal(views_of("clean", scene).perturbed, scene[1])
 
 
-def test_trades_attack_is_anchored_at_the_natural_view(scene):
+def test_the_reference_of_a_kl_attack_is_the_transformed_view(scene):
     victim, _, y = scene
     views = views_of("rot:30+pgd(0.1, steps=2, loss=kl)", scene)
     generator = seeded()
     rot = Rotation(budget=30.0)
-    natural = rot.apply(scene[1], rot.sample(8, 1.0, generator))
+    transformed = rot.apply(scene[1], rot.sample(8, 1.0, generator))
     pgd = PGD(budget=0.1, steps=2, loss="kl")
     expected = pgd(
-        natural, y, strength=1.0, victim=victim.with_reference(natural), generator=generator
+        transformed, y, strength=1.0, victim=victim.with_reference(transformed), generator=generator
     )
     assert torch.equal(views.perturbed, expected)
 
@@ -122,7 +122,7 @@ def test_a_union_takes_one_random_branch_per_image_for_all_views(scene):
     assert torch.equal(views.transformed[spatial], views.perturbed[spatial])
 
 
-def test_a_union_gives_each_image_the_strength_and_label_that_are_its_own(scene):
+def test_a_union_gives_each_image_its_own_strength_and_label(scene):
     victim, x, y = scene
     curriculum = Curriculum.parse("pgd(0.1, steps=1)|clean")
     strength_N = torch.linspace(0, 1, 8)
@@ -231,33 +231,33 @@ def test_a_grid_attacks_at_every_point(scene):
     attack = "pgd(0.1, steps=3, random_start=false)"
     found = views_of(f"grid(rot:60+{attack}, rot=5)", scene)
     pgd = bind(attack).leaves["pgd"].perturbation
-    natural, perturbed, losses = [], [], []
+    transformed, perturbed, losses = [], [], []
     for angle in (-60, -30, 0, 30, 60):
         turned = warp(x, rotation_theta(torch.full((8,), float(angle))))
-        natural.append(turned)
+        transformed.append(turned)
         found_here = pgd(turned, y, strength=1.0, victim=victim, generator=seeded())
         perturbed.append(found_here)
         losses.append(F.cross_entropy(victim.logits(found_here), y, reduction="none"))
     for image, choice in enumerate(torch.stack(losses).argmax(0)):
-        torch.testing.assert_close(found.transformed[image], natural[choice][image])
+        torch.testing.assert_close(found.transformed[image], transformed[choice][image])
         torch.testing.assert_close(found.perturbed[image], perturbed[choice][image])
 
 
-def test_the_usual_grid_is_that_of_engstrom_and_others():
-    bound = bind("grid(rot:30+trans:3)")
-    assert str(bound.expression).endswith(", rot=31, trans=5)")
-    (branch,) = bound.branches
+def test_the_default_grid_is_that_of_engstrom_and_others():
+    tree = bind("grid(rot:30+trans:3)")
+    assert str(tree).endswith(", rot=31, trans=5)")
+    (branch,) = tree.branches
     assert branch.points == {"rot": 31, "trans": 5}
 
 
 def test_an_explicit_grid_is_the_same_grid():
-    def sizes(bound):
-        perturbations = [leaf.perturbation for leaf in bound.leaves.values()]
-        (points,) = {n for branch in bound.branches for n in branch.points.values()}
+    def sizes(tree):
+        perturbations = [leaf.perturbation for leaf in tree.leaves.values()]
+        (points,) = {n for branch in tree.branches for n in branch.points.values()}
         return [len(perturbation.grid(1.0, points)) for perturbation in perturbations]
 
-    bound = bind("grid(crop:4|crop:0)")
-    assert sizes(bound) == sizes(bind(bound.expression))
+    tree = bind("grid(crop:4|crop:0)")
+    assert sizes(tree) == sizes(bind(str(tree)))
 
 
 def test_a_threat_gives_detached_images(scene):
@@ -269,7 +269,7 @@ def test_a_threat_gives_detached_images(scene):
 
 
 def use_mine(**hooks):
-    """Register what these hooks give, beside all else."""
+    """Register the records of these hooks, beside all others."""
     names = registry.build_registry()
     names.add(SimpleNamespace(**hooks), registry.Provider(name="mine", source="file"))
     registry.use(names)
@@ -303,7 +303,7 @@ def test_strengths_and_images_of_other_types_are_made_float32(scene):
 
 
 @pytest.mark.parametrize("threat", [True, False])
-def test_a_candidate_of_no_numbers_is_never_passed_over(scene, threat):
+def test_a_candidate_with_nan_logits_is_kept_as_the_worst(scene, threat):
     victim, x, y = scene
 
     @attrs.frozen(kw_only=True)
@@ -313,7 +313,7 @@ def test_a_candidate_of_no_numbers_is_never_passed_over(scene, threat):
 
     @hookimpl
     def curricula_perturbations():
-        yield Record(name="broken", factory=Broken, summary="gives no numbers")
+        yield Record(name="broken", factory=Broken, summary="gives NaN")
 
     use_mine(curricula_perturbations=curricula_perturbations)
     text = "worst(rot:1|broken:30, k=2)"
@@ -321,12 +321,12 @@ def test_a_candidate_of_no_numbers_is_never_passed_over(scene, threat):
         found = Threat.parse(text)(x, y, victim=victim, generator=seeded())
     else:
         found = views_of(text, scene).perturbed
-    stood = victim.logits(x).argmax(1) == y
-    assert found[stood].isnan().all()
-    assert stood.any()
+    correct = victim.logits(x).argmax(1) == y
+    assert found[correct].isnan().all()
+    assert correct.any()
 
 
-def test_a_schedule_gives_one_strength_or_one_a_training_image():
+def test_a_schedule_gives_one_strength_or_one_per_training_image():
     plain = Curriculum.parse("rot:30")
     curriculum = attrs.evolve(plain, schedules={"rot": lambda progress, state: torch.ones(10)})
     curriculum.check_schedules(10, at(0))
@@ -342,7 +342,12 @@ def test_attacking_after_every_candidate_is_not_attacking_the_worst_one(scene):
 
 def test_a_threat_reads_a_union_as_the_worst_of_its_branches(scene):
     victim, x, y = scene
-    texts = ("clean", "grid(trans:2, trans=3)", "fgsm:0.1", "mim(0.2, steps=3)")  # nothing random
+    texts = (
+        "clean",
+        "grid(trans:2, trans=3)",
+        "fgsm:0.1",
+        "mim(0.2, steps=3)",
+    )  # no draws
     found = Threat.parse("|".join(texts))(x, y, victim=victim, generator=seeded())
     branches = [Threat.parse(text)(x, y, victim=victim, generator=seeded()) for text in texts]
     logits = torch.stack([victim.logits(branch) for branch in branches])
@@ -364,14 +369,14 @@ def test_a_threat_never_prefers_a_correct_candidate_to_a_misclassified_one():
 
 
 def test_missing_budgets_come_from_the_data_set_by_unit():
-    assert str(bind("rot+trans+pgd", budgets=BUDGETS).expression).startswith("rot(30, ")
-    assert "pgd(8/255, norm=linf" in str(bind("pgd", budgets=BUDGETS).expression)
-    assert "pgd(0.5, norm=l2" in str(bind("pgd(norm=l2)", budgets=BUDGETS).expression)
+    assert str(bind("rot+trans+pgd", budgets=BUDGETS)).startswith("rot(30, ")
+    assert "pgd(8/255, norm=linf" in str(bind("pgd", budgets=BUDGETS))
+    assert "pgd(0.5, norm=l2" in str(bind("pgd(norm=l2)", budgets=BUDGETS))
     with pytest.raises(UserError, match=r"no standard budget in degrees here.*write rot:BUDGET"):
         bind("rot", budgets={"linf": "0.1"})
 
 
-def test_the_data_sets_attack_defaults_give_way_to_the_users():
+def test_the_users_arguments_override_the_data_sets_attack_defaults():
     leaves = bind("pgd:0.1+pgd(0.1, steps=9)", defaults={"steps": "3"}).leaves
     assert [leaf.perturbation.steps for leaf in leaves.values()] == [3, 9]
 
@@ -386,10 +391,10 @@ def test_the_data_sets_attack_defaults_give_way_to_the_users():
         "pgd(norm=l2)",
     ],
 )
-def test_the_resolved_expression_resolves_to_itself(text):
-    resolved = str(bind(text, budgets=BUDGETS).expression)
+def test_the_printed_expression_binds_to_itself(text):
+    resolved = str(bind(text, budgets=BUDGETS))
     again = bind(resolved)
-    assert str(again.expression) == resolved
+    assert str(again) == resolved
     assert [leaf.perturbation for leaf in again.leaves.values()] == [
         leaf.perturbation for leaf in bind(text, budgets=BUDGETS).leaves.values()
     ]
@@ -442,7 +447,7 @@ def test_a_pixel_attack_after_clean_or_after_spatial_branches_is_fine():
     bind("clean+rot+(trans|clean)+pgd+fgsm", budgets=BUDGETS)
 
 
-def test_schedules_are_for_all_links_or_for_one():
+def test_schedules_are_for_all_leaves_or_for_one():
     curriculum = Curriculum.parse(
         "rot+rot:10+pgd",
         ["constant(0.5)", "rot.2=linear(until=1)", "pgd=step(0:1/4, 0.5:1)"],
@@ -475,7 +480,7 @@ def test_wrong_schedules_are_refused(schedule, message):
         Curriculum.parse("rot:30+pgd:0.1", [schedule])
 
 
-def test_a_listening_schedule_moves_by_feedback_and_per_image(tiny):
+def test_an_adaptive_schedule_changes_by_feedback_and_per_image(tiny):
     curriculum = Curriculum.parse("rot:30+pgd:0.1", ["constant", "pgd=earned(rate=0.5)"])
     states = curriculum.start(10)
     indices = torch.tensor([2, 7])
@@ -487,7 +492,7 @@ def test_a_listening_schedule_moves_by_feedback_and_per_image(tiny):
     found = curriculum.strengths(at(1), states=moved, indices_N=torch.tensor([7, 2, 0]))
     assert found["pgd"].tolist() == [0, 0.5, 0]
     assert found["rot"] == 1
-    assert states["pgd"]["strength"].sum() == 0  # the old state is as it was
+    assert states["pgd"]["strength"].sum() == 0  # the old state is unchanged
     assert curriculum.after_epoch(moved, {"joint": 0.5})["pgd"]["epochs"] == 1
     with pytest.raises(ValueError, match="give indices_N"):
         curriculum.strengths(at(0), states=states)
@@ -504,8 +509,8 @@ def test_a_strength_outside_0_to_1_is_refused():
         wild.strengths(at(0))
 
 
-class Stranger:
-    """A perturbation whose every attribute and output a test can choose."""
+class ThirdParty:
+    """A perturbation whose attributes and output are chosen by the test."""
 
     unit, budget, norm_bound, channels, training_only = "share", 1.0, None, None, False
 
@@ -524,23 +529,23 @@ def registered(factory):
             specname="curricula_perturbations",
         )
     )
-    loaded.add(module, registry.Provider(name="stranger", source="file"))
+    loaded.add(module, registry.Provider(name="third-party", source="file"))
     registry.use(loaded)
 
 
-def test_what_a_stranger_returns_is_cut_to_an_image(scene):
-    registered(lambda: Stranger(lambda x: (x + 5).requires_grad_()))
+def test_the_output_of_third_party_code_is_clamped_to_an_image(scene):
+    registered(lambda: ThirdParty(lambda x: (x + 5).requires_grad_()))
     views = views_of("odd", scene)
     assert (views.perturbed == 1).all()
     assert not views.perturbed.requires_grad
-    registered(lambda: Stranger(lambda x: x[1:]))
+    registered(lambda: ThirdParty(lambda x: x[1:]))
     with pytest.raises(UserError, match="odd turned images of shape"):
         views_of("odd", scene)
 
 
-def test_what_a_stranger_does_not_declare_is_named():
-    registered(lambda: Stranger(kind="colour"))
-    with pytest.raises(UserError, match="its kind is 'colour'; it must be spatial"):
+def test_undeclared_or_wrong_attributes_are_named():
+    registered(lambda: ThirdParty(kind="sound"))
+    with pytest.raises(UserError, match="its kind is 'sound'; it must be spatial"):
         bind("odd")
     registered(lambda: len)
     with pytest.raises(UserError, match="declares no kind, unit, budget"):
@@ -549,28 +554,28 @@ def test_what_a_stranger_does_not_declare_is_named():
     assert broken["attributes_are_declared"].startswith("AssertionError: it declares no kind")
 
 
-def test_words_that_mean_something_to_the_grammar_are_words_to_a_parameter():
-    class Moody(Stranger):
+def test_true_false_and_none_are_plain_words_where_a_parameter_wants_words():
+    class Moody(ThirdParty):
         def __init__(self, mode: Literal["none", "true", "soft"] = "none", label: str = "false"):
             super().__init__()
             self.mode, self.label = mode, label
 
     registered(Moody)
     for text in ("odd", "odd(mode=true, label=none)", "odd(mode=soft)"):
-        resolved = bind(text).expression
-        assert bind(resolved).expression == resolved
+        resolved = str(bind(text))
+        assert str(bind(resolved)) == resolved
         (leaf,) = bind(resolved).leaves.values()
         assert isinstance(leaf.perturbation.mode, str)
         assert isinstance(leaf.perturbation.label, str)
 
 
 @pytest.mark.parametrize("text", ["pgd:1e39", "fgsm:1e39", "trans:1e300", "pgd(0.1, step=1e39)"])
-def test_a_budget_beyond_arithmetic_is_refused(text):
+def test_a_budget_too_large_for_float32_is_refused(text):
     with pytest.raises(UserError, match="must be <= 1000000"):
         bind(text)
 
 
-def test_a_schedule_in_shorthand_resolves_to_its_stages():
+def test_a_schedule_in_shorthand_prints_its_stages():
     calls = Curriculum.parse("rot:30", ["step(count=2, until=0.5)"]).schedule_calls
     assert str(calls["rot"]) == "step(0:0, 0.25:0.5, 0.5:1)"
     with pytest.raises(ValueError, match="'strength' must be <= 1"):

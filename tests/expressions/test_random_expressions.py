@@ -1,4 +1,4 @@
-"""Whatever the grammar can say of the registered perturbations keeps what each of them promises."""
+"""Random expressions over all registered perturbations keep the norm bound of each."""
 
 import random
 
@@ -21,7 +21,7 @@ ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 @pytest.fixture(scope="module")
 def scene():
-    """A tiny victim of four classes, and six colour images for it, higher than wide."""
+    """A tiny victim of four classes, and six colour images, higher than wide."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(),
@@ -33,7 +33,7 @@ def scene():
 
 @pytest.fixture(autouse=True)
 def short_autoattack(monkeypatch):
-    """The standard has no parameters: its four parts, with few steps."""
+    """Shorten the four parts of AutoAttack, which an expression cannot."""
     ball = {"budget": 0.1, "norm": "linf"}
     parts = (
         CLASSES["APGD"](**ball, steps=2),
@@ -45,7 +45,7 @@ def short_autoattack(monkeypatch):
 
 
 class Grammar:
-    """Draws expressions; ``must`` is one of the leaves of each."""
+    """Random expressions; each has ``must`` among its leaves."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -63,7 +63,8 @@ class Grammar:
         self.must = names[seed % len(names)]
 
     def expression(self):
-        """A chain of natural links and then of pixel links, at times a union of two chains."""
+        """Return a chain of spatial or intensity links, then pixel links; sometimes a union of two
+        chains."""
         whole = self.chain(self.must)
         if self.random.random() < 0.3:
             branches = [whole, self.chain(None)]
@@ -74,18 +75,18 @@ class Grammar:
         return whole
 
     def chain(self, must):
-        natural, pixel = [], []
+        transformed, pixel = [], []
         if must is not None:
-            (pixel if self.kind[must] == "pixel" else natural).append(self.calls[must])
-        natural += [self.natural_link() for _ in range(self.random.randint(0, 2))]
-        self.random.shuffle(natural)
+            (pixel if self.kind[must] == "pixel" else transformed).append(self.calls[must])
+        transformed += [self.transformed_link() for _ in range(self.random.randint(0, 2))]
+        self.random.shuffle(transformed)
         if not pixel and self.random.random() < 0.5:
             pixel.append(self.calls[self.pick(lambda name: self.kind[name] == "pixel")])
-        links = natural + pixel or ["clean"]
+        links = transformed + pixel or ["clean"]
         text = "+".join(links)
         return f"worst({text}, k=2)" if self.random.random() < 0.2 else text
 
-    def natural_link(self):
+    def transformed_link(self):
         choice = self.random.random()
         leaf = self.calls[self.pick(lambda name: self.kind[name] != "pixel")]
         if choice < 0.15:
@@ -103,8 +104,9 @@ class Grammar:
 
 
 def watch(monkeypatch):
-    """Every leaf that runs is held to its own norm_bound, about its own input; counts them."""
-    kept = []
+    """Check the norm bound of every leaf that runs, against its own input; return the list that
+    collects their labels."""
+    ran = []
     run = Leaf.run
 
     def watched(self, views, context):
@@ -117,21 +119,21 @@ def watch(monkeypatch):
             norm = torch.linalg.vector_norm(change, ord=ORDER[norm_bound.norm], dim=1)
             assert (norm <= strength * norm_bound.radius + 2e-6 * max(1, norm_bound.radius)).all()
         assert not change[strength == 0].any()
-        kept.append(self.label)
+        ran.append(self.label)
         return after
 
     monkeypatch.setattr(Leaf, "run", watched)
-    return kept
+    return ran
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
+def test_a_random_expression_keeps_every_norm_bound(seed, scene, monkeypatch):
     victim, x, y = scene
     grammar = Grammar(seed)
     text = grammar.expression()
     curriculum = Curriculum.parse(text, budgets=BUDGETS)
     assert grammar.must in {leaf.call.name for leaf in curriculum.tree.leaves.values()}
-    kept = watch(monkeypatch)
+    ran = watch(monkeypatch)
     draws = torch.Generator().manual_seed(seed)
     strengths = {}
     for i, label in enumerate(curriculum.tree.leaves):
@@ -146,7 +148,7 @@ def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
     original, global_state = x.clone(), torch.get_rng_state()
     views = run(text)
     if grammar.kind[grammar.must] == "pixel" and "|" not in text:
-        assert grammar.must in kept  # of a union's branches it may be that no image took it
+        assert grammar.must in ran  # a union's branch may have no image
     assert torch.equal(views.clean, original)
     assert torch.equal(x, original)
     assert torch.equal(torch.get_rng_state(), global_state)
@@ -158,7 +160,7 @@ def test_a_random_expression_keeps_every_guarantee(seed, scene, monkeypatch):
         assert view.max() <= 1
         assert not view.requires_grad
 
-    # The resolved expression means the same, and strength 0 is the identity.
+    # The printed expression gives the same images, and strength 0 is the identity.
     assert torch.equal(run(str(curriculum)).perturbed, views.perturbed)
     strengths = dict.fromkeys(strengths, 0.0)
     assert torch.equal(run(text).perturbed, x)
