@@ -65,7 +65,7 @@ class Trained:
 
     @property
     def collapsed(self) -> bool:
-        """Whether training learned nothing, as `training.collapsed` judges it."""
+        """True if training learned nothing, by `training.collapsed`."""
         return collapsed(self.loss)
 
     def as_json(self) -> dict[str, Any]:
