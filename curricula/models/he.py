@@ -1,12 +1,15 @@
-"""The initial weights of He et al. (2015), as the residual networks for small images take them."""
+"""The initial weights of He et al. (2015), which residual networks for small images use."""
 
 from torch import nn
 
 
 def he_initialise(network: nn.Module) -> nn.Module:
-    """The same network, its convolutions drawn anew from a normal distribution of variance
-    2 / (kernel height x kernel width x output channels), and the biases of its convolutions and
-    linear layers at 0 (He et al. 2015, section 2.2, backward case)."""
+    """Initialise a network in place and return it (He et al. 2015, section 2.2, backward case).
+
+    Weights of convolutions are drawn from a normal distribution of variance
+    2 / (kernel height x kernel width x output channels); biases of convolutions and linear layers
+    are set to 0.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

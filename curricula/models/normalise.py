@@ -1,15 +1,20 @@
-"""Normalisation, the first layer of every model, so that budgets are in [0, 1] pixel units."""
+"""Normalisation as the first layer of every model, so that budgets are in [0, 1] pixel units."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std, one value for all channels. By default [0, 1] becomes [-1, 1].
+    """Compute (x - mean) / std, with one mean and std for all channels; by default [0, 1] becomes
+    [-1, 1].
 
     Args:
-        mean: subtracted from every pixel.
-        std: what the difference is divided by, above 0.
+        mean: value to subtract from every pixel.
+        std: value to divide the difference by, above 0.
+
+    Example:
+        >>> Normalise()(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-1.,  0.,  1.])
     """
 
     mean: Tensor

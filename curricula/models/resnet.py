@@ -1,51 +1,52 @@
-"""Residual networks in the form for small images: a 3x3 stem of stride 1 and no first pooling."""
+"""Residual networks for small images: with a 3x3 stem of stride 1, without the first pooling."""
 
 from collections.abc import Callable
 
 import torchvision
 from torch import Tensor, nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_image_size
 from curricula.models.dropout import Dropout
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
 
-SMALLEST = 8  # three stages halve the map
+MIN_IMAGE_SIZE = 8  # pixels; three stages halve the map
 
 
 def resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """ResNet-18 (He et al. 2016a, table 1) as the robustness literature takes it for 32x32 images;
-    see `resnet`."""
+    """Build ResNet-18 (He et al. 2016a, table 1) as robustness papers use it for 32x32 images; see
+    `resnet`."""
     return resnet(torchvision.models.resnet18, num_classes, in_channels, image_size)
 
 
 def resnet34(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """ResNet-34 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`."""
+    """Build ResNet-34 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`."""
     return resnet(torchvision.models.resnet34, num_classes, in_channels, image_size)
 
 
 def resnet50(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """ResNet-50 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`. Its blocks
-    are torchvision's, which halve the map in the 3x3 convolution (the paper: in the first 1x1)."""
+    """Build ResNet-50 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`. Its
+    blocks are torchvision's, which halve the map in the 3x3 convolution; the paper's halve it in
+    the first 1x1 convolution."""
     return resnet(torchvision.models.resnet50, num_classes, in_channels, image_size)
 
 
 def resnet(
     build: Callable[..., nn.Module], num_classes: int, in_channels: int, image_size: int
 ) -> nn.Module:
-    """One of torchvision's residual networks with a 3x3 stem of stride 1 and no pooling before the
-    first block.
+    """Build one of torchvision's residual networks with a 3x3 stem of stride 1 and without the
+    pooling before the first block.
 
     Args:
         build: torchvision's builder, which takes ``num_classes``.
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 8 or more.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 8 or more.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
-    _check_size(build.__name__, image_size)
+    check_image_size(build.__name__, image_size, at_least=MIN_IMAGE_SIZE)
     network = build(num_classes=num_classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -54,38 +55,31 @@ def resnet(
 
 
 def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """ResNet-18 with the pre-activation blocks of He et al. (2016b), in the form for 32x32 images.
-    Batch norm and ReLU follow the last block, as there: 11,172,170 parameters for colour images and
-    10 classes. (Some leave these two out and count 11,171,146.)
+    """Build ResNet-18 with the pre-activation blocks of He et al. (2016b), in the form for 32x32
+    images. As in the paper, batch norm and ReLU follow the last block: 11,172,170 parameters for
+    colour images and 10 classes. (Some implementations leave these two out and have 11,171,146.)
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 8 or more.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 8 or more.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
-    _check_size("preact-resnet18", image_size)
+    check_image_size("preact-resnet18", image_size, at_least=MIN_IMAGE_SIZE)
     return pre_activation(num_classes, in_channels, stem=64, widths=(64, 128, 256, 512), blocks=2)
 
 
-def _check_size(name: str, image_size: int) -> None:
-    if image_size < SMALLEST:
-        raise UserError(
-            f"{name} takes images of {SMALLEST}x{SMALLEST} or more, not {image_size}x{image_size}"
-        )
-
-
 class PreActivationBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, added to the input (He et al. 2016b,
-    figure 1b). Where the shape changes, what is added is a 1x1 convolution of the first ReLU's
-    output instead.
+    """Add to the input two 3x3 convolutions, each after batch norm and ReLU (He et al. 2016b,
+    figure 1b). Where the shape changes, a 1x1 convolution of the first ReLU's output takes the
+    place of the input.
 
     Args:
-        in_channels: of the map that comes in.
-        out_channels: of the map that goes out.
-        stride: of the first convolution.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        stride: stride of the first convolution.
         dropout: probability in [0, 1) before the second convolution (Zagoruyko and Komodakis 2016,
             section 2.4).
     """
@@ -122,16 +116,16 @@ def pre_activation(
     blocks: int,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """A network of pre-activation blocks: a 3x3 convolution, stages of blocks, batch norm, ReLU,
-    the average over the map, and a linear layer. Each stage but the first halves the map.
+    """Build a network of pre-activation blocks: a 3x3 convolution, stages of blocks, batch norm,
+    ReLU, the average over the map, and a linear layer. Each stage except the first halves the map.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        stem: channels of the first convolution.
-        widths: channels of each stage.
-        blocks: how many each stage has.
-        dropout: probability in [0, 1), within every block.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        stem: number of channels of the first convolution.
+        widths: number of channels of each stage.
+        blocks: number of blocks in each stage.
+        dropout: probability in [0, 1) of the dropout in every block.
     """
     layers: list[nn.Module] = [nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)]
     channels = stem

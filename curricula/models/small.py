@@ -4,26 +4,25 @@ import math
 
 from torch import nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_dropout, check_image_size, check_width
 from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 
 
 def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Four 3x3 convolutions and three linear layers: the MNIST network of TRADES (Zhang et al.
-    2019) and of Carlini and Wagner (2017). 312,202 parameters at 28x28 with 10 classes.
+    """Build four 3x3 convolutions and three linear layers: the MNIST network of TRADES (Zhang et
+    al. 2019) and of Carlini and Wagner (2017). 312,202 parameters at 28x28 with 10 classes.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 16 or more.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 16 or more.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
-    side = ((image_size - 4) // 2 - 4) // 2  # two unpadded convolutions, a pooling; twice
-    if side < 1:
-        raise UserError(f"smallcnn takes images of 16x16 or more, not {image_size}x{image_size}")
+    check_image_size("smallcnn", image_size, at_least=16)
+    side = ((image_size - 4) // 2 - 4) // 2  # two unpadded convolutions and a pooling, twice
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 3),
@@ -46,21 +45,21 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 
 def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998, section II.B) in its present-day form: its widths (6, 16, 120,
-    84) and its 5x5 filters, with ReLU, max pooling and linear outputs. The first convolution pads
-    by 2, as LeCun et al. padded 28x28 digits to 32x32. 61,706 parameters at 28x28 with 10 classes.
+    """Build LeNet-5 (LeCun et al. 1998, section II.B) in its modern form: the paper's widths (6,
+    16, 120, 84) and 5x5 filters, with ReLU, max pooling and linear outputs. The first convolution
+    pads by 2, as LeCun et al. padded 28x28 digits to 32x32. 61,706 parameters at 28x28 with 10
+    classes.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 12 or more.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 12 or more.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
+    check_image_size("lenet", image_size, at_least=12)
     side = (image_size // 2 - 4) // 2
-    if side < 1:
-        raise UserError(f"lenet takes images of 12x12 or more, not {image_size}x{image_size}")
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 6, 5, padding=2),
@@ -79,25 +78,24 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 
 def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """The MNIST network of Madry et al. (2018) and of their MNIST challenge: 5x5 convolutions of 32
-    and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units. 3,274,634
-    parameters at 28x28 with 10 classes.
+    """Build the MNIST network of Madry et al. (2018) and of their MNIST challenge: 5x5 convolutions
+    of 32 and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units.
+    3,274,634 parameters at 28x28 with 10 classes.
 
     The initial weights are torch's, not the challenge's (standard deviation 0.1 everywhere), which
     are too large for normalised images: 10 epochs of rot+pgd on the embedded digits ended at 14 %
     joint accuracy with the challenge's, at 67 % with torch's.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 3 or more; an odd map is pooled to the next whole size, as
-            TensorFlow's padding does.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 3 or more; odd maps are pooled to the next whole
+            size, as TensorFlow's padding does.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
-    if image_size < 3:
-        raise UserError(f"madry-mnist takes images of 3x3 or more, not {image_size}x{image_size}")
+    check_image_size("madry-mnist", image_size, at_least=3)
     side = math.ceil(image_size / 4)
     return nn.Sequential(
         Normalise(),
@@ -117,27 +115,24 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
 def stdcnn(
     num_classes: int, in_channels: int, image_size: int, width: int = 20, dropout: float = 0.3
 ) -> nn.Module:
-    """StdCNN: seven convolutional layers of 20 channels, 3x3 and in the last layer as large as the
-    map (4x4 at 28x28), with batch norm, dropout, and max pooling after the second: the Z2CNN of
-    Cohen and Welling (2016, section 8.1).
+    """Build StdCNN, the Z2CNN of Cohen and Welling (2016, section 8.1): seven convolutions of 20
+    channels with batch norm and dropout, and max pooling after the second. Filters are 3x3, those
+    of the last layer as large as the map (4x4 at 28x28).
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 22 or more.
-        width: channels of each layer, 1 or more.
-        dropout: probability in [0, 1), after every layer but the last.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 22 or more.
+        width: number of channels of each layer, 1 or more.
+        dropout: probability in [0, 1) of the dropout after every layer except the last.
 
     Raises:
-        UserError: for a smaller image, a width or a dropout out of range.
+        UserError: a smaller image, a width or a dropout out of range.
     """
-    side = (image_size - 4) // 2 - 8  # two unpadded convolutions, pooling, four more
-    if side < 1:
-        raise UserError(f"stdcnn takes images of 22x22 or more, not {image_size}x{image_size}")
-    if width < 1:
-        raise UserError(f"width must be 1 or more, not {width}")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
+    check_image_size("stdcnn", image_size, at_least=22)
+    check_width(width)
+    check_dropout(dropout)
+    side = (image_size - 4) // 2 - 8  # two unpadded convolutions, a pooling, four more convolutions
     layers: list[nn.Module] = [Normalise()]
     channels = in_channels
     for number in range(1, 7):

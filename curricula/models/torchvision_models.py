@@ -1,4 +1,4 @@
-"""Torchvision's classifiers, any of them, by torchvision's own names."""
+"""All classifiers of torchvision, by torchvision's names."""
 
 from bisect import bisect_left
 from typing import Any
@@ -9,26 +9,27 @@ from torch import nn
 from torch.func import functional_call
 
 from curricula.errors import UserError, did_you_mean
+from curricula.models.checks import image_size_error
 from curricula.models.normalise import Normalise
 
-CUSTOMARY = 224  # of ImageNet's images; every network takes it
+IMAGENET_SIZE = 224  # pixels; every network takes images of this size
 
 
 def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -> nn.Module:
-    """A classifier of torchvision, for example ``convnext_tiny``, with fresh weights; nothing is
-    downloaded. Auxiliary heads (googlenet, inception_v3) are left out. Where the images have not
-    three channels, the first convolution gives way to a new one of the same geometry, with torch's
-    default initial weights.
+    """Build a classifier of torchvision, for example ``convnext_tiny``, with fresh weights; nothing
+    is downloaded. Auxiliary heads (googlenet, inception_v3) are left out. If the images do not have
+    three channels, a new convolution of the same geometry, with torch's default initial weights,
+    replaces the first one.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width. ``vit_*`` take multiples of their patch size, ``maxvit_t``
-            multiples of 224; of the others, the smallest that leaves no layer without pixels.
-        name: torchvision's.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels. ``vit_*`` take multiples of their patch size,
+            ``maxvit_t`` multiples of 224, the others any size that leaves pixels in every layer.
+        name: torchvision's name of the classifier.
 
     Raises:
-        UserError: an unknown name, or a size that the network cannot take.
+        UserError: an unknown name, or a size that the network does not take.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
@@ -39,18 +40,15 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
     if in_channels != 3:
         _replace_stem(network, in_channels)
     if not _takes(network, in_channels, image_size):
-        sizes = range(image_size, CUSTOMARY)
-        known = bisect_left(sizes, True, key=lambda side: _takes(network, in_channels, side))
-        smallest = image_size + known
-        raise UserError(
-            f"torchvision({name}) takes images of {smallest}x{smallest} or more, "
-            f"not {image_size}x{image_size}"
-        )
+        sizes = range(image_size, IMAGENET_SIZE)
+        index = bisect_left(sizes, True, key=lambda side: _takes(network, in_channels, side))
+        smallest = image_size + index
+        raise image_size_error(f"torchvision({name})", image_size, at_least=smallest)
     return nn.Sequential(Normalise(), network)
 
 
 def _keywords(name: str, image_size: int) -> dict[str, Any]:
-    """What some families must be told beside the number of classes."""
+    """Return further arguments that some families of networks need."""
     family, _, rest = name.partition("_")
     if family in ("googlenet", "inception"):
         return {"aux_logits": False, "init_weights": True}
@@ -72,7 +70,7 @@ def _check_multiple(name: str, image_size: int, of: int) -> None:
 
 
 def _replace_stem(network: nn.Module, in_channels: int) -> None:
-    """A new first convolution, for another number of channels."""
+    """Replace the first convolution by a new one for a different number of input channels."""
     name, old = next(
         (name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
     )
@@ -88,7 +86,7 @@ def _replace_stem(network: nn.Module, in_channels: int) -> None:
 
 
 def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
-    """Whether images of a size go through: shapes are followed, nothing is computed."""
+    """Return whether a network takes images of a size, by a pass on the meta device."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     x_NCHW = torch.empty((2, in_channels, image_size, image_size), device="meta")

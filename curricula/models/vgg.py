@@ -1,32 +1,32 @@
-"""The networks of Simonyan and Zisserman in the form for small images."""
+"""The VGG networks of Simonyan and Zisserman (2015) in the form for small images."""
 
 from torch import nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_image_size
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
 
 WIDTHS = (64, 128, 256, 512, 512)
-SMALLEST = 17  # 17, 9, 5, 3, 2, 1: below it the fifth pooling would see a single pixel
+MIN_IMAGE_SIZE = 17  # pixels; poolings leave 9, 5, 3, 2 and 1
 
 
 def vgg11(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Configuration A of Simonyan and Zisserman (2015, table 1); see `vgg`."""
+    """Build configuration A of Simonyan and Zisserman (2015, table 1); see `vgg`."""
     return vgg("vgg11", (1, 1, 2, 2, 2), num_classes, in_channels, image_size)
 
 
 def vgg13(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Configuration B of Simonyan and Zisserman (2015, table 1); see `vgg`."""
+    """Build configuration B of Simonyan and Zisserman (2015, table 1); see `vgg`."""
     return vgg("vgg13", (2, 2, 2, 2, 2), num_classes, in_channels, image_size)
 
 
 def vgg16(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Configuration D of Simonyan and Zisserman (2015, table 1); see `vgg`."""
+    """Build configuration D of Simonyan and Zisserman (2015, table 1); see `vgg`."""
     return vgg("vgg16", (2, 2, 3, 3, 3), num_classes, in_channels, image_size)
 
 
 def vgg19(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Configuration E of Simonyan and Zisserman (2015, table 1); see `vgg`."""
+    """Build configuration E of Simonyan and Zisserman (2015, table 1); see `vgg`."""
     return vgg("vgg19", (2, 2, 4, 4, 4), num_classes, in_channels, image_size)
 
 
@@ -37,27 +37,24 @@ def vgg(
     in_channels: int,
     image_size: int,
 ) -> nn.Module:
-    """Five blocks of 3x3 convolutions with batch norm and ReLU, each block ending in a 2x2 max
-    pooling; then one linear layer of 512 inputs in place of the paper's three layers: the form that
-    is customary for 32x32 images.
+    """Build five blocks of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max
+    pooling, and one linear layer of 512 inputs in place of the paper's three linear layers: the
+    usual form for 32x32 images.
 
-    A map of odd size is pooled to the next whole size, so that 28x28 images go through five
-    poolings (28, 14, 7, 4, 2, 1) as 32x32 images do. What is left of larger images is averaged.
+    Maps of odd size are pooled to the next whole size, so that 28x28 images pass five poolings (28,
+    14, 7, 4, 2, 1) as 32x32 images do. The last maps of larger images are averaged.
 
     Args:
-        name: what messages call the network.
-        convolutions: how many each block has.
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 17 or more.
+        name: name of the network in messages.
+        convolutions: number of convolutions in each block.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 17 or more.
 
     Raises:
-        UserError: for a smaller image.
+        UserError: a smaller image.
     """
-    if image_size < SMALLEST:
-        raise UserError(
-            f"{name} takes images of {SMALLEST}x{SMALLEST} or more, not {image_size}x{image_size}"
-        )
+    check_image_size(name, image_size, at_least=MIN_IMAGE_SIZE)
     layers: list[nn.Module] = []
     channels = in_channels
     for repeats, width in zip(convolutions, WIDTHS, strict=True):

@@ -3,21 +3,22 @@
 from torch import nn
 
 from curricula.errors import UserError
+from curricula.models.checks import check_dropout, check_image_size, check_width
 from curricula.models.resnet import pre_activation
 
-SMALLEST = 4  # two stages halve the map
+MIN_IMAGE_SIZE = 4  # pixels; two stages halve the map
 
 
 def wrn_28_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """WRN-28-10, the network of Zagoruyko and Komodakis's (2016) best results; see `wrn`.
+    """Build WRN-28-10, which has the best results of Zagoruyko and Komodakis (2016); see `wrn`.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 4 or more.
-        dropout: probability in [0, 1), between the two convolutions of every block.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 4 or more.
+        dropout: probability in [0, 1) of the dropout between the convolutions of every block.
     """
     return wrn(num_classes, in_channels, image_size, depth=28, width=10, dropout=dropout)
 
@@ -25,13 +26,13 @@ def wrn_28_10(
 def wrn_34_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """WRN-34-10, the network of TRADES (Zhang et al. 2019) and of much that followed; see `wrn`.
+    """Build WRN-34-10, the network of TRADES (Zhang et al. 2019) and many later papers; see `wrn`.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 4 or more.
-        dropout: probability in [0, 1), between the two convolutions of every block.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 4 or more.
+        dropout: probability in [0, 1) of the dropout between the convolutions of every block.
     """
     return wrn(num_classes, in_channels, image_size, depth=34, width=10, dropout=dropout)
 
@@ -44,30 +45,25 @@ def wrn(
     width: int,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """The wide residual network WRN-depth-width of Zagoruyko and Komodakis (2016, table 1): three
-    stages of pre-activation blocks with 16, 32 and 64 times ``width`` channels.
+    """Build the wide residual network WRN-depth-width of Zagoruyko and Komodakis (2016, table 1):
+    three stages of pre-activation blocks with 16, 32 and 64 times ``width`` channels.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 4 or more.
-        depth: 6n + 4, for n blocks a stage: 10, 16, 22, 28, 34, 40...
-        width: the widening factor, 1 or more.
-        dropout: probability in [0, 1), between the two convolutions of every block.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, 4 or more.
+        depth: 6n + 4 for n blocks per stage: 10, 16, 22, 28, 34, 40...
+        width: widening factor, 1 or more.
+        dropout: probability in [0, 1) of the dropout between the convolutions of every block.
 
     Raises:
-        UserError: for a smaller image, or a keyword out of range.
+        UserError: a smaller image, or a keyword out of range.
     """
-    if image_size < SMALLEST:
-        raise UserError(
-            f"wrn takes images of {SMALLEST}x{SMALLEST} or more, not {image_size}x{image_size}"
-        )
+    check_image_size("wrn", image_size, at_least=MIN_IMAGE_SIZE)
     if depth < 10 or depth % 6 != 4:
         raise UserError(f"depth must be 6n + 4 (10, 16, 22, 28, 34, 40...), not {depth}")
-    if width < 1:
-        raise UserError(f"width must be 1 or more, not {width}")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
+    check_width(width)
+    check_dropout(dropout)
     return pre_activation(
         num_classes,
         in_channels,

@@ -1,4 +1,4 @@
-"""Dropout with cheap random numbers: that of torch, but for how it draws."""
+"""Dropout with cheap random numbers: torch's dropout, except for the way it draws."""
 
 import math
 
@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from curricula.models.dropout import LEVELS, Dropout
+from curricula.models.dropout import NUM_LEVELS, Dropout
 
 SHAPES = [(7,), (3, 5), (4, 3, 6, 5)]
 TYPES = [torch.float32, torch.bfloat16, torch.float64]
@@ -19,20 +19,20 @@ def _seeded():
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
-def test_values_fall_at_the_rate_and_the_rest_is_scaled(p):
+def test_values_are_dropped_at_the_rate_and_the_others_are_scaled(p):
     x = torch.ones(400_000)
     out = Dropout(p)(x)
-    fallen = int((out == 0).sum())
-    assert scipy.stats.binomtest(fallen, x.numel(), p).pvalue > 1e-3
+    dropped = int((out == 0).sum())
+    assert scipy.stats.binomtest(dropped, x.numel(), p).pvalue > 1e-3
     (scale,) = out[out != 0].unique().tolist()
-    rounded = round(p * LEVELS) / LEVELS
+    rounded = round(p * NUM_LEVELS) / NUM_LEVELS
     assert math.isclose(scale, 1 / (1 - rounded), rel_tol=1e-6)
     assert abs(rounded - p) <= 2**-16
 
 
-def test_values_fall_independently():
-    """Those that share a 64-bit number too: each pattern of eight neighbours is as likely as
-    independence has it."""
+def test_values_are_dropped_independently():
+    """Each pattern of eight neighbours is as likely as under independence, although four values
+    share a 64-bit number."""
     p = 0.25
     kept = (Dropout(p)(torch.ones(8 * 50_000)) != 0).reshape(-1, 8)
     patterns = (kept.long() << torch.arange(8)).sum(1).bincount(minlength=256)
@@ -61,7 +61,7 @@ def test_the_gradient_is_the_mask(shape, dtype, how):
     assert torch.equal(gradient * x, out)
 
 
-def test_the_global_seed_decides_and_nothing_else():
+def test_only_the_global_seed_decides_what_is_dropped():
     drop, x = Dropout(0.3), torch.ones(1000)
     torch.manual_seed(3)
     first, second = drop(x), drop(x)
@@ -70,13 +70,13 @@ def test_the_global_seed_decides_and_nothing_else():
     assert not torch.equal(first, second)
 
 
-def test_nothing_falls_at_zero_or_at_rest():
+def test_nothing_is_dropped_at_probability_zero_or_in_eval_mode():
     x = torch.rand(1000)
     assert torch.equal(Dropout(0.0)(x), x)
     assert torch.equal(Dropout(0.5).eval()(x), x)
 
 
-def test_everything_else_is_torchs():
+def test_other_probabilities_and_types_are_torchs():
     assert torch.equal(Dropout(1.0)(torch.ones(9)), torch.zeros(9))
     assert issubclass(Dropout, nn.Dropout)
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""Networks and objectives: shapes, sizes, formulas."""
+"""Networks: shapes, sizes, formulas."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def built(text, *, classes=10, channels=1, size=28):
 
 
 def outlined(text, **kwargs):
-    """The model without its numbers: shapes alone, on torch's meta device."""
+    """Return the model on torch's meta device: shapes without values."""
     with torch.device("meta"):
         return built(text, **kwargs)
 
@@ -96,10 +96,10 @@ def test_every_model_takes_grey_and_colour_of_the_usual_sizes(text):
 
 
 @pytest.mark.parametrize("text", ["lenet", "vgg11", "resnet18", "preact-resnet18", "wrn(10, 2)"])
-def test_at_rest_the_logits_of_an_image_depend_on_no_other_image(text):
+def test_in_eval_mode_the_logits_of_an_image_depend_on_no_other_image(text):
     torch.manual_seed(0)
     model, x = built(text), torch.rand(4, 1, 28, 28)
-    model(x)  # batch norm has statistics of its own
+    model(x)  # gives batch norm its statistics
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), atol=1e-4, rtol=1e-4)
@@ -115,7 +115,7 @@ def test_normalisation_comes_first(text):
 
 
 def vgg_count(repeats, classes, channels):
-    """Convolutions with biases, batch norms, and the linear layer."""
+    """Count the parameters of convolutions with biases, batch norms and the linear layer."""
     total, before = 512 * classes + classes, channels
     for repeat, width in zip(repeats, (64, 128, 256, 512, 512), strict=True):
         for _ in range(repeat):
@@ -125,8 +125,8 @@ def vgg_count(repeats, classes, channels):
 
 
 def pre_activation_count(stem, widths, blocks, classes, channels):
-    """3x3 convolutions without biases, a batch norm before each but the first and one at the end,
-    and a 1x1 convolution wherever the number of channels changes."""
+    """Count the parameters of 3x3 convolutions without biases, a batch norm before each except the
+    first and one at the end, and a 1x1 convolution where the number of channels changes."""
     total, before = 9 * channels * stem, stem
     for width in widths:
         for _ in range(blocks):
@@ -149,7 +149,7 @@ def test_sizes_are_those_of_the_papers():
 
 @pytest.mark.parametrize(
     ("text", "parameters"),
-    [  # for 32x32 colour images and 10 classes, as those who publish such networks count them
+    [  # for 32x32 colour images and 10 classes, as published
         ("vgg11", 9_231_114),
         ("vgg13", 9_416_010),
         ("vgg16", 14_728_266),
@@ -199,7 +199,7 @@ def test_the_layers_of_a_vgg_are_torchvisions(depth):
 
 
 def maps(text, size):
-    """(kernel size, side of the map that leaves) of every convolution, in order of execution."""
+    """Return (kernel size, side of the output map) of every convolution, in order of execution."""
     model, found = outlined(text, channels=3, size=size), []
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -230,8 +230,8 @@ def test_each_stage_has_its_map(text, size, expected):
 
 @pytest.mark.parametrize(
     ("text", "convolutions", "projections"),
-    [  # depth counts the stem, the 3x3 convolutions, and: a resnet its linear layer, a wrn its
-        # three projections (of which width 1 needs but two)
+    [  # depth counts the stem and the 3x3 convolutions, and in a resnet the linear layer, in a
+        # wrn three projections (width 1 needs only two)
         ("resnet18", 17, 3),
         ("resnet34", 33, 3),
         ("preact-resnet18", 17, 3),
@@ -277,7 +277,7 @@ def test_pre_activation_networks_end_in_batch_norm_relu_average_and_one_linear_l
     torch.testing.assert_close(logits, linear(seen[0].relu().mean((2, 3))))
 
 
-def test_dropout_acts_in_training_alone_and_before_the_second_convolution():
+def test_dropout_acts_only_in_training_and_before_the_second_convolution():
     torch.manual_seed(0)
     model, x = built("wrn(10, 1, dropout=0.5)"), torch.rand(4, 1, 28, 28)
     assert not torch.equal(model(x), model(x))
@@ -291,7 +291,7 @@ def test_dropout_acts_in_training_alone_and_before_the_second_convolution():
 
 
 @pytest.mark.parametrize("text", ["vgg11", "resnet18", "preact-resnet18", "wrn(16, 4)"])
-def test_convolutions_start_as_he_et_al_have_them(text):
+def test_convolutions_have_the_initial_weights_of_he_et_al(text):
     torch.manual_seed(0)
     for layer in built(text).modules():
         if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 10_000:
@@ -339,7 +339,7 @@ def first_convolution(network):
 @pytest.mark.parametrize(
     "name", ["alexnet", "googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1", "vgg11"]
 )
-def test_torchvision_classifiers_say_their_smallest_images(name):
+def test_torchvision_classifiers_report_their_smallest_image_size(name):
     smallest, _ = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"]
     outlined(f"torchvision({name})", size=smallest)
     message = (
@@ -350,7 +350,7 @@ def test_torchvision_classifiers_say_their_smallest_images(name):
         outlined(f"torchvision({name})", size=smallest - 1)
 
 
-def test_the_look_for_the_right_size_leaves_a_classifier_as_it_was_built():
+def test_checking_the_size_does_not_change_a_torchvision_classifier():
     torch.manual_seed(0)
     ours = built("torchvision(resnet18)", classes=5, channels=3, size=32)[1]
     torch.manual_seed(0)
@@ -369,7 +369,7 @@ def test_the_look_for_the_right_size_leaves_a_classifier_as_it_was_built():
         ("preact-resnet18", "preact-resnet18"),
     ],
 )
-def test_the_call_that_is_kept_is_complete_and_builds_the_same(text, call):
+def test_the_resolved_call_is_complete_and_builds_the_same_model(text, call):
     supplied = {"num_classes": 10, "in_channels": 1, "image_size": 32}
     with torch.device("meta"):
         first = factories.build("model", parse_call(text), supplied=supplied)

@@ -1,1 +1,1 @@
-"""Networks over groups of rotations and reflections, by escnn, as models of curricula."""
+"""Networks equivariant to groups of rotations and reflections, by escnn, as curricula models."""

@@ -1,11 +1,11 @@
-"""The layers of a network on fields over a group, and the network that they make.
+"""Layers on fields over a group, and networks made of them.
 
 A map of F fields over a group of G elements is an ordinary map of F * G channels, field by field: a
 group element moves the pixels and permutes the channels of each field (the regular representation).
-The layers are plain torch around filters that escnn's groups move; escnn's own layers are not used:
-those of dN need a random decomposition that differs from process to process, so that a checkpoint
-would mean nothing elsewhere, and those of all groups share buffers between models and keep others
-that depend on the mode.
+The layers are plain torch, with filters transformed by escnn's groups. They do not use escnn's
+layers: those of dN depend on a random decomposition that differs between processes, so that a
+checkpoint would mean nothing in a different process; and those of all groups share buffers between
+models and have other buffers that depend on the mode.
 """
 
 import copy
@@ -17,27 +17,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_width
 from curricula.runtime.memory_format import channels_last
 from curricula_escnn.groups import moved_filters, order, quotients
 
 
 class GroupConv(nn.Module):
-    """A convolution that commutes with a group (Cohen and Welling 2016): from the channels of an
+    """A convolution that commutes with a group (Cohen and Welling 2016), from the channels of an
     image, or from fields, to fields.
 
-    Its filter from element g of a field in to element h of a field out is the filter that is
-    learned for h^-1 g, moved by h. The weight holds, for each pair of fields and each element, the
-    filter's coefficients in a basis of curricula_escnn.groups.moved_filters.
+    Its filter from element g of an input field to element h of an output field is the learned
+    filter of h^-1 g, transformed by h. The weight holds, for each pair of fields and each element,
+    the filter's coefficients in the basis of `curricula_escnn.groups.moved_filters`.
 
     Args:
-        group: one of curricula_escnn.groups.GROUPS.
-        in_fields: how many fields come in, or how many channels an image has.
-        out_fields: how many fields go out.
+        group: one of `curricula_escnn.groups.GROUPS`.
+        in_fields: number of input fields, or of image channels.
+        out_fields: number of output fields.
         side: height and width of the filters, in pixels.
-        of_image: the input is an image.
-        padding: by zeros, on each side.
-        bias: one value for each field out.
+        of_image: whether the input is an image.
+        padding: width of the zero padding on each side, in pixels.
+        bias: whether to add a bias, one value for each output field.
+
+    Example:
+        >>> GroupConv("c4", 3, 5, 3, of_image=True)(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 20, 6, 6])
     """
 
     of_elements: Tensor
@@ -56,19 +60,19 @@ class GroupConv(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.padding, self.order = side, padding, order(group)
-        # Not in checkpoints: both follow from the arguments.
+        # Checkpoints do not need them: both follow from the arguments.
         of_elements = torch.zeros_like(quotients(group)[:, :1]) if of_image else quotients(group)
         self.register_buffer("of_elements", of_elements.clone(), persistent=False)
         self.register_buffer("moved", moved_filters(group, side).clone(), persistent=False)
         coefficients = of_elements.shape[1] * self.moved.shape[1]
-        # Of three dimensions: of four it would be taken for filters, and laid out channels last.
+        # Three dimensions: a tensor of four would be converted to channels last, like filters.
         self.weight = nn.Parameter(torch.empty(out_fields, in_fields, coefficients))
         self.bias = nn.Parameter(torch.zeros(out_fields)) if bias else None
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def expanded(self) -> tuple[Tensor, Tensor | None]:
-        """The filters and the bias of the ordinary convolution that this is at present."""
-        # In full precision under autocast too: sums of rounded filters would not be symmetric.
+        """Return filters and bias of the equivalent ordinary convolution at the current weights."""
+        # In float32 under autocast too: sums of rounded filters would not be symmetric.
         with torch.autocast(self.weight.device.type, enabled=False):
             weight_OIEB = self.weight.unflatten(2, (-1, self.moved.shape[1]))
             filters_OHIGP = torch.stack(
@@ -87,11 +91,11 @@ class GroupConv(nn.Module):
         return F.conv2d(x_NCHW, filters, bias, padding=self.padding)
 
     def plain(self) -> nn.Module:
-        """The ordinary convolution, apart from this one."""
+        """Return the equivalent ordinary convolution, which shares no tensors with this one."""
         with torch.no_grad():
             filters, bias = self.expanded()
         state = {"weight": filters} if bias is None else {"weight": filters, "bias": bias}
-        with torch.device("meta"):  # nothing is drawn from the global random state
+        with torch.device("meta"):  # draws nothing from the global random state
             convolution = nn.Conv2d(
                 filters.shape[1],
                 filters.shape[0],
@@ -104,8 +108,8 @@ class GroupConv(nn.Module):
 
 
 class FieldNorm(nn.BatchNorm2d):
-    """Batch normalisation with the statistics and the scale of each field: they are those of its
-    channels together, so that permuting these changes nothing."""
+    """Batch normalisation with one mean, variance, scale and bias for each field, so that permuting
+    a field's channels commutes with it."""
 
     def __init__(self, group: str, fields: int) -> None:
         super().__init__(fields)
@@ -116,7 +120,7 @@ class FieldNorm(nn.BatchNorm2d):
         return super().forward(fields).reshape(x_NCHW.shape)
 
     def plain(self) -> nn.Module:
-        """The ordinary batch normalisation at rest, apart from this one."""
+        """Return the equivalent ordinary batch norm in eval mode, which shares no tensors."""
         state = {
             name: value.repeat_interleave(self.order) if value.dim() else value.clone()
             for name, value in self.state_dict().items()
@@ -128,7 +132,7 @@ class FieldNorm(nn.BatchNorm2d):
 
 
 class GroupMax(nn.Module):
-    """From fields to one channel each, the largest over the group: a scalar map."""
+    """Reduce each field to one channel, the maximum over the group."""
 
     def __init__(self, group: str) -> None:
         super().__init__()
@@ -139,10 +143,10 @@ class GroupMax(nn.Module):
 
 
 class InvariantNetwork(nn.Module):
-    """Layers from images to logits that a group leaves as they are.
+    """A network from images to logits that are invariant to a group.
 
     Attributes:
-        width: of its layers, for the expression that states in full what was built.
+        width: width of its layers, for the resolved expression.
     """
 
     def __init__(self, *layers: nn.Module, width: int) -> None:
@@ -155,36 +159,35 @@ class InvariantNetwork(nn.Module):
         return logits
 
     def plain_equivalent(self) -> nn.Module:
-        """The same function at the present weights as ordinary torch layers, at rest."""
+        """Return the same function at the current weights, as plain torch layers in eval mode."""
         memo = {
             id(layer): layer.plain()
             for layer in self.modules()
             if isinstance(layer, GroupConv | FieldNorm)
         }
         plain = copy.deepcopy(self.layers, memo).eval()
-        return channels_last(plain)  # as the victim lays out its images
+        return channels_last(plain)  # the memory format of the victim's images
 
 
 def parameter_count(build: Callable[[], nn.Module]) -> int:
-    """How many parameters a network has, without drawing or storing them."""
+    """Return the number of parameters of a network, without drawing or storing them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build().parameters())
 
 
 def matched_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
-    """The width given, or else the one whose parameter count is nearest to the plain twin's.
+    """Return the given width, or else the one whose parameter count is nearest to the plain twin's.
 
     Args:
-        width: fields of the first layer, 1 or more, or None.
-        build: the network of a width; its parameter count is a quadratic in the width.
-        twin: the plain network's parameter count.
+        width: number of fields of the first layer, 1 or more, or None.
+        build: builds the network of a width; its parameter count is quadratic in the width.
+        twin: parameter count of the plain network.
 
     Raises:
         UserError: a width out of range.
     """
     if width is not None:
-        if width < 1:
-            raise UserError(f"width must be 1 or more, not {width}")
+        check_width(width)
         return width
     one, two, three = (parameter_count(partial(build, n)) for n in (1, 2, 3))
     first, second = two - one, three - 2 * two + one

@@ -1,4 +1,4 @@
-"""The groups of the plane that a network may be equivariant to, and filters moved by them."""
+"""Groups of rotations and reflections of the plane, and filters transformed by them."""
 
 import functools
 import warnings
@@ -9,7 +9,7 @@ from torch import Tensor
 from curricula.errors import UserError
 
 with warnings.catch_warnings():
-    # escnn runs without py3nj, which needs a Fortran compiler; nothing else is silenced.
+    # escnn works without py3nj, which needs a Fortran compiler; no other warning is ignored.
     warnings.filterwarnings("ignore", message=".*py3nj.*")
     from escnn import gspaces
     from escnn import nn as enn
@@ -19,11 +19,11 @@ GROUPS = ("c1", "c2", "c4", "c8", "d1", "d2", "d4", "d8")
 
 @functools.cache
 def space(group: str) -> gspaces.GSpace2D:
-    """escnn's space of a group: cN is the N rotations by multiples of 360/N degrees, dN those and
-    their products with the reflection that swaps left and right.
+    """Return escnn's space of a group: cN has the N rotations by multiples of 360/N degrees, dN
+    also their products with the reflection that swaps left and right.
 
     Raises:
-        UserError: for a group that is not in GROUPS.
+        UserError: the group is not in GROUPS.
     """
     if group not in GROUPS:
         raise UserError(f"group must be one of {', '.join(GROUPS)}, not {group}")
@@ -34,13 +34,13 @@ def space(group: str) -> gspaces.GSpace2D:
 
 
 def order(group: str) -> int:
-    """How many elements the group has: N for cN, 2N for dN."""
+    """Return the number of elements of a group: N for cN, 2N for dN."""
     return int(space(group).fibergroup.order())
 
 
 @functools.cache
 def quotients(group: str) -> Tensor:
-    """(G, G) int64: at [h, g] the number of the element h^-1 g."""
+    """Return (G, G) int64, at [h, g] the index of the element h^-1 g."""
     elements = list(space(group).fibergroup.elements)
     table = [[elements.index(~h @ g) for g in elements] for h in elements]
     return torch.tensor(table, device="cpu")
@@ -48,13 +48,13 @@ def quotients(group: str) -> Tensor:
 
 @functools.cache
 def moved_filters(group: str, side: int) -> Tensor:
-    """(G, B, side * side): at [h] a basis of B scalar filters, moved by the group's element h;
-    each filter has norm 1 in the mean over the group.
+    """Return (G, B, side * side), at [h] a basis of B scalar filters transformed by element h.
 
-    Where the group maps the pixel grid to itself, the basis is the pixels, so that filters are
-    unrestricted, as in Cohen and Welling (2016). Where it does not (turns by 45 degrees), a filter
-    must be known between the pixels: the basis is escnn's circular harmonics on Gaussian rings,
-    band-limited against aliasing (Weiler and Cesa 2019).
+    The mean norm of each filter over the group is 1. If the group maps the pixel grid to itself,
+    the basis consists of single pixels, so that filters are unrestricted, as in Cohen and Welling
+    (2016). Otherwise (rotations by 45 degrees) a filter must be defined between the pixels: the
+    basis consists of escnn's circular harmonics on Gaussian rings, band-limited against aliasing
+    (Weiler and Cesa 2019).
     """
     pixels_P2 = _pixels(side)
     actions_G22 = torch.stack(
@@ -63,7 +63,7 @@ def moved_filters(group: str, side: int) -> Tensor:
             for h in space(group).fibergroup.elements
         ]
     )
-    # A moved filter shows at p what the filter has at h^-1 p; h is orthogonal.
+    # A transformed filter has at p the value that the filter has at h^-1 p; h is orthogonal.
     origins_GP2 = torch.einsum("gji,pj->gpi", actions_G22, pixels_P2)
     meets_GPP = torch.cdist(origins_GP2, pixels_P2.expand_as(origins_GP2)) < 1e-4
     if meets_GPP.any(2).all():
@@ -74,15 +74,17 @@ def moved_filters(group: str, side: int) -> Tensor:
 
 
 def _pixels(side: int) -> Tensor:
-    """(side * side, 2), row by row: x to the right and y up, from the centre."""
+    """Return pixels (side * side, 2), row by row: x to the right and y up, from the centre."""
     line = torch.arange(side, device="cpu", dtype=torch.float64) - (side - 1) / 2
     y, x = torch.meshgrid(-line, line, indexing="ij")
     return torch.stack((x, y), -1).flatten(0, 1)
 
 
 def _harmonics(side: int, points_P2: Tensor) -> Tensor:
-    """(B, P): escnn's basis of the scalar filters of a side, at any points. On rings through the
-    pixels of the middle line; the frequencies up to twice a ring's radius."""
+    """Return escnn's basis of scalar filters, (B, P), sampled at any points.
+
+    Its rings pass through the pixels of the middle row, with frequencies up to twice the radius.
+    """
     rings = [radius / 2 for radius in range((side - 1) % 2, side, 2)]
     scalar = enn.FieldType(space("c1"), [space("c1").trivial_repr])
     with torch.device("cpu"):

@@ -3,28 +3,28 @@
 import torch
 from torch import nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_image_size
 from curricula.models.normalise import Normalise
 
 
-def framed(name: str, image_size: int, *, smallest: int, multiple: int) -> list[nn.Module]:
-    """Normalisation, and then a black frame of equal width on all sides, to the next multiple;
-    where the size is one, a frame of width 0, so that checkpoints fit all sizes.
+def normalise_and_pad(
+    name: str, image_size: int, *, at_least: int, multiple: int
+) -> list[nn.Module]:
+    """Return normalisation, followed by a black border that pads the image to the next multiple.
+
+    The border is equally wide on all sides. If the size is a multiple already, its width is 0, so
+    that checkpoints fit all sizes.
 
     Args:
-        name: what messages call the network.
-        image_size: height and width, even and ``smallest`` or more.
-        smallest: the smallest size that the network takes.
-        multiple: what the poolings together divide the size by, even.
+        name: name of the network in messages.
+        image_size: height and width in pixels, even and ``at_least`` or more.
+        at_least: smallest size in pixels that the network takes.
+        multiple: factor by which all poolings together divide the size, even.
 
     Raises:
-        UserError: for another image size.
+        UserError: a different image size.
     """
-    if image_size % 2 or image_size < smallest:
-        raise UserError(
-            f"{name} takes images of an even size of {smallest}x{smallest} or more, "
-            f"not {image_size}x{image_size}"
-        )
+    check_image_size(name, image_size, at_least=at_least, even=True)
     normalise = Normalise()
     black = float(normalise(torch.zeros(())))
     return [normalise, nn.ConstantPad2d(-image_size % multiple // 2, black)]

@@ -1,4 +1,4 @@
-"""What this distribution offers. Imports neither torch nor escnn."""
+"""The records of this distribution; imports neither torch nor escnn."""
 
 from collections.abc import Iterable
 

@@ -14,10 +14,10 @@ from curricula_escnn.equivariant import (
     matched_width,
     parameter_count,
 )
-from curricula_escnn.padding import framed
+from curricula_escnn.padding import normalise_and_pad
 
-STAGES = (1, 2, 4, 8)  # in widths; two blocks each
-SMALLEST = 8
+STAGES = (1, 2, 4, 8)  # widths of the stages, with two blocks each
+MIN_IMAGE_SIZE = 8  # pixels
 
 
 def gcnn_resnet18(
@@ -27,32 +27,35 @@ def gcnn_resnet18(
     group: str = "c4",
     width: int | None = None,
 ) -> nn.Module:
-    """The form of `resnet18` that is equivariant to a group, and whose logits are invariant to it:
+    """Build a `resnet18` whose layers are equivariant and whose logits are invariant to a group:
     ResNet-18 (He et al. 2016) with a 3x3 stem of stride 1.
 
-    Where resnet18 strides, which favours one corner of the map, 2x2 pixels are averaged before the
-    block. The image is framed in black to the next multiple of 8, so that all three poolings are of
-    even maps. The last maps are reduced to their largest value over the group, then to their mean.
+    Where resnet18 has a convolution of stride 2, which favours one corner of the map, this network
+    averages 2x2 pixels before the block. A black border pads the image to the next multiple of 8,
+    so that all three poolings are of even maps. The last maps are reduced to their maximum over the
+    group, then to their mean.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 8 or more, and even.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, even and 8 or more.
         group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
-        width: fields of the first stage, an eighth of those of the last, 1 or more; None for about
-            the parameter count of resnet18.
+        width: number of fields of the first stage, 1 or more (the last stage has eight times as
+            many); None for about the parameter count of resnet18.
 
     Raises:
         UserError: an argument out of range.
     """
-    first = framed("gcnn-resnet18", image_size, smallest=SMALLEST, multiple=2 ** (len(STAGES) - 1))
+    first = normalise_and_pad(
+        "gcnn-resnet18", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** (len(STAGES) - 1)
+    )
     build = partial(_network, first, num_classes, in_channels, group)
     twin = parameter_count(partial(resnet18, num_classes, in_channels, image_size))
     return build(matched_width(width, build, twin))
 
 
 class Residual(nn.Module):
-    """relu(branch(x) + shortcut(x))."""
+    """Compute relu(branch(x) + shortcut(x))."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()

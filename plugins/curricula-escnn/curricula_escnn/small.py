@@ -1,10 +1,10 @@
-"""StdCNN over a group: P4CNN, P4MCNN and their like, for MNIST-like images."""
+"""StdCNN over a group, for MNIST-like images: P4CNN, P4MCNN and similar networks."""
 
 from functools import partial
 
 from torch import nn
 
-from curricula.errors import UserError
+from curricula.models.checks import check_dropout, check_image_size
 from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 from curricula.models.small import stdcnn
@@ -17,7 +17,7 @@ from curricula_escnn.equivariant import (
     parameter_count,
 )
 
-SMALLEST, LARGEST = 22, 64
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 22, 64  # pixels
 
 
 def gcnn_stdcnn(
@@ -28,28 +28,30 @@ def gcnn_stdcnn(
     width: int | None = None,
     dropout: float = 0.3,
 ) -> nn.Module:
-    """The form of `stdcnn` that is equivariant to a group, and whose logits are invariant to it:
-    the P4CNN of Cohen and Welling (2016, section 8.1) for c4.
+    """Build a `stdcnn` whose layers are equivariant and whose logits are invariant to a group; over
+    c4 it is the P4CNN of Cohen and Welling (2016, section 8.1).
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 22 to 64, and even: the pooling of an odd map would not be
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, even and 22 to 64: pooling an odd map would not be
             equivariant, and the last filters are as large as the map.
         group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
-        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
-        dropout: probability in [0, 1), after every layer but the last.
+        width: number of fields of each layer, 1 or more; None for about the parameter count of
+            stdcnn.
+        dropout: probability in [0, 1) of the dropout after every layer except the last.
 
     Raises:
         UserError: an argument out of range.
     """
-    if image_size % 2 or not SMALLEST <= image_size <= LARGEST:
-        raise UserError(
-            f"stdcnn over a group takes images of an even size of {SMALLEST}x{SMALLEST} or more, "
-            f"up to {LARGEST}x{LARGEST}, not {image_size}x{image_size}"
-        )
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
+    check_image_size(
+        "stdcnn over a group",
+        image_size,
+        at_least=MIN_IMAGE_SIZE,
+        at_most=MAX_IMAGE_SIZE,
+        even=True,
+    )
+    check_dropout(dropout)
     build = partial(_network, num_classes, in_channels, image_size, group, dropout)
     twin = parameter_count(partial(stdcnn, num_classes, in_channels, image_size))
     return build(matched_width(width, build, twin))
@@ -62,12 +64,13 @@ def p4cnn(
     width: int | None = None,
     dropout: float = 0.3,
 ) -> nn.Module:
-    """`gcnn_stdcnn` over c4, the rotations by 90 degrees: P4CNN of Cohen and Welling (2016).
+    """Build `gcnn_stdcnn` over c4, the rotations by 90 degrees: P4CNN of Cohen and Welling (2016).
 
     Args:
         num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
-        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
-        dropout: probability in [0, 1), after every layer but the last.
+        width: number of fields of each layer, 1 or more; None for about the parameter count of
+            stdcnn.
+        dropout: probability in [0, 1) of the dropout after every layer except the last.
 
     Raises:
         UserError: an argument out of range.
@@ -82,12 +85,13 @@ def p4mcnn(
     width: int | None = None,
     dropout: float = 0.3,
 ) -> nn.Module:
-    """`gcnn_stdcnn` over d4, the rotations by 90 degrees and the reflections.
+    """Build `gcnn_stdcnn` over d4, the rotations by 90 degrees and the reflections.
 
     Args:
         num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
-        width: fields of each layer, 1 or more; None for about the parameter count of stdcnn.
-        dropout: probability in [0, 1), after every layer but the last.
+        width: number of fields of each layer, 1 or more; None for about the parameter count of
+            stdcnn.
+        dropout: probability in [0, 1) of the dropout after every layer except the last.
 
     Raises:
         UserError: an argument out of range.

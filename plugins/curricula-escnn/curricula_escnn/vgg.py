@@ -13,10 +13,10 @@ from curricula_escnn.equivariant import (
     matched_width,
     parameter_count,
 )
-from curricula_escnn.padding import framed
+from curricula_escnn.padding import normalise_and_pad
 
-STAGES = (1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)  # in widths, one number a convolution
-SMALLEST = 18
+STAGES = (1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)  # widths of the convolutions
+MIN_IMAGE_SIZE = 18  # pixels
 
 
 def gcnn_vgg16(
@@ -26,24 +26,26 @@ def gcnn_vgg16(
     group: str = "c4",
     width: int | None = None,
 ) -> nn.Module:
-    """The form of `vgg16` that is equivariant to a group, and whose logits are invariant to it:
-    VGG16 with batch norm (Simonyan and Zisserman 2015, configuration D) and one linear layer.
+    """Build a `vgg16` whose layers are equivariant and whose logits are invariant to a group: VGG16
+    with batch norm (Simonyan and Zisserman 2015, configuration D) and one linear layer.
 
-    The image is framed in black to the next multiple of 32, so that all five poolings are of even
-    maps. The last maps are reduced to their largest value over the group, then to their mean.
+    A black border pads the image to the next multiple of 32, so that all five poolings are of even
+    maps. The last maps are reduced to their maximum over the group, then to their mean.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
-        image_size: height and width, 18 or more, and even.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        image_size: height and width in pixels, even and 18 or more.
         group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
-        width: fields of the first layer, an eighth of those of the last, 1 or more; None for about
-            the parameter count of vgg16.
+        width: number of fields of the first layer, 1 or more (the last layer has eight times as
+            many); None for about the parameter count of vgg16.
 
     Raises:
         UserError: an argument out of range.
     """
-    first = framed("gcnn-vgg16", image_size, smallest=SMALLEST, multiple=2 ** len(STAGES))
+    first = normalise_and_pad(
+        "gcnn-vgg16", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** len(STAGES)
+    )
     build = partial(_network, first, num_classes, in_channels, group)
     twin = parameter_count(partial(vgg16, num_classes, in_channels, 32))
     return build(matched_width(width, build, twin))

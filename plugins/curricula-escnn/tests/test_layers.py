@@ -18,7 +18,7 @@ def images(group, channels):
 
 
 def grid_elements(group):
-    """The elements of a group that map pixels to pixels."""
+    """Return the elements of a group that map pixels to pixels."""
     return [
         element
         for element in space(group).fibergroup.elements
@@ -31,7 +31,7 @@ def noise(*shape):
 
 
 def span(layer):
-    """One row for each coefficient: the filters that it stands for."""
+    """Return the filters of each coefficient, one row each."""
     rows = []
     with torch.no_grad():
         for number in range(layer.weight.numel()):
@@ -60,7 +60,7 @@ def test_a_convolution_commutes_with_escnns_transformations(group, side, of_imag
 
 
 @pytest.mark.parametrize("group", ["c1", "c2", "c4", "d1"])
-def test_filters_on_the_grid_are_all_that_commute_those_of_escnn_among_them(group):
+def test_filters_on_the_grid_are_all_that_commute_including_escnns(group):
     ours = span(GroupConv(group, 1, 1, 3))
     assert torch.linalg.matrix_rank(ours) == len(ours) == 9 * order(group)
     layer = enn.R2Conv(fields(group, 1), fields(group, 1), 3)
@@ -78,7 +78,7 @@ def test_filters_on_the_grid_are_all_that_commute_those_of_escnn_among_them(grou
         (5, {"rings": [0.0, 1, 2], "frequencies_cutoff": 2.0}),
     ],
 )
-def test_filters_off_the_grid_are_those_of_escnn(side, options):
+def test_filters_off_the_grid_equal_escnns(side, options):
     ours = span(GroupConv("c8", 1, 1, side))
     layer = enn.R2Conv(fields("c8", 1), fields("c8", 1), side, **options)
     (block,) = layer.basisexpansion.children()
@@ -105,7 +105,7 @@ def test_moved_filters_have_norm_1_on_average(group):
 
 
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
-def test_normalisation_is_escnns(format):
+def test_normalisation_equals_escnns(format):
     ours, theirs = FieldNorm("d4", 3), enn.InnerBatchNorm(fields("d4", 3))
     x = noise(4, 24, 5, 6).contiguous(memory_format=format) * 3 + 1
     for training in (True, False):
@@ -114,13 +114,13 @@ def test_normalisation_is_escnns(format):
         torch.testing.assert_close(ours(x), expected)
 
 
-def test_the_largest_over_the_group_is_escnns():
+def test_the_maximum_over_the_group_equals_escnns():
     x = noise(2, 12, 5, 5)
     pooled = enn.GroupPooling(fields("c4", 3))(enn.GeometricTensor(x, fields("c4", 3)))
     torch.testing.assert_close(GroupMax("c4")(x), pooled.tensor)
 
 
-def test_the_expansion_is_in_full_precision_under_autocast():
+def test_filters_are_expanded_in_float32_under_autocast():
     layer = GroupConv("c8", 2, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
         filters, _ = layer.expanded()

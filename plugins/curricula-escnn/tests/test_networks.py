@@ -1,4 +1,4 @@
-"""Networks over a group: invariant, and the same whatever is done to weights, mode and device."""
+"""Networks over a group: invariant, and unaffected by mode, device and checkpoints."""
 
 import copy
 import itertools
@@ -31,7 +31,7 @@ def over(group, text):
 
 
 def images(size=32, channels=2):
-    """A batch that is not at all symmetric, with a black border as data sets have it."""
+    """Return a batch without any symmetry, with a black border as in data sets."""
     generator = torch.Generator().manual_seed(1)
     return F.pad(torch.rand((4, channels, size - 4, size - 4), generator=generator), 4 * [2])
 
@@ -52,7 +52,7 @@ def train(model, x=X, steps=2, lr=0.01):
 
 
 def trained(text, **supplied):
-    """Two steps away from its initial weights and batch-norm statistics."""
+    """Return a network two steps after its initial weights and batch-norm statistics."""
     model = build(text, **supplied)
     train(model, images(supplied.get("size", 32), supplied.get("channels", 2)))
     return model
@@ -138,16 +138,16 @@ def test_every_size_is_invariant(text, size, channels):
 
 
 @pytest.mark.parametrize("text", SMALL[1:])
-def test_a_frame_is_black(text):
-    framed, whole = build(text, size=28).eval(), build(text, size=32).eval()
-    whole.load_state_dict(framed.state_dict())
+def test_the_border_is_black(text):
+    padded, whole = build(text, size=28).eval(), build(text, size=32).eval()
+    whole.load_state_dict(padded.state_dict())
     x = images(28)
-    torch.testing.assert_close(framed(x), whole(F.pad(x, 4 * [2])))
+    torch.testing.assert_close(padded(x), whole(F.pad(x, 4 * [2])))
 
 
 @pytest.mark.parametrize("text", SMALL)
 @pytest.mark.parametrize("group", ["c4", "d8"])
-def test_it_starts_sanely_and_trains(text, group):
+def test_initial_logits_are_moderate_and_training_reduces_the_loss(text, group):
     model = build(over(group, text).replace(")", ", dropout=0)" if "std" in text else ")"))
     logits = model(X)
     assert 0.05 < logits.std() < 20
@@ -160,12 +160,12 @@ def test_it_starts_sanely_and_trains(text, group):
 @pytest.mark.parametrize("text", SMALL)
 @pytest.mark.parametrize("saved_training", [True, False])
 @pytest.mark.parametrize("loaded_training", [True, False])
-def test_a_checkpoint_loads_whatever_mode_it_was_saved_in(text, saved_training, loaded_training):
+def test_a_checkpoint_loads_in_any_mode(text, saved_training, loaded_training):
     model = trained(text)
     state = copy.deepcopy(model.train(saved_training).state_dict())
     assert sum(tensor.numel() for name, tensor in state.items() if "weight" in name) > 0.9 * sum(
         tensor.numel() for tensor in state.values()
-    )  # no filters in it but the learned ones
+    )  # no filters except the learned ones
     other = build(text).train(loaded_training)
     other.load_state_dict(state)
     assert other.training == loaded_training
@@ -173,7 +173,7 @@ def test_a_checkpoint_loads_whatever_mode_it_was_saved_in(text, saved_training, 
 
 
 @pytest.mark.parametrize("text", [*SMALL, "gcnn-resnet18(d8, width=1)"])
-def test_its_plain_equivalent_is_the_same_function_and_leaves_it_as_it_was(text):
+def test_the_plain_equivalent_is_the_same_function_and_changes_nothing(text):
     model = trained(text).train()
     model.layers[3].eval()  # a frozen layer, as fine-tuning has it
     flags = [module.training for module in model.modules()]
@@ -186,8 +186,8 @@ def test_its_plain_equivalent_is_the_same_function_and_leaves_it_as_it_was(text)
     assert not any(module.training for module in plain.modules())
     assert {type(m).__name__ for m in plain.modules()}.isdisjoint({"GroupConv", "FieldNorm"})
     logits = model.eval()(X)
-    for twin in (plain, copy.deepcopy(plain)):
-        assert (twin(X) - logits).abs().max() < 1e-5 * logits.abs().max().clamp(min=1)
+    for network in (plain, copy.deepcopy(plain)):
+        assert (network(X) - logits).abs().max() < 1e-5 * logits.abs().max().clamp(min=1)
     train(model)
     assert (plain(X) - logits).abs().max() < 1e-5 * logits.abs().max().clamp(min=1)
     assert not all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
@@ -196,13 +196,13 @@ def test_its_plain_equivalent_is_the_same_function_and_leaves_it_as_it_was(text)
 @pytest.mark.parametrize("text", SMALL)
 @pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_its_plain_equivalent_is_where_it_is(text, device, dtype):
+def test_the_plain_equivalent_has_the_same_device_and_dtype(text, device, dtype):
     model, x = build(text).to(device, dtype).eval(), X.to(device, dtype)
     torch.testing.assert_close(model.plain_equivalent()(x), model(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("text", SMALL)
-def test_the_victim_follows_its_weights(text):
+def test_the_victim_follows_the_weights(text):
     model = build(text).to(memory_format=torch.channels_last)
     victim = ModelVictim(model)
     for change in (lambda: train(model), lambda: model.load_state_dict(build(text).state_dict())):
@@ -218,7 +218,7 @@ def test_the_victim_follows_its_weights(text):
     assert not any(parameter.grad is None for parameter in model.parameters())
 
 
-def test_models_share_nothing():
+def test_models_share_no_tensors():
     first, second = build(SMALL[0]), build(SMALL[0]).eval()
     expected = second(X)
     first.double().eval()

@@ -1,0 +1,58 @@
+"""Checks of the arguments that several models take."""
+
+from curricula.errors import UserError
+
+
+def check_image_size(
+    name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
+) -> None:
+    """Check the height and width of a model's images.
+
+    Args:
+        name: name of the model in the message.
+        image_size: height and width in pixels.
+        at_least: smallest size in pixels.
+        at_most: largest size in pixels; None for no limit.
+        even: allow only even sizes.
+
+    Raises:
+        UserError: the model does not take this size.
+
+    Example:
+        >>> check_image_size("smallcnn", 28, at_least=16)
+        >>> check_image_size("smallcnn", 8, at_least=16)
+        Traceback (most recent call last):
+        curricula.errors.UserError: smallcnn takes images of 16x16 or more, not 8x8
+    """
+    too_large = at_most is not None and image_size > at_most
+    if image_size < at_least or too_large or (even and image_size % 2):
+        raise image_size_error(name, image_size, at_least=at_least, at_most=at_most, even=even)
+
+
+def image_size_error(
+    name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
+) -> UserError:
+    """Return the error of `check_image_size`, for a model that finds its smallest size itself."""
+    least = f"{'an even size of ' if even else ''}{at_least}x{at_least} or more"
+    most = "" if at_most is None else f", up to {at_most}x{at_most}"
+    return UserError(f"{name} takes images of {least}{most}, not {image_size}x{image_size}")
+
+
+def check_dropout(dropout: float) -> None:
+    """Check that a dropout probability is in [0, 1).
+
+    Raises:
+        UserError: it is not.
+    """
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
+
+
+def check_width(width: int) -> None:
+    """Check that a width is 1 or more.
+
+    Raises:
+        UserError: it is not.
+    """
+    if width < 1:
+        raise UserError(f"width must be 1 or more, not {width}")
