@@ -1,4 +1,4 @@
-"""What a data set is: labelled uint8 images, in memory or to be read, and its customs."""
+"""Data sets: labelled uint8 images, in memory or read when needed, and their conventions."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -16,49 +16,62 @@ VALIDATION_SEED = 0  # the held-out images are the same for every training seed
 
 
 class SplitLike(Protocol):
-    """Labelled images, wherever they are: held in memory (`Split`), or read as they are needed
-    (`curricula.data.LazySplit`). Their pixels are uint8."""
+    """Labelled uint8 images, held in memory (`Split`) or read when needed
+    (`curricula.data.LazySplit`)."""
 
     @property
     def labels(self) -> Tensor:
-        """int64 (N,), on the device to which the pixels go."""
+        """Labels, int64 (N,), on the device that the pixels go to."""
         ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of each image: channels, height, width."""
+        """Channels, height and width of each image."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Tensor | slice) -> "SplitLike":
-        """Some of the images, in the index's order."""
+        """Return the images that an index selects, in its order."""
         ...
 
     def to(self, device: torch.device) -> "SplitLike":
-        """The same for a device."""
+        """Return the split for a device."""
         ...
 
     def load(self) -> "Split":
-        """The same with all its images in memory, on the device."""
+        """Return the split with all images in memory, on the device."""
         ...
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
-        """One pass over the images that ``order_N`` names (int64, on the CPU), in that order:
-        (indices_N, batch), both on the device; the last batch as small as it comes."""
+        """Yield (indices_N, batch), both on the device, for images in a given order.
+
+        Args:
+            order_N: indices of the images, int64, on the CPU.
+            batch_size: images per batch; the last batch can be smaller.
+        """
         ...
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Split:
-    """Labelled images that are held in memory: pixels_NCHW uint8, labels_N int64."""
+    """Labelled images in memory.
+
+    >>> split = Split(pixels=torch.zeros(5, 1, 8, 8, dtype=torch.uint8), labels=torch.arange(5))
+    >>> [len(batch) for _, batch in split.batches(torch.arange(5), 2)]
+    [2, 2, 1]
+
+    Attributes:
+        pixels: pixels_NCHW, uint8.
+        labels: labels_N, int64.
+    """
 
     pixels: Tensor
     labels: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of each image: channels, height, width."""
+        """Channels, height and width of each image."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
@@ -69,16 +82,16 @@ class Split:
         return Split(pixels=self.pixels[index], labels=self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
-        """The same on a device."""
+        """Return the split on a device."""
         return Split(pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def load(self) -> "Split":
-        """Itself."""
+        """Return the split itself."""
         return self
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
-        """(indices_N, batch) of the images in a given order."""
-        order_N = order_N.to(self.labels.device)  # once a pass: the host waits for it
+        """Yield (indices_N, batch) for images in a given order."""
+        order_N = order_N.to(self.labels.device)  # once per pass: the host waits for it
         for begin in range(0, len(order_N), batch_size):
             indices = order_N[begin : begin + batch_size]
             yield indices, self[indices]
@@ -86,16 +99,17 @@ class Split:
 
 @attrs.frozen(kw_only=True, eq=False)
 class DataSet:
-    """A data set: its images, and the field's customs for it.
+    """Images, and the field's conventions for them.
 
     Attributes:
-        name: of the data set.
-        train, test: the two published splits.
-        classes: names, by label.
-        image_size: height and width of the images, in pixels; stored pixels of another size are
-            resized bilinearly as they are read.
-        max_value: the stored value that means 1.0.
-        budgets: the standard budget of each unit, as written in expressions:
+        name: name of the data set.
+        train: training images.
+        test: test images.
+        classes: class names, by label.
+        image_size: height and width in pixels; stored images of a different size are resized
+            bilinearly when read.
+        max_value: stored value that means 1.0.
+        budgets: standard budget of each unit, as written in expressions:
             ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
         attack_defaults: defaults of training attacks, by parameter: ``{"steps": "10"}``.
         training_defaults: defaults of the training configuration: epochs, optimiser and so on.
@@ -120,15 +134,17 @@ class DataSet:
         return self.train.shape[0]
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
-        """Stored pixels as float32 images in [0, 1], NCHW."""
+        """Return stored pixels as float32 images in [0, 1], NCHW."""
         x = pixels_NCHW.float().div_(self.max_value)
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x
 
     def with_validation(self) -> tuple["DataSet", SplitLike]:
-        """The data set less its validation images, and those: a tenth of the training images, at
-        most 1,000, the same ones for every seed."""
+        """Return the data set without its validation images, and the validation images.
+
+        These are a tenth of the training images, at most 1,000, the same for every seed.
+        """
         count = min(len(self.train) // 10, 1000)
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         order = torch.randperm(len(self.train), generator=generator)
@@ -136,12 +152,12 @@ class DataSet:
         return attrs.evolve(self, train=self.train[rest]), self.train[held_out]
 
     def to(self, device: torch.device) -> "DataSet":
-        """The same with its images, or their batches, on a device."""
+        """Return the data set with its images, or their batches, on a device."""
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def first(split: SplitLike, limit: int | None) -> SplitLike:
-    """The first so many images of a split; None is all.
+    """Return the first ``limit`` images of a split; None for all.
 
     Raises:
         UserError: a limit below 1.
@@ -154,22 +170,26 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
 
 
 def load_data(text: str, *, root: str = "data", download: bool = False) -> DataSet:
-    """The data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
+    """Return the data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
+
+    >>> data = load_data("random(size=8, images=100)")
+    >>> len(data.train), data.in_channels, data.image_size
+    (100, 3, 8)
 
     Args:
         text: the expression.
         root: folder of the files.
-        download: fetch missing files into root.
+        download: fetch missing files into ``root``.
 
     Raises:
-        UserError: an unknown name, or files that are not there.
+        UserError: an unknown name or argument, or missing files.
     """
     loaded: DataSet = resolve_data(text, root=root, download=download).value
     return loaded
 
 
 def resolve_data(text: str, *, root: str, download: bool) -> factories.Built:
-    """`load_data`, with the expression that states every default."""
+    """Return the data set of `load_data`, and its expression with every default stated."""
     supplied = {"root": root, "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)
 
@@ -177,13 +197,13 @@ def resolve_data(text: str, *, root: str, download: bool) -> factories.Built:
 def batches(
     split: SplitLike, batch_size: int, *, generator: torch.Generator | None
 ) -> Iterator[tuple[Tensor, Split]]:
-    """One epoch: (indices_N, batch), the last incomplete batch left out.
+    """Yield (indices_N, batch) for one epoch, without the last incomplete batch.
 
     Args:
         split: the images.
-        batch_size: images in a batch.
-        generator: draws the order, on the CPU, so that it does not depend on the device; None is
-            the order in which the images lie.
+        batch_size: images per batch.
+        generator: draws the order, on the CPU, so that it does not depend on the device; None
+            keeps the stored order.
     """
     if generator is None:
         order_N = torch.arange(len(split))
@@ -193,11 +213,17 @@ def batches(
 
 
 def in_order(split: SplitLike, batch_size: int) -> Iterator[Split]:
-    """All images in their order, the last batch as small as it comes."""
+    """Yield all images in their stored order; the last batch can be smaller."""
     for _, batch in split.batches(torch.arange(len(split)), batch_size):
         yield batch
 
 
-def not_there(name: str, root: str, flag: str) -> UserError:
-    """The one line for a data set whose files are missing."""
-    return UserError(f"{name} is not in {root!r}: name its folder with --data-root{flag}")
+def missing_data_error(name: str, root: str, fix: str) -> UserError:
+    """Return the error for a data set whose files are missing.
+
+    Args:
+        name: name of the data set.
+        root: the folder without its files.
+        fix: what else to do, after "name its folder with --data-root".
+    """
+    return UserError(f"{name} is not in {root!r}: name its folder with --data-root{fix}")

@@ -1,12 +1,15 @@
 """The digits that scikit-learn ships: nothing to download."""
 
+import importlib.util
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from curricula.data.dataset import DataSet, Split
 
-TEST_IMAGES = 500
+NUM_TEST = 500  # test images
 SPLIT_SEED = 0
 
 
@@ -14,22 +17,22 @@ def digits(root: str, download: bool) -> DataSet:
     """1,797 handwritten digits of 8x8 pixels and 17 grey levels (the test part of UCI's optdigits),
     enlarged bilinearly to 28x28.
 
-    The stored pixels are the original 0..16, so nothing is rounded. 500 images, drawn once and for
-    all, are the test split.
+    The stored pixels are the original 0 to 16, so nothing is rounded. 500 images, drawn once with a
+    fixed seed, are the test split.
 
     Args:
         root: unused: the images come with scikit-learn.
         download: unused.
     """
-    loaded = load_digits()
-    pixels = torch.from_numpy(loaded.images.astype(np.uint8)).unsqueeze(1)
-    labels = torch.from_numpy(loaded.target.astype(np.int64))
+    rows = _rows()
+    pixels = torch.from_numpy(rows[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8))
+    labels = torch.from_numpy(rows[:, -1].astype(np.int64))
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     whole = Split(pixels=pixels, labels=labels)[torch.randperm(len(labels), generator=generator)]
     return DataSet(
         name="digits",
-        train=whole[slice(TEST_IMAGES, None)],
-        test=whole[slice(TEST_IMAGES)],
+        train=whole[slice(NUM_TEST, None)],
+        test=whole[slice(NUM_TEST)],
         classes=tuple(map(str, range(10))),
         image_size=28,
         max_value=16,
@@ -46,3 +49,19 @@ def digits(root: str, download: bool) -> DataSet:
             "augmentation": "clean",
         },
     )
+
+
+def _rows() -> "np.ndarray[Any, Any]":
+    """Return scikit-learn's digits, a row per image: 64 pixels and the label.
+
+    The file is read directly, because importing scikit-learn takes seconds.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.exists():
+            return np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    from sklearn.datasets import load_digits  # a release that keeps the file elsewhere
+
+    found = load_digits()
+    return np.column_stack([found.data, found.target])

@@ -7,16 +7,14 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
-from curricula.data.dataset import DataSet, not_there
+from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
+from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
-from curricula.data.torchvision_sets import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.errors import UserError
 
-LARGEST_BYTES = 4 * 2**30  # of pixels that ``keep=auto`` holds in memory
+MAX_BYTES = 4 * 2**30  # pixels that ``keep=auto`` holds in memory
 
 
 def folder(
@@ -27,27 +25,30 @@ def folder(
     keep: Literal["auto", "memory", "disk"] = "auto",
 ) -> DataSet:
     """Your own images: ``root/train/CLASS/*`` and ``root/test/CLASS/*``, in any format that Pillow
-    reads, resized (antialiased) so that they are ``size`` x ``size``.
+    reads, resized with antialiasing to ``size`` x ``size``.
 
     Budgets and training defaults are those of CIFAR.
 
     Args:
         root: the folder.
-        download: unused: your images are on your disk.
-        size: height and width, 8 or more.
+        download: unused: the images are on your disk.
+        size: height and width in pixels, 8 or more.
         grey: one channel instead of three.
-        keep: where the pixels are kept. With ``memory`` all are read once, and held on the device;
-            with ``disk`` each batch is read from the files as it is needed; ``auto`` is ``memory``
-            for up to 4 GiB of pixels (350,000 colour images of 64x64). The results are the same.
+        keep: where the pixels are kept. ``memory`` reads all images once and holds them on the
+            device; ``disk`` reads each batch from the files when it is needed; ``auto`` means
+            ``memory`` for up to 4 GiB of pixels (350,000 colour images of 64x64). The results are
+            the same.
 
     Raises:
-        UserError: no such folders, different classes in the two, an image that cannot be read.
+        UserError: the folders are missing or have different classes, or an image cannot be read.
     """
+    import torchvision.datasets  # here: it takes seconds
+
     if size < 8:
         raise UserError(f"folder: size must be 8 or more, not {size}")
     parts = {name: Path(root) / name for name in ("train", "test")}
     if not all(path.is_dir() for path in parts.values()):
-        raise not_there("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")
+        raise missing_data_error("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")
     try:
         train, test = (torchvision.datasets.ImageFolder(str(path)) for path in parts.values())
     except FileNotFoundError as error:
@@ -66,7 +67,7 @@ def folder(
         labels=torch.tensor([*train.targets, *test.targets]),
         shape=shape,
     )
-    hold = keep == "memory" or (keep == "auto" and len(paths) * np.prod(shape) <= LARGEST_BYTES)
+    hold = keep == "memory" or (keep == "auto" and len(paths) * np.prod(shape) <= MAX_BYTES)
     splits = (whole[slice(len(train))], whole[slice(len(train), None)])
     return DataSet(
         name="folder",
@@ -82,12 +83,12 @@ def folder(
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
-    """From an image's number to its pixels_CHW, uint8, of a given size.
+    """Read an image by its number: pixels_CHW, uint8, of a given size.
 
     Attributes:
-        paths: of the files, as bytes; an array, because a worker process that counts references
-            to a million strings makes a copy of them all.
-        size: height and width.
+        paths: paths of the files, as bytes, in an array: a worker process that counts references
+            to a million strings would copy them all.
+        size: height and width in pixels.
         grey: one channel instead of three.
     """
 
@@ -96,11 +97,13 @@ class ReadFile:
     grey: bool
 
     def __call__(self, number: int) -> torch.Tensor:
+        from torchvision.transforms.v2 import functional as transforms
+
         path = os.fsdecode(self.paths[number])
         try:
             with Image.open(path) as file:
                 pixels: torch.Tensor = transforms.pil_to_tensor(_eight_bits(file).convert("RGB"))
-        except Exception as error:  # damaged bytes make decoders fail in every way
+        except Exception as error:  # decoders raise many types on damaged bytes
             reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
             raise UserError(f"folder: {path} cannot be read as an image{reason}") from error
         if self.grey:
@@ -111,7 +114,7 @@ class ReadFile:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen bits scaled to eight; Pillow would cut them off at 255."""
+    """Return an image of 16 bits scaled to 8; Pillow would clip it at 255."""
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

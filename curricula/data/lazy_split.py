@@ -1,4 +1,4 @@
-"""Splits too large for memory: their images are read as they are needed, ahead of their use."""
+"""Splits that are too large for memory: worker processes read the images ahead of their use."""
 
 import multiprocessing
 import os
@@ -17,23 +17,23 @@ from curricula.data.dataset import Split
 from curricula.errors import UserError
 
 WORKERS_VARIABLE = "CURRICULA_WORKERS"
-MOST_WORKERS = 8  # by default
-AHEAD = 2  # batches that each worker reads before they are asked for
-HELD_AT_ONCE = 256  # images of a batch, where all are read into memory
+MAX_WORKERS = 8  # worker processes by default
+PREFETCHED = 2  # batches that each worker reads ahead
+LOAD_BATCH = 256  # images per batch when a whole split is read into memory
 
 
 def number_of_workers() -> int:
-    """How many processes read images: ``CURRICULA_WORKERS``, or else one a core, at most 8. It
-    changes the speed, never the result.
+    """Return the number of processes that read images: ``CURRICULA_WORKERS``, or one per core, at
+    most 8. It changes the speed, never the result.
 
     Raises:
-        UserError: the variable is no whole number of 0 or more.
+        UserError: the variable is not a whole number of 0 or more.
     """
     text = os.environ.get(WORKERS_VARIABLE, "")
     if not text:
-        # A container or a batch system may lend fewer cores than the machine has.
+        # A container or a batch system can allow fewer cores than the machine has.
         affinity = getattr(os, "sched_getaffinity", None)
-        return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_WORKERS)
+        return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MAX_WORKERS)
     if not (text.isascii() and text.isdecimal()):
         raise UserError(f"{WORKERS_VARIABLE} must be a whole number, 0 or more, not {text!r}")
     return int(text)
@@ -41,25 +41,26 @@ def number_of_workers() -> int:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Reader:
-    """Reads images by their numbers, in worker processes that stay for the next pass.
+    """Reads images by their numbers, in worker processes that persist between passes.
 
-    A pass that is left early (an error, Ctrl-C, ``break``) ends its workers; two passes at a time
-    have workers of their own.
+    A pass that is left early (an error, Ctrl-C, ``break``) ends its workers. Two passes at the same
+    time have separate workers. Workers exit when the reader is garbage-collected.
 
     Attributes:
-        read: from an image's number to its pixels_CHW, uint8: the same each time, without drawing
-            from any random state. What a user did (a damaged file) it raises as `UserError`, which
-            names the file. Where Python starts its processes afresh (macOS, Windows) it is
-            pickled.
-        workers: how many processes; with 0, and for a single batch, this one reads.
+        read: returns the pixels_CHW (uint8) of an image's number, always the same, without drawing
+            from any random state. It raises `UserError`, which names the file, for what the user
+            can fix, such as a damaged file. It is pickled where Python spawns its processes
+            (macOS, Windows).
+        workers: number of worker processes; with 0, and for a single batch, the current process
+            reads.
     """
 
     read: Callable[[int], Tensor]
     workers: int = attrs.field(factory=number_of_workers, validator=attrs.validators.ge(0))
-    _idle: list[tuple["_Pass", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
+    _idle: list[tuple["_Groups", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """pixels_NCHW, uint8, on the CPU, of each group of numbers, in their order.
+        """Yield the pixels_NCHW (uint8, on the CPU) of each group of numbers, in order.
 
         Raises:
             UserError: an image cannot be read, or a worker was killed.
@@ -68,14 +69,14 @@ class Reader:
             read = _ReadGroup(self.read)
             yield from (_pixels(read[group.tolist()]) for group in groups)
             return
-        a_pass, loader = self._idle.pop() if self._idle else self._start()
-        a_pass.groups = groups
+        sampler, loader = self._idle.pop() if self._idle else self._start()
+        sampler.groups = groups
         try:
             for found in loader:
                 yield _pixels(found)
-            self._idle.append((a_pass, loader))
+            self._idle.append((sampler, loader))
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):  # PyTorch's words for a dead one
+            if not str(error).startswith("DataLoader worker"):  # a dead worker
                 raise
             raise UserError(
                 "a process that reads images ended early (memory may have run out, or a script "
@@ -83,27 +84,28 @@ class Reader:
                 f"{WORKERS_VARIABLE}=0"
             ) from error
         finally:
-            del loader  # and with it its workers, even where a traceback keeps this frame
+            del loader  # ends its workers, even if a traceback keeps this frame alive
 
-    def _start(self) -> tuple["_Pass", "DataLoader[Any]"]:
-        a_pass = _Pass()
+    def _start(self) -> tuple["_Groups", "DataLoader[Any]"]:
+        """Return a new loader with its workers, and the sampler that sets its next pass."""
+        sampler = _Groups()
         loader: DataLoader[Any] = DataLoader(
             _ReadGroup(self.read),  # type: ignore[arg-type]
             batch_size=None,  # each item is a batch already
-            sampler=a_pass,
+            sampler=sampler,
             num_workers=self.workers,
-            prefetch_factor=AHEAD,
+            prefetch_factor=PREFETCHED,
             persistent_workers=True,
-            collate_fn=_as_it_is,
-            worker_init_fn=_begin_worker,
-            # It draws a seed for every pass, which must not move the global random state.
+            collate_fn=_identity,
+            worker_init_fn=_init_worker,
+            # A loader draws a seed per pass, which must not move the global random state.
             generator=torch.Generator(),
         )
-        return a_pass, loader
+        return sampler, loader
 
 
-class _Pass:
-    """What a loader goes through next; set anew for each pass."""
+class _Groups:
+    """The groups of images of a loader's next pass; set before each pass."""
 
     groups: Sequence[Tensor] = ()
 
@@ -116,8 +118,11 @@ class _Pass:
 
 @attrs.frozen
 class _ReadGroup:
-    """A batch, as it leaves a worker: an array travels through a pipe. A tensor would travel
-    through shared memory, of which a container has 64 MiB; when it is full, the loader hangs."""
+    """Read a batch in a worker, as an array, which travels through a pipe.
+
+    A tensor would travel through shared memory. A container has 64 MiB of it, and when it is full,
+    the loader hangs.
+    """
 
     read: Callable[[int], Tensor]
 
@@ -125,31 +130,32 @@ class _ReadGroup:
         try:
             return torch.stack([self.read(number) for number in numbers]).numpy()
         except UserError as error:
-            return error  # raised in the worker, it would come with a traceback as its text
+            return error  # raised here, its text would become a traceback
 
 
-def _begin_worker(worker: int) -> None:
-    """A worker leaves when it is told to, or when its parent is gone.
+def _init_worker(worker: int) -> None:
+    """Make a worker ignore Ctrl-C, and exit when its parent does.
 
-    Ctrl-C reaches every process of a terminal; it is for the parent. And a worker that has read
-    ahead would wait for ever until its pipe is emptied, by a parent that was killed too.
+    Ctrl-C reaches every process of a terminal, but only the parent should handle it. A worker that
+    has read ahead would wait forever for a killed parent to empty its pipe.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _as_it_is(found: Any) -> Any:
+def _identity(found: Any) -> Any:
     return found
 
 
 def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
+    """Return a batch as a tensor, or raise the error that a worker returned."""
     if isinstance(found, UserError):
         raise found
     return torch.from_numpy(found)
@@ -157,13 +163,19 @@ def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LazySplit:
-    """Labelled images that are read as they are needed.
+    """Labelled images that are read when needed.
+
+    >>> reader = Reader(read=lambda number: torch.full((1, 2, 2), number, dtype=torch.uint8))
+    >>> numbers = torch.arange(10, 15)
+    >>> split = LazySplit(reader=reader, numbers=numbers, labels=numbers % 2, shape=(1, 2, 2))
+    >>> split[torch.tensor([3, 0])].load().pixels[:, 0, 0, 0]
+    tensor([13, 10], dtype=torch.uint8)
 
     Attributes:
-        reader: reads them; the splits of a data set share one, and with it the workers.
-        numbers: what the reader calls these images, int64 (N,), on the CPU.
-        labels: int64 (N,); the pixels of a batch go to their device.
-        shape: of each image: channels, height, width.
+        reader: reads the images; the splits of a data set share it, and so its workers.
+        numbers: the images' numbers for the reader, int64 (N,), on the CPU.
+        labels: labels, int64 (N,); the pixels of a batch go to their device.
+        shape: channels, height and width of each image.
     """
 
     reader: Reader
@@ -179,18 +191,18 @@ class LazySplit:
         return attrs.evolve(self, numbers=numbers, labels=self.labels[index])
 
     def to(self, device: torch.device) -> "LazySplit":
-        """The same, whose batches go to a device."""
+        """Return the split with its batches going to a device."""
         return attrs.evolve(self, labels=self.labels.to(device))
 
     def load(self) -> Split:
-        """The same with all its images read, on the device."""
+        """Return the split with all images in memory, on the device."""
         pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
-        for indices, batch in self.batches(torch.arange(len(self)), HELD_AT_ONCE):
+        for indices, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
             pixels[indices] = batch.pixels
         return Split(pixels=pixels, labels=self.labels)
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Split]]:
-        """(indices_N, batch) of the images in a given order (on the CPU)."""
+        """Yield (indices_N, batch) for images in a given order (on the CPU)."""
         device = self.labels.device
         begins = range(0, len(order_N), batch_size)
         numbers_N = self.numbers[order_N]
@@ -205,7 +217,7 @@ class LazySplit:
 
 
 def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """On the device. From pinned memory the copy does not hold up the host."""
-    if device.type in ("cpu", "mps"):  # one memory, or torch has no pinned one for it
+    """Return the pixels on a device; a copy from pinned memory does not make the host wait."""
+    if device.type in ("cpu", "mps"):  # the same memory, or without pinned memory in torch
         return pixels.to(device)
     return pixels.pin_memory().to(device, non_blocking=True)

@@ -1,18 +1,18 @@
-"""Random pixels: nothing to learn, at any shape, to measure speed on."""
+"""Random pixels of any shape, to measure speed on."""
 
 import torch
 
-from curricula.data.dataset import DataSet, Split
-from curricula.data.torchvision_sets import (
+from curricula.data.conventions import (
     COLOUR_BUDGETS,
     COLOUR_TRAINING,
     GREY_BUDGETS,
     GREY_TRAINING,
 )
+from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 
 SEED = 0
-TEST_IMAGES = 256
+NUM_TEST = 256  # test images
 
 
 def random_pixels(
@@ -23,21 +23,21 @@ def random_pixels(
     classes: int = 10,
     images: int = 2560,
 ) -> DataSet:
-    """Uniformly random pixels and labels, the same ones each time: there is nothing to learn in
-    them, but `curricula bench` can train on any shape without any files.
+    """Uniformly random pixels and labels, the same every time: `curricula bench` can train on any
+    shape without files.
 
-    Budgets and training defaults are those of MNIST for one channel, else those of CIFAR, but for
-    the augmentation: there is none.
+    Budgets and training defaults are those of MNIST for one channel, else those of CIFAR, without
+    augmentation.
 
     Args:
         root, download: unused: the images are drawn.
-        size: height and width, 1 to 1024.
-        channels: 1 to 64.
-        classes: how many, 2 to 100,000.
-        images: how many training images, 10 to 1,000,000; 256 test images come on top.
+        size: height and width in pixels, 1 to 1024.
+        channels: number of channels, 1 to 64.
+        classes: number of classes, 2 to 100,000.
+        images: number of training images, 10 to 1,000,000; there are 256 test images as well.
 
     Raises:
-        UserError: an argument out of range.
+        UserError: an argument is out of range.
     """
     for name, value, low, high in (
         ("size", size, 1, 1024),
@@ -56,7 +56,10 @@ def random_pixels(
             labels=torch.randint(classes, (n,), generator=generator),
         )
 
-    test, train = split(TEST_IMAGES), split(images)  # so however many train, it is the same test
+    test, train = (
+        split(NUM_TEST),
+        split(images),
+    )  # the test images first: they are then always the same
     grey = channels == 1
     return DataSet(
         name="random",

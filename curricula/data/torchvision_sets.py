@@ -1,37 +1,29 @@
-"""Data sets that torchvision reads, in its layout and through its loaders."""
+"""Data sets in the file formats and folders of torchvision, read by its loaders.
 
-from collections.abc import Callable
+Each loader imports torchvision itself: the import takes seconds.
+"""
+
+import os
 from typing import Any
 
 import torch
-import torchvision.datasets
 
-from curricula.data.dataset import DataSet, Split, not_there
+from curricula.data.conventions import (
+    COLOUR_BUDGETS,
+    COLOUR_TRAINING,
+    GREY_BUDGETS,
+    GREY_TRAINING,
+)
+from curricula.data.dataset import DataSet, Split, missing_data_error
 from curricula.errors import UserError
 
-GREY_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.3", "l2": "2"}
-COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}
-
-GREY_TRAINING = {
-    "model": "smallcnn",
-    "epochs": 10,
-    "batch_size": 128,
-    "optimizer": "adamw",
-    "lr": 0.001,
-    "weight_decay": 0.0001,
-    "lr_schedule": "one-cycle",
-    "augmentation": "clean",
+FOLDERS = {
+    "MNIST": "MNIST",
+    "FashionMNIST": "FashionMNIST",
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
 }
-COLOUR_TRAINING = {
-    "model": "resnet18",
-    "epochs": 120,
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "lr": 0.1,
-    "weight_decay": 0.0005,
-    "lr_schedule": "step(0:1, 74/120:0.1, 89/120:0.01, 99/120:0.001)",
-    "augmentation": "crop+flip",
-}
+"""Folder of each torchvision data set, below the root."""
 
 
 def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
@@ -40,12 +32,12 @@ def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
     Args:
         root: folder of the files.
         download: fetch missing files.
-        images: the first so many training images, 10 or more, for a smaller study; None for all.
+        images: number of training images, the first ones, 10 or more; None for all.
 
     Raises:
-        UserError: files that are not there, more images than there are.
+        UserError: missing files, or more images than the data set has.
     """
-    return _grey("mnist", torchvision.datasets.MNIST, root, download, images)
+    return _grey("mnist", "MNIST", root, download, images)
 
 
 def fashion_mnist(root: str, download: bool, images: int | None = None) -> DataSet:
@@ -54,12 +46,12 @@ def fashion_mnist(root: str, download: bool, images: int | None = None) -> DataS
     Args:
         root: folder of the files.
         download: fetch missing files.
-        images: the first so many training images, 10 or more, for a smaller study; None for all.
+        images: number of training images, the first ones, 10 or more; None for all.
 
     Raises:
-        UserError: files that are not there, more images than there are.
+        UserError: missing files, or more images than the data set has.
     """
-    return _grey("fashion-mnist", torchvision.datasets.FashionMNIST, root, download, images)
+    return _grey("fashion-mnist", "FashionMNIST", root, download, images)
 
 
 def cifar10(root: str, download: bool, images: int | None = None) -> DataSet:
@@ -68,12 +60,12 @@ def cifar10(root: str, download: bool, images: int | None = None) -> DataSet:
     Args:
         root: folder of the files.
         download: fetch missing files.
-        images: the first so many training images, 10 or more, for a smaller study; None for all.
+        images: number of training images, the first ones, 10 or more; None for all.
 
     Raises:
-        UserError: files that are not there, more images than there are.
+        UserError: missing files, or more images than the data set has.
     """
-    return _colour("cifar10", torchvision.datasets.CIFAR10, root, download, images)
+    return _colour("cifar10", "CIFAR10", root, download, images)
 
 
 def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
@@ -82,25 +74,41 @@ def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
     Args:
         root: folder of the files.
         download: fetch missing files.
-        images: the first so many training images, 10 or more, for a smaller study; None for all.
+        images: number of training images, the first ones, 10 or more; None for all.
 
     Raises:
-        UserError: files that are not there, more images than there are.
+        UserError: missing files, or more images than the data set has.
     """
-    return _colour("cifar100", torchvision.datasets.CIFAR100, root, download, images)
+    return _colour("cifar100", "CIFAR100", root, download, images)
 
 
-def _load(name: str, source: Callable[..., Any], root: str, download: bool) -> tuple[Any, Any]:
+def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
+    """Return the training and test images as torchvision reads them.
+
+    Raises:
+        UserError: missing or damaged files, or a failed download.
+    """
+    if not download and not os.path.exists(os.path.join(root, FOLDERS[loader])):
+        raise missing_data_error(name, root, " or fetch it with --download")
+
+    import torchvision.datasets
+
+    source = getattr(torchvision.datasets, loader)
     try:
         train, test = (source(root, train=part, download=download) for part in (True, False))
-    except (RuntimeError, OSError, ValueError) as error:  # absent, damaged, out of reach
+    except (RuntimeError, OSError, ValueError) as error:
         if download:
             raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
-        raise not_there(name, root, " or fetch it with --download") from error
+        raise missing_data_error(name, root, " or fetch it with --download") from error
     return train, test
 
 
 def _first(name: str, whole: Split, images: int | None) -> Split:
+    """Return the first images of a split.
+
+    Raises:
+        UserError: fewer than 10, or more than there are.
+    """
     if images is None:
         return whole
     if not 10 <= images <= len(whole):
@@ -108,10 +116,8 @@ def _first(name: str, whole: Split, images: int | None) -> Split:
     return whole[slice(images)]
 
 
-def _grey(
-    name: str, source: Callable[..., Any], root: str, download: bool, images: int | None
-) -> DataSet:
-    train, test = _load(name, source, root, download)
+def _grey(name: str, loader: str, root: str, download: bool, images: int | None) -> DataSet:
+    train, test = _load(name, loader, root, download)
     return DataSet(
         name=name,
         train=_first(
@@ -126,10 +132,8 @@ def _grey(
     )
 
 
-def _colour(
-    name: str, source: Callable[..., Any], root: str, download: bool, images: int | None
-) -> DataSet:
-    train, test = _load(name, source, root, download)
+def _colour(name: str, loader: str, root: str, download: bool, images: int | None) -> DataSet:
+    train, test = _load(name, loader, root, download)
 
     def split(loaded: Any) -> Split:
         pixels = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()

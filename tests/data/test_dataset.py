@@ -2,6 +2,8 @@
 
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,6 +139,29 @@ def test_digits_are_exact_and_enlarged_bilinearly():
     assert data.budgets["degrees"] == "30"
     assert data.budgets["pixels"] == "3"
     assert data.budgets["linf"] == "0.1"
+
+
+def test_digits_are_those_of_scikit_learn_bit_for_bit():
+    loaded = load_digits()
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    data = load_data("digits")
+    for split, indices in ((data.test, order[:500]), (data.train, order[500:])):
+        pixels = torch.from_numpy(loaded.images.astype(np.uint8)).unsqueeze(1)[indices]
+        assert torch.equal(split.pixels, pixels)
+        assert torch.equal(split.labels, torch.from_numpy(loaded.target.astype(np.int64))[indices])
+
+
+def test_reading_digits_imports_neither_scikit_learn_nor_torchvision():
+    code = """
+import sys
+from curricula.data.dataset import load_data
+load_data("digits")
+load_data("random(size=8)")
+heavy = {"sklearn", "torchvision", "scipy", "matplotlib", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_validation_images_are_held_out_of_training_and_always_the_same():

@@ -171,9 +171,9 @@ def test_a_training_is_the_same_bit_for_bit(root, workers, tiny, tmp_path):
 
 def test_auto_holds_what_fits(root, monkeypatch):
     count = len(PER_CLASS) * sum(COUNTS.values())
-    monkeypatch.setattr(folder, "LARGEST_BYTES", count * 3 * SIZE * SIZE)
+    monkeypatch.setattr(folder, "MAX_BYTES", count * 3 * SIZE * SIZE)
     assert isinstance(load(root).train, Split)
-    monkeypatch.setattr(folder, "LARGEST_BYTES", count * 3 * SIZE * SIZE - 1)
+    monkeypatch.setattr(folder, "MAX_BYTES", count * 3 * SIZE * SIZE - 1)
     data = load(root)
     assert isinstance(data.train, LazySplit)
     assert isinstance(data.test, LazySplit)
