@@ -36,7 +36,7 @@ NAMES: dict[str, str] = {
     r"\bbadness\b": "adversarial_rank",
     r"\bworse_weights\b": "adversarial_weight_perturbation",
     r"\b[Ss]ituation\b": "Context",
-    r"\bBound\b": "BoundExpression",
+    r"\bBound\b|\bBoundExpression\b": "Node",
     r"\bexpressions?[./]tree\b|\btree\.py\b": "nodes",
     r"\bcurricula[./]construct\b|\bimport construct\b|\bconstruct\.\w": "factories",
     r"\bUNHEEDED\b|\bLaw\b|\banswering\b|\bstreams\.(numbered|words)\b": "fold_in, bits",
