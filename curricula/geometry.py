@@ -1,9 +1,9 @@
 """Maps of the image plane, as pure functions.
 
-A map goes from a pixel of the output to the place in the input that it shows. theta_N23 is an
-affine one, both in pixels from the image's centre (x to the right, y down), so that it means the
-same at any H and W. homography_N33 is a projective one, both as shares of the image's width and
-height from its top left.
+A map takes a pixel of the output to the place in the input that it shows. theta_N23 is an affine
+map, in pixels from the image's centre (x to the right, y down), so that it means the same at any H
+and W. homography_N33 is a projective map, in shares of the image's width and height from its top
+left corner.
 """
 
 import math
@@ -17,13 +17,17 @@ from curricula.interfaces import Interpolation, Padding
 
 
 def identity_theta(n: int, device: torch.device) -> Tensor:
-    """theta_N23 of no change."""
+    """Return theta_N23 of no change."""
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
 
 
 def rotation_theta(degrees_N: Tensor) -> Tensor:
-    """theta_N23 that turns each image by its angle, counter-clockwise as seen (torchvision's
-    sign)."""
+    """Return theta_N23 that rotates each image by its angle, counter-clockwise as in torchvision.
+
+    >>> rotation_theta(torch.tensor([30.0]))
+    tensor([[[ 0.8660, -0.5000,  0.0000],
+             [ 0.5000,  0.8660,  0.0000]]])
+    """
     radians = degrees_N * (math.pi / 180)
     cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
     return torch.stack(
@@ -32,22 +36,27 @@ def rotation_theta(degrees_N: Tensor) -> Tensor:
 
 
 def translation_theta(pixels_N2: Tensor) -> Tensor:
-    """theta_N23 that moves each image by (right, down) pixels."""
+    """Return theta_N23 that shifts each image by (right, down) pixels.
+
+    >>> translation_theta(torch.tensor([[2.0, 1.0]]))
+    tensor([[[ 1.,  0., -2.],
+             [ 0.,  1., -1.]]])
+    """
     linear = torch.eye(2, device=pixels_N2.device).expand(len(pixels_N2), 2, 2)
     return torch.cat((linear, -pixels_N2[:, :, None]), dim=2)
 
 
 def scale_theta(factor_N: Tensor) -> Tensor:
-    """theta_N23 that enlarges each image by its factor, above 0, about the centre."""
+    """Return theta_N23 that enlarges each image by its factor, above 0, about the centre."""
     linear = torch.eye(2, 3, device=factor_N.device)
     return linear / factor_N[:, None, None]
 
 
 def shear_theta(degrees_N2: Tensor) -> Tensor:
-    """theta_N23 that shears each image along x, then along y (torchvision's signs).
+    """Return theta_N23 that shears each image along x, then along y (torchvision's signs).
 
-    What lies y pixels below the centre moves left by y tan(first angle); then what lies x pixels
-    to the right of it moves up by x tan(second angle).
+    A point y pixels below the centre moves left by y tan(first angle); then a point x pixels to
+    the right of the centre moves up by x tan(second angle).
     """
     along_x, along_y = torch.tan(degrees_N2 * (math.pi / 180)).unbind(1)
     one, zero = torch.ones_like(along_x), torch.zeros_like(along_x)
@@ -61,14 +70,19 @@ def shear_theta(degrees_N2: Tensor) -> Tensor:
 
 
 def quadrilateral_homography(corners_N42: Tensor) -> Tensor:
-    """homography_N33 that puts the four corners of each image at given places.
+    """Return homography_N33 that moves the four corners of each image to given places.
 
     The closed form of Heckbert (1989, Fundamentals of Texture Mapping and Image Warping, section
-    2.2.3), inverted by cofactors: nothing to solve, and corners left alone give the identity.
+    2.2.3), inverted by cofactors: there is no system to solve, and unmoved corners give exactly
+    the identity.
 
     Args:
-        corners_N42: where the top left, top right, bottom right and bottom left corner come to
-            lie, as (x, y) shares of the width and height; a convex quadrilateral.
+        corners_N42: new places of the top left, top right, bottom right and bottom left corner, as
+            (x, y) shares of the width and height; a convex quadrilateral.
+
+    >>> corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> torch.equal(quadrilateral_homography(corners[None])[0], torch.eye(3))
+    True
     """
     start, right, across, down = corners_N42.unbind(1)
     from_right, from_down = right - across, down - across
@@ -76,7 +90,7 @@ def quadrilateral_homography(corners_N42: Tensor) -> Tensor:
     area_N1 = _cross(from_right, from_down)[:, None]
     bend_u = _cross(bend, from_down)[:, None] / area_N1
     bend_v = _cross(from_right, bend)[:, None] / area_N1
-    # From the input to the output: (u, v, 1) to u * along_u + v * along_v + origin.
+    # The map from input to output takes (u, v, 1) to u * along_u + v * along_v + origin.
     along_u = torch.cat((right - start + bend_u * right, bend_u), dim=1)
     along_v = torch.cat((down - start + bend_v * down, bend_v), dim=1)
     origin = F.pad(start, (0, 1), value=1.0)
@@ -95,7 +109,13 @@ def _cross(a_N2: Tensor, b_N2: Tensor) -> Tensor:
 
 
 def compose(first_N23: Tensor, second_N23: Tensor) -> Tensor:
-    """theta_N23 of doing ``first`` and then ``second`` to an image."""
+    """Return theta_N23 that applies ``first`` and then ``second`` to an image.
+
+    >>> right, twice_the_size = translation_theta(torch.ones(1, 2)), scale_theta(2 * torch.ones(1))
+    >>> compose(right, twice_the_size)  # the shift is enlarged with the image
+    tensor([[[ 0.5000,  0.0000, -1.0000],
+             [ 0.0000,  0.5000, -1.0000]]])
+    """
     linear, shift = first_N23[..., :2], first_N23[..., 2:]
     return torch.cat((linear @ second_N23[..., :2], linear @ second_N23[..., 2:] + shift), dim=-1)
 
@@ -109,22 +129,26 @@ def warp(
 ) -> Tensor:
     """Resample each image under its own affine map, in one interpolation.
 
-    An image whose theta is exactly the identity comes back bit for bit.
+    An image whose theta is exactly the identity is returned bit for bit.
 
     Args:
         x_NCHW: images in [0, 1].
-        theta_N23: see the head of this file.
+        theta_N23: the maps; see the head of this module.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what lies outside: ``zeros``, the ``border``'s pixels, or the ``reflection``.
 
     Returns:
         Images of the same shape, in [0, 1].
+
+    >>> x = torch.tensor([0.0, 0.0, 1.0, 0.0]).reshape(1, 1, 1, 4)
+    >>> warp(x, translation_theta(torch.tensor([[-0.5, 0.0]]))).squeeze()
+    tensor([0.0000, 0.5000, 0.5000, 0.0000])
     """
     height, width = x_NCHW.shape[2:]
     size = x_NCHW.new_tensor((width, height))
     theta = theta_N23.to(x_NCHW)
-    # grid_sample counts from -1 to 1 across an axis: n = 2 p / size of the centred pixel p. In
-    # those units the linear part becomes diag(2/size) A diag(size/2) and the shift diag(2/size) b.
+    # grid_sample's coordinates run from -1 to 1 across an axis: n = 2 p / size for a centred pixel
+    # p. In them the linear part is diag(2/size) A diag(size/2) and the shift is diag(2/size) b.
     normalised = torch.cat(
         (
             theta[:, :, :2] * size[None, None, :] / size[None, :, None],
@@ -144,14 +168,14 @@ def warp_projective(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """`warp` under a projective map of each image."""
+    """Resample each image under its own projective map, as `warp` does under an affine one."""
     homography = homography_N33.to(x_NCHW)
     unmoved = (homography == torch.eye(3, device=x_NCHW.device)).flatten(1).all(1)
-    u_W, v_H = _middles(x_NCHW)
+    u_W, v_H = _pixel_centres(x_NCHW)
     columns = homography[:, None, None].unbind(-1)
     place = columns[0] * u_W[:, None] + columns[1] * v_H[:, None, None] + columns[2]
     depth = place[..., 2:]
-    depth = torch.where(depth.abs() < 1e-6, 1e-6, depth)  # the horizon shows what is far away
+    depth = torch.where(depth.abs() < 1e-6, 1e-6, depth)  # avoids dividing by 0 at the horizon
     return _resample(x_NCHW, 2 * place[..., :2] / depth - 1, unmoved, interpolation, padding)
 
 
@@ -162,19 +186,20 @@ def warp_displaced(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """`warp` where each pixel has its own way, (right, down) in pixels, to the place it shows."""
+    """Resample each image so that every output pixel shows the place in the input that lies its own
+    displacement away, (right, down) in pixels; see `warp`."""
     height, width = x_NCHW.shape[2:]
     displacement = displacement_NHW2.to(x_NCHW)
     unmoved = (displacement == 0).flatten(1).all(1)
-    u_W, v_H = _middles(x_NCHW)
+    u_W, v_H = _pixel_centres(x_NCHW)
     place = torch.stack(
         (u_W + displacement[..., 0] / width, v_H[:, None] + displacement[..., 1] / height), -1
     )
     return _resample(x_NCHW, 2 * place - 1, unmoved, interpolation, padding)
 
 
-def _middles(x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The middle of each column and row of pixels, as shares of the width and height."""
+def _pixel_centres(x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centre of each column and of each row of pixels, as shares of width and height."""
     height, width = x_NCHW.shape[2:]
     columns = torch.arange(width, device=x_NCHW.device, dtype=x_NCHW.dtype)
     rows = torch.arange(height, device=x_NCHW.device, dtype=x_NCHW.dtype)
@@ -188,7 +213,7 @@ def _resample(
     interpolation: Interpolation,
     padding: Padding,
 ) -> Tensor:
-    """The images at places that run from -1 to 1 across them; as they are where unmoved."""
+    """Sample the images at places from -1 to 1 across them; return unmoved images unchanged."""
     moved = F.grid_sample(
         x_NCHW, grid_NHW2, mode=interpolation, padding_mode=padding, align_corners=False
     )
@@ -196,13 +221,17 @@ def _resample(
 
 
 def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) -> Tensor:
-    """Move each image by whole pixels, (right, down): exact, and no interpolation.
+    """Shift each image by whole pixels, (right, down), exactly and without interpolation.
 
     Args:
         x_NCHW: images.
         pixels_N2: whole numbers.
-        edge: what comes in from outside, as in `warp`; ``wrap`` for what went out at the other
-            side.
+        edge: what fills the uncovered edge, as the padding of `warp`; ``wrap`` for the pixels that
+            left at the other side.
+
+    >>> x = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
+    >>> shift(x, torch.tensor([[1, 0]]), edge="wrap").squeeze()
+    tensor([3., 1., 2.])
     """
     n, channels, height, width = x_NCHW.shape
     pixels = pixels_N2.to(x_NCHW.device, torch.int64)
@@ -216,7 +245,8 @@ def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) ->
 
 
 def _inside(place: Tensor, size: int, edge: Padding | Literal["wrap"]) -> Tensor:
-    """The pixel of an axis that shows at each place; ``size`` is the zero beyond the last."""
+    """Return the pixel of an axis to show at each place; index ``size`` is a zero after the last
+    pixel."""
     if edge == "wrap":
         return place % size
     if edge == "border":
