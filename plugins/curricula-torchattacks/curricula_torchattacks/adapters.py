@@ -1,4 +1,4 @@
-"""What an attack of torchattacks needs around it: seeded random state, a module with a place."""
+"""Adapters of torchattacks: seeded global random state, and a module with a device."""
 
 import random
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from curricula.interfaces import Strength
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[int]:
-    """Every random state that an attack may draw from, seeded from the generator and put back:
+    """Seed every random state that an attack may draw from, and restore them all at the end:
     torch's on the CPU and on every GPU, NumPy's global one and Python's.
 
     Yields:
-        The seed, for attacks that want one.
+        The seed, drawn from the generator, for attacks that take one.
     """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    # torch.manual_seed, which some attacks call themselves, seeds every GPU as well.
+    # Some attacks call torch.manual_seed, which seeds every GPU as well.
     gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -35,7 +35,11 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
 
 
 def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
-    """Each strength above 0, with the indices of the images that have it."""
+    """Return each strength above 0, with the indices of the images that have it.
+
+    >>> groups(torch.tensor([0.5, 0.0, 1.0, 0.5]), torch.zeros(4, 1, 2, 2))
+    [(0.5, tensor([0, 3])), (1.0, tensor([2]))]
+    """
     if not isinstance(strength, Tensor) or strength.ndim == 0:
         value = float(strength)
         return [(value, torch.arange(len(x_NCHW), device=x_NCHW.device))] if value > 0 else []
@@ -48,13 +52,15 @@ def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
 
 
 class DeviceTagged(nn.Module):
-    """A victim's module as torchattacks needs it: with a parameter, whose device it takes for the
-    model's (it prints a complaint where there is none), and with contiguous gradients, which some
-    attacks look at through `view`."""
+    """A victim's module in the form that torchattacks needs.
+
+    It has a parameter, whose device torchattacks takes for the model's (without one it prints a
+    warning), and its gradients are contiguous, because some attacks call `view` on them.
+    """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.device_tag = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
         self.module = module
         self.eval()
 

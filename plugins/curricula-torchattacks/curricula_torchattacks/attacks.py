@@ -1,11 +1,11 @@
-"""The attacks of torchattacks as perturbations, one class each, made of a table.
+"""The attacks of torchattacks as perturbations, one class each, built from a table.
 
-A class has the attack's name in torchattacks, and its parameters: those of the package's
-signature, with its defaults, except that
+A class has the attack's name in torchattacks, and the parameters and defaults of the package's
+signature, except that
 
 - ``eps`` is the budget times the strength, and ``norm`` is linf or l2;
-- a step's absolute length (``alpha``; ``lr`` of SPSA) is ``rel_step``, a share of the present eps;
-- ``steps`` is ``max_steps`` where it is not the number of a PGD's steps;
+- a step's absolute length (``alpha``; ``lr`` of SPSA) is ``rel_step``, a share of the current eps;
+- ``steps`` is ``max_steps`` where it is not the number of steps of a PGD;
 - the number of classes is the model's, the seed comes from the generator, nothing is printed.
 """
 
@@ -38,7 +38,7 @@ from curricula_torchattacks.parameters import (
 from curricula_torchattacks.plugin import ATTACKS
 
 RGB = frozenset({3})
-MOST_TARGETS = 9  # of APGDT and FAB: Croce and Hein 2020; with ten classes, all others
+MAX_TARGETS = 9  # target classes of APGDT and FAB (Croce and Hein 2020); all others of ten classes
 UNITS = {
     "linf": "radius of the l-inf ball, in [0, 1] pixel units, 0 or more.",
     "l2": "radius of the l-2 ball, in [0, 1] pixel units, 0 or more.",
@@ -46,25 +46,25 @@ UNITS = {
     "std": "standard deviation of the noise, in [0, 1] pixel units, 0 or more.",
 }
 NORMS = {"linf": "Linf", "l2": "L2"}
-SPELT = {"guassian": "gaussian"}  # in PGDRS and PGDRSL2
+CORRECTED = {"guassian": "gaussian"}  # noise_type of PGDRS and PGDRSL2, theirs to ours
 
 
 @attrs.frozen(kw_only=True)
 class AttackSpec:
-    """How an attack differs from what its signature says.
+    """The differences between an attack and its signature in torchattacks.
 
     Attributes:
-        unit: of the budget: a norm; ``norm`` where the parameter of that name says it; ``std``;
-            ``switch`` for an attack without a budget of its own.
-        budget: what the package calls the budget.
-        step: what it calls a step's absolute length.
-        rel_step: our default for that, as a share of eps, times the number of steps.
-        steps: what it calls the number of those steps; empty for one.
-        renamed: parameters under other names, ours by theirs.
-        special: parameters that mean something else than in PARAMETERS, by our name.
+        unit: of the budget: a norm; ``norm`` where the parameter of that name decides; ``std``; or
+            ``switch`` for an attack without a budget.
+        budget: the package's name of the budget.
+        step: the package's name of a step's absolute length.
+        rel_step: our default for it, as a share of eps, times the number of steps.
+        steps: the package's name of the number of those steps; empty for one step.
+        renamed: our names of parameters, by theirs.
+        special: parameters with a meaning that differs from PARAMETERS, by our name.
         left_out: parameters that the package never reads, or that guard its divisions.
-        channels: the channel counts that it works on.
-        patched: takes the place of the package's class.
+        channels: the channel counts that the attack works on, or None for any.
+        patched: the class to use instead of the package's.
     """
 
     unit: str
@@ -85,7 +85,7 @@ PATCHES = attrs.evolve(
     LINF, budget="max_epsilon", left_out=frozenset({"momentum", "prob"}), channels=RGB
 )
 
-DESCRIBED: Mapping[str, AttackSpec] = {
+SPECS: Mapping[str, AttackSpec] = {
     "FGSM": LINF,
     "BIM": LINF,
     "RFGSM": LINF,
@@ -129,10 +129,19 @@ DESCRIBED: Mapping[str, AttackSpec] = {
 
 
 class Attack:
-    """An attack of torchattacks behind the victim: it gets a frozen module, one eps for each group
-    of images of equal strength, and seeded random state; what it returns is put into its ball.
+    """Run an attack of torchattacks on the victim, and project its result into the ball.
 
-    The classes of this module say what differs, and their fields are its parameters.
+    The attack gets a frozen module, one eps for each group of images of equal strength, and seeded
+    random state. The classes of this module are its subclasses; their fields are its parameters.
+
+    Example:
+        >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())
+        >>> strength, generator = torch.tensor([0.0, 0.5, 1.0]), torch.Generator()
+        >>> attack = CLASSES["PGD"](budget=0.1, steps=5)
+        >>> adversarial = attack(x, y, strength=strength, victim=victim, generator=generator)
+        >>> (adversarial - x).abs().amax((1, 2, 3))
+        tensor([0.0000, 0.0500, 0.1000])
     """
 
     __slots__ = ()
@@ -140,7 +149,7 @@ class Attack:
     kind: ClassVar[PerturbationKind] = "pixel"
     training_only: ClassVar[bool] = False
     channels: ClassVar[frozenset[int] | None]
-    described: ClassVar[AttackSpec]
+    spec: ClassVar[AttackSpec]
     theirs: ClassVar[Callable[..., Any]]
     takes: ClassVar[frozenset[str]]
     passed: ClassVar[Mapping[str, str]]
@@ -148,7 +157,7 @@ class Attack:
     budget: float
 
     def __attrs_post_init__(self) -> None:
-        """What no single field can tell."""
+        """Check what depends on several fields."""
         given = cast(Any, self)
         if "abort_early" in self.passed and given.abort_early and given.max_iterations < 10:
             raise ValueError(
@@ -199,7 +208,7 @@ class Attack:
     ) -> Tensor:
         attack = self.construct(module, x_NCHW, eps=eps, seed=seed)
         adversarial = attack(x_NCHW, y_N).detach()
-        # A gradient of exactly zero makes some of them divide zero by zero.
+        # Where the gradient is exactly zero, some attacks divide zero by zero.
         adversarial = torch.where(adversarial.isfinite(), adversarial, x_NCHW)
         if self.unit in NORMS:
             eps_N111 = x_NCHW.new_full((len(x_NCHW), 1, 1, 1), eps)
@@ -207,7 +216,7 @@ class Attack:
         return adversarial.clamp(0, 1)
 
     def construct(self, module: nn.Module, x_NCHW: Tensor, *, eps: float, seed: int) -> Any:
-        """torchattacks' own object, for one eps.
+        """Return torchattacks' own attack object for one eps.
 
         Raises:
             UserError: the attack needs more classes than the model has.
@@ -216,12 +225,13 @@ class Attack:
         if "norm" in self.takes:
             keywords["norm"] = NORMS[self.unit]
         if "noise_type" in self.takes:
-            misspelt = {ours: theirs for theirs, ours in SPELT.items()}
-            keywords["noise_type"] = misspelt.get(keywords["noise_type"], keywords["noise_type"])
-        if self.described.budget in self.takes:
-            keywords[self.described.budget] = eps
-        if _has_steps(self.described, self.takes):
-            keywords[self.described.step] = eps * cast(Any, self).rel_step
+            theirs_by_ours = {ours: theirs for theirs, ours in CORRECTED.items()}
+            noise_type = keywords["noise_type"]
+            keywords["noise_type"] = theirs_by_ours.get(noise_type, noise_type)
+        if self.spec.budget in self.takes:
+            keywords[self.spec.budget] = eps
+        if _has_steps(self.spec, self.takes):
+            keywords[self.spec.step] = eps * cast(Any, self).rel_step
         if "seed" in self.takes:
             keywords["seed"] = seed
         name = type(self).__name__
@@ -229,16 +239,17 @@ class Attack:
             return self.theirs(module, **keywords)
         with torch.no_grad():
             classes = module(x_NCHW[:1]).shape[1]
-        least = 4 if name == "APGDT" else 3 if keywords.get("loss") == "dlr" else 2
-        if classes < least:
+        min_classes = 4 if name == "APGDT" else 3 if keywords.get("loss") == "dlr" else 2
+        if classes < min_classes:
             raise UserError(
-                f"torchattacks-{name.lower()} needs {least} classes or more here, not {classes}: "
-                "its loss compares as many logits; torchattacks-apgd(loss=ce) takes any number"
+                f"torchattacks-{name.lower()} needs {min_classes} classes or more here, not "
+                f"{classes}: its loss compares that many logits; torchattacks-apgd(loss=ce) takes "
+                "any number"
             )
         if "n_classes" in self.takes:
-            keywords["n_classes"] = min(classes, MOST_TARGETS + 1)
+            keywords["n_classes"] = min(classes, MAX_TARGETS + 1)
         attack = self.theirs(module, **keywords)
-        if name == "JSMA":  # By itself it goes for the next of ten classes.
+        if name == "JSMA":  # by default it targets the next of ten classes
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classes, quiet=True)
         return attack
 
@@ -246,76 +257,82 @@ class Attack:
 NOT_PARAMETERS = frozenset({"model", "norm", "seed", "n_classes", "verbose"})
 
 
-def _has_steps(described: AttackSpec, takes: Collection[str]) -> bool:
-    """Whether the package's attack takes a step's absolute length."""
-    return described.unit in ("linf", "l2") and described.step in takes
+def _has_steps(spec: AttackSpec, takes: Collection[str]) -> bool:
+    """Return whether the package's attack takes a step's absolute length."""
+    return spec.unit in ("linf", "l2") and spec.step in takes
 
 
-def _class(name: str, described: AttackSpec) -> type[Attack]:
-    """The perturbation class of an attack."""
+def _class(name: str, spec: AttackSpec) -> type[Attack]:
+    """Return the perturbation class of an attack."""
     signature = inspect.signature(getattr(torchattacks, name)).parameters
-    has_steps = _has_steps(described, signature)
-    own = NOT_PARAMETERS | described.left_out | {described.budget}
-    own |= {described.step} if has_steps else set()
-    passed = {
-        theirs: described.renamed.get(theirs, theirs) for theirs in signature if theirs not in own
-    }
+    has_steps = _has_steps(spec, signature)
+    own = NOT_PARAMETERS | spec.left_out | {spec.budget}
+    own |= {spec.step} if has_steps else set()
+    passed = {theirs: spec.renamed.get(theirs, theirs) for theirs in signature if theirs not in own}
 
-    parameters = {"budget": _budget(described, signature)}
-    if described.unit == "norm":
+    parameters = {"budget": _budget(spec, signature)}
+    if spec.unit == "norm":
         parameters["norm"] = (NORM, "linf")
     for theirs, ours in passed.items():
         default = signature[theirs].default
-        parameter = described.special.get(ours) or PARAMETERS[ours]
-        parameters[ours] = (parameter, SPELT.get(default, default))
-        if has_steps and theirs == described.steps:
-            parameters["rel_step"] = _rel_step(described)
-    if has_steps and not described.steps:
-        parameters["rel_step"] = _rel_step(described)
+        parameter = spec.special.get(ours) or PARAMETERS[ours]
+        parameters[ours] = (parameter, CORRECTED.get(default, default))
+        if has_steps and theirs == spec.steps:
+            parameters["rel_step"] = _rel_step(spec)
+    if has_steps and not spec.steps:
+        parameters["rel_step"] = _rel_step(spec)
 
     body = {
         "__module__": __name__,
         "__qualname__": name,
-        "__doc__": _docstring(name, {ours: p.sentence for ours, (p, _) in parameters.items()}),
+        "__doc__": _docstring(
+            name, spec, {ours: p.sentence for ours, (p, _) in parameters.items()}
+        ),
         "__annotations__": {ours: p.annotation for ours, (p, _) in parameters.items()},
         **{ours: parameter.field(default) for ours, (parameter, default) in parameters.items()},
-        "channels": described.channels,
-        "described": described,
-        "theirs": described.patched or getattr(torchattacks, name),
+        "channels": spec.channels,
+        "spec": spec,
+        "theirs": spec.patched or getattr(torchattacks, name),
         "takes": frozenset(signature),
         "passed": passed,
     }
-    if described.unit != "norm":
-        body["unit"] = described.unit
+    if spec.unit != "norm":
+        body["unit"] = spec.unit
     return cast(type[Attack], attrs.frozen(kw_only=True)(type(name, (Attack,), body)))
 
 
-def _budget(
-    described: AttackSpec, signature: Mapping[str, inspect.Parameter]
-) -> tuple[Parameter, Any]:
-    if described.unit == "switch":
+def _budget(spec: AttackSpec, signature: Mapping[str, inspect.Parameter]) -> tuple[Parameter, Any]:
+    if spec.unit == "switch":
         return SWITCHED, 1.0
-    # No data set states a custom for noise, so the package's default is ours.
-    default = signature[described.budget].default if described.unit == "std" else attrs.NOTHING
-    return zero_or_more(UNITS[described.unit]), default
+    # No data set states a standard budget for noise, so the package's default is ours.
+    default = signature[spec.budget].default if spec.unit == "std" else attrs.NOTHING
+    return zero_or_more(UNITS[spec.unit]), default
 
 
-def _rel_step(described: AttackSpec) -> tuple[Parameter, Any]:
+def _rel_step(spec: AttackSpec) -> tuple[Parameter, Any]:
     def default(instance: Any) -> float:
-        steps = getattr(instance, described.steps) if described.steps else 1
-        return described.rel_step / max(steps, 1)  # steps have yet to be validated
+        steps = getattr(instance, spec.steps) if spec.steps else 1
+        return spec.rel_step / max(steps, 1)  # steps are not yet validated
 
-    share = " / ".join(filter(None, (f"{described.rel_step:g}", described.steps)))
-    sentence = f"length of a step as a share of the present eps, above 0; by default {share}."
+    share = " / ".join(filter(None, (f"{spec.rel_step:g}", spec.steps)))
+    sentence = f"length of a step as a share of the current eps, above 0; by default {share}."
     return above_zero(sentence), attrs.Factory(default, takes_self=True)
 
 
-def _docstring(name: str, sentences: Mapping[str, str]) -> str:
+def _docstring(name: str, spec: AttackSpec, sentences: Mapping[str, str]) -> str:
     arguments = "\n".join(f"    {ours}: {sentence}" for ours, sentence in sentences.items())
-    return f"`torchattacks-{name.lower()}`: {ATTACKS[name]}.\n\nArgs:\n{arguments}\n"
+    if spec.unit in ("linf", "l2", "norm"):
+        norm = "linf" if spec.unit == "norm" else spec.unit
+        example = f">>> {name}(budget=0.1).norm_bound\n    NormBound(norm='{norm}', radius=0.1)"
+    else:
+        example = f">>> {name}().norm_bound is None\n    True"
+    return (
+        f"Run torchattacks' {name}: {ATTACKS[name]}.\n\n"
+        f"Args:\n{arguments}\n\nExample:\n    {example}\n"
+    )
 
 
 CLASSES: Mapping[str, Callable[..., Attack]] = {
-    name: _class(name, described) for name, described in DESCRIBED.items()
+    name: _class(name, spec) for name, spec in SPECS.items()
 }
 globals().update(CLASSES)

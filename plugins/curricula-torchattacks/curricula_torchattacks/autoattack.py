@@ -1,19 +1,19 @@
-"""The standard AutoAttack, made of torchattacks' attacks with the published parameters."""
+"""The standard AutoAttack, composed of torchattacks' attacks with the published parameters."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import attrs
 import torch
-from attrs.validators import and_, ge, in_, le
+from attrs.validators import in_
 from torch import Tensor
 
 from curricula.errors import UserError
 from curricula.interfaces import NormBound, Perturbation, PerturbationKind, Strength, Victim
+from curricula.perturbations.validators import valid_budget
 from curricula_torchattacks.attacks import CLASSES
-from curricula_torchattacks.parameters import LARGEST
 
-FEWEST_CLASSES = 4  # the targeted DLR loss compares four logits
+MIN_CLASSES = 4  # classes of the model; the targeted DLR loss compares four logits
 
 
 def run_in_sequence(
@@ -25,40 +25,45 @@ def run_in_sequence(
     victim: Victim,
     generator: torch.Generator,
 ) -> Tensor:
-    """Attacks one after the other, each on the images that the model still gets right."""
+    """Run attacks one after the other, each on the images that the model still gets right."""
     result = x_NCHW.detach().clone()
     strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
     with torch.no_grad():
-        standing_N = victim.logits(x_NCHW).argmax(1) == y_N
+        active_N = victim.logits(x_NCHW).argmax(1) == y_N
         for part in parts:
-            index = standing_N.nonzero().squeeze(1)
+            index = active_N.nonzero().squeeze(1)
             if len(index) == 0:
                 break
-            attacked = victim.subset(index)
+            victim_of_active = victim.subset(index)
             adversarial = part(
                 x_NCHW[index],
                 y_N[index],
                 strength=strength_N[index],
-                victim=attacked,
+                victim=victim_of_active,
                 generator=generator,
             )
-            fallen = attacked.logits(adversarial).argmax(1) != y_N[index]
-            result[index[fallen]] = adversarial[fallen]
-            standing_N[index[fallen]] = False
+            fooled = victim_of_active.logits(adversarial).argmax(1) != y_N[index]
+            result[index[fooled]] = adversarial[fooled]
+            active_N[index[fooled]] = False
     return result
 
 
 @attrs.frozen(kw_only=True)
 class AutoAttack:
-    """`autoattack`: the standard version of AutoAttack (Croce and Hein 2020, section 6), without
-    parameters: APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
-    one run each, the targeted ones towards up to nine other classes), and the Square attack with
-    5,000 queries. Each attacks the images that the ones before it left active; an image that
-    the model gets wrong, or that all leave active, stays as it is.
+    """Run the standard AutoAttack (Croce and Hein 2020, section 6), which has no parameters.
+
+    It consists of APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
+    one run each, the targeted ones towards up to nine other classes) and the Square attack with
+    5,000 queries. Each attacks the images that the earlier ones did not fool. An image that the
+    model misclassifies from the start, or that no attack fools, is returned unchanged.
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more.
-        norm: linf or l2.
+        norm: ``linf`` or ``l2``.
+
+    Example:
+        >>> [type(part).__name__ for part in AutoAttack(budget=8 / 255).parts]
+        ['APGD', 'APGDT', 'FAB', 'Square']
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
@@ -66,7 +71,7 @@ class AutoAttack:
     training_only: ClassVar[bool] = False
     passes: ClassVar[int] = 100 + 9 * 100 + 9 * 100 + 5000
 
-    budget: float = attrs.field(validator=and_(ge(0), le(LARGEST)))
+    budget: float = attrs.field(validator=valid_budget)
     norm: Literal["linf", "l2"] = attrs.field(default="linf", validator=in_(("linf", "l2")))
 
     @property
@@ -79,7 +84,7 @@ class AutoAttack:
 
     @property
     def parts(self) -> tuple[Perturbation, ...]:
-        """The published four."""
+        """The four published attacks."""
         ball = {"budget": self.budget, "norm": self.norm}
         return (
             CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),
@@ -114,10 +119,10 @@ class AutoAttack:
     ) -> Tensor:
         with torch.no_grad():
             classes = victim.logits(x_NCHW[:1]).shape[1]
-        if classes < FEWEST_CLASSES:
+        if classes < MIN_CLASSES:
             raise UserError(
-                f"autoattack needs {FEWEST_CLASSES} classes or more, not {classes}: its targeted "
-                "loss compares as many logits; write torchattacks-apgd(steps=100)"
+                f"autoattack needs {MIN_CLASSES} classes or more, not {classes}: its targeted "
+                "loss compares that many logits; write torchattacks-apgd(steps=100)"
                 "|torchattacks-fab(max_steps=100)|torchattacks-square(resc_schedule=false)"
             )
         return run_in_sequence(

@@ -1,4 +1,4 @@
-"""What the parameters of torchattacks' attacks mean: type, range and a sentence for each name.
+"""The parameters of torchattacks' attacks: type, range and a sentence for each name.
 
 Their defaults are the package's own; `attacks` reads them from its signatures.
 """
@@ -9,12 +9,19 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import and_, ge, gt, le, lt
 
-LARGEST = 1e6  # far beyond any image, far below float32's end
+from curricula.perturbations import validators
 
 
 @attrs.frozen
 class Parameter:
-    """``annotation``, ``validator`` and ``converter`` are the field's; ``sentence`` explains it."""
+    """A parameter of an attack.
+
+    Attributes:
+        annotation: the field's type.
+        validator: the field's validator.
+        sentence: the meaning and the range, for the docstring.
+        converter: the field's converter, or None.
+    """
 
     annotation: Any
     validator: Any
@@ -22,7 +29,7 @@ class Parameter:
     converter: Callable[[Any], Any] | None = None
 
     def field(self, default: Any) -> Any:
-        """The attrs field with a default."""
+        """Return the attrs field with a default."""
         return attrs.field(default=default, validator=self.validator, converter=self.converter)
 
 
@@ -54,7 +61,8 @@ def _bounds(instance: Any, attribute: "attrs.Attribute[tuple[float, float]]", va
 
 
 def pixels_or_shares(bounds: tuple[float, float]) -> tuple[float, ...]:
-    """Whole numbers are pixels, fractions are shares: torchattacks tells them apart by type."""
+    """Return whole numbers as int (pixels) and fractions as float (shares of the side), by which
+    torchattacks distinguishes them."""
     return tuple(int(bound) if float(bound).is_integer() else bound for bound in bounds)
 
 
@@ -66,7 +74,7 @@ def _flag(sentence: str) -> Parameter:
     return Parameter(bool, attrs.validators.instance_of(bool), sentence)
 
 
-def number(validator: Any, sentence: str) -> Parameter:
+def _number(validator: Any, sentence: str) -> Parameter:
     return Parameter(float, validator, sentence, _float)
 
 
@@ -75,11 +83,11 @@ def _float(value: float) -> float:
 
 
 def above_zero(sentence: str) -> Parameter:
-    return number(and_(gt(0), le(LARGEST)), sentence)
+    return _number(validators.above_zero(), sentence)
 
 
 def zero_or_more(sentence: str) -> Parameter:
-    return number(and_(ge(0), le(LARGEST)), sentence)
+    return _number(validators.valid_budget, sentence)
 
 
 def _word(*words: str, sentence: str) -> Parameter:
@@ -88,77 +96,92 @@ def _word(*words: str, sentence: str) -> Parameter:
 
 PARAMETERS: Mapping[str, Parameter] = {
     "steps": _whole("gradient steps, 1 or more."),
-    "max_steps": _whole(
-        "iterations at most, 1 or more; torchattacks calls it steps, which here are those of a "
-        "PGD, for which a data set has a custom."
-    ),
+    "max_steps": _whole("maximum number of iterations, 1 or more (`steps` in torchattacks)."),
     "random_start": _flag("start at a random image of the ball."),
-    "n_restarts": _whole("independent runs, 1 or more; each attacks what the others left."),
-    "decay": zero_or_more("momentum: the share of the last direction that stays, 0 or more."),
-    "eot_iter": _whole("gradients averaged at each step, 1 or more."),
-    "m": _whole("scaled copies, 1 or more: the image over 1, 2, 4, and so on."),
-    "N": _whole("neighbours whose gradients are averaged at each step, 1 or more."),
-    "resize_rate": number(
-        and_(gt(0), lt(1)), "side of the smallest copy, as a share of the image's width."
+    "n_restarts": _whole(
+        "number of independent runs, 1 or more; each attacks the images that are not yet fooled."
     ),
-    "diversity_prob": number(and_(ge(0), le(1)), "probability that a step sees a shrunk copy."),
+    "decay": zero_or_more("momentum: factor on the previous direction, 0 or more."),
+    "eot_iter": _whole("number of gradients averaged at each step, 1 or more."),
+    "m": _whole("number of scaled copies, 1 or more: the image divided by 1, 2, 4, and so on."),
+    "N": _whole("number of neighbours whose gradients are averaged at each step, 1 or more."),
+    "resize_rate": _number(
+        and_(gt(0), lt(1)),
+        "side of the smallest copy, as a share of the image's width, above 0 and below 1.",
+    ),
+    "diversity_prob": _number(
+        and_(ge(0), le(1)), "probability that a step uses a shrunk copy, in [0, 1]."
+    ),
     "kernel_name": _word(
-        "gaussian", "linear", "uniform", sentence="what smooths the gradient: the kernel's shape."
+        "gaussian", "linear", "uniform", sentence="shape of the kernel that smooths the gradient."
     ),
     "len_kernel": Parameter(int, _odd, "side of the kernel in pixels, odd."),
-    "nsig": above_zero("standard deviations from a Gaussian kernel's centre to its edge."),
-    "amplification": above_zero("a step's length, in shares of eps / num_iter_set."),
+    "nsig": above_zero("half width of the Gaussian kernel in standard deviations, above 0."),
+    "amplification": above_zero("length of a step as a multiple of eps / num_iter_set, above 0."),
     "num_iter_set": _whole("gradient steps, 1 or more."),
-    "project_factor": zero_or_more("weight of the part that leaves the ball, spread nearby."),
-    "scale": above_zero("factor on the normalised logits."),
+    "project_factor": zero_or_more(
+        "weight of the part outside the ball, which is spread nearby; 0 or more."
+    ),
+    "scale": above_zero("factor on the normalised logits, above 0."),
     "std": zero_or_more("standard deviation of the noise on the probabilities, 0 or more."),
     "noise_type": _word(
         "gaussian", "uniform", sentence="the noise that the smoothed classifier averages over."
     ),
-    "noise_sd": zero_or_more("that noise's standard deviation, or its half range if uniform."),
-    "noise_batch_size": _whole("noisy copies of each image, 1 or more."),
-    "batch_max": _whole("noisy copies at once, noise_batch_size or more."),
-    "delta": above_zero("length of the two-sided differences, in [0, 1] pixel units."),
-    "nb_iter": _whole("steps, 1 or more."),
-    "nb_sample": _whole("random directions for each estimate, 1 or more."),
-    "max_batch_size": _whole("random directions at once, 1 or more."),
-    "rho": number(
-        and_(gt(0), le(1)), "share of steps that must raise the loss, or the step is halved."
+    "noise_sd": zero_or_more(
+        "standard deviation of that noise, or its half range if uniform; 0 or more."
     ),
-    "alpha_max": number(and_(ge(0), le(1)), "greatest pull back towards the image."),
-    "eta": above_zero("how far over the boundary each step goes; 1 is onto it."),
+    "noise_batch_size": _whole("number of noisy copies of each image, 1 or more."),
+    "batch_max": _whole(
+        "maximum number of noisy copies processed at once, noise_batch_size or more."
+    ),
+    "delta": above_zero("length of the two-sided differences, in [0, 1] pixel units, above 0."),
+    "nb_iter": _whole("number of steps, 1 or more."),
+    "nb_sample": _whole("number of random directions for each estimate, 1 or more."),
+    "max_batch_size": _whole("maximum number of random directions processed at once, 1 or more."),
+    "rho": _number(
+        and_(gt(0), le(1)),
+        "share of steps that must raise the loss, or the step is halved; above 0 to 1.",
+    ),
+    "alpha_max": _number(
+        and_(ge(0), le(1)), "largest weight of the pull back towards the image, in [0, 1]."
+    ),
+    "eta": above_zero(
+        "length of a step relative to the distance to the boundary, above 0; 1 ends on it."
+    ),
     "multi_targeted": _flag(
         "attack towards up to nine other classes in turn, the likeliest first; otherwise towards "
-        "the nearest of all."
+        "the nearest class."
     ),
-    "n_queries": _whole("queries for each image, 1 or more."),
-    "p_init": number(and_(gt(0), le(1)), "share of the pixels in the first square."),
+    "n_queries": _whole("number of queries per image, 1 or more."),
+    "p_init": _number(and_(gt(0), le(1)), "share of the pixels in the first square, above 0 to 1."),
     "resc_schedule": _flag("shrink the squares in proportion to n_queries, not as for 10,000."),
-    "c": above_zero("weight of the misclassification against the change."),
-    "kappa": zero_or_more("confidence: by how much the wrong logit must lead, 0 or more."),
-    "lr": above_zero("learning rate of the search."),
-    "overshoot": zero_or_more("how far beyond the boundary each step goes, as a share."),
-    "lam": above_zero("how far beyond DeepFool's image the boundary is taken, as a factor."),
-    "binary_search_steps": _whole("times that the penalty's weight is set anew, 1 or more."),
-    "max_iterations": _whole("gradient steps at each weight, 1 or more."),
-    "abort_early": _flag("give a weight up when the loss stops falling."),
-    "initial_const": above_zero("the first weight of the misclassification."),
+    "c": above_zero("weight of the misclassification against the change, above 0."),
+    "kappa": zero_or_more("confidence: the lead that the wrong logit must have, 0 or more."),
+    "lr": above_zero("learning rate of the search, above 0."),
+    "overshoot": zero_or_more("length of a step beyond the boundary, as a share, 0 or more."),
+    "lam": above_zero("factor on DeepFool's change that estimates the boundary, above 0."),
+    "binary_search_steps": _whole("number of weights of the penalty that are tried, 1 or more."),
+    "max_iterations": _whole("gradient steps for each weight, 1 or more."),
+    "abort_early": _flag("abandon a weight when the loss stops falling."),
+    "initial_const": above_zero("first weight of the misclassification, above 0."),
     "beta": zero_or_more("weight of the l-1 norm against the l-2 norm, 0 or more."),
-    "theta": number(_theta, "change of a value, in [-1, 1], not 0."),
-    "gamma": number(and_(gt(0), le(1)), "share of the values that may change."),
-    "pixels": _whole("pixels that may change, 1 or more."),
-    "popsize": _whole("candidates in a generation, 1 or more; torchattacks takes 5 at least."),
-    "inf_batch": _whole("images at once, 1 or more."),
+    "theta": _number(_theta, "change of a value, in [-1, 1], not 0."),
+    "gamma": _number(and_(gt(0), le(1)), "share of the values that may change, above 0 to 1."),
+    "pixels": _whole("number of pixels that may change, 1 or more."),
+    "popsize": _whole(
+        "number of candidates in a generation, 1 or more; torchattacks uses at least 5."
+    ),
+    "inf_batch": _whole("number of images processed at once, 1 or more."),
     "x_dimensions": Parameter(
         tuple,
         _bounds,
-        "LOW:HIGH, width of the patch whose pixels move, in pixels, or as shares.",
+        "LOW:HIGH, width of the patch whose pixels move, in pixels or as shares.",
         pixels_or_shares,
     ),
     "y_dimensions": Parameter(
         tuple,
         _bounds,
-        "LOW:HIGH, height of the patch whose pixels move, in pixels, or as shares.",
+        "LOW:HIGH, height of the patch whose pixels move, in pixels or as shares.",
         pixels_or_shares,
     ),
     "pixel_mapping": _word(
@@ -167,21 +190,23 @@ PARAMETERS: Mapping[str, Parameter] = {
         "similarity_random",
         "distance",
         "distance_random",
-        sentence="where a pixel moves to: anywhere, or by the likeness of what is there.",
+        sentence="where a pixel moves to: a random place, or one chosen by its pixel.",
     ),
-    "restarts": _whole("times that the search sets out from its best image, 1 or more."),
+    "restarts": _whole(
+        "number of times that the search starts again from its best image, 1 or more."
+    ),
     "update_each_iteration": _flag("keep each improvement at once, in a single run."),
 }
-"""By name, ours where it differs. Of several meanings, `attacks.DESCRIBED` has the rarer ones."""
+"""Parameters by our name. Where a name has several meanings, `attacks.SPECS` has the rarer ones."""
 
 NORM = _word("linf", "l2", sentence="linf or l2.")
-SWITCHED = number(_one, "1: the attack has no eps; it is off at strength 0 and on at any other.")
-NEIGHBOURHOOD = above_zero("how far neighbours lie, in shares of eps.")
-BIAS = number(and_(ge(0), le(1)), "share of the change kept after a success.")
-RESTARTED_ITERATIONS = _whole("moves tried in each run, 1 or more.")
+SWITCHED = _number(_one, "1: the attack has no eps; it is off at strength 0 and on at any other.")
+NEIGHBOURHOOD = above_zero("range of the neighbours as a multiple of eps, above 0.")
+BIAS = _number(and_(ge(0), le(1)), "share of the change that is kept after a success, in [0, 1].")
+RESTARTED_ITERATIONS = _whole("number of moves tried in each run, 1 or more.")
 
 
 def losses(*names: str) -> Parameter:
-    """The parameter ``loss`` of an attack that knows these."""
-    need = "; dlr needs three classes" if "dlr" in names else ""
-    return _word(*names, sentence=f"what it ascends: {' or '.join(names)}{need}.")
+    """Return the parameter ``loss`` of an attack that supports these losses."""
+    need = "; dlr needs three classes or more" if "dlr" in names else ""
+    return _word(*names, sentence=f"the loss to ascend: {' or '.join(names)}{need}.")

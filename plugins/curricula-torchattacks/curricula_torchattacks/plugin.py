@@ -1,4 +1,4 @@
-"""What this distribution offers. Imports neither torch nor torchattacks."""
+"""The hooks of this distribution. Importing them imports neither torch nor torchattacks."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,7 +7,7 @@ from curricula.plugins.hookspecs import Record, hookimpl
 INSTALL = "uv pip install curricula[torchattacks]"
 
 ATTACKS: Mapping[str, str] = {
-    # In a ball of a norm.
+    # Within a norm ball.
     "FGSM": "one step along the sign of the gradient, l-inf (Goodfellow et al. 2015)",
     "BIM": "iterated FGSM, l-inf (Kurakin et al. 2017)",
     "RFGSM": "FGSM after a random step, l-inf (Tramer et al. 2018)",
@@ -34,7 +34,7 @@ ATTACKS: Mapping[str, str] = {
     "APGDT": "APGD towards the other classes in turn, l-inf or l-2 (Croce and Hein 2020)",
     "FAB": "smallest change over the boundary, l-inf or l-2 (Croce and Hein 2020)",
     "Square": "random search with squares, l-inf or l-2 (Andriushchenko et al. 2020)",
-    # Without a ball.
+    # Without a norm ball.
     "GN": "Gaussian noise; the budget is its standard deviation",
     "CW": "smallest l-2 change by a penalty, without a ball (Carlini and Wagner 2017)",
     "DeepFool": "smallest l-2 change by linearising, without a ball (Moosavi-Dezfooli et al. 2016)",
@@ -45,15 +45,15 @@ ATTACKS: Mapping[str, str] = {
     "OnePixel": "one pixel by differential evolution, without a ball (Su et al. 2019)",
     "Pixle": "pixels moved about the image, without a ball (Pomponi et al. 2022)",
 }
-"""By torchattacks' own name, what the attack is."""
+"""The summary of each attack, by its name in torchattacks."""
 
 NOT_OFFERED: Mapping[str, str] = {
     "VANILA": "it returns the image; write clean",
     "AutoAttack": "its parts take 10 steps, not the published 100; autoattack is the published one",
     "MultiAttack": "a wrapper of other attacks; write A|B as a threat",
-    "LGV": "it trains networks of its own, on a loader of training images",
+    "LGV": "it trains its own networks, on a loader of training images",
 }
-"""What else torchattacks exports, and why it is not offered."""
+"""The other exports of torchattacks, and why they are not offered."""
 
 
 @hookimpl

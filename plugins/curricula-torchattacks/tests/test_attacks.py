@@ -1,5 +1,6 @@
-"""Every attack of torchattacks: that package's own numbers, an image at its own strength."""
+"""Every attack of torchattacks gives that package's numbers, with one strength per image."""
 
+import doctest
 import inspect
 import random
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
+from curricula_torchattacks import attacks
 from curricula_torchattacks.attacks import CLASSES, Attack
 from curricula_torchattacks.plugin import ATTACKS, NOT_OFFERED, curricula_perturbations
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ QUICK = {
 
 
 def quick(name: str, budget: float = 0.1, **keywords) -> Attack:
-    """An attack with few steps."""
+    """Return an attack with few steps."""
     parameters = inspect.signature(CLASSES[name]).parameters
     chosen = {key: value for key, value in QUICK.items() if key in parameters}
     if parameters["budget"].default is inspect.Parameter.empty:
@@ -68,7 +70,7 @@ def test_each_keeps_the_contract(clause, name, keywords):
     clause(quick(name, **keywords))
 
 
-def test_they_are_all_that_the_package_has():
+def test_all_attacks_of_the_package_are_offered_or_listed_as_not_offered():
     assert set(ATTACKS) == set(CLASSES)
     assert set(ATTACKS).isdisjoint(NOT_OFFERED)
     assert set(ATTACKS) | set(NOT_OFFERED) == set(torchattacks.__all__)
@@ -76,20 +78,20 @@ def test_they_are_all_that_the_package_has():
     assert names == {f"torchattacks-{name.lower()}" for name in ATTACKS} | {"autoattack"}
 
 
-# The same images, in their places; ten classes, and each image is of the one that the model sees.
+# Six images; their labels are the model's predictions.
 X = torch.rand((6, 3, 10, 10), generator=torch.Generator().manual_seed(0))
 EPS = 0.05
 
 
 @pytest.fixture(scope="module")
 def model():
-    """Nothing here computes otherwise when memory is laid out in another way."""
+    """A network whose results do not depend on the memory format."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(300, 32), nn.Tanh(), nn.Linear(32, 10)).eval()
 
 
-def seen(model: nn.Module, x_NCHW: Tensor = X) -> Tensor:
+def predicted(model: nn.Module, x_NCHW: Tensor = X) -> Tensor:
     with torch.no_grad():
         return model(x_NCHW).argmax(1)
 
@@ -97,7 +99,7 @@ def seen(model: nn.Module, x_NCHW: Tensor = X) -> Tensor:
 def attacked(attack, model, strength=1.0, x_NCHW=X, y_N=None, seed=0):
     return attack(
         x_NCHW,
-        seen(model, x_NCHW) if y_N is None else y_N,
+        predicted(model, x_NCHW) if y_N is None else y_N,
         strength=strength,
         victim=ModelVictim(model),
         generator=torch.Generator().manual_seed(seed),
@@ -109,7 +111,7 @@ STEPS = {"eps": EPS, "alpha": EPS * 0.5, "steps": 3}
 OURS = {"steps": 3, "rel_step": 0.5}
 PATCH = {"max_epsilon": EPS, "num_iter_set": 3}
 EAD = {"max_iterations": 10, "binary_search_steps": 2}
-# What the package is asked for, and what we are: seed, classes and norm as users mean them.
+# Keywords of torchattacks, and the equal ones of ours.
 PAIRS: dict[str, tuple[dict, dict]] = {
     "FGSM": (BALL, {}),
     "BIM": (STEPS, OURS),
@@ -153,7 +155,7 @@ PAIRS["APGD"][1]["steps"] = PAIRS["APGDT"][1]["steps"] = 20
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_it_is_torchattacks_to_the_bit(name, model):
+def test_results_equal_torchattacks(name, model):
     theirs_keywords, keywords = PAIRS[name]
     needs_budget = "budget" not in keywords and quick(name).unit != "switch"
     ours = CLASSES[name](**keywords, **({"budget": EPS} if needs_budget else {}))
@@ -165,17 +167,17 @@ def test_it_is_torchattacks_to_the_bit(name, model):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        expected = theirs(X, seen(model)).detach().clamp(0, 1)  # EAD's may be a little outside
+        expected = theirs(X, predicted(model)).detach().clamp(0, 1)  # EAD leaves [0, 1] a little
     np.random.set_state(state)
     result = attacked(ours, model)
-    if ours.unit == "l2":  # The projection onto the ball divides and multiplies once more.
+    if ours.unit == "l2":  # our projection adds a division and a product
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
     else:
         assert torch.equal(result, expected)
     assert not torch.equal(result, X)
 
 
-def test_only_pixle_is_without_a_twin():
+def test_all_attacks_except_pixle_are_compared_with_the_package():
     assert set(CLASSES) - set(PAIRS) == {"Pixle"}
 
 
@@ -186,7 +188,7 @@ def test_images_are_grouped_by_strength(name, model):
     strength = torch.tensor([0, 1.0, 0.25, 0.25, 1.0, 0])
     mixed = attacked(attack, model, strength)
     assert torch.equal(mixed[strength == 0], X[strength == 0])
-    y = seen(model)
+    y = predicted(model)
     if name == "GN":
         size = (mixed - X).flatten(1).std(1)
         assert (size[strength == 1] > 2 * size[strength == 0.25].max()).all()
@@ -198,7 +200,7 @@ def test_images_are_grouped_by_strength(name, model):
 
 
 @pytest.mark.parametrize("name", ["CW", "Pixle", "JSMA"])
-def test_what_has_no_eps_is_on_at_any_strength(name, model):
+def test_an_attack_without_eps_is_on_at_any_strength(name, model):
     attack = quick(name)
     assert attack.unit == "switch"
     assert attack.norm_bound is None
@@ -208,7 +210,7 @@ def test_what_has_no_eps_is_on_at_any_strength(name, model):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_it_leaves_no_trace(name, model, capfd):
+def test_an_attack_restores_random_states_and_prints_nothing(name, model, capfd):
     np.random.seed(5)
     random.seed(5)
     torch.manual_seed(5)
@@ -230,8 +232,8 @@ def test_it_leaves_no_trace(name, model, capfd):
 
 
 class RobModel(nn.Module):
-    """Of the name by which torchattacks looks for a normalisation; and without a parameter, of
-    which it complains."""
+    """A model without parameters, of which torchattacks warns, with the name by which it detects a
+    normalisation."""
 
     mean, std = torch.tensor([0.5]), torch.tensor([0.5])
 
@@ -239,7 +241,7 @@ class RobModel(nn.Module):
         return x_NCHW.flatten(1)[:, :10] * 5
 
 
-def test_a_normalisation_is_not_guessed_and_no_parameter_is_needed(capfd):
+def test_a_model_needs_no_parameters_and_its_normalisation_is_ignored(capfd):
     model = RobModel()
     result = attacked(CLASSES["PGD"](budget=EPS, random_start=False), model)
     assert capfd.readouterr() == ("", "")
@@ -249,8 +251,8 @@ def test_a_normalisation_is_not_guessed_and_no_parameter_is_needed(capfd):
 
 
 @pytest.mark.parametrize("name", ["MIFGSM", "DeepFool", "SparseFool", "VNIFGSM", "UPGD", "Jitter"])
-def test_a_gradient_of_zero_leaves_the_image(name):
-    """The package divides it by its norm, and gives no numbers back."""
+def test_a_zero_gradient_leaves_the_image_finite(name):
+    """The package divides the gradient by its norm, and returns NaN."""
 
     class Flat(nn.Module):
         def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -261,38 +263,38 @@ def test_a_gradient_of_zero_leaves_the_image(name):
     assert (result - X).abs().max() <= 0.1 + 1e-6
 
 
-def test_jsma_goes_for_the_next_of_the_classes_there_are():
-    """With four classes, torchattacks by itself asks for a fifth."""
+def test_jsma_targets_the_next_of_the_models_classes():
+    """With four classes, torchattacks targets a fifth."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4, bias=False))
-    with torch.no_grad():  # Each value speaks for one class and against the others.
+    with torch.no_grad():  # each value raises one class's logit and lowers the others
         network[1].weight.copy_((4 * torch.eye(4) - 1).repeat(1, 4))
     x = torch.rand((3, 1, 4, 4), generator=torch.Generator().manual_seed(1)) / 2
     y = torch.tensor([3, 2, 0])
     with pytest.raises(IndexError):
         torchattacks.JSMA(network)(x, y)
     result = attacked(CLASSES["JSMA"](gamma=1.0), network, x_NCHW=x, y_N=y)
-    assert torch.equal(seen(network, result), torch.tensor([0, 3, 1]))
+    assert torch.equal(predicted(network, result), torch.tensor([0, 3, 1]))
 
 
-# What is broken in torchattacks 3.5.1: where one of these fails, the package was mended.
+# Faults of torchattacks 3.5.1: where one of these tests fails, the package was fixed.
 
 
 def small(height: int, width: int, classes: int = 10) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(height * width, classes)).eval()
     x = torch.rand((2, 1, height, width))
-    return network, x, seen(network, x)
+    return network, x, predicted(network, x)
 
 
-def test_pixle_needs_square_images_by_itself():
+def test_torchattacks_pixle_fails_on_images_that_are_not_square():
     network, x, y = small(6, 20)
     with pytest.raises(IndexError):
         torchattacks.Pixle(network)(x, y)
     assert attacked(quick("Pixle"), network, x_NCHW=x).shape == x.shape
 
 
-def test_pixle_moves_pixels_and_changes_none():
-    """Each pixel of the result is one of the image's, colour and all."""
+def test_pixle_only_moves_pixels():
+    """Each pixel of the result is a pixel of the image, with all its channels."""
     result = attacked(
         quick("Pixle", max_iterations=1, restarts=1),
         nn.Sequential(nn.Flatten(), nn.Linear(300, 10)),
@@ -305,40 +307,40 @@ def test_pixle_moves_pixels_and_changes_none():
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 12), (10, 16), (4, 4)])
-def test_square_in_l2_needs_other_sizes_by_itself(height, width):
+def test_torchattacks_square_in_l2_fails_on_some_sizes(height, width):
     network, x, y = small(height, width)
     with pytest.raises((RuntimeError, ZeroDivisionError)):
         torchattacks.Square(network, norm="L2", eps=0.01, n_queries=20)(x, y)
     result = attacked(CLASSES["Square"](budget=5, norm="l2", n_queries=200), network, x_NCHW=x)
-    assert (seen(network, result) != y).any()
+    assert (predicted(network, result) != y).any()
 
 
-def test_fab_in_l1_has_no_end():
+def test_torchattacks_fab_in_l1_fails():
     network, x, y = small(10, 10)
     with pytest.raises(UnboundLocalError):
         torchattacks.FAB(network, norm="L1", eps=1.0, steps=2)(x, y)
 
 
-def test_what_the_package_never_reads_is_left_out(model):
+def test_parameters_that_the_package_ignores_are_left_out(model):
     for name in ("PIFGSM", "PIFGSMPP"):
         attack = getattr(torchattacks, name)
         results = [
-            attack(model, num_iter_set=2, momentum=momentum, prob=prob)(X, seen(model))
+            attack(model, num_iter_set=2, momentum=momentum, prob=prob)(X, predicted(model))
             for momentum, prob in ((0.0, 0.0), (1.0, 0.7))
         ]
         assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("name", ["TIFGSM", "PIFGSM", "PIFGSMPP"])
-def test_three_channels_alone(name):
+def test_attacks_for_three_channels_fail_on_one(name):
     network, x, y = small(12, 12)
     assert CLASSES[name].channels == {3}
     with pytest.raises(RuntimeError, match="groups"):
         getattr(torchattacks, name)(network)(x, y)
 
 
-def test_ours_differ_in_the_defaults_that_are_said_to():
-    """Everything else is read off the package's signatures."""
+def test_default_steps_are_the_packages_except_for_three_attacks():
+    """All other defaults are read from the package's signatures."""
     at_their_eps = {"PGDL2": (0.2, 0.25), "PGDRSL2": (0.2, 0.25), "SPSA": (1 / 30, 2.5)}
     for name, attack_class in CLASSES.items():
         theirs = inspect.signature(getattr(torchattacks, name)).parameters
@@ -370,15 +372,17 @@ def resolved(text: str, **keywords) -> factories.Built:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_stored_builds_the_same(name, names):
+def test_the_stored_expression_builds_an_equal_attack(name, names):
     text = f"torchattacks-{name.lower()}"
     once = resolved(text + ("(0.1)" if CLASSES[name].__name__ in _with_eps() else ""))
     again = factories.build("perturbation", once.call)
     assert again == once
-    doc = inspect.getdoc(CLASSES[name])
+    docstring = inspect.getdoc(CLASSES[name])
     for parameter in inspect.signature(CLASSES[name]).parameters.values():
-        assert f"\n    {parameter.name}: " in doc
+        assert f"\n    {parameter.name}: " in docstring
         assert parameter.annotation is not parameter.empty
+    example = doctest.DocTestParser().get_doctest(docstring, vars(attacks), name, None, None)
+    assert doctest.DocTestRunner().run(example) == (0, 1)
 
 
 def _with_eps() -> set[str]:
@@ -389,7 +393,7 @@ def _with_eps() -> set[str]:
     }
 
 
-def test_a_data_sets_steps_are_for_what_is_like_pgd(names):
+def test_a_data_sets_steps_reach_pgd_but_not_cw(names):
     budgets, defaults = {"linf": "8/255"}, {"steps": "5"}
     bound = bind("torchattacks-pgd+torchattacks-cw", budgets=budgets, defaults=defaults)
     pgd, cw = (leaf.perturbation for leaf in bound.leaves.values())
@@ -415,7 +419,7 @@ def test_a_data_sets_steps_are_for_what_is_like_pgd(names):
         ("torchattacks-upgd(0.1, loss=kl)", "loss must be ce or margin or dlr, not kl"),
     ],
 )
-def test_a_mistake_is_one_line(text, message, names):
+def test_a_wrong_argument_is_an_error_of_one_line(text, message, names):
     with pytest.raises(UserError, match=message) as error:
         resolved(text)
     assert "\n" not in str(error.value)
@@ -425,7 +429,7 @@ def test_a_mistake_is_one_line(text, message, names):
     ("name", "keywords", "classes"),
     [("APGDT", {}, 3), ("APGD", {"loss": "dlr"}, 2), ("UPGD", {"loss": "dlr"}, 2)],
 )
-def test_too_few_classes_are_one_line(name, keywords, classes):
+def test_too_few_classes_are_an_error_of_one_line(name, keywords, classes):
     network, x, y = small(10, 10, classes)
     with pytest.raises(UserError, match=f"needs {classes + 1} classes or more here, not {classes}"):
         attacked(quick(name, **keywords), network, x_NCHW=x)

@@ -1,4 +1,4 @@
-"""The standard AutoAttack: the published parts, and as strong as the strongest of them."""
+"""The standard AutoAttack has the published parts, and is as strong as the strongest of them."""
 
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from curricula.victim.model_victim import ModelVictim
 
 @attrs.frozen(kw_only=True)
 class Short(AutoAttack):
-    """The same four, with less to do."""
+    """The same four attacks, with fewer steps and queries."""
 
     FEWER: ClassVar = {"steps": 3, "max_steps": 3, "n_queries": 10}
 
@@ -34,29 +34,29 @@ class Short(AutoAttack):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
-def test_it_keeps_the_contract(clause, norm):
+def test_autoattack_keeps_the_contract(clause, norm):
     clause(Short(budget=0.03 if norm == "linf" else 0.3, norm=norm))
 
 
-CLASSES_HERE, SIDE = 5, 6
+NUM_CLASSES, SIDE = 5, 6
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """A small network trained on noisy patterns, and images that it has not seen."""
+    """A small network trained on noisy patterns, and new images with their labels."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        patterns = torch.rand((CLASSES_HERE, 1, SIDE, SIDE))
+        patterns = torch.rand((NUM_CLASSES, 1, SIDE, SIDE))
 
         def draw(n: int) -> tuple[Tensor, Tensor]:
-            y = torch.arange(n) % CLASSES_HERE
+            y = torch.arange(n) % NUM_CLASSES
             return (0.5 * patterns[y] + 0.5 * torch.rand((n, 1, SIDE, SIDE))).clamp(0, 1), y
 
         model = nn.Sequential(
             nn.Flatten(),
             nn.Linear(SIDE * SIDE, 32),
             nn.ReLU(),
-            nn.Linear(32, CLASSES_HERE),
+            nn.Linear(32, NUM_CLASSES),
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         x, y = draw(400)
@@ -67,7 +67,7 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
         return model.eval(), *draw(30)
 
 
-def survivors(trained, attack: Perturbation, seed: int = 0) -> Tensor:
+def robust(trained, attack: Perturbation, seed: int = 0) -> Tensor:
     model, x, y = trained
     result = attack(
         x,
@@ -82,22 +82,22 @@ def survivors(trained, attack: Perturbation, seed: int = 0) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class FewQueries(Short):
-    """The published four, but for a tenth of the Square attack's queries."""
+    """The four published attacks, with a tenth of the Square attack's queries."""
 
     FEWER: ClassVar = {"n_queries": 500}
 
 
 @pytest.mark.parametrize(("norm", "budget"), [("linf", 0.05), ("l2", 0.3)])
-def test_no_part_alone_is_stronger(trained, norm, budget):
+def test_no_single_part_is_stronger(trained, norm, budget):
     attack = FewQueries(budget=budget, norm=norm)
-    together = survivors(trained, attack).sum()
-    alone = [survivors(trained, part).sum() for part in attack.parts]
+    together = robust(trained, attack).sum()
+    alone = [robust(trained, part).sum() for part in attack.parts]
     assert 0 < together <= min(alone)
-    assert min(alone) < survivors(trained, CLASSES["GN"](budget=0.0)).sum()
+    assert min(alone) < robust(trained, CLASSES["GN"](budget=0.0)).sum()
 
 
-def spied(monkeypatch, classes: int, **keywords) -> list[torchattacks.attack.Attack]:
-    """torchattacks' objects of one run in which every image stands firm."""
+def built_parts(monkeypatch, classes: int, **keywords) -> list[torchattacks.attack.Attack]:
+    """Return torchattacks' objects of one run in which every image stays robust."""
     made = []
     for name in ("APGD", "APGDT", "FAB", "Square"):
         real = CLASSES[name].theirs
@@ -119,8 +119,8 @@ def spied(monkeypatch, classes: int, **keywords) -> list[torchattacks.attack.Att
 
 @pytest.mark.parametrize(("classes", "targets"), [(4, 3), (10, 9), (100, 9)])
 def test_the_parts_are_the_published_ones(monkeypatch, classes, targets):
-    """Croce and Hein 2020, section 6 and their code: fra31/auto-attack, version standard."""
-    apgd, apgdt, fab, square = spied(monkeypatch, classes, budget=0.2, norm="l2")
+    """As in section 6 of Croce and Hein 2020 and in fra31/auto-attack, version standard."""
+    apgd, apgdt, fab, square = built_parts(monkeypatch, classes, budget=0.2, norm="l2")
     assert isinstance(apgd, torchattacks.APGD)
     assert isinstance(apgdt, torchattacks.APGDT)
     assert isinstance(fab, torchattacks.FAB)
@@ -140,7 +140,7 @@ def test_the_parts_are_the_published_ones(monkeypatch, classes, targets):
 
 @attrs.frozen(kw_only=True)
 class Recorded:
-    """Fools the first of the images that it is given, and remembers which they were."""
+    """Fool the first ``fooled`` of the given images, and record the images and strengths."""
 
     given: list
     fooled: int
@@ -152,9 +152,9 @@ class Recorded:
         return result
 
 
-def test_a_fallen_image_is_attacked_no_more():
+def test_a_fooled_image_is_not_attacked_again():
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 4, bias=False))
-    with torch.no_grad():  # Right, class 1, above a half of the way; class 0 below.
+    with torch.no_grad():  # class 1 above a half, class 0 below
         model[1].weight.copy_(torch.tensor([[1.0], [2.0], [0.0], [0.0]]))
     model = nn.Sequential(Shifted(), model)
     x = torch.tensor([0.9, 0.8, 0.2, 0.7, 0.6]).reshape(5, 1, 1, 1)
@@ -169,8 +169,8 @@ def test_a_fallen_image_is_attacked_no_more():
     result = Two(budget=1.0)(
         x, y, strength=strength, victim=ModelVictim(model), generator=torch.Generator()
     )
-    seen = [[round(float(value), 3) for value in x.flatten()] for x, _ in given]
-    assert seen == [[0.9, 0.8, 0.7, 0.6], [0.8, 0.7, 0.6], [0.6]]
+    attacked = [[round(float(value), 3) for value in x.flatten()] for x, _ in given]
+    assert attacked == [[0.9, 0.8, 0.7, 0.6], [0.8, 0.7, 0.6], [0.6]]
     assert torch.equal(given[1][1], strength[[1, 3, 4]])
     expected = torch.tensor([0.1, 0.2, 0.2, 0.3, 0.6]).reshape(5, 1, 1, 1)
     torch.testing.assert_close(result, expected)
@@ -181,10 +181,10 @@ class Shifted(nn.Module):
         return x_NCHW - 0.5
 
 
-def test_it_says_how_many_passes_an_image_takes_that_withstands_it(monkeypatch):
+def test_the_declared_number_of_passes_is_that_of_a_robust_image(monkeypatch):
     model, seen, linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), [], F.linear
     with torch.no_grad():
-        model[1].bias[3] = 1000  # class 3, whatever the image
+        model[1].bias[3] = 1000  # class 3 for every image
 
     def counted(x_ND, *weights):
         seen.append(len(x_ND))
@@ -195,7 +195,7 @@ def test_it_says_how_many_passes_an_image_takes_that_withstands_it(monkeypatch):
     AutoAttack(budget=0.1)(
         x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
     )
-    # FAB looks at the logits of each step before it takes gradients, which counts as one pass.
+    # FAB computes the logits of each step before its gradients, which counts as one pass.
     assert sum(seen) / 2 == pytest.approx(AutoAttack.passes, rel=0.2)
     assert Threat.parse("autoattack:0.1").tree.max_passes == 6900
     worst = Threat.parse("worst(rot:30+autoattack:0.1, k=2)")
@@ -203,7 +203,7 @@ def test_it_says_how_many_passes_an_image_takes_that_withstands_it(monkeypatch):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_too_few_classes_are_one_line_with_the_way_out(classes):
+def test_too_few_classes_are_an_error_that_names_an_alternative(classes):
     model = nn.Sequential(nn.Flatten(), nn.Linear(25, classes))
     x, y = torch.rand((2, 1, 5, 5)), torch.zeros(2, dtype=torch.long)
     with pytest.raises(UserError, match=f"autoattack needs 4 classes or more, not {classes}") as e:
