@@ -58,7 +58,7 @@ def command(
         compared = compared.sorted(sort)
     if output is not None:
         from curricula.reporting.figures import write_figure
-        from curricula.reporting.frontier import draw_frontier
+        from curricula.reporting.pareto_figure import draw_frontier
 
         write_figure(draw_frontier(compared), output)
     if form == "json":

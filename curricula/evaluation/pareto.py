@@ -6,22 +6,31 @@ Point = tuple[float, float]
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether one point is at least as good in both accuracies, and better in one."""
+    """Return whether one point is at least as good in both accuracies, and better in one."""
     return one[0] >= other[0] and one[1] >= other[1] and one != other
 
 
-def frontier(points: Sequence[Point]) -> list[bool]:
-    """Of each point, whether no other dominates it."""
+def on_frontier(points: Sequence[Point]) -> list[bool]:
+    """Return, for each point, whether no other point dominates it.
+
+    >>> on_frontier([(0.9, 0.2), (0.8, 0.5), (0.7, 0.4)])
+    [True, True, False]
+    """
     return [not any(dominates(other, point) for other in points) for point in points]
 
 
 def hypervolume(points: Sequence[Point], reference: Point = (0.0, 0.0)) -> float:
-    """Area of what the points dominate, above and to the right of a reference point (Zitzler and
-    Thiele 1999). A point that is not above it in both counts nothing.
+    """Return the area that the points dominate, measured from a reference point (Zitzler and
+    Thiele 1999).
+
+    A point that does not exceed the reference in both accuracies adds nothing.
+
+    >>> hypervolume([(0.5, 1.0), (1.0, 0.5)])
+    0.75
 
     Args:
         points: pairs of accuracies in [0, 1].
-        reference: the corner from which the area is measured.
+        reference: lower left corner of the area.
     """
     area, reached = 0.0, reference[1]
     for x, y in sorted(points, reverse=True):

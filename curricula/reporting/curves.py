@@ -1,4 +1,4 @@
-"""Schedules as curves."""
+"""Draw schedules as curves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +13,17 @@ from curricula.expressions.syntax import parse_call
 from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, folded, style_axes
 
-SAMPLES, EPOCHS = 3000, 100  # of a schedule's curve: it meets thirds, quarters and thousandths
+NUM_SAMPLES, NUM_EPOCHS = 3000, 100  # of a curve: samples at thirds, quarters and thousandths
 
 
 def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
-    """The curves of schedules over training.
+    """Draw the strengths of schedules over training.
 
     Args:
-        schedules: by the name that the legend gives them.
+        schedules: schedules by their name in the legend.
 
     Raises:
-        UserError: a schedule that has no curve by itself, or leaves [0, 1].
+        UserError: a schedule that depends on more than the share of training, or leaves [0, 1].
     """
     curves = {name: curve(schedule, name) for name, schedule in schedules.items()}
     names = ["\n".join(folded(name, 6.2, 9)) for name in curves]
@@ -31,7 +31,7 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
     figure = Figure(figsize=(7, 3.7 + 0.19 * lines), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     for number, (name, (share, strength)) in enumerate(zip(names, curves.values(), strict=True)):
-        # Each value holds until the next sample, so that a step is one, and a curve is smooth.
+        # Each value holds until the next sample: steps stay sharp, curves stay smooth.
         axes.plot(
             share, strength, drawstyle="steps-post", label=name, linewidth=1.8,
             color=PALETTE[number % len(PALETTE)], linestyle=DASHES[number % len(DASHES)],
@@ -44,35 +44,37 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
 
 
 def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(shares of training from 0 to 1, the strength at each); the last value holds to the end.
+    """Return shares of training from 0 to 1 and the strength at each; the last value is repeated.
 
     Raises:
         UserError: when the strength depends on more than the share of training, or leaves [0, 1].
     """
     if isinstance(schedule, AdaptiveSchedule):
         raise UserError(
-            f"{name} listens to the training, so it has no curve by itself; its strengths are in "
+            f"{name} adapts to the training, so it has no curve by itself; its strengths are in "
             "the metrics.jsonl of a run"
         )
     strengths = []
-    for step in range(SAMPLES):
-        epoch = step * EPOCHS // SAMPLES
-        progress = Progress(step=step, total_steps=SAMPLES, epoch=epoch, total_epochs=EPOCHS)
+    for step in range(NUM_SAMPLES):
+        epoch = step * NUM_EPOCHS // NUM_SAMPLES
+        progress = Progress(
+            step=step, total_steps=NUM_SAMPLES, epoch=epoch, total_epochs=NUM_EPOCHS
+        )
         strength = schedule(progress, {})
         if isinstance(strength, Tensor) and strength.numel() != 1:
-            raise UserError(f"{name} gives each image a strength of its own: it has no one curve")
+            raise UserError(f"{name} gives each image its own strength: it has no single curve")
         value = float(strength)
         if not 0 <= value <= 1:
             raise UserError(f"{name} gave a strength of {value:g}; it must lie from 0 to 1")
         strengths.append(value)
-    return np.arange(SAMPLES + 1) / SAMPLES, np.array([*strengths, strengths[-1]])
+    return np.arange(NUM_SAMPLES + 1) / NUM_SAMPLES, np.array([*strengths, strengths[-1]])
 
 
 def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
-    """The schedules of expressions, by the expression that states every default.
+    """Return the schedules of expressions, by the expression with every default stated.
 
     Raises:
-        UserError: an unknown name, an argument that is wrong.
+        UserError: an unknown name, a wrong argument.
     """
     built = [factories.build("schedule", parse_call(text)) for text in texts]
     return {str(each.call): each.value for each in built}

@@ -1,4 +1,4 @@
-"""Images as a run's curriculum showed them, and images that fool its network."""
+"""Draw images as a run's curriculum showed them, and images that fool its network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,50 +18,50 @@ from curricula.training.config import EVALUATION_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
-IMAGES = 4
-MOMENTS = 5
-SEARCHED = 100  # test images, among which those are looked for that fool the network
+NUM_IMAGES = 4
+NUM_EPOCHS = 5
+NUM_SEARCHED = 100  # test images in which fooled ones are searched
 SEED = 1
 
 
-def shown_in_training(
+def draw_training_images(
     run: Run, data: DataSet, model: nn.Module, metrics: Sequence[Mapping[str, Any]]
 ) -> Figure | None:
-    """The first training images at the strengths of some epochs, a column each; None where no
-    perturbation was trained on.
+    """Draw the first training images at the strengths of some epochs, one column each.
 
-    The random draws are the same in each column. Attacks are aimed at the checkpoint that was kept,
-    as the network of that epoch is gone.
+    Returns None if the run trained without perturbations. The random draws are the same in each
+    column. Attacks are aimed at the checkpoint that was kept, since the networks of the other
+    epochs are not stored.
 
     Args:
         run: a finished run.
         data: its data set.
         model: its network.
-        metrics: the lines of its ``metrics.jsonl``, one or more.
+        metrics: lines of its ``metrics.jsonl``, one or more.
     """
     config = run.config
     curriculum = Curriculum.parse(config.perturb, config.schedule)
     if not curriculum.tree.leaves:
         return None
     last = len(metrics) - 1
-    moments = sorted({round(last * part / (MOMENTS - 1)) for part in range(MOMENTS)})
-    split = data.train[slice(IMAGES)].load()
+    epochs = sorted({round(last * part / (NUM_EPOCHS - 1)) for part in range(NUM_EPOCHS)})
+    split = data.train[slice(NUM_IMAGES)].load()
     x_NCHW = data.images(split.pixels)
     victim = ModelVictim(model)
     views = [
         curriculum(
             x_NCHW,
             split.labels,
-            strengths=metrics[moment]["strength"],
+            strengths=metrics[epoch]["strength"],
             victim=victim,
             generator=torch.Generator().manual_seed(SEED),
         ).perturbed
-        for moment in moments
+        for epoch in epochs
     ]
     headings = [
-        f"epoch {metrics[moment]['epoch']}\n"
-        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[moment]["strength"].items())
-        for moment in moments
+        f"epoch {metrics[epoch]['epoch']}\n"
+        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[epoch]["strength"].items())
+        for epoch in epochs
     ]
     return preview_figure(
         x_NCHW,
@@ -74,9 +74,11 @@ def shown_in_training(
     )
 
 
-def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
-    """Test images that the network of a run gets right, and wrong under the standard joint threat:
-    as they are, and under each of the standard threats. None if there is none among the first.
+def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
+    """Draw test images that are fooled by the standard joint threat: clean, and under each of the
+    standard threats.
+
+    Returns None if the first 100 test images contain none.
 
     Args:
         run: a finished run.
@@ -84,12 +86,12 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
         model: its network.
     """
     victim = ModelVictim(model, early_stop=True)
-    split = data.test[slice(SEARCHED)].load()
+    split = data.test[slice(NUM_SEARCHED)].load()
     x_NCHW, y_N = data.images(split.pixels), split.labels
     threats = standard_threats(bind(run.config.perturb), data.budgets)
 
     def under(name: str, index: Tensor) -> Tensor:
-        """The images of an index as the evaluation perturbs them."""
+        """Return the images of an index as the evaluation perturbs them."""
         return threats[name](
             x_NCHW[index],
             y_N[index],
@@ -102,7 +104,7 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
     with torch.no_grad():
         before_N = model(x_NCHW).argmax(1)
         after_N = model(joint_NCHW).argmax(1)
-    found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:IMAGES]
+    found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:NUM_IMAGES]
     if not len(found):
         return None
     views = {
@@ -120,6 +122,6 @@ def fooled(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
         headings=list(views),
         names=names,
         title="What fools the network",
-        caption=f"The first test images of {data.name} that are classified right, and wrong under "
-        "the joint threat: at the left the true class and what it is taken for.",
+        caption=f"The first test images of {data.name} that are correct when clean and fooled by "
+        "the joint threat; at the left the true class and the predicted one.",
     )

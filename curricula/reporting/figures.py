@@ -1,5 +1,7 @@
-"""What all figures share: looks, formats, files. They are objects of matplotlib: no pyplot, no
-global state, no display."""
+"""Style, formats and files of all figures.
+
+Figures are objects of matplotlib: no pyplot, no global state, no display.
+"""
 
 import io
 import textwrap
@@ -15,43 +17,51 @@ if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a secon
 
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160
-LEGEND_LINE = 0.2  # inches, at 9 points
+LEGEND_LINE = 0.2  # inches of a line of the legend, at 9 points
 TEXT, FAINT_TEXT = "#222222", "#666666"
 
-# The palette of Okabe and Ito (2008), less the yellow, which is faint on white.
+# The palette of Okabe and Ito (2008), without the yellow, which is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", "-.", ":")  # curves that run together stay apart
+DASHES = ("-", "--", "-.", ":")  # tell curves apart that overlap
 
 
 def folded(text: str, inches: float, points: float) -> list[str]:
-    """The lines of a text that is to fit a width; a letter is 0.62 of its size on average."""
+    """Return the lines of a text wrapped to a width; a letter is 0.62 of its size on average."""
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
 
-def named(text: str) -> str:
-    """What a user named, as a label that shows each of its letters: no formula, and never left out
-    of a legend."""
+def as_label(text: str) -> str:
+    """Return a user's text as a label that shows every character.
+
+    matplotlib would read dollars as a formula, and leave labels with a leading underscore out of a
+    legend.
+    """
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def style_axes(axes: "Axes", *, small: bool = False) -> None:
-    """A faint grid behind the data, no frame above and at the right; small letters on request."""
+    """Draw a faint grid behind the data and remove the frame above and at the right.
+
+    Args:
+        axes: the axes to style.
+        small: use small letters.
+    """
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=TEXT, labelsize=8 if small else None)
 
 
-def beside_a_legend(height: float, lines: int) -> float:
-    """In inches, of a figure with a legend of so many lines beside it, at 9 points."""
+def height_with_legend(height: float, lines: int) -> float:
+    """Return the height in inches of a figure beside a legend of N lines, at 9 points."""
     return max(height, LEGEND_LINE * (lines + 1))
 
 
 def check_figure(path: Path) -> None:
-    """Refuse a file that no figure can be written to, before any work.
+    """Check that a figure can be written to a file, before any work.
 
     Raises:
-        UserError: a suffix that is no format of ours; as `check_output` does.
+        UserError: the suffix is not a known format; as `check_output` does.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"output {path}: its name must end in {', '.join(FORMATS)}")
@@ -59,12 +69,12 @@ def check_figure(path: Path) -> None:
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure in the format that the file's suffix names.
+    """Write a figure in the format of the file's suffix.
 
     Raises:
         UserError: as `check_figure` does; a full disk.
     """
     check_figure(path)
-    drawn = io.BytesIO()  # drawn whole before the file is touched
+    drawn = io.BytesIO()  # drawn before the file is touched
     figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
     write_output(path, drawn.getvalue())

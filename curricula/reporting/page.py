@@ -1,4 +1,4 @@
-"""A page of HTML that needs nothing else, and its figures as files."""
+"""Write a self-contained HTML page, and its figures as files."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from curricula.runtime.files import write_atomic
 REPORT = "report.html"
 FIGURES = "figures"
 FORMATS = (".svg", ".png")
-REM_AN_INCH = 5.5  # at which a figure's letters can be read on a phone, where it is moved sideways
+REM_PER_INCH = 5.5  # a figure is readable on a phone at this size, where it scrolls sideways
 
 
 @attrs.frozen(kw_only=True)
@@ -25,11 +25,11 @@ class Picture:
     """A figure of the page.
 
     Attributes:
-        name: of its files.
-        figure: as drawn.
-        kind: ``chart``, which a dark page inverts, or ``picture``, which it leaves.
-        alt: what it shows, for who does not see it.
-        caption: below it.
+        name: name of its files, without a suffix.
+        figure: the figure.
+        kind: ``chart``, which a dark page inverts, or ``picture``, which it does not.
+        alt: description for readers who cannot see it.
+        caption: text below it.
     """
 
     name: str
@@ -41,17 +41,28 @@ class Picture:
 
 @attrs.frozen
 class Line:
-    """Of a table: its cells, whether it is on the frontier, whether its second cell says that
-    something failed."""
+    """A line of a table.
+
+    Attributes:
+        cells: its texts.
+        on_frontier: mark it with a star.
+        failed: show its second cell as a failure.
+    """
 
     cells: Sequence[str]
-    front: bool = False
+    on_frontier: bool = False
     failed: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """Lines of text; ``texts`` are the numbers of columns that are prose."""
+    """A table of texts.
+
+    Attributes:
+        header: heading of each column.
+        rows: its lines.
+        texts: indices of the columns that hold prose, which are wrapped.
+    """
 
     header: Sequence[str]
     rows: Sequence[Line]
@@ -63,11 +74,11 @@ class Section:
     """A part of the page.
 
     Attributes:
-        title, text: above it.
-        table: of figures, if any.
-        pictures: below.
-        values: named ones, such as a configuration.
-        missing: what was not measured, each with the commands that measure it.
+        title, text: heading and introduction.
+        table: a table, if any.
+        pictures: figures, below the table.
+        values: values by name, such as a configuration.
+        missing: notes on missing results, each with the commands that measure them.
     """
 
     title: str
@@ -104,7 +115,7 @@ def _template() -> jinja2.Template:
 
 
 def _shown(section: Section, folder: Path) -> dict[str, Any]:
-    """What the template takes of a section, after its figures are written as files."""
+    """Write the figures of a section as files and return the values for the template."""
     figures = []
     for picture in section.pictures:
         for suffix in FORMATS:
@@ -117,7 +128,7 @@ def _shown(section: Section, folder: Path) -> dict[str, Any]:
                 "kind": picture.kind,
                 "alt": picture.alt,
                 "caption": picture.caption,
-                "readable": f"{REM_AN_INCH * picture.figure.get_figwidth():.1f}rem",
+                "readable": f"{REM_PER_INCH * picture.figure.get_figwidth():.1f}rem",
                 "uri": f"data:image/{kind};base64,{encoded}",
             }
         )
@@ -126,6 +137,6 @@ def _shown(section: Section, folder: Path) -> dict[str, Any]:
         "text": section.text,
         "table": section.table,
         "figures": figures,
-        "named": section.values,
+        "settings": section.values,
         "missing": section.missing,
     }

@@ -1,6 +1,6 @@
-"""What a curriculum does to real images, as a figure.
+"""Draw the effect of a curriculum on real images.
 
-S strengths; the other shapes are those of curricula.interfaces.
+Shapes: S strengths; the other letters are those of curricula.interfaces.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-IMAGES = 6
-SEED = 1  # the first draw of seed 0 is nearly the middle one: an image that does not move
-MOST_IMAGES, MOST_STRENGTHS = 50, 20  # one figure has room for so many
-CHANGES = "RdBu_r"  # safe for the colour-blind, white at 0
+NUM_IMAGES = 6
+SEED = 1  # the first draw of seed 0 is close to 0: the image hardly moves
+MAX_IMAGES, MAX_STRENGTHS = 50, 20  # images and strengths in one figure
+CHANGES = "RdBu_r"  # safe for colour-blind readers, white at 0
 
 
 def preview(
@@ -40,11 +40,12 @@ def preview(
     data: str | None = None,
     run: Run | str | Path | None = None,
     strengths: Sequence[float] = STRENGTHS,
-    images: int = IMAGES,
+    images: int = NUM_IMAGES,
     seed: int = SEED,
     data_root: str | Path | None = None,
 ) -> Figure:
-    """What a curriculum's expression does to the first test images of a data set, as it grows.
+    """Draw the first test images of a data set under a curriculum's expression, at growing
+    strengths.
 
     Attacks ascend cross-entropy unless they name a loss, and take the data set's training
     defaults.
@@ -55,20 +56,20 @@ def preview(
         run: a run whose best checkpoint attacks are aimed at; by default they are aimed at an
             untrained network, the data set's default model.
         strengths: one column each, in [0, 1].
-        images: how many, 1 to 50.
-        seed: of the random draws, and of an untrained network's weights.
+        images: number of images, 1 to 50.
+        seed: seed of the random draws, and of an untrained network's weights.
         data_root: folder of the data set's files; by default the run's, or else ``data``.
 
     Raises:
-        UserError: whatever is wrong with a value.
+        UserError: a wrong value.
     """
-    if not 1 <= len(strengths) <= MOST_STRENGTHS:
-        raise UserError(f"strengths: give 1 to {MOST_STRENGTHS} of them, not {len(strengths)}")
+    if not 1 <= len(strengths) <= MAX_STRENGTHS:
+        raise UserError(f"strengths: give 1 to {MAX_STRENGTHS} of them, not {len(strengths)}")
     for strength in strengths:
         if not 0 <= strength <= 1:
             raise UserError(f"strengths must lie from 0 to 1, not {strength:g}")
-    if not 1 <= images <= MOST_IMAGES:
-        raise UserError(f"images must lie from 1 to {MOST_IMAGES}, not {images}")
+    if not 1 <= images <= MAX_IMAGES:
+        raise UserError(f"images must lie from 1 to {MAX_IMAGES}, not {images}")
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
     if run is not None and not isinstance(run, Run):
@@ -83,7 +84,9 @@ def preview(
     x_NCHW = found.images(split.pixels)
     return preview_figure(
         x_NCHW,
-        growing(curriculum, x_NCHW, split.labels, strengths=strengths, victim=victim, seed=seed),
+        at_strengths(
+            curriculum, x_NCHW, split.labels, strengths=strengths, victim=victim, seed=seed
+        ),
         headings=[f"strength {strength:.3g}" for strength in strengths],
         names=[found.classes[label] for label in split.labels.tolist()],
         title=str(curriculum),
@@ -92,14 +95,14 @@ def preview(
 
 
 def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet:
-    customs = {name: FIELDS[name].default for name in ("data", "data_root")}
+    defaults = {name: FIELDS[name].default for name in ("data", "data_root")}
     if run is not None:
-        customs = {name: getattr(run.config, name) for name in customs}
-    return load_data(text or str(customs["data"]), root=str(root or customs["data_root"]))
+        defaults = {name: getattr(run.config, name) for name in defaults}
+    return load_data(text or str(defaults["data"]), root=str(root or defaults["data_root"]))
 
 
 def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
-    """The victim, and who it is."""
+    """Return the victim, and a description of it."""
     if run is not None:
         return ModelVictim(load_model(run, data=data)), f"the run {run.path}"
     model = data.training_defaults.get("model")
@@ -111,7 +114,7 @@ def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
     return ModelVictim(network), f"an untrained {model}: only the size of their change is telling"
 
 
-def growing(
+def at_strengths(
     curriculum: Curriculum,
     x_NCHW: Tensor,
     y_N: Tensor,
@@ -120,9 +123,9 @@ def growing(
     victim: Victim,
     seed: int,
 ) -> Tensor:
-    """The images under a curriculum with all its links at each of the strengths: SNCHW.
+    """Return the images under a curriculum with all links at each of the strengths, SNCHW.
 
-    The random draws are the same at each strength, so that one change is seen to grow.
+    The random draws are the same at each strength, so that the change grows from column to column.
     """
     views = [
         curriculum(
@@ -138,8 +141,10 @@ def growing(
 
 
 def largest_change(before_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
-    """The signed change of each pixel, NHW: of its channels the one that changed most speaks, so
-    that channels that move against each other do not cancel."""
+    """Return the signed change of each pixel, NHW: that of the channel that changed most.
+
+    A mean would cancel channels that move against each other.
+    """
     change = after_NCHW - before_NCHW
     return change.gather(1, change.abs().argmax(1, keepdim=True)).squeeze(1)
 
@@ -153,26 +158,27 @@ def preview_figure(
     title: str,
     caption: str,
 ) -> Figure:
-    """A row an image: as it is, then perturbed, a column each; below, the change from the original.
+    """Draw one row for each image: the original, then a column for each perturbed version, with
+    its change from the original below.
 
-    Images of one channel are grey, of three in colour; of any other number the channels' mean.
+    Images of one channel are grey and images of three in colour. Others show the mean channel.
 
     Args:
         x_NCHW: the originals, in [0, 1].
-        perturbed_SNCHW: the same in S other ways.
-        headings: of these S columns; a heading may have several lines.
-        names: of each image, shown at its left.
-        title: shown above, folded where it is long.
-        caption: shown below, folded too.
+        perturbed_SNCHW: S perturbed versions of them.
+        headings: headings of these S columns, of one or more lines.
+        names: name of each image, shown at its left.
+        title: text above, folded where it is long.
+        caption: text below, folded too.
     """
     n, _, height, width = x_NCHW.shape
     columns = len(headings) + 1
     changes = [largest_change(x_NCHW, after).numpy(force=True) for after in perturbed_SNCHW]
     limit = float(np.abs(changes).max()) or 1.0
-    # By its root, so that an attack of 8/255 is still seen beside the edges that a rotation moves.
+    # A root scale keeps an attack of 8/255 visible beside the edges that a rotation moves.
     scale = FuncNorm((_signed_root, _signed_square), -limit, limit)
 
-    # All in inches, from the lower left corner: cells that touch and texts that are never cut.
+    # In inches from the lower left corner, so that no text is cut.
     cell, gap, between, left, right = 1.05, 0.05, 0.2, 0.45, 1.25
     tall = cell * height / width
     grid_width = columns * (cell + gap) - gap
@@ -249,7 +255,7 @@ def _show(axes: Axes, x_CHW: Tensor) -> None:
 
 
 def _name(axes: Axes, name: str) -> None:
-    """A short name stands upright at the left of an image; a long one lies on its side."""
+    """Write the name of an image at its left: upright if it is short, else rotated."""
     style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom"}
     if len(name) < 3:
         style = {"rotation": 0, "ha": "right", "va": "center"}
@@ -258,7 +264,13 @@ def _name(axes: Axes, name: str) -> None:
 
 
 def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
-    """The bar of a scale of changes; ``several`` channels an image, or one."""
+    """Draw the colour bar of a scale of changes.
+
+    Args:
+        axes: the axes of the bar.
+        scale: the scale.
+        several: whether images have more than one channel.
+    """
     figure = axes.get_figure(root=True)
     assert figure is not None
     assert scale.vmax is not None
@@ -266,7 +278,7 @@ def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
     ticks = [scale.vmax * share for share in (-1, -0.25, 0, 0.25, 1)]
     bar.set_ticks(ticks, labels=[_signed(tick) for tick in ticks])
     axes.tick_params(labelsize=8, colors=TEXT, length=2)
-    what = "change of the channel\nthat moved most" if several else "change of a pixel"
+    what = "change of the channel\nthat changed most" if several else "change of a pixel"
     bar.set_label(f"{what} (root scale)", fontsize=8, color=TEXT)
     bar.outline.set_linewidth(0.5)
 

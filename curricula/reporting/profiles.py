@@ -1,4 +1,4 @@
-"""Figures of a robustness profile: curves over each range, and the heat map of two at once."""
+"""Draw a robustness profile: curves over each range, and a heat map over two ranges."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ PANELS = {
     "pixels": ("(b) translation", "within ± pixels along each axis"),
     "linf": ("(c) adversarial pixels", "eps, l-inf"),
 }
-# Colour, dash and marker each tell the curves apart by themselves.
+# Colour, dash or marker alone tells the curves apart.
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": PALETTE[0], "linestyle": "-", "marker": "o"},
     {"color": PALETTE[1], "linestyle": "--", "marker": "s"},
@@ -30,13 +30,15 @@ LOOKS: tuple[dict[str, Any], ...] = (
 )
 STROKE: dict[str, Any] = {"linewidth": 1.6, "markersize": 4}
 BUDGET: dict[str, Any] = {"color": FAINT_TEXT, "linestyle": ":", "linewidth": 1.4}
-HEAT = "cividis"  # safe for the colour-blind, and of even lightness
-DARK = 0.5  # shares of the scale below this carry white letters
+HEAT = "cividis"  # safe for colour-blind readers, and of even lightness
+DARK = 0.5  # share of the scale below which letters are white
 
 
 def profile_figure(profile: RobustnessProfile) -> Figure:
-    """Curves over each range, a column a range: above accuracy with its 95 % interval, below
-    fooling rate, all in %. A vertical line marks the budget."""
+    """Draw accuracy with its 95 % interval, and below it the fooling rate, over each range, in %.
+
+    Each range has its own column, and a vertical line marks its budget.
+    """
     figure = Figure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
     panels = figure.subplots(2, len(PANELS), sharex="col", sharey=True)
     names = list(dict.fromkeys(series.name for series in profile.series))
@@ -78,8 +80,10 @@ def _draw(above: Axes, below: Axes, series: Series, look: dict[str, Any]) -> Non
 
 
 def joint_figure(profile: RobustnessProfile) -> Figure:
-    """The heat map of accuracy in % under a random rotation and then the attack, with the 95 %
-    intervals in its cells; what lies within both budgets is framed."""
+    """Draw a heat map of accuracy in % under a random rotation and then the attack.
+
+    Cells hold the 95 % intervals, and a frame marks those within both budgets.
+    """
     joint = profile.joint
     figure = Figure(figsize=(8.2, 4.4), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
@@ -114,11 +118,11 @@ def joint_figure(profile: RobustnessProfile) -> Figure:
 
 
 def _frame_budgets(axes: Axes, profile: RobustnessProfile) -> None:
-    """Along the edges of the cells whose ranges are at most the budgets."""
+    """Draw a frame around the cells whose ranges are at most the budgets."""
     joint = profile.joint
     right = sum(value <= profile.budget("degrees") for value in joint.degrees) - 0.5
     top = sum(value <= profile.budget("linf") for value in joint.linf) - 0.5
-    # White beneath black is seen on every colour.
+    # Black on white is visible on every colour.
     for color, width in (("white", 4.0), ("black", 1.6)):
         axes.plot(
             [right, right, -0.5], [-0.5, top, top], color=color, linewidth=width, clip_on=False
@@ -127,7 +131,7 @@ def _frame_budgets(axes: Axes, profile: RobustnessProfile) -> None:
 
 
 def _add_title(figure: Figure, profile: RobustnessProfile, note: str) -> None:
-    whose = f" of {profile.model}" if profile.model else ""
+    of_model = f" of {profile.model}" if profile.model else ""
     images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
-    lines = folded(f"Robustness profile{whose}; {images}. {note}", figure.get_figwidth(), 8)
+    lines = folded(f"Robustness profile{of_model}; {images}. {note}", figure.get_figwidth(), 8)
     figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT, parse_math=False)

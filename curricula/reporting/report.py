@@ -1,4 +1,4 @@
-"""What the page of a run or of a sweep shows: what was measured, and what measures the rest."""
+"""The page of a run or a sweep: its results, and the commands that measure the rest."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
-from curricula.reporting.example_images import fooled, shown_in_training
-from curricula.reporting.frontier import draw_frontier
+from curricula.reporting.example_images import draw_fooled_images, draw_training_images
 from curricula.reporting.page import Line, Picture, Section, Table, write_page
+from curricula.reporting.pareto_figure import draw_frontier
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
 from curricula.runtime.records import from_json
@@ -38,20 +38,17 @@ from curricula.training.run import (
 
 
 def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
-    """Write the page of a run or of a sweep into its folder, as ``report.html``, and each figure
-    as PNG and SVG into ``figures/``.
+    """Write the page of a run or a sweep into its folder, as ``report.html``, and return its path.
 
-    It shows what was measured and says which command measures the rest.
+    The page shows all results and names the commands that measure the rest. Each figure is also
+    written as PNG and SVG into ``figures/``.
 
     Args:
-        folder: of a run or of a sweep.
-        data_root: where the data lies now, if not where the run found it.
-
-    Returns:
-        The page.
+        folder: folder of a run or a sweep.
+        data_root: folder of the data, if it has moved since the run.
 
     Raises:
-        UserError: neither is there, one of its files is damaged, or the folder cannot be written
+        UserError: the folder holds neither, one of its files is damaged, or it cannot be written
             to.
     """
     path = Path(folder)
@@ -94,8 +91,9 @@ def _headline(run: Run) -> Section:
         return Section(
             title="Accuracy",
             missing={
-                "Its training did not come to its end. What the checkpoint so far is worth, in the "
-                "terminal:": [command_line("evaluate", run.path)]
+                "The training did not finish. To measure the checkpoint so far, in the terminal:": [
+                    command_line("evaluate", run.path)
+                ]
             },
         )
     split, results = next(iter(found.items()))
@@ -220,8 +218,8 @@ def _gallery(
         return Section(title=title, missing={note: [command]})
     try:
         model = load_model(run, data=data)
-        shown = shown_in_training(run, data, model, metrics) if metrics else None
-        fools = fooled(run, data, model)
+        shown = draw_training_images(run, data, model, metrics) if metrics else None
+        fools = draw_fooled_images(run, data, model)
     except UserError as error:
         return Section(title=title, missing={f"Not drawn: {error}.": []})
     pictures = []
@@ -240,7 +238,7 @@ def _gallery(
                 name="fooled",
                 figure=fools,
                 kind="picture",
-                alt="Test images that are classified right, and wrong once perturbed.",
+                alt="Test images that are fooled by the standard joint threat.",
             )
         )
     return Section(title=title, pictures=pictures)
@@ -261,7 +259,7 @@ def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
                         name="learning",
                         figure=learning_figure(curves),
                         alt="Curves of joint validation accuracy over training, one a row.",
-                        caption="Joint validation accuracy, each under what it trains for; "
+                        caption="Joint validation accuracy, each row under what it trains for; "
                         "means over seeds.",
                     )
                 ],
@@ -274,7 +272,7 @@ def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
         sections.append(Section(title=f"Axis {axis}", values=values))
     for row in compared.rows[:1]:
         run = Run(row.outcomes[0].folder)
-        sections.append(_environment(run, text=f"Of {run.path.name}."))
+        sections.append(_environment(run, text=f"Environment of {run.path.name}."))
     return sections
 
 
@@ -289,8 +287,8 @@ def _environment(run: Run, *, text: str = "") -> Section:
 def _comparison(compared: Comparison, split: SplitName) -> Section:
     x, y = compared.axes
     rows = [
-        Line(cells, front=front)
-        for cells, front in zip(compared.lines, compared.on_frontier, strict=True)
+        Line(cells, on_frontier=on_frontier)
+        for cells, on_frontier in zip(compared.lines, compared.on_frontier, strict=True)
     ]
     return Section(
         title="Accuracy",
@@ -305,8 +303,8 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
                 alt=f"Scatter of {x} against {y} accuracy. On the frontier: "
                 + ", ".join(
                     f"{row.label} ({100 * row.mean(x):.1f} %, {100 * row.mean(y):.1f} %)"
-                    for row, front in zip(compared.rows, compared.on_frontier, strict=True)
-                    if front
+                    for row, on_frontier in zip(compared.rows, compared.on_frontier, strict=True)
+                    if on_frontier
                 )
                 + ".",
             )

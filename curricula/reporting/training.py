@@ -1,4 +1,4 @@
-"""How a training went, as a figure: accuracies, loss, and the curriculum's strengths under them."""
+"""Draw a training: accuracies, loss, and the strengths of the curriculum below them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
@@ -14,12 +14,12 @@ from curricula.reporting.figures import (
     FAINT_TEXT,
     PALETTE,
     PIXELS_PER_INCH,
-    beside_a_legend,
-    named,
+    as_label,
+    height_with_legend,
     style_axes,
 )
 
-Line = Mapping[str, Any]  # of metrics.jsonl
+Line = Mapping[str, Any]  # a line of metrics.jsonl
 ACCURACIES: Mapping[str, Callable[[Line], float]] = {
     "validation, clean": lambda line: line["validation"][CLEAN],
     "validation, joint": lambda line: line["validation"][JOINT],
@@ -28,11 +28,12 @@ ACCURACIES: Mapping[str, Callable[[Line], float]] = {
 
 
 def training_figure(metrics: Sequence[Line]) -> Figure:
-    """Over the epochs: accuracies in %, the loss, and the strength of each link; a vertical line
-    marks the epoch that was kept.
+    """Draw accuracies in %, the loss and the strength of each link over the epochs.
+
+    A vertical line marks the epoch that was kept.
 
     Args:
-        metrics: the lines of a run's ``metrics.jsonl``, one or more.
+        metrics: lines of a run's ``metrics.jsonl``, one or more.
     """
     links = list(metrics[0]["strength"])
     heights = [3.0, 1.5, 1.5] if links else [3.0, 1.5]
@@ -62,14 +63,14 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
 
 
 def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
-    """Joint validation accuracy in % over the share of training, the mean over seeds, a curve a
-    row of a comparison.
+    """Draw joint validation accuracy in % over the share of training, one curve for each row of a
+    comparison, as means over seeds.
 
     Args:
-        curves: by the row's label, the lines of ``metrics.jsonl`` of each of its runs.
+        curves: by the row's label, the lines of ``metrics.jsonl`` of each run of the row.
     """
     figure = Figure(
-        figsize=(7, beside_a_legend(4, len(curves))), dpi=PIXELS_PER_INCH, layout="constrained"
+        figsize=(7, height_with_legend(4, len(curves))), dpi=PIXELS_PER_INCH, layout="constrained"
     )
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
@@ -77,7 +78,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
         means = [100 * mean(values) for values in zip(*joint, strict=True)]
         shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
         axes.plot(
-            shares, means, label=named(label), color=PALETTE[number % len(PALETTE)],
+            shares, means, label=as_label(label), color=PALETTE[number % len(PALETTE)],
             linestyle=DASHES[number // len(PALETTE) % len(DASHES)], linewidth=1.6, marker="o",
             markersize=3,
         )  # fmt: skip

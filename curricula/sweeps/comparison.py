@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.evaluation.pareto import Point, dominates, frontier, hypervolume
+from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
 from curricula.training.metrics import in_millions
 
@@ -140,7 +140,7 @@ class Comparison:
     @property
     def on_frontier(self) -> list[bool]:
         """For each row, whether no other row dominates it."""
-        return frontier([self.point(row) for row in self.rows])
+        return on_frontier([self.point(row) for row in self.rows])
 
     def dominated_by(self, row: Row) -> list[str]:
         """Return the labels of the rows that are at least as good in both, and better in one."""

@@ -12,7 +12,7 @@ from curricula.errors import UserError
 from curricula.interfaces import NormBound
 from curricula.perturbations.parametric import Parametric
 from curricula.plugins import registry
-from curricula.plugins.hookspecs import Record
+from curricula.plugins.hookspecs import Record, hookimpl
 from curricula.reporting.catalogue import PROVIDERS, entries, entry, page, parse_docstring, render
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
@@ -207,7 +207,7 @@ def test_a_registry_may_be_asked_for_all_that_it_has():
     known = registry.build_registry(entry_points=False)
 
     class Mine:
-        @registry.hooks.hookimpl
+        @hookimpl
         def curricula_perturbations(self):
             yield smudge().record
 

@@ -193,9 +193,9 @@ def test_a_long_legend_is_folded_and_each_curve_looks_its_own():
 @pytest.mark.usefixtures("tiny")
 def test_a_schedule_without_one_curve_says_so():
     ((name, schedule),) = parse_schedules(["earned"]).items()
-    with pytest.raises(UserError, match=r"earned\(rate=0.1\) listens to the training"):
+    with pytest.raises(UserError, match=r"earned\(rate=0.1\) adapts to the training"):
         curve(schedule, name)
-    with pytest.raises(UserError, match="each image a strength of its own"):
+    with pytest.raises(UserError, match="each image its own strength"):
         curve(lambda progress, state: torch.zeros(5), "easy-first")
     with pytest.raises(
         UserError, match=r"steep gave a strength of 1\.001; it must lie from 0 to 1"
@@ -254,7 +254,7 @@ BAD_INPUT = [
     (["schedule", "linear"], "Missing option '-o'"),
     (["schedule", "linear", "-o", "f.jpg"], "output f.jpg: its name must end in"),
     (["schedule", "linear", "liner", "-o", "f.png"], "unknown schedule 'liner'"),
-    (["schedule", "linear", "earned", "-o", "f.png"], "earned(rate=0.1) listens to the training"),
+    (["schedule", "linear", "earned", "-o", "f.png"], "earned(rate=0.1) adapts to the training"),
     (["schedule", "linear(until=0)", "-o", "f.png"], "'until' must be > 0"),
 ]
 

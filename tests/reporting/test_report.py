@@ -1,4 +1,4 @@
-"""The page of a run and of a sweep: whole by itself, and right in a browser."""
+"""The page of a run or a sweep: self-contained, and right in a browser."""
 
 import html
 import json
@@ -41,7 +41,7 @@ limit = 20
 
 
 class Page(HTMLParser):
-    """The tags of a page, and its text."""
+    """Collect the tags of a page, and its text."""
 
     def __init__(self, path):
         super().__init__()
@@ -69,14 +69,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def trained(tiny, folder, tmp_path):
-    """A copy of a run, to write into."""
+    """Return a copy of a run, to write into."""
     shutil.copytree(folder / "run", tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_a_page_needs_nothing_else_and_every_image_has_a_text(trained):
+def test_a_page_is_self_contained_and_every_image_has_a_text(trained):
     page = Page(report(trained))
-    assert len(page.of("img")) == 3  # training, what it showed, what fools
+    assert len(page.of("img")) == 3  # training, example images, fooled images
     for image in page.of("img"):
         assert image["src"].startswith("data:image/")
         assert len(image["alt"]) > 30
@@ -95,7 +95,7 @@ def test_every_figure_is_saved_as_png_and_svg(trained):
         assert file.read_bytes().startswith(MAGIC[file.suffix])
 
 
-def test_it_shows_what_was_measured_and_says_what_measures_the_rest(trained):
+def test_a_page_shows_the_results_and_names_the_commands_for_the_rest(trained):
     page = Page(report(trained))
     for result in json.loads((trained / "evaluation.json").read_text()):
         assert result["threat"] in page.text
@@ -126,7 +126,7 @@ def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
     assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
 
 
-def test_a_twin_stands_beside_its_run(tiny, tmp_path):
+def test_a_baseline_is_shown_beside_its_run(tiny, tmp_path):
     settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
     trained = curricula.train(**settings, baseline=True, output=tmp_path / "both")
     page = Page(report(tmp_path / "both"))
@@ -138,7 +138,7 @@ def test_a_twin_stands_beside_its_run(tiny, tmp_path):
     assert spatial in page.text
 
 
-def test_a_run_whose_data_has_gone_says_how_to_name_it(trained, tmp_path):
+def test_a_run_whose_data_is_missing_says_how_to_name_it(trained, tmp_path):
     config = (trained / "config.toml").read_text()
     moved = re.sub(r"^data = .*$", 'data = "mnist"', config, flags=re.MULTILINE)
     (trained / "config.toml").write_text(moved)
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_off_or_damaged_says_so(trained):
     (trained / "evaluation.json").unlink()
     (trained / "best.safetensors").write_bytes(b"{")
     page = Page(report(trained))
-    assert "did not come to its end" in page.text
+    assert "The training did not finish" in page.text
     assert f"curricula --plugin {TINY} evaluate {trained}" in page.text
     assert f"checkpoint {trained / 'best.safetensors'}: damaged" in page.text
     assert "--data-root" not in page.text

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 import curricula
 from curricula.errors import UserError
-from curricula.evaluation.pareto import dominates, frontier, hypervolume
+from curricula.evaluation.pareto import dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
-from curricula.reporting.frontier import draw_frontier
+from curricula.reporting.pareto_figure import draw_frontier
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
@@ -46,7 +46,7 @@ def test_the_hypervolume_is_the_area_that_the_points_dominate(tenths, corner):
 
 @given(POINTS)
 def test_the_frontier_is_what_nothing_dominates(points):
-    for point, on in zip(points, frontier(points), strict=True):
+    for point, on in zip(points, on_frontier(points), strict=True):
         better = [
             other
             for other in points
@@ -54,7 +54,7 @@ def test_the_frontier_is_what_nothing_dominates(points):
         ]
         assert on == (not better)
     if points:
-        assert any(frontier(points))
+        assert any(on_frontier(points))
 
 
 def test_equal_points_do_not_dominate_each_other():

@@ -1,4 +1,4 @@
-"""The frontier of two accuracies as a figure."""
+"""Draw the Pareto frontier of two accuracies."""
 
 from matplotlib.figure import Figure
 
@@ -6,22 +6,25 @@ from curricula.reporting.figures import (
     DASHES,
     PALETTE,
     PIXELS_PER_INCH,
-    beside_a_legend,
-    named,
+    as_label,
+    height_with_legend,
     style_axes,
 )
 from curricula.sweeps.comparison import Comparison, Row
 
 MARKERS = "osD^vP*X<>hp"
-LEAST = -2.0  # %, where an axis begins at the lowest: bars at 0 are seen above its line
-SPAN = 5.0  # %, that an axis shows at the least
+MIN_LIMIT = -2.0  # %, lower limit of an axis: bars at 0 stay visible above its line
+MIN_SPAN = 5.0  # %, that an axis shows
 
 
 def draw_frontier(compared: Comparison) -> Figure:
-    """Each row at its two mean accuracies in %, a bar for each standard deviation over seeds, or
-    for the 95 % interval of one; the frontier as a line, and what it dominates shaded."""
+    """Draw each row at its two mean accuracies in %, the frontier as a line, and shade what the
+    frontier dominates.
+
+    Bars show the standard deviation over seeds, or the 95 % interval of a single seed.
+    """
     x, y = compared.axes
-    height = beside_a_legend(4.6, len(compared.rows))
+    height = height_with_legend(4.6, len(compared.rows))
     figure = Figure(figsize=(7, height), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     for number, row in enumerate(compared.rows):
@@ -32,25 +35,25 @@ def draw_frontier(compared: Comparison) -> Figure:
             elinewidth=1,
         )  # fmt: skip
         axes.plot(
-            *at, label=named(row.label), marker=MARKERS[number % len(MARKERS)], linestyle="none",
+            *at, label=as_label(row.label), marker=MARKERS[number % len(MARKERS)], linestyle="none",
             markersize=8, color=color, clip_on=False,
         )  # fmt: skip
-    front = sorted(
+    frontier = sorted(
         compared.point(row)
         for row, on in zip(compared.rows, compared.on_frontier, strict=True)
         if on
     )
     left, right = _limits(*axes.get_xlim())
     bottom, top = _limits(*axes.get_ylim())
-    if front:
-        corners = [(left, 100 * front[0][1])]
-        for (at_x, at_y), (_, next_y) in zip(front, [*front[1:], (0.0, 0.0)], strict=True):
+    if frontier:
+        corners = [(left, 100 * frontier[0][1])]
+        for (at_x, at_y), (_, next_y) in zip(frontier, [*frontier[1:], (0.0, 0.0)], strict=True):
             corners += [(100 * at_x, 100 * at_y), (100 * at_x, 100 * next_y)]
         corners[-1] = (corners[-1][0], bottom)
         across, up = zip(*corners, strict=True)
         axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
-    axes.set(xlabel=named(f"{x} accuracy, %"), ylabel=named(f"{y} accuracy, %"))
+    axes.set(xlabel=as_label(f"{x} accuracy, %"), ylabel=as_label(f"{y} accuracy, %"))
     axes.set(xlim=(left, right), ylim=(bottom, top))
     style_axes(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
@@ -58,13 +61,13 @@ def draw_frontier(compared: Comparison) -> Figure:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Of an axis whose data ask for these, in %."""
-    low = max(min(low, (low + high - SPAN) / 2), LEAST)
-    return low, max(high, low + SPAN)
+    """Return the limits of an axis whose data need these, in %."""
+    low = max(min(low, (low + high - MIN_SPAN) / 2), MIN_LIMIT)
+    return low, max(high, low + MIN_SPAN)
 
 
 def _spread(row: Row, threat: str) -> list[list[float]]:
-    """How far below and above its mean, in %."""
+    """Return the lengths of the bar below and above the mean, in %."""
     middle, deviation = row.mean(threat), row.deviation(threat)
     if deviation is not None:
         return [[100 * deviation], [100 * deviation]]
