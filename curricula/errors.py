@@ -23,10 +23,11 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
         known: all known names.
         otherwise: the text where no known name is similar; by default it lists all of them.
 
-    >>> did_you_mean("smalcnn", ["smallcnn", "lenet"])
-    'did you mean smallcnn?'
-    >>> did_you_mean("vgg", ["smallcnn", "lenet"])
-    'known: smallcnn, lenet'
+    Example:
+        >>> did_you_mean("smalcnn", ["smallcnn", "lenet"])
+        'did you mean smallcnn?'
+        >>> did_you_mean("vgg", ["smallcnn", "lenet"])
+        'known: smallcnn, lenet'
     """
     import difflib  # here: few runs need it
 

@@ -33,10 +33,11 @@ def strength_per_image(strength: Strength, like: Tensor) -> Strength:
         A float unchanged; a tensor as (N, 1, ..., 1), with the device, the dtype and the number of
         dimensions of ``like``.
 
-    >>> strength_per_image(0.5, torch.zeros(2, 3, 8, 8))
-    0.5
-    >>> strength_per_image(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 8, 8)).shape
-    torch.Size([2, 1, 1, 1])
+    Example:
+        >>> strength_per_image(0.5, torch.zeros(2, 3, 8, 8))
+        0.5
+        >>> strength_per_image(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 1, 1])
     """
     if not isinstance(strength, Tensor):
         return strength
@@ -102,8 +103,9 @@ DECLARED_ATTRIBUTES = ("kind", "unit", "budget", "norm_bound", "channels", "trai
 def declaration_problem(perturbation: object) -> str | None:
     """Return which declared attribute of a perturbation is missing or wrong, or None.
 
-    >>> declaration_problem(object())
-    'it declares no kind, unit, budget, norm_bound, channels, training_only'
+    Example:
+        >>> declaration_problem(object())
+        'it declares no kind, unit, budget, norm_bound, channels, training_only'
     """
     missing = [name for name in DECLARED_ATTRIBUTES if not hasattr(perturbation, name)]
     if missing:
@@ -212,8 +214,9 @@ class Progress:
     """The progress of training: ``step`` of ``total_steps`` updates, in ``epoch`` of
     ``total_epochs``, all counted from 0.
 
-    >>> Progress(step=5, total_steps=20, epoch=1, total_epochs=4).fraction
-    0.25
+    Example:
+        >>> Progress(step=5, total_steps=20, epoch=1, total_epochs=4).fraction
+        0.25
     """
 
     step: int

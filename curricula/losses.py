@@ -1,7 +1,7 @@
-"""Per-example losses that an attack ascends, by name.
+"""Per-example losses for attacks to ascend, by name.
 
-Each takes (logits_NK, y_N, reference), where reference() gives the logits_NK at the anchor, and
-returns loss_N.
+Each takes (logits_NK, y_N, reference), where reference() returns the reference logits_NK, and
+returns loss_N. Shape suffixes: N images, K classes.
 """
 
 import math
@@ -18,13 +18,20 @@ LossName = Literal["default", "ce", "kl", "dlr"]
 
 
 def cross_entropy(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """Cross-entropy with the label."""
+    """Return the cross-entropy with the label, (N,)."""
     return F.cross_entropy(logits_NK, y_N, reduction="none")
 
 
 def kl_divergence(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """KL(p at the anchor || p), the inner loss of TRADES (Zhang et al. 2019, eq. 5)."""
-    # Of the logarithms: where a probability is 0, only so its gradient is a number.
+    """Return KL(reference || prediction), (N,): TRADES' inner loss (Zhang et al. 2019, eq. 5).
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> kl_divergence(logits, torch.tensor([0]), lambda: logits)
+        tensor([0.])
+    """
+    # From log-probabilities: otherwise its gradient is NaN where a probability is 0.
     return F.kl_div(
         F.log_softmax(logits_NK, dim=1),
         F.log_softmax(reference(), dim=1),
@@ -36,13 +43,22 @@ def kl_divergence(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor
 def difference_of_logits_ratio(
     logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]
 ) -> Tensor:
-    """DLR (Croce and Hein 2020, eq. 6): invariant to shifts and rescalings of the logits.
+    """Return the DLR loss (Croce and Hein 2020, eq. 6), (N,), which is invariant to shifts and
+    rescalings of the logits.
 
     Raises:
-        UserError: for fewer than three classes.
+        UserError: fewer than three classes.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[4.0, 3.0, 2.0]])
+        >>> difference_of_logits_ratio(logits, torch.tensor([0]), lambda: logits)
+        tensor([-0.5000])
     """
     if logits_NK.shape[1] < 3:
-        raise UserError(f"the DLR loss needs three classes or more, not {logits_NK.shape[1]}")
+        raise UserError(
+            f"the DLR loss needs three classes or more, not {logits_NK.shape[1]}; use ce"
+        )
     ordered = logits_NK.sort(dim=1, descending=True).values
     label = logits_NK.gather(1, y_N[:, None]).squeeze(1)
     other = logits_NK.scatter(1, y_N[:, None], -math.inf).max(1).values
@@ -58,11 +74,22 @@ assert set(get_args(LossName)) == {"default", *ATTACK_LOSSES}
 
 
 def adversarial_rank(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """How bad an adversary's outcome is for the model, (N,): misclassified before correct, then by
-    cross-entropy. Choosing the largest never trades a fooled candidate for an unfooled one."""
+    """Return a rank of adversarial images, (N,), larger for those that are worse for the model.
+
+    Misclassified images rank above correct ones, then images with a larger cross-entropy rank
+    higher. The largest rank therefore never replaces a candidate that fools the model by one that
+    does not.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.4, 0.5, 0.4], [9.0, 0.0, 0.0]])
+        >>> rank = adversarial_rank(logits, torch.tensor([0, 0]))
+        >>> bool(rank[0] > 1 > rank[1])
+        True
+    """
     loss_N = F.cross_entropy(logits_NK, y_N, reduction="none")
     wrong = (logits_NK.argmax(1) != y_N) | loss_N.isnan()
-    # Both parts grow with the loss; a wrong candidate stays above 1, a correct one below. A loss
-    # that is infinite or no number is as bad as can be: none is passed over unseen.
+    # Each part grows with the loss; misclassified images stay above 1, correct ones below. A loss
+    # that is infinite or NaN ranks highest, so that it is never overlooked.
     bounded = (loss_N / (1 + loss_N)).nan_to_num(nan=1.0)
     return bounded + wrong.to(bounded.dtype)

@@ -1,4 +1,4 @@
-"""Training losses on the views of a batch."""
+"""Training losses on the three views of a batch; see `curricula.interfaces.Views`."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,16 @@ from curricula.losses import kl_divergence
 
 @attrs.frozen(kw_only=True)
 class AdversarialTraining:
-    """`at`: cross-entropy at the perturbed view (Madry et al. 2018, equation 2.1)."""
+    """`at`: cross-entropy at the perturbed view (Madry et al. 2018, equation 2.1).
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> loss = AdversarialTraining()(model, views, y)
+        >>> bool(loss.value == F.cross_entropy(model(x), y))
+        True
+    """
 
     attack_loss: ClassVar[str] = "ce"
 
@@ -28,13 +37,22 @@ class AdversarialTraining:
 @attrs.frozen(kw_only=True)
 class Trades:
     """`trades`: cross-entropy at the transformed view, plus ``beta`` times the KL divergence
-    from it to the perturbed view (Zhang et al. 2019, equation 5). Its inner attack ascends that KL.
+    from it to the perturbed view (Zhang et al. 2019, equation 5). The inner attack ascends this KL
+    divergence.
 
     Args:
-        beta: weight of the divergence, 0 or more; 6 is the authors' choice, CuSP takes 5.
+        beta: weight of the divergence, 0 or more; the authors use 6, CuSP uses 5.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> loss = Trades(beta=5.0)(model, views, y)  # no perturbation, so no divergence
+        >>> torch.allclose(loss.value, F.cross_entropy(model(x), y))
+        True
     """
 
     attack_loss: ClassVar[str] = "kl"
@@ -51,14 +69,22 @@ class Trades:
 @attrs.frozen(kw_only=True)
 class Mart:
     """`mart`: boosted cross-entropy at the perturbed view, plus ``beta`` times the KL divergence
-    from the transformed view to it, each image weighted by how unsure the model is of the label
-    at the transformed view (Wang et al. 2020, equations 8 to 11).
+    from the transformed view to the perturbed one, where each image has the weight 1 - p, with p
+    the probability of its label at the transformed view (Wang et al. 2020, equations 8 to 11).
 
     Args:
-        beta: weight of the divergence, 0 or more; 5 is the authors' choice for a ResNet-18.
+        beta: weight of the divergence, 0 or more; the authors use 5 for a ResNet-18.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> loss = Mart()(model, views, y)
+        >>> torch.allclose(loss.value, boosted_cross_entropy(model(x), y).mean())
+        True
     """
 
     attack_loss: ClassVar[str] = "ce"
@@ -68,31 +94,37 @@ class Mart:
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
         transformed, perturbed = model(views.transformed), model(views.perturbed)
         divergence_N = kl_divergence(perturbed, y_N, lambda: transformed)
-        unsure_N = 1 - transformed.softmax(1).gather(1, y_N[:, None]).squeeze(1)
-        value = (boosted_cross_entropy(perturbed, y_N) + self.beta * divergence_N * unsure_N).mean()
-        return TrainingLoss(value=value, logits=perturbed.detach())
+        uncertainty_N = 1 - transformed.softmax(1).gather(1, y_N[:, None]).squeeze(1)
+        loss_N = boosted_cross_entropy(perturbed, y_N) + self.beta * divergence_N * uncertainty_N
+        return TrainingLoss(value=loss_N.mean(), logits=perturbed.detach())
 
 
 def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """-log p(y) - log(1 - p(k)), with k the likeliest of the other classes, (N,)."""
+    """Return -log p(y) - log(1 - p(k)), (N,), with k the most probable class other than y.
+
+    Example:
+        >>> boosted_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))  # 2 log 2
+        tensor([1.3863])
+    """
     log_p_NK = logits_NK.log_softmax(1)
     label_NK = F.one_hot(y_N, logits_NK.shape[1]).bool()
     rival_N1 = log_p_NK.masked_fill(label_NK, -math.inf).argmax(1, keepdim=True)
-    # 1 - p(k) is the sum of all others: so it never rounds to 0.
+    # 1 - p(k) as the sum of all other probabilities, so that it never rounds to 0.
     not_rival_N = log_p_NK.scatter(1, rival_N1, -math.inf).logsumexp(1)
     return -log_p_NK[label_NK] - not_rival_N
 
 
 @attrs.frozen(kw_only=True)
 class PairedLoss:
-    """Cross-entropy at the clean and at the perturbed view, and a distance between the two.
+    """Cross-entropy at the clean and at the perturbed view, plus a distance between their logits.
 
-    Both views go through the model in one pass, so batch norm sees them as one batch.
+    Both views pass through the model as one batch, also for batch norm.
 
     Attributes:
-        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
-        weight: of the distance, 0 or more.
-        distance: from the clean view's logits, which are its reference.
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
+            weight 1 - clean.
+        weight: weight of the distance, 0 or more.
+        distance: per-example loss at the perturbed view, with the clean view's logits as reference.
     """
 
     attack_loss: ClassVar[str] = "ce"
@@ -111,45 +143,71 @@ class PairedLoss:
 
 
 def mix(clean: float = 0.5) -> PairedLoss:
-    """Cross-entropy at the clean and at the perturbed view (Kurakin et al. 2017, equation 1).
+    """`mix`: cross-entropy at the clean and at the perturbed view (Kurakin et al. 2017, eq. 1).
 
     Args:
-        clean: weight of the clean view, in [0, 1]; the perturbed one has the rest.
+        clean: weight of the clean view, in [0, 1]; the perturbed view has the weight 1 - clean.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=0.5 * x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> loss = mix(clean=1.0)(model, views, y)  # only the clean view
+        >>> torch.allclose(loss.value, F.cross_entropy(model(x), y))
+        True
     """
     return PairedLoss(clean=clean, distance=squared_difference)
 
 
 def alp(weight: float = 0.5, clean: float = 0.5) -> PairedLoss:
-    """Adversarial logit pairing: `mix`, plus ``weight`` times the mean squared difference of the
-    logits of the two views (Kannan et al. 2018, section 3.1; a regulariser of Yang et al. 2019).
+    """`alp`, adversarial logit pairing: `mix`, plus ``weight`` times the mean squared difference
+    between the logits of the two views (Kannan et al. 2018, section 3.1; also a regulariser of Yang
+    et al. 2019).
 
     Args:
-        weight: of the difference, 0 or more; 0.5 is the authors' choice for ImageNet.
-        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+        weight: weight of the difference, 0 or more; the authors use 0.5 for ImageNet.
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
+            weight 1 - clean.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=0.5 * x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> bool(alp()(model, views, y).value > mix()(model, views, y).value)
+        True
     """
     return PairedLoss(clean=clean, weight=weight, distance=squared_difference)
 
 
 def consistency(weight: float = 1.0, clean: float = 0.5) -> PairedLoss:
-    """`mix`, plus ``weight`` times the KL divergence from the clean view to the perturbed one: the
-    invariance that Yang et al. 2019 ask of a model under transformations.
+    """`consistency`: `mix`, plus ``weight`` times the KL divergence from the clean view to the
+    perturbed one, the invariance regulariser of Yang et al. (2019) for spatial transformations.
 
     Args:
-        weight: of the divergence, 0 or more.
-        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed one has the rest.
+        weight: weight of the divergence, 0 or more.
+        clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
+            weight 1 - clean.
 
     Raises:
         ValueError: a value out of range.
+
+    Example:
+        >>> x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> views = Views(clean=x, transformed=x, perturbed=0.5 * x)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> bool(consistency()(model, views, y).value > mix()(model, views, y).value)
+        True
     """
     return PairedLoss(clean=clean, weight=weight, distance=kl_divergence)
 
 
 def squared_difference(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """Of an image's logits from those of its reference, its mean over the classes, (N,)."""
+    """Return the mean squared difference over classes between each image's logits and its reference
+    logits, (N,)."""
     return (logits_NK - reference()).square().mean(1)

@@ -1,1 +1,1 @@
-"""What depends on the machine: devices, precision, memory, compilation, files."""
+"""Machine-dependent code: devices, precision, memory, compilation, timing and files."""

@@ -1,24 +1,25 @@
-"""torch.compile, for batches of one size, and never at the cost of a run."""
+"""torch.compile for batches of one size; if it fails, the run continues uncompiled."""
 
 import warnings
 
 import torch
 from torch import Tensor, nn
 
-_told: set[str] = set()
-"""What has been warned of: a training compiles two networks, and they fail alike."""
+_warned: set[str] = set()
+"""Messages already shown: a training compiles two networks, which fail with the same message."""
 
 
 class Compiled(nn.Module):
-    """A network that is compiled for batches of one size; smaller or larger ones run as they are,
-    so that nothing is compiled twice. Where compilation fails, one warning says so, and all
-    batches run as they are.
+    """A network compiled for batches of one size.
+
+    Smaller and larger batches run uncompiled, so that the network is compiled only once. If
+    compilation fails, one warning says so, and all batches run uncompiled.
 
     Args:
-        network: from images to logits. Its parameters and flags stay its own.
-        batch_size: of the batches that are to be fast.
-        graphs: on a GPU, replay the kernels as one CUDA graph. What comes back lies in memory
-            that the next call writes again.
+        network: from images to logits; its parameters and flags are not changed.
+        batch_size: size of the batches to compile for, in images.
+        graphs: on a GPU, replay the kernels as one CUDA graph. The next call overwrites the memory
+            of its results.
     """
 
     def __init__(self, network: nn.Module, batch_size: int, *, graphs: bool) -> None:
@@ -27,7 +28,7 @@ class Compiled(nn.Module):
         self.batch_size = batch_size
         self.failed = False
         mode = "reduce-overhead" if graphs else "default"
-        # In a list: what torch.compile returns is a module around the same network.
+        # In a list: torch.compile returns a module, which would register the network twice.
         self._compiled = [torch.compile(network, dynamic=False, mode=mode)]
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -37,15 +38,15 @@ class Compiled(nn.Module):
             return logits
         try:
             logits = self._compiled[0](x_NCHW)
-        except Exception as error:  # a compiler can fail in any way
+        except Exception as error:  # a compiler may raise anything
             self.failed = True
             reason = str(error).strip().partition("\n")[0]
             line = (
                 f"the network could not be compiled ({type(error).__name__}: {reason}); it runs "
                 "uncompiled"
             )
-            if line not in _told:
-                _told.add(line)
+            if line not in _warned:
+                _warned.add(line)
                 warnings.warn(line, stacklevel=2)
             logits = self.network(x_NCHW)
         return logits

@@ -12,8 +12,9 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UserError: this machine has no such device.
 
-    >>> resolve_device("cpu")
-    device(type='cpu')
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -30,8 +31,9 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """Return the precision of a name; ``auto`` means bf16 where the device supports it natively.
 
-    >>> resolve_precision("bf16", torch.device("cpu"))
-    'bf16'
+    Example:
+        >>> resolve_precision("bf16", torch.device("cpu"))
+        'bf16'
     """
     if name == "float32" or (name == "auto" and not _native_bf16(device)):
         return "float32"

@@ -1,4 +1,4 @@
-"""Files and folders that are asked for: refused before any work, and written whole."""
+"""Output files and folders: checked before any work, and written atomically."""
 
 import os
 import uuid
@@ -8,10 +8,10 @@ from curricula.errors import UserError
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written.
+    """Check that an output file can be written.
 
     Raises:
-        UserError: a missing folder, a folder of that name, a place out of bounds.
+        UserError: its folder is missing or not writable, or there is a folder of its name.
     """
     try:
         if path.is_dir():
@@ -28,10 +28,10 @@ def check_output(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder to write files into, unless it is there; its parent must be.
+    """Make a folder for output files if it does not exist; its parent must exist.
 
     Raises:
-        UserError: a file of that name; as `check_output` does; a full disk.
+        UserError: there is a file of its name, or it cannot be made or written to.
     """
     if os.path.isfile(folder):
         raise UserError(f"output {folder}: there is a file of that name; choose another folder")
@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; an older one is replaced, and lasts until then.
+    """Write a file completely or not at all; until then an older one stays unchanged.
 
     Raises:
         OSError: it cannot be written.
@@ -57,14 +57,16 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file that was asked for; an older one is replaced.
+    """Write an output file, replacing an older one.
 
     Raises:
-        UserError: as `check_output` does; a full disk.
+        UserError: it cannot be written (see `check_output`), or the disk is full.
     """
     check_output(path)
     try:
-        special = path.is_symlink() or (path.exists() and not path.is_file())  # /dev/stdout, say
+        special = path.is_symlink() or (
+            path.exists() and not path.is_file()
+        )  # for example /dev/stdout
         if special or not os.access(path.parent, os.W_OK):
             path.write_bytes(content)
         else:

@@ -1,4 +1,4 @@
-"""Filters and maps with their channels last in memory, where convolutions are fastest on a CPU."""
+"""The channels-last memory format, in which convolutions are fastest on a CPU."""
 
 from typing import TypeVar
 
@@ -9,10 +9,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def channels_last(network: Network) -> Network:
-    """The network with its filters laid out channels last.
+    """Convert the filters of a network to channels last in place, and return the network.
 
-    Filters of one channel too: torch leaves them as they are, since both layouts have them in the
-    same order, and then takes the maps that they make for channels first.
+    This includes filters of one channel. torch does not convert these, because both formats store
+    them in the same order, and then treats the maps that they produce as channels first.
     """
     network = network.to(memory_format=torch.channels_last)
     for layer in network.modules():
@@ -22,8 +22,13 @@ def channels_last(network: Network) -> Network:
 
 
 def as_channels_last(x_NCHW: Tensor) -> Tensor:
-    """The same values, channels last, and with the strides that say so."""
+    """Return the same values in channels last, with unambiguous strides.
+
+    Example:
+        >>> as_channels_last(torch.zeros(2, 1, 4, 4)).stride()
+        (16, 1, 4, 1)
+    """
     n, c, h, w = x_NCHW.shape
     rows = x_NCHW.permute(0, 2, 3, 1).contiguous()
-    # Of one channel it is contiguous as it is, with strides that do not tell.
+    # A tensor of one channel is contiguous in both formats, so its strides do not tell them apart.
     return rows.as_strided((n, c, h, w), (h * w * c, 1, w * c, c))

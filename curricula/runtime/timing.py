@@ -1,4 +1,4 @@
-"""How long something takes on a device."""
+"""Wall times on a device."""
 
 import time
 from collections.abc import Callable
@@ -7,14 +7,19 @@ import torch
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, until the device has done what it was asked."""
-    _wait(device)
-    began = time.perf_counter()
+    """Return the wall time of one call, in seconds, including all work that it starts on the device.
+
+    Example:
+        >>> seconds(lambda: torch.ones(3), torch.device("cpu")) >= 0
+        True
+    """
+    _synchronise(device)
+    start = time.perf_counter()
     run()
-    _wait(device)
-    return time.perf_counter() - began
+    _synchronise(device)
+    return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -118,9 +118,10 @@ def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
     Args:
         network: in eval mode.
 
-    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-    >>> list(foldable_pairs(network.eval()))
-    [('0', '1')]
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        >>> list(foldable_pairs(network.eval()))
+        [('0', '1')]
     """
     try:
         graph = torch.fx.Tracer().trace(

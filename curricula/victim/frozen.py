@@ -57,10 +57,11 @@ class FrozenModel(nn.Module):
         network: the copy itself.
         replays: whether the next pass overwrites the memory of its gradients.
 
-    >>> model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3))
-    >>> frozen = FrozenModel(model)
-    >>> frozen.train().training, model.training
-    (False, True)
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3))
+        >>> frozen = FrozenModel(model)
+        >>> frozen.train().training, model.training
+        (False, True)
     """
 
     def __init__(

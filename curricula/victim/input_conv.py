@@ -42,8 +42,9 @@ class FastInputGradConv2d(nn.Conv2d):
 def is_supported(layer: nn.Module) -> bool:
     """Return whether `FastInputGradConv2d` can replace a layer.
 
-    >>> is_supported(nn.Conv2d(3, 8, 3, padding=1)), is_supported(nn.Conv2d(64, 8, 3))
-    (True, False)
+    Example:
+        >>> is_supported(nn.Conv2d(3, 8, 3, padding=1)), is_supported(nn.Conv2d(64, 8, 3))
+        (True, False)
     """
     return (
         type(layer) is nn.Conv2d

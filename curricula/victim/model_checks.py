@@ -34,7 +34,8 @@ def check_classifier(
             floating logits (N, num_classes); its output is probabilities; or no gradient reaches
             the images.
 
-    >>> check_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2), 3)
+    Example:
+        >>> check_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2), 3)
     """
     problem = _problem(model, x_NCHW, num_classes)
     if problem:

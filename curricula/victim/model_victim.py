@@ -27,11 +27,12 @@ class ModelVictim:
     Raises:
         ValueError: an unknown loss or precision.
 
-    >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
-    >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
-    >>> gradient, loss, logits = victim.gradient(x, y)
-    >>> gradient.shape, loss.shape, logits.shape
-    (torch.Size([5, 1, 2, 2]), torch.Size([5]), torch.Size([5, 3]))
+    Example:
+        >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        >>> x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+        >>> gradient, loss, logits = victim.gradient(x, y)
+        >>> gradient.shape, loss.shape, logits.shape
+        (torch.Size([5, 1, 2, 2]), torch.Size([5]), torch.Size([5, 3]))
     """
 
     def __init__(

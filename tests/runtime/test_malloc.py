@@ -1,4 +1,4 @@
-"""Keeping freed memory: what the system is asked for."""
+"""Freed memory that the process keeps."""
 
 import platform
 import subprocess
@@ -19,21 +19,21 @@ def faults():
 torch.ones(2**25)
 before = faults()
 for _ in range(60):
-    torch.ones(2**25)  # 128 MiB: beyond what the C library ever keeps by itself
+    torch.ones(2**25)  # 128 MiB: more than the C library keeps by default
 print(faults() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
-def test_freed_memory_is_not_fetched_anew():
+def test_freed_memory_is_not_requested_again():
     faults = {
         how: int(subprocess.check_output([sys.executable, "-c", SCRIPT, how], text=True))
-        for how in ("kept", "given back")
+        for how in ("kept", "returned")
     }
-    assert faults["kept"] * 3 < faults["given back"]
+    assert faults["kept"] * 3 < faults["returned"]
 
 
-def test_where_there_is_no_such_setting_it_says_so(monkeypatch):
+def test_a_c_library_without_the_setting_returns_false(monkeypatch):
     monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: object())
     assert not malloc.keep_freed_memory()
     monkeypatch.setattr(malloc.sys, "platform", "win32")
