@@ -18,7 +18,7 @@ from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output
 from curricula.runtime.records import to_json
 from curricula.training.checks import check_device_name, check_values
-from curricula.training.config import EVALUATION_SEED, LARGEST_SEED, SplitName, baseline_values
+from curricula.training.config import EVALUATION_SEED, MAX_SEED, SplitName, baseline_values
 from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
 
 if TYPE_CHECKING:
@@ -410,8 +410,8 @@ def _checked(
     Raises:
         UserError: no such run or checkpoint, a number out of range, a model without data.
     """
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed must lie from 0 to {MAX_SEED}, not {seed}")
     for name, value in {"batch_size": batch_size, "limit": limit}.items():
         if value is not None and value < 1:
             raise UserError(f"{name} must be 1 or more, not {value}")

@@ -56,10 +56,8 @@ def random_pixels(
             labels=torch.randint(classes, (n,), generator=generator),
         )
 
-    test, train = (
-        split(NUM_TEST),
-        split(images),
-    )  # the test images first: they are then always the same
+    # The test images are drawn first, so that they do not depend on the number of others.
+    test, train = split(NUM_TEST), split(images)
     grey = channels == 1
     return DataSet(
         name="random",

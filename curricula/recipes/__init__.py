@@ -1,5 +1,7 @@
-"""Shipped configurations and sweeps: TOML files beside this one, each with a name and a first line
-that says what it is for. A sweep's file is told by its axes."""
+"""Shipped configurations and sweeps: TOML files in this folder, whose first line is a summary.
+
+A file with ``[axes]`` is a sweep.
+"""
 
 import contextlib
 import os.path
@@ -15,7 +17,14 @@ from curricula.training.config import read_toml
 
 
 def recipes(*, sweeps: bool = False) -> dict[str, str]:
-    """The summary of each recipe, by name: of the configurations, or of the sweeps."""
+    """Return the summary of each recipe by name.
+
+    >>> "cusp" in recipes(), "cusp-vs-baselines-mnist" in recipes(sweeps=True)
+    (True, True)
+
+    Args:
+        sweeps: return the sweeps, not the configurations.
+    """
     files = sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
     texts = {
         file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
@@ -30,33 +39,38 @@ def recipes(*, sweeps: bool = False) -> dict[str, str]:
 
 
 def read_config(name_or_file: str) -> dict[str, Any]:
-    """The keys of a recipe, or of a configuration file such as a run's.
+    """Return the values of a recipe, or of a configuration file such as a run's.
 
     Raises:
-        UserError: neither is there (with the near miss), it is a sweep's, or the file is wrong.
+        UserError: no such recipe or file (with the near miss), a sweep, or a damaged file.
     """
     if name_or_file in recipes(sweeps=True):
         raise UserError(f"{name_or_file!r} is a sweep: use curricula sweep {name_or_file}")
-    with _found("configuration", name_or_file, list(recipes())) as path:
+    with _located("configuration", name_or_file, list(recipes())) as path:
         return read_toml(path)
 
 
 def find_sweep(name_or_file: str) -> Sweep:
-    """The sweep of a recipe or of a file.
+    """Return the sweep of a recipe or of a file.
 
     Raises:
-        UserError: neither is there (with the near miss), it is one configuration, or the file is
-            wrong.
+        UserError: no such recipe or file (with the near miss), a single configuration, or a damaged
+            file.
     """
     if name_or_file in recipes():
         raise UserError(f"{name_or_file!r} is one run: use curricula train --config {name_or_file}")
-    with _found("sweep", name_or_file, list(recipes(sweeps=True))) as path:
+    with _located("sweep", name_or_file, list(recipes(sweeps=True))) as path:
         return read_sweep(path)
 
 
-def _found(
+def _located(
     what: str, name_or_file: str, known: Sequence[str]
 ) -> contextlib.AbstractContextManager[Path]:
+    """Return a context whose value is the path of a recipe or file.
+
+    Raises:
+        UserError: neither exists; with the near miss among the known recipes.
+    """
     if name_or_file in known:
         return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")
     if not os.path.exists(name_or_file):  # unlike Path's, never raises

@@ -23,7 +23,7 @@ from curricula.errors import UserError
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
-from curricula.training.config import FIELDS, LARGEST_SEED
+from curricula.training.config import FIELDS, MAX_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
@@ -70,8 +70,8 @@ def preview(
             raise UserError(f"strengths must lie from 0 to 1, not {strength:g}")
     if not 1 <= images <= MAX_IMAGES:
         raise UserError(f"images must lie from 1 to {MAX_IMAGES}, not {images}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"seed must lie from 0 to {LARGEST_SEED}, not {seed}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed must lie from 0 to {MAX_SEED}, not {seed}")
     if run is not None and not isinstance(run, Run):
         run = Run.open(Path(run))
     found = _data(data, run, data_root)

@@ -1,4 +1,4 @@
-"""A training configuration: every value stated, to and from TOML."""
+"""The configuration of a training: its fields, their checks, and TOML. Needs no torch."""
 
 import math
 import tomllib
@@ -20,11 +20,11 @@ Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 SplitName = Literal["test", "validation"]
-"""Of a data set: what a run is measured on."""
+"""Splits of a data set that a run can be measured on."""
 
-TRAINING_IMAGES = "images"  # an argument of data sets: how many train; the test is the same
-LARGEST_SEED = 2**62
-EVALUATION_SEED = 0  # every run is measured under the same draws
+TRAINING_IMAGES = "images"  # argument of data sets that changes the training images only
+MAX_SEED = 2**62
+EVALUATION_SEED = 0  # the same for every run, so that all are measured under the same draws
 COMMON_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
     "lr": 0.001,
@@ -39,35 +39,36 @@ COMMON_TRAINING: Mapping[str, Any] = {
 
 @attrs.frozen(kw_only=True)
 class TrainConfig:
-    """What a run does. Every field is stated; `merge` fills in what a user leaves out.
+    """The configuration of a run. Every field is stated; `merge` fills in what a user leaves out.
 
     Attributes:
-        data: data set, an expression.
+        data: expression of the data set.
         data_root: folder of its files.
-        model: an expression.
-        perturb: the curriculum's expression; ``clean`` trains plainly.
-        schedule: each ``[LABEL=]SCHEDULE``, the later wins.
-        objective: an expression.
+        model: expression of the model.
+        perturb: expression of the curriculum's perturbations; ``clean`` for none.
+        schedule: each ``[LABEL=]SCHEDULE``; of several for one leaf the last wins.
+        objective: expression of the training loss.
         epochs: passes over the training images, 1 or more.
         batch_size: images per update, from 1 to the number of training images.
-        optimizer: ``sgd`` (with Nesterov-free momentum) or ``adamw``.
+        optimizer: ``sgd`` (momentum without Nesterov) or ``adamw``.
         lr: learning rate that the learning-rate schedule scales, above 0.
-        momentum: of sgd, in [0, 1).
-        weight_decay: 0 or more; decoupled in adamw.
+        momentum: momentum of sgd, in [0, 1).
+        weight_decay: weight decay, 0 or more; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
-        awp: size of an adversarial weight perturbation, a share of each weight tensor's norm, 0 or
-            more; 0 is none.
-        average: of the weights, which is validated, kept and measured in their place: ``none``,
-            ``ema(decay=0.999)`` or ``swa(start=0.5)``.
-        shuffle: visit the images in a new random order each epoch; if not, as they lie.
-        augmentation: an expression, at full strength before any perturbation of ``perturb``:
-            ``crop+flip``, or ``clean`` for none.
-        seed: of the weights, the order and every random draw; from 0 to 2**62.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the first accelerator.
-        precision: ``float32`` or ``bf16``, of training and of its attacks; ``auto``: bf16 where
-            the processor computes in it.
-        compile: ``on`` or ``off``: torch.compile for the trained and the attacked network;
-            ``auto``: where the training is long enough to try it, and faster for it.
+        awp: size of the adversarial weight perturbation relative to each weight tensor's norm, 0 or
+            more; 0 for none.
+        average: average of the weights, which is validated, saved and evaluated instead of them:
+            ``none``, ``ema(decay=0.999)`` or ``swa(start=0.5)``.
+        shuffle: visit the images in a new random order each epoch, not in the stored order.
+        augmentation: expression of perturbations at full strength before those of ``perturb``, such
+            as ``crop+flip``; ``clean`` for none.
+        seed: seed of the weights, the order and every random draw, from 0 to 2**62.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the first accelerator.
+        precision: ``float32`` or ``bf16``, for training and its attacks; ``auto`` for bf16 where
+            the processor supports it natively.
+        compile: ``on`` or ``off``: whether torch.compile compiles the trained and the attacked
+            network; ``auto`` for on where the training is long enough and compiled updates are
+            faster.
     """
 
     data: str = "digits"
@@ -87,7 +88,7 @@ class TrainConfig:
     average: str = "none"
     shuffle: bool = True
     augmentation: str
-    seed: int = attrs.field(default=0, validator=[ge(0), le(LARGEST_SEED)])
+    seed: int = attrs.field(default=0, validator=[ge(0), le(MAX_SEED)])
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
@@ -99,7 +100,10 @@ FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
 
 
 def merge(*layers: Mapping[str, Any]) -> TrainConfig:
-    """A configuration from layers, the later over the earlier.
+    """Return a configuration from layers; later layers override earlier ones.
+
+    >>> merge(COMMON_TRAINING, {"model": "lenet"}, {"epochs": 5}).epochs
+    5
 
     Raises:
         UserError: an unknown key (with the near miss), a wrong type, a value out of range.
@@ -148,6 +152,11 @@ def check_fields(layer: Mapping[str, Any]) -> None:
 
 
 def _checked(key: str, value: Any) -> Any:
+    """Return a field's value in its own type: a list of texts as a tuple, 1 as 1.0.
+
+    Raises:
+        UserError: an unknown key, a wrong type.
+    """
     field = FIELDS.get(key)
     if field is None:
         raise UserError(f"configuration: unknown key {key!r}; {did_you_mean(key, FIELDS)}")
@@ -160,7 +169,7 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
-    """A structure hook that converts nothing: TOML and Python already have types."""
+    """Return a hook that accepts only the given types: TOML and Python already have types."""
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) not in accepted:
@@ -191,12 +200,14 @@ def baseline_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def images_of(data: str, split: SplitName) -> str:
-    """What a split of a data set is called: runs with equal names were measured on the same images,
-    as far as the data sets' expressions tell.
+    """Return the name of the images of a split, equal for runs measured on the same images.
+
+    >>> images_of("mnist(images=10000)", "test")
+    'test images of mnist'
 
     Args:
-        data: the data set, a resolved expression.
-        split: of it.
+        data: expression of the data set, every default stated.
+        split: the split.
     """
     call = parse_call(data)
     if split == "test":
@@ -206,7 +217,7 @@ def images_of(data: str, split: SplitName) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a configuration file, checked.
+    """Return the values of a configuration file.
 
     Raises:
         UserError: no such file, not TOML, an unknown key or a wrong type.
@@ -220,7 +231,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
     if isinstance(values.get("base"), dict):
-        raise UserError(f"configuration {path}: it is of a sweep; run curricula sweep {path}")
+        raise UserError(f"configuration {path}: it holds a sweep; run curricula sweep {path}")
     try:
         check_keys(values)
     except UserError as error:
@@ -229,5 +240,5 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as a TOML file's text."""
+    """Return the text of a configuration's TOML file."""
     return tomli_w.dumps(_CONVERTER.unstructure(config))
