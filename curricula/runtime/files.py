@@ -64,9 +64,8 @@ def write_output(path: Path, content: bytes) -> None:
     """
     check_output(path)
     try:
-        special = path.is_symlink() or (
-            path.exists() and not path.is_file()
-        )  # for example /dev/stdout
+        # A link, or a special file such as /dev/stdout, must not be replaced.
+        special = path.is_symlink() or (path.exists() and not path.is_file())
         if special or not os.access(path.parent, os.W_OK):
             path.write_bytes(content)
         else:

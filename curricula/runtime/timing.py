@@ -7,7 +7,7 @@ import torch
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return the wall time of one call, in seconds, including all work that it starts on the device.
+    """Return the wall time of one call in seconds, including its work on the device.
 
     Example:
         >>> seconds(lambda: torch.ones(3), torch.device("cpu")) >= 0

@@ -35,7 +35,8 @@ def check_classifier(
             the images.
 
     Example:
-        >>> check_classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2), 3)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> check_classifier(model, torch.rand(2, 1, 2, 2), num_classes=3)
     """
     problem = _problem(model, x_NCHW, num_classes)
     if problem:
