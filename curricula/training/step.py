@@ -14,6 +14,7 @@ from curricula.interfaces import Progress, Strength, TrainingLoss, Victim, Views
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
+from curricula.training.optimizers import SGD, AdamW
 from curricula.training.plan import Plan
 from curricula.training.run import prefixed
 from curricula.training.weight_averaging import averaged
@@ -109,13 +110,13 @@ def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     """Return the configured optimiser of a model's parameters."""
     config = plan.config
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
+        return SGD(
             model.parameters(),
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
 @attrs.frozen(kw_only=True, eq=False)

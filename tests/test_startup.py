@@ -1,0 +1,160 @@
+"""Start-up: which modules each command leaves unimported. Two processes run all commands, since a
+module that is imported stays.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+from curricula import build_model, load_data
+from curricula.evaluation.results import ThreatResult
+from curricula.runtime.records import to_json
+from curricula.training.config import merge
+from curricula.training.run import BEST, Run, prefixed
+
+HEAVY = (
+    "torch", "torch._dynamo", "torchvision", "numpy", "scipy", "sklearn", "matplotlib", "optuna",
+    "sqlalchemy", "safetensors",
+)  # fmt: skip
+
+RUN = """
+    import json, sys
+    from click.testing import CliRunner
+    import curricula
+    from curricula.cli.main import program
+
+    HEAVY, commands = json.loads(sys.argv[1])
+
+    def imported():
+        return [name for name in HEAVY if name in sys.modules]
+
+    found = [("import curricula", 0, "", imported())]
+    for command in commands:
+        done = CliRunner().invoke(program, command)
+        found.append((" ".join(command), done.exit_code, done.output, imported()))
+    print(json.dumps(found))
+"""
+FIRST_BATCH = """
+    import json, sys
+    from click.testing import CliRunner
+    from curricula.cli.main import program
+    from curricula.cli.progress import ProgressBar, Terminal
+
+    HEAVY, commands = json.loads(sys.argv[1])
+    found = []
+
+    def stop(*_):
+        modules = [name for name in sys.modules if name.startswith("curricula")]
+        found.append([[name for name in HEAVY if name in sys.modules], modules])
+        raise KeyboardInterrupt
+
+    Terminal.on_step_end = ProgressBar.progress = stop
+    for command in commands:
+        done = CliRunner().invoke(program, command)
+        assert done.exit_code == 130, done.output
+    print(json.dumps(found))
+"""
+
+
+def python(script, commands, folder):
+    """What a script prints about commands, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), json.dumps([HEAVY, commands])],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def write_run(folder, seed):
+    """A run folder with measurements, but without a checkpoint."""
+    values = {"model": "smallcnn", "epochs": 1, "batch_size": 64, "optimizer": "adamw", "lr": 0.001}
+    values |= {"weight_decay": 0.0, "lr_schedule": "cosine", "augmentation": "clean", "seed": seed}
+    run = Run.create(folder, merge(values))
+    passes = {"gradient": 10, "forward": 5, "training": 10}
+    run.append("metrics.jsonl", {"epoch": 1, "passes": passes})
+    run.append("timing.jsonl", {"epoch": 1, "training_seconds": 60.0, "validation_seconds": 1.0})
+    results = [
+        ThreatResult(name=name, threat=name, correct=30 + seed, fooled=5, n=60)
+        for name in ("clean", "spatial", "adversarial", "joint")
+    ]
+    run.write_json("evaluation.json", to_json(results))
+
+
+OK, WRONG = 0, 2
+COMMANDS = [
+    (["--help"], OK, "train"),
+    *(
+        ([command, "--help"], OK, f"Example: curricula {command}")
+        for command in (
+            "train", "evaluate", "profile", "audit", "sweep", "compare", "report", "bench",
+            "preview", "schedule", "plugins", "recipes", "theory",
+        )
+    ),
+    (["plugins"], OK, "rot"),
+    (["recipes"], OK, "cusp"),
+    (["compare", "first", "second"], OK, "spatial"),
+    (["compare", "first", "--format", "json"], OK, "hypervolume"),
+    (["compare", "first", "--sort", "cost"], WRONG, "no column 'cost'"),
+    (["compare", "absent"], WRONG, "is not a run folder"),
+    (["compare", "first", "-o", "x.gif"], WRONG, "its name must end in"),
+    (["train", "--perturb", "rott"], WRONG, "unknown perturbation 'rott'"),
+    (["train", "--perturb", "worst(rott, k=3)"], WRONG, "unknown perturbation 'rott'"),
+    (["train", "--perturb", "rot++pgd"], WRONG, "character 5"),
+    (["train", "--perturb", "rot", "--schedule", "liner"], WRONG, "unknown schedule 'liner'"),
+    (["train", "--perturb", "rot", "--schedule", "pgd=linear"], WRONG, "is called 'pgd'"),
+    (["train", "--model", "smalcnn"], WRONG, "unknown model 'smalcnn'"),
+    (["train", "--data", "mnits"], WRONG, "unknown dataset 'mnits'"),
+    (["train", "--objective", "tradse"], WRONG, "unknown objective 'tradse'"),
+    (["train", "--lr-schedule", "cosin"], WRONG, "'cosin'"),
+    (["train", "--average", "emma"], WRONG, "'emma'"),
+    (["train", "--epochs", "0"], WRONG, "'epochs' must be >= 1"),
+    (["train", "--device", "cdua"], WRONG, "'cdua'"),
+    (["train", "--precision", "fp8"], WRONG, "precision must be"),
+    (["train", "--config", "cups"], WRONG, "did you mean cusp"),
+    (["train", "--output", "first"], WRONG, "already holds a run"),
+    (["evaluate", "absent"], WRONG, "is not a run folder"),
+    (["evaluate", "first"], WRONG, "no such file; let its training finish"),
+    (["evaluate", "first", "--threat", "rott"], WRONG, ""),
+    (["evaluate", "first", "--limit", "0"], WRONG, "limit must be 1 or more"),
+    (["profile", "absent"], WRONG, "is not a run folder"),
+    (["audit", "absent"], WRONG, "is not a run folder"),
+    (["audit", "first", "--seed", "-1"], WRONG, "seed must lie from 0"),
+    (["report", "absent"], WRONG, "is not a run folder"),
+    (["sweep", "absent"], WRONG, "no such recipe or file"),
+    (["sweep", "wrong.toml"], WRONG, "unknown perturbation 'rott'"),
+    (["bench", "--perturb", "rott"], WRONG, "unknown perturbation 'rott'"),
+    (["bench", "--rounds", "0"], WRONG, "0 is not in the range"),
+    (["bench", "--against", "advertorch"], WRONG, "is not one of"),
+    (["preview", "--perturb", "rott", "-o", "x.png"], WRONG, "unknown perturbation 'rott'"),
+    (["preview", "--perturb", "rot", "--images", "0", "-o", "x.png"], WRONG, "not in the range"),
+    (["preview", "--perturb", "rot", "-o", "x.gif"], WRONG, "its name must end in"),
+    (["schedule", "liner", "-o", "x.png"], WRONG, "unknown schedule 'liner'"),
+    (["schedule", "linear", "-o", "x.gif"], WRONG, "its name must end in"),
+]  # fmt: skip
+
+
+def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
+    write_run(tmp_path / "first", 0)
+    write_run(tmp_path / "second", 1)
+    (tmp_path / "wrong.toml").write_text('[base]\nperturb = "rott"\n[axes]\nseed = [0]\n')
+    found = python(RUN, [command for command, _, _ in COMMANDS], tmp_path)
+    assert found[0] == ["import curricula", OK, "", []]
+    for (_, status, text), (command, exit_code, output, imported) in zip(
+        COMMANDS, found[1:], strict=True
+    ):
+        assert imported == [], command
+        assert exit_code == status, output
+        assert text in output, command
+
+
+def test_training_and_evaluation_reach_their_first_batch_with_little_beside_torch(tmp_path):
+    write_run(tmp_path / "run", 0)
+    model = build_model("smallcnn", load_data("digits"))
+    Run(tmp_path / "run").save(BEST, prefixed("model", model.state_dict()))
+    commands = [["evaluate", "run", "--limit", "5", "--threat", "rot"], ["train", "--epochs", "1"]]
+    for imported, modules in python(FIRST_BATCH, commands, tmp_path):
+        assert set(imported) <= {"torch", "numpy", "safetensors"}
+        for name in ("curricula.reporting", "curricula.benchmark", "curricula.sweeps.runner"):
+            assert name not in modules
