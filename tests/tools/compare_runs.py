@@ -27,7 +27,14 @@ from typing import Any
 FLAGS = {"--twin": "--baseline", "--out": "--output", "--part": "--split", "--of": "--axes"}
 FOLDERS = {"twin": "baseline"}
 KEYS: dict[str, str] = {"part": "split", "plain": "baseline", "twin": "baseline"}
-NAMES: dict[str, str] = {"plain twin": "baseline", "natural": "transformed", "twin": "baseline"}
+NAMES: dict[str, str] = {
+    "plain twin": "baseline",
+    "natural": "transformed",
+    "twin": "baseline",
+    "best.safetensors": "best",  # in audit.json
+    "last.safetensors": "last",
+    "smallcnn, best.safetensors of run": "smallcnn, best checkpoint of run",  # in profile.json
+}
 DROPPED_KEYS = {"curricula", "versions", "date", "started"}  # of the machine or the moment
 
 COMMON = ["--device", "cpu", "--precision", "float32", "--compile", "off"]
