@@ -1,4 +1,4 @@
-"""Warps against torchvision and against a direct evaluation in float64."""
+"""Warps equal those of torchvision and a direct evaluation in float64."""
 
 import math
 
@@ -26,7 +26,7 @@ from curricula.geometry import (
 from curricula.perturbations.geometric.affine import Rotation, Scale, Shear, Translation
 from curricula.victim.model_victim import ModelVictim
 
-NO_VICTIM = ModelVictim(torch.nn.Identity())  # spatial changes do not look at it
+NO_VICTIM = ModelVictim(torch.nn.Identity())  # spatial changes do not use it
 
 
 def smooth_images(n, channels, height, width):
@@ -36,7 +36,7 @@ def smooth_images(n, channels, height, width):
 
 
 def bilinear_zero(image_CHW, x, y):
-    """Bilinear value at float64 coordinates, zero outside; written for clarity."""
+    """Return the bilinear value at float64 coordinates, zero outside; written for clarity."""
     channels, height, width = image_CHW.shape
     value = np.zeros(channels)
     x0, y0 = math.floor(x), math.floor(y)
@@ -58,7 +58,7 @@ def test_rotation_agrees_with_torchvision(size):
             for image, angle in zip(x, degrees, strict=True)
         ]
     )
-    # The interior: where neither reads across the border (torchvision masks it otherwise).
+    # Compare where neither reads across the border, which torchvision masks differently.
     inside = warp(torch.ones_like(x), rotation_theta(degrees)) > 1 - 1e-5
     assert inside.float().mean() > 0.5
     assert (ours - theirs)[inside].abs().max() < 1e-4
@@ -128,18 +128,18 @@ def test_a_projective_warp_agrees_with_torchvision(size):
     assert (ours - theirs)[inside].abs().max() < 1e-4
 
 
-def test_a_homography_puts_the_corners_where_it_is_told():
+def test_a_homography_moves_the_corners_to_the_given_places():
     square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     inward = torch.rand((50, 4, 2), generator=torch.Generator().manual_seed(0)) * 0.3
     corners = square + inward * (1 - 2 * square)
-    there = torch.cat((corners, torch.ones(50, 4, 1)), -1) @ quadrilateral_homography(corners).mT
+    moved = torch.cat((corners, torch.ones(50, 4, 1)), -1) @ quadrilateral_homography(corners).mT
     torch.testing.assert_close(
-        there[..., :2] / there[..., 2:], square.expand(50, 4, 2), atol=1e-5, rtol=0
+        moved[..., :2] / moved[..., 2:], square.expand(50, 4, 2), atol=1e-5, rtol=0
     )
     assert torch.equal(quadrilateral_homography(square[None])[0], torch.eye(3))
 
 
-def test_what_is_beyond_the_horizon_is_no_second_image():
+def test_no_second_image_appears_beyond_the_horizon():
     x = torch.ones(1, 1, 60, 60)
     corners = torch.tensor([[[0.3, 0.3], [0.95, 0.0], [0.7, 0.7], [0.0, 0.95]]])
     found = warp_projective(x, quadrilateral_homography(corners))[0, 0]
@@ -167,7 +167,7 @@ def test_a_displacement_by_whole_pixels_picks_those_pixels(padding):
         np.testing.assert_allclose(found[n].permute(1, 2, 0), expected, atol=2e-6)
 
 
-def test_a_displacement_of_nothing_is_bit_for_bit_among_others():
+def test_a_displacement_of_0_returns_the_image_bit_for_bit():
     x = torch.rand(3, 3, 11, 17)
     ways = torch.zeros(3, 11, 17, 2)
     ways[1] = 0.3
@@ -217,7 +217,7 @@ def test_fused_rot_trans_agrees_with_the_composed_map_in_float64():
         dx, dy = map(float, pixels[n])
         for row in range(height):
             for column in range(width):
-                # The output pixel, moved back; then turned back, which is clockwise as seen.
+                # Shift the output pixel back, then rotate it back, which is clockwise.
                 px, py = column - middle_x - dx, row - middle_y - dy
                 qx = math.cos(angle) * px - math.sin(angle) * py
                 qy = math.sin(angle) * px + math.cos(angle) * py
@@ -246,7 +246,7 @@ def test_a_chain_of_all_affine_links_agrees_with_the_composed_map_in_float64(gen
         slope_x, slope_y = np.tan(np.radians(lean[n]))
         for row in range(height):
             for column in range(width):
-                # Each link undone, the last one first.
+                # Invert each link, the last one first.
                 px, py = column - middle_x - move[n, 0], row - middle_y - move[n, 1]
                 py += slope_y * px
                 px += slope_x * py
@@ -268,13 +268,13 @@ def test_a_chain_of_all_affine_links_agrees_with_the_composed_map_in_float64(gen
     leans=st.tuples(st.floats(-60, 60), st.floats(-60, 60)),
     degrees=st.floats(-180, 180),
 )
-def test_changes_of_size_compose_and_commute_with_what_keeps_the_centre(factors, leans, degrees):
+def test_changes_of_size_compose_and_commute_with_maps_that_fix_the_centre(factors, leans, degrees):
     one, other = (scale_theta(torch.tensor([factor])) for factor in factors)
     product = scale_theta(torch.tensor([factors[0] * factors[1]]))
     torch.testing.assert_close(compose(one, other), product)
     turned = compose(shear_theta(torch.tensor([leans])), rotation_theta(torch.tensor([degrees])))
     torch.testing.assert_close(compose(one, turned), compose(turned, one))
-    # Neither a shear nor a turn changes areas.
+    # Neither a shear nor a rotation changes areas.
     assert float(torch.linalg.det(turned[0, :, :2])) == pytest.approx(1, abs=1e-4)
 
 
@@ -306,7 +306,7 @@ def test_links_that_interpolate_differently_are_not_fused(generator):
     assert torch.equal(views.transformed, expected)
 
 
-def test_the_identity_is_bit_for_bit():
+def test_the_identity_returns_the_image_bit_for_bit():
     x = torch.rand(3, 3, 11, 17)
     assert torch.equal(warp(x, identity_theta(3, x.device)), x)
 
@@ -327,7 +327,7 @@ def test_a_warp_stays_between_0_and_1(degrees, pixels, interpolation, padding):
     assert out.max() <= 1
 
 
-def test_padding_shows_what_it_says():
+def test_padding_fills_the_uncovered_edge():
     x = torch.ones(1, 1, 4, 4)
     theta = translation_theta(torch.tensor([[3.0, 0.0]]))
     assert warp(x, theta)[0, 0, 0, 0] == 0
@@ -370,7 +370,7 @@ def test_parameters_lie_within_budget_times_strength(made, strengths, points):
         assert made.apply(x, drawn).isfinite().all()
 
 
-def test_grids_are_regular_and_hold_the_identity():
+def test_grids_are_regular_and_include_the_identity():
     degrees = Rotation(budget=30.0).grid(1.0, 31)
     assert degrees.shape == (31, 1)
     torch.testing.assert_close(degrees[:, 0], torch.arange(-30.0, 31.0, 2.0))

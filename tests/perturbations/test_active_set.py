@@ -1,4 +1,4 @@
-"""A threat attacks what still stands, and its figures are those of attacking all."""
+"""A threat attacks only active images, with the same results as attacking all."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ from curricula.victim.model_victim import ModelVictim
 N = 60
 
 PARTLY = {
-    # Threats under which some images fall soon, some late, and most never.
+    # Threats that fool some images soon, some late, and most never.
     "restarts": "pgd(0.15, steps=2, rel_step=0.1, restarts=5)",
     "restarts of apgd": "apgd(0.06, steps=1, restarts=5)",
     "worst": "worst(rot:10+pgd(0.03, steps=2), k=6)",
@@ -31,13 +31,13 @@ PARTLY = {
 }
 
 
-class Counted(nn.Module):
-    """A model that counts the images that it sees."""
+class Counting(nn.Module):
+    """A model that records the number of images in each pass."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
-        # what a deep copy shares
+        # shared with deep copies
         self.seen = _Shared()
 
     def forward(self, x):
@@ -54,28 +54,28 @@ class _Shared:
 
 
 @pytest.fixture(autouse=True)
-def _untried(monkeypatch):
-    """What is counted is the attack: tests/test_faithful.py has the trial before it."""
+def _no_equivalence_check(monkeypatch):
+    """Count only the attack's passes: tests/victim/test_equivalence.py tests the check."""
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
 
 
 @pytest.fixture(scope="module")
 def scene():
-    """A model of the digits, a ridge regression on random features, and images for it."""
+    """Digits, a ridge regression on random features of them, and test images."""
     data = load_data("digits")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(1, 16, 5, stride=4, bias=False), nn.ReLU(), nn.Flatten())
         known = features(data.images(data.train.pixels)).numpy()
-        answers = 20 * F.one_hot(data.train.labels, 10).float().numpy()
+        targets = 20 * F.one_hot(data.train.labels, 10).float().numpy()
         ridge = known.T @ known + 20 * np.eye(known.shape[1])
         readout = nn.Linear(known.shape[1], 10, bias=False)
-        readout.weight.copy_(torch.from_numpy(np.linalg.solve(ridge, known.T @ answers).T))
-    return data, Counted(nn.Sequential(features, readout)), data.test[:N]
+        readout.weight.copy_(torch.from_numpy(np.linalg.solve(ridge, known.T @ targets).T))
+    return data, Counting(nn.Sequential(features, readout)), data.test[:N]
 
 
 def run(scene, threat, *, active=True, batch_size=N, seed=0):
-    """(what it makes of the images, who is right about them, images that the model saw)"""
+    """Return (the adversarial images, which are robust, number of images passed to the model)."""
     data, model, split = scene
     victim, generator = ModelVictim(model, early_stop=active), torch.Generator().manual_seed(0)
     model.seen.images.clear()
@@ -96,32 +96,32 @@ def run(scene, threat, *, active=True, batch_size=N, seed=0):
 
 
 @pytest.mark.parametrize("threat", PARTLY.values(), ids=PARTLY)
-def test_leaving_out_the_fallen_changes_no_figure_and_saves_passes(scene, threat):
+def test_leaving_out_fooled_images_changes_no_accuracy_and_saves_passes(scene, threat):
     _, right, passes = run(scene, threat)
     _, all_right, all_passes = run(scene, threat, active=False)
     assert torch.equal(right, all_right)
     assert 0.15 * N < right.sum() < 0.85 * N
-    if not threat.startswith("square"):  # which leaves them out by itself
+    if not threat.startswith("square"):  # which always leaves them out
         assert passes < 0.95 * all_passes
 
 
 @pytest.mark.parametrize("threat", PARTLY.values(), ids=PARTLY)
-def test_an_images_fate_does_not_depend_on_its_batch(scene, threat):
+def test_an_images_result_does_not_depend_on_its_batch(scene, threat):
     x, right, _ = run(scene, threat)
     for batch_size in (7, 45):
         found, found_right, _ = run(scene, threat, batch_size=batch_size)
         assert torch.equal(found_right, right)
-        # The sum of a convolution may round otherwise, and a sign then flip: not for many.
+        # A convolution may round differently and flip a sign, but only for a few images.
         assert ((found - x).flatten(1).abs().amax(1) < 1e-5).float().mean() > 0.95
 
 
-def test_seeds_and_indices_draw_otherwise(scene):
+def test_another_seed_gives_other_draws(scene):
     threat = PARTLY["restarts"]
     assert not torch.equal(run(scene, threat)[0], run(scene, threat, seed=1)[0])
 
 
 def candidates(scene, threat, k):
-    """k candidates of every image, each drawn as a search draws it, none left out."""
+    """Yield k candidates for every image, drawn as a search draws them, without leaving any out."""
     data, model, split = scene
     x = data.images(split.pixels)
     images = torch.arange(N)
@@ -138,9 +138,9 @@ def candidates(scene, threat, k):
 
 @pytest.mark.parametrize("images", [1, 3 * N, 1000 * N])
 @pytest.mark.parametrize("inner", ["rot:25", "rot:10+pgd(0.03, steps=2)", "rot:9+trans:2"])
-def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, images, monkeypatch):
-    """The first that fools, or where none does that of highest loss; and no image is attacked by
-    more than twice as many candidates as it withstands."""
+def test_worst_of_k_equals_a_search_over_all_candidates(scene, inner, images, monkeypatch):
+    """The result is the first candidate that fools, or the one of highest loss if none does. An
+    image is attacked by at most twice as many candidates as fail to fool it."""
     k = 7
     monkeypatch.setattr("curricula.expressions.nodes.PIXELS_AT_ONCE", images * 28 * 28)
     model, labels = scene[1], scene[2].labels
@@ -157,7 +157,7 @@ def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, images, 
     assert torch.equal(right, ~fools.any(0))
     assert len(choice.unique()) > 3
 
-    each = 3 if "pgd" in inner else 1  # passes of a candidate
+    each = 3 if "pgd" in inner else 1  # passes per candidate
     tried = (first + 1).clamp_max(k)  # at least
     assert passes >= each * int(tried.sum())
     if images == 1:
@@ -165,8 +165,8 @@ def test_the_worst_of_k_is_found_by_attacking_all_of_them(scene, inner, images, 
     assert passes <= each * int((2 * first).clamp(1, k).sum())
 
 
-def test_the_restarts_are_those_of_a_full_attack(scene):
-    """As many gradients as images stand before each restart."""
+def test_restarts_attack_only_active_images(scene):
+    """Each restart computes gradients for the images that are still robust."""
     steps, k = 3, 4
     right, passes = [], []
     for restarts in range(1, k + 1):
@@ -174,28 +174,28 @@ def test_the_restarts_are_those_of_a_full_attack(scene):
         right.append(found)
         passes.append(seen)
     for before, after in pairwise(right):
-        assert not (after & ~before).any()  # who has fallen stays so
-    standing = [N, *(int(found.sum()) for found in right)]
-    assert standing[-1] < standing[1] < N
-    expected = sum((steps + 1) * standing[i] for i in range(k))
+        assert not (after & ~before).any()  # a fooled image stays fooled
+    active = [N, *(int(found.sum()) for found in right)]
+    assert active[-1] < active[1] < N
+    expected = sum((steps + 1) * active[i] for i in range(k))
     assert passes[-1] == expected
     assert passes[0] == steps * N
 
 
-def test_a_later_attack_meets_only_those_that_withstood_the_earlier_ones(scene):
+def test_a_later_attack_gets_only_images_that_the_earlier_ones_did_not_fool(scene):
     _, first, _ = run(scene, "pgd(0.04, steps=3)|clean")
     _, _, passes = run(scene, "pgd(0.04, steps=3)|fgsm:0.01")
     assert passes == 4 * N + 2 * int(first.sum())
 
 
-def test_equal_branches_draw_as_candidates_of_one(scene):
-    """The second branch is no repetition of the first."""
+def test_equal_branches_draw_like_candidates_of_worst(scene):
+    """The second branch does not repeat the first."""
     found, _, _ = run(scene, "rot:25|rot:25|rot:25")
     expected, _, _ = run(scene, "worst(rot:25, k=3)")
     torch.testing.assert_close(found, expected)
 
 
-def test_in_training_nobody_is_left_out(scene):
+def test_training_attacks_all_images(scene):
     data, model, split = scene
     x = data.images(split.pixels)
     for text, passes in (
@@ -214,7 +214,7 @@ def test_in_training_nobody_is_left_out(scene):
         assert sum(model.seen.images) == passes * N
 
 
-def test_figures_do_not_depend_on_the_batch(scene):
+def test_accuracies_do_not_depend_on_the_batch_size(scene):
     data, model, split = scene
     threats = {name: Threat.parse(text) for name, text in PARTLY.items()}
     whole = evaluate_threats(model, data, split, threats)
@@ -223,7 +223,7 @@ def test_figures_do_not_depend_on_the_batch(scene):
         assert evaluate_threats(model, data, split, threats, batch_size=batch_size) == whole
 
 
-def test_threats_that_say_the_same_are_run_once(scene):
+def test_equal_threats_are_run_once(scene):
     data, model, split = scene
     texts = {"a": "pgd(0.05, steps=2)", "b": "rot:9", "c": "pgd(0.05, steps=2, restarts=1)"}
     threats = {name: Threat.parse(text) for name, text in texts.items()}
@@ -244,7 +244,7 @@ def test_threats_that_say_the_same_are_run_once(scene):
     assert sum(model.seen.images) == N + 2 * 3 * N
 
 
-def test_measuring_leaves_out_the_fallen(scene):
+def test_evaluation_leaves_out_fooled_images(scene):
     data, model, split = scene
     *_, passes = run(scene, PARTLY["restarts"])
     model.seen.images.clear()
@@ -255,13 +255,13 @@ def test_measuring_leaves_out_the_fallen(scene):
 OURS = {
     name: call
     for name, call in small_perturbations().items()
-    # those of another library draw for a batch from one seed; nfgsm is no threat
+    # those of another library draw for a batch from one seed; nfgsm is for training only
     if name not in ("autoattack", "nfgsm") and not name.startswith("torchattacks-")
 }
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_perturbation_of_ours_draws_for_an_image_what_it_draws_for_it_alone(name, generator):
+def test_an_image_gets_the_same_draws_alone_and_in_a_batch(name, generator):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(320, 4)).double()
     victim = ModelVictim(model)

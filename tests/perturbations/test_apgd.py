@@ -1,4 +1,4 @@
-"""apgd against a slow image-by-image writing of its algorithm, and against closed forms."""
+"""apgd equals a slow image-by-image version of its algorithm, and closed forms."""
 
 import math
 from fractions import Fraction
@@ -17,7 +17,8 @@ from curricula.victim.model_victim import ModelVictim
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 33, 100, 1000])
 def test_checkpoints_are_the_papers(steps):
-    """p_0 = 0, p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03, 0.06); at ceil(p_j steps)."""
+    """They are ceil(p_j steps) with p_0 = 0, p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03,
+    0.06)."""
     p = [Fraction(0), Fraction(22, 100)]
     while p[-1] <= 1:
         p.append(p[-1] + max(p[-1] - p[-2] - Fraction(3, 100), Fraction(6, 100)))
@@ -25,7 +26,7 @@ def test_checkpoints_are_the_papers(steps):
 
 
 class Recording:
-    """A small curved model in float64, with all that it was asked."""
+    """A small nonlinear model in float64 that records every point at which it was evaluated."""
 
     def __init__(self, classes=4):
         generator = torch.Generator().manual_seed(0)
@@ -53,9 +54,9 @@ class Recording:
 
 
 def published(x, y, start, eps, victim, loss, norm, steps, rho=0.75):
-    """Algorithm 1 of Croce and Hein 2020, for one image; the point of highest loss.
+    """Run algorithm 1 of Croce and Hein 2020 for one image; return the point of highest loss.
 
-    S is the ball and [0, 1], P its projection, W the checkpoints, written as in the paper."""
+    In the paper's notation P is the projection into the ball and [0, 1], W the checkpoints."""
 
     def P(z):  # noqa: N802
         d = z - x
@@ -102,7 +103,7 @@ EPS = torch.linspace(0.02, 0.3, 24, dtype=torch.float64).reshape(-1, 1, 1, 1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 @pytest.mark.parametrize("steps", [1, 7, 60])
-def test_a_batch_is_the_published_algorithm_image_by_image(norm, loss, steps, generator):
+def test_a_batch_equals_the_published_algorithm_on_each_image(norm, loss, steps, generator):
     victim, loss = Recording(), ATTACK_LOSSES[loss]
     eps = EPS if norm == "linf" else 3 * EPS
     start = random_start(X, eps, norm, generator)
@@ -114,30 +115,30 @@ def test_a_batch_is_the_published_algorithm_image_by_image(norm, loss, steps, ge
         wrong = victim.logits(x_max[None]).argmax(1) != Y[i]
         if wrong or victim.logits(found[i : i + 1]).argmax(1) == Y[i]:
             torch.testing.assert_close(found[i], x_max)
-        else:  # the one difference: a fooling point of lower loss
+        else:  # the one difference: a misclassified point of lower loss
             assert float(ours) <= f_max
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
-def test_it_returns_the_worst_point_that_it_saw(loss, generator):
+def test_apgd_returns_the_worst_visited_point(loss, generator):
     """Misclassified before correct, then of highest loss."""
     victim = Recording()
     start = random_start(X, EPS, "linf", generator)
     found = ascend_adaptively(
         X, Y, start, EPS, victim=victim, loss=ATTACK_LOSSES[loss], norm="linf", steps=40, rho=0.75
     )
-    points, losses, wrong = (torch.stack(seen) for seen in zip(*victim.visited, strict=True))
+    points, losses, wrong = (torch.stack(each) for each in zip(*victim.visited, strict=True))
     order = losses + 1e6 * wrong
-    seen_at = (points == found).flatten(2).all(2)  # DLR has plateaus: other points may be as bad
+    visited = (points == found).flatten(2).all(2)  # DLR has plateaus: other points may tie
     assert len(points) == 41
     assert 0 < int(wrong.any(0).sum()) <= 24
-    assert seen_at.any(0).all()
-    assert torch.equal(torch.where(seen_at, order, -1).amax(0), order.amax(0))
+    assert visited.any(0).all()
+    assert torch.equal(torch.where(visited, order, -1).amax(0), order.amax(0))
 
 
 class Bumpy:
-    """Three classes and one pixel: beyond 0.62 the loss is highest and the image is right, while
-    between 0.5 and 0.56 it is misclassified at a lower loss."""
+    """A model of three classes and one pixel: between 0.5 and 0.56 the image is misclassified, at a
+    lower loss than beyond, where it is correct."""
 
     def gradient(self, x, y, loss):
         v = x.flatten()
@@ -148,7 +149,7 @@ class Bumpy:
         return torch.ones_like(x), torch.where(fooled, 0.2, v), logits
 
 
-def test_a_misclassified_point_is_never_given_up():
+def test_a_misclassified_point_is_preferred_to_a_correct_one_of_higher_loss():
     start = torch.tensor([0.52, 0.3]).reshape(2, 1, 1, 1)
     x, y = torch.full((2, 1, 1, 1), 0.4), torch.zeros(2, dtype=torch.long)
     found = ascend_adaptively(
@@ -159,7 +160,7 @@ def test_a_misclassified_point_is_never_given_up():
 
 
 class Scripted:
-    """Losses by plan, and gradients that point up but for the 42nd."""
+    """A victim with scripted losses, whose gradients point up except for the 42nd."""
 
     def __init__(self, losses):
         self.losses, self.visited = losses, []
@@ -171,7 +172,7 @@ class Scripted:
         return slope, torch.tensor([self.losses[number]]), torch.tensor([[1.0, 0.0, 0.0]])
 
 
-def test_a_step_just_halved_is_not_halved_for_standing_still():
+def test_a_step_just_halved_is_not_halved_again_by_condition_2():
     """The loss falls until the first review, at step 22, which halves the step from 2 eps to eps;
     then it rises, but to no new maximum, until the second, at 41. Condition 2 would halve the step
     again, had it not been halved at 22."""
@@ -181,7 +182,7 @@ def test_a_step_just_halved_is_not_halved_for_standing_still():
         centre, torch.tensor([0]), centre, eps, victim=victim, loss=ATTACK_LOSSES["ce"],
         norm="linf", steps=100, rho=0.75,
     )  # fmt: skip
-    # Step 42 goes down by eps, from the bound to the centre, of which it takes the share 0.75.
+    # Step 42 goes down by eps, from the bound to the centre, with weight 0.75.
     assert victim.visited[41] == pytest.approx(0.6)
     assert victim.visited[42] == pytest.approx(0.6 - 0.75 * 0.1)
 
@@ -205,7 +206,7 @@ def test_on_a_linear_model_it_reaches_the_closed_form(norm, generator):
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
 
-def test_restarts_keep_what_fooled(generator):
+def test_restarts_keep_fooled_images(generator):
     victim, x = Recording(), X.float()
     wrong = []
     for restarts in (1, 3):
@@ -217,7 +218,7 @@ def test_restarts_keep_what_fooled(generator):
     assert several.sum() >= first.sum() > 0
 
 
-def test_dlr_needs_three_classes_and_says_so(generator):
+def test_dlr_with_two_classes_is_an_error(generator):
     x = torch.rand((2, 1, 4, 4), generator=generator)
     victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
     attack = APGD(budget=0.1, steps=2, loss="dlr")
@@ -236,7 +237,7 @@ def test_dlr_needs_three_classes_and_says_so(generator):
         ("rho=1.5", "'rho' must be <= 1"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, message):
+def test_a_wrong_argument_is_an_error_of_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         Threat.parse(f"apgd(0.1, {arguments})")
     assert "\n" not in str(caught.value)

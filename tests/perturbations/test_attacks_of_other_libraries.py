@@ -1,6 +1,7 @@
-"""Our attacks leave no more accuracy than those of torchattacks and foolbox at equal settings.
+"""Our attacks are as strong as those of torchattacks and foolbox at equal settings.
 
-The comparison is that of examples/attacks_against_others.py, on its small network and 1,000 digits.
+The comparison is the one of examples/attacks_against_others.py, on its small network and 1,000
+digits.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ ROWS = (
     "pgd linf", "pgd l2", "pgd l1", "apgd linf ce", "apgd linf dlr", "apgd l2 ce", "apgd l2 dlr",
     "fgsm", "rfgsm", "mim", "square",
 )  # fmt: skip
-SAME = ("fgsm", "mim")  # nothing random: the same images
+DETERMINISTIC = ("fgsm", "mim")  # these give the same images
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,12 @@ def test_an_attack_is_as_strong_as_the_others(name, example, trained):
     assert torch.equal(before, torch.get_rng_state())
     ours = found.pop("curricula")
     assert found
-    assert 0.3 < ours < 0.95  # a model on which an attack's strength shows
+    assert 0.3 < ours < 0.95  # neither saturated nor untouched
     for library, accuracy in found.items():
-        assert ours <= accuracy + (0.001 if name in SAME else 0.01), library
+        assert ours <= accuracy + (0.001 if name in DETERMINISTIC else 0.01), library
 
 
-def test_mim_is_that_of_torchattacks_pixel_by_pixel(example, trained, generator):
+def test_mim_equals_that_of_torchattacks_pixel_by_pixel(example, trained, generator):
     model, data = trained
     row = next(row for row in example.rows(model, **SETTINGS) if row.name == "mim")
     batch = data.test[slice(200)]
@@ -63,11 +64,11 @@ def test_mim_is_that_of_torchattacks_pixel_by_pixel(example, trained, generator)
     victim = ModelVictim(model)
     ours = MIM(budget=0.1, steps=10)(x, y, strength=1.0, victim=victim, generator=generator)
     apart = (ours - row.torchattacks(x, y)).abs() > 1e-6
-    assert float(apart.float().mean()) < 1e-3  # where a sum of gradients is 0 but for rounding
+    assert float(apart.float().mean()) < 1e-3  # where a sum of gradients is 0 up to rounding
 
 
-def test_apgd_is_at_least_as_strong_as_the_steps_of_one_length(trained):
-    """At equal cost, on the attack's own ground: Croce and Hein 2020, table 1."""
+def test_apgd_is_at_least_as_strong_as_pgd(trained):
+    """At equal cost, as in table 1 of Croce and Hein 2020."""
     model, data = trained
     threats = {
         text: curricula.Threat.parse(text)

@@ -1,4 +1,4 @@
-"""Colour against torchvision, noise against its law, and the ascent against closed forms."""
+"""Colour equals torchvision, noise has its distribution, and the ascent reaches closed forms."""
 
 import math
 
@@ -36,7 +36,7 @@ def seeded(seed=0):
 
 
 def colours(n=16, channels=3, height=7, width=9):
-    """Random images, among them greys, blacks, whites, pure colours and ties of two channels."""
+    """Return random images, including greys, blacks, whites, pure colours and ties of channels."""
     x = torch.rand((n, channels, height, width), generator=seeded())
     x[0] = x[0, :1]
     x[1] = x[1].round()
@@ -46,12 +46,12 @@ def colours(n=16, channels=3, height=7, width=9):
 
 
 @pytest.mark.parametrize("kind", ADJUSTMENTS)
-def test_the_change_is_torchvisions_of_each_image(kind):
-    theirs, factor = ADJUSTMENTS[kind]
+def test_the_change_equals_torchvisions_on_each_image(kind):
+    adjust, factor = ADJUSTMENTS[kind]
     changes = torch.linspace(-0.5, 0.5, 16) if kind is Hue else torch.linspace(-1, 3, 16)
     x = colours()
     expected = [
-        theirs(image, factor(float(change))) for image, change in zip(x, changes, strict=True)
+        adjust(image, factor(float(change))) for image, change in zip(x, changes, strict=True)
     ]
     found = kind().apply(x, changes[:, None])
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
@@ -69,7 +69,7 @@ def test_the_contrast_of_one_channel_is_about_its_own_mean():
 
 
 @pytest.mark.parametrize("kind", ADJUSTMENTS)
-def test_no_change_is_the_image_bit_for_bit_among_others(kind):
+def test_a_change_of_0_returns_the_image_bit_for_bit(kind):
     x = colours()
     changes = torch.zeros(16, 1)
     changes[::2] = 0.25
@@ -84,7 +84,7 @@ def test_the_change_is_differentiable_in_image_and_parameter(kind, change):
     x = (0.2 + 0.6 * torch.rand((3, 3, 2, 2), generator=seeded(1))).double().requires_grad_()
     parameters = torch.full((3, 1), change, dtype=torch.float64, requires_grad=True)
     if change == 0 and kind is Hue:
-        # The turn 0 is the image itself, bit for bit, an infinitesimal jump: look at its slope.
+        # At turn 0 the value jumps by rounding, so gradcheck fails: compare the slope alone.
         (slope,) = torch.autograd.grad(kind().apply(x, parameters)[:, 0].sum(), parameters)
         ends = [kind().apply(x, parameters + end)[:, 0] for end in (1e-6, -1e-6)]
         expected = ((ends[0] - ends[1]) / 2e-6).sum((1, 2))[:, None]
@@ -126,9 +126,9 @@ def test_factors_are_uniform_and_never_negative():
     assert float(changes.std()) == pytest.approx(2.5 / math.sqrt(12), rel=0.03)
 
 
-class Weighed(nn.Module):
-    """Two logits: 0 and the sum of the pixels times weights. The loss of class 0 grows with the
-    sum, that of class 1 falls."""
+class WeightedSum(nn.Module):
+    """A model of two logits, 0 and the weighted sum of the pixels. The loss of class 0 increases
+    with the sum, that of class 1 decreases."""
 
     def __init__(self, weights):
         super().__init__()
@@ -138,8 +138,8 @@ class Weighed(nn.Module):
         return F.pad((x * self.weights).sum((1, 2, 3))[:, None], (1, 0))
 
 
-def lines(kind, x):
-    """How far each pixel goes for a change of 1, where nothing is cut off: closed forms."""
+def slopes(kind, x):
+    """Return each pixel's derivative in the change where nothing is cut off, in closed form."""
     luma = (x * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     return {
         Brightness: x,
@@ -150,15 +150,15 @@ def lines(kind, x):
 
 @pytest.mark.parametrize("kind", [Brightness, Contrast, Saturation])
 @pytest.mark.parametrize("strength", [0.5, torch.linspace(0, 1, 12)])
-@pytest.mark.parametrize("steps", [1, 5])  # one step is longer than the whole range
+@pytest.mark.parametrize("steps", [1, 5])  # a single step is longer than the range
 def test_the_ascent_finds_the_worst_factor_of_a_linear_model(kind, strength, steps):
     x = 0.3 + 0.3 * torch.rand((12, 3, 5, 6), generator=seeded(1))
     y = torch.arange(12) % 2
     weights = torch.randn((3, 5, 6), generator=seeded(2))
-    rises = (lines(kind, x) * weights).sum((1, 2, 3)) * (1 - 2 * y)
+    rises = (slopes(kind, x) * weights).sum((1, 2, 3)) * (1 - 2 * y)
     expected = rises.sign() * 0.4 * strength
     found = kind(budget=0.4, ascent=steps)(
-        x, y, strength=strength, victim=ModelVictim(Weighed(weights)), generator=seeded()
+        x, y, strength=strength, victim=ModelVictim(WeightedSum(weights)), generator=seeded()
     )
     torch.testing.assert_close(found, kind().apply(x, expected[:, None]))
 
@@ -166,17 +166,17 @@ def test_the_ascent_finds_the_worst_factor_of_a_linear_model(kind, strength, ste
 def test_the_ascent_of_hue_turns_orange_to_yellow_or_to_red():
     # From red to yellow, a sixth of a turn, green rises from 0 to 1 in a straight line.
     x = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(6, 3, 3, 4)
-    y = torch.arange(6) % 2  # the loss of class 0 rises with green, that of class 1 falls
+    y = torch.arange(6) % 2  # the loss of class 0 increases with green, that of class 1 decreases
     weights = torch.tensor([0.0, 1.0, 0.0])[:, None, None]
     found = Hue(budget=0.08, ascent=5)(
-        x, y, strength=1.0, victim=ModelVictim(Weighed(weights)), generator=seeded()
+        x, y, strength=1.0, victim=ModelVictim(WeightedSum(weights)), generator=seeded()
     )
     expected = 0.5 + 6 * 0.08 * (1 - 2 * y)
     torch.testing.assert_close(found[:, 1], expected[:, None, None].expand(6, 3, 4))
 
 
-def test_the_ascent_keeps_the_highest_loss_met_and_not_the_last():
-    """One pixel, at 1 + change of a half; the loss is a tent about 0.55, a change of 0.1."""
+def test_the_ascent_returns_the_highest_loss_visited_not_the_last():
+    """One pixel of value 0.5 times 1 + change; the loss is a tent about 0.55, a change of 0.1."""
 
     class Tent:
         def gradient(self, x, y, loss=None):
@@ -197,7 +197,7 @@ def test_the_ascent_keeps_the_highest_loss_met_and_not_the_last():
 
 
 @pytest.mark.parametrize("kind", ADJUSTMENTS)
-def test_the_ascent_is_never_worse_than_the_draw_it_starts_from(kind):
+def test_the_ascent_is_never_worse_than_its_random_start(kind):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(280, 3))
@@ -221,7 +221,9 @@ def test_gaussian_noise_has_its_standard_deviation():
     spread = (noise - 0.5).std(dim=(1, 2, 3))
     torch.testing.assert_close(spread, strength * 0.08, atol=0, rtol=0.02)
     fourth = ((noise - 0.5) / (strength * 0.08)[:, None, None, None]).pow(4).mean((1, 2, 3))
-    torch.testing.assert_close(fourth, torch.full((2,), 3.0), atol=0.2, rtol=0)  # normal, not flat
+    torch.testing.assert_close(
+        fourth, torch.full((2,), 3.0), atol=0.2, rtol=0
+    )  # normal, not uniform
 
 
 def test_uniform_noise_fills_its_ball_evenly():
@@ -235,13 +237,13 @@ def test_uniform_noise_fills_its_ball_evenly():
     torch.testing.assert_close(unit.std((1, 2, 3)), torch.full((2,), 3**-0.5), atol=0, rtol=0.02)
 
 
-def test_a_square_is_cut_where_its_centre_says():
+def test_a_square_is_cut_about_its_centre():
     x = torch.rand((3, 2, 10, 20), generator=seeded()).clamp_min(0.1)
     holes = torch.tensor([[0.5, 0.5, 0.4], [0.0, 1.0, 0.4], [0.25, 0.125, 0.0]])
-    # The last is no square at all, about the very middle of a pixel.
+    # The last has side 0, about the middle of a pixel.
     expected = x.clone()
     expected[0, :, 3:7, 8:12] = 0.25
-    expected[1, :, :2, 18:] = 0.25  # three quarters of it hang over the corner
+    expected[1, :, :2, 18:] = 0.25  # three quarters of it lie outside the image
     assert torch.equal(Cutout(fill=0.25).apply(x, holes), expected)
 
 
@@ -257,7 +259,7 @@ def test_a_cut_is_no_larger_than_its_square(budget, strength, height, width):
     assert ((cut == 0).any(2).sum(2) <= math.ceil(side + 1e-3)).all()
 
 
-def test_a_search_for_the_worst_square_starts_with_none():
+def test_the_grid_of_cutout_starts_with_no_square():
     grid = Cutout(budget=0.5).grid(0.5, 3)
     assert grid.shape == (10, 3)
     assert (grid[0] == 0).all()
@@ -284,7 +286,7 @@ def test_a_search_for_the_worst_square_starts_with_none():
         ("uniform", "no standard budget in linf"),
     ],
 )
-def test_what_is_out_of_range_is_refused(text, message):
+def test_an_argument_out_of_range_is_an_error(text, message):
     with pytest.raises(UserError, match=message):
         bind(text)
 

@@ -1,4 +1,4 @@
-"""The l-1 ball cut to [0, 1]: its projection, random points and sparse steps; and pgd in it."""
+"""The l-1 ball cut to [0, 1]: projection, random points, sparse steps, and pgd in it."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ IMAGES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.i
 
 
 def drawn(shape, seed, wanders):
-    """Images, some of their pixels at 0 and at 1, and points at all distances from them."""
+    """Return images, with some pixels at 0 and at 1, and points at various distances from them."""
     generator = torch.Generator().manual_seed(seed)
     x = (torch.rand(shape, generator=generator) * 1.6 - 0.3).clamp(0, 1)
     noise = torch.randn(shape, generator=generator) * torch.rand(shape, generator=generator)
@@ -27,8 +27,8 @@ def drawn(shape, seed, wanders):
 
 
 def furthest(direction, x, eps):
-    """The largest <direction, z - x> of all z in both the l-1 ball and [0, 1]: spend eps on the
-    steepest pixel until it is at its bound, then on the next."""
+    """Return the largest <direction, z - x> over z in both the l-1 ball and [0, 1]: spend eps on
+    the steepest pixel up to its bound, then on the next."""
     room = np.where(direction > 0, 1 - x, x)
     order = np.argsort(-np.abs(direction))
     spent = np.minimum(np.cumsum(room[order]), eps)
@@ -52,7 +52,7 @@ def test_the_l1_projection_is_the_nearest_image_of_the_intersection(shape, seed,
 
 
 def test_the_l1_projection_agrees_with_a_general_solver():
-    """min |u - a|^2 with u = x + plus - minus, by sequential quadratic programming."""
+    """The solver minimises |u - a|^2, u = x + plus - minus, by sequential quadratic programming."""
     x, a = drawn((4, 1, 2, 3), seed=5, wanders=1.0)
     found = project(a, x, torch.full((4, 1, 1, 1), 0.6), "l1").flatten(1).double().numpy()
     for p, far, centre in zip(found, a.flatten(1).numpy(), x.flatten(1).numpy(), strict=True):
@@ -99,8 +99,8 @@ def test_the_l1_ball_is_kept_however_many_pixels_round(seed, how, eps):
 
 
 def test_a_random_start_is_uniform_in_the_l1_ball(generator):
-    """In n dimensions the length has the distribution function r^n, each coordinate's size
-    1 - (1 - t)^n, and every orthant its equal share."""
+    """In n dimensions the length has the distribution function r^n, each coordinate's size has
+    1 - (1 - t)^n, and all orthants are equally likely."""
     x = torch.full((8000, 1, 2, 2), 0.5)
     eps = torch.full((8000, 1, 1, 1), 0.4)
     delta = ((random_start(x, eps, "l1", generator) - x) / 0.4).flatten(1).double().numpy()
@@ -111,8 +111,8 @@ def test_a_random_start_is_uniform_in_the_l1_ball(generator):
     assert scipy.stats.chisquare(np.bincount(orthant, minlength=16)).pvalue > 0.01
 
 
-def test_an_l1_step_moves_the_pixels_of_largest_gradients_alike():
-    """Where there is room it is SLIDE's: here half of four pixels, then the least, one."""
+def test_an_l1_step_moves_the_pixels_of_largest_gradients_equally():
+    """Where there is room it is the step of SLIDE: here half of four pixels, then one pixel."""
     gradient = torch.tensor([[3.0, -5, 0.1, 4], [0, 0, 2, 0], [0, 0, 0, 0]]).reshape(3, 1, 2, 2)
     x, length = torch.full((3, 1, 2, 2), 0.5), torch.full((3, 1, 1, 1), 0.4)
     half = sparse_step(gradient, x, length, 0.5).flatten(1)
@@ -124,7 +124,7 @@ def test_an_l1_step_moves_the_pixels_of_largest_gradients_alike():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**30), st.floats(0.01, 1), st.floats(0.01, 3))
-def test_an_l1_step_is_the_best_of_linear_programming(seed, share, length):
+def test_an_l1_step_is_optimal_by_linear_programming(seed, share, length):
     x, _ = drawn((2, 2, 2, 3), seed, 1.0)
     gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     step = sparse_step(gradient, x, torch.full((2, 1, 1, 1), length), share)
@@ -133,7 +133,7 @@ def test_an_l1_step_is_the_best_of_linear_programming(seed, share, length):
         *(t.flatten(1).double().numpy() for t in (step, gradient, x)), strict=True
     ):
         solved = scipy.optimize.linprog(
-            np.concatenate([-g, g]),  # how far up, how far down
+            np.concatenate([-g, g]),  # upwards and downwards parts
             A_ub=np.ones((1, 24)),
             b_ub=[length],
             bounds=[(0, min(most, r)) for r in np.concatenate([1 - x_i, x_i])],
@@ -147,7 +147,7 @@ def test_an_l1_step_is_the_best_of_linear_programming(seed, share, length):
 
 @pytest.fixture
 def linear():
-    """Two classes, logits (w.x, -w.x)."""
+    """A model of two classes with logits (w.x, -w.x), and w."""
     torch.manual_seed(0)
     layer = nn.Linear(48, 2, bias=False)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def linear():
 
 
 def test_on_a_linear_model_l1_pgd_reaches_the_best_sparse_change(linear, generator):
-    """More steps come closer to what a greedy adversary finds, and 200 reach it. It moves six
+    """More steps come closer to the optimum of the greedy algorithm, and 200 reach it. It moves six
     values or more, far more than the share of a step."""
     victim, w = linear
     x = torch.rand((6, 3, 4, 4), generator=generator)

@@ -1,4 +1,4 @@
-"""pgd's number of steps: in proportion to the strength, or until an image is misclassified."""
+"""pgd's number of steps is proportional to the strength, or ends at misclassification."""
 
 import pytest
 import torch
@@ -15,17 +15,17 @@ Y = torch.arange(6) % 3
 
 
 class Counting:
-    """A victim that notes for how many images it was asked, and how."""
+    """A victim that counts the images of each gradient, and the calls for logits."""
 
     def __init__(self, victim):
-        self.victim, self.gradients, self.logits_asked = victim, [], 0
+        self.victim, self.gradients, self.logit_calls = victim, [], 0
 
     def gradient(self, x, y, loss=None):
         self.gradients.append(len(x))
         return self.victim.gradient(x, y, loss)
 
     def logits(self, x):
-        self.logits_asked += 1
+        self.logit_calls += 1
         return self.victim.logits(x)
 
     def subset(self, index):
@@ -61,7 +61,7 @@ def test_steps_follow_the_strength(written, steps):
     assert each.tolist() == steps
 
 
-def test_a_strength_takes_as_many_steps_as_a_number_and_in_a_tensor():
+def test_a_strength_takes_equally_many_steps_as_a_float_and_in_a_tensor():
     attack = PGD(budget=0.1, steps="auto")
     tenths = [i / 10 for i in range(11)]
     assert [attack.steps_at(s) for s in tenths] == list(range(11))
@@ -75,7 +75,7 @@ def test_a_strength_takes_as_many_steps_as_a_number_and_in_a_tensor():
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("tau", [None, 0, 1])
-def test_a_batch_of_strengths_is_each_image_alone(victim, norm, tau, generator):
+def test_a_batch_of_strengths_equals_each_image_alone(victim, norm, tau, generator):
     budget = {"linf": 0.2, "l2": 1.5, "l1": 5.0}[norm]
     arguments = {"budget": budget, "norm": norm, "random_start": False, "tau": tau}
     strength = torch.tensor([0.5, 0.0, 1.0, 0.25, 0.9, 0.31])
@@ -89,15 +89,15 @@ def test_a_batch_of_strengths_is_each_image_alone(victim, norm, tau, generator):
             generator=generator,
         )  # fmt: skip
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
-    # What is done costs nothing more.
+    # An image that has taken its steps costs nothing more.
     assert sum(counting.gradients) == sum(by_itself.gradients)
     assert tau is not None or sum(counting.gradients) == sum(steps)
     assert counting.gradients == sorted(counting.gradients, reverse=True)
-    assert counting.logits_asked == 0
+    assert counting.logit_calls == 0
 
 
-def test_images_keep_their_own_anchor_when_they_are_sorted(victim):
-    """KL compares each image with the logits at its own anchor."""
+def test_images_keep_their_own_reference_when_they_are_sorted(victim):
+    """KL compares each image with its own reference logits."""
     start = (X + 0.05).clamp(0, 1)
     run = {"loss": ATTACK_LOSSES["kl"], "norm": "linf"}
     eps = torch.full((6, 1, 1, 1), 0.1)
@@ -114,7 +114,7 @@ def test_images_keep_their_own_anchor_when_they_are_sorted(victim):
         torch.testing.assert_close(together[one], alone, atol=1e-5, rtol=0)
 
 
-def test_friendly_steps_stop_where_the_closed_form_says(generator):
+def test_friendly_steps_stop_at_the_closed_form(generator):
     """On a linear model a step of length a lowers the margin by 2 a |w|_1."""
     torch.manual_seed(0)
     layer = nn.Linear(40, 2, bias=False)
@@ -122,7 +122,7 @@ def test_friendly_steps_stop_where_the_closed_form_says(generator):
         layer.weight[1] = -layer.weight[0]
     w = layer.weight[0].detach()
     victim = Counting(ModelVictim(nn.Sequential(nn.Flatten(), layer)))
-    # Far from 0 and 1, and at chosen margins: after 1, 3, 2, 5 steps it is misclassified.
+    # Images far from 0 and 1, at margins that make 1, 3, 2 and 5 steps misclassify them.
     a, away = 0.01, torch.tensor([0.5, 2.5, 1.5, 4.5])
     flat = torch.full((4, 40), 0.5)
     y = torch.tensor([0, 1, 0, 1])
@@ -138,13 +138,13 @@ def test_friendly_steps_stop_where_the_closed_form_says(generator):
         taken = (found - x).abs().amax(dim=(1, 2, 3)) / a
         expected = (away.ceil() + tau).clamp(max=8)
         torch.testing.assert_close(taken, expected, atol=1e-3, rtol=0)
-        # One gradient more shows an image that it is done; none is spent on it afterwards.
+        # One more gradient finds that an image is finished; none is spent on it afterwards.
         assert sum(victim.gradients) == (expected + 1).clamp(max=8).sum()
         victim.gradients.clear()
-    assert victim.logits_asked == 0  # no further forward passes
+    assert victim.logit_calls == 0  # no further forward passes
 
 
-def test_a_misclassified_image_is_left_alone_at_tau_0(victim, generator):
+def test_a_misclassified_image_is_unchanged_at_tau_0(victim, generator):
     wrong = victim.logits(X).argmax(1) != Y
     assert wrong.any()
     assert not wrong.all()
@@ -166,21 +166,21 @@ def test_a_misclassified_image_is_left_alone_at_tau_0(victim, generator):
         ("steps=auto, step=0", "'step' must be > 0"),
     ],
 )
-def test_contradictions_are_one_line(arguments, message):
+def test_contradictory_arguments_are_an_error_of_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         Threat.parse(f"pgd(0.1, {arguments})")
     assert "\n" not in str(caught.value)
 
 
-def test_auto_is_explicit_in_what_is_stored():
+def test_the_stored_expression_of_auto_is_explicit():
     explicit = str(Threat.parse("pgd(8/255, steps=auto)"))
     assert explicit.startswith("pgd(8/255, norm=linf, steps=auto, step=2/255")
     assert str(Threat.parse(explicit)) == explicit
-    # A data set's own number of steps gives way to it.
+    # It overrides a data set's number of steps.
     curriculum = Curriculum.parse("pgd(0.1, steps=auto)", defaults={"steps": "5"})
     assert curriculum.tree.leaves["pgd"].perturbation.steps_at(1.0) == 10
 
 
-def test_steps_must_be_known_to_python_callers_too():
+def test_an_unknown_word_for_steps_is_an_error():
     with pytest.raises(ValueError, match="a whole number or auto, not 'atuo'"):
         PGD(budget=0.1, steps="atuo")

@@ -1,4 +1,4 @@
-"""rfgsm, nfgsm and mim against closed forms on a linear model."""
+"""rfgsm, nfgsm and mim equal closed forms on a linear model."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ Y = torch.arange(200) % 2
 
 @pytest.fixture
 def linear():
-    """Two classes, logits (w.x, -w.x): the sign of the gradient is the same everywhere."""
+    """A model of two classes with logits (w.x, -w.x), and its gradient's sign, a constant."""
     torch.manual_seed(0)
     layer = nn.Linear(16, 2, bias=False)
     with torch.no_grad():
@@ -44,12 +44,12 @@ def test_rfgsm_ends_at_the_bound_or_a_step_from_its_uniform_start(linear, genera
 def test_rfgsm_scales_with_the_strength_of_each_image(linear, generator):
     victim, sign = linear
     strength = torch.linspace(0, 1, 200)
-    attack = RandomFGSM(budget=0.1, rel_step=2.0)  # ends at the bound from wherever it starts
+    attack = RandomFGSM(budget=0.1, rel_step=2.0)  # ends at the bound from any start
     found = attack(X, Y, strength=strength, victim=victim, generator=generator)
     torch.testing.assert_close(found, X + 0.1 * strength.reshape(-1, 1, 1, 1) * sign)
 
 
-def test_nfgsm_adds_noise_of_twice_the_budget_and_a_whole_step(linear, generator):
+def test_nfgsm_adds_noise_of_twice_the_budget_and_a_step_of_the_budget(linear, generator):
     victim, sign = linear
     found = NoisyFGSM(budget=0.1)(X, Y, strength=1.0, victim=victim, generator=generator)
     along = ((found - X) * sign / 0.1).flatten()  # uniform in [-2, 2], plus 1
@@ -60,23 +60,23 @@ def test_nfgsm_adds_noise_of_twice_the_budget_and_a_whole_step(linear, generator
 
 
 def test_nfgsm_takes_the_gradient_at_the_noisy_image(generator):
-    """Of a bowl about the image: flat there, and uphill wherever the noise has gone."""
-    asked = []
+    """The loss is a bowl about the image: flat there, and increasing away from it."""
+    queried = []
 
     class Bowl:
         def gradient(self, x, y, loss=None):
-            asked.append(x)
+            queried.append(x)
             return x - X, torch.zeros(len(x)), torch.zeros(len(x), 2)
 
     found = NoisyFGSM(budget=0.1)(X, Y, strength=1.0, victim=Bowl(), generator=generator)
-    (noisy,) = asked
+    (noisy,) = queried
     assert (noisy != X).float().mean() > 0.99
     torch.testing.assert_close(found, noisy + 0.1 * (noisy - X).sign())
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 2), st.floats(0.01, 3), st.floats(0.01, 3), st.integers(0, 2**30))
-def test_nfgsm_keeps_the_ball_that_it_names(budget, noise, rel_step, seed):
+def test_nfgsm_keeps_its_declared_norm_bound(budget, noise, rel_step, seed):
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(0)
     victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
@@ -91,13 +91,13 @@ def test_nfgsm_keeps_the_ball_that_it_names(budget, noise, rel_step, seed):
     assert found.max() <= 1
 
 
-def test_nfgsm_is_for_training_alone():
+def test_nfgsm_is_for_training_only():
     Curriculum.parse("nfgsm:0.1")
     with pytest.raises(UserError, match="nfgsm is for training only"):
         Threat.parse("nfgsm:0.1")
 
 
-def test_mim_reaches_the_corner_in_steps_of_its_share(linear, generator):
+def test_mim_reaches_the_corner_of_the_ball(linear, generator):
     victim, sign = linear
     run = {"strength": 1.0, "victim": victim, "generator": generator}
     torch.testing.assert_close(MIM(budget=0.2, steps=4)(X, Y, **run), X + 0.2 * sign)
@@ -105,8 +105,8 @@ def test_mim_reaches_the_corner_in_steps_of_its_share(linear, generator):
     torch.testing.assert_close(fifth, X + 0.04 * sign)
 
 
-class Told:
-    """A victim that gives prepared gradients, one a step."""
+class Scripted:
+    """A victim that returns given gradients, one per step."""
 
     def __init__(self, gradients):
         self.gradients = iter(gradients)
@@ -116,23 +116,23 @@ class Told:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e20])
-def test_mim_adds_gradients_up_whatever_their_size(scale, generator):
-    """By hand: (1, 0, 0), then (-1, -1, -1) / 3, then (-9, 0, 1) / 10, the sum halved each time."""
+def test_mim_sums_gradients_normalised_by_size(scale, generator):
+    """They are (1, 0, 0), (-1, -1, -1) / 3 and (-9, 0, 1) / 10; the sum halves at each step."""
     steps = [torch.tensor(g) for g in ([1.0, 0, 0], [-1.0, -1, -1], [-9.0, 0, 1])]
-    told = Told([steps[0] * scale, steps[1], steps[2] / scale])
+    scripted = Scripted([steps[0] * scale, steps[1], steps[2] / scale])
     x = torch.full((2, 1, 1, 3), 0.5)
     attack = MIM(budget=0.3, steps=3, rel_step=0.1, decay=0.5)
-    found = attack(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=told,
+    found = attack(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=scripted,
                    generator=generator)  # fmt: skip
     # Sums: (1, 0, 0); (1/6, -1/3, -1/3); (-49/60, -1/6, -1/15). Steps of 0.03 along the signs.
     expected = torch.tensor([0.53, 0.44, 0.44])
     torch.testing.assert_close(found, expected.expand_as(x))
 
 
-def test_mim_of_a_flat_model_is_the_image(generator):
-    told = Told([torch.zeros(3)] * 10)
+def test_mim_on_a_constant_model_returns_the_image(generator):
+    scripted = Scripted([torch.zeros(3)] * 10)
     x = torch.full((2, 1, 1, 3), 0.5)
-    found = MIM(budget=0.3)(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=told,
+    found = MIM(budget=0.3)(x, torch.zeros(2, dtype=torch.long), strength=1.0, victim=scripted,
                             generator=generator)  # fmt: skip
     assert torch.equal(found, x)
 
@@ -148,6 +148,6 @@ def test_mim_of_a_flat_model_is_the_image(generator):
         (MIM, {"budget": 0.1, "decay": -0.1}, "'decay' must be >= 0"),
     ],
 )
-def test_wrong_arguments_are_refused(attack, arguments, message):
+def test_an_argument_out_of_range_is_an_error(attack, arguments, message):
     with pytest.raises(ValueError, match=message):
         attack(**arguments)

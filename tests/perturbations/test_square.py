@@ -1,4 +1,4 @@
-"""square: its schedule, its squares, and that it asks for nothing but logits."""
+"""square follows the paper's schedule and squares, and uses only logits."""
 
 import math
 
@@ -15,8 +15,8 @@ X = 0.2 + 0.6 * torch.rand((7, 2, 6, 9), generator=torch.Generator().manual_seed
 Y = torch.arange(7) % 3
 
 
-class Asked:
-    """A victim of logits alone, which keeps what it was asked."""
+class LogitsOnly:
+    """A victim without gradients, which records its queries."""
 
     def __init__(self, model):
         self.model, self.queries, self.index = model, [], []
@@ -55,17 +55,17 @@ def test_the_margin_is_the_labels_lead():
     assert margin(logits, torch.tensor([0, 1, 0])).tolist() == [1, -2, 0]
 
 
-def test_it_goes_along_stripes_and_then_squares_and_never_back(generator):
-    """Each query lies at the corners of the ball, and differs from the best so far in one square of
-    the image, of one sign a channel; the best never gets better for the model."""
+def test_the_search_starts_with_stripes_and_only_improves(generator):
+    """Each query lies at a corner of the ball, and differs from the best so far in one square of
+    the image, with one sign per channel; the margin of the best never increases."""
     model = linear_model()
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([50.0, 0, 0]))  # nothing fools it
-    asked, y, eps = Asked(model), torch.zeros(7, dtype=torch.long), 0.1
+    victim, y, eps = LogitsOnly(model), torch.zeros(7, dtype=torch.long), 0.1
     found = Square(budget=eps, queries=61)(
-        X, y, strength=1.0, victim=asked, generator=generator
+        X, y, strength=1.0, victim=victim, generator=generator
     )  # fmt: skip
-    image, stripes, *squares = asked.queries
+    image, stripes, *squares = victim.queries
     assert len(squares) == 59
     assert torch.equal(image, X)
     torch.testing.assert_close((stripes - X).abs(), torch.full_like(X, eps))
@@ -87,49 +87,53 @@ def test_it_goes_along_stripes_and_then_squares_and_never_back(generator):
         best = torch.where((now < lead)[:, None, None, None], candidate, best)
         lead = torch.minimum(now, lead)
     torch.testing.assert_close(found, best)
-    assert len(set(places)) > len({number for number, _, _ in places})  # an image has its own
+    assert len(set(places)) > len(
+        {number for number, _, _ in places}
+    )  # each image has its own squares
 
 
 def test_the_squares_shrink_at_the_papers_queries(generator):
-    """Of 100 queries, square number n stands for the paper's 100 n; 40 x 40 pixels."""
+    """Of 100 queries, square number n has the side of the paper's square 100 n; 40 x 40 pixels."""
     x, y = torch.full((64, 1, 40, 40), 0.5), torch.zeros(64, dtype=torch.long)
-    asked = Asked(lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3))  # never gets worse
-    Square(budget=0.1, queries=100)(x, y, strength=1.0, victim=asked, generator=generator)
-    _, stripes, *squares = asked.queries
+    victim = LogitsOnly(
+        lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3)
+    )  # the margin never decreases
+    Square(budget=0.1, queries=100)(x, y, strength=1.0, victim=victim, generator=generator)
+    _, stripes, *squares = victim.queries
     # round(sqrt(1600 p)) for p of 0.8, 0.2, 0.1, 0.05, 0.025, ...: from that number on.
     sides = {0: 36, 1: 18, 3: 13, 6: 9, 11: 6, 21: 4, 41: 3, 61: 2}
     for number, candidate in enumerate(squares):
         changed = (candidate != stripes).any(1)
         side = sides[max(first for first in sides if first <= number)]
         for seen in (changed.any(1).int(), changed.any(2).int()):
-            # Stripes of the square's own sign do not show; of 64 some have none at the ends.
+            # Stripes of the square's sign do not show; some of 64 images have none at the ends.
             width = 40 - seen.argmax(1) - seen.flip(1).argmax(1)
             assert width[seen.any(1)].max() == side
 
 
-def test_a_fooled_image_is_not_changed_any_more(generator):
-    """By script: the first image is fooled by the stripes, and by every square more; the second
-    falls at query 7 alone; the third never."""
-    asked = Asked(None)
+def test_a_fooled_image_is_not_changed_further(generator):
+    """The first image is fooled by the stripes and by every square; the second only at query 7; the
+    third never."""
+    victim = LogitsOnly(None)
 
     def scripted(x):
-        number = len(asked.queries) - 1
+        number = len(victim.queries) - 1
         others = [number if number > 0 else -9, 5 if number == 7 else -number - 1, -9]
         return torch.tensor([[0.0, float(other)] for other in others])
 
-    asked.model = scripted
+    victim.model = scripted
     y = torch.zeros(3, dtype=torch.long)
     found = Square(budget=0.1, queries=20)(
-        X[:3], y, strength=1.0, victim=asked, generator=generator
+        X[:3], y, strength=1.0, victim=victim, generator=generator
     )
-    assert [len(query) for query in asked.queries] == [3] * 20
+    assert [len(query) for query in victim.queries] == [3] * 20
     for image, query in ((0, 1), (1, 7), (2, 1)):
-        assert torch.equal(found[image], asked.queries[query][image])
-    assert not torch.equal(found[0], asked.queries[-1][0])
+        assert torch.equal(found[image], victim.queries[query][image])
+    assert not torch.equal(found[0], victim.queries[-1][0])
 
 
-def test_it_finds_a_single_pixel_at_the_far_corner(generator):
-    """The edges are reached: the image is fooled by its last pixel alone."""
+def test_squares_reach_the_last_pixel(generator):
+    """Only the last pixel can fool this model."""
 
     class Last(nn.Module):
         def forward(self, x):
@@ -137,13 +141,13 @@ def test_it_finds_a_single_pixel_at_the_far_corner(generator):
 
     x, y = torch.full((9, 2, 5, 8), 0.5), torch.zeros(9, dtype=torch.long)
     attack = Square(budget=0.06, queries=400)
-    found = attack(x, y, strength=1.0, victim=Asked(Last()), generator=generator)
+    found = attack(x, y, strength=1.0, victim=LogitsOnly(Last()), generator=generator)
     torch.testing.assert_close(found[:, 1, -1, -1], torch.full((9,), 0.56))
 
 
 def test_on_a_linear_model_it_approaches_the_closed_form(generator):
-    """Two classes: the worst change is eps along the signs. With 54 pixels in two channels a few
-    hundred queries find nearly all of it."""
+    """With two classes the worst change is eps along the signs; with 54 pixels in two channels a
+    few hundred queries find nearly all of it."""
     torch.manual_seed(0)
     layer = nn.Linear(108, 2)
     with torch.no_grad():
@@ -155,42 +159,42 @@ def test_on_a_linear_model_it_approaches_the_closed_form(generator):
     for queries in (10, 100, 2000):
         attack = Square(budget=0.1, queries=queries)
         found = attack(X, y, strength=1.0, victim=ModelVictim(model), generator=generator)
-        fallen = (margin(model(X), y) - margin(model(found), y)).detach()
-        gained[queries] = float((fallen / worst).min())
+        decrease = (margin(model(X), y) - margin(model(found), y)).detach()
+        gained[queries] = float((decrease / worst).min())
     assert gained[10] < gained[100] < gained[2000] <= 1 + 1e-5
     assert gained[2000] > 0.95
 
 
-def test_what_is_misclassified_is_left_alone_and_not_asked_again(generator):
+def test_misclassified_images_are_unchanged_and_not_queried_again(generator):
     model = linear_model()
     clean_wrong = model(X).argmax(1) != Y
     assert clean_wrong.any()
     assert not clean_wrong.all()
-    asked = Asked(model)
+    victim = LogitsOnly(model)
     strength = torch.tensor([1.0, 1, 1, 0, 0, 0.5, 1])
     found = Square(budget=0.3, queries=200)(
-        X, Y, strength=strength, victim=asked, generator=generator
+        X, Y, strength=strength, victim=victim, generator=generator
     )
     assert torch.equal(found[clean_wrong | (strength == 0)], X[clean_wrong | (strength == 0)])
-    sizes = [len(query) for query in asked.queries]
+    sizes = [len(query) for query in victim.queries]
     assert sizes[0] == 7
     assert sizes[1] == int((~clean_wrong & (strength > 0)).sum())
     assert sizes == sorted(sizes, reverse=True)
-    # A linear model with so large a ball is soon fooled, and then left alone.
+    # With a ball this large a linear model is soon fooled, and then no longer queried.
     now_wrong = model(found).argmax(1) != Y
     assert now_wrong[strength == 1].all()
     assert len(sizes) < 200
 
 
 @pytest.mark.parametrize("queries", [1, 2, 3])
-def test_queries_are_counted(queries, generator):
-    asked = Asked(nn.Sequential(nn.Flatten(), nn.Linear(108, 1)))
-    asked.model = lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3)
+def test_the_number_of_queries_is_kept(queries, generator):
+    victim = LogitsOnly(nn.Sequential(nn.Flatten(), nn.Linear(108, 1)))
+    victim.model = lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3)
     y = torch.zeros(7, dtype=torch.long)
     found = Square(budget=0.1, queries=queries)(
-        X, y, strength=1.0, victim=asked, generator=generator
+        X, y, strength=1.0, victim=victim, generator=generator
     )
-    assert len(asked.queries) == queries
+    assert len(victim.queries) == queries
     assert torch.equal(found, X) == (queries == 1)
 
 
@@ -203,6 +207,6 @@ def test_queries_are_counted(queries, generator):
         ("steps=3", "unknown argument 'steps'"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, message):
+def test_a_wrong_argument_is_an_error_of_one_line(arguments, message):
     with pytest.raises(UserError, match=message):
         Threat.parse(f"square(0.1, {arguments})")

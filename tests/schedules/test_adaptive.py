@@ -1,4 +1,4 @@
-"""Schedules that listen, and controls: each against what it says, followed by hand."""
+"""Adaptive and control schedules give the strengths that their definitions give by hand."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def built(text):
     return factories.build("schedule", parse_call(text)).value
 
 
-def told(correct, indices=None, strength=0.0):
+def feedback(correct, indices=None, strength=0.0):
     correct = torch.tensor(correct)
     return Feedback(
         indices=torch.arange(len(correct)) if indices is None else torch.tensor(indices),
@@ -27,24 +27,24 @@ def told(correct, indices=None, strength=0.0):
 
 
 def strengths(schedule, shares):
-    """The strength after each batch of four, so many of them right."""
+    """Return the strength after each batch of four images, of which ``shares`` are right."""
     state, found = schedule.start(4), []
     for right in shares:
-        state = schedule.after_batch(state, told([i < right for i in range(4)]))
+        state = schedule.after_batch(state, feedback([i < right for i in range(4)]))
         found.append(round(float(schedule(NOW, state)), 6))
     return found
 
 
-def test_a_gate_opens_only_after_so_many_updates_that_were_right_enough():
+def test_gated_rises_only_if_enough_images_were_right():
     gated = built("gated(threshold=0.5, step=0.4, updates=2, low=0.1)")
     assert float(gated(NOW, gated.start(4))) == pytest.approx(0.1)
-    # Means of pairs: 0.5, 0.375, 1, 1: it opens, stays shut, opens, and opens no further than 1.
+    # Means of pairs: 0.5, 0.375, 1, 1. It rises, stays, rises, and rises no further than 1.
     found = strengths(gated, [1, 3, 0, 3, 4, 4, 4, 4])
     assert found == [0.1, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 1.0]
 
 
 @given(st.lists(st.integers(0, 4), max_size=30))
-def test_the_fooling_rate_is_steered_by_its_formula(shares):
+def test_fooling_follows_its_formula(shares):
     expected, found = [], strengths(built("fooling(target=0.3, rate=0.2, low=0.1)"), shares)
     now = 0.1
     for right in shares:
@@ -53,17 +53,17 @@ def test_the_fooling_rate_is_steered_by_its_formula(shares):
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_plateau_of_the_accuracy_it_hears_makes_it_grow():
+def test_plateau_rises_when_the_clean_accuracy_stops_rising():
     plateau = built("plateau(on=clean, step=0.5, patience=2, low=0.2)")
     state, found = plateau.start(4), []
     for clean in (0.5, 0.6, 0.6, 0.55, 0.1, 0.2, 0.2, 0.2):
         state = plateau.after_epoch(state, {"clean": clean, "joint": 1 - clean})
         found.append(round(float(plateau(NOW, state)), 6))
     assert found == [0.2, 0.2, 0.2, 0.7, 0.7, 0.7, 0.7, 1.0]
-    assert torch.equal(plateau.after_batch(state, told([True]))["best"], state["best"])
+    assert torch.equal(plateau.after_batch(state, feedback([True]))["best"], state["best"])
 
 
-def test_a_joint_plateau_hears_the_joint_accuracy():
+def test_plateau_can_follow_the_joint_accuracy():
     plateau = built("plateau(step=0.5, low=0)")
     state = plateau.start(4)
     for joint in (0.1, 0.2, 0.2):
@@ -75,13 +75,13 @@ def test_each_image_has_its_own_strength():
     schedule = built("per-image(up=0.5, down=0.25, low=0.1)")
     state = schedule.start(5)
     torch.testing.assert_close(schedule(NOW, state), torch.full((5,), 0.1))
-    state = schedule.after_batch(state, told([True, True, False], indices=[4, 0, 2]))
+    state = schedule.after_batch(state, feedback([True, True, False], indices=[4, 0, 2]))
     torch.testing.assert_close(schedule(NOW, state), torch.tensor([0.6, 0.1, 0.1, 0.1, 0.6]))
-    state = schedule.after_batch(state, told([True, False], indices=[4, 0]))
+    state = schedule.after_batch(state, feedback([True, False], indices=[4, 0]))
     torch.testing.assert_close(schedule(NOW, state), torch.tensor([0.35, 0.1, 0.1, 0.1, 1.0]))
 
 
-def test_anti_is_linear_read_backwards():
+def test_anti_is_linear_reversed():
     def curve(text):
         schedule = built(text)
         return [
@@ -94,7 +94,7 @@ def test_anti_is_linear_read_backwards():
 
 
 @pytest.mark.parametrize("each", ["epoch", "update"])
-def test_random_strengths_are_uniform_and_of_the_seed_and_number_alone(each):
+def test_random_strengths_are_uniform_and_depend_on_seed_and_number_alone(each):
     def draws(seed):
         schedule = built(f"random(low=0.2, high=0.6, each={each}, seed={seed})")
         return [
@@ -108,7 +108,7 @@ def test_random_strengths_are_uniform_and_of_the_seed_and_number_alone(each):
     assert all(0.2 <= value <= 0.6 for value in found)
     shares, _ = torch.histogram(torch.tensor(sorted(set(found))), bins=4, range=(0.2, 0.6))
     expected = len(set(found)) / 4
-    # Chi-squared with 3 degrees of freedom: beyond 16.3 once in a thousand such tests.
+    # Chi-squared with 3 degrees of freedom exceeds 16.3 in one of a thousand tests.
     assert ((shares - expected) ** 2 / expected).sum() < 16.3
 
 
@@ -125,7 +125,7 @@ def test_random_strengths_are_uniform_and_of_the_seed_and_number_alone(each):
         ("anti(until=0)", "'until' must be > 0"),
     ],
 )
-def test_wrong_arguments_are_one_line(text, message):
+def test_a_wrong_argument_is_an_error_of_one_line(text, message):
     with pytest.raises(UserError, match=message) as caught:
         built(text)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Curves as tables, and the properties that all of them share."""
+"""Curves equal tables of values, and share their general properties."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ def strength(text, fraction):
         ("step(0:2/3, 0.4:5/6, 0.5:1)", [2 / 3, 2 / 3, 2 / 3, 5 / 6, 1, 1]),
     ],
 )
-def test_the_table(text, values):
+def test_strengths_equal_the_table(text, values):
     found = [strength(text, fraction) for fraction in (0, 0.1, 0.2, 0.4, 0.5, 0.9)]
     assert found == pytest.approx(values, abs=2e-6)
 
@@ -57,7 +57,7 @@ RAMPS = ["linear", "cosine", "exponential", "root", "sigmoid", "step"]
     st.floats(0.01, 1),
     st.lists(st.floats(0, 0.999), min_size=2, max_size=5),
 )
-def test_a_ramp_begins_at_start_never_falls_and_stays_at_1(name, start, until, fractions):
+def test_a_ramp_begins_at_start_never_decreases_and_stays_at_1(name, start, until, fractions):
     text = f"{name}(start={start!r}, until={until!r})"
     assert strength(text, 0) == pytest.approx(start, abs=1e-9)
     found = [strength(text, fraction) for fraction in sorted(fractions)]
@@ -85,7 +85,7 @@ def test_a_ramp_begins_at_start_never_falls_and_stays_at_1(name, start, until, f
         ("linear(until=soon)", "until must be a number, not soon"),
     ],
 )
-def test_wrong_arguments(text, message):
+def test_a_wrong_argument_is_an_error(text, message):
     with pytest.raises(ValueError, match=message):
         strength(text, 0)
 
@@ -100,7 +100,7 @@ def test_wrong_arguments(text, message):
         ("one-cycle", [0.04, 1, None, None]),
     ],
 )
-def test_learning_rates(text, values):
+def test_learning_rates_equal_the_table(text, values):
     rate = parse_learning_rate(text).value
     for fraction, expected in zip((0, 0.3, 0.5, 0.9), values, strict=True):
         found = rate(Progress(step=round(fraction * 10), total_steps=10, epoch=0, total_epochs=1))
@@ -113,12 +113,12 @@ def test_learning_rates(text, values):
 @pytest.mark.parametrize(
     "text", ["linear", "one-cycle(warmup=1)", "step(0:2)", "step(count=4)", "cosine(3)", "x+y"]
 )
-def test_wrong_learning_rates(text):
+def test_a_wrong_learning_rate_is_an_error(text):
     with pytest.raises(ValueError, match=r"lr_schedule|one-cycle|step|cosine|single name"):
         parse_learning_rate(text)
 
 
-def test_stages_written_in_epochs_begin_exactly_there():
+def test_stages_given_in_epochs_begin_exactly_there():
     # 74 of 120 epochs, 351 updates each: the stage begins with update 74 * 351, not one later.
     schedule = factories.build("schedule", parse_call("step(0:1/4, 74/120:1/2)")).value
     values = [

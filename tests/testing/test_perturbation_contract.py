@@ -19,7 +19,7 @@ from curricula.testing import perturbations as clauses
 
 
 def registered():
-    """Every registered perturbation, small enough for a test."""
+    """Yield every registered perturbation, small enough for a test."""
     for name, call in small_perturbations().items():
         (leaf,) = bind(call, budgets=BUDGETS).leaves.values()
         yield pytest.param(leaf.perturbation, id=name)
@@ -56,13 +56,13 @@ VARIANTS = [
 
 @pytest.mark.parametrize("perturbation", [*registered(), *VARIANTS])
 @pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
-def test_the_contract_is_kept(perturbation, clause):
+def test_every_perturbation_keeps_the_contract(perturbation, clause):
     clause(perturbation)
 
 
 @attrs.frozen(kw_only=True)
 class Broken:
-    """Adds uniform noise correctly, but for what ``how`` says."""
+    """Add uniform noise, correctly except for the fault ``how``."""
 
     how: str
     budget: float = 0.1
@@ -74,7 +74,7 @@ class Broken:
 
     @property
     def norm_bound(self):
-        return None if self.how == "guarantees nothing" else NormBound(norm="linf", radius=0.1)
+        return None if self.how == "has no norm bound" else NormBound(norm="linf", radius=0.1)
 
     def __call__(self, x, y, *, strength, victim, generator):
         noise = torch.rand(x.shape, generator=generator) * 2 - 1
@@ -131,7 +131,7 @@ class Broken:
 
 @attrs.frozen(kw_only=True)
 class Searched(Broken):
-    """Adds one grey level to each image, correctly, but for what ``how`` says."""
+    """Add one grey level to each image, correctly except for the fault ``how``."""
 
     def sample(self, n, strength, generator):
         drawn = torch.rand((n, 2 if self.how == "samples more than it has" else 1))
@@ -181,18 +181,18 @@ BROKEN = {
     "is double": clauses.output_is_an_image_like_the_input,
     "is nan": clauses.output_is_an_image_like_the_input,
     "drops an image": clauses.output_is_an_image_like_the_input,
-    "guarantees nothing": clauses.attributes_are_declared,
+    "has no norm bound": clauses.attributes_are_declared,
     **dict.fromkeys(SEARCHED, clauses.parameters_can_be_searched),
 }
 
 
-def test_the_examples_are_right_but_for_what_is_broken():
+def test_the_examples_without_a_fault_pass():
     assert check_perturbation(Broken(how="not at all")) == {}
     assert check_perturbation(Searched(how="not at all")) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_each_clause_catches_what_it_is_for(how):
+def test_each_clause_catches_its_fault(how):
     with pytest.raises((AssertionError, RuntimeError)):
         BROKEN[how]((Searched if how in SEARCHED else Broken)(how=how))
 

@@ -18,19 +18,19 @@ VARIANTS = ["step(0:2/3, 0.62:5/6, 0.74:1)", "linear(start=1)", "constant(0)", "
 
 @pytest.mark.parametrize("text", [*registry.build_registry().records("schedule"), *VARIANTS])
 @pytest.mark.parametrize("clause", SCHEDULE_CLAUSES)
-def test_the_contract_is_kept(text, clause):
+def test_every_schedule_keeps_the_contract(text, clause):
     clause(factories.build("schedule", parse_call(text)).value)
 
 
 @attrs.define(kw_only=True)
 class Broken:
-    """Rises as training goes on, correctly, but for what ``how`` says."""
+    """Rise during training, correctly except for the fault ``how``."""
 
     how: str
-    asked: int = 0
+    calls: int = 0
 
     def __call__(self, progress, state):
-        self.asked += 1
+        self.calls += 1
         fraction = progress.fraction
         match self.how:
             case "exceeds 1 at the end":
@@ -39,16 +39,16 @@ class Broken:
                 return fraction - 0.01
             case "is not a number":
                 return float("nan") if fraction == 0 else fraction
-            case "divides by the steps less one":
+            case "divides by the steps minus one":
                 return progress.step / (progress.total_steps - 1)
-            case "is a tensor of no dimension":
+            case "is a tensor without dimensions":
                 return torch.tensor(fraction)
             case "has a value for each image of a batch":
                 return torch.full((6,), fraction)
             case "is text":
                 return "full"
-            case "counts how often it is asked":
-                return min(1.0, self.asked / 1e6)
+            case "counts its calls":
+                return min(1.0, self.calls / 1e6)
             case "draws from the global random state":
                 return float(torch.rand(()))
             case "moves the global random state":
@@ -57,28 +57,28 @@ class Broken:
 
 
 @attrs.define(kw_only=True)
-class Listening:
-    """Each image its own strength, correctly, but for what ``how`` says."""
+class Adaptive:
+    """Give each image its own strength, correctly except for the fault ``how``."""
 
     how: str
-    heard: int = 0
+    batches: int = 0
 
     def start(self, num_train):
         state = {"strength": torch.zeros(num_train), "level": torch.zeros(())}
         return [("strength", 0.0)] if self.how == "starts with a list" else state
 
     def __call__(self, progress, state):
-        if self.how == "writes to the state when asked":
+        if self.how == "writes to the state when called":
             state["level"].add_(0.01)
-        if self.how == "keeps its memory to itself":
-            return state["strength"] * 0 + min(1.0, self.heard / 1e3)
+        if self.how == "keeps state outside the state":
+            return state["strength"] * 0 + min(1.0, self.batches / 1e3)
         return torch.maximum(state["strength"], state["level"])
 
     def after_batch(self, state, feedback):
-        self.heard += 1
+        self.batches += 1
         if self.how == "writes to the feedback":
             feedback.strength.add_(0.1)
-        if self.how == "is told of the batch in place":
+        if self.how == "updates the state in place":
             state["strength"][feedback.indices] = feedback.strength
             return state
         moved = state["strength"].clone()
@@ -88,7 +88,7 @@ class Listening:
                 moved = moved + 0.5
             case "becomes double":
                 moved = moved.double()
-            case "forgets the images that were not seen":
+            case "drops the images outside the batch":
                 moved = moved[feedback.indices]
             case "holds a number":
                 return {**state, "strength": moved, "level": 0.0}
@@ -107,52 +107,52 @@ BROKEN = {
     "exceeds 1 at the end": clauses.strength_lies_in_0_to_1,
     "begins below 0": clauses.strength_lies_in_0_to_1,
     "is not a number": clauses.strength_lies_in_0_to_1,
-    "divides by the steps less one": clauses.strength_lies_in_0_to_1,
-    "is a tensor of no dimension": clauses.strength_lies_in_0_to_1,
+    "divides by the steps minus one": clauses.strength_lies_in_0_to_1,
+    "is a tensor without dimensions": clauses.strength_lies_in_0_to_1,
     "has a value for each image of a batch": clauses.strength_lies_in_0_to_1,
     "is text": clauses.strength_lies_in_0_to_1,
-    "counts how often it is asked": clauses.the_arguments_alone_decide,
+    "counts its calls": clauses.the_arguments_alone_decide,
     "draws from the global random state": clauses.the_arguments_alone_decide,
     "moves the global random state": clauses.the_arguments_alone_decide,
 }
-BROKEN_LISTENING = {
+BROKEN_ADAPTIVE = {
     "grows above 1": clauses.strength_lies_in_0_to_1,
     "moves at random": clauses.the_arguments_alone_decide,
-    "writes to the state when asked": clauses.the_state_is_not_written_to,
-    "is told of the batch in place": clauses.the_state_is_not_written_to,
+    "writes to the state when called": clauses.the_state_is_not_written_to,
+    "updates the state in place": clauses.the_state_is_not_written_to,
     "writes to the feedback": clauses.the_state_is_not_written_to,
     "starts with a list": clauses.the_state_keeps_its_form,
     "becomes double": clauses.the_state_keeps_its_form,
-    "forgets the images that were not seen": clauses.the_state_keeps_its_form,
+    "drops the images outside the batch": clauses.the_state_keeps_its_form,
     "holds a number": clauses.the_state_keeps_its_form,
     "drops a name after an epoch": clauses.the_state_keeps_its_form,
-    "keeps its memory to itself": clauses.a_checkpoint_holds_all,
+    "keeps state outside the state": clauses.a_checkpoint_holds_all,
 }
 
 
-def test_the_examples_are_right_but_for_what_is_broken():
+def test_the_examples_without_a_fault_pass():
     assert check_schedule(Broken(how="not at all")) == {}
-    assert check_schedule(Listening(how="not at all")) == {}
+    assert check_schedule(Adaptive(how="not at all")) == {}
 
 
-def test_one_that_listens_and_is_right_passes():
+def test_a_correct_adaptive_schedule_passes():
     registry.use(registry.build_registry([TINY]))
     assert check_schedule(factories.build("schedule", parse_call("earned")).value) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_each_clause_catches_what_it_is_for(how):
+def test_each_clause_catches_its_fault(how):
     with pytest.raises((AssertionError, ArithmeticError)):
         BROKEN[how](Broken(how=how))
     assert BROKEN[how].__name__ in check_schedule(Broken(how=how))
 
 
-@pytest.mark.parametrize("how", BROKEN_LISTENING)
-def test_each_clause_catches_what_it_is_for_in_one_that_listens(how):
+@pytest.mark.parametrize("how", BROKEN_ADAPTIVE)
+def test_each_clause_catches_its_fault_in_an_adaptive_schedule(how):
     with pytest.raises(AssertionError):
-        BROKEN_LISTENING[how](Listening(how=how))
+        BROKEN_ADAPTIVE[how](Adaptive(how=how))
 
 
 def test_every_clause_has_a_broken_example():
-    caught = {*BROKEN.values(), *BROKEN_LISTENING.values()}
+    caught = {*BROKEN.values(), *BROKEN_ADAPTIVE.values()}
     assert caught == set(SCHEDULE_CLAUSES)

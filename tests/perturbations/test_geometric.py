@@ -1,4 +1,4 @@
-"""Whole-pixel moves against slices of arrays, perspective by its corners, elastic against scipy."""
+"""Whole-pixel moves equal array slices, perspective moves corners, elastic equals scipy."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def run(text, x, *, strength=1.0, seed=0):
     ).transformed
 
 
-def test_flips_are_exact_and_as_frequent_as_said():
+def test_flips_are_exact_and_have_the_declared_probability():
     x = torch.rand((6000, 1, 2, 5), generator=seeded())
     strength = torch.tensor([0.0, 0.5, 1.0]).repeat(2000)
     for direction, axis in (("horizontal", 3), ("vertical", 2)):
@@ -48,7 +48,7 @@ def test_flips_are_exact_and_as_frequent_as_said():
             assert abs(share - chance) <= 5 * math.sqrt(chance * (1 - chance) / 2000)
 
 
-def test_the_grid_of_a_flip_is_both_sides_where_it_may_flip():
+def test_the_grid_of_a_flip_is_flipped_and_unflipped_if_the_probability_is_above_0():
     assert Flip().grid(1.0, 31).tolist() == [[0], [1]]
     assert Flip().grid(0.0, 3).tolist() == [[0], [0]]
     assert Flip(budget=0.0).grid(1.0, 3).tolist() == [[0], [0]]
@@ -83,9 +83,9 @@ def test_a_crop_is_the_translation_by_whole_pixels(padding):
 
 
 def test_crop_and_flip_are_the_standard_augmentation():
-    """He et al. 2016: a random window of the image with four zeros around it, or of its mirror
-    image; every one of the 9 x 9 x 2 as likely as any other."""
-    # An image whose every outcome is another: find each outcome among the slices.
+    """In He et al. 2016 the result is a random window of the image padded by four zeros, or of its
+    mirror image; all 9 x 9 x 2 results are equally likely."""
+    # All results of a random image differ, so each can be found among the slices.
     x = torch.rand((1, 1, 5, 5), generator=seeded())
     outcomes = {}
     for mirror in (x, x.flip(3)):
@@ -101,7 +101,7 @@ def test_crop_and_flip_are_the_standard_augmentation():
     assert ((counts - 100) ** 2 / 100).sum() < 161 + 5 * math.sqrt(322)
 
 
-def test_a_roll_loses_nothing():
+def test_a_roll_is_that_of_torch():
     x = torch.rand((9, 2, 5, 7), generator=seeded())
     shifts = Roll(budget=6).sample(9, 1.0, seeded())
     expected = [
@@ -111,18 +111,18 @@ def test_a_roll_loses_nothing():
     assert torch.equal(Roll(budget=6).apply(x, shifts), torch.stack(expected))
 
 
-def test_whole_shifts_are_uniform_within_the_strengths_share():
+def test_whole_shifts_are_uniform_within_budget_times_strength():
     strength = torch.tensor([0.0, 0.3, 0.5, 1.0]).repeat(4000)
     shifts = Crop(budget=4).sample(16_000, strength, seeded())
     for value, largest in ((0.0, 0), (0.3, 1), (0.5, 2), (1.0, 4)):
-        of_this = shifts[strength == value]
-        values, counts = of_this.unique(return_counts=True)
+        drawn = shifts[strength == value]
+        values, counts = drawn.unique(return_counts=True)
         assert values.tolist() == list(range(-largest, largest + 1))
         expected = 8000 / len(values)
         assert ((counts - expected).abs() <= 5 * math.sqrt(expected)).all()
 
 
-def test_the_grid_of_whole_shifts_is_whole_and_has_no_more_points_than_there_are():
+def test_the_grid_of_whole_shifts_has_no_more_points_than_whole_numbers():
     assert Roll(budget=2).grid(1.0, 31).tolist() == [
         [right, down] for right in range(-2, 3) for down in range(-2, 3)
     ]
@@ -132,8 +132,8 @@ def test_the_grid_of_whole_shifts_is_whole_and_has_no_more_points_than_there_are
     assert [len(mixed[:, n].unique(dim=0)) for n in range(3)] == [1, 9, 25]
 
 
-def test_the_size_of_a_grid_is_that_of_its_points():
-    """A crop of one pixel has 9 whole shifts and a flip 2 sides, however many are asked for."""
+def test_the_size_of_a_grid_counts_distinct_points():
+    """A crop of one pixel has 9 points and a flip has 2, however many are requested."""
     bind("grid(crop:1, crop=200)")  # 9
     bind("grid(crop:1+flip+rot:9, crop=100, flip=100, rot=500)")  # 9 x 2 x 500 = 9,000
     with pytest.raises(UserError, match="a grid of 10,800 points"):
@@ -189,13 +189,13 @@ def test_parameters_lie_within_budget_times_strength(made, strengths, points):
 
 
 def test_a_corner_moves_inwards_by_its_own_share():
-    # White, so that what is shown is the quadrilateral itself.
+    # A white image shows the quadrilateral itself.
     x = torch.ones(4, 1, 40, 60)
     inward = torch.zeros(4, 8)
     for corner in range(4):
         inward[corner, 2 * corner], inward[corner, 2 * corner + 1] = 0.25, 0.2
     found = Perspective().apply(x, inward)[:, 0]
-    # Past the moved corner it is dark, just inside of it white; at the other corners it is white.
+    # Outside the moved corner it is dark, inside it white; the other corners are white.
     places = {0: (8, 15), 1: (8, 44), 2: (31, 44), 3: (31, 15)}
     ends = {0: (0, 0), 1: (0, 59), 2: (39, 59), 3: (39, 0)}
     for corner, (row, column) in places.items():
@@ -206,16 +206,16 @@ def test_a_corner_moves_inwards_by_its_own_share():
             assert (found[corner][end] == 0) == (other == corner)
 
 
-def test_perspective_draws_each_corner_by_itself():
+def test_perspective_draws_each_corner_independently():
     inward = Perspective(budget=0.5).sample(20_000, 1.0, seeded())
-    # Uniform on [0, 0.25], the eight of them independent.
+    # Eight independent numbers, uniform on [0, 0.25].
     torch.testing.assert_close(inward.mean(0), torch.full((8,), 0.125), atol=0.003, rtol=0)
     assert (inward.T.corrcoef() - torch.eye(8)).abs().max() < 5 / math.sqrt(20_000)
 
 
 @pytest.mark.parametrize("sigma", [0.7, 4.0, 30.0])
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
-def test_elastic_is_scipys_filter_and_interpolation(sigma, padding):
+def test_elastic_equals_scipys_filter_and_interpolation(sigma, padding):
     x = torch.rand((3, 2, 17, 12), generator=seeded(5))
     strength = torch.tensor([0.3, 1.0, 0.0])
     made = Elastic(budget=3.0, sigma=sigma, padding=padding)
@@ -268,12 +268,12 @@ def test_the_longest_displacement_is_the_budget(sigma, longest, height, width):
         ("elastic(3, sigma=0)", "'sigma' must be >= 0.1"),
     ],
 )
-def test_what_is_out_of_range_is_refused(text, message):
+def test_an_argument_out_of_range_is_an_error(text, message):
     with pytest.raises(UserError, match=message):
         bind(text)
 
 
-def test_defaults_are_written_out():
+def test_expressions_state_all_defaults():
     assert str(bind("crop").expression) == "crop(4, padding=zeros)"
     assert str(bind("flip").expression) == "flip(0.5, direction=horizontal)"
     assert str(bind("roll", budgets={"pixels": "3"}).expression) == "roll:3"
