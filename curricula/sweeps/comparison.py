@@ -139,7 +139,7 @@ class Comparison:
 
     @property
     def on_frontier(self) -> list[bool]:
-        """For each row, whether no other row dominates it."""
+        """For each row, True if no other row dominates it."""
         return on_frontier([self.point(row) for row in self.rows])
 
     def dominated_by(self, row: Row) -> list[str]:

@@ -74,7 +74,7 @@ class Cell:
 
 @attrs.frozen(kw_only=True)
 class Sweep:
-    """What a sweep runs.
+    """A base configuration, axes, and how the cells are measured.
 
     Attributes:
         base: fields of a configuration that all cells share unless an axis changes them.

@@ -149,7 +149,7 @@ class Networks:
 
     @property
     def compile_failed(self) -> bool:
-        """Whether compiling one of the networks failed."""
+        """True if compiling one of the networks failed."""
         parts = (*self.running.modules(), *self.victim.as_module().modules())
         return any(isinstance(part, Compiled) and part.failed for part in parts)
 

@@ -1,4 +1,4 @@
-"""Data sets: read from small files in their own formats, split, batched."""
+"""Data sets are read from small files in their own formats, split and batched."""
 
 import pickle
 import struct
@@ -17,7 +17,7 @@ from curricula.errors import UserError
 
 
 def write_idx(path, array):
-    """LeCun's format: zero, zero, type 8 (uint8), the number of axes; each axis big-endian."""
+    """Write LeCun's format: zero, zero, type 8 (uint8), number of axes; each axis big-endian."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
@@ -54,7 +54,7 @@ def test_mnist_like_sets(tmp_path, name, folder):
 
 
 def write_cifar(root, name, monkeypatch):
-    """The pickles of Krizhevsky, with the check sums of torchvision made ours."""
+    """Write the pickles of Krizhevsky, and replace the check sums of torchvision."""
     import hashlib
 
     import torchvision.datasets as sets
@@ -129,7 +129,7 @@ def test_digits_are_exact_and_enlarged_bilinearly():
     assert len(data.test) == 500
     originals = torch.from_numpy(load_digits().images)
     both = torch.cat((data.train.pixels, data.test.pixels))[:, 0]
-    # The same images in another order.
+    # The same images in a different order.
     assert sorted(map(bytes, both.numpy())) == sorted(map(bytes, originals.to(torch.uint8).numpy()))
     found = data.images(data.train.pixels[:5])
     exact = F.interpolate(
@@ -175,7 +175,7 @@ def test_validation_images_are_held_out_of_training_and_always_the_same():
     assert torch.equal(validation.pixels, again.pixels)
 
 
-def test_an_epoch_is_every_image_once_in_random_order_less_the_last_incomplete_batch():
+def test_an_epoch_visits_each_image_once_in_random_order_without_the_last_incomplete_batch():
     train = load_data("digits").train[slice(103)]
     seen = []
     for indices, batch in batches(train, 20, generator=torch.Generator().manual_seed(0)):
@@ -188,12 +188,12 @@ def test_an_epoch_is_every_image_once_in_random_order_less_the_last_incomplete_b
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
-def test_files_that_are_not_there_get_one_line(tmp_path, name):
+def test_missing_files_are_one_line(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} is not in .*--data-root or fetch it with --down"):
         load_data(name, root=str(tmp_path / "absent"))
 
 
-def test_wrong_folders_get_one_line(tmp_path):
+def test_wrong_folders_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"it must hold train/CLASS/\* and test/CLASS/\*"):
         load_data("folder", root=str(tmp_path))
     write_folder(tmp_path, ("cat", "dog"), ("train",))

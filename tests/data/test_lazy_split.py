@@ -1,4 +1,4 @@
-"""Images that are read as they are needed: the same as in memory, and no reader stays behind."""
+"""Images that are read when needed are the same as in memory, and no reader is left behind."""
 
 import io
 import multiprocessing
@@ -25,20 +25,20 @@ from curricula.data.dataset import in_order
 from curricula.testing import check_dataset
 
 pytestmark = [
-    # Python 3.12 and newer say so of every fork; the workers use no thread of the parent's.
+    # Python 3.12 and newer warn at every fork; the workers use no thread of the parent.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
-    # On a machine of one core.
+    # On a machine with one core.
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
 
 SIZE = 12
 SOURCES = ((20, 14), (12, 12), (9, 31))  # height, width: enlarged, kept, shrunk
-COUNTS = {"train": 24, "test": 7}  # of each class
+COUNTS = {"train": 24, "test": 7}  # images per class
 PER_CLASS = (("ant", 0), ("bee", 90), ("cow", 160))
 
 
 def picture(rng, size, floor):
-    """Coarse colours, the brighter the later the class: something to learn."""
+    """Return coarse colours, brighter for later classes: something to learn."""
     coarse = rng.integers(floor, floor + 96, (3, 3, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BILINEAR)
 
@@ -106,7 +106,7 @@ def test_pixels_are_those_of_another_decoder_and_resizer(root):
     paths = sorted(Path(root, "train").glob("*/*"))
     for path, pixels in zip(paths, read.train.load().pixels, strict=True):
         image = Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        # Pillow, too, filters before it shrinks; the two round at different places.
+        # Pillow also filters before it shrinks; the two round at different places.
         expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
         assert (pixels.int() - expected.int()).abs().max() <= 1, path
     grey = load(root, keep="disk", grey="true").train
@@ -127,7 +127,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_other_kinds_of_pixels_become_colours_of_eight_bits(tmp_path, name):
+def test_images_of_other_modes_become_colours_of_eight_bits(tmp_path, name):
     image, expected = MODES[name]
     image.save(tmp_path / name)
     read = folder.ReadFile(paths=np.array([os.fsencode(tmp_path / name)]), size=SIZE, grey=False)
@@ -135,7 +135,7 @@ def test_other_kinds_of_pixels_become_colours_of_eight_bits(tmp_path, name):
 
 
 def test_a_training_is_the_same_bit_for_bit(root, workers, tiny, tmp_path):
-    """With dropout and random perturbations; the folder's expression apart, files are equal."""
+    """With dropout and random perturbations; only the folder's expression differs."""
     runs = {"memory": 0, "disk": 2, "again": 0}
     for name, number in runs.items():
         workers(number)
@@ -169,7 +169,7 @@ def test_a_training_is_the_same_bit_for_bit(root, workers, tiny, tmp_path):
     assert found[0] == found[1]
 
 
-def test_auto_holds_what_fits(root, monkeypatch):
+def test_auto_holds_a_data_set_that_fits(root, monkeypatch):
     count = len(PER_CLASS) * sum(COUNTS.values())
     monkeypatch.setattr(folder, "MAX_BYTES", count * 3 * SIZE * SIZE)
     assert isinstance(load(root).train, Split)
@@ -181,14 +181,14 @@ def test_auto_holds_what_fits(root, monkeypatch):
     assert isinstance(load(root, keep="memory").train, Split)
 
 
-def test_a_wrong_place_gets_one_line(root):
+def test_a_wrong_value_of_keep_is_one_line(root):
     with pytest.raises(UserError, match="keep must be auto or memory or disk, not ram"):
         load(root, keep="ram")
 
 
 def test_the_contract_is_kept(root, workers):
     workers(0)
-    # The custom of colour images has batches of 128, and this folder is small.
+    # The defaults of colour images have batches of 128, and this folder is small.
     read = attrs.evolve(
         load(root, keep="disk"), training_defaults={"model": "resnet18", "batch_size": 8}
     )
@@ -197,7 +197,7 @@ def test_the_contract_is_kept(root, workers):
 
 @attrs.frozen
 class Numbered:
-    """Each image shows its number; one may be unreadable."""
+    """Return images that show their numbers; one can be unreadable."""
 
     damaged: int = -1
 
@@ -219,7 +219,7 @@ def numbered(count=40, **arguments):
 
 
 @given(st.data())
-def test_any_choice_of_images_is_that_of_memory(data):
+def test_any_selection_of_images_is_the_same_as_in_memory(data):
     read = numbered(data.draw(st.integers(0, 40), label="count"))
     held = read.load()
     assert held.pixels[:, 0, 0, 0].tolist() == list(range(len(read)))
@@ -244,7 +244,7 @@ def children():
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def test_workers_stay_for_the_next_pass_and_go_with_the_data(root):
+def test_workers_persist_between_passes_and_exit_with_the_data(root):
     before = children()
     read = numbered(workers=2)
     assert len(list(in_order(read, 40))) == 1
@@ -258,7 +258,7 @@ def test_workers_stay_for_the_next_pass_and_go_with_the_data(root):
     assert children() == before
 
 
-def test_two_passes_at_a_time_and_one_left_early():
+def test_two_passes_at_once_and_one_left_early():
     before = children()
     read = numbered(workers=1)
     outer = []
@@ -334,7 +334,7 @@ ENCODED = {kind: encoded(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF"
 
 
 @given(st.sampled_from(sorted(ENCODED)), st.data())
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it mends
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about what it repairs
 def test_damaged_bytes_are_an_image_or_one_line(tmp_path_factory, kind, data):
     damaged = bytearray(ENCODED[kind])
     for _ in range(data.draw(st.integers(0, 4))):
@@ -353,7 +353,7 @@ def test_damaged_bytes_are_an_image_or_one_line(tmp_path_factory, kind, data):
         assert (pixels.shape, pixels.dtype) == ((3, SIZE, SIZE), torch.uint8)
 
 
-def test_a_class_without_an_image_gets_one_line(root, tmp_path):
+def test_a_class_without_an_image_is_one_line(root, tmp_path):
     for part in COUNTS:
         (tmp_path / part / "ant").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / part / "ant" / "0.png")
@@ -364,13 +364,13 @@ def test_a_class_without_an_image_gets_one_line(root, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["-1", "two", "1.5", "²"])
-def test_a_wrong_number_of_workers_gets_one_line(root, workers, text):
+def test_a_wrong_number_of_workers_is_one_line(root, workers, text):
     workers(text)
     with pytest.raises(UserError, match="CURRICULA_WORKERS must be a whole number, 0 or more, not"):
         load(root, keep="disk")
 
 
-def test_there_is_a_worker_a_core_but_eight_at_most(workers, monkeypatch):
+def test_there_is_one_worker_per_core_and_at_most_eight(workers, monkeypatch):
     assert 1 <= lazy_split.number_of_workers() <= 8
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
@@ -381,7 +381,7 @@ def test_there_is_a_worker_a_core_but_eight_at_most(workers, monkeypatch):
     assert lazy_split.number_of_workers() == 12
 
 
-def test_an_interrupt_is_for_the_parent():
+def test_only_the_parent_handles_an_interrupt():
     before = children()
     read = numbered(workers=1)
     assert len(list(in_order(read, 10))) == 4
@@ -392,7 +392,7 @@ def test_an_interrupt_is_for_the_parent():
 
 
 def read_and_wait(root, pipe):
-    """Reads a batch; meanwhile its workers read ahead more than fits into their pipe."""
+    """Read a batch; meanwhile the workers read ahead more than fits into their pipe."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["CURRICULA_WORKERS"] = "2"
@@ -409,12 +409,12 @@ def runs(pid):
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # ended, and not yet asked for its status
+    return state != "Z"  # ended, but its status is not collected yet
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it looks into Linux' /proc")
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
-def test_no_worker_stays_behind(root, how):
+def test_no_worker_outlives_its_parent(root, how):
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     program = context.Process(target=read_and_wait, args=(root, sender))
@@ -425,7 +425,7 @@ def test_no_worker_stays_behind(root, how):
     if how == "killed":
         program.kill()
     else:
-        os.killpg(program.pid, signal.SIGINT)  # all of them, as a terminal does
+        os.killpg(program.pid, signal.SIGINT)  # the whole group, as a terminal does
     deadline = time.monotonic() + 60
     program.join()
     assert program.exitcode == (-signal.SIGKILL if how == "killed" else 130)

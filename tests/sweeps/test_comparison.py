@@ -1,4 +1,4 @@
-"""Runs side by side: means over seeds, the frontier and its hypervolume against brute force."""
+"""Compared runs: means over seeds, the frontier and its hypervolume against brute force."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def test_the_hypervolume_is_the_area_that_the_points_dominate(tenths, corner):
 
 
 @given(POINTS)
-def test_the_frontier_is_what_nothing_dominates(points):
+def test_the_frontier_is_the_points_that_no_other_dominates(points):
     for point, on in zip(points, on_frontier(points), strict=True):
         better = [
             other
@@ -101,7 +101,7 @@ def test_means_and_deviations_are_over_seeds():
     assert row.interval("adversarial") == wilson_interval(100 + 200, 2000)
 
 
-def test_a_comparison_says_who_dominates_whom():
+def test_a_comparison_names_the_rows_that_dominate_a_row():
     assert COMPARED.on_frontier == [True, True, False]
     assert COMPARED.dominated_by(COMPARED.rows[2]) == ["both"]
     assert COMPARED.hypervolume == pytest.approx(0.7 * 0.7 + (0.92 - 0.7) * 0.15)
@@ -113,7 +113,7 @@ def test_a_comparison_says_who_dominates_whom():
         COMPARED.sorted("joint")
 
 
-def test_its_csv_and_its_json_say_the_same():
+def test_csv_and_json_hold_the_same_values():
     records = COMPARED.as_json()["rows"]
     lines = list(csv.DictReader(io.StringIO(COMPARED.as_csv())))
     assert [line["label"] for line in lines] == [record["label"] for record in records]
@@ -158,7 +158,7 @@ def test_every_row_is_in_the_legend_of_the_figure(rows):
     assert box.x1 <= figure.bbox.width
 
 
-def test_means_that_are_equal_are_equal():
+def test_equal_means_compare_equal():
     seeds = [(0.1, 0.25), (0.075, 0.275)]
     first, second = (
         Row(label=label, outcomes=tuple(outcome(seed, spatial, x) for seed, x in enumerate(pair)))
@@ -182,7 +182,7 @@ def test_the_figure_bars_are_deviations_and_the_interval_of_one_seed():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A sweep of two rows of two seeds, and a run of its own that is another seed of the first."""
+    """A sweep of two rows of two seeds, and a separate run with a third seed of the first row."""
     registry.use(registry.build_registry([TINY]))
     folder = tmp_path_factory.mktemp("compared")
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\ncompile = "off"\n'
@@ -196,7 +196,7 @@ def swept(tmp_path_factory):
     return folder
 
 
-def test_seeds_are_one_row_wherever_they_lie(tiny, swept):
+def test_seeds_share_a_row_whichever_folder_they_are_in(tiny, swept):
     compared = curricula.compare([swept / "sweep", swept / "third", swept / "other"])
     assert [(row.label, [o.seed for o in row.outcomes]) for row in compared.rows] == [
         ("objective=at", [0, 1, 2]),
@@ -209,14 +209,14 @@ def test_seeds_are_one_row_wherever_they_lie(tiny, swept):
     ] + [swept / "third" / "evaluation.json"]
     joint = [json.loads(file.read_text())[3]["accuracy"] for file in files]
     assert compared.rows[0].accuracies("joint") == joint
-    # 9 batches of 20; a step of training and two of pgd, but none at strength 0 in the first.
+    # 9 batches of 20; one training pass and two steps of pgd, none at strength 0 in the first.
     assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
     again = curricula.compare([swept / "third", swept / "third"])
     assert [o.seed for o in again.rows[0].outcomes] == [2]
 
 
 def test_seeds_of_a_row_that_ran_on_different_machines_stay_one_row(swept, tmp_path):
-    """Where ``auto`` was another precision on each."""
+    """``auto`` resolved to a different precision on each machine."""
     shutil.copytree(swept / "sweep", tmp_path / "sweep")
     file = tmp_path / "sweep" / "cells" / "seed=1,objective=at" / "config.toml"
     config = tomllib.loads(file.read_text())
@@ -240,7 +240,7 @@ y = {{ lr = 0.01 }}
 """
 
 
-def test_one_name_in_two_sweeps_is_two_rows_and_its_failure_stays_with_its_own(tiny, tmp_path):
+def test_one_name_in_two_sweeps_is_two_rows_each_with_its_own_failure(tiny, tmp_path):
     for name, rate in (("good", "0.02"), ("bad", "1e30")):
         run_sweep(parse_sweep(ROWS.format(rate)), tmp_path / name)
     compared = curricula.compare([tmp_path / "bad", tmp_path / "good"])
@@ -248,8 +248,8 @@ def test_one_name_in_two_sweeps_is_two_rows_and_its_failure_stays_with_its_own(t
     assert [row.label for row in compared.failed] == [f"x ({tmp_path / 'bad'})"]
     assert [row.failures for row in compared.rows] == [{}, {}]
     assert list(compared.failed[0].failures) == ["seed=0,rate=x", "seed=1,rate=x"]
-    told = run("compare", tmp_path / "bad", "--format", "csv").stderr
-    assert [line.split(" failed: ")[0] for line in told.splitlines()] == [
+    stderr = run("compare", tmp_path / "bad", "--format", "csv").stderr
+    assert [line.split(" failed: ")[0] for line in stderr.splitlines()] == [
         "seed=0,rate=x",
         "seed=1,rate=x",
     ]
@@ -289,7 +289,7 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
     assert len(lines) == 4
 
 
-def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_path):
+def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path):
     curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", output=tmp_path / "other")
     with pytest.raises(
         UserError, match=r"measured otherwise than those before it \(spatial: rot\(10"
@@ -297,8 +297,8 @@ def test_runs_that_were_not_measured_alike_are_not_compared(tiny, swept, tmp_pat
         curricula.compare([swept / "third", tmp_path / "other"])
 
 
-def test_runs_on_other_images_are_not_compared(tiny, swept, tmp_path):
-    """Though there are as many: of the validation images, or of another data set."""
+def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):
+    """Equally many validation images, or images of a different data set."""
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n[axes]\nseed = [5]\n'
     for split in ("test", "validation"):
         text = base + f'[evaluation]\nlimit = 20\nsplit = "{split}"\n'
@@ -312,7 +312,7 @@ def test_runs_on_other_images_are_not_compared(tiny, swept, tmp_path):
         curricula.compare([swept / "other", tmp_path / "third"])
 
 
-def test_more_training_images_leave_the_test_as_it_is(swept, tmp_path):
+def test_the_number_of_training_images_does_not_change_the_test_images(swept, tmp_path):
     for images in ("1000", "2000"):
         shutil.copytree(swept / "third", tmp_path / images)
         config = tmp_path / images / "config.toml"
@@ -400,7 +400,7 @@ def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
         '[base]\ndata = "tiny"\nepochs = 1\n[axes]\nlr = [0.01, 1e30]\n[evaluation]\nlimit = 10\n'
     )
     result = run("sweep", file)
-    assert result.exit_code == 1, result.output  # one cell has failed
+    assert result.exit_code == 1, result.output  # one cell failed
     assert "lr=1e+30 failed: the loss is no longer finite" in result.output
     assert (tmp_path / "runs" / "mine" / "study.db").exists()
     assert run("compare", "runs/mine").exit_code == 0

@@ -1,4 +1,4 @@
-"""Sweeps: what a file says, and that what was interrupted ends as if it had not been."""
+"""Sweeps: their files, and that an interrupted sweep ends like an uninterrupted one."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_cells_are_all_combinations_the_last_axis_fastest():
     assert sweep.row(sweep.cells[-1]) == "ramp"
 
 
-def test_a_later_axis_wins_over_an_earlier_one_and_over_the_base():
+def test_a_later_axis_overrides_an_earlier_one_and_the_base():
     sweep = parse_sweep(
         "[base]\nlr = 0.1\n[axes]\nlr = [0.2, 0.3]\n[axes.other]\nsame = {}\nhigh = {lr = 9.0}\n"
     )
@@ -82,7 +82,7 @@ def test_a_later_axis_wins_over_an_earlier_one_and_over_the_base():
     assert [sweep.row(cell) for cell in sweep.cells][:2] == ["lr=0.2, same", "lr=0.2, high"]
 
 
-def test_a_row_has_the_name_that_the_sweep_gave_or_the_listed_value_with_its_axis():
+def test_a_row_is_labelled_by_the_name_of_a_change_or_by_axis_and_value():
     sweep = parse_sweep(
         "[axes]\nlr = [0.2, 0.3]\n[axes.model]\n"
         + 'smallcnn = {model = "smallcnn"}\nsmooth = {model = "stdcnn(dropout=0)"}\n'
@@ -95,7 +95,7 @@ def test_a_row_has_the_name_that_the_sweep_gave_or_the_listed_value_with_its_axi
     ]
 
 
-def test_cells_whose_names_a_folder_cannot_have_stay_apart():
+def test_cells_with_names_that_no_folder_can_have_get_different_folders():
     sweep = parse_sweep("[axes]\nperturb = ['rot:1', 'rot(1)', 'rot', '" + 200 * "rot+" + "pgd']\n")
     names = [cell.name for cell in sweep.cells]
     assert len(set(names)) == 4
@@ -204,7 +204,9 @@ def test_a_wrong_sweep_is_one_line(text, message):
         ),
     ],
 )
-def test_what_no_cell_could_do_is_refused_before_anything_is_written(tiny, text, message, tmp_path):
+def test_a_cell_that_cannot_be_planned_is_refused_before_writing(
+    tiny, text, message, tmp_path
+):
     sweep = parse_sweep('[base]\ndata = "tiny"\n' + text)
     with pytest.raises(UserError, match=message) as caught:
         run_sweep(sweep, tmp_path / "out")
@@ -213,7 +215,7 @@ def test_what_no_cell_could_do_is_refused_before_anything_is_written(tiny, text,
 
 
 def outcomes(out):
-    """Everything that a sweep's runs repeat bit for bit, by name."""
+    """Return the files that the runs of a sweep repeat bit for bit, by name."""
     names = ("config.toml", "metrics.jsonl", "evaluation.json")
     return {
         str(path.relative_to(out)): path.read_text()
@@ -280,7 +282,7 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     assert [line for line in lines if "begins" in line] == ["lr=1e+30: begins"]
 
 
-def test_a_listener_that_fails_ends_the_sweep_and_costs_no_result(tiny, tmp_path):
+def test_an_on_message_that_fails_ends_the_sweep_and_loses_no_result(tiny, tmp_path):
     def closed(line):
         if "clean" in line:
             raise BrokenPipeError("the reader has gone")
@@ -288,13 +290,13 @@ def test_a_listener_that_fails_ends_the_sweep_and_costs_no_result(tiny, tmp_path
     with pytest.raises(BrokenPipeError):
         run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=closed)
     first = outcomes(tmp_path / "out")
-    assert len(first) == 3  # of one cell
+    assert len(first) == 3  # files of one cell
     run_sweep(parse_sweep(SWEEP), tmp_path / "out")
     assert first.items() <= outcomes(tmp_path / "out").items()
     assert curricula.compare([tmp_path / "out"]).pending == 0
 
 
-def test_a_study_that_was_lost_is_made_anew_of_what_its_cells_have_measured(tiny, tmp_path):
+def test_a_lost_study_is_rebuilt_from_the_results_of_its_cells(tiny, tmp_path):
     out = tmp_path / "out"
     run_sweep(parse_sweep(SWEEP), out)
     before = outcomes(out)
@@ -319,8 +321,8 @@ def test_a_study_that_was_lost_is_made_anew_of_what_its_cells_have_measured(tiny
     assert outcomes(out) == before
 
 
-def test_results_of_other_values_are_not_taken_for_a_cell_s_own(tiny, tmp_path):
-    """Not even where the study is lost that told of them."""
+def test_results_of_different_values_are_not_taken_for_a_cells_results(tiny, tmp_path):
+    """Not even if the study that recorded them is lost."""
     out = tmp_path / "out"
     text = (
         '[base]\ndata = "tiny"\nepochs = 1\n[axes.rate]\na = {{ lr = {} }}\n'
@@ -337,8 +339,8 @@ def test_results_of_other_values_are_not_taken_for_a_cell_s_own(tiny, tmp_path):
     assert lines[-1].startswith("rate=a: clean ")
 
 
-def test_a_process_of_other_values_that_came_between_is_noticed(tiny, tmp_path, monkeypatch):
-    """While this one is in x, another one runs y, with other values."""
+def test_a_process_that_runs_other_values_meanwhile_is_noticed(tiny, tmp_path, monkeypatch):
+    """While this process runs x, another one runs y with other values."""
     text = (
         '[base]\ndata = "tiny"\nepochs = 1\n[axes.rate]\nx = {{ lr = 0.01 }}\ny = {{ lr = {} }}\n'
         "[evaluation]\nlimit = 20\n"
@@ -362,15 +364,15 @@ def test_a_process_of_other_values_that_came_between_is_noticed(tiny, tmp_path, 
         ("a = {}\nb = { seed = 3 }\n", [0, 3]),
     ],
 )
-def test_cells_that_differ_in_the_seed_alone_or_in_nothing(tiny, axis, seeds):
+def test_cells_that_differ_only_in_the_seed_or_not_at_all(tiny, axis, seeds):
     sweep = parse_sweep(f'[base]\ndata = "tiny"\nepochs = 1\n[axes.m]\n{axis}')
     configs, _ = runner.check_cells(sweep)
     assert [config.seed for config in configs.values()] == seeds
     assert [run.lr for run in configs.values()] == [0.01, 0.01]
 
 
-def test_a_retry_that_was_interrupted_goes_on_when_started_again(tiny, tmp_path, monkeypatch):
-    """The sweep has two cells that fail; the retry is interrupted in the first of them."""
+def test_an_interrupted_retry_continues_when_started_again(tiny, tmp_path, monkeypatch):
+    """The sweep has two failing cells; the retry is interrupted in the first of them."""
     sweep = parse_sweep(
         '[base]\ndata = "tiny"\nepochs = 1\n[axes]\nlr = [1e30, 1e31]\n[evaluation]\nlimit = 20\n'
     )
@@ -424,7 +426,7 @@ def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
     assert not (tmp_path / "sweep" / "config.toml").exists()
 
 
-def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grows(tiny, tmp_path):
+def test_the_values_run_under_a_name_are_remembered_while_an_axis_shrinks_and_grows(tiny, tmp_path):
     axes = "[axes.rate]\n{}\n[evaluation]\nlimit = 20\n"
     base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot"\n'
     for axis in ("a = { lr = 0.01 }", "b = { lr = 0.02 }", "a = { lr = 0.01 }"):
@@ -435,7 +437,7 @@ def test_what_was_run_under_a_name_is_remembered_while_the_axis_shrinks_and_grow
         run_sweep(parse_sweep(base + "[axes]\nlr = [0.01]\n"), tmp_path / "out")
 
 
-def test_the_frontier_is_of_two_that_are_measured():
+def test_the_frontier_is_of_two_measured_threats():
     axes = "[axes]\nseed = [1]\n"
     assert parse_sweep(axes).frontier_of == ("spatial", "adversarial")
     assert (
@@ -493,7 +495,7 @@ def test_a_seed_out_of_range_is_refused_before_anything_is_trained(tiny, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_it_measures_the_validation_images_where_asked_to(tiny, tmp_path):
+def test_a_sweep_can_measure_on_the_validation_images(tiny, tmp_path):
     sweep = parse_sweep(
         SWEEP.replace("limit = 20", 'split = "validation"').replace("[0, 1]", "[0]")
     )
@@ -534,7 +536,7 @@ def started(out, pause=0.0):
     )
 
 
-def test_killed_and_started_again_it_ends_with_the_same_table(tiny, tmp_path):
+def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, tmp_path):
     never = tmp_path / "never"
     run_sweep(parse_sweep(SWEEP), never)
     killed = tmp_path / "killed"
@@ -557,8 +559,8 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tiny, tmp_path):
     assert tables[0] == tables[1]
 
 
-def test_a_process_that_stood_still_keeps_its_cell(tiny, tmp_path):
-    """As one may on a stalled network; another one waits for it, and does not run its cell too."""
+def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
+    """It can stop on a stalled network; another process waits and does not run its cell too."""
     out = tmp_path / "out"
     asleep, other = started(out, pause=5), None
     try:
@@ -600,7 +602,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tiny, tmp_path):
     with pytest.raises(UserError, match="cannot be opened") as caught:
         run_sweep(parse_sweep(SWEEP), tmp_path / "out", storage="sqlite:////nowhere/study.db")
     assert "\n" not in str(caught.value)
-    url = "nobody://me:secret@there/db"
-    with pytest.raises(UserError, match=r"study nobody://me:\*\*\*@there/db: cannot be") as caught:
+    url = "unknown://me:secret@there/db"
+    with pytest.raises(UserError, match=r"study unknown://me:\*\*\*@there/db: cannot be") as caught:
         run_sweep(parse_sweep(SWEEP), tmp_path / "other", storage=url)
     assert "secret" not in str(caught.value)

@@ -21,7 +21,7 @@ def test_the_contract_is_kept(clause):
     clause(load_data("digits"))
 
 
-def test_a_strangers_keeps_it_too():
+def test_a_third_party_data_set_keeps_it_too():
     registry.use(registry.build_registry([TINY]))
     assert check_dataset(load_data("tiny")) == {}
 
@@ -47,7 +47,7 @@ def right():
 
 @attrs.frozen
 class FromMemory:
-    """Reads what the right one holds, first the training images."""
+    """Reads the images of the correct one, the training images first."""
 
     offset: int = 0
 
@@ -57,7 +57,7 @@ class FromMemory:
 
 
 class Drifting(FromMemory):
-    """Something else each time."""
+    """Returns something different each time."""
 
     times = itertools.count()
 
@@ -66,7 +66,7 @@ class Drifting(FromMemory):
 
 
 class Forgetful(FromMemory):
-    """What it was told does not travel."""
+    """Loses its argument when pickled."""
 
     def __reduce__(self):
         return FromMemory, ()
@@ -83,7 +83,7 @@ class Smaller(FromMemory):
 
 
 class Hasty(LazySplit):
-    """In its own order, whatever was asked for."""
+    """Yields its own order instead of the requested one."""
 
     def batches(self, order_N, batch_size):
         return super().batches(order_N.sort().values, batch_size)
@@ -96,7 +96,7 @@ class Mislabelled(LazySplit):
 
 
 def read(*, reads=None, first_test=40, kind=LazySplit):
-    """The right one, read as it is needed."""
+    """The correct one, read when needed."""
     reader = Reader(read=reads or FromMemory(), workers=0)
     test = right().test
     return attrs.evolve(
@@ -112,7 +112,7 @@ def read(*, reads=None, first_test=40, kind=LazySplit):
 
 
 class Greedy(DataSet):
-    """Gives its validation images to both."""
+    """Puts its validation images into both splits."""
 
     def with_validation(self):
         _, validation = super().with_validation()
@@ -141,7 +141,7 @@ class Large(DataSet):
 
 
 def of(kind):
-    """The right one as an object of another class."""
+    """The correct one as an object of a different class."""
     fields = {field.name: getattr(right(), field.name) for field in attrs.fields(DataSet)}
     return kind(**fields)
 
@@ -256,7 +256,7 @@ BROKEN = {
         clauses.training_defaults_make_a_training,
     ),
     "batches too large": (with_training(batch_size=40), clauses.training_defaults_make_a_training),
-    "a seed of its own": (with_training(seed=1), clauses.training_defaults_make_a_training),
+    "its own seed": (with_training(seed=1), clauses.training_defaults_make_a_training),
     "test images that are training images": (
         attrs.evolve(right(), train=TRAIN, test=TRAIN[slice(30, None)]),
         clauses.splits_share_no_memory,
@@ -304,13 +304,13 @@ BROKEN = {
 }
 
 
-def test_the_example_is_right_but_for_what_is_broken():
+def test_the_example_is_right_except_where_it_is_broken():
     assert check_dataset(right()) == {}
     assert check_dataset(read()) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_each_clause_catches_what_it_is_for(how):
+def test_each_clause_catches_its_fault(how):
     dataset, clause = BROKEN[how]
     with pytest.raises(AssertionError):
         clause(dataset)

@@ -196,7 +196,7 @@ def test_a_frozen_layer_is_the_authors_choice():
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_each_clause_catches_what_it_is_for(how):
+def test_each_clause_catches_its_fault(how):
     size = 32 if how == "sees 32x32 alone" else 8
     with pytest.raises((AssertionError, TypeError)):
         BROKEN[how](broken(how), image_size=size)

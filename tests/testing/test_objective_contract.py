@@ -115,12 +115,12 @@ BROKEN = {
 }
 
 
-def test_the_example_is_right_but_for_what_is_broken():
+def test_the_example_is_right_except_where_it_is_broken():
     assert check_objective(Broken(how="not at all")) == {}
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_each_clause_catches_what_it_is_for(how):
+def test_each_clause_catches_its_fault(how):
     with pytest.raises(AssertionError):
         BROKEN[how](Broken(how=how))
 

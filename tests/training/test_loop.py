@@ -1,4 +1,4 @@
-"""A run: reproducible, complete, and picked on validation."""
+"""A run is reproducible, complete, and selected on validation."""
 
 import json
 import tomllib
@@ -42,7 +42,7 @@ def tensors(path):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precision):
     for name in ("a", "b"):
-        torch.rand(3)  # whatever was drawn before
+        torch.rand(3)  # earlier draws must not matter
         curricula.train(**JOINT, seed=5, precision=precision, output=tmp_path / name)
     for file in ("config.toml", "metrics.jsonl", "evaluation.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -53,14 +53,14 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precis
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_another_seed_gives_other_metrics(tiny, tmp_path):
+def test_a_different_seed_gives_different_metrics(tiny, tmp_path):
     for seed in (0, 1):
         curricula.train(**JOINT, seed=seed, epochs=1, output=tmp_path / str(seed))
     assert (tmp_path / "0/metrics.jsonl").read_text() != (tmp_path / "1/metrics.jsonl").read_text()
 
 
 def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
-    steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # steps of a quarter budget: 5 of 10 at half of it
+    steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # pgd steps: 5 of 10 at half of the budget
     perturb = "rot+pgd(0.1, steps=auto, step=0.025)"
     settings = {"data": "tiny", "perturb": perturb, "schedule": steps, "epochs": 2}
     run = curricula.train(**settings, objective="trades", output=tmp_path / "run").run
@@ -80,7 +80,9 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_images_come_in_a_new_order_each_epoch_or_as_they_lie(tiny, tmp_path, monkeypatch, shuffle):
+def test_images_come_in_a_new_order_each_epoch_or_as_stored(
+    tiny, tmp_path, monkeypatch, shuffle
+):
     seen = []
 
     def watched(plan, state, networks, indices_N, batch, progress):
@@ -129,7 +131,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
     assert json.loads(json.dumps(attrs.asdict(trained.run.config))) == config
 
 
-def test_what_a_run_folder_holds(tiny, tmp_path):
+def test_a_run_folder_holds_its_files(tiny, tmp_path):
     trained = curricula.train(**JOINT, output=tmp_path / "run")
     run = tmp_path / "run"
     assert {path.name for path in run.iterdir()} == {
@@ -153,7 +155,7 @@ def test_what_a_run_folder_holds(tiny, tmp_path):
     assert any("curricula-escnn" in provider for provider in environment["providers"])
 
 
-def test_the_last_checkpoint_holds_all_that_moves(tiny, tmp_path):
+def test_the_last_checkpoint_holds_everything_that_training_changes(tiny, tmp_path):
     curricula.train(
         **JOINT, schedule=["earned"], optimizer="adamw", epochs=1, output=tmp_path / "run"
     )
@@ -170,14 +172,16 @@ def test_the_last_checkpoint_holds_all_that_moves(tiny, tmp_path):
     assert metadata["epoch"] == "1"
 
 
-def test_the_best_checkpoint_is_the_last_of_the_highest_joint_validation_accuracy(tiny, tmp_path):
+def test_the_best_checkpoint_is_the_latest_with_the_highest_joint_accuracy(
+    tiny, tmp_path
+):
     curricula.train(**JOINT, epochs=6, lr=0.02, output=tmp_path / "run")
     metrics = lines(tmp_path / "run" / "metrics.jsonl")
     joint = [line["validation"]["joint"] for line in metrics]
     best = max(i for i, value in enumerate(joint) if value == max(joint))
     assert [line["best"] for line in metrics].index(True) <= best
     assert max(i for i, line in enumerate(metrics) if line["best"]) == best
-    # The weights are those: measuring them again gives that accuracy.
+    # Evaluating the saved weights again gives that accuracy.
     plan = make_plan({**JOINT})
     model = curricula.load_model(tmp_path / "run")
     threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
@@ -196,14 +200,14 @@ def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, tmp
     assert named.threat.startswith("trans(3,")
 
 
-def test_training_teaches(tiny, tmp_path):
+def test_training_raises_accuracy(tiny, tmp_path):
     trained = curricula.train(data="tiny", epochs=15, output=tmp_path / "run")
     losses = [line["loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
     assert losses[-1] < losses[0] / 2
     assert trained.results[0].accuracy > 0.6
 
 
-def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny, tmp_path):
+def test_a_baseline_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny, tmp_path):
     trained = curricula.train(
         data="tiny", perturb="rot:45+pgd:0.05", epochs=1, baseline=True, output=tmp_path / "run"
     )
@@ -214,14 +218,14 @@ def test_a_twin_is_the_same_run_without_a_curriculum_under_the_same_threats(tiny
     assert trained.baseline.run.path == tmp_path / "run" / "baseline"
 
 
-def test_global_random_state_is_put_back(tiny, tmp_path):
+def test_the_global_random_state_is_restored(tiny, tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()
     curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_mend(tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_fix(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no longer finite in epoch 1.*lower --lr"):
         curricula.train(**JOINT, optimizer="sgd", lr=1e30, output=tmp_path / "run")
 
@@ -267,7 +271,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
 
-def test_a_folder_that_holds_a_twin_is_found_before_training(tiny, tmp_path):
+def test_a_folder_that_holds_a_baseline_is_refused_before_training(tiny, tmp_path):
     curricula.train(**JOINT, epochs=1, output=tmp_path / "run" / "baseline")
     with pytest.raises(UserError, match="baseline already holds a run"):
         curricula.train(**JOINT, epochs=1, baseline=True, output=tmp_path / "run")
@@ -295,7 +299,7 @@ def test_a_checkpoint_of_another_model_is_one_line(tiny, tmp_path):
         curricula.load_model(Run.open(tmp_path / "run"))
 
 
-def test_configurations_survive_toml(tmp_path):
+def test_a_configuration_is_the_same_after_toml(tmp_path):
     plan_values = {"model": "m", "epochs": 3, "batch_size": 4, "optimizer": "sgd", "lr": 0.1}
     config = merge(
         plan_values,
@@ -318,7 +322,7 @@ def test_augmentation_is_an_expression_at_full_strength_and_comes_first(tiny, tm
         make_plan({**JOINT, "augmentation": "crop+pgd"})
     with pytest.raises(UserError, match="hue works on images of 3 channels"):
         make_plan({**JOINT, "augmentation": "hue"})
-    # Always mirrored, it is training on mirrored pixels.
+    # Mirroring every image equals training on mirrored pixels.
     plain = make_plan({"data": "tiny", "epochs": 1, "precision": "float32"})
     flipped = make_plan({**attrs.asdict(plain.config), "augmentation": "flip:1"})
     pixels = plain.data.train.pixels.flip(3)

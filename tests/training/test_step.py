@@ -1,4 +1,4 @@
-"""An update against a plain loop of torch's own, and what it tells those who listen."""
+"""An update against a plain loop of torch, and the feedback that adaptive schedules get."""
 
 import copy
 
@@ -31,7 +31,8 @@ SETTINGS = {
 
 
 def by_hand(plan, *, awp, decay):
-    """Weights after training, their exponential average, and the mean of the last two epochs'."""
+    """Return the weights after training, their exponential average, and the mean of those after the
+    last two epochs."""
     torch.manual_seed(plan.config.seed)
     model = plan.build_model().train()
     order = torch.Generator().manual_seed(plan.config.seed)
@@ -44,7 +45,9 @@ def by_hand(plan, *, awp, decay):
             x, y = plan.data.images(batch.pixels), batch.labels
             before = [weight.detach().clone() for weight in weights]
             if awp:
-                proxy = copy.deepcopy(model)  # its batch norm sees what the model's does not
+                proxy = copy.deepcopy(
+                    model
+                )  # its batch norm sees extra batches
                 F.cross_entropy(proxy(x), y).backward()
                 for weight, other in zip(weights, proxy.parameters(), strict=True):
                     if weight.ndim > 1:
@@ -55,7 +58,7 @@ def by_hand(plan, *, awp, decay):
                 weights, before, gradients, velocities, strict=True
             ):
                 velocity.mul_(0.8).add_(gradient + 0.02 * old)
-                weight.data.copy_(old - rate * velocity)  # with the strides that it has
+                weight.data.copy_(old - rate * velocity)  # keeps the strides
             share = 1 - min(decay, (1 + n) / (10 + n))
             now = [weight.detach().clone() for weight in weights]
             ema = (
@@ -69,7 +72,7 @@ def by_hand(plan, *, awp, decay):
 @pytest.mark.parametrize(
     ("awp", "average", "which"), [(0.0, "ema(decay=0.7)", 1), (0.02, "swa(start=0.5)", 2)]
 )
-def test_training_is_a_plain_loop_of_torch(tiny, tmp_path, awp, average, which):
+def test_training_equals_a_plain_torch_loop(tiny, tmp_path, awp, average, which):
     run = curricula.train(**SETTINGS, awp=awp, average=average, output=tmp_path / "run").run
     held = load_file(run.path / LAST)
     plan = make_plan({**SETTINGS, "awp": awp, "average": average})
@@ -81,7 +84,7 @@ def test_training_is_a_plain_loop_of_torch(tiny, tmp_path, awp, average, which):
         assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
-def test_the_average_is_what_is_validated(tiny, tmp_path):
+def test_the_average_is_validated(tiny, tmp_path):
     settings = {**SETTINGS, "perturb": "rot+pgd", "lr": 0.02, "epochs": 2}
     settings["average"] = "ema(decay=0.98)"
     run = curricula.train(**settings, output=tmp_path / "run").run
@@ -105,9 +108,9 @@ def test_the_average_is_what_is_validated(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("awp", [0.0, 0.5])
-def test_who_listens_is_told_of_the_network_as_it_was(tiny, awp):
-    """Not of its worse weights; and of the right images."""
-    rotation = {"perturb": "rot:1e-6", "schedule": ["earned(rate=0.25)"]}  # too small to see
+def test_adaptive_schedules_get_the_results_of_the_unperturbed_weights(tiny, awp):
+    """Not those of the perturbed weights; and for the right images."""
+    rotation = {"perturb": "rot:1e-6", "schedule": ["earned(rate=0.25)"]}  # too small to matter
     plan = make_plan({**NETWORK, **rotation, "awp": awp})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

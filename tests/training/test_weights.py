@@ -1,4 +1,4 @@
-"""Averages of the weights, and weights made worse for a loss."""
+"""Averages of the weights, and adversarial weight perturbation."""
 
 import attrs
 import pytest
@@ -27,7 +27,7 @@ X = torch.rand((6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 1, 0, 2])
 
 
-def test_an_exponential_average_is_its_recurrence():
+def test_an_exponential_average_follows_its_recurrence():
     model = network()
     average = averaged(model, parse_averaging("ema(decay=0.5)").value)
     expected = None
@@ -78,7 +78,7 @@ def loss_of(model):
 
 
 @pytest.mark.parametrize("size", [0.01, 0.2])
-def test_worse_weights_have_moved_by_their_share_along_the_gradient(size):
+def test_perturbed_weights_move_by_their_share_along_the_gradient(size):
     model = network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     loss = loss_of(model)
@@ -102,18 +102,18 @@ def test_worse_weights_have_moved_by_their_share_along_the_gradient(size):
         assert loss_of(model) > loss
         for name, buffer in model.named_buffers():
             if name.endswith("num_batches_tracked"):
-                assert buffer == before[name] + 1  # of the line above alone
+                assert buffer == before[name] + 1  # from the line above only
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name])
         assert weight.grad is None
 
 
-def test_worse_weights_of_size_none_compute_nothing():
+def test_a_perturbation_of_size_zero_computes_nothing():
     with adversarial_weight_perturbation(network(), 0, lambda: pytest.fail("computed")):
         pass
 
 
-def test_weights_come_back_after_an_error():
+def test_weights_are_restored_after_an_error():
     model = network()
     before = model[0].weight.detach().clone()
     with (
@@ -125,7 +125,7 @@ def test_weights_come_back_after_an_error():
 
 
 class Recorded:
-    """An objective that keeps the weights at which it was computed."""
+    """An objective that keeps the weights at which it was evaluated."""
 
     attack_loss = "ce"
 
@@ -137,7 +137,7 @@ class Recorded:
         return self.objective(model, views, y)
 
 
-def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
+def test_an_update_descends_the_gradient_at_the_perturbed_weights(tiny):
     plan = make_plan({"data": "tiny", "optimizer": "sgd", "lr": 0.1, "lr_schedule": "constant"})
     plan = attrs.evolve(
         plan,
@@ -154,7 +154,7 @@ def test_an_update_descends_the_gradient_at_the_worse_weights(tiny):
 
 
 @pytest.mark.parametrize("average", ["ema(decay=0.9)", "swa(start=0)"])
-def test_the_average_is_what_is_kept_and_measured(tiny, tmp_path, average):
+def test_the_average_is_saved_and_evaluated(tiny, tmp_path, average):
     trained = curricula.train(data="tiny", average=average, epochs=3, output=tmp_path / "run")
     last = curricula.load_model(trained.run, checkpoint="last")
     tensors = load_file(trained.run.path / LAST)
