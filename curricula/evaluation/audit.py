@@ -1,8 +1,8 @@
-"""Whether the figures of a model can be believed: sanity checks against gradient masking.
+"""Audit a model: sanity checks against gradient masking, which makes robust accuracies too high.
 
-An attack that fails says nothing of a model that misleads it. So attacks are compared that a sound
-evaluation puts in order (Carlini et al. 2019, "On Evaluating Adversarial Robustness"), and
-the model is looked at for what AutoAttack flags (Croce and Hein 2020, and their code).
+A failed attack says nothing about a model that misleads it. So the audit compares attacks whose
+order is known in a sound evaluation (Carlini et al. 2019, "On Evaluating Adversarial Robustness"),
+and checks the model for what AutoAttack flags (Croce and Hein 2020, and their code).
 """
 
 import math
@@ -39,11 +39,10 @@ from curricula.runtime.records import fields_of, register_json
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
-IMAGES = 200  # a few minutes of a small network on two cores
-QUERIES = 1000
+QUERIES = 1000  # queries of Square Attack
 STEPS, MORE_STEPS = TEST_STEPS, 100
 RESTARTS, MORE_RESTARTS = 5, 10
-MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # of the budget, as far as they lie below the unbounded one
+MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # multiples of the budget, if below the unbounded radius
 
 ONE_STEP, SQUARE, UNBOUNDED = "one step", "square", "unbounded"
 PGD, PGD_DLR = f"pgd-{STEPS}", f"pgd-{STEPS} on dlr"
@@ -55,16 +54,16 @@ WHITE_BOX = (PGD, PGD_DLR, PGD_LONGER, PGD_RESTARTED, PGD_RESTARTED_MORE)
 
 @attrs.frozen(kw_only=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
         eps: radius of the ball, in [0, 1] pixel units, as an expression writes it.
-        norm: of the ball.
-        n: how many images.
-        seed: of the random draws.
-        checks: each with its finding.
-        left_out: what could not be checked here, and why; one sentence each.
-        attacks: the accuracy under each attack that the checks compare.
+        norm: norm of the ball.
+        n: number of images.
+        seed: seed of the random draws.
+        checks: the checks and their findings.
+        left_out: checks that were not possible and why, one sentence each.
+        attacks: the result under each attack that the checks compare.
     """
 
     eps: str
@@ -77,7 +76,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether every check has passed."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
 
@@ -95,33 +94,33 @@ def audit(
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
-    """Check a model for what makes attacks fail without making it robust.
+    """Return the audit of a model: checks for what makes attacks fail without making it robust.
 
     Passing proves nothing: it says that these attacks work as attacks should. A failed check says
     that robust accuracies of this model are too high, or mean something else.
 
-    The global random state, from which a random model draws, is seeded for the audit and put back.
+    The global random state, from which a random model draws, is seeded and restored.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.
-        data: whose images they are.
-        split: the images; a few hundred will do.
-        eps: radius of the ball, in [0, 1] pixel units, above 0 and below the distance that holds
+        data: the data set of the images.
+        split: the images; a few hundred are enough.
+        eps: radius of the ball, in [0, 1] pixel units, above 0 and below the radius that contains
             every image; by default the data set's budget in this norm.
-        norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack knows ``linf`` alone.
-        seed: of the random streams.
+        norm: ``linf``, ``l2`` or ``l1``; the gradient-free attack exists only in ``linf``.
+        seed: seed of the random streams.
         batch_size: images at once, as for `curricula.evaluation.evaluate_threats`.
-        progress: told the share of the attacks that is done, in [0, 1], after each batch.
+        progress: called with the share of the attacks that is done, in [0, 1], after each batch.
 
     Raises:
-        UserError: an eps out of range; none given and none that the data set states; a model that
-            cannot be differentiated in its images.
+        UserError: an eps out of range; no eps, and no budget of the data set; a model that cannot
+            be differentiated with respect to its images.
     """
     radius = _radius(eps, norm, data)
     device = split.labels.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        looks, classes = _look(model, data, split, batch_size or BATCH_SIZE)
+        model_checks, classes = _check_model(model, data, split, batch_size or BATCH_SIZE)
         threats = {
             name: Threat.parse(text)
             for name, text in _attacks(radius, norm, _unbounded(norm, data), classes).items()
@@ -137,28 +136,28 @@ def audit(
             began=work.began,
             after_batch=work.after_batch,
         )
-    found = {name: (predicted[name] == split.labels).cpu() for name in threats}
+    robust = {name: (predicted[name] == split.labels).cpu() for name in threats}
     left_out = []
     if classes < 3:
         left_out.append(f"the DLR loss needs three classes or more, and there are {classes}")
-    if SQUARE not in found:
-        left_out.append(f"the gradient-free attack, square, is one in linf, not in {norm}")
+    if SQUARE not in robust:
+        left_out.append(f"the gradient-free attack, square, exists in linf and not in {norm}")
     return Audit(
         eps=str(radius),
         norm=norm,
         n=len(split),
         seed=seed,
-        checks=(*looks, *_compare(found, radius, norm, data)),
+        checks=(*model_checks, *_check_attacks(robust, radius, norm, data)),
         left_out=tuple(left_out),
         attacks=tuple(
             ThreatResult(
                 name=name,
                 threat=str(threats[name]),
-                correct=int(right_N.sum()),
+                correct=int(robust_N.sum()),
                 fooled=int((predicted[name] != predicted[CLEAN]).sum()),
                 n=len(split),
             )
-            for name, right_N in found.items()
+            for name, robust_N in robust.items()
         ),
     )
 
@@ -173,26 +172,26 @@ def _radius(eps: float | None, norm: Norm, data: DataSet) -> Number:
     whole = _unbounded(norm, data)
     if not 0 < radius.value < whole:
         raise UserError(
-            f"eps must lie above 0 and below {whole:g}, which in {norm} holds every image, "
-            f"not {radius}"
+            f"eps must lie above 0 and below {whole:g}, the {norm} radius that contains every "
+            f"image, not {radius}"
         )
     return radius
 
 
 def _unbounded(norm: Norm, data: DataSet) -> float:
-    """The radius of a ball about any image that holds them all."""
+    """Return the radius of a ball around any image that contains all images."""
     values = data.in_channels * data.image_size**2
     return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[norm]
 
 
 def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str, str]:
-    """The threats to measure, by name; those of equal text are run once."""
+    """Return the threats to measure, by name; equal expressions run once."""
 
     def pgd(eps: Number, steps: int = STEPS, **more: object) -> str:
         given = {"norm": norm, "steps": steps, "rel_step": TEST_REL_STEP, **more}
         return f"pgd({eps}, {', '.join(f'{key}={value}' for key, value in given.items())})"
 
-    everywhere = Number.of(whole)
+    unbounded = Number.of(whole)
     found = {
         CLEAN: "clean",
         ONE_STEP: pgd(radius, 1, rel_step=1, random_start="false"),
@@ -201,11 +200,11 @@ def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str
         PGD_RESTARTED: pgd(radius, restarts=RESTARTS),
         PGD_RESTARTED_MORE: pgd(radius, restarts=MORE_RESTARTS),
         **{_within(eps): pgd(eps) for eps in _grid(radius, whole)},
-        UNBOUNDED: pgd(everywhere),
+        UNBOUNDED: pgd(unbounded),
     }
     if classes > 2:
         found[PGD_DLR] = pgd(radius, loss="dlr")
-        found[UNBOUNDED] += "|" + pgd(everywhere, loss="dlr")
+        found[UNBOUNDED] += "|" + pgd(unbounded, loss="dlr")
     if norm == "linf":
         found[SQUARE] = f"square({radius}, queries={QUERIES})"
     return found
@@ -219,10 +218,10 @@ def _within(eps: Number) -> str:
     return f"{PGD} within {eps}"
 
 
-def _look(
+def _check_model(
     model: nn.Module, data: DataSet, split: SplitLike, batch_size: int
 ) -> tuple[list[Check], int]:
-    """The checks that need no attack, and how many logits an image has."""
+    """Return the checks that need no attack, and the number of logits of an image."""
     victim = ModelVictim(model)
     logits, again = [], []
     largest: dict[str, list[Tensor]] = {}
@@ -232,11 +231,11 @@ def _look(
             with torch.no_grad():
                 logits.append(victim.logits(x))
                 again.append(victim.logits(x))
-            # On DLR a misclassified image may well have none: where its label ranks third, it is 1.
-            right = logits[-1].argmax(1) == batch.labels
+            # DLR is constant on misclassified images whose label ranks third: leave them out.
+            correct = logits[-1].argmax(1) == batch.labels
             for name in ("ce", "dlr") if logits[0].shape[1] > 2 else ("ce",):
                 size_N = _largest_entry(victim, x, batch.labels, name)
-                largest.setdefault(name, []).append(size_N[right])
+                largest.setdefault(name, []).append(size_N[correct])
         first = data.images(split[slice(MAX_IMAGES)].load().pixels)
         with torch.no_grad():
             alone = torch.cat([victim.logits(image[None]) for image in first])
@@ -250,35 +249,37 @@ def _look(
 
 
 def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) -> Tensor:
-    """The size of the largest entry of each image's gradient, (N,)."""
+    """Return the size of the largest entry of each image's gradient, (N,)."""
     try:
         gradient, _, _ = victim.gradient(x_NCHW, y_N, ATTACK_LOSSES[loss])
     except RuntimeError as error:
         if "does not require grad" not in str(error) and "not have been used" not in str(error):
             raise
         raise UserError(
-            "the model cannot be differentiated in its images, so that no attack can follow it; "
-            "let its code detach nothing, or measure it with square alone"
+            "the model cannot be differentiated with respect to its images, so no gradient attack "
+            "works; remove detach() from its code, or measure it with square alone"
         ) from error
     return gradient.abs().amax(dim=(1, 2, 3))
 
 
-def _compare(right: Mapping[str, Tensor], radius: Number, norm: Norm, data: DataSet) -> list[Check]:
-    white_box = torch.stack([right[name] for name in WHITE_BOX if name in right]).all(0)
+def _check_attacks(
+    robust: Mapping[str, Tensor], radius: Number, norm: Norm, data: DataSet
+) -> list[Check]:
+    white_box = torch.stack([robust[name] for name in WHITE_BOX if name in robust]).all(0)
     whole = _unbounded(norm, data)
-    grid = {"0": right[CLEAN]}
-    grid |= {str(eps): right[_within(eps)] for eps in _grid(radius, whole)}
-    grid[str(Number.of(whole))] = right[UNBOUNDED]
+    grid = {"0": robust[CLEAN]}
+    grid |= {str(eps): robust[_within(eps)] for eps in _grid(radius, whole)}
+    grid[str(Number.of(whole))] = robust[UNBOUNDED]
     checks = [
-        iterative_beats_one_step(right[ONE_STEP], right[PGD]),
+        iterative_beats_one_step(robust[ONE_STEP], robust[PGD]),
         monotone_in_eps(grid),
-        unbounded_reaches_zero(right[UNBOUNDED], whole),
-        plateau("more steps plateau", {name: right[name] for name in (PGD, PGD_LONGER)}),
+        unbounded_reaches_zero(robust[UNBOUNDED], whole),
+        plateau("more steps plateau", {name: robust[name] for name in (PGD, PGD_LONGER)}),
         plateau(
             "restarts plateau",
-            {name: right[name] for name in (PGD, PGD_RESTARTED, PGD_RESTARTED_MORE)},
+            {name: robust[name] for name in (PGD, PGD_RESTARTED, PGD_RESTARTED_MORE)},
         ),
     ]
-    if SQUARE in right:
-        checks.append(gradient_free_does_not_win(right[SQUARE], white_box))
+    if SQUARE in robust:
+        checks.append(gradient_free_does_not_win(robust[SQUARE], white_box))
     return checks

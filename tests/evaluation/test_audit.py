@@ -1,5 +1,4 @@
-"""The audit finds planted gradient masking, each kind by the check that is about it, and lets an
-honest model pass."""
+"""The audit finds each planted kind of gradient masking by its check, and passes honest models."""
 
 import json
 import shutil
@@ -21,8 +20,8 @@ from curricula.errors import UserError
 from curricula.evaluation.audit import MULTIPLES, audit
 from curricula.evaluation.audit_checks import (
     ALLOWED,
+    count_missed,
     deterministic_forward,
-    gained,
     gradient_free_does_not_win,
     iterative_beats_one_step,
     logits_not_probabilities,
@@ -52,8 +51,7 @@ CHECKS = (
 
 
 class Network(nn.Module):
-    """Two strided convolutions and a linear layer, and what is planted: before the whole, after
-    each convolution, after the whole."""
+    """Two strided convolutions and a linear layer, with masking before, between or after them."""
 
     def __init__(self, **planted):
         super().__init__()
@@ -107,7 +105,7 @@ class OfTheBatch(nn.Module):
 
 
 def trained(attack):
-    """A network of the digits, trained plainly or against PGD in the ball of 0.1."""
+    """Train a network on the digits, plainly or against PGD in the ball of 0.1."""
     data = load_data("digits")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -145,14 +143,14 @@ def plain():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """An audit that is no good but soon over."""
+    """Make audits short, whatever their quality."""
     monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 20)
     monkeypatch.setattr("curricula.evaluation.audit.STEPS", 3)
     monkeypatch.setattr("curricula.evaluation.audit.MORE_STEPS", 6)
 
 
 def masked(model, **planted):
-    """The same weights behind something that masks the gradient."""
+    """Return the same weights behind planted masking of the gradient."""
     network = Network(**planted)
     network.load_state_dict(model.state_dict())
     return network.eval()
@@ -197,7 +195,7 @@ def test_quantised_activations_are_caught(plain):
 
 
 def test_a_saturated_softmax_is_caught(plain):
-    """Logits of such a size that cross-entropy is 0 in float32, while DLR does not mind."""
+    """Scale logits until cross-entropy is 0 in float32; DLR does not change with the scale."""
     model, data = plain
     found = audit(masked(model, after=Scaled(1000.0)), data, data.test[:N])
     assert failures(found) == {"nonzero gradients"}
@@ -217,7 +215,7 @@ def test_probabilities_of_a_low_temperature_are_caught(plain):
     }
 
 
-def test_random_input_noise_is_caught_and_the_audit_repeats_itself(plain, hasty):
+def test_random_input_noise_is_caught_and_the_audit_is_repeatable(plain, hasty):
     model, data = plain
     noisy = masked(model, before=Noise())
     before = torch.get_rng_state()
@@ -229,13 +227,13 @@ def test_random_input_noise_is_caught_and_the_audit_repeats_itself(plain, hasty)
     assert audit(noisy, data, data.test[:50], seed=1) != found
 
 
-def test_a_look_at_the_batch_is_caught(plain, hasty):
+def test_a_dependence_on_the_batch_is_caught(plain, hasty):
     model, data = plain
     found = audit(masked(model, before=OfTheBatch()), data, data.test[:20])
     assert "deterministic forward" in failures(found)
 
 
-def test_the_model_is_left_as_it_is(plain, hasty):
+def test_the_model_is_not_changed(plain, hasty):
     model, data = plain
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -287,51 +285,55 @@ def test_gradients_that_underflow_or_overflow_have_vanished():
 
 @pytest.mark.parametrize("n", [50, 100, 200, 500, 1000, 10_000])
 def test_a_check_fails_by_chance_in_one_audit_of_a_hundred(n):
-    """A model of which exactly the allowed share of images breaks the order; and one of which
-    five times as many do is found out, of 200 images or more."""
+    """It fails by chance if exactly the allowed share breaks the order; with 200 images or more it
+    finds a model where five times that share does."""
     fewest = next(count for count in range(n + 1) if too_many(count, n))
     assert binom.sf(fewest - 1, n, ALLOWED) < 0.025
     if n >= 200:
         assert binom.sf(fewest - 1, n, 5 * ALLOWED) > 0.9
 
 
-def right(n, fallen):
-    """n images of which some have fallen."""
-    return torch.tensor([i not in fallen for i in range(n)])
+def robust_but(n, fooled):
+    """Return which of n images are robust: all except the fooled ones."""
+    return torch.tensor([i not in fooled for i in range(n)])
 
 
 def test_the_order_of_two_attacks_is_judged_image_by_image():
-    """Not by their accuracies: here they are equal, or the greater attack is ahead."""
+    """Accuracies do not matter: here they are equal, or the stronger attack is ahead."""
     some, others, more = range(20), range(20, 40), range(20, 60)
-    weak, as_weak = right(200, some), right(200, others)
-    assert gained(weak, as_weak) == 20
+    weak, as_weak = robust_but(200, some), robust_but(200, others)
+    assert count_missed(weak, as_weak) == 20
     for check in (iterative_beats_one_step, gradient_free_does_not_win):
         assert not check(weak, as_weak).passed
-        assert not check(weak, right(200, more)).passed
-        assert check(weak, right(200, range(60))).passed
-        assert check(weak, right(200, range(1, 20))).passed  # one image is not enough
-        assert "20 fall to" in check(weak, as_weak).finding
+        assert not check(weak, robust_but(200, more)).passed
+        assert check(weak, robust_but(200, range(60))).passed
+        assert check(weak, robust_but(200, range(1, 20))).passed  # one image is not enough
+        assert check(weak, as_weak).finding.partition(":")[0].endswith(" fools 20")
 
 
-def test_more_of_an_attack_may_gain_little_at_the_end():
+def test_a_longer_attack_may_fool_a_few_more_at_the_end():
     for most, passes in [(range(40), True), (range(48), True), (range(49), False)]:
-        steps = {"one": right(200, range(20)), "some": right(200, range(40))}
-        check = plateau("more", {**steps, "most": right(200, most)})
+        steps = {"one": robust_but(200, range(20)), "some": robust_but(200, range(40))}
+        check = plateau("more", {**steps, "most": robust_but(200, most)})
         assert check.passed == passes
-        assert f"20 to one, 40 to some, {len(most)} to most; {len(most) - 40} of" in check.finding
+        assert f"one 20, some 40, most {len(most)}; {len(most) - 40} of" in check.finding
 
 
-def test_what_has_fallen_may_not_stand_in_a_larger_ball():
-    falling = {"0": right(200, ()), "0.1": right(200, range(50)), "1": right(200, range(200))}
-    assert monotone_in_eps(falling).passed
-    assert "0: 200, 0.1: 150, 1: 0" in monotone_in_eps(falling).finding
-    found = monotone_in_eps({**falling, "1": right(200, range(20))})
+def test_a_fooled_image_must_not_be_robust_in_a_larger_ball():
+    accuracies = {
+        "0": robust_but(200, ()),
+        "0.1": robust_but(200, range(50)),
+        "1": robust_but(200, range(200)),
+    }
+    assert monotone_in_eps(accuracies).passed
+    assert "0: 200, 0.1: 150, 1: 0" in monotone_in_eps(accuracies).finding
+    found = monotone_in_eps({**accuracies, "1": robust_but(200, range(20))})
     assert not found.passed
-    assert "30 fall at 0.1 and stand at 1" in found.finding
+    assert "30 are fooled at 0.1 and robust at 1" in found.finding
 
 
 @pytest.mark.parametrize(
-    ("attack", "fallen", "failed"),
+    ("attack", "fooled", "failed"),
     [
         ("pgd-40", range(40), None),
         ("one step", range(60, 80), "iterative beats one step"),
@@ -342,19 +344,19 @@ def test_what_has_fallen_may_not_stand_in_a_larger_ball():
         ("square", range(150, 170), "gradient-free does not win"),
     ],
 )
-def test_each_check_sees_the_attacks_that_it_is_about(plain, monkeypatch, attack, fallen, failed):
-    """Of attacks that are in order but for one, the one check fails."""
+def test_each_check_compares_its_attacks(plain, monkeypatch, attack, fooled, failed):
+    """If one attack is out of order, exactly its check fails."""
     model, data = plain
     split = data.test[:200]
-    falls = {"clean": (), "one step": range(20), "unbounded": range(200), "square": range(30)}
-    falls |= {f"pgd-40 within {eps}": range(20) for eps in (0.025, 0.05)}
-    falls |= {"pgd-40 within 0.2": range(100), "pgd-40 within 0.4": range(150)}
-    falls[attack] = fallen
+    fools = {"clean": (), "one step": range(20), "unbounded": range(200), "square": range(30)}
+    fools |= {f"pgd-40 within {eps}": range(20) for eps in (0.025, 0.05)}
+    fools |= {"pgd-40 within 0.2": range(100), "pgd-40 within 0.4": range(150)}
+    fools[attack] = fooled
 
     def found(model, data, split, threats, **keywords):
-        assert falls.keys() <= threats.keys()
+        assert fools.keys() <= threats.keys()
         return {
-            name: torch.where(right(200, falls.get(name, range(40))), split.labels, -1)
+            name: torch.where(robust_but(200, fools.get(name, range(40))), split.labels, -1)
             for name in threats
         }
 
@@ -363,8 +365,8 @@ def test_each_check_sees_the_attacks_that_it_is_about(plain, monkeypatch, attack
 
 
 def test_an_unbounded_attack_must_do_better_than_chance():
-    assert unbounded_reaches_zero(right(200, range(199)), 1.0).passed
-    assert not unbounded_reaches_zero(right(200, range(180)), 1.0).passed
+    assert unbounded_reaches_zero(robust_but(200, range(199)), 1.0).passed
+    assert not unbounded_reaches_zero(robust_but(200, range(180)), 1.0).passed
 
 
 # The ball.
@@ -384,7 +386,7 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
 
     found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
     assert "square" not in accuracies(found)
-    assert found.left_out == ("the gradient-free attack, square, is one in linf, not in l2",)
+    assert found.left_out == ("the gradient-free attack, square, exists in linf and not in l2",)
     assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
 
 
@@ -400,13 +402,16 @@ def test_two_classes_have_no_dlr(hasty):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"eps": 0.0}, r"eps must lie above 0 and below 1, which in linf holds every image, not 0"),
+        (
+            {"eps": 0.0},
+            r"eps must lie above 0 and below 1, the linf radius that contains every image, not 0",
+        ),
         ({"eps": 1.0}, r"eps must lie above 0 and below 1, .* not 1"),
-        ({"eps": 40.0, "norm": "l2"}, r"below 28, which in l2"),
+        ({"eps": 40.0, "norm": "l2"}, r"below 28, the l2 radius"),
         ({"norm": "l1"}, r"digits states no budget in l1; give eps"),
     ],
 )
-def test_a_ball_that_is_none_is_refused(plain, arguments, message):
+def test_an_invalid_ball_is_refused(plain, arguments, message):
     model, data = plain
     with pytest.raises(UserError, match=message):
         audit(model, data, data.test[:5], **arguments)
@@ -418,7 +423,7 @@ def test_a_model_without_a_gradient_is_refused_in_one_line(plain):
             return x.detach()
 
     model, data = plain
-    with pytest.raises(UserError, match="cannot be differentiated in its images"):
+    with pytest.raises(UserError, match="cannot be differentiated with respect to its images"):
         audit(masked(model, before=Detached()), data, data.test[:5])
 
 
@@ -439,7 +444,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_command_prints_a_table_and_writes_it_down(folder, hasty):
+def test_the_command_prints_a_table_and_writes_a_file(folder, hasty):
     result = run("audit", folder, "--limit", 20)
     written = json.loads((folder / "audit.json").read_text())
     assert result.exit_code == (0 if written["passed"] else 1)
@@ -486,7 +491,7 @@ def test_bad_input_to_an_audit_is_one_line_and_status_2(folder, arguments, messa
     assert result.stderr.count("\n") == 1
 
 
-def test_an_audit_that_could_not_be_written_is_refused_before_the_work(folder, tmp_path):
+def test_an_unwritable_audit_is_refused_before_the_work(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("audit.json"))
     (tmp_path / "run" / "audit.json").mkdir()
     result = run("audit", tmp_path / "run")
