@@ -1,3 +1,5 @@
+"""``python -m curricula``."""
+
 from curricula.cli.main import main
 
 main()

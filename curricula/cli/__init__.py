@@ -1,1 +1,1 @@
-"""The command line: one thin file a command; the library does the work."""
+"""The command line: one thin module per command; the library does the work."""

@@ -1,4 +1,4 @@
-"""The ``curricula`` program: its commands are records of the registry, imported when called."""
+"""The ``curricula`` program. Its commands are records of the registry, imported when they run."""
 
 import sys
 import warnings
@@ -14,11 +14,13 @@ from curricula.plugins import registry
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
+    """Build the registry before click looks for the command, which a plugin may provide."""
     registry.use(registry.build_registry([Path(file) for file in files]))
 
 
 class Program(click.Group):
-    """Finds its commands in the registry, and ends a user's error in one line and status 2."""
+    """A group that finds its commands in the registry, and prints a user error as one line, with
+    exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(registry.current().records("command"))
@@ -26,7 +28,7 @@ class Program(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = registry.current().find("command", cmd_name).load()
         if not isinstance(command, click.Command):
-            raise UserError(f"command {cmd_name!r}: its factory is not a click.Command")
+            raise UserError(f"command {cmd_name!r}: its factory must be a click.Command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -67,6 +69,7 @@ _show_any_warning = warnings.showwarning
 
 
 def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
+    """Print a plugin's warning as one line, without the place in our source."""
     if issubclass(category, registry.PluginWarning):
         click.echo(f"Warning: {message}", err=True)
     else:
@@ -82,7 +85,7 @@ def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None
     is_eager=True,
     expose_value=False,
     callback=_use_plugins,
-    help="A Python file of hooks to load; repeatable, before the command.",
+    help="Python file with hooks to load; repeatable, before the command.",
 )
 @click.version_option(version("curricula"), prog_name="curricula")
 def program() -> None:
@@ -93,5 +96,5 @@ def program() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the program; the entry point of the console script."""
     program(prog_name="curricula")

@@ -1,4 +1,4 @@
-"""The type of every option and argument that is a file or a folder."""
+"""The type of options and arguments that name a file or a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ import click
 
 
 class _Path(click.Path):
-    """As click's; but an empty word, such as a variable that is not set, is not the current
-    folder."""
+    """click's path, except that it refuses the empty text (an unset variable, for example), which
+    would otherwise mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("the path is empty; for the current folder write a dot", param, ctx)
+            self.fail("the path is empty; write . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
 
 

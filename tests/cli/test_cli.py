@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in processes of its own where that matters."""
+"""The command line as a user meets it; in a subprocess where that matters."""
 
 import json
 import os
@@ -18,12 +18,12 @@ TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
 
 def run(*arguments, plugin=TINY):
-    """One invocation in this process."""
+    """Invoke the program in this process."""
     named = ["--plugin", str(plugin)] if plugin else []
     return CliRunner().invoke(program, [*named, *map(str, arguments)])
 
 
-def in_a_process(*arguments, **environment):
+def run_in_subprocess(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "curricula", *map(str, arguments)],
         capture_output=True,
@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
     return folder, result.output
 
 
-def test_train_prints_its_values_its_epochs_its_table_and_where_the_run_lies(trained):
+def test_train_prints_values_epochs_table_and_run_folder(trained):
     folder, output = trained
     assert "epochs       2" in output
     assert "epoch   2/2" in output
@@ -75,7 +75,7 @@ def test_evaluate_prints_a_table_or_json(trained):
     assert low <= rows[0]["accuracy"] <= high
 
 
-def test_a_runs_configuration_is_a_start_and_flags_win(trained, tmp_path):
+def test_config_starts_from_a_run_and_flags_win(trained, tmp_path):
     folder, _ = trained
     result = run(
         "train", "--config", folder / "config.toml", "--epochs", "1", "--output", tmp_path / "again"
@@ -84,7 +84,7 @@ def test_a_runs_configuration_is_a_start_and_flags_win(trained, tmp_path):
     assert "epoch   1/1" in result.output
 
 
-def test_twin_adds_a_column(tmp_path):
+def test_baseline_adds_a_column(tmp_path):
     result = run(
         "train", "--data", "tiny", "--perturb", "rot", "--epochs", "1", "--baseline",
         "--output", tmp_path / "run",
@@ -104,7 +104,7 @@ def test_recipes_are_listed():
         assert find_sweep(name).cells
 
 
-def test_cusp_has_its_trades_and_its_published_form():
+def test_cusp_has_a_trades_and_a_published_variant():
     from curricula.recipes import read_config
 
     cusp, trades, faithful = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
@@ -153,7 +153,7 @@ def test_cusp_has_the_published_stages(name):
     ]
 
 
-def test_a_schedule_that_listened_in_vain_is_told(tmp_path):
+def test_an_adaptive_schedule_that_never_moved_is_reported(tmp_path):
     schedules = ["--schedule", "rot=gated(updates=2, threshold=0)", "--schedule", "pgd=gated"]
     train = ["train", "--data", "tiny", "--epochs", "1", "--perturb", "rot+pgd", *schedules]
     result = run(*train, "--output", tmp_path / "run")
@@ -196,7 +196,7 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda value: str(value)[:40])
-def test_bad_input_is_one_line_and_status_2_and_nothing_half_written(
+def test_bad_input_is_one_line_with_status_2_and_writes_nothing(
     arguments, message, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -235,20 +235,20 @@ def test_bad_input_to_evaluate(trained, tmp_path):
         assert result.stderr.count("\n") == 1
 
 
-def test_an_unknown_command_has_a_near_miss():
+def test_an_unknown_command_suggests_a_similar_one():
     result = run("trian")
     assert result.exit_code == 2
     assert "unknown command 'trian': did you mean train" in result.stderr
 
 
-def test_no_traceback_in_a_process_of_its_own(tmp_path):
-    done = in_a_process("train", "--perturb", "pgd+rot")
+def test_a_user_error_prints_no_traceback():
+    done = run_in_subprocess("train", "--perturb", "pgd+rot")
     assert done.returncode == 2
     assert done.stderr.startswith("Error: in 'pgd+rot': rot after pgd")
     assert done.stderr.count("\n") == 1
 
 
-STRANGER = """
+PLUGIN = """
     import attrs
     import torch
     from torch import nn
@@ -296,19 +296,19 @@ HOOKS = """
     def curricula_schedules():
         yield Record(name="sawtooth", factory={sawtooth}, summary="teeth")
 """
-TRAIN_THE_STRANGERS = [
+TRAIN_WITH_PLUGIN = [
     "train", "--data", "tiny", "--perturb", "veil:0.5+pgd", "--model", "mlp(hidden=8)",
     "--schedule", "constant", "--schedule", "veil=sawtooth(teeth=2)", "--epochs", "1",
 ]  # fmt: skip
 
 
-def test_a_package_that_is_built_and_installed_trains_without_a_change_to_the_core(tmp_path):
-    package = tmp_path / "source" / "stranger_things"
+def test_an_installed_plugin_package_is_listed_and_trains(tmp_path):
+    package = tmp_path / "source" / "veil_plugin"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "things.py").write_text(textwrap.dedent(STRANGER))
-    names = {name: f'"stranger_things.things:{name}"' for name in ("mlp", "sawtooth")}
-    hooks = HOOKS.format(veil='"stranger_things.things:Veil"', **names)
+    (package / "things.py").write_text(textwrap.dedent(PLUGIN))
+    names = {name: f'"veil_plugin.things:{name}"' for name in ("mlp", "sawtooth")}
+    hooks = HOOKS.format(veil='"veil_plugin.things:Veil"', **names)
     (package / "plugin.py").write_text(textwrap.dedent(hooks))
     (package.parent / "pyproject.toml").write_text(
         textwrap.dedent("""
@@ -317,11 +317,11 @@ def test_a_package_that_is_built_and_installed_trains_without_a_change_to_the_co
         build-backend = "hatchling.build"
 
         [project]
-        name = "stranger-things"
+        name = "veil-plugin"
         version = "4.2"
 
         [project.entry-points.curricula]
-        stranger = "stranger_things.plugin"
+        veil = "veil_plugin.plugin"
     """)
     )
     site = tmp_path / "site"
@@ -331,27 +331,27 @@ def test_a_package_that_is_built_and_installed_trains_without_a_change_to_the_co
         check=True,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    listed = in_a_process("plugins", PYTHONPATH=str(site))
+    listed = run_in_subprocess("plugins", PYTHONPATH=str(site))
     assert listed.returncode == 0, listed.stderr
     for name in ("veil", "mlp", "sawtooth"):
         (line,) = [line for line in listed.stdout.splitlines() if line.split()[:1] == [name]]
-        assert "stranger-things 4.2" in line
-    done = in_a_process(
-        "--plugin", TINY, *TRAIN_THE_STRANGERS, "--output", tmp_path / "run", PYTHONPATH=str(site)
+        assert "veil-plugin 4.2" in line
+    done = run_in_subprocess(
+        "--plugin", TINY, *TRAIN_WITH_PLUGIN, "--output", tmp_path / "run", PYTHONPATH=str(site)
     )
     assert done.returncode == 0, done.stderr
     assert "joint" in done.stdout
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert "stranger-things 4.2" in environment["providers"]
+    assert "veil-plugin 4.2" in environment["providers"]
 
 
-def test_the_same_three_in_a_loose_file(tmp_path):
+def test_a_plugin_file_is_listed_and_trains(tmp_path):
     path = tmp_path / "mine.py"
     hooks = HOOKS.format(veil="Veil", mlp="mlp", sawtooth="sawtooth")
-    path.write_text(textwrap.dedent(STRANGER) + textwrap.dedent(hooks))
+    path.write_text(textwrap.dedent(PLUGIN) + textwrap.dedent(hooks))
     result = CliRunner().invoke(
         program,
-        ["--plugin", str(path), "--plugin", str(TINY), *TRAIN_THE_STRANGERS,
+        ["--plugin", str(path), "--plugin", str(TINY), *TRAIN_WITH_PLUGIN,
          "--output", str(tmp_path / "run")],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -387,7 +387,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path, m
         assert done.exit_code == 0 or (name == "audit" and done.exit_code == 1), done.output
         warnings = [line for line in done.stderr.splitlines() if "Warning" in line]
         assert warnings == ["Warning: plugin rotten 9 failed to load: RuntimeError: spoilt"]
-    strict = in_a_process("plugins", PYTHONPATH=str(tmp_path), CURRICULA_STRICT_PLUGINS="1")
+    strict = run_in_subprocess("plugins", PYTHONPATH=str(tmp_path), CURRICULA_STRICT_PLUGINS="1")
     assert strict.returncode == 2
     assert strict.stderr.splitlines() == [
         "Error: plugin rotten 9 failed to load: RuntimeError: spoilt"
