@@ -47,6 +47,7 @@ def command(
     Example: curricula compare runs/cusp-vs-baselines-mnist --sort joint -o frontier.png
     """
     from curricula.cli.tables import markdown_of, show_comparison
+    from curricula.runtime.records import to_json
     from curricula.sweeps.collect import compare
 
     if output is not None:
@@ -62,7 +63,7 @@ def command(
 
         write_figure(draw_frontier(compared), output)
     if form == "json":
-        click.echo(json.dumps(compared.as_json(), indent=2))
+        click.echo(json.dumps(to_json(compared), indent=2))
     elif form == "csv":
         click.echo(compared.as_csv(), nl=False)
     elif form == "markdown":

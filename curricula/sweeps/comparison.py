@@ -16,6 +16,7 @@ import attrs
 from curricula.errors import UserError
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
+from curricula.runtime.records import register_json
 from curricula.training.metrics import in_millions
 
 
@@ -171,7 +172,9 @@ class Comparison:
             for row in self.rows
         ]
 
-    def _failed_cells(self) -> list[dict[str, str]]:
+    @property
+    def failed_cells(self) -> list[dict[str, str]]:
+        """Label, cell and reason of each cell that failed."""
         return [
             {"label": row.label, "cell": cell, "reason": reason}
             for row in (*self.rows, *self.failed)
@@ -181,7 +184,7 @@ class Comparison:
     @property
     def failures(self) -> list[str]:
         """A line for each cell that failed."""
-        return [f"{found['cell']} failed: {found['reason']}" for found in self._failed_cells()]
+        return [f"{found['cell']} failed: {found['reason']}" for found in self.failed_cells]
 
     @property
     def unfinished(self) -> list[str]:
@@ -228,18 +231,6 @@ class Comparison:
             found.append(record)
         return found
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the contents for a JSON file."""
-        return {
-            "threats": dict(self.threats),
-            "frontier_of": list(self.axes),
-            "reference": list(self.reference),
-            "hypervolume": self.hypervolume,
-            "rows": self.records(),
-            "pending": self.pending,
-            "failed": self._failed_cells(),
-        }
-
     def as_csv(self) -> str:
         """Return the records as CSV, with a header."""
         stream = io.StringIO()
@@ -248,6 +239,20 @@ class Comparison:
         writer.writeheader()
         writer.writerows(records)
         return stream.getvalue()
+
+
+register_json(
+    Comparison,
+    lambda compared: {
+        "threats": compared.threats,
+        "frontier_of": compared.axes,
+        "reference": compared.reference,
+        "hypervolume": compared.hypervolume,
+        "rows": compared.records(),
+        "pending": compared.pending,
+        "failed": compared.failed_cells,
+    },
+)
 
 
 def _descending(threat: str) -> Callable[[Row], float]:

@@ -24,6 +24,7 @@ from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
 from curricula.reporting.pareto_figure import draw_frontier
+from curricula.runtime.records import to_json
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
@@ -114,14 +115,14 @@ def test_a_comparison_names_the_rows_that_dominate_a_row():
 
 
 def test_csv_and_json_hold_the_same_values():
-    records = COMPARED.as_json()["rows"]
+    records = to_json(COMPARED)["rows"]
     lines = list(csv.DictReader(io.StringIO(COMPARED.as_csv())))
     assert [line["label"] for line in lines] == [record["label"] for record in records]
     for line, record in zip(lines, records, strict=True):
         assert float(line["spatial"]) == record["spatial"]
         assert line["frontier"] == str(record["frontier"])
     assert records[0]["seeds"] == "0 1"
-    assert json.loads(json.dumps(COMPARED.as_json()))["failed"][0]["label"] == "broken"
+    assert json.loads(json.dumps(to_json(COMPARED)))["failed"][0]["label"] == "broken"
 
 
 def test_the_figure_has_every_row_and_the_frontier_under_them():
@@ -421,9 +422,10 @@ def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
 def test_comparing_imports_no_torch(swept):
     code = f"""
 import sys
+from curricula.runtime.records import to_json
 from curricula.sweeps.collect import compare
 found = compare([{str(swept / "sweep")!r}, {str(swept / "third")!r}])
-found.records(), found.as_csv(), found.as_json(), found.lines
+found.records(), found.as_csv(), to_json(found), found.lines
 heavy = {{"torch", "optuna", "torchvision", "sklearn", "matplotlib"}} & set(sys.modules)
 assert not heavy, heavy
 """

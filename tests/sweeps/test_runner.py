@@ -204,9 +204,7 @@ def test_a_wrong_sweep_is_one_line(text, message):
         ),
     ],
 )
-def test_a_cell_that_cannot_be_planned_is_refused_before_writing(
-    tiny, text, message, tmp_path
-):
+def test_a_cell_that_cannot_be_planned_is_refused_before_writing(tiny, text, message, tmp_path):
     sweep = parse_sweep('[base]\ndata = "tiny"\n' + text)
     with pytest.raises(UserError, match=message) as caught:
         run_sweep(sweep, tmp_path / "out")
@@ -274,7 +272,7 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp
     assert [row.label for row in compared.rows] == ["lr=0.01"]
     assert [row.label for row in compared.failed] == ["lr=1e+30"]
     assert "no longer finite in epoch 1" in compared.failed[0].failures["lr=1e+30"]
-    assert compared.as_json()["failed"][0]["cell"] == "lr=1e+30"
+    assert to_json(compared)["failed"][0]["cell"] == "lr=1e+30"
     lines.clear()
     run_sweep(sweep, tmp_path / "out", on_message=on_message)
     assert [line for line in lines if "begins" in line] == []
@@ -512,6 +510,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from curricula.plugins import registry
+from curricula.runtime.records import to_json
 from curricula.sweeps import runner
 from curricula.sweeps.spec import parse_sweep
 registry.use(registry.build_registry([Path(sys.argv[1])]))

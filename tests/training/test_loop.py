@@ -80,9 +80,7 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_images_come_in_a_new_order_each_epoch_or_as_stored(
-    tiny, tmp_path, monkeypatch, shuffle
-):
+def test_images_come_in_a_new_order_each_epoch_or_as_stored(tiny, tmp_path, monkeypatch, shuffle):
     seen = []
 
     def watched(plan, state, networks, indices_N, batch, progress):
@@ -172,9 +170,7 @@ def test_the_last_checkpoint_holds_everything_that_training_changes(tiny, tmp_pa
     assert metadata["epoch"] == "1"
 
 
-def test_the_best_checkpoint_is_the_latest_with_the_highest_joint_accuracy(
-    tiny, tmp_path
-):
+def test_the_best_checkpoint_is_the_latest_with_the_highest_joint_accuracy(tiny, tmp_path):
     curricula.train(**JOINT, epochs=6, lr=0.02, output=tmp_path / "run")
     metrics = lines(tmp_path / "run" / "metrics.jsonl")
     joint = [line["validation"]["joint"] for line in metrics]

@@ -45,9 +45,7 @@ def by_hand(plan, *, awp, decay):
             x, y = plan.data.images(batch.pixels), batch.labels
             before = [weight.detach().clone() for weight in weights]
             if awp:
-                proxy = copy.deepcopy(
-                    model
-                )  # its batch norm sees extra batches
+                proxy = copy.deepcopy(model)  # its batch norm sees extra batches
                 F.cross_entropy(proxy(x), y).backward()
                 for weight, other in zip(weights, proxy.parameters(), strict=True):
                     if weight.ndim > 1:
