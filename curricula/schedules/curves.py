@@ -13,8 +13,8 @@ from attrs.validators import and_, ge, gt, le
 
 from curricula.interfaces import Progress, ScheduleState
 
-valid_share = and_(ge(0), le(1))
-valid_positive_share = and_(gt(0), le(1))
+valid_share = and_(ge(0.0), le(1.0))
+valid_positive_share = and_(gt(0.0), le(1.0))
 
 
 def _checked(name: str, value: float, *, positive: bool = False) -> float:

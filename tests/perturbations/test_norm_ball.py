@@ -15,7 +15,7 @@ from curricula.perturbations.attacks.norm_ball import bounds, project, random_st
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.victim.model_victim import ModelVictim
 
-IMAGES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(1, 5))
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(1, 5))
 
 
 def drawn(shape, seed, wanders):
@@ -36,7 +36,7 @@ def furthest(direction, x, eps):
 
 
 @settings(max_examples=150, deadline=None)
-@given(IMAGES, st.integers(0, 2**30), st.floats(0.001, 5), st.floats(0, 4))
+@given(SHAPES, st.integers(0, 2**30), st.floats(0.001, 5), st.floats(0, 4))
 def test_the_l1_projection_is_the_nearest_image_of_the_intersection(shape, seed, wanders, eps):
     """A point p of a convex set is the nearest to a if and only if no z of the set lies further
     along a - p than p does."""
@@ -69,7 +69,7 @@ def test_the_l1_projection_agrees_with_a_general_solver():
 
 
 @settings(max_examples=150, deadline=None)
-@given(IMAGES, st.integers(0, 2**30), st.floats(0.001, 2), st.floats(0, 2))
+@given(SHAPES, st.integers(0, 2**30), st.floats(0.001, 2), st.floats(0, 2))
 def test_clamping_between_the_bounds_is_the_linf_projection(shape, seed, wanders, eps):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(shape, generator=generator)
@@ -112,7 +112,7 @@ def test_a_random_start_is_uniform_in_the_l1_ball(generator):
 
 
 def test_an_l1_step_moves_the_pixels_of_largest_gradients_equally():
-    """Where there is room it is the step of SLIDE: here half of four pixels, then one pixel."""
+    """The step is that of SLIDE where there is room: here half of four pixels, then one."""
     gradient = torch.tensor([[3.0, -5, 0.1, 4], [0, 0, 2, 0], [0, 0, 0, 0]]).reshape(3, 1, 2, 2)
     x, length = torch.full((3, 1, 2, 2), 0.5), torch.full((3, 1, 1, 1), 0.4)
     half = sparse_step(gradient, x, length, 0.5).flatten(1)

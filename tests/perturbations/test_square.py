@@ -93,7 +93,7 @@ def test_the_search_starts_with_stripes_and_only_improves(generator):
 
 
 def test_the_squares_shrink_at_the_papers_queries(generator):
-    """Of 100 queries, square number n has the side of the paper's square 100 n; 40 x 40 pixels."""
+    """With 100 queries, square n has the side of the paper's square 100 n; 40 x 40 pixels."""
     x, y = torch.full((64, 1, 40, 40), 0.5), torch.zeros(64, dtype=torch.long)
     victim = LogitsOnly(
         lambda x: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(x), 3)

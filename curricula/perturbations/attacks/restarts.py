@@ -24,8 +24,7 @@ def worst_of(
             that every image's random numbers stay the same.
         run: returns an adversarial image for each of some images, given their indices and their
             starting points.
-        times: number of runs, 1 or more; an image that is no longer active is left out of the
-            later ones.
+        times: number of runs, 1 or more; inactive images are left out of the later ones.
         y_N: the labels.
         victim: the model; its `active` chooses the images to keep attacking.
     """
