@@ -44,7 +44,7 @@ def test_at_is_cross_entropy_at_the_perturbed_view():
     assert objective("at").attack_loss == "ce"
 
 
-def test_trades_is_its_formula_and_trains_both_terms():
+def test_trades_equals_its_formula_and_trains_both_terms():
     model = linear()
     loss = objective("trades(beta=3)")(model, VIEWS, Y)
     p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
@@ -56,7 +56,7 @@ def test_trades_is_its_formula_and_trains_both_terms():
         objective("trades(beta=-1)")
 
 
-def test_mart_is_its_formula():
+def test_mart_equals_its_formula():
     model = linear()
     loss = objective("mart(beta=3)")(model, VIEWS, Y)
     p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
@@ -78,9 +78,9 @@ def test_boosted_cross_entropy_stays_finite_where_a_rival_is_certain():
 
 
 @pytest.mark.parametrize("text", ["trades", "mart", "consistency"])
-def test_gradients_stay_finite_where_a_class_of_the_natural_view_is_impossible(text):
+def test_gradients_stay_finite_where_a_class_of_the_transformed_view_has_probability_zero(text):
     logits = {
-        "natural": torch.tensor([[150.0, 0.0, -3.0]], requires_grad=True),
+        "transformed": torch.tensor([[150.0, 0.0, -3.0]], requires_grad=True),
         "perturbed": torch.tensor([[1.0, 2.0, 0.0]], requires_grad=True),
     }
     views = Views(clean=X[:1], transformed=X[:1], perturbed=X[:1] * 0.7)
@@ -98,7 +98,7 @@ def test_gradients_stay_finite_where_a_class_of_the_natural_view_is_impossible(t
 
 
 @pytest.mark.parametrize("clean", [0.0, 0.3, 1.0])
-def test_pairs_are_their_formulas(clean):
+def test_paired_losses_equal_their_formulas(clean):
     model = linear()
     p, q = model(X).log_softmax(1), model(X * 0.7).log_softmax(1)
     mixed = clean * F.nll_loss(p, Y) + (1 - clean) * F.nll_loss(q, Y)
@@ -112,7 +112,7 @@ def test_pairs_are_their_formulas(clean):
         _same(objective(text)(model, VIEWS, Y), expected, model)
 
 
-def test_a_pair_is_one_batch_for_batch_norm():
+def test_a_paired_loss_is_one_batch_for_batch_norm():
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(9, 3))
     objective("mix")(model.train(), VIEWS, Y)
     assert model[0].num_batches_tracked == 1

@@ -23,12 +23,12 @@ EXPRESSIONS = {
     "gcnn-vgg16": "gcnn-vgg16(width=4)",
     "gcnn-resnet18": "gcnn-resnet18(width=4)",
 }
-"""Where a name alone is not enough, or much."""
+"""Expressions of models whose name alone is incomplete, or a large network."""
 SIZES = (8, 16, 22, 24, 32, 64, 224)
 
 
 def factory(text):
-    """The factory of an expression, as a user's choice calls it."""
+    """Return the factory of an expression."""
 
     def build(**supplied):
         return factories.build("model", parse_call(text), supplied=supplied).value
@@ -38,7 +38,7 @@ def factory(text):
 
 @functools.cache
 def smallest(text):
-    """The smallest images that it takes, among some sizes: the quickest trial."""
+    """Return the smallest of some image sizes that the model takes: the fastest to test."""
     for side in SIZES:
         try:
             factory(text)(num_classes=5, in_channels=3, image_size=side)
@@ -54,17 +54,17 @@ def test_the_contract_is_kept(text, clause):
     clause(factory(text), image_size=smallest(text))
 
 
-def test_an_author_names_the_images():
+def test_the_author_of_a_model_chooses_the_images():
     assert check_model(factory("smallcnn"), image_size=16, channels=[1], num_classes=10) == {}
 
 
 class Broken(nn.Module):
-    """A convolution, batch norm, dropout and a linear layer, correctly, but for what ``how``
+    """A convolution, batch norm, dropout and a linear layer, correct except for what ``how``
     says."""
 
     def __init__(self, how, num_classes, in_channels, image_size):
         super().__init__()
-        if how == "sees 32x32 alone":
+        if how == "takes only 32x32":
             image_size = 32
         side = image_size // 2
         if side < 1 and how != "breaks on a pixel":
@@ -78,10 +78,10 @@ class Broken(nn.Module):
         match how:
             case "has a spare layer":
                 self.spare = nn.Linear(2, 2)
-            case "draws its weights elsewhere":
-                elsewhere = torch.Generator()
-                elsewhere.seed()
-                nn.init.normal_(self.head.bias, generator=elsewhere)
+            case "draws its weights from a new generator":
+                own_generator = torch.Generator()
+                own_generator.seed()
+                nn.init.normal_(self.head.bias, generator=own_generator)
             case "holds a lock":
                 self.lock = threading.Lock()
             case "keeps a plain tensor":
@@ -99,13 +99,13 @@ class Broken(nn.Module):
             features = F.batch_norm(features, None, None, training=True)
         features = self.dropout(F.relu(self.norm(features)))
         match self.how:
-            case "drops out at rest":
+            case "drops out in eval mode":
                 features = F.dropout(features, 0.5, training=True)
-            case "draws at rest":
+            case "draws in eval mode":
                 torch.rand(1)
         logits = self.head(features.flatten(1))
         match self.how:
-            case "gives probabilities":
+            case "returns probabilities":
                 return logits.softmax(1)
             case "overflows in bf16" if torch.is_autocast_enabled("cpu"):
                 return logits / 0
@@ -119,7 +119,7 @@ class Broken(nn.Module):
 
     def state_dict(self, *arguments, **keywords):
         state = super().state_dict(*arguments, **keywords)
-        if self.how == "saves less in training" and self.training:
+        if self.how == "saves fewer tensors in training" and self.training:
             del state["head.bias"]
         if self.how == "keeps its head out of checkpoints":
             del state["head.bias"], state["head.weight"]
@@ -129,20 +129,20 @@ class Broken(nn.Module):
         loaded = super().load_state_dict(
             state, strict=self.how != "keeps its head out of checkpoints"
         )
-        if self.how == "goes to rest when loaded":
+        if self.how == "sets eval mode when loaded":
             self.eval()
         return loaded
 
 
 class Equivalent(Broken):
-    """Offers itself in other modules, correctly, but for what ``how`` says."""
+    """Offers a plain equivalent, correct except for what ``how`` says."""
 
     remembered = None
 
     def plain_equivalent(self):
-        if self.how == "forgets its mode":
+        if self.how == "changes the mode":
             self.eval()
-        if self.how == "is made once" and self.remembered:
+        if self.how == "is built only once" and self.remembered:
             return self.remembered[0]
         parts = copy.deepcopy([self.normalise, self.stem, self.norm, self.head])
         if self.how == "is rounded":
@@ -159,34 +159,34 @@ def broken(how, base=Broken):
 
 BROKEN = {
     "has a class too many": clauses.it_is_a_classifier,
-    "gives probabilities": clauses.it_is_a_classifier,
+    "returns probabilities": clauses.it_is_a_classifier,
     "overflows in bf16": clauses.logits_are_finite_in_each_mode_and_precision,
     "normalises by the batch": clauses.at_rest_an_image_alone_decides,
-    "drops out at rest": clauses.at_rest_an_image_alone_decides,
-    "draws at rest": clauses.at_rest_an_image_alone_decides,
-    "draws its weights elsewhere": clauses.the_seed_decides_the_weights,
+    "drops out in eval mode": clauses.at_rest_an_image_alone_decides,
+    "draws in eval mode": clauses.at_rest_an_image_alone_decides,
+    "draws its weights from a new generator": clauses.the_seed_decides_the_weights,
     "names a buffer at random": clauses.a_checkpoint_loads_in_any_mode,
-    "saves less in training": clauses.a_checkpoint_loads_in_any_mode,
+    "saves fewer tensors in training": clauses.a_checkpoint_loads_in_any_mode,
     "keeps its head out of checkpoints": clauses.a_checkpoint_loads_in_any_mode,
-    "goes to rest when loaded": clauses.a_checkpoint_loads_in_any_mode,
+    "sets eval mode when loaded": clauses.a_checkpoint_loads_in_any_mode,
     "keeps a plain tensor": clauses.a_checkpoint_loads_in_any_mode,
     "has a spare layer": clauses.every_weight_is_trained,
     "learns nothing": clauses.every_weight_is_trained,
     "writes to its images": clauses.input_stays_untouched,
     "writes to its images in training": clauses.input_stays_untouched,
     "holds a lock": clauses.the_victim_follows_it,
-    "sees 32x32 alone": clauses.a_size_that_it_cannot_take_is_refused,
+    "takes only 32x32": clauses.a_size_that_it_cannot_take_is_refused,
     "breaks on a pixel": clauses.a_size_that_it_cannot_take_is_refused,
 }
-BROKEN_EQUIVALENT = ["is rounded", "is made once", "forgets its mode"]
+BROKEN_EQUIVALENT = ["is rounded", "is built only once", "changes the mode"]
 
 
 @pytest.mark.parametrize("base", [Broken, Equivalent])
-def test_the_examples_are_right_but_for_what_is_broken(base):
+def test_the_examples_are_right_except_for_the_broken_part(base):
     assert check_model(broken("not at all", base), image_size=8) == {}
 
 
-def test_a_frozen_layer_is_the_authors_choice():
+def test_a_frozen_layer_is_allowed():
     def half_frozen(**images):
         model = Broken("not at all", **images)
         model.stem.requires_grad_(False)
@@ -197,7 +197,7 @@ def test_a_frozen_layer_is_the_authors_choice():
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_each_clause_catches_its_fault(how):
-    size = 32 if how == "sees 32x32 alone" else 8
+    size = 32 if how == "takes only 32x32" else 8
     with pytest.raises((AssertionError, TypeError)):
         BROKEN[how](broken(how), image_size=size)
 

@@ -25,7 +25,7 @@ def test_the_contract_is_kept(text, clause):
 
 @attrs.frozen(kw_only=True)
 class Broken:
-    """Half clean and half perturbed cross-entropy, correctly, but for what ``how`` says."""
+    """Half clean and half perturbed cross-entropy, correct except for what ``how`` says."""
 
     how: str
 
@@ -41,7 +41,7 @@ class Broken:
                 views.transformed.clamp_(0.1, 0.9)
             case "writes to the labels":
                 y.fill_(0)
-            case "asks for a gradient of a view":
+            case "requires a gradient of a view":
                 views.perturbed.requires_grad_()
             case "sets the mode":
                 model.train()
@@ -52,7 +52,7 @@ class Broken:
                     model[1].weight.mul_(0.9)
             case "leaves gradients":
                 F.cross_entropy(model(views.clean), y).backward()
-            case "moves the statistics":
+            case "changes the statistics":
                 model.train()(views.clean)
                 model.eval()[0].train()
         perturbed, clean = model(views.perturbed), model(views.clean)
@@ -63,7 +63,7 @@ class Broken:
                 return value, logits
             case "looks like a loss":
                 return SimpleNamespace(value=value, logits=logits)
-            case "gives a loss an image":
+            case "returns a loss for each image":
                 value = F.cross_entropy(perturbed, y, reduction="none")
             case "is detached":
                 value = value.detach()
@@ -71,15 +71,15 @@ class Broken:
                 value = value.item()
             case "divides by the change":
                 value = value / (views.perturbed - views.clean).norm()
-            case "roots the change of the logits":
+            case "takes the root of the change of the logits":
                 value = value + (perturbed - clean).pow(2).sum(1).sqrt().mean()
-            case "gives the clean logits":
+            case "returns the clean logits":
                 logits = clean.detach()
-            case "gives attached logits":
+            case "returns attached logits":
                 logits = perturbed
-            case "gives labels":
+            case "returns labels":
                 logits = logits.argmax(1)
-            case "trains the last layer alone":
+            case "trains only the last layer":
                 value = F.cross_entropy(model[-1](model[:-1](views.perturbed).detach()), y)
             case "is flat":
                 value = value * 0
@@ -93,29 +93,29 @@ BROKEN = {
     "misspells its attack loss": clauses.attack_loss_is_known,
     "returns a tuple": clauses.value_is_a_finite_scalar_to_descend,
     "looks like a loss": clauses.value_is_a_finite_scalar_to_descend,
-    "gives a loss an image": clauses.value_is_a_finite_scalar_to_descend,
+    "returns a loss for each image": clauses.value_is_a_finite_scalar_to_descend,
     "is detached": clauses.value_is_a_finite_scalar_to_descend,
     "is a number": clauses.value_is_a_finite_scalar_to_descend,
     "divides by the change": clauses.value_is_a_finite_scalar_to_descend,
-    "gives the clean logits": clauses.logits_are_those_of_the_perturbed_view,
-    "gives attached logits": clauses.logits_are_those_of_the_perturbed_view,
-    "gives labels": clauses.logits_are_those_of_the_perturbed_view,
-    "trains the last layer alone": clauses.gradients_reach_the_weights,
+    "returns the clean logits": clauses.logits_are_those_of_the_perturbed_view,
+    "returns attached logits": clauses.logits_are_those_of_the_perturbed_view,
+    "returns labels": clauses.logits_are_those_of_the_perturbed_view,
+    "trains only the last layer": clauses.gradients_reach_the_weights,
     "is flat": clauses.gradients_reach_the_weights,
-    "roots the change of the logits": clauses.gradients_reach_the_weights,
+    "takes the root of the change of the logits": clauses.gradients_reach_the_weights,
     "writes to a view": clauses.views_stay_untouched,
     "writes to the labels": clauses.views_stay_untouched,
-    "asks for a gradient of a view": clauses.views_stay_untouched,
+    "requires a gradient of a view": clauses.views_stay_untouched,
     "forgets the perturbed view": clauses.value_depends_on_the_perturbed_view,
     "sets the mode": clauses.model_is_left_as_it_was,
     "freezes a weight": clauses.model_is_left_as_it_was,
     "descends by itself": clauses.model_is_left_as_it_was,
     "leaves gradients": clauses.model_is_left_as_it_was,
-    "moves the statistics": clauses.model_is_left_as_it_was,
+    "changes the statistics": clauses.model_is_left_as_it_was,
 }
 
 
-def test_the_example_is_right_except_where_it_is_broken():
+def test_the_example_is_right_except_for_the_broken_part():
     assert check_objective(Broken(how="not at all")) == {}
 
 

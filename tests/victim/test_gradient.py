@@ -48,7 +48,7 @@ def test_on_a_linear_model_l2_pgd_reaches_the_closed_form(generator):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_a_step_is_absolute_or_a_share_of_the_present_radius(generator):
+def test_a_step_is_absolute_or_a_share_of_the_current_radius(generator):
     victim, w = linear_victim()
     still = {"steps": 1, "random_start": False}
     sign = (torch.where(Y == 0, -1.0, 1.0)[:, None] * w.sign()).reshape(-1, 1, 4, 4)
@@ -86,7 +86,7 @@ def test_every_image_stays_in_its_own_ball_and_in_0_1(norm, budget, strengths, s
     assert found.max() <= 1
 
 
-def test_projection_leaves_what_is_inside_alone():
+def test_projection_does_not_change_images_inside_the_ball():
     x = torch.full((2, 1, 2, 2), 0.5)
     near = x + 0.01
     eps = torch.full((2, 1, 1, 1), 0.1)
@@ -94,7 +94,7 @@ def test_projection_leaves_what_is_inside_alone():
         torch.testing.assert_close(project(near, x, eps, norm), near)
 
 
-def test_restarts_never_give_up_a_fooling_candidate(robust_digits):
+def test_restarts_never_lose_a_candidate_that_fools(robust_digits):
     model, data = robust_digits
     victim = ModelVictim(model)
     batch = data.test[slice(150)]
@@ -107,13 +107,13 @@ def test_restarts_never_give_up_a_fooling_candidate(robust_digits):
         )
         wrong.append(victim.logits(found).argmax(1) != batch.labels)
     first, several = wrong
-    # The first of the restarts is the single run: what fooled there still fools.
+    # The first of the restarts is the single run: images fooled there are still fooled.
     assert (several | ~first).all()
 
 
 class ShowsItsLogits:
-    """A victim of ten classes: their logits are the first three channels of a one-pixel image,
-    the third of them eight times."""
+    """A victim of ten classes, whose logits are the first three channels of a one-pixel image, the
+    third repeated eight times."""
 
     def __init__(self, threat):
         self.threat = threat
@@ -130,12 +130,12 @@ class ShowsItsLogits:
 
 @pytest.mark.parametrize("threat", [False, True])
 def test_the_worst_run_is_taken_image_by_image(threat):
-    """Misclassified before correct, then by cross-entropy, then the first; in a threat an image
-    that is misclassified is not run again."""
+    """Misclassified before correct, then by cross-entropy, then the first; in a threat a fooled
+    image is not run again."""
     sure, fair, unsure = (5.0, 0.0, 0.0), (2.0, 0.0, 0.0), (0.01, 0.0, 0.0)
-    # `close` is wrong, and yet of a far lower cross-entropy than `unsure`: 0.74 and 2.29.
+    # `close` is wrong, but its cross-entropy is far lower than that of `unsure`: 0.74 and 2.29.
     close, wrong, far = (1.0, 1.1, -9.0), (0.0, 3.0, 0.0), (0.0, 9.0, 0.0)
-    runs_worst_fallen = [
+    runs_worst_fooled = [
         ((unsure, close, sure), 1, 1),
         ((close, unsure, unsure), 0, 0),
         ((far, close, wrong), 0, 0),
@@ -144,8 +144,8 @@ def test_the_worst_run_is_taken_image_by_image(threat):
         ((unsure, wrong, wrong), 1, 1),
         ((fair, fair, fair), 0, 9),
     ]
-    logits = torch.tensor([runs for runs, _, _ in runs_worst_fallen])  # image, run, channel
-    number = torch.arange(3.0).expand(7, 3)[..., None]  # a mark of each run, which no logit sees
+    logits = torch.tensor([runs for runs, _, _ in runs_worst_fooled])  # image, run, channel
+    number = torch.arange(3.0).expand(7, 3)[..., None]  # marks each run; no logit depends on it
     candidates = torch.cat((logits, number), dim=2).transpose(0, 1)[..., None, None]
     runs, y, ran = iter(candidates), torch.zeros(7, dtype=torch.long), []
 
@@ -154,26 +154,26 @@ def test_the_worst_run_is_taken_image_by_image(threat):
         return start
 
     found = worst_of(lambda: next(runs), run, 3, y, ShowsItsLogits(threat))
-    worst, fallen = torch.tensor([[worst, fallen] for _, worst, fallen in runs_worst_fallen]).T
+    worst, fooled = torch.tensor([[worst, fooled] for _, worst, fooled in runs_worst_fooled]).T
     if threat:
-        assert ran == [[i for i in range(7) if fallen[i] >= number] for number in range(3)]
-        worst = torch.minimum(worst, fallen)
+        assert ran == [[i for i in range(7) if fooled[i] >= number] for number in range(3)]
+        worst = torch.minimum(worst, fooled)
     else:
         assert ran == [list(range(7))] * 3
     assert torch.equal(found, candidates[worst, torch.arange(7)])
     assert next(runs, None) is None
 
 
-def test_runs_end_when_no_image_stands():
-    fallen = torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
-    runs = iter([fallen, fallen])
+def test_runs_end_when_all_images_are_fooled():
+    fooled = torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
+    runs = iter([fooled, fooled])
     y = torch.zeros(1, dtype=torch.long)
     worst_of(lambda: next(runs), lambda index, start: start, 2, y, ShowsItsLogits(True))
     assert next(runs, None) is not None
 
 
 def test_pgd_agrees_with_torchattacks_on_a_trained_model(robust_digits):
-    """Robust accuracy on 1,000 images at equal eps, step and steps, by the installed plugin."""
+    """Compare robust accuracy on 1,000 images at equal eps, step and steps."""
     model, data = robust_digits
     victim = ModelVictim(model)
     split = data.train[slice(1000)]
@@ -187,7 +187,7 @@ def test_pgd_agrees_with_torchattacks_on_a_trained_model(robust_digits):
             found = threat(x, batch.labels, victim=victim, generator=generator)
             correct += int((victim.logits(found).argmax(1) == batch.labels).sum())
         accuracy[name] = correct / len(split)
-    assert 0.2 < accuracy["pgd"] < 0.98  # a model on which an attack's strength shows
+    assert 0.2 < accuracy["pgd"] < 0.98  # a model on which attacks are partly successful
     assert abs(accuracy["pgd"] - accuracy["torchattacks-pgd"]) <= 0.01
 
 
@@ -227,8 +227,8 @@ def test_each_loss_is_its_formula():
 
 
 @pytest.mark.parametrize(("values", "label"), [([1.0, 1, 0, -1], 0), ([0.0, 1, 1, -1], 2)])
-def test_dlr_tells_the_label_from_its_equal(values, label):
-    """Its numerator is z_k - z_y, k another class than y, though their logits are the same."""
+def test_dlr_distinguishes_the_label_from_a_class_of_equal_logit(values, label):
+    """Its numerator is z_k - z_y with k not y, even if their logits are the same."""
     logits = torch.tensor([values], requires_grad=True)
     loss = difference_of_logits_ratio(logits, torch.tensor([label]), lambda: logits)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
@@ -239,19 +239,19 @@ def test_dlr_tells_the_label_from_its_equal(values, label):
     torch.testing.assert_close(gradient[0], expected / (logits.max().detach() - third))
 
 
-def test_badness_puts_every_misclassified_above_every_correct():
+def test_adversarial_rank_puts_every_misclassified_image_above_every_correct_one():
     logits = torch.tensor([[9.0, 0, 0], [0.41, 0.4, 0.4], [0.4, 0.41, 0.4], [0.0, 30, 0]])
     order = adversarial_rank(logits, torch.zeros(4, dtype=torch.long)).argsort()
     assert order.tolist() == [0, 1, 2, 3]
     broken = torch.tensor([[9.0, 0, 0], [torch.nan, 0, 0], [-torch.inf, 0, 0]])
     assert (adversarial_rank(broken, torch.zeros(3, dtype=torch.long))[1:] > 1).all()
-    nothing_is_worse = adversarial_rank(
+    with_nan_first = adversarial_rank(
         torch.cat([broken[1:2], logits]), torch.zeros(5, dtype=torch.long)
     )
-    assert nothing_is_worse.argmax() == 0
+    assert with_nan_first.argmax() == 0
 
 
-def test_a_loss_that_compares_needs_an_anchor(generator):
+def test_a_loss_that_compares_needs_a_reference(generator):
     victim, _ = linear_victim()
     attack = PGD(budget=0.1, loss="kl")
     with pytest.raises(ValueError, match="with_reference"):
@@ -259,19 +259,19 @@ def test_a_loss_that_compares_needs_an_anchor(generator):
     attack(X, Y, strength=1.0, victim=victim.with_reference(X), generator=generator)
 
 
-def test_steps_zero_without_a_random_start_is_the_image_itself(generator):
+def test_zero_steps_without_a_random_start_return_the_image(generator):
     victim, _ = linear_victim()
     attack = PGD(budget=0.1, steps=0, random_start=False)
     assert torch.equal(attack(X, Y, strength=1.0, victim=victim, generator=generator), X)
 
 
-def test_an_unknown_argument_is_named_with_those_that_exist():
+def test_an_unknown_argument_is_an_error_that_lists_the_known_ones():
     with pytest.raises(UserError, match=r"unknown argument 'foo'; perturbation 'pgd' takes budget"):
         Threat.parse("pgd(0.1, foo=1)")
 
 
 def test_an_l2_step_has_its_length_however_small_the_gradient(generator):
-    """A confident model's gradient is tiny; it must not shield the model."""
+    """The tiny gradient of a confident model must not make the attack weaker."""
     victim, _ = linear_victim()
 
     def faint(logits, y, reference):
