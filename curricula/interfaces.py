@@ -186,7 +186,7 @@ class Victim(Protocol):
         ...
 
     def with_reference(self, x_NCHW: Tensor) -> "Victim":
-        """Return this victim with the logits at x as its reference, which TRADES' KL loss needs."""
+        """Return this victim with the logits at x as reference, which TRADES' KL loss needs."""
         ...
 
     def subset(self, index: Tensor) -> "Victim":

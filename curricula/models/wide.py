@@ -12,7 +12,7 @@ MIN_IMAGE_SIZE = 4  # pixels; two stages halve the map
 def wrn_28_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """Build WRN-28-10, which has the best results of Zagoruyko and Komodakis (2016); see `wrn`.
+    """Build WRN-28-10, the best network of Zagoruyko and Komodakis (2016); see `wrn`.
 
     Args:
         num_classes: number of logits.

@@ -1,7 +1,7 @@
-"""Records, which are attrs classes, to and from JSON: one conversion for every file written.
+"""Conversion of records, which are attrs classes, to and from JSON, for every written file.
 
-A record's keys are its fields, in order. A class whose file has other keys registers a function
-that gives them with `register_json`; reading ignores keys that are no fields.
+A record's keys are its fields, in order. A class whose files have different keys registers a
+function that returns them (`register_json`). Reading ignores unknown keys.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-if TYPE_CHECKING:  # slow to import, and a class that registers itself needs none of it
+if TYPE_CHECKING:  # slow to import, and registering a class does not need it
     from cattrs import Converter
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
 
 
 def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> None:
-    """Write records of a class as the mapping that a function gives, instead of as their fields.
+    """Write records of a class as the mapping that a function returns, not as their fields.
 
     Args:
         cls: an attrs class.

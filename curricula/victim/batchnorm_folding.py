@@ -160,7 +160,7 @@ def _can_fold(before: nn.Module, after: nn.Module) -> bool:
 
 
 def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a deep copy of a network's modules with other tensors, which require no gradients.
+    """Return a deep copy of a network with replaced tensors, which require no gradients.
 
     Args:
         network: the network to copy.

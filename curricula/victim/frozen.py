@@ -168,7 +168,7 @@ class FrozenModel(nn.Module):
             return self._logits(x)
 
     def _compare(self, x_NCHW: Tensor) -> None:
-        """Compare the cheaper form with the network once, and give it up if their logits differ."""
+        """Compare the cheaper form with the network once, and drop it if their logits differ."""
         self._compared = True
         plain = self._plain[0]
         network, form = (copy_with_tensors(plain, Tensor.clone).eval() for _ in range(2))

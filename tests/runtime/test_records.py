@@ -42,5 +42,5 @@ def test_a_registered_function_gives_the_keys_and_their_order_at_any_depth():
     assert list(records.to_json({"a": [OUTER]})["a"][0]) == list(WRITTEN)
 
 
-def test_keys_that_are_no_fields_are_ignored_when_read():
+def test_unknown_keys_are_ignored_when_read():
     assert records.from_json(Outer, WRITTEN) == OUTER
