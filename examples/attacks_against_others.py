@@ -1,14 +1,14 @@
-"""Are our attacks as strong as those of torchattacks and foolbox, at equal settings?
+"""Compare the strength of our attacks with torchattacks and foolbox, at equal settings.
 
-Prints the accuracy that each attack leaves a model: the lower, the stronger the attack. Without
-arguments it trains a small network on the embedded digits first, which takes some seconds:
+Prints the accuracy of a model under each attack: the lower, the stronger the attack. Without
+arguments it first trains a small network on the embedded digits, which takes some seconds:
 
     python examples/attacks_against_others.py
     python examples/attacks_against_others.py runs/mnist-smallcnn-... --images 1000 --linf 0.3
 
-It needs the packages torchattacks and foolbox. Where these have no counterpart, or one that is
-another algorithm, there is a dash. PGD-like attacks of all three libraries take steps of
-2.5 x eps / steps. Our queries of the Square Attack count that of the clean image.
+It needs the packages torchattacks and foolbox. A dash marks a library that has no counterpart, or
+one with a different algorithm. PGD-like attacks of all three libraries take steps of
+2.5 x eps / steps. Our query count of the Square Attack includes the query of the clean image.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 class Row(NamedTuple):
-    """One attack: as an expression of ours, and of the others what takes images and labels."""
+    """One attack: our expression, and those of the others as functions of images and labels."""
 
     name: str
     ours: str
@@ -46,14 +46,14 @@ def rows(
     apgd_steps: int,
     queries: int,
 ) -> Iterator[Row]:
-    """Every attack of ours that another library has too.
+    """Yield every attack of ours that one of the other libraries also has.
 
     Args:
-        model: the victim, in evaluation mode.
+        model: the victim, in eval mode.
         linf, l2, l1: the radius in each norm, in [0, 1] pixel units.
-        steps: of every attack that has some, but for APGD.
-        apgd_steps: of APGD, which plans its step lengths by them.
-        queries: of the Square Attack.
+        steps: number of steps of every iterative attack except APGD.
+        apgd_steps: number of steps of APGD, whose step lengths depend on it.
+        queries: number of queries of the Square Attack.
     """
     rel = 2.5 / steps
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=next(model.parameters()).device)
@@ -121,8 +121,8 @@ def rows(
 def accuracy_under(
     attack: Attack, model: nn.Module, data: curricula.DataSet, split: curricula.data.Split
 ) -> float:
-    """The accuracy that an attack of another library leaves. They draw from torch's global random
-    state, which is seeded here and put back."""
+    """Return the accuracy under an attack of another library. These draw from torch's global random
+    state, which is seeded here and restored."""
     correct = 0
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -137,7 +137,7 @@ def accuracy_under(
 def compare(
     row: Row, model: nn.Module, data: curricula.DataSet, split: curricula.data.Split
 ) -> dict[str, float]:
-    """The accuracies of a row, by library; those that have the attack."""
+    """Return the accuracies of a row by library, for the libraries that have the attack."""
     threat = {row.name: curricula.Threat.parse(row.ours)}
     (ours,) = curricula.evaluation.evaluate_threats(model, data, split, threat)
     found = {"curricula": ours.accuracy}
@@ -149,7 +149,7 @@ def compare(
 
 
 def small_model(data: curricula.DataSet) -> nn.Module:
-    """Two convolutions, adversarially trained on digits for a few epochs."""
+    """Return two convolutions, adversarially trained on digits for a few epochs."""
     torch.manual_seed(0)
     model = nn.Sequential(
         curricula.models.Normalise(),
@@ -177,10 +177,8 @@ def small_model(data: curricula.DataSet) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "run", nargs="?", help="a run folder; by default a small network is trained"
-    )
-    parser.add_argument("--images", type=int, default=100, help="of the test split")
+    parser.add_argument("run", nargs="?", help="run folder; by default a small network is trained")
+    parser.add_argument("--images", type=int, default=100, help="number of test images")
     parser.add_argument("--linf", type=float, default=0.1)
     parser.add_argument("--l2", type=float, default=1.5)
     parser.add_argument("--l1", type=float, default=10.0)
@@ -189,7 +187,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)  # so small a network gains nothing from more than one
+    torch.set_num_threads(chosen.threads)  # a small network gains nothing from more than one
 
     if chosen.run:
         config = curricula.Run.open(Path(chosen.run)).config

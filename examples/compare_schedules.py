@@ -1,12 +1,12 @@
-"""Two schedules of one curriculum, side by side.
+"""Compare two schedules of one curriculum.
 
-Trains the same small network twice on the embedded digits, a few epochs each, once with every
-perturbation at full strength from the start and once with the attack growing, and prints the
-accuracies under the four standard threats. The runs go to a temporary folder. Run it with
+Trains the same small network twice on the embedded digits, a few epochs each: once with every
+perturbation at full strength from the start, once with a growing attack. Prints the accuracies
+under the four standard threats. The runs go to a temporary folder. Run it with
 
     python examples/compare_schedules.py
 
-So few epochs and one seed show how to compare, not which schedule is better.
+A few epochs and one seed show how to compare, not which schedule is better.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ SCHEDULES = {
 
 
 def tinycnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Two convolutions on the image at half its size."""
+    """Return two convolutions that read the image at half its size."""
     side = (image_size // 2 - 4) // 2 + 1 - 2
     return nn.Sequential(
         curricula.models.Normalise(),
@@ -46,8 +46,8 @@ def curricula_models() -> Iterable[curricula.Record]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # so small a network gains nothing from more
-    # This file is its own plugin, as `curricula --plugin` would load it.
+    torch.set_num_threads(1)  # a small network gains nothing from more
+    # Load this file as a plugin, as `curricula --plugin` does.
     registry.use(registry.build_registry([Path(__file__)]))
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A training loop of your own: the curriculum and the victim do their part, the rest is PyTorch.
+"""Use a curriculum and a victim in your own training loop.
 
 Trains a small network on the embedded digits for a few epochs, then measures it on the first 200
 test images, clean and under three threats. Run it with
@@ -17,7 +17,7 @@ BATCH_SIZE = 64
 
 
 def small_network(num_classes: int) -> nn.Module:
-    """Two convolutions on 28x28 grey images, read at half their size."""
+    """Return two convolutions that read 28x28 grey images at half their size."""
     return nn.Sequential(
         curricula.models.Normalise(),
         nn.AvgPool2d(2),
@@ -31,7 +31,7 @@ def small_network(num_classes: int) -> nn.Module:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # so small a network gains nothing from more
+    torch.set_num_threads(1)  # a small network gains nothing from more
     torch.manual_seed(0)
     data = curricula.load_data("digits")
     model = small_network(data.num_classes)

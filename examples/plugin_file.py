@@ -1,12 +1,12 @@
-"""A loose plugin file: a perturbation, a model and a schedule of your own.
+"""A plugin file with a perturbation, a model and a schedule.
 
-Use them on the command line by naming the file before the command:
+Name the file before the command to use them:
 
     curricula --plugin examples/plugin_file.py plugins
     curricula --plugin examples/plugin_file.py train --model halfcnn \
         --perturb veil+rot+pgd --schedule linear --schedule 'veil=sawtooth(teeth=4)'
 
-Check the perturbation against the contract that curricula relies on:
+Check the perturbation against its contract:
 
     python examples/plugin_file.py
 """
@@ -25,8 +25,8 @@ from curricula.models import Normalise
 
 @attrs.frozen(kw_only=True)
 class Veil:
-    """`veil`: a white veil over the whole image, x + share (1 - x), the share of each image uniform
-    in [0, budget times the strength].
+    """`veil`: blend each image with white, x + share (1 - x); the share of each image is uniform in
+    [0, budget times the strength].
 
     Args:
         budget: the largest share, from 0 (none) to 1 (all white).
@@ -57,16 +57,16 @@ class Veil:
 
 
 def halfcnn(num_classes: int, in_channels: int, image_size: int, width: int = 16) -> nn.Module:
-    """Two convolutions on the image at half its size.
+    """Return two convolutions that read the image at half its size.
 
     Args:
-        num_classes: how many logits.
-        in_channels: of the image.
+        num_classes: number of logits.
+        in_channels: channels of the image.
         image_size: height and width in pixels, 10 or more.
         width: channels of the first convolution, 1 or more.
     """
     if image_size < 10:
-        raise ValueError(f"halfcnn takes images of 10x10 or more, not {image_size}x{image_size}")
+        raise ValueError(f"image_size must be 10 or more, not {image_size}")
     if width < 1:
         raise ValueError(f"width must be 1 or more, not {width}")
     side = (image_size // 2 - 2 - 3) // 2 + 1
@@ -83,10 +83,10 @@ def halfcnn(num_classes: int, in_channels: int, image_size: int, width: int = 16
 
 
 def sawtooth(teeth: int = 3) -> Callable[[Progress, ScheduleState], float]:
-    """From 0 towards 1 in a straight line, so many times over.
+    """Return a schedule that rises from 0 towards 1 in a straight line, several times.
 
     Args:
-        teeth: how many times, 1 or more.
+        teeth: number of rises, 1 or more.
     """
     if teeth < 1:
         raise ValueError(f"teeth must be 1 or more, not {teeth}")
@@ -95,7 +95,7 @@ def sawtooth(teeth: int = 3) -> Callable[[Progress, ScheduleState], float]:
 
 @hookimpl
 def curricula_perturbations() -> Iterable[Record]:
-    yield Record(name="veil", factory=Veil, summary="random white veil, budget as a share of white")
+    yield Record(name="veil", factory=Veil, summary="random white veil, budget a share of white")
 
 
 @hookimpl
@@ -105,7 +105,7 @@ def curricula_models() -> Iterable[Record]:
 
 @hookimpl
 def curricula_schedules() -> Iterable[Record]:
-    yield Record(name="sawtooth", factory=sawtooth, summary="up and down again, in teeth")
+    yield Record(name="sawtooth", factory=sawtooth, summary="rises several times, like saw teeth")
 
 
 def main() -> None:

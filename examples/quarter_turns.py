@@ -1,10 +1,10 @@
-"""Does a network see the same whichever way up the image is?
+"""Measure the accuracy of networks on images turned by quarter turns.
 
     python examples/quarter_turns.py RUN [RUN ...]
 
-prints the accuracy of trained runs on the test images turned by 0, 90, 180 and 270 degrees,
-exactly, pixel for pixel. Without a run it first trains two small networks on upright digits, a few
-epochs each.
+prints the accuracy of trained runs on the test images turned by exactly 0, 90, 180 and 270 degrees,
+pixel for pixel. Without a run it first trains two small networks on upright digits, a few epochs
+each.
 """
 
 import sys
@@ -16,18 +16,17 @@ from torch import nn
 
 import curricula
 from curricula import DataSet, Run
-from curricula.api import open_data
-from curricula.data.dataset import in_order
 from curricula.plugins import registry
 
 TURNS = (0, 90, 180, 270)
 
 
 def accuracies(model: nn.Module, data: DataSet) -> list[float]:
-    """On the test images, one a turn."""
+    """Return the accuracy on the test images for each turn."""
     correct = dict.fromkeys(TURNS, 0)
     with torch.no_grad():
-        for batch in in_order(data.test, 500):
+        for start in range(0, len(data.test), 500):
+            batch = data.test[start : start + 500].load()
             x = data.images(batch.pixels)
             for turn in TURNS:
                 turned = x.rot90(turn // 90, dims=(2, 3))
@@ -36,14 +35,14 @@ def accuracies(model: nn.Module, data: DataSet) -> list[float]:
 
 
 def trained(path: Path) -> tuple[str, nn.Module, DataSet]:
-    """A run of ``curricula train``."""
+    """Return the model expression, network and data set of a run."""
     run = Run.open(path)
-    data = open_data(run)
+    data = curricula.load_data(run.config.data, root=run.config.data_root)
     return run.config.model, curricula.load_model(run, data=data), data
 
 
 def train_small_ones() -> Iterator[tuple[str, nn.Module, DataSet]]:
-    """The plain network, and its equivariant form where that plugin is installed."""
+    """Train the plain network and, if its plugin is installed, an equivariant one."""
     data = curricula.load_data("digits")
     models = ["stdcnn(width=8, dropout=0)"]
     if "p4cnn" in registry.current().records("model"):
