@@ -97,11 +97,6 @@ def train(
 ) -> Trained:
     """Train a classifier under a curriculum into a run folder, and evaluate it.
 
-    Example::
-
-        trained = curricula.train(perturb="rot+pgd", epochs=5, output="runs/first")
-        print(trained.results)
-
     Args:
         output: run folder; by default a new one under ``runs/``.
         baseline: also train without perturbations, all else equal, into ``output/baseline``.
@@ -112,6 +107,16 @@ def train(
     Raises:
         UserError: a value is wrong, in which case nothing is written; or the loss is no longer
             finite, in which case the folder stays.
+
+    Example:
+        >>> trained = curricula.train(
+        ...     data="random(size=12, channels=1, images=20)", model="lenet",
+        ...     perturb="rot", epochs=1, batch_size=9, output="runs/first",
+        ... )
+        >>> [result.name for result in trained.results]
+        ['clean', 'spatial', 'adversarial', 'joint']
+        >>> trained.run.config.schedule
+        ('rot=linear(start=0, until=0.4)',)
     """
     if output is not None:
         check_free(Path(output))
@@ -205,11 +210,6 @@ def evaluate(
 ) -> "list[ThreatResult]":
     """Return the accuracy of a run or a model under each threat, in float32.
 
-    Example::
-
-        curricula.evaluate("runs/first", threats=["rot:30", "rot:30+pgd(8/255, steps=40)"])
-        curricula.evaluate(model, data="cifar10", threats={"spatial": "rot:30"}, limit=1000)
-
     Args:
         model: a run, its folder, or a classifier of images in [0, 1], which is not changed.
         data: data set of a model, or its expression; a run names its own.
@@ -228,6 +228,15 @@ def evaluate(
 
     Raises:
         UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
+
+    Example:
+        >>> data = curricula.load_data("digits")
+        >>> model = curricula.build_model("stdcnn(width=1)", data)
+        >>> threats = {"spatial": "rot:30", "joint": "rot:30+pgd(0.1, steps=3)"}
+        >>> for result in curricula.evaluate(model, data=data, threats=threats, limit=20):
+        ...     print(result.name, result.n, 0 <= result.accuracy <= 1)
+        spatial 20 True
+        joint 20 True
     """
     run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
     if isinstance(split, str) and split not in get_args(SplitName):
@@ -301,6 +310,12 @@ def robustness_profile(
 
     Raises:
         UserError: as `evaluate` does; a missing budget; a folder that cannot be written to.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+        >>> profile = curricula.robustness_profile(model, data="digits", limit=1)
+        >>> [(series.name, series.unit) for series in profile.series][-1]
+        ('PGD-40', 'linf')
     """
     run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
     _check_test_split(run, split, "profile")
@@ -363,6 +378,12 @@ def audit(
 
     Raises:
         UserError: as `evaluate` does; an eps out of range; a folder that cannot be written to.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+        >>> checks = curricula.audit(model, data="digits", limit=1).checks
+        >>> checks[0].name, checks[0].passed
+        ('deterministic forward', True)
     """
     run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
     _check_test_split(run, split, "audit")
