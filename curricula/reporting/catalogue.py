@@ -1,13 +1,17 @@
-"""The page of everything that is registered, read from the records and from their docstrings.
+"""The catalogue: a page of everything registered, made from records, signatures and docstrings.
 
-python -m curricula.reporting.catalogue > docs/catalogue.md
+This writes docs/catalogue.md, and a strip of pictures for each built-in perturbation:
+
+python -m curricula.reporting.catalogue
 """
 
 import inspect
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -18,19 +22,27 @@ from curricula.expressions.syntax import Argument, Call, Number
 from curricula.interfaces import Perturbation
 from curricula.plugins.hookspecs import KINDS, Kind
 from curricula.plugins.registry import Registered, Registry, build_registry
+from curricula.reporting.strips import expression_of, write_strips
+from curricula.runtime.files import write_output
 
 PROVIDERS = ("curricula", "curricula-torchattacks", "curricula-escnn")
-"""The distributions of our page: what else happens to be installed must not change it."""
+"""The distributions on our page, whatever else is installed."""
+
+WITH_PICTURES = "curricula"
+"""The provider whose perturbations have a strip of pictures."""
 
 SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
     "model": ("num_classes", "in_channels", "image_size"),
     "dataset": ("root", "download"),
 }
-"""Parameters that the core fills in, and a user cannot."""
+"""Parameters that the core fills in, and users cannot."""
 
 BUDGETS = (1.0, 0.5, 0.1, 2.0, 10.0, 100.0)
-"""What a perturbation is built with to be asked what it declares: a share cannot be 2, a count of
-pixels cannot be a half."""
+"""Budgets to build a perturbation with and read its attributes: a share cannot be 2, a number of
+pixels cannot be 0.5."""
+
+PICTURES = "catalogue"
+"""Folder of the pictures, beside the page."""
 
 TITLES: Mapping[Kind, str] = {
     "perturbation": "Perturbations",
@@ -43,13 +55,13 @@ TITLES: Mapping[Kind, str] = {
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """What a user may write in the parentheses after a name.
+    """A parameter in the parentheses after a name.
 
     Attributes:
-        name: its keyword; of many in a row, with a star in front.
-        type: in words, or its choices.
-        default: as one would write it; what stands in for it where there is none.
-        sentence: what the docstring's Args say of it; empty where they are silent.
+        name: its keyword; with a star in front if it takes any number of values.
+        type: its type in words, or its choices.
+        default: its default as a user would write it, or what replaces it.
+        sentence: its sentence in the docstring's Args; empty if there is none.
     """
 
     name: str
@@ -60,16 +72,18 @@ class Parameter:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """What the page says of one record.
+    """The page's entry for one record.
 
     Attributes:
-        kind: of the record.
-        name: what a user writes.
+        kind: kind of the record.
+        name: the name that users write.
         provider: the distribution or file that offers it.
         summary: its line in listings.
         description: the docstring before its first section, in Markdown.
-        parameters: all that a user may give, in their order.
-        facts: of a perturbation, by heading: its kind, unit, norm_bound and limits.
+        example: the docstring's Example section; empty if there is none.
+        parameters: all parameters for users, in order.
+        facts: attributes of a perturbation by heading: kind, unit, norm bound and limits.
+        strip: the expression that its strip of pictures shows; empty if it has none.
     """
 
     kind: Kind
@@ -77,12 +91,14 @@ class Entry:
     provider: str
     summary: str
     description: str
+    example: str
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, str]
+    strip: str
 
 
 def entry(registered: Registered) -> Entry:
-    """What the page says of a record.
+    """Return the page's entry for a record.
 
     Raises:
         UserError: a factory that cannot be imported, a perturbation that cannot be built.
@@ -95,6 +111,7 @@ def entry(registered: Registered) -> Entry:
         provider=registered.provider.name,
         summary=record.summary,
         description=description,
+        example=parse_example(factory.__doc__ or ""),
         parameters=tuple(
             _parameter(kind, parameter, sentences.get(parameter.name, ""))
             for parameter in inspect.signature(factory, eval_str=True).parameters.values()
@@ -102,15 +119,18 @@ def entry(registered: Registered) -> Entry:
             and parameter.kind is not parameter.VAR_KEYWORD
         ),
         facts=_facts(factory) if kind == "perturbation" else {},
+        strip=expression_of(record.name, _probes(factory)[0].unit)
+        if kind == "perturbation" and registered.provider.name == WITH_PICTURES
+        else "",
     )
 
 
 def entries(registry: Registry, providers: Iterable[str] | None = None) -> list[Entry]:
-    """An entry for each record of a registry but its commands, by kind, in their order.
+    """Return an entry for each record of a registry except its commands, by kind, in order.
 
     Args:
-        registry: whose records.
-        providers: the distributions whose records are wanted; by default all.
+        registry: the registry.
+        providers: distributions whose records to include; by default all.
     """
     wanted = None if providers is None else set(providers)
     return [
@@ -122,16 +142,15 @@ def entries(registry: Registry, providers: Iterable[str] | None = None) -> list[
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """(what stands before the first section, the sentence of each of the Args), of a docstring in
-    Google's style. Paragraphs and sentences are unfolded, each to one line."""
-    before, *sections = re.split(
-        r"^(Args|Attributes|Example|Examples|Note|Raises|Returns|Yields):\n",
-        inspect.cleandoc(text),
-        flags=re.MULTILINE,
-    )
+    """Return the text before the first section of a docstring in Google's style, and the sentence
+    of each of the Args.
+
+    Each paragraph and each sentence becomes one line.
+    """
+    before, sections = _split(text)
     description = "\n\n".join(_unfolded(part) for part in before.strip().split("\n\n"))
     sentences: dict[str, str] = {}
-    for heading, body in zip(sections[::2], sections[1::2], strict=True):
+    for heading, body in sections:
         if heading == "Args":
             for name, sentence in re.findall(
                 r"^ {4}\*{0,2}(\w+)(?: \([^)\n]*\))?:(.*(?:\n(?: {5}.*)?)*)",
@@ -142,10 +161,26 @@ def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
     return description, sentences
 
 
+def parse_example(text: str) -> str:
+    """Return the Example section of a docstring in Google's style, dedented; empty if none."""
+    bodies = (body for heading, body in _split(text)[1] if heading in ("Example", "Examples"))
+    return textwrap.dedent(next(bodies, "")).strip()
+
+
+def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return the text before the first section, and (heading, body) of each section."""
+    before, *sections = re.split(
+        r"^(Args|Attributes|Example|Examples|Note|Raises|Returns|Yields):\n",
+        inspect.cleandoc(text),
+        flags=re.MULTILINE,
+    )
+    return before, list(zip(sections[::2], sections[1::2], strict=True))
+
+
 def _unfolded(paragraph: str) -> str:
     lines = paragraph.splitlines()
     if any(line.startswith((" ", "- ", "* ")) for line in lines):
-        return paragraph  # a list or a block: its lines are its own
+        return paragraph  # keep the lines of a list or a block
     return " ".join(lines)
 
 
@@ -161,7 +196,7 @@ def _parameter(kind: Kind, parameter: inspect.Parameter, sentence: str) -> Param
 
 
 def _type(annotation: Any) -> str:
-    """A type in words; of choices the choices. ``none`` is left to the default."""
+    """Return a type in words, or its choices. The default says whether it may be ``none``."""
     words: dict[Any, str] = {
         int: "whole number",
         float: "number",
@@ -179,7 +214,7 @@ def _type(annotation: Any) -> str:
 
 
 def _default(kind: Kind, parameter: inspect.Parameter) -> str:
-    """How a default would be written."""
+    """Return a default as a user would write it."""
     value = parameter.default
     if value is parameter.empty:
         return (
@@ -195,7 +230,7 @@ def _default(kind: Kind, parameter: inspect.Parameter) -> str:
 
 
 def _facts(factory: Callable[..., Any]) -> dict[str, str]:
-    """What a perturbation declares, in words."""
+    """Return what a perturbation declares, in words."""
     probes = _probes(factory)
     built = probes[0]
     unit = _varying(factory, lambda one: one.unit)
@@ -206,19 +241,19 @@ def _facts(factory: Callable[..., Any]) -> dict[str, str]:
         )
         is_ball = all(one.norm_bound and one.norm_bound.radius == one.budget for one in probes)
         radius = "the budget" if is_ball else "a radius that follows from the budget"
-        facts["norm_bound"] = (
+        facts["norm bound"] = (
             f"no image changes by more than {radius} times the strength, "
             f"in {'that norm' if norm == unit else norm}"
         )
     if built.channels is not None:
         facts["channels"] = " or ".join(map(str, sorted(built.channels)))
     if built.training_only:
-        facts["use"] = "for training alone, not as a threat"
+        facts["use"] = "for training only, not as a threat"
     return facts
 
 
 def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation]:
-    """The perturbation at some budgets, those among them that it takes."""
+    """Return the perturbation at those of `BUDGETS` that it accepts."""
     found: list[Perturbation] = []
     problem: UserError | None = None
     for budget in BUDGETS:
@@ -235,14 +270,14 @@ def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation
 
 
 def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | None]) -> str:
-    """Something that a perturbation declares, and how it varies with the choices one has."""
+    """Return an attribute of a perturbation in words, with its values under other arguments."""
     usual = read(_probes(factory)[0])
     found = [f"`{usual}`"]
     for argument in _choices(factory):
         try:
             other = read(_probes(factory, argument)[0])
         except UserError:
-            continue  # a choice that asks for another argument as well
+            continue  # a choice that needs a further argument
         if other != usual:
             found.append(f"`{other}` with `{argument}`")
     return ", ".join(found)
@@ -257,16 +292,18 @@ def _choices(factory: Callable[..., Any]) -> Iterator[Argument]:
 
 
 def render(known: Iterable[Entry]) -> str:
-    """The page, in Markdown: a section a kind, a table of its names, and each of them in full."""
+    """Return the page in Markdown: for each kind a table of its names, then each entry in full."""
     known = list(known)
     blocks = [
-        "<!-- Made by `python -m curricula.reporting.catalogue > docs/catalogue.md`: change the "
-        "docstrings, not this file. -->",
+        "<!-- Made by `python -m curricula.reporting.catalogue`: change the docstrings, not this "
+        "file. -->",
         "# Catalogue",
         "Every perturbation, schedule, objective, model and data set, with every parameter. Names "
         "and parameters are written as in [the expression language](expressions.md); "
-        "`curricula plugins` lists what is installed where you are, [plugins](plugins.md) of "
-        "others included.",
+        "`curricula plugins` lists all names that are installed, with those of third-party "
+        "[plugins](plugins.md). Strips of pictures show one image at strengths 0 (the original), "
+        "0.25, 0.5, 0.75 and 1; attacks are aimed at a network trained on the digits for five "
+        "epochs.",
     ]
     anchors: dict[str, int] = {title.lower().replace(" ", "-"): 1 for title in TITLES.values()}
     for kind, title in TITLES.items():
@@ -286,19 +323,29 @@ def render(known: Iterable[Entry]) -> str:
 
 
 def _section(each: Entry) -> list[str]:
-    """The blocks of one entry."""
+    """Return the Markdown blocks of an entry."""
     blocks = [f"### {each.name}"]
     if each.description:
         blocks.append(_escaped(each.description))
+    if each.strip:
+        blocks.append(f"![{each.strip} at growing strengths]({PICTURES}/{each.name}.png)")
     if each.facts:
         blocks.append("\n".join(f"- {heading}: {fact}" for heading, fact in each.facts.items()))
-    if not each.parameters:
-        return [*blocks, "It takes no parameters."]
-    rows = [
-        (f"`{one.name}`", _cell(one.type), one.default, _cell(one.sentence))
-        for one in each.parameters
-    ]
-    return [*blocks, _table(("parameter", "type", "default", "meaning"), rows)]
+    if each.parameters:
+        rows = [
+            (f"`{one.name}`", _cell(one.type), one.default, _cell(one.sentence))
+            for one in each.parameters
+        ]
+        blocks.append(_table(("parameter", "type", "default", "meaning"), rows))
+    else:
+        blocks.append("It takes no parameters.")
+    return [*blocks, *_example(each.example)]
+
+
+def _example(text: str) -> Iterator[str]:
+    """Yield the blocks of an example: its paragraphs, and its sessions as code."""
+    for block in re.split(r"\n\n+", text) if text else ():
+        yield f"```pycon\n{block}\n```" if block.startswith(">>>") else _escaped(_unfolded(block))
 
 
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -307,30 +354,41 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that does not break a table."""
+    """Return a text that does not break a table."""
     return _escaped(text).replace("|", "\\|")
 
 
 def _escaped(text: str) -> str:
-    """A docstring's text as Markdown: outside code, stars and angles mean themselves."""
+    """Return a docstring's text as Markdown, with stars and angles outside code escaped."""
     parts = re.split(r"(``.+?``|`.+?`)", text)
     parts[::2] = [re.sub(r"([*<])", r"\\\1", part) for part in parts[::2]]
     return "".join(parts)
 
 
 def page() -> str:
-    """Our page, of the distributions of this project alone.
+    """Return the page of the distributions of this project.
 
     Raises:
         UserError: one of them is not installed.
     """
+    return render(_ours())
+
+
+def write(folder: Path) -> None:
+    """Write the page into a folder, and its pictures into a folder beside it."""
+    known = _ours()
+    write_output(folder / "catalogue.md", render(known).encode())
+    write_strips({each.name: each.strip for each in known if each.strip}, folder / PICTURES)
+
+
+def _ours() -> list[Entry]:
     registry = build_registry(entry_points=True)
     there = {each.provider.name for kind in KINDS for each in registry.records(kind).values()}
     missing = [name for name in PROVIDERS if name not in there]
     if missing:
         raise UserError(f"the catalogue needs {', '.join(missing)}: install it first")
-    return render(entries(registry, PROVIDERS))
+    return entries(registry, PROVIDERS)
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    write(Path("docs"))

@@ -1,4 +1,4 @@
-"""The catalogue is current and complete, and reads docstrings and signatures as they are meant."""
+"""The catalogue is current and complete, and reads docstrings and signatures correctly."""
 
 import inspect
 import re
@@ -13,7 +13,15 @@ from curricula.interfaces import NormBound
 from curricula.perturbations.parametric import Parametric
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record, hookimpl
-from curricula.reporting.catalogue import PROVIDERS, entries, entry, page, parse_docstring, render
+from curricula.reporting.catalogue import (
+    PROVIDERS,
+    entries,
+    entry,
+    page,
+    parse_docstring,
+    parse_example,
+    render,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 MINE = registry.Provider(name="mine.py", source="file")
@@ -28,7 +36,7 @@ OURS = [
 
 def test_the_page_is_current():
     assert PAGE.read_text(encoding="utf-8") == page(), (
-        "run: python -m curricula.reporting.catalogue > docs/catalogue.md"
+        "run: python -m curricula.reporting.catalogue"
     )
 
 
@@ -52,6 +60,19 @@ def test_every_name_is_on_the_page_and_every_parameter_has_its_sentence(register
     assert not [name for name, sentence in rows.items() if not sentence.strip()]
 
 
+def test_every_built_in_perturbation_has_a_small_strip_of_pictures():
+    text = PAGE.read_text(encoding="utf-8")
+    named = re.findall(r"!\[(.+) at growing strengths\]\((catalogue/(.+)\.png)\)", text)
+    ours = [one.record.name for one in OURS if one.provider.name == "curricula"]
+    built_in = [name for name in registry.current().records("perturbation") if name in ours]
+    assert [name for _, _, name in named] == built_in
+    for expression, path, name in named:
+        assert expression.startswith(f"{name}:")
+        picture = (PAGE.parent / path).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) < 10_000
+
+
 def test_links_of_the_page_lead_to_its_headings():
     text = PAGE.read_text(encoding="utf-8")
     slugs = [heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)]
@@ -59,7 +80,7 @@ def test_links_of_the_page_lead_to_its_headings():
         assert target in slugs or re.sub(r"-\d+$", "", target) in slugs
 
 
-def test_a_strangers_plugin_leaves_the_page_as_it_is(tmp_path, monkeypatch):
+def test_a_third_party_plugin_does_not_change_the_page(tmp_path, monkeypatch):
     (tmp_path / "strange.py").write_text(
         "from curricula import Record, hookimpl\n"
         "@hookimpl\n"
@@ -75,7 +96,7 @@ def test_a_strangers_plugin_leaves_the_page_as_it_is(tmp_path, monkeypatch):
     assert page() == PAGE.read_text(encoding="utf-8")
 
 
-def test_a_distribution_of_ours_that_is_missing_is_an_error_not_a_shorter_page(monkeypatch):
+def test_a_missing_distribution_of_ours_is_an_error_not_a_shorter_page(monkeypatch):
     monkeypatch.setattr(registry, "_entry_points", list)
     with pytest.raises(UserError, match=r"needs curricula-torchattacks, curricula-escnn: install"):
         page()
@@ -100,6 +121,12 @@ DOCSTRING = """What it does, over
 
     Raises:
         ValueError: not a parameter.
+
+    Example:
+        Text.
+
+        >>> 1 + 1
+        2
     """
 
 
@@ -115,7 +142,9 @@ def test_docstrings_are_read_in_googles_style():
         "rest": "many and a paragraph.",
         "more": "others.",
     }
+    assert parse_example(DOCSTRING) == "Text.\n\n>>> 1 + 1\n2"
     assert parse_docstring("") == ("", {})
+    assert parse_example("") == ""
     assert parse_docstring("Args:\n    x: y.\n\nAfter: words.") == ("", {"x": "y."})
 
 
@@ -173,14 +202,14 @@ def test_an_entry_says_types_defaults_and_what_is_declared_in_words():
     assert found.facts == {
         "kind": "`intensity`",
         "unit": "`linf`, `l2` with `norm=l2`",
-        "norm_bound": "no image changes by more than a radius that follows from the budget times "
+        "norm bound": "no image changes by more than a radius that follows from the budget times "
         "the strength, in `l2`",
         "channels": "1 or 3",
-        "use": "for training alone, not as a threat",
+        "use": "for training only, not as a threat",
     }
 
 
-def test_what_markdown_would_take_for_its_own_is_escaped():
+def test_markdown_in_docstrings_is_escaped():
     text = render([entry(smudge())])
     assert "A smudge | 2\\*3\\*4 \\<b>." in text
     assert "| [`smudge`](#smudge) | smudges \\| smears | mine.py |" in text
@@ -203,7 +232,7 @@ def test_a_name_of_two_kinds_has_two_anchors():
     ]  # fmt: skip
 
 
-def test_a_registry_may_be_asked_for_all_that_it_has():
+def test_all_records_of_a_registry_are_entries_by_default():
     known = registry.build_registry(entry_points=False)
 
     class Mine:
