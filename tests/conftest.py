@@ -73,4 +73,4 @@ def no_compiler(monkeypatch):
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(compilation, "_told", set())
+    monkeypatch.setattr(compilation, "_warned", set())
