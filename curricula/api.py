@@ -43,7 +43,7 @@ CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
 """The file of each checkpoint."""
 
 Measurable: TypeAlias = "Run | str | Path | nn.Module"
-"""What `evaluate`, `robustness_profile` and `audit` measure: a run, its folder, or a model."""
+"""A run, its folder, or a model: the subject of `evaluate`, `robustness_profile` and `audit`."""
 
 
 class TrainValues(TypedDict, total=False):

@@ -58,7 +58,7 @@ FIRST_BATCH = """
 
 
 def python(script, commands, folder):
-    """What a script prints about commands, as JSON."""
+    """Run a script on commands in a subprocess, and return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), json.dumps([HEAVY, commands])],
         cwd=folder, capture_output=True, text=True, check=False,

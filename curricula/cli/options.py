@@ -118,7 +118,7 @@ def output_option(
 
 
 def format_option(*more: str) -> Option:
-    """Return ``--format``: how standard output shows the result.
+    """Return ``--format``: the form in which the result is printed.
 
     Args:
         more: forms besides ``table`` and ``json``.
@@ -129,7 +129,7 @@ def format_option(*more: str) -> Option:
         type=click.Choice(["table", "json", *more]),
         default="table",
         show_default=True,
-        help="How the result is printed.",
+        help="Form in which the result is printed.",
     )
 
 

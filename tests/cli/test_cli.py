@@ -107,11 +107,11 @@ def test_recipes_are_listed():
 def test_cusp_has_a_trades_and_a_published_variant():
     from curricula.recipes import read_config
 
-    cusp, trades, faithful = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
+    cusp, trades, published = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
     assert cusp | {"objective": "trades(beta=5)"} == trades
-    unshuffled = {"perturb": faithful["perturb"], "shuffle": False}
-    assert cusp | unshuffled == faithful
-    assert faithful["perturb"] == cusp["perturb"].replace(
+    unshuffled = {"perturb": published["perturb"], "shuffle": False}
+    assert cusp | unshuffled == published
+    assert published["perturb"] == cusp["perturb"].replace(
         "rot:180", "rot(180, interpolation=nearest)"
     )
 
