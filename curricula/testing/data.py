@@ -65,7 +65,7 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
     assert height == width, f"images of {height}x{width}; they must be square"
 
 
-def labels_are_those_of_the_classes(dataset: DataSet) -> None:
+def labels_match_the_classes(dataset: DataSet) -> None:
     """Two classes or more, each with a name of its own and a training image; no other label."""
     classes = dataset.classes
     assert len(classes) >= 2, f"{len(classes)} classes"
@@ -80,7 +80,7 @@ def labels_are_those_of_the_classes(dataset: DataSet) -> None:
     assert not missing, f"no training image of {', '.join(missing)}"
 
 
-def levels_fit_the_pixels(dataset: DataSet) -> None:
+def max_value_bounds_the_pixels(dataset: DataSet) -> None:
     """`levels`, the stored value that means 1.0, is from 1 to 255, and no pixel is above it."""
     assert 1 <= dataset.max_value <= 255, f"levels is {dataset.max_value}"
     for name, split in _splits(dataset):
@@ -128,7 +128,7 @@ def _units() -> Iterator[str]:
             continue  # a perturbation that is not there is not this data set's fault
 
 
-def attack_defaults_are_taken(dataset: DataSet) -> None:
+def attack_defaults_are_accepted(dataset: DataSet) -> None:
     """Each is a parameter of some registered perturbation, and every one that has it can be built
     with it."""
     takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack_defaults}
@@ -149,7 +149,7 @@ def attack_defaults_are_taken(dataset: DataSet) -> None:
                 raise AssertionError(f"attack default {parameter}={text!r}: {error}") from error
 
 
-def training_defaults_make_a_training(dataset: DataSet) -> None:
+def training_defaults_are_valid(dataset: DataSet) -> None:
     """They are fields of `TrainConfig`, complete with the common defaults; the model can be built
     for the images, the learning-rate schedule read, a batch filled."""
     own = {"data", "data_root", "device", "seed"} & set(dataset.training_defaults)
@@ -189,7 +189,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
-def validation_images_are_set_aside(dataset: DataSet) -> None:
+def validation_images_are_separate(dataset: DataSet) -> None:
     """`with_validation` gives some training images as validation, and the others are what is left:
     ten training images or more."""
     numbers = torch.arange(len(dataset.train))
@@ -203,7 +203,7 @@ def validation_images_are_set_aside(dataset: DataSet) -> None:
     )
 
 
-def splits_give_the_same_images_each_time(dataset: DataSet) -> None:
+def splits_repeat_their_images(dataset: DataSet) -> None:
     """In batches of any order, by index, by slice and held, an image has the same pixels and label
     in every pass; a reader can be sent to a worker process."""
     for name, split in _splits(dataset):
@@ -252,15 +252,15 @@ def _listed(names: set[str]) -> str:
 
 DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
     pixels_are_uint8_and_labels_int64,
-    labels_are_those_of_the_classes,
-    levels_fit_the_pixels,
+    labels_match_the_classes,
+    max_value_bounds_the_pixels,
     images_are_floats_in_0_to_1,
     budgets_are_numbers_of_known_units,
-    attack_defaults_are_taken,
-    training_defaults_make_a_training,
+    attack_defaults_are_accepted,
+    training_defaults_are_valid,
     splits_share_no_memory,
-    validation_images_are_set_aside,
-    splits_give_the_same_images_each_time,
+    validation_images_are_separate,
+    splits_repeat_their_images,
 )
 
 

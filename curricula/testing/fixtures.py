@@ -29,7 +29,7 @@ class Fixture:
         )
 
 
-def make_bench(n: int, channels: int, height: int, width: int) -> Fixture:
+def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
     """The same fixture for the same sizes; its model has a gradient on every parameter."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
     with torch.random.fork_rng():

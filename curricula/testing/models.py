@@ -121,7 +121,7 @@ def _assert_close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
     )
 
 
-def it_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
+def model_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
     """What `train` demands: see curricula.victim.model_checks.check_classifier."""
     for trial in _trials(factory, **images):
         try:
@@ -150,7 +150,7 @@ def logits_are_finite_in_each_mode_and_precision(
             assert logits.isfinite().all(), f"{where}: logits that are not finite"
 
 
-def at_rest_an_image_alone_decides(factory: Factory, **images: Unpack[Images]) -> None:
+def eval_logits_do_not_depend_on_the_batch(factory: Factory, **images: Unpack[Images]) -> None:
     """In evaluation mode: same image, same logits, whatever is beside it in the batch; global
     random state not moved."""
     trial = _trials(factory, **images)[0]
@@ -163,7 +163,7 @@ def at_rest_an_image_alone_decides(factory: Factory, **images: Unpack[Images]) -
     _assert_close(alone, logits, TOLERANCE, "each image alone")
 
 
-def the_seed_decides_the_weights(factory: Factory, **images: Unpack[Images]) -> None:
+def seed_determines_the_weights(factory: Factory, **images: Unpack[Images]) -> None:
     """Fresh weights are drawn from torch's global random state alone."""
     trial = _trials(factory, **images)[0]
     first, second = (trial.build(seed=1).state_dict() for _ in range(2))
@@ -173,7 +173,7 @@ def the_seed_decides_the_weights(factory: Factory, **images: Unpack[Images]) -> 
             assert same, f"{name} differs between two models of the same seed"
 
 
-def a_checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> None:
+def checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> None:
     """Into a fresh model, whatever mode it is saved in and loaded in: the same logits, and the
     mode is kept."""
     trial = _trials(factory, **images)[0]
@@ -212,7 +212,7 @@ def every_weight_is_trained(factory: Factory, **images: Unpack[Images]) -> None:
     assert moved, "nothing can be learnt: every gradient is zero"
 
 
-def input_stays_untouched(factory: Factory, **images: Unpack[Images]) -> None:
+def input_is_not_changed(factory: Factory, **images: Unpack[Images]) -> None:
     """The images are not written to, at rest or in training."""
     trial = _trials(factory, **images)[0]
     model, x = trial.build(), trial.x_NCHW.clone()
@@ -222,7 +222,7 @@ def input_stays_untouched(factory: Factory, **images: Unpack[Images]) -> None:
         assert torch.equal(x, trial.x_NCHW), f"it writes to its images {_mode(training)}"
 
 
-def the_victim_follows_it(factory: Factory, **images: Unpack[Images]) -> None:
+def victim_matches_the_model(factory: Factory, **images: Unpack[Images]) -> None:
     """The frozen copy that attacks see gives the model's logits, also after a training step, and
     leaves the model as it was."""
     trial = _trials(factory, **images)[0]
@@ -238,7 +238,7 @@ def the_victim_follows_it(factory: Factory, **images: Unpack[Images]) -> None:
         trial.train(model)
 
 
-def its_plain_equivalent_is_the_same_function(factory: Factory, **images: Unpack[Images]) -> None:
+def plain_equivalent_matches_the_model(factory: Factory, **images: Unpack[Images]) -> None:
     """Where it offers one: equal logits at rest, also after a training step; asking for it leaves
     the model as it was."""
     trial = _trials(factory, **images)[0]
@@ -254,7 +254,7 @@ def its_plain_equivalent_is_the_same_function(factory: Factory, **images: Unpack
         trial.train(model)
 
 
-def a_size_that_it_cannot_take_is_refused(factory: Factory, **images: Unpack[Images]) -> None:
+def unsupported_size_is_refused(factory: Factory, **images: Unpack[Images]) -> None:
     """Images of one or two pixels a side: it works on them, or the factory says in a ValueError
     which it takes."""
     for side in SMALLEST:
@@ -275,16 +275,16 @@ def a_size_that_it_cannot_take_is_refused(factory: Factory, **images: Unpack[Ima
 ModelClause = Callable[..., None]
 
 MODEL_CLAUSES: tuple[ModelClause, ...] = (
-    it_is_a_classifier,
+    model_is_a_classifier,
     logits_are_finite_in_each_mode_and_precision,
-    at_rest_an_image_alone_decides,
-    the_seed_decides_the_weights,
-    a_checkpoint_loads_in_any_mode,
+    eval_logits_do_not_depend_on_the_batch,
+    seed_determines_the_weights,
+    checkpoint_loads_in_any_mode,
     every_weight_is_trained,
-    input_stays_untouched,
-    the_victim_follows_it,
-    its_plain_equivalent_is_the_same_function,
-    a_size_that_it_cannot_take_is_refused,
+    input_is_not_changed,
+    victim_matches_the_model,
+    plain_equivalent_matches_the_model,
+    unsupported_size_is_refused,
 )
 
 

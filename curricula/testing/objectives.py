@@ -17,13 +17,13 @@ from torch import Tensor
 from curricula.interfaces import Objective, TrainingLoss, Views
 from curricula.losses import ATTACK_LOSSES
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Fixture, assert_as_before, make_bench, state_of
+from curricula.testing.fixtures import Fixture, assert_as_before, make_fixture, state_of
 
 TOLERANCE = 1e-5
 
 
 def _fixture(*, training: bool) -> Fixture:
-    fixture = make_bench(6, 3, 12, 12)
+    fixture = make_fixture(6, 3, 12, 12)
     fixture.model.train(training)
     for parameter in fixture.model.parameters():
         parameter.grad = None
@@ -49,7 +49,7 @@ def attack_loss_is_known(objective: Objective) -> None:
     assert name in ATTACK_LOSSES, f"attack_loss is {name!r}; known: {known}"
 
 
-def value_is_a_finite_scalar_to_descend(objective: Objective) -> None:
+def value_is_a_finite_scalar(objective: Objective) -> None:
     """Of no dimension, finite and attached to the weights, also where all views are equal."""
     for training in (True, False):
         fixture = _fixture(training=training)
@@ -64,7 +64,7 @@ def value_is_a_finite_scalar_to_descend(objective: Objective) -> None:
             assert value.requires_grad, "the value is not attached: nothing can be learnt from it"
 
 
-def logits_are_those_of_the_perturbed_view(objective: Objective) -> None:
+def logits_match_the_perturbed_view(objective: Objective) -> None:
     """(N, K), detached; at rest, those that the model gives at the perturbed view."""
     fixture = _fixture(training=False)
     views = _views(fixture.x_NCHW)
@@ -92,7 +92,7 @@ def gradients_reach_the_weights(objective: Objective) -> None:
             assert moved, "every gradient is zero"
 
 
-def views_stay_untouched(objective: Objective) -> None:
+def views_are_not_changed(objective: Objective) -> None:
     """Neither views nor labels are written to, and no gradient is left on them."""
     fixture = _fixture(training=True)
     views = _views(fixture.x_NCHW)
@@ -115,7 +115,7 @@ def value_depends_on_the_perturbed_view(objective: Objective) -> None:
     assert not torch.equal(*values), "the value is the same for another perturbed view"
 
 
-def model_is_left_as_it_was(objective: Objective) -> None:
+def model_is_not_changed(objective: Objective) -> None:
     """Weights, gradients and flags; at rest, buffers too. The loop descends, not the objective."""
     fixture = _fixture(training=False)
     fixture.model[0].train()  # type: ignore[index]  # not all in one mode
@@ -126,12 +126,12 @@ def model_is_left_as_it_was(objective: Objective) -> None:
 
 OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (
     attack_loss_is_known,
-    value_is_a_finite_scalar_to_descend,
-    logits_are_those_of_the_perturbed_view,
+    value_is_a_finite_scalar,
+    logits_match_the_perturbed_view,
     gradients_reach_the_weights,
-    views_stay_untouched,
+    views_are_not_changed,
     value_depends_on_the_perturbed_view,
-    model_is_left_as_it_was,
+    model_is_not_changed,
 )
 
 

@@ -21,7 +21,7 @@ from curricula.interfaces import (
     declaration_problem,
 )
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Fixture, assert_as_before, make_bench, state_of
+from curricula.testing.fixtures import Fixture, assert_as_before, make_fixture, state_of
 
 TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
 
@@ -31,7 +31,7 @@ def fixture(
 ) -> Fixture:
     """A fixture whose images have a channel count that the perturbation declares."""
     channels = max(perturbation.channels or {3})
-    return make_bench(n, channels, height, width)
+    return make_fixture(n, channels, height, width)
 
 
 def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
@@ -57,7 +57,7 @@ def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
         assert not out.requires_grad, "the output is not detached"
 
 
-def input_stays_untouched(perturbation: Perturbation) -> None:
+def input_is_not_changed(perturbation: Perturbation) -> None:
     """Neither images nor labels are written to, and no gradient is left on them."""
     b = fixture(perturbation)
     x, y = b.x_NCHW.clone(), b.y_N.clone()
@@ -69,14 +69,14 @@ def input_stays_untouched(perturbation: Perturbation) -> None:
     assert not b.x_NCHW.requires_grad, "the input now requires a gradient"
 
 
-def guarantee_is_kept_by_each_image(perturbation: Perturbation) -> None:
+def norm_bound_holds_for_each_image(perturbation: Perturbation) -> None:
     """At mixed strengths, each image keeps its own share of the radius."""
     b = fixture(perturbation)
     strength_N = torch.linspace(0, 1, len(b.y_N))
-    _assert_guarantee(perturbation, b.x_NCHW, b.run(perturbation, strength_N), strength_N)
+    _assert_norm_bound(perturbation, b.x_NCHW, b.run(perturbation, strength_N), strength_N)
 
 
-def _assert_guarantee(
+def _assert_norm_bound(
     perturbation: Perturbation, x_NCHW: Tensor, out_NCHW: Tensor, strength_N: Tensor
 ) -> None:
     norm_bound = perturbation.norm_bound
@@ -91,7 +91,7 @@ def _assert_guarantee(
     )
 
 
-def model_is_left_as_it_was(perturbation: Perturbation) -> None:
+def model_is_not_changed(perturbation: Perturbation) -> None:
     """Parameters, gradients, buffers, every training flag and every requires_grad."""
     b = fixture(perturbation)
     b.model.train()
@@ -101,7 +101,7 @@ def model_is_left_as_it_was(perturbation: Perturbation) -> None:
     assert_as_before(b.model, before)
 
 
-def generator_alone_decides(perturbation: Perturbation) -> None:
+def generator_determines_the_result(perturbation: Perturbation) -> None:
     """Same generator state, same result; global random state neither read nor moved."""
     b = fixture(perturbation)
     first = b.run(perturbation, seed=1)
@@ -117,11 +117,11 @@ def any_batch_works(perturbation: Perturbation) -> None:
     """One image; every declared channel count; height and width that differ."""
     for channels in sorted(perturbation.channels or {1, 3}):
         for n, height, width in ((1, 12, 12), (3, 10, 14), (2, 15, 9)):
-            b = make_bench(n, channels, height, width)
+            b = make_fixture(n, channels, height, width)
             out = b.run(perturbation)
             assert out.shape == b.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
             assert out.isfinite().all(), f"not finite at {n} x {channels} x {height} x {width}"
-            _assert_guarantee(perturbation, b.x_NCHW, out, torch.ones(n))
+            _assert_norm_bound(perturbation, b.x_NCHW, out, torch.ones(n))
 
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
@@ -167,10 +167,10 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
     attributes_are_declared,
     strength_zero_is_the_identity,
     output_is_an_image_like_the_input,
-    input_stays_untouched,
-    guarantee_is_kept_by_each_image,
-    model_is_left_as_it_was,
-    generator_alone_decides,
+    input_is_not_changed,
+    norm_bound_holds_for_each_image,
+    model_is_not_changed,
+    generator_determines_the_result,
     any_batch_works,
     parameters_can_be_searched,
 )

@@ -79,7 +79,7 @@ def _feedback(progress: Progress, strength: Strength) -> Feedback:
     return Feedback(indices=indices, correct=right, strength=of_batch)
 
 
-def strength_lies_in_0_to_1(schedule: Schedule) -> None:
+def strength_is_in_0_to_1(schedule: Schedule) -> None:
     """A float, or a floating tensor of one value for each training image, from 0 to 1, at every
     update of trainings of several lengths, one update included."""
     for length in LENGTHS:
@@ -100,7 +100,7 @@ def strength_lies_in_0_to_1(schedule: Schedule) -> None:
             assert 0 <= low <= high <= 1, f"a strength from {low:g} to {high:g} {moment}"
 
 
-def the_arguments_alone_decide(schedule: Schedule) -> None:
+def arguments_determine_the_strength(schedule: Schedule) -> None:
     """Same progress and state, same strength and same next state, in whatever order they are asked
     for; global random state neither read nor moved."""
     for length in LENGTHS:
@@ -116,7 +116,7 @@ def the_arguments_alone_decide(schedule: Schedule) -> None:
             assert _same_state(first.state, second.state), f"another state in a second run {second}"
 
 
-def the_state_is_not_written_to(schedule: Schedule) -> None:
+def state_is_not_changed(schedule: Schedule) -> None:
     """Neither asking nor feedback changes a state that was given out before, nor the feedback."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
@@ -140,7 +140,7 @@ def the_state_is_not_written_to(schedule: Schedule) -> None:
             assert _same_state(moment.state, state), f"the state {moment} was written to later"
 
 
-def the_state_keeps_its_form(schedule: Schedule) -> None:
+def state_keeps_its_form(schedule: Schedule) -> None:
     """Named tensors, of the same names, shapes and dtypes throughout."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
@@ -155,7 +155,7 @@ def the_state_keeps_its_form(schedule: Schedule) -> None:
                 )
 
 
-def a_checkpoint_holds_all(schedule: Schedule) -> None:
+def checkpoint_restores_the_schedule(schedule: Schedule) -> None:
     """A copy of the schedule that is given a saved state goes on exactly as the schedule does."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
@@ -196,11 +196,11 @@ def _form(state: ScheduleState) -> Mapping[str, tuple[tuple[int, ...], torch.dty
 
 
 SCHEDULE_CLAUSES: tuple[Callable[[Schedule], None], ...] = (
-    strength_lies_in_0_to_1,
-    the_arguments_alone_decide,
-    the_state_is_not_written_to,
-    the_state_keeps_its_form,
-    a_checkpoint_holds_all,
+    strength_is_in_0_to_1,
+    arguments_determine_the_strength,
+    state_is_not_changed,
+    state_keeps_its_form,
+    checkpoint_restores_the_schedule,
 )
 
 

@@ -192,21 +192,21 @@ BROKEN = {
         ),
         clauses.pixels_are_uint8_and_labels_int64,
     ),
-    "labels from 1": (with_train(labels=TRAIN.labels + 1), clauses.labels_are_those_of_the_classes),
+    "labels from 1": (with_train(labels=TRAIN.labels + 1), clauses.labels_match_the_classes),
     "an unknown label in the test split": (
         attrs.evolve(right(), test=attrs.evolve(right().test, labels=torch.full((12,), -1))),
-        clauses.labels_are_those_of_the_classes,
+        clauses.labels_match_the_classes,
     ),
     "a class without an image": (
         attrs.evolve(right(), classes=(*"abcd", "e")),
-        clauses.labels_are_those_of_the_classes,
+        clauses.labels_match_the_classes,
     ),
     "a class twice": (
         attrs.evolve(right(), classes=tuple("abca")),
-        clauses.labels_are_those_of_the_classes,
+        clauses.labels_match_the_classes,
     ),
-    "levels too few": (attrs.evolve(right(), max_value=16), clauses.levels_fit_the_pixels),
-    "levels of zero": (attrs.evolve(right(), max_value=0), clauses.levels_fit_the_pixels),
+    "levels too few": (attrs.evolve(right(), max_value=16), clauses.max_value_bounds_the_pixels),
+    "levels of zero": (attrs.evolve(right(), max_value=0), clauses.max_value_bounds_the_pixels),
     "images in -1 to 1": (of(Signed), clauses.images_are_floats_in_0_to_1),
     "black images": (of(Dark), clauses.images_are_floats_in_0_to_1),
     "writes to its pixels": (of(Careless), clauses.images_are_floats_in_0_to_1),
@@ -228,35 +228,35 @@ BROKEN = {
     ),
     "an attack default misspelt": (
         attrs.evolve(right(), attack_defaults={"stepps": "5"}),
-        clauses.attack_defaults_are_taken,
+        clauses.attack_defaults_are_accepted,
     ),
     "an attack default of the wrong type": (
         attrs.evolve(right(), attack_defaults={"steps": "many"}),
-        clauses.attack_defaults_are_taken,
+        clauses.attack_defaults_are_accepted,
     ),
     "an attack default out of range": (
         attrs.evolve(right(), attack_defaults={"steps": "0"}),
-        clauses.attack_defaults_are_taken,
+        clauses.attack_defaults_are_accepted,
     ),
-    "an unknown training key": (with_training(epoch=3), clauses.training_defaults_make_a_training),
+    "an unknown training key": (with_training(epoch=3), clauses.training_defaults_are_valid),
     "a training value of the wrong type": (
         with_training(epochs="3"),
-        clauses.training_defaults_make_a_training,
+        clauses.training_defaults_are_valid,
     ),
     "no model": (
         attrs.evolve(right(), training_defaults={"epochs": 1}),
-        clauses.training_defaults_make_a_training,
+        clauses.training_defaults_are_valid,
     ),
     "a model for larger images": (
         with_training(model="smallcnn"),
-        clauses.training_defaults_make_a_training,
+        clauses.training_defaults_are_valid,
     ),
     "an unknown learning-rate schedule": (
         with_training(lr_schedule="steps"),
-        clauses.training_defaults_make_a_training,
+        clauses.training_defaults_are_valid,
     ),
-    "batches too large": (with_training(batch_size=40), clauses.training_defaults_make_a_training),
-    "its own seed": (with_training(seed=1), clauses.training_defaults_make_a_training),
+    "batches too large": (with_training(batch_size=40), clauses.training_defaults_are_valid),
+    "its own seed": (with_training(seed=1), clauses.training_defaults_are_valid),
     "test images that are training images": (
         attrs.evolve(right(), train=TRAIN, test=TRAIN[slice(30, None)]),
         clauses.splits_share_no_memory,
@@ -278,29 +278,29 @@ BROKEN = {
     ),
     "read otherwise each time": (
         read(reads=Drifting()),
-        clauses.splits_give_the_same_images_each_time,
+        clauses.splits_repeat_their_images,
     ),
     "a reader that stays where it is": (
         read(reads=lambda number: FromMemory()(number)),
-        clauses.splits_give_the_same_images_each_time,
+        clauses.splits_repeat_their_images,
     ),
     "a reader that forgets on its way": (
         read(reads=Forgetful(offset=1)),
-        clauses.splits_give_the_same_images_each_time,
+        clauses.splits_repeat_their_images,
     ),
     "batches in another order": (
         read(kind=Hasty),
-        clauses.splits_give_the_same_images_each_time,
+        clauses.splits_repeat_their_images,
     ),
     "labels of other images": (
         read(kind=Mislabelled),
-        clauses.splits_give_the_same_images_each_time,
+        clauses.splits_repeat_their_images,
     ),
     "nine training images": (
         attrs.evolve(right(), train=TRAIN[slice(9)]),
-        clauses.validation_images_are_set_aside,
+        clauses.validation_images_are_separate,
     ),
-    "validation images that are trained on": (of(Greedy), clauses.validation_images_are_set_aside),
+    "validation images that are trained on": (of(Greedy), clauses.validation_images_are_separate),
 }
 
 

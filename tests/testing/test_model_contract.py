@@ -158,25 +158,25 @@ def broken(how, base=Broken):
 
 
 BROKEN = {
-    "has a class too many": clauses.it_is_a_classifier,
-    "returns probabilities": clauses.it_is_a_classifier,
+    "has a class too many": clauses.model_is_a_classifier,
+    "returns probabilities": clauses.model_is_a_classifier,
     "overflows in bf16": clauses.logits_are_finite_in_each_mode_and_precision,
-    "normalises by the batch": clauses.at_rest_an_image_alone_decides,
-    "drops out in eval mode": clauses.at_rest_an_image_alone_decides,
-    "draws in eval mode": clauses.at_rest_an_image_alone_decides,
-    "draws its weights from a new generator": clauses.the_seed_decides_the_weights,
-    "names a buffer at random": clauses.a_checkpoint_loads_in_any_mode,
-    "saves fewer tensors in training": clauses.a_checkpoint_loads_in_any_mode,
-    "keeps its head out of checkpoints": clauses.a_checkpoint_loads_in_any_mode,
-    "sets eval mode when loaded": clauses.a_checkpoint_loads_in_any_mode,
-    "keeps a plain tensor": clauses.a_checkpoint_loads_in_any_mode,
+    "normalises by the batch": clauses.eval_logits_do_not_depend_on_the_batch,
+    "drops out in eval mode": clauses.eval_logits_do_not_depend_on_the_batch,
+    "draws in eval mode": clauses.eval_logits_do_not_depend_on_the_batch,
+    "draws its weights from a new generator": clauses.seed_determines_the_weights,
+    "names a buffer at random": clauses.checkpoint_loads_in_any_mode,
+    "saves fewer tensors in training": clauses.checkpoint_loads_in_any_mode,
+    "keeps its head out of checkpoints": clauses.checkpoint_loads_in_any_mode,
+    "sets eval mode when loaded": clauses.checkpoint_loads_in_any_mode,
+    "keeps a plain tensor": clauses.checkpoint_loads_in_any_mode,
     "has a spare layer": clauses.every_weight_is_trained,
     "learns nothing": clauses.every_weight_is_trained,
-    "writes to its images": clauses.input_stays_untouched,
-    "writes to its images in training": clauses.input_stays_untouched,
-    "holds a lock": clauses.the_victim_follows_it,
-    "takes only 32x32": clauses.a_size_that_it_cannot_take_is_refused,
-    "breaks on a pixel": clauses.a_size_that_it_cannot_take_is_refused,
+    "writes to its images": clauses.input_is_not_changed,
+    "writes to its images in training": clauses.input_is_not_changed,
+    "holds a lock": clauses.victim_matches_the_model,
+    "takes only 32x32": clauses.unsupported_size_is_refused,
+    "breaks on a pixel": clauses.unsupported_size_is_refused,
 }
 BROKEN_EQUIVALENT = ["is rounded", "is built only once", "changes the mode"]
 
@@ -205,9 +205,9 @@ def test_each_clause_catches_its_fault(how):
 @pytest.mark.parametrize("how", BROKEN_EQUIVALENT)
 def test_a_wrong_plain_equivalent_is_caught(how):
     with pytest.raises(AssertionError):
-        clauses.its_plain_equivalent_is_the_same_function(broken(how, Equivalent), image_size=8)
+        clauses.plain_equivalent_matches_the_model(broken(how, Equivalent), image_size=8)
 
 
 def test_every_clause_has_a_broken_example():
-    caught = {*BROKEN.values(), clauses.its_plain_equivalent_is_the_same_function}
+    caught = {*BROKEN.values(), clauses.plain_equivalent_matches_the_model}
     assert caught == set(MODEL_CLAUSES)

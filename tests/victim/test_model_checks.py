@@ -13,7 +13,7 @@ from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.models.small import stdcnn
 from curricula.plugins import registry
-from curricula.testing.fixtures import assert_as_before, make_bench, state_of
+from curricula.testing.fixtures import assert_as_before, make_fixture, state_of
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
@@ -115,7 +115,7 @@ def test_a_run_whose_model_is_no_classifier_is_still_evaluated(no_classifiers, t
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_model_and_the_global_random_state_stay_as_they_were(softmax):
-    bench = make_bench(4, 3, 12, 12)
+    bench = make_fixture(4, 3, 12, 12)
     model = nn.Sequential(bench.model, *[nn.Softmax(1)] * softmax).train()
     model[0][2].eval()  # a frozen layer, as fine-tuning has it
     x, state, before = bench.x_NCHW.clone(), torch.get_rng_state(), state_of(model)
