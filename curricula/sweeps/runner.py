@@ -160,7 +160,7 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
 
 @contextlib.contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes of the same sweep out meanwhile."""
+    """Keep other processes of the same sweep out of the block."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / LOCK)

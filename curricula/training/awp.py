@@ -11,11 +11,11 @@ from torch import Tensor, nn
 def adversarial_weight_perturbation(
     model: nn.Module, size: float, loss: Callable[[], Tensor]
 ) -> Iterator[None]:
-    """Increase a loss by perturbing the model's weights meanwhile (algorithm 1, a single step).
+    """Perturb the model's weights inside the block so that a loss increases (algorithm 1).
 
-    Each tensor of two or more dimensions moves along the gradient of the loss by ``size`` times its
-    norm. On exit the weights are exactly what they were before; the buffers are too, except for
-    changes that the body makes.
+    In a single step, each tensor of two or more dimensions moves along the gradient of the loss by
+    ``size`` times its norm. On exit the weights are exactly what they were before; the buffers are
+    too, except for changes that the body makes.
 
     Args:
         model: the network.

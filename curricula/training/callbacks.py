@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 
 
 class Callback(Protocol):
-    """Receives the events of a training, such as a progress bar or an experiment tracker does."""
+    """Receives the events of a training; a progress bar or an experiment tracker, for example."""
 
     def on_message(self, line: str) -> None:
-        """Receive a decision that the user may want to know."""
+        """Called with a line about a decision that the user may want to know."""
 
     def on_train_start(self, run: "Run", plan: "Plan", steps: int) -> None:
-        """Begin a training of ``steps`` updates."""
+        """Called before the first of ``steps`` updates."""
 
     def on_step_end(
         self, progress: "Progress", loss: "Tensor", strengths: "Mapping[str, Strength]"
     ) -> None:
-        """Finish an update. Reading the loss waits for the device, so read it seldom."""
+        """Called after each update. Reading the loss waits for the device, so read it seldom."""
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
-        """Finish an epoch, whose ``metrics`` were written to metrics.jsonl."""
+        """Called after each epoch with the line that was written to metrics.jsonl."""
 
     def on_eval_start(self, batches: int) -> None:
-        """Begin the final evaluation of ``batches`` batches."""
+        """Called before the final evaluation of ``batches`` batches."""
 
     def on_eval_batch_end(self) -> None:
-        """Finish a batch of the final evaluation."""
+        """Called after each batch of the final evaluation."""
 
     def on_train_end(self) -> None:
-        """End: everything is written, or an error ends the training."""
+        """Called at the end, when everything is written or an error ends the training."""
 
 
 class NoCallback:

@@ -135,7 +135,7 @@ class Run:
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
-        """Turn errors about the contents of a file that was read within into one line.
+        """Turn errors in taking apart the values of a file, inside the block, into one line.
 
         Raises:
             UserError: the values have a different shape from what curricula writes.

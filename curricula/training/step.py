@@ -47,8 +47,7 @@ class TrainingState:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The network that is validated and saved: the average once it has weights, else the
-        model."""
+        """The network that is validated and saved: the average if it has weights, or the model."""
         if self.average is None or not self.average.n_averaged:
             return self.model
         return self.average.module
