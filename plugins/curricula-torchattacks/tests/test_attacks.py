@@ -70,7 +70,7 @@ NAMES = [" ".join((name, *map(str, keywords.values()))) for name, keywords in SE
 OF_EACH_ATTACK = (
     clauses.attributes_are_declared,
     clauses.output_is_an_image_like_the_input,
-    clauses.guarantee_is_kept_by_each_image,
+    clauses.norm_bound_holds_for_each_image,
 )
 # A norm ball; a patched class; a switch; a standard deviation; targets; a random start of numpy's.
 ONE_OF_EACH_FORM = ("PGD", "Square", "DeepFool", "GN", "APGDT", "OnePixel")
