@@ -1,4 +1,4 @@
-"""Contracts for plugin authors: what curricula takes for granted of each kind, as tests."""
+"""Contracts for plugin authors: the requirements on each kind of object, as tests."""
 
 from curricula.testing.data import DATASET_CLAUSES, check_dataset
 from curricula.testing.models import MODEL_CLAUSES, check_model

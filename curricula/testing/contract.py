@@ -1,17 +1,17 @@
-"""A contract is a tuple of clauses: functions of the thing, each raising when it is broken."""
+"""A contract is a tuple of clauses: functions that raise an error if an object breaks them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 
 def broken_clauses(
-    clauses: Iterable[Callable[..., None]], thing: Any, **keywords: Any
+    clauses: Iterable[Callable[..., None]], subject: Any, **keywords: Any
 ) -> dict[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    """Return the message of each broken clause, by its name; empty if none is broken."""
     broken = {}
     for clause in clauses:
         try:
-            clause(thing, **keywords)
+            clause(subject, **keywords)
         except Exception as error:
             broken[clause.__name__] = f"{type(error).__name__}: {error}"
     return broken

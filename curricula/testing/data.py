@@ -1,4 +1,4 @@
-"""The contract of a data set, one function a clause; each raises AssertionError when broken.
+"""The contract of a data set: one function for each clause, which raises AssertionError.
 
 Under pytest::
 
@@ -28,8 +28,8 @@ from curricula.testing.contract import broken_clauses
 from curricula.training.config import COMMON_TRAINING, FIELDS, merge
 from curricula.training.learning_rate import parse_learning_rate
 
-SOME = 16  # images, where not all are needed
-AT_ONCE = 256  # images in memory, where all are needed
+NUM_SAMPLED = 16  # images, if not all are needed
+BATCH_SIZE = 256  # images in memory, if all are needed
 
 
 def _splits(dataset: DataSet) -> Iterator[tuple[str, SplitLike]]:
@@ -38,7 +38,7 @@ def _splits(dataset: DataSet) -> Iterator[tuple[str, SplitLike]]:
 
 
 def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
-    """Pixels NCHW, labels (N,), as many of them, in both splits; square images of one size."""
+    """Check that both splits have pixels NCHW and labels (N,), and square images of one size."""
     shapes = set()
     for name, split in _splits(dataset):
         labels = split.labels
@@ -53,9 +53,9 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
             assert len(split.pixels) == len(labels), (
                 f"{name}: {len(split.pixels)} images, {len(labels)} labels"
             )
-        pixels = next(in_order(split[slice(SOME)], SOME)).pixels
+        pixels = next(in_order(split[slice(NUM_SAMPLED)], NUM_SAMPLED)).pixels
         assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
-        expected = (min(SOME, len(labels)), *split.shape)
+        expected = (min(NUM_SAMPLED, len(labels)), *split.shape)
         assert pixels.shape == expected, (
             f"{name}: pixels of shape {tuple(pixels.shape)}, not {expected}"
         )
@@ -66,11 +66,12 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
 
 
 def labels_match_the_classes(dataset: DataSet) -> None:
-    """Two classes or more, each with a name of its own and a training image; no other label."""
+    """Check for two or more classes, each with its own name and a training image, and for labels
+    outside them."""
     classes = dataset.classes
     assert len(classes) >= 2, f"{len(classes)} classes"
     assert all(map(str.strip, classes)), "a class without a name"
-    assert len(set(classes)) == len(classes), "two classes of one name"
+    assert len(set(classes)) == len(classes), "two classes have the same name"
     for name, split in _splits(dataset):
         low, high = int(split.labels.min()), int(split.labels.max())
         assert low >= 0, f"{name}: a label of {low}"
@@ -81,21 +82,21 @@ def labels_match_the_classes(dataset: DataSet) -> None:
 
 
 def max_value_bounds_the_pixels(dataset: DataSet) -> None:
-    """`levels`, the stored value that means 1.0, is from 1 to 255, and no pixel is above it."""
-    assert 1 <= dataset.max_value <= 255, f"levels is {dataset.max_value}"
+    """Check that `max_value`, the stored value of 1.0, is in [1, 255], and no pixel exceeds it."""
+    assert 1 <= dataset.max_value <= 255, f"max_value is {dataset.max_value}"
     for name, split in _splits(dataset):
-        brightest = max(int(batch.pixels.max()) for batch in in_order(split, AT_ONCE))
+        brightest = max(int(batch.pixels.max()) for batch in in_order(split, BATCH_SIZE))
         assert brightest <= dataset.max_value, (
-            f"{name}: a pixel of {brightest}, above levels, which is {dataset.max_value}"
+            f"{name}: a pixel of {brightest}, above max_value, which is {dataset.max_value}"
         )
 
 
 def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
-    """`images` gives float32, NCHW of image_size, in [0, 1], not all alike; it leaves the stored
-    pixels alone."""
+    """Check that `images` returns float32 NCHW of image_size in [0, 1], not constant, and does not
+    write to the stored pixels."""
     side = dataset.image_size
     for name, split in _splits(dataset):
-        pixels = split[slice(SOME)].load().pixels
+        pixels = split[slice(NUM_SAMPLED)].load().pixels
         before = pixels.clone()
         x = dataset.images(pixels)
         assert torch.equal(pixels, before), f"{name}: the stored pixels were written to"
@@ -107,7 +108,7 @@ def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
 
 
 def budgets_are_numbers_of_known_units(dataset: DataSet) -> None:
-    """Each reads as a number, 0 or more, and some registered perturbation has its unit."""
+    """Check that each budget is a number of 0 or more in the unit of a registered perturbation."""
     known = {*get_args(Norm), *_units()}
     for unit, text in dataset.budgets.items():
         assert unit in known, f"no perturbation has the unit {unit!r}; known: {_listed(known)}"
@@ -125,19 +126,19 @@ def _units() -> Iterator[str]:
             unit = getattr(factory, "unit", None)
             yield unit if isinstance(unit, str) else factory(budget=1.0).unit
         except Exception:
-            continue  # a perturbation that is not there is not this data set's fault
+            continue  # a perturbation that cannot be imported is not the data set's fault
 
 
 def attack_defaults_are_accepted(dataset: DataSet) -> None:
-    """Each is a parameter of some registered perturbation, and every one that has it can be built
-    with it."""
+    """Check that each default is a parameter of a registered perturbation, and that every
+    perturbation with this parameter accepts the value."""
     takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack_defaults}
     for name, registered in registry.current().records("perturbation").items():
         try:
             parameters = inspect.signature(registered.load()).parameters
             bind(f"{name}(budget=1)")
         except (UserError, ValueError):
-            continue  # likewise, and one that needs more than a budget
+            continue  # likewise, or it needs more than a budget
         for parameter in takers.keys() & parameters.keys():
             takers[parameter].append(name)
     for parameter, text in dataset.attack_defaults.items():
@@ -150,10 +151,10 @@ def attack_defaults_are_accepted(dataset: DataSet) -> None:
 
 
 def training_defaults_are_valid(dataset: DataSet) -> None:
-    """They are fields of `TrainConfig`, complete with the common defaults; the model can be built
-    for the images, the learning-rate schedule read, a batch filled."""
+    """Check that the defaults are fields of `TrainConfig`, complete with the common ones, and that
+    the model, the learning-rate schedule and the batch size work for the images."""
     own = {"data", "data_root", "device", "seed"} & set(dataset.training_defaults)
-    assert not own, f"{_listed(own)}: the user's to choose, not a data set's"
+    assert not own, f"{_listed(own)}: the user chooses these, not a data set"
     try:
         config = merge(COMMON_TRAINING, dataset.training_defaults)
         parse_learning_rate(config.lr_schedule)
@@ -166,8 +167,8 @@ def training_defaults_are_valid(dataset: DataSet) -> None:
 
 
 def splits_share_no_memory(dataset: DataSet) -> None:
-    """No byte of a training image or label is one of a test image or label; where both are read
-    by one reader, no number is one of both."""
+    """Check that training and test images and labels share no memory, and with one reader for both
+    no image number."""
     train, test = dataset.train, dataset.test
     of_both = [("labels", train.labels, test.labels)]
     if isinstance(train, Split) and isinstance(test, Split):
@@ -183,15 +184,14 @@ def splits_share_no_memory(dataset: DataSet) -> None:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """Of the tensor's elements in memory: where they begin, and where they have ended."""
+    """Return the first address of a tensor's elements, and the one after the last."""
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     last = sum((size - 1) * stride for size, stride in strides)
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def validation_images_are_separate(dataset: DataSet) -> None:
-    """`with_validation` gives some training images as validation, and the others are what is left:
-    ten training images or more."""
+    """Check that `with_validation` splits the training images in two; this needs ten or more."""
     numbers = torch.arange(len(dataset.train))
     blank = torch.zeros((len(numbers), dataset.in_channels, 1, 1), dtype=torch.uint8)
     numbered = attrs.evolve(dataset, train=Split(pixels=blank, labels=numbers))
@@ -199,20 +199,20 @@ def validation_images_are_separate(dataset: DataSet) -> None:
     assert len(validation) > 0, f"{len(dataset.train)} training images leave none for validation"
     both = torch.cat([rest.train.labels, validation.labels])
     assert torch.equal(both.sort().values, numbered.train.labels), (
-        "training less validation, and validation, are not the training images once each"
+        "the training and validation images together are not the training images once each"
     )
 
 
 def splits_repeat_their_images(dataset: DataSet) -> None:
-    """In batches of any order, by index, by slice and held, an image has the same pixels and label
-    in every pass; a reader can be sent to a worker process."""
+    """Check that an image has the same pixels and label in batches of any order, by index, by slice
+    and loaded, in every pass, and that a reader can be sent to a worker process."""
     for name, split in _splits(dataset):
-        count = min(SOME, len(split))
+        count = min(NUM_SAMPLED, len(split))
         order = torch.arange(count).flip(0)
         held = split[slice(count)].load()
         found = list(split.batches(order, max(1, count // 3)))
         indices = torch.cat([indices for indices, _ in found]).cpu()
-        assert torch.equal(indices, order), f"{name}: batches of another order than was asked for"
+        assert torch.equal(indices, order), f"{name}: batches in a different order than requested"
         batches = [batch for _, batch in found]
         ways = {
             "in batches": _joined(batches)[order],
@@ -220,8 +220,8 @@ def splits_repeat_their_images(dataset: DataSet) -> None:
             "in a second pass": _joined([batch for _, batch in split.batches(order, 5)])[order],
         }
         for way, images in ways.items():
-            assert torch.equal(images.labels, held.labels), f"{name}: other labels {way}"
-            assert torch.equal(images.pixels, held.pixels), f"{name}: other pixels {way}"
+            assert torch.equal(images.labels, held.labels), f"{name}: different labels {way}"
+            assert torch.equal(images.pixels, held.pixels), f"{name}: different pixels {way}"
         if isinstance(split, LazySplit):
             _can_be_sent(name, split)
 
@@ -242,7 +242,7 @@ def _can_be_sent(name: str, split: LazySplit) -> None:
         ) from error
     number = int(split.numbers[0])
     assert torch.equal(sent(number), split.reader.read(number)), (
-        f"{name}: its reader reads something else once it was pickled"
+        f"{name}: its reader reads something else after it was pickled"
     )
 
 
@@ -265,5 +265,5 @@ DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
 
 
 def check_dataset(dataset: DataSet) -> Mapping[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    """Return the message of each broken clause, by its name; empty if none is broken."""
     return broken_clauses(DATASET_CLAUSES, dataset)

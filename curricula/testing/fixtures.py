@@ -1,4 +1,4 @@
-"""What contracts are tried on: a small model with everything that must survive, and images."""
+"""Fixtures of the contracts: a small model with all state that must survive, and images."""
 
 import attrs
 import torch
@@ -8,12 +8,12 @@ from curricula.interfaces import Perturbation, Strength
 from curricula.models.normalise import Normalise
 from curricula.victim.model_victim import ModelVictim
 
-CLASSES = 4
+NUM_CLASSES = 4
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Fixture:
-    """A small model with everything that must survive an attack (batch norm, dropout, gradients),
+    """A small model with all state that must survive an attack (batch norm, dropout, gradients),
     and a batch of images for it."""
 
     model: nn.Module
@@ -21,7 +21,7 @@ class Fixture:
     y_N: Tensor
 
     def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
-        """The perturbed batch."""
+        """Return the perturbed batch."""
         victim = ModelVictim(self.model).with_reference(self.x_NCHW)
         generator = torch.Generator().manual_seed(seed)
         return perturbation(
@@ -30,7 +30,7 @@ class Fixture:
 
 
 def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
-    """The same fixture for the same sizes; its model has a gradient on every parameter."""
+    """Return the fixture of some sizes; every parameter of its model has a gradient."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -42,18 +42,18 @@ def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
             nn.Dropout(0.5),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
-            nn.Linear(32, CLASSES),
+            nn.Linear(32, NUM_CLASSES),
         )
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     x = torch.rand((n, channels, height, width), generator=generator)
-    x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
-    return Fixture(model=model, x_NCHW=x, y_N=torch.arange(n) % CLASSES)
+    x[0] = (x[0] > 0.5).float()  # include both ends of [0, 1]
+    return Fixture(model=model, x_NCHW=x, y_N=torch.arange(n) % NUM_CLASSES)
 
 
 def state_of(model: nn.Module) -> dict[str, object]:
-    """Everything of a model that its user may count on: parameters, gradients, buffers, every
-    training flag and every requires_grad, by what a message calls it."""
+    """Return the state of a model that must not change, by its name in messages: parameters,
+    gradients, buffers, training flags and requires_grad."""
     found: dict[str, object] = {}
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = parameter.detach().clone()
@@ -62,12 +62,12 @@ def state_of(model: nn.Module) -> dict[str, object]:
     for name, buffer in model.named_buffers():
         found[f"buffer {name}"] = buffer.clone()
     for name, module in model.named_modules():
-        found[f"training flag of {name or 'the whole'}"] = module.training
+        found[f"training flag of {name or 'the whole model'}"] = module.training
     return found
 
 
-def assert_as_before(model: nn.Module, before: dict[str, object]) -> None:
-    """Nothing of `state_of` the model has changed."""
+def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
+    """Check that nothing in `state_of` the model has changed."""
     after = state_of(model)
     for name, value in before.items():
         other = after[name]

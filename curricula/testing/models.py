@@ -1,6 +1,6 @@
-"""The contract of a model, one function a clause; each raises AssertionError when broken.
+"""The contract of a model: one function for each clause, which raises AssertionError.
 
-A clause takes the factory, and says on which images it is tried. Under pytest::
+A clause takes the factory, and keywords for the images to try it on. Under pytest::
 
     @pytest.mark.parametrize("clause", MODEL_CLAUSES)
     def test_patches_keeps_the_contract(clause):
@@ -20,29 +20,29 @@ from curricula.errors import UserError
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.precision import autocast
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import assert_as_before, state_of
+from curricula.testing.fixtures import assert_unchanged, state_of
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
-IMAGES = 3
-TOLERANCE = 1e-4  # of logits, relative to the largest: another batch is summed in another order
-EQUIVALENT = 1e-5  # of logits, relative to the largest
-RATE = 1e-3  # of an update by the gradient's sign
-SMALLEST = (1, 2)
+NUM_IMAGES = 3
+TOLERANCE = 1e-4  # relative to the largest logit: the order of sums depends on the batch
+EQUIVALENT_TOLERANCE = 1e-5  # relative to the largest logit
+LEARNING_RATE = 1e-3  # of an update by the gradient's sign
+SMALL_SIZES = (1, 2)  # pixels
 
 
 class Factory(Protocol):
-    """What a record of a model names, its other arguments left out."""
+    """The factory of a model, without its other arguments."""
 
     def __call__(self, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module: ...
 
 
 class Images(TypedDict, total=False):
-    """On which images a model is tried.
+    """The images to try a model on.
 
     Keys:
         image_size: height and width; 32 by default.
-        channels: the channel counts that it takes; 1 and 3 by default.
+        channels: numbers of channels that the model takes; 1 and 3 by default.
         num_classes: 5 by default.
     """
 
@@ -61,7 +61,7 @@ class Trial:
     num_classes: int
 
     def build(self, seed: int = 0) -> nn.Module:
-        """A model with the fresh weights of a seed."""
+        """Return a model with the initial weights of a seed."""
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(seed)
             return self.factory(
@@ -71,20 +71,20 @@ class Trial:
             )
 
     def backward(self, model: nn.Module) -> None:
-        """The gradients of a training step, in training mode."""
+        """Compute the gradients of a training step, in training mode."""
         model.train().zero_grad()
-        with torch.random.fork_rng([]):  # dropout draws from it
+        with torch.random.fork_rng([]):  # dropout uses it
             loss = F.cross_entropy(model(self.x_NCHW.clone()), self.y_N)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def train(self, model: nn.Module) -> nn.Module:
-        """The same model after two updates, in training mode: nothing of it is as it was."""
+        """Make two updates in training mode, which change all of the model, and return it."""
         for _ in range(2):
             self.backward(model)
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.grad is not None:
-                        parameter.sub_(RATE * parameter.grad.sign())
+                        parameter.sub_(LEARNING_RATE * parameter.grad.sign())
         return model
 
 
@@ -95,19 +95,19 @@ def _trials(
     channels: Collection[int] = (1, 3),
     num_classes: int = 5,
 ) -> list[Trial]:
-    """A trial for each channel count, the largest first."""
+    """Return a trial for each number of channels, the largest first."""
     trials = []
     for count in sorted(channels, reverse=True):
         generator = torch.Generator().manual_seed(count)
-        x = torch.rand((IMAGES, count, image_size, image_size), generator=generator)
-        x[0] = (x[0] > 0.5).float()  # the ends of [0, 1] too
-        y = torch.arange(IMAGES) % num_classes
+        x = torch.rand((NUM_IMAGES, count, image_size, image_size), generator=generator)
+        x[0] = (x[0] > 0.5).float()  # include both ends of [0, 1]
+        y = torch.arange(NUM_IMAGES) % num_classes
         trials.append(Trial(factory=factory, x_NCHW=x, y_N=y, num_classes=num_classes))
     return trials
 
 
-def _rest(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Logits in evaluation mode."""
+def _eval_logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Return the logits in eval mode."""
     with torch.no_grad():
         logits: Tensor = model.eval()(x_NCHW.clone())
     return logits
@@ -122,7 +122,7 @@ def _assert_close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
 
 
 def model_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
-    """What `train` demands: see curricula.victim.model_checks.check_classifier."""
+    """Check what `train` requires; see curricula.victim.model_checks.check_classifier."""
     for trial in _trials(factory, **images):
         try:
             check_classifier(trial.build(), trial.x_NCHW, trial.num_classes)
@@ -133,7 +133,7 @@ def model_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
 def logits_are_finite_in_each_mode_and_precision(
     factory: Factory, **images: Unpack[Images]
 ) -> None:
-    """(N, num_classes), finite, at rest and in training, in float32 and under bf16 autocast."""
+    """Check for finite logits (N, num_classes) in eval and training mode, in float32 and bf16."""
     trial = _trials(factory, **images)[0]
     model = trial.build()
     for training in (False, True):
@@ -143,28 +143,28 @@ def logits_are_finite_in_each_mode_and_precision(
                 autocast(trial.x_NCHW.device, precision),
             ):
                 logits = model.train(training)(trial.x_NCHW.clone())
-            where = f"{precision}, {'in training' if training else 'at rest'}"
-            shape = (IMAGES, trial.num_classes)
+            where = f"{precision}, {_mode(training)}"
+            shape = (NUM_IMAGES, trial.num_classes)
             assert logits.shape == shape, f"{where}: shape {tuple(logits.shape)}, not {shape}"
             assert logits.is_floating_point(), f"{where}: logits of {logits.dtype}"
-            assert logits.isfinite().all(), f"{where}: logits that are not finite"
+            assert logits.isfinite().all(), f"{where}: logits are not finite"
 
 
 def eval_logits_do_not_depend_on_the_batch(factory: Factory, **images: Unpack[Images]) -> None:
-    """In evaluation mode: same image, same logits, whatever is beside it in the batch; global
-    random state not moved."""
+    """Check that in eval mode the logits of an image do not depend on the rest of the batch, and
+    that the global random state does not change."""
     trial = _trials(factory, **images)[0]
     model = trial.train(trial.build())
     before = torch.get_rng_state()
-    logits = _rest(model, trial.x_NCHW)
-    assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
-    _assert_close(_rest(model, trial.x_NCHW), logits, TOLERANCE, "asked again")
-    alone = torch.cat([_rest(model, x[None]) for x in trial.x_NCHW])
+    logits = _eval_logits(model, trial.x_NCHW)
+    assert torch.equal(before, torch.get_rng_state()), "the global random state changed"
+    _assert_close(_eval_logits(model, trial.x_NCHW), logits, TOLERANCE, "in a second pass")
+    alone = torch.cat([_eval_logits(model, x[None]) for x in trial.x_NCHW])
     _assert_close(alone, logits, TOLERANCE, "each image alone")
 
 
 def seed_determines_the_weights(factory: Factory, **images: Unpack[Images]) -> None:
-    """Fresh weights are drawn from torch's global random state alone."""
+    """Check that initial weights depend only on torch's global random state."""
     trial = _trials(factory, **images)[0]
     first, second = (trial.build(seed=1).state_dict() for _ in range(2))
     for name, value in first.items():
@@ -174,11 +174,11 @@ def seed_determines_the_weights(factory: Factory, **images: Unpack[Images]) -> N
 
 
 def checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> None:
-    """Into a fresh model, whatever mode it is saved in and loaded in: the same logits, and the
-    mode is kept."""
+    """Check that a new model with a loaded checkpoint has the same logits, whatever modes it was
+    saved and loaded in, and keeps its mode."""
     trial = _trials(factory, **images)[0]
     model = trial.train(trial.build())
-    expected = _rest(model, trial.x_NCHW)
+    expected = _eval_logits(model, trial.x_NCHW)
     for saving in (False, True):
         stream = io.BytesIO()
         torch.save(model.train(saving).state_dict(), stream)
@@ -190,16 +190,16 @@ def checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> 
                 other.load_state_dict(torch.load(stream, weights_only=True))
             except RuntimeError as error:
                 raise AssertionError(f"{case}: {' '.join(str(error).split())}") from error
-            assert other.training == loading, f"{case}: the mode is another then"
-            _assert_close(_rest(other, trial.x_NCHW), expected, TOLERANCE, case)
+            assert other.training == loading, f"{case}: the mode changed"
+            _assert_close(_eval_logits(other, trial.x_NCHW), expected, TOLERANCE, case)
 
 
 def _mode(training: bool) -> str:
-    return "in training" if training else "at rest"
+    return "in training mode" if training else "in eval mode"
 
 
 def every_weight_is_trained(factory: Factory, **images: Unpack[Images]) -> None:
-    """Each parameter that requires a gradient gets a finite one; some are not zero."""
+    """Check that each trainable parameter gets a finite gradient, and some are not zero."""
     trial = _trials(factory, **images)[0]
     model = trial.build()
     trial.backward(model)
@@ -209,11 +209,11 @@ def every_weight_is_trained(factory: Factory, **images: Unpack[Images]) -> None:
             assert parameter.grad is not None, f"no gradient reaches {name}"
             assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
             moved = moved or bool(parameter.grad.any())
-    assert moved, "nothing can be learnt: every gradient is zero"
+    assert moved, "the model cannot learn: every gradient is zero"
 
 
 def input_is_not_changed(factory: Factory, **images: Unpack[Images]) -> None:
-    """The images are not written to, at rest or in training."""
+    """Check that the images are not written to, in eval or training mode."""
     trial = _trials(factory, **images)[0]
     model, x = trial.build(), trial.x_NCHW.clone()
     for training in (False, True):
@@ -223,24 +223,24 @@ def input_is_not_changed(factory: Factory, **images: Unpack[Images]) -> None:
 
 
 def victim_matches_the_model(factory: Factory, **images: Unpack[Images]) -> None:
-    """The frozen copy that attacks see gives the model's logits, also after a training step, and
-    leaves the model as it was."""
+    """Check that the frozen copy for attacks gives the model's logits, also after a training step,
+    and does not change the model."""
     trial = _trials(factory, **images)[0]
     model = trial.train(trial.build())
     before = state_of(model)
     victim = ModelVictim(model)
     victim.gradient(trial.x_NCHW, trial.y_N)
-    assert_as_before(model, before)
+    assert_unchanged(model, before)
     for when in ("at first", "after an update"):
         with torch.no_grad():
             seen = victim.logits(trial.x_NCHW)
-        _assert_close(seen, _rest(model, trial.x_NCHW), TOLERANCE, when)
+        _assert_close(seen, _eval_logits(model, trial.x_NCHW), TOLERANCE, when)
         trial.train(model)
 
 
 def plain_equivalent_matches_the_model(factory: Factory, **images: Unpack[Images]) -> None:
-    """Where it offers one: equal logits at rest, also after a training step; asking for it leaves
-    the model as it was."""
+    """Check that a plain equivalent, if there is one, has equal logits in eval mode, also after a
+    training step, and that making it does not change the model."""
     trial = _trials(factory, **images)[0]
     model = trial.train(trial.build())
     if not isinstance(model, HasPlainEquivalent):
@@ -248,20 +248,20 @@ def plain_equivalent_matches_the_model(factory: Factory, **images: Unpack[Images
     for when in ("at first", "after an update"):
         before = state_of(model.train())
         plain = model.plain_equivalent()
-        assert_as_before(model, before)
-        ours, theirs = _rest(plain, trial.x_NCHW), _rest(model, trial.x_NCHW)
-        _assert_close(ours, theirs, EQUIVALENT, when)
+        assert_unchanged(model, before)
+        ours, theirs = _eval_logits(plain, trial.x_NCHW), _eval_logits(model, trial.x_NCHW)
+        _assert_close(ours, theirs, EQUIVALENT_TOLERANCE, when)
         trial.train(model)
 
 
 def unsupported_size_is_refused(factory: Factory, **images: Unpack[Images]) -> None:
-    """Images of one or two pixels a side: it works on them, or the factory says in a ValueError
-    which it takes."""
-    for side in SMALLEST:
+    """Check that images of one or two pixels a side work, or that the factory raises a ValueError
+    that says which sizes work."""
+    for side in SMALL_SIZES:
         smaller: Images = {**images, "image_size": side}
         for trial in _trials(factory, **smaller):
             try:
-                shape = _rest(trial.build(), trial.x_NCHW).shape
+                shape = _eval_logits(trial.build(), trial.x_NCHW).shape
             except ValueError:  # a UserError is one
                 continue
             except Exception as error:
@@ -269,7 +269,7 @@ def unsupported_size_is_refused(factory: Factory, **images: Unpack[Images]) -> N
                     f"{side}x{side}: {type(error).__name__} ({error}); let the factory raise a "
                     "ValueError that says which sizes it takes"
                 ) from error
-            assert shape == (IMAGES, trial.num_classes), f"{side}x{side}: shape {tuple(shape)}"
+            assert shape == (NUM_IMAGES, trial.num_classes), f"{side}x{side}: shape {tuple(shape)}"
 
 
 ModelClause = Callable[..., None]
@@ -289,11 +289,11 @@ MODEL_CLAUSES: tuple[ModelClause, ...] = (
 
 
 def check_model(factory: Callable[..., Any], **images: Unpack[Images]) -> Mapping[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well.
+    """Return the message of each broken clause, by its name; empty if none is broken.
 
     Args:
         factory: takes ``num_classes``, ``in_channels`` and ``image_size``; functools.partial binds
-            what else it needs.
-        **images: on which it is tried, see `Images`.
+            further arguments.
+        **images: the images to try it on; see `Images`.
     """
     return broken_clauses(MODEL_CLAUSES, factory, **images)

@@ -1,4 +1,4 @@
-"""The contract of an objective, one function a clause; each raises AssertionError when broken.
+"""The contract of an objective: one function for each clause, which raises AssertionError.
 
 Under pytest::
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from curricula.interfaces import Objective, TrainingLoss, Views
 from curricula.losses import ATTACK_LOSSES
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Fixture, assert_as_before, make_fixture, state_of
+from curricula.testing.fixtures import Fixture, assert_unchanged, make_fixture, state_of
 
 TOLERANCE = 1e-5
 
@@ -31,26 +31,26 @@ def _fixture(*, training: bool) -> Fixture:
 
 
 def _views(x_NCHW: Tensor) -> Views:
-    """Three different views of the same images."""
+    """Return three different views of the same images."""
     return Views(clean=x_NCHW, transformed=x_NCHW.flip(3), perturbed=x_NCHW * 0.75)
 
 
 def _loss(objective: Objective, fixture: Fixture, views: Views) -> TrainingLoss:
-    with torch.random.fork_rng([]):  # dropout draws from it
+    with torch.random.fork_rng([]):  # dropout uses it
         loss = objective(fixture.model, views, fixture.y_N)
     assert isinstance(loss, TrainingLoss), f"a {type(loss).__name__}, not a TrainingLoss"
     return loss
 
 
 def attack_loss_is_known(objective: Objective) -> None:
-    """`attack_loss` names a loss that attacks can ascend."""
+    """Check that `attack_loss` names a loss that attacks can ascend."""
     name = getattr(objective, "attack_loss", None)
     known = ", ".join(ATTACK_LOSSES)
     assert name in ATTACK_LOSSES, f"attack_loss is {name!r}; known: {known}"
 
 
 def value_is_a_finite_scalar(objective: Objective) -> None:
-    """Of no dimension, finite and attached to the weights, also where all views are equal."""
+    """Check for a finite scalar that is attached to the weights, also if all views are equal."""
     for training in (True, False):
         fixture = _fixture(training=training)
         x = fixture.x_NCHW
@@ -60,12 +60,12 @@ def value_is_a_finite_scalar(objective: Objective) -> None:
             assert isinstance(value, Tensor), f"the value is a {type(value).__name__}"
             assert value.ndim == 0, f"the value has shape {tuple(value.shape)}, not ()"
             number = float(value.detach())
-            assert math.isfinite(number), f"the value is {number} where the views are {which}"
-            assert value.requires_grad, "the value is not attached: nothing can be learnt from it"
+            assert math.isfinite(number), f"the value is {number} if the views are {which}"
+            assert value.requires_grad, "the value is not attached to the weights"
 
 
 def logits_match_the_perturbed_view(objective: Objective) -> None:
-    """(N, K), detached; at rest, those that the model gives at the perturbed view."""
+    """Check for detached logits (N, K), in eval mode those of the model on the perturbed view."""
     fixture = _fixture(training=False)
     views = _views(fixture.x_NCHW)
     logits = _loss(objective, fixture, views).logits
@@ -77,7 +77,8 @@ def logits_match_the_perturbed_view(objective: Objective) -> None:
 
 
 def gradients_reach_the_weights(objective: Objective) -> None:
-    """Every weight gets a finite gradient, also where all views are equal; some are not zero."""
+    """Check that every weight gets a finite gradient, also if all views are equal, and that some
+    are not zero."""
     for training in (True, False):
         fixture = _fixture(training=training)
         x = fixture.x_NCHW
@@ -93,7 +94,7 @@ def gradients_reach_the_weights(objective: Objective) -> None:
 
 
 def views_are_not_changed(objective: Objective) -> None:
-    """Neither views nor labels are written to, and no gradient is left on them."""
+    """Check that views and labels are not written to and get no gradient."""
     fixture = _fixture(training=True)
     views = _views(fixture.x_NCHW)
     before, labels = views.map(torch.clone), fixture.y_N.clone()
@@ -107,21 +108,21 @@ def views_are_not_changed(objective: Objective) -> None:
 
 
 def value_depends_on_the_perturbed_view(objective: Objective) -> None:
-    """Another perturbed view, another value: else nothing adversarial is learnt."""
+    """Check that the value depends on the perturbed view; without it, training ignores attacks."""
     fixture = _fixture(training=False)
     views = _views(fixture.x_NCHW)
     other = attrs.evolve(views, perturbed=1 - fixture.x_NCHW)
     values = [_loss(objective, fixture, v).value.detach() for v in (views, other)]
-    assert not torch.equal(*values), "the value is the same for another perturbed view"
+    assert not torch.equal(*values), "the value is the same for a different perturbed view"
 
 
 def model_is_not_changed(objective: Objective) -> None:
-    """Weights, gradients and flags; at rest, buffers too. The loop descends, not the objective."""
+    """Check that weights, gradients, flags and, in eval mode, buffers do not change."""
     fixture = _fixture(training=False)
     fixture.model[0].train()  # type: ignore[index]  # not all in one mode
     before = state_of(fixture.model)
     _loss(objective, fixture, _views(fixture.x_NCHW))
-    assert_as_before(fixture.model, before)
+    assert_unchanged(fixture.model, before)
 
 
 OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (
@@ -136,5 +137,5 @@ OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (
 
 
 def check_objective(objective: Objective) -> Mapping[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    """Return the message of each broken clause, by its name; empty if none is broken."""
     return broken_clauses(OBJECTIVE_CLAUSES, objective)

@@ -1,4 +1,4 @@
-"""The contract of a perturbation, one function a clause; each raises AssertionError when broken.
+"""The contract of a perturbation: one function for each clause, which raises AssertionError.
 
 Under pytest::
 
@@ -21,36 +21,38 @@ from curricula.interfaces import (
     declaration_problem,
 )
 from curricula.testing.contract import broken_clauses
-from curricula.testing.fixtures import Fixture, assert_as_before, make_fixture, state_of
+from curricula.testing.fixtures import Fixture, assert_unchanged, make_fixture, state_of
 
-TOLERANCE = 1e-6  # of float32 arithmetic on values in [0, 1]
+TOLERANCE = 1e-6  # rounding of float32 values in [0, 1]
 
 
-def fixture(
+def _fixture(
     perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12
 ) -> Fixture:
-    """A fixture whose images have a channel count that the perturbation declares."""
+    """Return a fixture whose images have a number of channels that the perturbation declares."""
     channels = max(perturbation.channels or {3})
     return make_fixture(n, channels, height, width)
 
 
 def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
-    """Bit for bit; as a float, and for those images of a batch whose own strength is 0."""
-    b = fixture(perturbation)
-    assert torch.equal(b.run(perturbation, 0.0), b.x_NCHW), "strength 0.0 changed the images"
-    strength_N = torch.linspace(0, 1, len(b.y_N)).round()
-    same = (b.run(perturbation, strength_N) == b.x_NCHW).flatten(1).all(1)
+    """Check that strength 0, as a float or of single images in a batch, changes no bit."""
+    fixture = _fixture(perturbation)
+    assert torch.equal(fixture.run(perturbation, 0.0), fixture.x_NCHW), (
+        "strength 0.0 changed the images"
+    )
+    strength_N = torch.linspace(0, 1, len(fixture.y_N)).round()
+    same = (fixture.run(perturbation, strength_N) == fixture.x_NCHW).flatten(1).all(1)
     assert same[strength_N == 0].all(), "an image of strength 0 changed among others of strength 1"
 
 
 def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
-    """Same shape, dtype and device; in [0, 1]; finite; detached."""
-    b = fixture(perturbation)
+    """Check for finite, detached images in [0, 1] of the same shape, dtype and device."""
+    fixture = _fixture(perturbation)
     for strength in (0.0, 0.3, 1.0):
-        out = b.run(perturbation, strength)
-        assert out.shape == b.x_NCHW.shape, f"shape {tuple(out.shape)}"
-        assert out.dtype == b.x_NCHW.dtype, f"dtype {out.dtype}"
-        assert out.device == b.x_NCHW.device, f"device {out.device}"
+        out = fixture.run(perturbation, strength)
+        assert out.shape == fixture.x_NCHW.shape, f"shape {tuple(out.shape)}"
+        assert out.dtype == fixture.x_NCHW.dtype, f"dtype {out.dtype}"
+        assert out.device == fixture.x_NCHW.device, f"device {out.device}"
         assert out.isfinite().all(), "a value is not finite"
         assert out.min() >= 0, f"a pixel of {float(out.min())}, below 0"
         assert out.max() <= 1, f"a pixel of {float(out.max())}, above 1"
@@ -58,22 +60,24 @@ def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
 
 
 def input_is_not_changed(perturbation: Perturbation) -> None:
-    """Neither images nor labels are written to, and no gradient is left on them."""
-    b = fixture(perturbation)
-    x, y = b.x_NCHW.clone(), b.y_N.clone()
-    out = b.run(perturbation)
+    """Check that images and labels are not written to and get no gradient."""
+    fixture = _fixture(perturbation)
+    x, y = fixture.x_NCHW.clone(), fixture.y_N.clone()
+    out = fixture.run(perturbation)
     out.fill_(0.5)  # a view of the input would show
-    assert torch.equal(x, b.x_NCHW), "the input images changed"
-    assert torch.equal(y, b.y_N), "the labels changed"
-    assert b.x_NCHW.grad is None, "a gradient was left on the input"
-    assert not b.x_NCHW.requires_grad, "the input now requires a gradient"
+    assert torch.equal(x, fixture.x_NCHW), "the input images changed"
+    assert torch.equal(y, fixture.y_N), "the labels changed"
+    assert fixture.x_NCHW.grad is None, "a gradient was left on the input"
+    assert not fixture.x_NCHW.requires_grad, "the input now requires a gradient"
 
 
 def norm_bound_holds_for_each_image(perturbation: Perturbation) -> None:
-    """At mixed strengths, each image keeps its own share of the radius."""
-    b = fixture(perturbation)
-    strength_N = torch.linspace(0, 1, len(b.y_N))
-    _assert_norm_bound(perturbation, b.x_NCHW, b.run(perturbation, strength_N), strength_N)
+    """Check at mixed strengths that each image keeps its own share of the radius."""
+    fixture = _fixture(perturbation)
+    strength_N = torch.linspace(0, 1, len(fixture.y_N))
+    _assert_norm_bound(
+        perturbation, fixture.x_NCHW, fixture.run(perturbation, strength_N), strength_N
+    )
 
 
 def _assert_norm_bound(
@@ -87,50 +91,50 @@ def _assert_norm_bound(
     norm_N = torch.linalg.vector_norm(change.double(), ord=order, dim=1)
     excess = float((norm_N - strength_N * norm_bound.radius).max())
     assert excess <= TOLERANCE * max(1.0, norm_bound.radius), (
-        f"the {norm_bound.norm} norm_bound is exceeded by {excess:.2e}"
+        f"the {norm_bound.norm} norm bound is exceeded by {excess:.2e}"
     )
 
 
 def model_is_not_changed(perturbation: Perturbation) -> None:
-    """Parameters, gradients, buffers, every training flag and every requires_grad."""
-    b = fixture(perturbation)
-    b.model.train()
-    b.model[2].eval()  # type: ignore[index]  # a frozen layer, as fine-tuning has it
-    before = state_of(b.model)
-    b.run(perturbation)
-    assert_as_before(b.model, before)
+    """Check that parameters, gradients, buffers, training flags and requires_grad do not change."""
+    fixture = _fixture(perturbation)
+    fixture.model.train()
+    fixture.model[2].eval()  # type: ignore[index]  # a frozen layer, as fine-tuning has it
+    before = state_of(fixture.model)
+    fixture.run(perturbation)
+    assert_unchanged(fixture.model, before)
 
 
 def generator_determines_the_result(perturbation: Perturbation) -> None:
-    """Same generator state, same result; global random state neither read nor moved."""
-    b = fixture(perturbation)
-    first = b.run(perturbation, seed=1)
+    """Check that the result depends only on the generator, not on the global random state."""
+    fixture = _fixture(perturbation)
+    first = fixture.run(perturbation, seed=1)
     with torch.random.fork_rng():
         torch.manual_seed(987)
         before = torch.get_rng_state()
-        second = b.run(perturbation, seed=1)
-        assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
+        second = fixture.run(perturbation, seed=1)
+        assert torch.equal(before, torch.get_rng_state()), "the global random state changed"
     assert torch.equal(first, second), "the result depends on more than the generator"
 
 
 def any_batch_works(perturbation: Perturbation) -> None:
-    """One image; every declared channel count; height and width that differ."""
+    """Check one image, every declared number of channels, and images that are not square."""
     for channels in sorted(perturbation.channels or {1, 3}):
         for n, height, width in ((1, 12, 12), (3, 10, 14), (2, 15, 9)):
-            b = make_fixture(n, channels, height, width)
-            out = b.run(perturbation)
-            assert out.shape == b.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
+            fixture = make_fixture(n, channels, height, width)
+            out = fixture.run(perturbation)
+            assert out.shape == fixture.x_NCHW.shape, f"{n} x {channels} x {height} x {width}"
             assert out.isfinite().all(), f"not finite at {n} x {channels} x {height} x {width}"
-            _assert_norm_bound(perturbation, b.x_NCHW, out, torch.ones(n))
+            _assert_norm_bound(perturbation, fixture.x_NCHW, out, torch.ones(n))
 
 
 def attributes_are_declared(perturbation: Perturbation) -> None:
-    """kind, unit, budget, norm_bound, channels and training_only are there and mean something."""
+    """Check that the declared attributes, such as kind, unit and norm_bound, are valid."""
     problem = declaration_problem(perturbation)
     assert problem is None, problem
     assert perturbation.unit, "no unit"
     assert perturbation.budget >= 0, f"budget {perturbation.budget}"
-    assert perturbation.channels is None or perturbation.channels, "no channel count works"
+    assert perturbation.channels is None or perturbation.channels, "no number of channels works"
     assert isinstance(perturbation.training_only, bool)
     if perturbation.unit in get_args(Norm) and not perturbation.training_only:
         assert perturbation.norm_bound == NormBound(
@@ -139,21 +143,23 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
 
 
 def parameters_can_be_searched(perturbation: Perturbation) -> None:
-    """Where there are `sample`, `grid` and `apply`: they speak of the same parameters, a grid of
-    strength 0 is the identity, and every point of a grid gives an image."""
+    """Check that `sample`, `grid` and `apply`, if there are, use the same parameters, that a grid
+    of strength 0 is the identity, and that every point of a grid gives an image."""
     if not isinstance(perturbation, ParametricPerturbation):
         return
-    b = fixture(perturbation)
-    n = len(b.y_N)
+    fixture = _fixture(perturbation)
+    n = len(fixture.y_N)
     drawn = perturbation.sample(n, 1.0, torch.Generator().manual_seed(0))
     for strength in (0.0, 1.0, torch.linspace(0, 1, n)):
         grid = perturbation.grid(strength, 3)
         rows = grid if isinstance(strength, Tensor) else grid[:, None].expand(-1, n, -1)
         assert rows.shape[1:] == drawn.shape, f"sample is {drawn.shape[1:]}, grid {grid.shape[1:]}"
-        points = torch.cat([perturbation.apply(b.x_NCHW, row).detach() for row in rows])
+        points = torch.cat([perturbation.apply(fixture.x_NCHW, row).detach() for row in rows])
         assert points.min() >= 0, "a point of the grid leaves [0, 1]"
         assert points.max() <= 1, "a point of the grid leaves [0, 1]"
-        same = (points.reshape(len(rows), *b.x_NCHW.shape) == b.x_NCHW).flatten(2).all(2)
+        same = (
+            (points.reshape(len(rows), *fixture.x_NCHW.shape) == fixture.x_NCHW).flatten(2).all(2)
+        )
         if not isinstance(strength, Tensor):
             assert same.all() or strength > 0, "the grid of strength 0 changes the images"
             assert same.any(), "the identity is not among an odd number of points"
@@ -177,5 +183,5 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
 
 
 def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    """Return the message of each broken clause, by its name; empty if none is broken."""
     return broken_clauses(PERTURBATION_CLAUSES, perturbation)

@@ -1,4 +1,4 @@
-"""The contract of a schedule, one function a clause; each raises AssertionError when broken.
+"""The contract of a schedule: one function for each clause, which raises AssertionError.
 
 Under pytest::
 
@@ -25,13 +25,13 @@ from curricula.interfaces import (
 )
 from curricula.testing.contract import broken_clauses
 
-NUM_TRAIN = 12
-LENGTHS = ((1, 1), (1, 7), (3, 4), (20, 5))  # (epochs, updates an epoch)
+NUM_TRAIN = 12  # training images
+LENGTHS = ((1, 1), (1, 7), (3, 4), (20, 5))  # (epochs, updates per epoch)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Moment:
-    """One update of a training: how far it is, the schedule's state, and the strength."""
+    """One update of a training: its progress, the state of the schedule, and the strength."""
 
     progress: Progress
     state: ScheduleState
@@ -42,8 +42,8 @@ class Moment:
 
 
 def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[Moment]:
-    """A training as a schedule sees it: images that are got right at random, half of them at
-    first and more later."""
+    """Yield a training as a schedule sees it: images are correct at random, half of them at first
+    and more later."""
     state: ScheduleState = {}
     if isinstance(schedule, AdaptiveSchedule):
         state = schedule.start(NUM_TRAIN)
@@ -73,15 +73,15 @@ def _onwards(
 def _feedback(progress: Progress, strength: Strength) -> Feedback:
     generator = torch.Generator().manual_seed(progress.step)
     indices = torch.randperm(NUM_TRAIN, generator=generator)[: NUM_TRAIN // 2]
-    right = torch.rand(len(indices), generator=generator) < 0.5 + progress.fraction / 2
+    correct_N = torch.rand(len(indices), generator=generator) < 0.5 + progress.fraction / 2
     strength = torch.as_tensor(strength, dtype=torch.float32)
     of_batch = strength[indices] if strength.ndim else strength.expand(len(indices))
-    return Feedback(indices=indices, correct=right, strength=of_batch)
+    return Feedback(indices=indices, correct=correct_N, strength=of_batch)
 
 
 def strength_is_in_0_to_1(schedule: Schedule) -> None:
-    """A float, or a floating tensor of one value for each training image, from 0 to 1, at every
-    update of trainings of several lengths, one update included."""
+    """Check for a strength in [0, 1] at every update of trainings of several lengths: a float, or a
+    tensor with one value for each training image."""
     for length in LENGTHS:
         for moment in training(schedule, *length):
             strength = moment.strength
@@ -101,8 +101,8 @@ def strength_is_in_0_to_1(schedule: Schedule) -> None:
 
 
 def arguments_determine_the_strength(schedule: Schedule) -> None:
-    """Same progress and state, same strength and same next state, in whatever order they are asked
-    for; global random state neither read nor moved."""
+    """Check that strength and next state depend only on progress and state, in any order of calls,
+    and that the global random state is not used."""
     for length in LENGTHS:
         moments = list(training(schedule, *length))
         for moment in reversed(moments):
@@ -110,14 +110,16 @@ def arguments_determine_the_strength(schedule: Schedule) -> None:
                 torch.default_generator.manual_seed(moment.progress.step + 987)
                 before = torch.get_rng_state()
                 again = schedule(moment.progress, moment.state)
-                assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
-            assert _equal(moment.strength, again), f"another strength when asked again {moment}"
+                assert torch.equal(before, torch.get_rng_state()), "the global random state changed"
+            assert _equal(moment.strength, again), f"a different strength in a second call {moment}"
         for first, second in zip(moments, training(schedule, *length), strict=True):
-            assert _same_state(first.state, second.state), f"another state in a second run {second}"
+            assert _same_state(first.state, second.state), (
+                f"the state differs in a second run {second}"
+            )
 
 
 def state_is_not_changed(schedule: Schedule) -> None:
-    """Neither asking nor feedback changes a state that was given out before, nor the feedback."""
+    """Check that no call changes a state that was returned before, or the feedback."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
     for length in LENGTHS:
@@ -125,15 +127,15 @@ def state_is_not_changed(schedule: Schedule) -> None:
         for moment in training(schedule, *length):
             before.append((moment, _cloned(moment.state)))
             feedback = _feedback(moment.progress, moment.strength)
-            told = attrs.evolve(
+            given = attrs.evolve(
                 feedback,
                 indices=feedback.indices.clone(),
                 correct=feedback.correct.clone(),
                 strength=feedback.strength.clone(),
             )
-            schedule.after_batch(moment.state, told)
+            schedule.after_batch(moment.state, given)
             for name in ("indices", "correct", "strength"):
-                kept = torch.equal(getattr(told, name), getattr(feedback, name))
+                kept = torch.equal(getattr(given, name), getattr(feedback, name))
                 assert kept, f"the feedback's {name} were written to"
             schedule.after_epoch(moment.state, {"clean": 0.5, "joint": 0.25})
         for moment, state in before:
@@ -141,25 +143,25 @@ def state_is_not_changed(schedule: Schedule) -> None:
 
 
 def state_keeps_its_form(schedule: Schedule) -> None:
-    """Named tensors, of the same names, shapes and dtypes throughout."""
+    """Check that the state is a mapping of tensors whose names, shapes and dtypes do not change."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
     start = _form(schedule.start(NUM_TRAIN))
     for length in LENGTHS:
         for moment in training(schedule, *length):
-            told = schedule.after_batch(moment.state, _feedback(moment.progress, moment.strength))
+            after = schedule.after_batch(moment.state, _feedback(moment.progress, moment.strength))
             ended = schedule.after_epoch(moment.state, {"clean": 0.5, "joint": 0.25})
-            for state, when in ((told, "a batch"), (ended, "an epoch")):
+            for state, when in ((after, "a batch"), (ended, "an epoch")):
                 assert _form(state) == start, (
                     f"the state is {_form(state)} after {when} {moment}; it started as {start}"
                 )
 
 
 def checkpoint_restores_the_schedule(schedule: Schedule) -> None:
-    """A copy of the schedule that is given a saved state goes on exactly as the schedule does."""
+    """Check that a copy of the schedule continues identically from a saved state."""
     if not isinstance(schedule, AdaptiveSchedule):
         return
-    fresh = copy.deepcopy(schedule)
+    copied = copy.deepcopy(schedule)
     for epochs, steps_per_epoch in LENGTHS:
         moments = list(training(schedule, epochs, steps_per_epoch))
         middle = len(moments) // 2
@@ -167,10 +169,10 @@ def checkpoint_restores_the_schedule(schedule: Schedule) -> None:
             {name: tensor.clone().contiguous() for name, tensor in moments[middle].state.items()}
         )
         loaded = safetensors.torch.load(saved)
-        resumed = _onwards(fresh, loaded, middle, epochs, steps_per_epoch)
+        resumed = _onwards(copied, loaded, middle, epochs, steps_per_epoch)
         for moment, after in zip(moments[middle:], resumed, strict=True):
-            assert _equal(moment.strength, after.strength), f"another strength {moment}"
-            assert _same_state(moment.state, after.state), f"another state {moment}"
+            assert _equal(moment.strength, after.strength), f"a different strength {moment}"
+            assert _same_state(moment.state, after.state), f"a different state {moment}"
 
 
 def _equal(a: Strength, b: Strength) -> bool:
@@ -205,5 +207,5 @@ SCHEDULE_CLAUSES: tuple[Callable[[Schedule], None], ...] = (
 
 
 def check_schedule(schedule: Schedule) -> Mapping[str, str]:
-    """Every clause at once: what is broken, by the clause's name; empty if all is well."""
+    """Return the message of each broken clause, by its name; empty if none is broken."""
     return broken_clauses(SCHEDULE_CLAUSES, schedule)

@@ -13,7 +13,7 @@ from curricula.cli.main import program
 from curricula.errors import UserError
 from curricula.models.small import stdcnn
 from curricula.plugins import registry
-from curricula.testing.fixtures import assert_as_before, make_fixture, state_of
+from curricula.testing.fixtures import assert_unchanged, make_fixture, state_of
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
@@ -70,7 +70,7 @@ def test_a_narrow_network_with_fresh_statistics_is_a_classifier():
         no_gradient += not gradient.any()
         before = state_of(model)
         check_classifier(model, x, 10)
-        assert_as_before(model, before)
+        assert_unchanged(model, before)
     assert no_gradient > 0  # else this test shows nothing
 
 
