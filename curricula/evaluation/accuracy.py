@@ -17,8 +17,8 @@ from curricula.runtime.precision import no_tf32
 from curricula.runtime.timing import seconds
 from curricula.victim.model_victim import ModelVictim
 
-BATCH_SIZE = 250  # images at once on a CPU, where more do not pay, and the fewest elsewhere
-PAYS = 1.1  # a batch twice as large must do so many times as many images a second
+BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
+MIN_SPEED_UP = 1.1  # in images per second, for a batch twice as large to be worth it
 
 
 def evaluate_threats(
@@ -32,35 +32,36 @@ def evaluate_threats(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[ThreatResult]:
-    """Accuracy and fooling rate under each threat, in float32, on every image of a split.
+    """Return accuracy and fooling rate under each threat, in float32, on every image of a split.
 
-    The predictions on the clean images are made once, before all others.
+    The clean images are classified once, before all threats.
 
-    What is drawn for an image depends on the seed, its index in the split and the place in the
-    expression: not on the other threats, nor on the batch, nor on who has fallen. Exempt is what
-    `curricula.expressions.random_interception.intercept` leaves to the generator.
+    The random numbers of an image depend on the seed, its index in the split and the place in the
+    expression. They do not depend on the other threats, on the batch, or on which images are
+    fooled. Exceptions are random calls that `curricula.expressions.random_interception.intercept`
+    leaves to the generator.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.
-        data: whose images they are.
+        data: the data set of the images.
         split: the images.
-        threats: by name; those of the same expression and strength are run once.
-        seed: of the random streams.
-        batch_size: images at once; by default 250 on a CPU, and elsewhere what `paying_batch`
+        threats: threats by name; equal expressions of equal strength run once.
+        seed: seed of the random streams.
+        batch_size: images at once; by default 250 on a CPU, and elsewhere what `fastest_batch`
             finds.
-        began: called before each threat that is run, with its number of batches; ``clean`` is
-            always run, and first.
-        after_batch: called after each batch of each threat that is run, to show progress.
+        began: called with each threat before it runs, and its number of batches; ``clean`` always
+            runs, and first.
+        after_batch: called after each batch of each threat that runs.
 
     Raises:
-        UserError: logits that are not numbers.
+        UserError: logits that are NaN.
     """
-    asked = {"": Threat.parse(CLEAN), **threats}
+    with_clean = {"": Threat.parse(CLEAN), **threats}
     predicted = predictions(
         model,
         data,
         split,
-        asked,
+        with_clean,
         seed=seed,
         batch_size=batch_size,
         began=began,
@@ -93,13 +94,15 @@ def predictions(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """Return the predicted class of each image under each threat, int64 (N,) by name, in the
-    split's order. Arguments as for `evaluate_threats`, which counts them."""
+    """Return the predicted class of each image under each threat, int64 (N,) by name.
+
+    Images are in the order of the split. Arguments are those of `evaluate_threats`.
+    """
     found: dict[tuple[str, float], Tensor] = {}
     with no_tf32():
         victim = ModelVictim(model, early_stop=True)
         if batch_size is None:
-            batch_size = paying_batch(victim, data, split)
+            batch_size = fastest_batch(victim, data, split)
         for threat in threats.values():
             if _identity(threat) not in found:
                 began(threat, math.ceil(len(split) / batch_size))
@@ -110,7 +113,7 @@ def predictions(
 
 
 def _identity(threat: Threat) -> tuple[str, float]:
-    """What threats share that are run once; the clean images have no strength."""
+    """Return a key that is equal for threats that run once; clean images have no strength."""
     return str(threat), 0.0 if str(threat) == CLEAN else threat.strength
 
 
@@ -123,7 +126,7 @@ def _predicted(
     batch_size: int,
     after_batch: Callable[[], None],
 ) -> Tensor:
-    """The class that the model gives each image under a threat, int64 (N,)."""
+    """Return the predicted class of each image under a threat, int64 (N,)."""
     device = split.labels.device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.arange(len(split), device=device)
@@ -138,22 +141,22 @@ def _predicted(
         )
         with torch.no_grad():
             logits_NK = victim.logits(x)
-            if logits_NK.isnan().any():  # whose largest would be the first class
+            if logits_NK.isnan().any():  # argmax would return the first class
                 raise UserError(
-                    f"the network's logits under {threat} are not numbers: its training has "
-                    "diverged (lower --lr), or a perturbation gives images that are no numbers"
+                    f"the network's logits under {threat} are NaN: its training has diverged "
+                    "(lower --lr), or a perturbation gives images with NaN"
                 )
             predicted.append(logits_NK.argmax(1))
         after_batch()
     return torch.cat(predicted)
 
 
-def paying_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
-    """How many images of a split to attack at once.
+def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
+    """Return the number of images of a split to attack at once.
 
-    On a CPU 250. Elsewhere doublings of it are tried, one gradient each, as long as they give a
-    tenth more images a second; where memory ends that, half of what fitted, since an attack holds
-    more than a gradient.
+    It is 250 on a CPU. Elsewhere it is doubled, timing one gradient each, as long as that gives a
+    tenth more images per second. If memory runs out, it is half of what fitted, since an attack
+    needs more memory than a gradient.
     """
     if split.labels.device.type == "cpu":
         return BATCH_SIZE
@@ -164,13 +167,13 @@ def paying_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
             took = _gradient_seconds(victim, data.images(batch.pixels), batch.labels)
         except torch.OutOfMemoryError:
             return max(best // 2, 1)
-        if len(batch) / took < PAYS * rate:
+        if len(batch) / took < MIN_SPEED_UP * rate:
             break
         best, rate, size = size, len(batch) / took, 2 * size
     return best
 
 
 def _gradient_seconds(victim: Victim, x_NCHW: Tensor, y_N: Tensor) -> float:
-    """The best of three, after one that allocates and picks algorithms."""
+    """Return the shortest of three times, after a first pass that allocates and tunes."""
     found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
     return min(found[1:])

@@ -1,1 +1,1 @@
-"""Pictures of what perturbations and schedules do. It reads, and changes nothing."""
+"""Figures, the page of a run or a sweep, and the catalogue. Nothing here changes results."""

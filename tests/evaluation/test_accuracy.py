@@ -1,4 +1,4 @@
-"""Accuracies, their intervals, and which threats a run is measured under."""
+"""Accuracies, their intervals, and the standard threats of a run."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
-from curricula.evaluation.accuracy import evaluate_threats, paying_batch
+from curricula.evaluation.accuracy import evaluate_threats, fastest_batch
 from curricula.evaluation.results import wilson_interval
 from curricula.evaluation.threats import standard_threats, validation_threats
 from curricula.expressions.binding import bind
@@ -45,7 +45,7 @@ def test_the_standard_threats_follow_the_curriculum():
 
 
 def test_the_standard_attack_has_converged(robust_digits):
-    """Three times the steps gain at most one image in a hundred; a quarter of them loses some."""
+    """Three times the steps fool at most one image in a hundred more; a quarter fool fewer."""
     model, data = robust_digits
     threats = {
         "standard": standard_threats(bind("pgd:0.1"), BUDGETS)["adversarial"],
@@ -72,26 +72,26 @@ def test_the_standard_attack_has_converged(robust_digits):
         ("torchattacks-pgd:0.2", "rot(30,", "pgd(0.2, norm=linf"),
     ],
 )
-def test_what_a_curriculum_leaves_out_is_at_the_data_sets_budget(expression, spatial, attack):
+def test_missing_budgets_come_from_the_data_set(expression, spatial, attack):
     found = explicit(standard_threats(bind(expression), BUDGETS))
     assert found["spatial"].startswith(spatial)
     assert found["adversarial"].startswith(attack)
 
 
 @pytest.mark.parametrize(
-    ("expression", "natural"),
+    ("expression", "expected"),
     [
         ("worst(rot:9|trans:1+pgd:0.1, k=3)+fgsm:0.1", "rot:9|trans:1"),
         ("(rot:9|clean)+trans:1+pgd:0.1", "rot:9+trans:1"),
         ("pgd:0.1|(rot:9|trans:1)+rot:8", "(rot:9|trans:1)+rot:8"),
     ],
 )
-def test_the_natural_part_keeps_the_shape_of_the_expression(expression, natural):
-    assert str(bind(expression).without_attacks()) == str(bind(natural))
+def test_the_part_without_attacks_keeps_the_shape_of_the_expression(expression, expected):
+    assert str(bind(expression).without_attacks()) == str(bind(expected))
     assert bind("pgd:0.1|clean").without_attacks() is None
 
 
-def test_the_natural_part_leaves_out_what_is_for_training_alone():
+def test_the_part_without_attacks_has_no_training_only_link():
     class ForTraining(Rotation):
         training_only = True
 
@@ -102,13 +102,13 @@ def test_the_natural_part_leaves_out_what_is_for_training_alone():
             specname="curricula_perturbations",
         )
     )
-    loaded.add(module, registry.Provider(name="stranger", source="file"))
+    loaded.add(module, registry.Provider(name="third-party", source="file"))
     registry.use(loaded)
     assert str(bind("odd:9+trans:1|odd:5|pgd:0.1").without_attacks()) == str(bind("trans:1"))
     assert bind("odd:9+pgd:0.1").without_attacks() is None
 
 
-def test_a_checkpoint_is_picked_by_what_the_curriculum_trains_for():
+def test_a_checkpoint_is_picked_by_the_goal_of_the_curriculum():
     def joint(expression):
         return str(validation_threats(bind(expression), BUDGETS)["joint"])
 
@@ -131,7 +131,7 @@ class KnowsTheFirstPixel(nn.Module):
         return x[:, 0, 0, :1] * torch.tensor([[-1.0, 1.0]]) + torch.tensor([[0.5, -0.5]])
 
 
-def test_accuracy_is_counted_over_every_image_whatever_the_batch():
+def test_accuracy_counts_every_image_at_any_batch_size():
     data = load_data("digits")
     split = data.test[slice(103)]
     data.images(split.pixels)
@@ -156,7 +156,7 @@ def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):
 
 
 def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
-    """The batch that is found where a gradient of n images takes seconds(n), and what was tried."""
+    """Return the batch size found if a gradient takes seconds(n), and the sizes tried."""
     split = Split(
         pixels=torch.empty((images, 1, 8, 8), device=device),
         labels=torch.zeros(images, dtype=torch.long, device=device),
@@ -178,10 +178,10 @@ def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
         return seconds(len(x))
 
     monkeypatch.setattr("curricula.evaluation.accuracy._gradient_seconds", timed)
-    return paying_batch(None, data, split), tried
+    return fastest_batch(None, data, split), tried
 
 
-def test_the_batch_grows_as_long_as_that_pays(monkeypatch):
+def test_the_batch_grows_as_long_as_that_is_faster(monkeypatch):
     # A fixed cost of 500 images: 4,000 are 8/9 of the highest rate, 8,000 only 16/17.
     found, tried = paying(monkeypatch, lambda n: 500 + n)
     assert found == 4000
@@ -194,7 +194,7 @@ def test_the_batch_is_no_larger_than_the_split_needs(monkeypatch):
 
 
 @pytest.mark.parametrize(("fits", "found"), [(3000, 1000), (300, 125), (100, 125)])
-def test_memory_ends_the_growth_and_half_is_left_free(monkeypatch, fits, found):
+def test_memory_limits_the_batch_and_half_stays_free(monkeypatch, fits, found):
     def seconds(n):
         if n > fits:
             raise torch.OutOfMemoryError
@@ -203,14 +203,14 @@ def test_memory_ends_the_growth_and_half_is_left_free(monkeypatch, fits, found):
     assert paying(monkeypatch, seconds)[0] == found
 
 
-def test_on_a_cpu_nothing_is_tried(monkeypatch):
+def test_no_size_is_tried_on_a_cpu(monkeypatch):
     assert paying(monkeypatch, lambda n: 1, device="cpu") == (250, [])
 
 
-def test_logits_that_are_no_numbers_are_no_accuracy():
+def test_nan_logits_are_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with torch.no_grad():
         model[1].bias.fill_(float("nan"))
     data = load_data("digits")
-    with pytest.raises(UserError, match=r"logits under clean are not numbers: .* has diverged"):
+    with pytest.raises(UserError, match=r"logits under clean are NaN: .* has diverged"):
         evaluate_threats(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})

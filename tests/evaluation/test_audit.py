@@ -247,7 +247,7 @@ def test_the_model_is_not_changed(plain, hasty):
 # The checks as functions of what was measured.
 
 
-def test_probabilities_are_told_from_logits():
+def test_probabilities_are_distinguished_from_logits():
     logits = torch.randn((50, 10), generator=torch.Generator().manual_seed(0))
     for outputs, passes in [
         (logits, True),

@@ -63,7 +63,7 @@ class _Shared:
 
 @pytest.fixture(autouse=True)
 def _untried(monkeypatch):
-    """What is counted is the attack: tests/test_faithful.py has the trial before it."""
+    """Count the passes of attacks only, without those that compare the frozen copy."""
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
 
 
@@ -141,11 +141,11 @@ def test_the_fooling_rate_is_the_share_whose_predicted_class_differs(scene):
         after = predicted(scene, made(scene, result.name))
         assert result.fooled == int((after != clean).sum())
         assert result.fooling_rate == result.fooled / N == to_json(result)["fooling_rate"]
-        fallen = int((right & (after != data.test.labels)).sum())
+        fooled = int((right & (after != data.test.labels)).sum())
         if result.name == "clean":
             assert result.fooled == 0
         else:
-            assert fallen < result.fooled  # some go from a wrong class to another
+            assert fooled < result.fooled  # some go from a wrong class to another
 
 
 def test_predictions_on_the_clean_images_are_made_once(scene):
@@ -161,7 +161,9 @@ def test_predictions_on_the_clean_images_are_made_once(scene):
     assert began == [("clean", 2), *[("rot", 2)] * 5]
 
 
-def test_the_images_that_are_right_when_clean_are_fooled_just_when_they_fall(scene, found):
+def test_an_image_that_is_correct_when_clean_is_fooled_exactly_when_it_is_misclassified(
+    scene, found
+):
     data, _ = scene
     split = data.test
     right = predicted(scene, split.pixels) == split.labels
@@ -176,7 +178,7 @@ def test_the_images_that_are_right_when_clean_are_fooled_just_when_they_fall(sce
     assert len({cell.correct for cell in cells}) > 10
 
 
-def test_range_0_is_the_clean_image_and_fools_nobody(scene, found):
+def test_range_0_is_the_clean_image_and_fools_no_image(scene, found):
     data, _ = scene
     right = int((predicted(scene, data.test.pixels) == data.test.labels).sum())
     starts = [line.measured[0] for line in found.series] + [found.joint.rows[0][0], found.clean]
@@ -227,14 +229,14 @@ def test_each_number_is_its_threats_by_brute_force(scene, found):
 
 
 @pytest.mark.parametrize("unit", ["degrees", "pixels"])
-def test_the_worst_of_10_withstands_no_more_than_any_of_them(scene, found, unit):
+def test_the_worst_of_10_is_at_least_as_bad_as_each_of_them(scene, found, unit):
     labels = scene[0].test.labels
     worst, random = series(found, unit, "worst of 10"), series(found, unit, "random")
     for cell, alone in list(zip(worst.measured, random.measured, strict=True))[1:]:
-        stands = torch.stack(
+        robust = torch.stack(
             [predicted(scene, made(scene, alone.threat, number=i)) == labels for i in range(10)]
         )
-        assert cell.correct == int(stands.all(0).sum()) <= int(stands.sum(1).min())
+        assert cell.correct == int(robust.all(0).sum()) <= int(robust.sum(1).min())
         assert cell.correct <= alone.correct
         assert cell.threat == f"worst({alone.threat}, k=10)"
 
@@ -248,12 +250,12 @@ def test_what_is_combined_at_the_budgets(scene, found):
     assert both.threat == f"{rotation.threat}+{attack.threat}"
     assert worst.threat == f"worst({both.threat}, k=10)"
     assert union.threat == f"{rotation.threat}|{attack.threat}"
-    # An image counts that withstands both: a branch draws as a search's candidate of its number.
-    stands = [
+    # An image counts that is robust to both: a branch draws as a search's candidate of its number.
+    robust = [
         predicted(scene, made(scene, threat.threat, number=number)) == labels
         for number, threat in enumerate((rotation, attack))
     ]
-    assert union.correct == int((stands[0] & stands[1]).sum()) < min(map(int, map(sum, stands)))
+    assert union.correct == int((robust[0] & robust[1]).sum()) < min(map(int, map(sum, robust)))
     # The attack comes after every candidate.
     each = [predicted(scene, made(scene, both.threat, number=i)) == labels for i in range(10)]
     assert worst.correct == int(torch.stack(each).all(0).sum()) < both.correct
@@ -268,7 +270,7 @@ def test_the_average_is_of_two_accuracies_on_the_same_images(found):
 
 
 def test_an_attack_on_a_linear_model_reaches_its_closed_form(generator):
-    """Of two classes the worst image moves every pixel by eps against the margin, cut to [0, 1]."""
+    """With two classes the worst image moves each pixel by eps against the margin, within [0, 1]."""
     weight, x = (
         torch.randn((2, 64), generator=generator),
         torch.rand((200, 64), generator=generator),
@@ -288,7 +290,7 @@ def test_an_attack_on_a_linear_model_reaches_its_closed_form(generator):
 
 
 class AlwaysRight(nn.Module):
-    """Of images of class 0."""
+    """A model that answers class 0."""
 
     def __init__(self):
         super().__init__()
@@ -298,7 +300,7 @@ class AlwaysRight(nn.Module):
         return torch.stack([1 + self.shift + 0 * x.sum((1, 2, 3)), 0 * x.sum((1, 2, 3))], 1)
 
 
-def test_a_model_that_withstands_all_sees_as_many_passes_as_are_documented():
+def test_a_model_that_is_never_fooled_takes_the_documented_passes():
     data = of_pixels(torch.rand((2, 1, 8, 8)), torch.zeros(2, dtype=torch.long))
     counted, shares = Counted(AlwaysRight()), []
     found = measure_profile(

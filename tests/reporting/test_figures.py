@@ -28,7 +28,7 @@ MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 
 
 def shown(figure):
-    """What the axes of a preview show, by row of cells from above, then from the left."""
+    """Return the images of a preview, by row of cells from above, then from the left."""
     cells = [axes for axes in figure.axes if axes.images]
     rows = {}
     for axes in cells:
@@ -175,7 +175,7 @@ def test_a_curve_is_the_schedule_at_each_share_of_training():
     assert_no_text_is_cut(figure)
 
 
-def test_steps_rise_where_they_were_told_to():
+def test_steps_rise_at_their_fractions():
     ((name, schedule),) = parse_schedules(["step(0:2/3, 0.62:5/6, 0.74:1)"]).items()
     share, strength = curve(schedule, name)
     rises = share[1:][np.diff(strength) > 0]
