@@ -35,7 +35,7 @@ NAMES: dict[str, str] = {
     "last.safetensors": "last",
     "smallcnn, best.safetensors of run": "smallcnn, best checkpoint of run",  # in profile.json
 }
-DROPPED_KEYS = {"curricula", "versions", "date", "started"}  # of the machine or the moment
+DROPPED_KEYS = {"curricula", "versions", "date", "started", "minutes"}  # of the machine, the moment
 
 COMMON = ["--device", "cpu", "--precision", "float32", "--compile", "off"]
 SWEEP = """
