@@ -26,7 +26,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # attributes are fields of the class, not objects of their own
+napoleon_use_ivar = True  # attributes are fields of the class, not separate objects
 
 
 class CommandHelp(SphinxDirective):

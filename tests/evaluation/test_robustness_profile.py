@@ -270,7 +270,7 @@ def test_the_average_is_of_two_accuracies_on_the_same_images(found):
 
 
 def test_an_attack_on_a_linear_model_reaches_its_closed_form(generator):
-    """With two classes the worst image moves each pixel by eps against the margin, within [0, 1]."""
+    """For two classes the worst image moves each pixel by eps against the margin, in [0, 1]."""
     weight, x = (
         torch.randn((2, 64), generator=generator),
         torch.rand((200, 64), generator=generator),

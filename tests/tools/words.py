@@ -82,7 +82,7 @@ HABITS: dict[str, str] = {
     r"\bso many\b": "N, number of",
     r"\bof (its|their|his) own\b": "its own",
     r"\banew\b": "again",
-    r"\bthat (are|is) no\b|\bno numbers?\b": "NaN, not finite",
+    r"\bthat (are|is) no\b|\bno numbers?\b(?! of)": "NaN, not finite",
     r"\bfallen\b|\bfells?\b": "fooled, fools",
     r"\bstands\b(?! for)": "is still correct",
     r"\bstirr?(s|ed)?\b|\bawake\b|\bwakes?\b": "perturbed, active",
