@@ -65,8 +65,8 @@ SETTINGS = [(name, {}) for name in CLASSES] + [
 NAMES = [" ".join((name, *map(str, keywords.values()))) for name, keywords in SETTINGS]
 
 
-# One adapter runs all attacks, so the clauses about the adapter (inputs, model, random numbers) hold
-# for all if they hold for one attack of each form; those about the numbers are tested on each.
+# One adapter runs all attacks, so the clauses about it (inputs, model, random numbers) hold for all
+# attacks if they hold for one of each form; the clauses about the results are tested on each.
 OF_EACH_ATTACK = (
     clauses.attributes_are_declared,
     clauses.output_is_an_image_like_the_input,
