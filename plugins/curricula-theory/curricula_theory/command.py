@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from curricula.cli.paths import PATH
+from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -129,7 +130,7 @@ def command(
         )
         for setting in settings
     ]
-    text = json.dumps([each.as_json() for each in studies], indent=2)
+    text = json.dumps(to_json(studies), indent=2)
     if shown == "json":
         click.echo(text)
     else:

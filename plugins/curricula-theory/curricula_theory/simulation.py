@@ -4,14 +4,12 @@ Legend of shapes: N samples, D features, K samples that are still classified cor
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from curricula.evaluation.results import ThreatResult
-from curricula.runtime.records import to_json
 from curricula_theory.classifiers import Linear, pgd, random_start, worst_corner
 from curricula_theory.setting import Setting, shift
 
@@ -27,10 +25,6 @@ class Accuracies:
     clean: ThreatResult
     spatial: ThreatResult
     adversarial: ThreatResult
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a dict for a JSON file."""
-        return {name: to_json(getattr(self, name)) for name in attrs.fields_dict(Accuracies)}
 
 
 def simulate(

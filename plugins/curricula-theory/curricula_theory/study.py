@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from curricula.errors import UserError
+from curricula.runtime.records import fields_of, register_json
 from curricula_theory import closed_forms
 from curricula_theory.classifiers import Linear, Network
 from curricula_theory.setting import Setting
@@ -34,11 +35,6 @@ class Row:
     spatial: float
     adversarial: float
     simulated: Accuracies
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a dict for a JSON file."""
-        closed = {name: getattr(self, name) for name in ("rho", "clean", "spatial", "adversarial")}
-        return {**closed, "simulated": self.simulated.as_json()}
 
 
 @attrs.frozen(kw_only=True)
@@ -68,19 +64,21 @@ class Trained:
         """True if training learned nothing, by `training.collapsed`."""
         return collapsed(self.loss)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return a dict for a JSON file."""
-        return {
-            "classifier": self.classifier,
-            "method": self.method.name,
-            "curriculum": self.method.curriculum,
-            "seed": self.seed,
-            "ratio": self.ratio,
-            "loss": self.loss,
-            "collapsed": self.collapsed,
-            "above_frontier": self.above,
-            **self.accuracies.as_json(),
-        }
+
+register_json(
+    Trained,
+    lambda trained: {
+        "classifier": trained.classifier,
+        "method": trained.method.name,
+        "curriculum": trained.method.curriculum,
+        "seed": trained.seed,
+        "ratio": trained.ratio,
+        "loss": trained.loss,
+        "collapsed": trained.collapsed,
+        "above_frontier": trained.above,
+        **fields_of(trained.accuracies),
+    },
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -91,22 +89,26 @@ class Study:
     rows: tuple[Row, ...]
     trained: tuple[Trained, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return a dict for a JSON file, with None for values that are not finite."""
-        bound = {
-            "best_ratio": closed_forms.best_ratio(self.setting),
-            "critical_ratio": closed_forms.critical_ratio(self.setting),
-            "shifted_bound": closed_forms.shifted_bound(self.setting),
-            "shifted_limit": closed_forms.shifted_limit(self.setting.c),
-        }
-        finite = {name: value if abs(value) < torch.inf else None for name, value in bound.items()}
-        return {
-            **attrs.asdict(self.setting),
-            "eta": self.setting.eta,
-            **finite,
-            "rows": [row.as_json() for row in self.rows],
-            "trained": [each.as_json() for each in self.trained],
-        }
+
+def _study_keys(found: Study) -> dict[str, Any]:
+    """Return the keys of a study's JSON, with None for values that are not finite."""
+    bound = {
+        "best_ratio": closed_forms.best_ratio(found.setting),
+        "critical_ratio": closed_forms.critical_ratio(found.setting),
+        "shifted_bound": closed_forms.shifted_bound(found.setting),
+        "shifted_limit": closed_forms.shifted_limit(found.setting.c),
+    }
+    finite = {name: value if abs(value) < torch.inf else None for name, value in bound.items()}
+    return {
+        **fields_of(found.setting),
+        "eta": found.setting.eta,
+        **finite,
+        "rows": found.rows,
+        "trained": found.trained,
+    }
+
+
+register_json(Study, _study_keys)
 
 
 def study(

@@ -25,6 +25,7 @@ from matplotlib.text import Text
 
 from curricula.cli.main import program
 from curricula.errors import UserError
+from curricula.runtime.records import to_json
 
 # c, rho, clean, spatial, adversarial; d = 101, p = 0.95, eps = 2 eta; computed by other code.
 TABLE = [
@@ -502,7 +503,7 @@ def test_the_command_writes_a_table_and_its_figure(small):
 def test_the_same_command_gives_the_same_numbers(small):
     folder, _ = small
     setting = Setting(d=11, p=0.95, c=1.5)
-    again = study(setting, samples=2000, seeds=1, updates=3).as_json()
+    again = to_json(study(setting, samples=2000, seeds=1, updates=3))
     assert again == json.loads((folder / "theory.json").read_text())[0]
 
 
