@@ -71,7 +71,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     if metrics:
         with run.reading(METRICS):
             sections.append(_training(metrics))
-    sections += [_profile(run), _audit(run), _gallery(run, metrics, data_root)]
+    sections += [_profile(run), _audit(run), _example_images(run, metrics, data_root)]
     config = {name: _text(value) for name, value in attrs.asdict(run.config).items()}
     sections.append(
         Section(
@@ -206,7 +206,7 @@ def _audit(run: Run) -> Section:
         )
 
 
-def _gallery(
+def _example_images(
     run: Run, metrics: Sequence[Mapping[str, Any]], data_root: str | Path | None
 ) -> Section:
     title = "Images"
