@@ -16,11 +16,12 @@ demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a baseline
 test: $(VENV)/test.stamp  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_OPTIONS)
 
-check: $(VENV)/check.stamp  ## lint, format, layers, types
+check: $(VENV)/check.stamp  ## lint, format, layers, types, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python tests/tools/words.py
 
 docs: $(VENV)/docs.stamp  ## the site, into docs/_build/html; warnings are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
