@@ -15,6 +15,7 @@ line is printed for each file; the exit status is 1 on any difference.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ NAMES: dict[str, str] = {
     "last.safetensors": "last",
     "smallcnn, best.safetensors of run": "smallcnn, best checkpoint of run",  # in profile.json
 }
+SENTENCES = (".finding",)  # keys of audit.json whose values are sentences
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e-?\d+)?")
 DROPPED_KEYS = {"curricula", "versions", "date", "started", "minutes"}  # of the machine, the moment
 
 COMMON = ["--device", "cpu", "--precision", "float32", "--compile", "off"]
@@ -165,6 +168,8 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
         for number, pair in enumerate(zip(old, new, strict=False)):
             yield from differences(*pair, f"{place}[{number}]")
     elif isinstance(old, str) and isinstance(new, str):
+        if place.endswith(SENTENCES):  # rewritten in plain words: their numbers are compared
+            old, new = (" ".join(sorted(NUMBER.findall(text))) for text in (old, new))
         if old != new and NAMES.get(old, old) != new:
             yield f"{place}: {old!r} and {new!r}"
     elif type(old) is not type(new) or (old != new and not (old != old and new != new)):
