@@ -8,6 +8,7 @@ from curricula.plugins import registry
 from curricula.runtime import compile as compilation
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
+EPOCHS = 8  # of the robust model's training
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +32,32 @@ def generator():
 
 @pytest.fixture(scope="session")
 def robust_digits():
-    """(model, data): smallcnn trained on digits with pgd, well enough for an attack to be partly
-    successful."""
-    from curricula import Curriculum, ModelVictim, batches, build_model, load_data
-    from curricula.runtime.devices import resolve_precision
+    """(model, data): a small network trained on digits with pgd, well enough for an attack to be
+    partly successful."""
+    from torch import nn
+
+    from curricula import Curriculum, ModelVictim, batches, load_data
+    from curricula.models import Normalise
+    from curricula.training.optimizers import AdamW
 
     data = load_data("digits")
-    victim_precision = resolve_precision("auto", torch.device("cpu"))
-    attack = Curriculum.parse("pgd(0.1, steps=5)", ["constant"])
+    attack = Curriculum.parse("pgd(0.1, steps=3)", ["constant"])
     draws = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model("smallcnn", data).to(memory_format=torch.channels_last)
-    victim = ModelVictim(model, precision=victim_precision)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for epoch in range(8):
-        strength = min(1.0, epoch / 4)
+        model = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(1, 16, 5, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 25, len(data.classes)),
+        )
+    victim = ModelVictim(model)
+    optimizer = AdamW(model.parameters(), lr=3e-3)
+    for epoch in range(EPOCHS):
+        strength = min(1.0, 2 * epoch / EPOCHS)
         for _, batch in batches(data.train, 64, generator=draws):
             views = attack(
                 data.images(batch.pixels),
@@ -55,7 +66,7 @@ def robust_digits():
                 victim=victim,
                 generator=draws,
             )
-            loss = torch.nn.functional.cross_entropy(model(views.perturbed), batch.labels)
+            loss = nn.functional.cross_entropy(model(views.perturbed), batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
