@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.narrow import narrow_networks
 from torch import nn
 
 from curricula.expressions import factories
@@ -19,19 +20,21 @@ from curricula.testing import models as clauses
 REGISTERED = registry.build_registry().records("model")
 EXPRESSIONS = {
     "torchvision": "torchvision(squeezenet1_1)",
-    "wrn": "wrn(10, 1)",
+    "wrn": "wrn(10, 16)",
     "gcnn-vgg16": "gcnn-vgg16(width=4)",
     "gcnn-resnet18": "gcnn-resnet18(width=4)",
 }
 """Expressions of models whose name alone is incomplete, or a large network."""
+LARGE = [name for name in REGISTERED if name.startswith(("vgg", "resnet", "preact", "wrn-"))]
 SIZES = (8, 16, 22, 24, 32, 64, 224)
 
 
 def factory(text):
-    """Return the factory of an expression."""
+    """Return the factory of an expression; large networks have fewer channels."""
 
     def build(**supplied):
-        return factories.build("model", parse_call(text), supplied=supplied).value
+        with narrow_networks():
+            return factories.build("model", parse_call(text), supplied=supplied).value
 
     return build
 
@@ -52,6 +55,18 @@ def smallest(text):
 @pytest.mark.parametrize("clause", MODEL_CLAUSES)
 def test_the_contract_is_kept(text, clause):
     clause(factory(text), image_size=smallest(text))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_network_with_fewer_channels_has_the_layers_of_the_registered_one(name):
+    def layers(network):
+        return [(name, type(layer)) for name, layer in network.named_modules()]
+
+    images = {"num_classes": 5, "in_channels": 3, "image_size": 32}
+    with torch.device("meta"):
+        registered = factories.build("model", parse_call(name), supplied=images).value
+        narrow = factory(name)(**images)
+    assert layers(narrow) == layers(registered)
 
 
 def test_the_author_of_a_model_chooses_the_images():
