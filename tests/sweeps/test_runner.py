@@ -1,16 +1,16 @@
 """Sweeps: their files, and that an interrupted sweep ends like an uninterrupted one."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from fixtures.sweeping import run_and_report
 
 import curricula
 from curricula.curriculum import Curriculum, Threat
@@ -47,6 +47,8 @@ ramp = { schedule = ["linear"], objective = "trades" }
 [evaluation]
 limit = 20
 """
+# The same cells; no attack is run.
+QUICK = SWEEP.replace("rot+pgd", "rot") + 'threats = { clean = "clean", turned = "rot" }\n'
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,22 @@ def _soon(monkeypatch):
 def collector():
     lines = []
     return lines, lines.append
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, messages) of the sweep, run once without an interruption; not to be changed."""
+    registry.use(registry.build_registry([TINY]))
+    out = tmp_path_factory.mktemp("sweeps") / "out"
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
+    return out, lines
+
+
+@pytest.fixture
+def out(tiny, finished, tmp_path):
+    """Return a copy of the finished sweep, to be changed."""
+    return Path(shutil.copytree(finished[0], tmp_path / "out"))
 
 
 def test_cells_are_all_combinations_the_last_axis_fastest():
@@ -222,10 +240,9 @@ def outcomes(out):
     }
 
 
-def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_path):
+def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(out, finished, tmp_path):
     lines, on_message = collector()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
-    folder = tmp_path / "out" / "cells" / "seed=1,curriculum=ramp"
+    folder = out / "cells" / "seed=1,curriculum=ramp"
     config = Run.open(folder).config
     assert (config.seed, config.objective) == (1, "trades(beta=6)")
     results = json.loads((folder / "evaluation.json").read_text())
@@ -237,22 +254,19 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(tiny, tmp_p
     assert (folder / "metrics.jsonl").read_text() == (
         trained.run.path / "metrics.jsonl"
     ).read_text()
-    assert sum("begins" in line for line in lines) == 4
-    before = outcomes(tmp_path / "out")
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
+    assert sum("begins" in line for line in finished[1]) == 4
+    before = outcomes(out)
+    run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
     assert lines[-1].endswith("4 cells, 0 of them to run")
-    assert outcomes(tmp_path / "out") == before
+    assert outcomes(out) == before
 
 
-def test_the_study_has_the_accuracies_and_the_labels(tiny, tmp_path):
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
-    study = optuna.load_study(
-        study_name="sweep", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}"
-    )
+def test_the_study_has_the_accuracies_and_the_labels(out):
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{out / 'study.db'}")
     trials = {trial.user_attrs["cell"]: trial for trial in study.trials}
     assert study.metric_names == ["clean", "spatial", "adversarial", "joint"]
     for name, trial in trials.items():
-        file = tmp_path / "out" / "cells" / name / "evaluation.json"
+        file = out / "cells" / name / "evaluation.json"
         assert trial.values == [one["accuracy"] for one in json.loads(file.read_text())]
     assert trials["seed=1,curriculum=ramp"].user_attrs["labels"] == {
         "seed": "1",
@@ -286,17 +300,15 @@ def test_an_on_message_that_fails_ends_the_sweep_and_loses_no_result(tiny, tmp_p
             raise BrokenPipeError("the reader has gone")
 
     with pytest.raises(BrokenPipeError):
-        run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=closed)
+        run_sweep(parse_sweep(QUICK), tmp_path / "out", on_message=closed)
     first = outcomes(tmp_path / "out")
     assert len(first) == 3  # files of one cell
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
+    run_sweep(parse_sweep(QUICK), tmp_path / "out")
     assert first.items() <= outcomes(tmp_path / "out").items()
     assert curricula.compare([tmp_path / "out"]).pending == 0
 
 
-def test_a_lost_study_is_rebuilt_from_the_results_of_its_cells(tiny, tmp_path):
-    out = tmp_path / "out"
-    run_sweep(parse_sweep(SWEEP), out)
+def test_a_lost_study_is_rebuilt_from_the_results_of_its_cells(out):
     before = outcomes(out)
     (out / "study.db").write_text("this is no database, and long enough not to be empty")
     with pytest.raises(UserError, match=r"cannot be opened .*; move it away: what its cells have"):
@@ -395,14 +407,14 @@ def interrupted(*arguments, **keywords):
 
 
 def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
-    sweep = parse_sweep(SWEEP.replace("seed = [0, 1]", "seed = [0]"))
+    sweep = parse_sweep(QUICK.replace("seed = [0, 1]", "seed = [0]"))
     run_sweep(sweep, tmp_path / "out")
     lines, on_message = collector()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
+    run_sweep(parse_sweep(QUICK), tmp_path / "out", on_message=on_message)
     assert sum("begins" in line for line in lines) == 2
     for changed, what in [
-        (SWEEP.replace("epochs = 1", "epochs = 2"), r"\[base\] has changed"),
-        (SWEEP.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
+        (QUICK.replace("epochs = 1", "epochs = 2"), r"\[base\] has changed"),
+        (QUICK.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
     ]:
         with pytest.raises(
             UserError, match=f"holds another sweep: {what}; choose another --output"
@@ -414,9 +426,9 @@ def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
     curricula.train(data="tiny", epochs=1, output=tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     with pytest.raises(UserError, match="run holds a run: choose another with --output"):
-        run_sweep(parse_sweep(SWEEP), tmp_path / "run")
+        run_sweep(parse_sweep(QUICK), tmp_path / "run")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-    run_sweep(parse_sweep(SWEEP.replace("[0, 1]", "[0]")), tmp_path / "sweep")
+    run_sweep(parse_sweep(QUICK.replace("[0, 1]", "[0]")), tmp_path / "sweep")
     with pytest.raises(
         UserError, match="sweep already holds a sweep: choose another with --output"
     ):
@@ -459,9 +471,8 @@ def test_an_axis_may_have_any_name(tiny, tmp_path, name):
     assert len(curricula.compare([tmp_path / "out"]).rows) == 1
 
 
-def test_a_folder_may_be_renamed_and_its_data_may_move(tiny, tmp_path):
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / "moved")
+def test_a_folder_may_be_renamed_and_its_data_may_move(out, tmp_path):
+    out.rename(tmp_path / "moved")
     lines, on_message = collector()
     run_sweep(
         parse_sweep(SWEEP).with_base(data_root="there"), tmp_path / "moved", on_message=on_message
@@ -469,19 +480,18 @@ def test_a_folder_may_be_renamed_and_its_data_may_move(tiny, tmp_path):
     assert lines == [f"{tmp_path / 'moved'}: 4 cells, 0 of them to run"]
 
 
-def test_a_cell_whose_results_are_gone_is_run_again(tiny, tmp_path):
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / "cells" / "seed=0,curriculum=ramp")
+def test_a_cell_whose_results_are_gone_is_run_again(out):
+    shutil.rmtree(out / "cells" / "seed=0,curriculum=ramp")
     lines, on_message = collector()
-    run_sweep(parse_sweep(SWEEP), tmp_path / "out", on_message=on_message)
+    run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
     assert [line for line in lines if "begins" in line] == ["seed=0,curriculum=ramp: begins"]
-    assert curricula.compare([tmp_path / "out"]).pending == 0
+    assert curricula.compare([out]).pending == 0
 
 
 def test_folders_of_one_name_share_a_database_and_no_study(tiny, tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     for folder, limit in (("one", 20), ("other", 10)):
-        sweep = parse_sweep(SWEEP.replace("limit = 20", f"limit = {limit}"))
+        sweep = parse_sweep(QUICK.replace("limit = 20", f"limit = {limit}"))
         run_sweep(sweep, tmp_path / folder / "z", storage=url)
         compared = curricula.compare([tmp_path / folder / "z"])
         assert [len(row.outcomes) for row in compared.rows] == [2, 2]
@@ -506,46 +516,51 @@ def test_a_sweep_can_measure_on_the_validation_images(tiny, tmp_path):
     assert found[0]["n"] == 20  # a tenth of 200
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from curricula.plugins import registry
-from curricula.runtime.records import to_json
-from curricula.sweeps import runner
-from curricula.sweeps.spec import parse_sweep
-registry.use(registry.build_registry([Path(sys.argv[1])]))
-runner.POLL_SECONDS = 0.2
-train = runner.train_plan
-def slow(*arguments, **keywords):
-    results = train(*arguments, **keywords)
-    time.sleep(float(sys.argv[4]))
-    return results
-runner.train_plan = slow
-sweep, out = parse_sweep(sys.argv[2]), Path(sys.argv[3])
-runner.run_sweep(sweep, out, on_message=lambda line: print(line, flush=True))
-"""
+# Processes are forked from one that has imported what a sweep needs, and has run nothing.
+PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def started(out, pause=0.0):
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, TINY, SWEEP, out, str(pause)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def started(out, *, pausing=False):
+    """Return a process that runs the sweep, and the connection to it.
+
+    The connection yields the sweep's messages. If `pausing`, the process waits after each training
+    for something to be sent.
+    """
+    # Modules of the tests themselves cannot be preloaded: the server lacks pytest's sys.path.
+    PROCESSES.set_forkserver_preload(
+        ["optuna", "torch", "curricula.api", "curricula.sweeps.runner"]
     )
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=run_and_report, args=(TINY, SWEEP, out, theirs, pausing))
+    process.start()
+    theirs.close()
+    return process, ours
 
 
-def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, tmp_path):
-    never = tmp_path / "never"
-    run_sweep(parse_sweep(SWEEP), never)
+def messages(connection):
+    """Yield the messages of a process until it ends."""
+    while True:
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+
+
+def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, finished, tmp_path):
+    never = finished[0]
     killed = tmp_path / "killed"
-    process = started(killed, pause=600)
-    deadline = time.monotonic() + 300
+    process, _connection = started(killed, pausing=True)
     cell = killed / "cells" / "seed=0,curriculum=constant"
-    while not (cell / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    wait_for(cell / "metrics.jsonl", process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     (cell / "evaluation.json").unlink(missing_ok=True)  # as if killed a moment before
     assert (cell / "config.toml").exists()
     run_sweep(parse_sweep(SWEEP), killed)
@@ -561,24 +576,20 @@ def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, tmp_pat
 def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
     """It can stop on a stalled network; another process waits and does not run its cell too."""
     out = tmp_path / "out"
-    asleep, other = started(out, pause=5), None
+    asleep, connection = started(out, pausing=True)
+    other = None
     try:
-        for line in asleep.stdout:
-            if "begins" in line:
-                break
+        line = next(line for line in messages(connection) if "begins" in line)
         mine = out / "cells" / line.partition(":")[0]
-        while not (mine / "metrics.jsonl").exists():
-            assert asleep.poll() is None
-            time.sleep(0.05)
-        asleep.send_signal(signal.SIGSTOP)
-        other = started(out)
-        for line in other.stdout:
-            if "waiting for cells" in line:
-                break
-        asleep.send_signal(signal.SIGCONT)
+        wait_for(mine / "metrics.jsonl", asleep)
+        os.kill(asleep.pid, signal.SIGSTOP)
+        other, told = started(out)
+        assert any("waiting for cells" in line for line in messages(told))
+        os.kill(asleep.pid, signal.SIGCONT)
+        connection.send("go on")
         for process in (asleep, other):
-            process.communicate(timeout=300)
-            assert process.returncode == 0
+            process.join(timeout=300)
+            assert process.exitcode == 0
     finally:
         for process in filter(None, (asleep, other)):
             process.kill()
@@ -590,9 +601,10 @@ def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
 def test_two_processes_share_the_cells_and_run_none_twice(tiny, tmp_path):
     out = tmp_path / "out"
     both = [started(out), started(out)]
-    texts = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    begun = [line for text in texts for line in text.splitlines() if "begins" in line]
+    begun = [line for _, told in both for line in messages(told) if "begins" in line]
+    for process, _ in both:
+        process.join(timeout=300)
+        assert process.exitcode == 0
     assert len(begun) == len(set(begun)) == 4
     assert len(outcomes(out)) == 12
 
