@@ -29,6 +29,7 @@ from pathlib import Path
 LIST = Path(__file__).with_name("mutants.toml")
 SEED = 0
 MAX_CPU = 600  # seconds of processor time of a test process; an endless loop needs more
+INTERNAL_ERROR = 3  # exit status of pytest if pytest itself fails, which judges no mutant
 MAX_WALL = 7200  # seconds of a mutant, on a machine that others use too
 
 # The sources of each room at commit 79161ce, and how many mutants are drawn from it.
@@ -363,6 +364,16 @@ def _cpu_seconds() -> int:
     return int(used.ru_utime + used.ru_stime) + 1
 
 
+class _NoDeadlines:
+    """Lets examples be slow: on a busy machine a missed deadline would count as a mutant caught."""
+
+    def pytest_configure(self, config: object) -> None:
+        import hypothesis
+
+        hypothesis.settings.register_profile("mutants", deadline=None)
+        hypothesis.settings.load_profile("mutants")
+
+
 def judge(tree: Path, tests: list[str], log: Path) -> tuple[str, str, float]:
     """Run tests in a forked child: ("passed" | "failed" | "timeout", first failure, seconds)."""
     begun = time.monotonic()
@@ -382,17 +393,12 @@ def judge(tree: Path, tests: list[str], log: Path) -> tuple[str, str, float]:
             "OMP_NUM_THREADS": "1",
         }
         resource.setrlimit(resource.RLIMIT_CPU, (_cpu_seconds() + MAX_CPU, resource.RLIM_INFINITY))
-        status = 3
+        status = INTERNAL_ERROR
         try:
-            import hypothesis
             import pytest
 
-            # On a busy machine an example that is merely slow would count as a mutant caught.
-            hypothesis.settings.register_profile("mutants", deadline=None)
-            hypothesis.settings.load_profile("mutants")
-            status = int(
-                pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
-            )
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            status = int(pytest.main([*options, *tests], plugins=[_NoDeadlines()]))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -409,6 +415,8 @@ def judge(tree: Path, tests: list[str], log: Path) -> tuple[str, str, float]:
         os.waitpid(child, 0)
         return "timeout", "", time.monotonic() - begun
     _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == INTERNAL_ERROR:
+        raise RuntimeError(f"pytest itself failed: see {log}")
     seconds = time.monotonic() - begun
     if os.waitstatus_to_exitcode(status) == 0:
         return "passed", "", seconds
