@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from curricula.cli.main import program
 from curricula.plugins import registry
+from curricula.reporting.report import report
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
@@ -31,6 +32,12 @@ def run_in_subprocess(*arguments, **environment):
         env={**os.environ, **environment},
         check=False,
     )
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Commands that end with a report draw none."""
+    monkeypatch.setattr("curricula.reporting.report.report", lambda folder, **_: folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def test_evaluate_prints_a_table_or_json(trained):
     assert low <= rows[0]["accuracy"] <= high
 
 
-def test_config_starts_from_a_run_and_flags_win(trained, tmp_path):
+def test_config_starts_from_a_run_and_flags_win(trained, tmp_path, no_report):
     folder, _ = trained
     result = run(
         "train", "--config", folder / "config.toml", "--epochs", "1", "--output", tmp_path / "again"
@@ -84,7 +91,7 @@ def test_config_starts_from_a_run_and_flags_win(trained, tmp_path):
     assert "epoch   1/1" in result.output
 
 
-def test_baseline_adds_a_column(tmp_path):
+def test_baseline_adds_a_column(tmp_path, no_report):
     result = run(
         "train", "--data", "tiny", "--perturb", "rot", "--epochs", "1", "--baseline",
         "--output", tmp_path / "run",
@@ -153,7 +160,7 @@ def test_cusp_has_the_published_stages(name):
     ]
 
 
-def test_an_adaptive_schedule_that_never_moved_is_reported(tmp_path):
+def test_an_adaptive_schedule_that_never_moved_is_reported(tmp_path, no_report):
     schedules = ["--schedule", "rot=gated(updates=2, threshold=0)", "--schedule", "pgd=gated"]
     train = ["train", "--data", "tiny", "--epochs", "1", "--perturb", "rot+pgd", *schedules]
     result = run(*train, "--output", tmp_path / "run")
@@ -302,7 +309,7 @@ TRAIN_WITH_PLUGIN = [
 ]  # fmt: skip
 
 
-def test_an_installed_plugin_package_is_listed_and_trains(tmp_path):
+def test_an_installed_plugin_package_is_listed_and_trains(tmp_path, monkeypatch, no_report):
     package = tmp_path / "source" / "veil_plugin"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -336,16 +343,15 @@ def test_an_installed_plugin_package_is_listed_and_trains(tmp_path):
     for name in ("veil", "mlp", "sawtooth"):
         (line,) = [line for line in listed.stdout.splitlines() if line.split()[:1] == [name]]
         assert "veil-plugin 4.2" in line
-    done = run_in_subprocess(
-        "--plugin", TINY, *TRAIN_WITH_PLUGIN, "--output", tmp_path / "run", PYTHONPATH=str(site)
-    )
-    assert done.returncode == 0, done.stderr
-    assert "joint" in done.stdout
+    monkeypatch.syspath_prepend(site)
+    done = run(*TRAIN_WITH_PLUGIN, "--output", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "joint" in done.output
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert "veil-plugin 4.2" in environment["providers"]
 
 
-def test_a_plugin_file_is_listed_and_trains(tmp_path):
+def test_a_plugin_file_is_listed_and_trains(tmp_path, no_report):
     path = tmp_path / "mine.py"
     hooks = HOOKS.format(veil="Veil", mlp="mlp", sawtooth="sawtooth")
     path.write_text(textwrap.dedent(PLUGIN) + textwrap.dedent(hooks))
@@ -382,6 +388,13 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(tmp_path, m
         "schedule": ["linear", "-o", tmp_path / "s.png"],
     }
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 5)
+    monkeypatch.setattr("curricula.evaluation.audit.STEPS", 2)
+    monkeypatch.setattr("curricula.evaluation.audit.MORE_STEPS", 3)
+    monkeypatch.setattr(
+        "curricula.reporting.report.report",
+        lambda folder, **settings: report(folder, **settings) if name == "report" else folder,
+    )
     for name in registry.build_registry(entry_points=False).records("command"):
         done = run(name, *runs.get(name, []))
         assert done.exit_code == 0 or (name == "audit" and done.exit_code == 1), done.output
