@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from curricula.training.plan import Plan
 
 BASELINE = "baseline"
-PROFILE_IMAGES = 1000  # images of a profile, unless the caller says otherwise
-AUDIT_IMAGES = 200  # images of an audit: a few minutes of a small network on two cores
+PROFILE_IMAGES = 1000  # images of a profile by default
+AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
 
 Checkpoint = Literal["best", "last"]
 CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
@@ -218,12 +218,12 @@ def evaluate(
             data set.
         split: ``test``; ``validation``, the training images that are held out; or images.
         limit: number of images, the first ones, 1 or more; by default all.
-        seed: of the random draws, from 0 to 2**62.
+        seed: seed of the random draws, from 0 to 2**62.
         batch_size: images per batch, 1 or more; the results do not depend on it. By default 250
             on a CPU, and elsewhere the fastest.
         device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
         data_root: folder of the data set's files; by default the run's, or ``data``.
-        checkpoint: ``best`` on validation, or the ``last`` epoch's; of a run.
+        checkpoint: of a run: ``best`` on validation, or the ``last`` epoch's.
         progress: called after each batch with the share of the work that is done, in [0, 1].
 
     Raises:
@@ -301,12 +301,12 @@ def robustness_profile(
 
     Args:
         model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
-        split: as for `evaluate`; of a model.
+        split: as for `evaluate`; only for a model.
         budgets: by unit (``degrees``, ``pixels``, ``linf``); by default those of the run's
             curriculum, and where it has none, or for a model, the data set's.
         grid: also measure the worst of 775 rotations and translations (Engstrom et al. 2019).
         limit: number of images, the first ones, 1 or more; None for all.
-        name: of a model, for captions.
+        name: name of a model, for captions.
 
     Raises:
         UserError: as `evaluate` does; a missing budget; a folder that cannot be written to.
@@ -370,10 +370,10 @@ def audit(
 
     Args:
         model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
-        split: as for `evaluate`; of a model.
+        split: as for `evaluate`; only for a model.
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
             of the run's curriculum, and where it has none, or for a model, the data set's budget.
-        norm: of the ball: ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
+        norm: norm of the ball, ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
         limit: number of images, the first ones, 1 or more; None for all.
 
     Raises:
@@ -461,7 +461,7 @@ def _check_checkpoint(run: Run, checkpoint: str) -> None:
 
 def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str) -> None:
     if run is not None and split != "test":
-        raise UserError(f"the {what} of a run is of its test images: leave out split")
+        raise UserError(f"the {what} of a run is measured on its test images: leave out split")
 
 
 def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None) -> "DataSet":
@@ -485,7 +485,7 @@ def _images(data: "DataSet", split: "SplitName | SplitLike") -> "SplitLike":
 
 
 def _device(model: Measurable, name: str) -> "torch.device":
-    """Return the device to measure on; ``auto`` is a model's own one."""
+    """Return the device to measure on; ``auto`` means a model's own device."""
     import torch
 
     from curricula.runtime.devices import resolve_device

@@ -98,7 +98,7 @@ def _unchanged(x_NCHW: Tensor) -> Views:
 
 
 def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
-    """Refuse a perturbation that does not work on images of a number of channels.
+    """Check that every perturbation works on images with ``in_channels`` channels.
 
     Args:
         tree: the perturbations.
@@ -106,7 +106,7 @@ def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
         data: name of the data set, for the message.
 
     Raises:
-        UserError: the perturbation, and the numbers of channels that it works on.
+        UserError: one does not; the message says which numbers of channels it works on.
     """
     for leaf in tree.leaves.values():
         channels = leaf.perturbation.channels

@@ -135,7 +135,8 @@ def warp(
         x_NCHW: images in [0, 1].
         theta_N23: the maps; see the head of this module.
         interpolation: ``bilinear`` or ``nearest``.
-        padding: what lies outside: ``zeros``, the ``border``'s pixels, or the ``reflection``.
+        padding: what fills the area outside the image: ``zeros``, the ``border``'s pixels, or the
+            ``reflection``.
 
     Returns:
         Images of the same shape, in [0, 1].
@@ -186,8 +187,8 @@ def warp_displaced(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """Resample each image so that every output pixel shows the place in the input that lies its own
-    displacement away, (right, down) in pixels; see `warp`."""
+    """Resample each image: every output pixel shows the input at its own displacement from it,
+    (right, down) in pixels; see `warp`."""
     height, width = x_NCHW.shape[2:]
     displacement = displacement_NHW2.to(x_NCHW)
     unmoved = (displacement == 0).flatten(1).all(1)
@@ -245,8 +246,8 @@ def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) ->
 
 
 def _inside(place: Tensor, size: int, edge: Padding | Literal["wrap"]) -> Tensor:
-    """Return the pixel of an axis to show at each place; index ``size`` is a zero after the last
-    pixel."""
+    """Return the index along an axis of the pixel to show at each place; index ``size`` means a
+    zero."""
     if edge == "wrap":
         return place % size
     if edge == "border":

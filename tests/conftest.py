@@ -13,7 +13,7 @@ EPOCHS = 8  # of the robust model's training
 
 @pytest.fixture(autouse=True)
 def _fresh_registry(monkeypatch):
-    """Every test starts from the installed plugins, and from no environment of the caller's."""
+    """Start every test from the installed plugins, without the caller's environment variables."""
     for name in [name for name in os.environ if name.startswith("CURRICULA_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(registry, "_current", None)
@@ -21,7 +21,7 @@ def _fresh_registry(monkeypatch):
 
 @pytest.fixture
 def tiny():
-    """The tiny data set, model and schedule are registered."""
+    """Register the tiny data set, model and schedule."""
     registry.use(registry.build_registry([TINY]))
 
 
@@ -32,8 +32,8 @@ def generator():
 
 @pytest.fixture(scope="session")
 def robust_digits():
-    """(model, data): a small network trained on digits with pgd, well enough for an attack to be
-    partly successful."""
+    """Return (model, data): a small network trained on digits with pgd, well enough for attacks to
+    be partly successful."""
     from torch import nn
 
     from curricula import Curriculum, ModelVictim, batches, load_data
@@ -75,7 +75,7 @@ def robust_digits():
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    """Whatever is compiled fails when it is first run; nothing has been warned of yet."""
+    """Make every compiled network fail at its first call, and forget earlier warnings."""
 
     def broken(network, **settings):
         def run(x):

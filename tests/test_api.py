@@ -123,11 +123,11 @@ def test_bad_input_about_a_run(trained, tmp_path):
     with pytest.raises(UserError, match="not a run folder"):
         curricula.audit(tmp_path)
     for verb in (curricula.robustness_profile, curricula.audit):
-        with pytest.raises(UserError, match="of a run is of its test images"):
+        with pytest.raises(UserError, match="of a run is measured on its test images"):
             verb(trained.run, split="validation")
         images = curricula.load_data("tiny").test
         assert isinstance(images, Split)
-        with pytest.raises(UserError, match="of a run is of its test images"):
+        with pytest.raises(UserError, match="of a run is measured on its test images"):
             verb(trained.run, split=images)
 
 

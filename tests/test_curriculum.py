@@ -428,7 +428,7 @@ def test_the_printed_expression_binds_to_itself(text):
         ("grid(rot=3)", "nothing to search; write grid"),
         ("grid(rot, trans=3)", "unexpected argument trans=3; the grid is over rot"),
         ("grid(rot, rot=2.5)", "rot must be a whole number from 1 to 10000, not 2.5"),
-        ("grid(rot+trans, rot=500, trans=50)", "a grid of 1,250,000 points; 10,000 are the most"),
+        ("grid(rot+trans, rot=500, trans=50)", "a grid of 1,250,000 points; at most 10,000"),
         ("grid(pgd)", "no spatial or intensity change to lay a grid over"),
         ("grid(worst(rot, k=3))", "with no union, worst or grid inside"),
         ("grid((rot|trans)+pgd)", "with no union, worst or grid inside"),

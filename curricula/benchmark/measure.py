@@ -26,7 +26,7 @@ from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor_name
 
-ROUND_SECONDS = 2.0  # seconds that a round lasts at least; longer if one call is
+ROUND_SECONDS = 2.0  # minimum seconds of a round; one call may take longer
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
 
 

@@ -116,7 +116,7 @@ class ProgressBar:
     the work takes longer than `QUIET_SECONDS`.
 
     Args:
-        name: of the work.
+        name: name of the work.
         console: prints; by default on standard error, so that standard output holds the result
             alone.
     """

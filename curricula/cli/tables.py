@@ -167,7 +167,7 @@ def show_speed(speed: "Speed") -> None:
     table = Table()
     table.add_column("")
     table.add_column("median", justify="right", no_wrap=True)
-    table.add_column(f"of {len(speed.update.values)}, from to", justify="right", no_wrap=True)
+    table.add_column(f"range of {len(speed.update.values)}", justify="right", no_wrap=True)
 
     def row(name: str, sample: "Samples", scale: float = 1, digits: int = 3) -> None:
         low, high = min(sample.values), max(sample.values)

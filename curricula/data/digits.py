@@ -14,8 +14,8 @@ SPLIT_SEED = 0
 
 
 def digits(root: str, download: bool) -> DataSet:
-    """1,797 handwritten digits of 8x8 pixels and 17 grey levels (the test part of UCI's optdigits),
-    enlarged bilinearly to 28x28.
+    """Load 1,797 handwritten digits of 8x8 pixels and 17 grey levels (the test part of UCI's
+    optdigits), enlarged bilinearly to 28x28.
 
     The stored pixels are the original 0 to 16, so nothing is rounded. 500 images, drawn once with a
     fixed seed, are the test split.

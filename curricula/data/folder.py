@@ -24,8 +24,8 @@ def folder(
     grey: bool = False,
     keep: Literal["auto", "memory", "disk"] = "auto",
 ) -> DataSet:
-    """Your own images: ``root/train/CLASS/*`` and ``root/test/CLASS/*``, in any format that Pillow
-    reads, resized with antialiasing to ``size`` x ``size``.
+    """Load your own images from ``root/train/CLASS/*`` and ``root/test/CLASS/*``, in any format
+    that Pillow reads, resized with antialiasing to ``size`` x ``size``.
 
     Budgets and training defaults are those of CIFAR.
 

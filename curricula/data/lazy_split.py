@@ -47,10 +47,10 @@ class Reader:
     time have separate workers. Workers exit when the reader is garbage-collected.
 
     Attributes:
-        read: returns the pixels_CHW (uint8) of an image's number, always the same, without drawing
-            from any random state. It raises `UserError`, which names the file, for what the user
-            can fix, such as a damaged file. It is pickled where Python spawns its processes
-            (macOS, Windows).
+        read: returns the pixels_CHW (uint8) of an image, given its number: the same at each
+            call, without drawing from any random state. It raises `UserError`, which names the
+            file, for what the user can fix, such as a damaged file. It is pickled where Python
+            spawns its processes (macOS, Windows).
         workers: number of worker processes; with 0, and for a single batch, the current process
             reads.
     """
@@ -80,7 +80,7 @@ class Reader:
                 raise
             raise UserError(
                 "a process that reads images ended early (memory may have run out, or a script "
-                "lacks `if __name__ == '__main__'`); fewer may do, and none with "
+                "lacks `if __name__ == '__main__'`); use fewer workers, or none with "
                 f"{WORKERS_VARIABLE}=0"
             ) from error
         finally:

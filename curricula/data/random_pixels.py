@@ -23,8 +23,8 @@ def random_pixels(
     classes: int = 10,
     images: int = 2560,
 ) -> DataSet:
-    """Uniformly random pixels and labels, the same every time: `curricula bench` can train on any
-    shape without files.
+    """Draw uniformly random pixels and labels, the same every time, so that `curricula bench` can
+    train on any shape without files.
 
     Budgets and training defaults are those of MNIST for one channel, else those of CIFAR, without
     augmentation.

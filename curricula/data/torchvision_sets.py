@@ -27,7 +27,7 @@ FOLDERS = {
 
 
 def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
-    """MNIST (LeCun et al. 1998), in ``root/MNIST/raw``; standard eps 0.3.
+    """Load MNIST (LeCun et al. 1998) from ``root/MNIST/raw``; standard eps 0.3.
 
     Args:
         root: folder of the files.
@@ -41,7 +41,7 @@ def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
 
 
 def fashion_mnist(root: str, download: bool, images: int | None = None) -> DataSet:
-    """Fashion-MNIST (Xiao et al. 2017), in ``root/FashionMNIST/raw``; standard eps 0.3.
+    """Load Fashion-MNIST (Xiao et al. 2017) from ``root/FashionMNIST/raw``; standard eps 0.3.
 
     Args:
         root: folder of the files.
@@ -55,7 +55,7 @@ def fashion_mnist(root: str, download: bool, images: int | None = None) -> DataS
 
 
 def cifar10(root: str, download: bool, images: int | None = None) -> DataSet:
-    """CIFAR-10 (Krizhevsky 2009), in ``root/cifar-10-batches-py``; standard eps 8/255.
+    """Load CIFAR-10 (Krizhevsky 2009) from ``root/cifar-10-batches-py``; standard eps 8/255.
 
     Args:
         root: folder of the files.
@@ -69,7 +69,7 @@ def cifar10(root: str, download: bool, images: int | None = None) -> DataSet:
 
 
 def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
-    """CIFAR-100 (Krizhevsky 2009), in ``root/cifar-100-python``; standard eps 8/255.
+    """Load CIFAR-100 (Krizhevsky 2009) from ``root/cifar-100-python``; standard eps 8/255.
 
     Args:
         root: folder of the files.

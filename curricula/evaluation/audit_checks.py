@@ -119,7 +119,7 @@ def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
 
 
 def too_many(count: int, n: int) -> bool:
-    """Return whether `count` of `n` images show that more than the allowed share of all would.
+    """Return whether ``count`` of ``n`` images show that the share of all exceeds ``ALLOWED``.
 
     The lower end of the one-sided 99 % interval (Wilson 1927) then lies above that share.
     """

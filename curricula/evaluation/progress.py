@@ -12,7 +12,7 @@ class EvaluationProgress:
     `evaluate_threats` calls its methods.
 
     Args:
-        threats: the threats to run; clean images are counted besides.
+        threats: the threats to run; clean images are counted as well.
         progress: called with the share, in [0, 1], after each batch.
     """
 
@@ -33,5 +33,5 @@ class EvaluationProgress:
 
 
 def _max_passes(threat: Threat) -> int:
-    """Count the passes per image at most, with the one that classifies the perturbed image."""
+    """Return the maximum number of passes per image, with the one that classifies the result."""
     return threat.tree.max_passes + 1

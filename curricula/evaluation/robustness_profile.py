@@ -36,7 +36,7 @@ JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))
 GRID_RANGE = "rot:30+trans:3"
 GRID_POINTS = 31 * 5 * 5
 
-MAX_PIXEL_VALUE = 255  # of a pixel of 8 bits: the field writes eps in 255ths
+MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes eps in 255ths
 
 PHRASES = {"degrees": "{} degrees", "pixels": "{} px", "linf": "eps {}"}
 UNITS = tuple(PHRASES)
@@ -320,7 +320,7 @@ def _checked(budgets: Mapping[str, str], data: DataSet) -> dict[str, Number]:
 
 @attrs.frozen
 class _Line:
-    """A series to measure."""
+    """One series to measure: the values of its axis, and the expression of the threat at each."""
 
     name: str
     unit: str
@@ -330,7 +330,7 @@ class _Line:
 
 @attrs.frozen
 class _Joint:
-    """The joint grid to measure."""
+    """The grid of rotation ranges and attack radii to measure jointly, with its expressions."""
 
     degrees: Sequence[Number]
     linf: Sequence[Number]

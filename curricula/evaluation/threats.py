@@ -25,8 +25,8 @@ TEST_REL_STEP = Number(1, 10)
 def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
     """Return the threats ``clean``, ``spatial``, ``adversarial`` and ``joint`` of a curriculum.
 
-    - ``spatial`` is the curriculum without its pixel links, drawn at random (``worst`` and ``grid``
-      are taken off). If nothing is left, it is a rotation within the data set's budget.
+    - ``spatial`` is the curriculum without its pixel links, drawn at random (without ``worst`` and
+      ``grid``). If nothing is left, it is a rotation within the data set's budget.
     - ``adversarial`` is PGD-40 with a random start, in the norm ball of `pixel_budget`.
     - ``joint`` is ``spatial``, then ``adversarial``.
 

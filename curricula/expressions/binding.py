@@ -129,7 +129,7 @@ class _Binder:
         unit = getattr(factory, "unit", None)
         if isinstance(unit, str):
             return unit
-        # It depends on the other arguments, as pgd's does on its norm: build one to ask it.
+        # The unit depends on other arguments, as pgd's on its norm: build one to read it.
         probe = attrs.evolve(call, arguments=(Argument(Number(1)), *call.arguments))
         try:
             built = factories.build("perturbation", probe, defaults=self.defaults)

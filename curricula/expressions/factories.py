@@ -166,7 +166,7 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _untyped(value: Value) -> Any:
-    """Return the Python value of a written one, without a type to convert to."""
+    """Return the Python value of a written value for which no type is known."""
     match value:
         case Number():
             number = value.value

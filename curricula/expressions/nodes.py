@@ -132,8 +132,8 @@ class Node(ABC):
     @property
     @abstractmethod
     def max_passes(self) -> int:
-        """The gradient and forward passes per image in an evaluation, at most: the number if no
-        image is fooled."""
+        """Maximum number of gradient and forward passes per image in an evaluation: the number if
+        the image is not fooled."""
 
     @abstractmethod
     def without_attacks(self) -> "Node | None":
@@ -494,7 +494,8 @@ class WorstNode(Node):
 
 @attrs.frozen(kw_only=True)
 class GridBranch:
-    """A chain and the values per parameter of its grid, by label of a leaf."""
+    """A chain of leaves to search on a grid; ``points`` has the number of grid values per parameter
+    of each searched leaf, by label."""
 
     node: Node
     points: Mapping[str, int]
@@ -547,8 +548,8 @@ class GridNode(Node):
             )
             if (size := branch.size) > MAX_CANDIDATES:
                 raise UserError(
-                    f"{call}: a grid of {size:,} points; {MAX_CANDIDATES:,} are the most: give "
-                    f"fewer a parameter, such as {next(iter(points))}=3"
+                    f"{call}: a grid of {size:,} points; at most {MAX_CANDIDATES:,} are allowed: "
+                    f"give fewer for a parameter, such as {next(iter(points))}=3"
                 )
             branches.append(branch)
         if unknown := [argument for key, argument in keywords.items() if key not in points]:
@@ -615,11 +616,11 @@ class _Candidates:
 
 
 def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> Views:
-    """Return, per image, the views of the first of the worst candidates.
+    """Return for each image the views of its worst candidate; of equally bad ones the first.
 
     As many candidates run together as `PIXELS_AT_ONCE` allows, so that memory does not grow with
     their number. In an evaluation only active images go on, and no more candidates run together
-    than an image has already withstood, since candidates after the first that fools it are useless.
+    than were tried before, since candidates after the first that fools an image are useless.
     """
     n, _, height, width = views.clean.shape
     device = views.clean.device
@@ -663,7 +664,7 @@ def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> 
 
 
 def _rank(logits_NK: Tensor, context: Context) -> Tensor:
-    """Return the rank of candidates, higher is worse.
+    """Return the rank of each candidate, higher for those that are worse for the model.
 
     In an evaluation all candidates that fool rank equal, so that the first of them is kept and
     later ones need not be tried. Logits that are not finite rank highest: an image that hides them
@@ -685,7 +686,8 @@ def _union_without_attacks(branches: Iterable[Node]) -> Node | None:
 
 
 def _check_links(links: Iterable[Node], attack: str, text: str) -> str:
-    """`Node.check_order` of links one after another."""
+    """Check the order of links one after another, as `Node.check_order` does, and return its
+    result."""
     for link in links:
         attack = link.check_order(attack, text)
     return attack

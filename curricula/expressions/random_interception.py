@@ -114,7 +114,7 @@ Sampler = Callable[[Tensor, torch.dtype], Tensor]
 
 
 def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return uniform numbers in [0, 1), with as many binary digits as the type holds of each."""
+    """Return uniform numbers in [0, 1), with as many random binary digits as the type can hold."""
     digits = 1 - round(math.log2(torch.finfo(dtype).eps))
     return shift_right(bits, 64 - digits).to(dtype).mul_(2.0**-digits)
 

@@ -94,7 +94,7 @@ class Call:
 
 @attrs.frozen
 class Chain:
-    """``a+b``: each link receives the output of the link before it. Two links or more."""
+    """``a+b``: two or more links, each of which receives the output of the one before it."""
 
     links: tuple["Call | Union", ...]
 
@@ -106,7 +106,7 @@ class Chain:
 
 @attrs.frozen
 class Union:
-    """``a|b``: one branch per image. Two branches or more."""
+    """``a|b``: two or more branches, of which each image takes one."""
 
     branches: tuple[Call | Chain, ...]
 
@@ -185,7 +185,7 @@ def parse_call(text: str) -> Call:
 
 
 def parse_value(text: str) -> Value:
-    """Return the value that a text is as an argument: a number, a pair or an expression.
+    """Return the value that a text denotes as an argument: a number, a pair or an expression.
 
     Raises:
         UserError: the text is not one value.
@@ -197,7 +197,7 @@ def parse_value(text: str) -> Value:
 
 
 def parse_number(text: str) -> Number:
-    """Return the number that a text is: a decimal or a fraction such as ``8/255``.
+    """Return the number that a text denotes: a decimal or a fraction such as ``8/255``.
 
     Raises:
         UserError: the text is not one number.
@@ -271,7 +271,7 @@ class _Parser:
             )
         expression = self.union()
         if self.at(","):
-            self.fail("commas live only inside parentheses: write name(budget, key=value)")
+            self.fail("commas are allowed only inside parentheses: write name(budget, key=value)")
         if self.at(")"):
             self.fail("this closing parenthesis was never opened")
         if self.kind != "end":

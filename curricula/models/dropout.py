@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 NUM_LEVELS = 2**15  # values of one random number; probabilities are multiples of 1 / NUM_LEVELS
-INTEGER_TYPES = {  # of the same width
+INTEGER_TYPES = {  # integer type of the same width, by type
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,
     torch.float32: torch.int32,

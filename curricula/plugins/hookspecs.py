@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """One name that a plugin registers; the hook that yields it says of which kind.
+    """One name that a plugin registers; the hook that yields it determines its kind.
 
     Attributes:
         name: what a user writes, for example ``rot`` or ``wrn``; letters, digits, ``-`` and ``_``.

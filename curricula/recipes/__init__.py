@@ -66,10 +66,10 @@ def find_sweep(name_or_file: str) -> Sweep:
 def _located(
     what: str, name_or_file: str, known: Sequence[str]
 ) -> contextlib.AbstractContextManager[Path]:
-    """Return a context whose value is the path of a recipe or file.
+    """Return a context manager that gives the path of a recipe or file.
 
     Raises:
-        UserError: neither exists; with the near miss among the known recipes.
+        UserError: neither exists; the message has the nearest known recipe.
     """
     if name_or_file in known:
         return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")

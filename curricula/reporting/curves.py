@@ -13,7 +13,7 @@ from curricula.expressions.syntax import parse_call
 from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, folded, style_axes
 
-NUM_SAMPLES, NUM_EPOCHS = 3000, 100  # of a curve: samples at thirds, quarters and thousandths
+NUM_SAMPLES, NUM_EPOCHS = 3000, 100  # per curve; samples lie at thirds, quarters and thousandths
 
 
 def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:

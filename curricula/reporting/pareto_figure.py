@@ -14,7 +14,7 @@ from curricula.sweeps.comparison import Comparison, Row
 
 MARKERS = "osD^vP*X<>hp"
 MIN_LIMIT = -2.0  # %, lower limit of an axis: bars at 0 stay visible above its line
-MIN_SPAN = 5.0  # %, that an axis shows
+MIN_SPAN = 5.0  # %, smallest range of an axis
 
 
 def draw_frontier(compared: Comparison) -> Figure:
@@ -61,7 +61,7 @@ def draw_frontier(compared: Comparison) -> Figure:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Return the limits of an axis whose data need these, in %."""
+    """Return the limits of an axis in %, given the limits that its data need."""
     low = max(min(low, (low + high - MIN_SPAN) / 2), MIN_LIMIT)
     return low, max(high, low + MIN_SPAN)
 

@@ -258,7 +258,7 @@ def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
                     Picture(
                         name="learning",
                         figure=learning_figure(curves),
-                        alt="Curves of joint validation accuracy over training, one a row.",
+                        alt="Curves of joint validation accuracy over training, one per row.",
                         caption="Joint validation accuracy, each row under what it trains for; "
                         "means over seeds.",
                     )

@@ -37,12 +37,13 @@ BUDGETS: Mapping[str, str] = {
 
 BUDGETS_BY_NAME: Mapping[str, str] = {"brightness": "0.9", "contrast": "0.9", "saturation": "1"}
 
-TARGET = {"data": "digits", "epochs": 5, "compile": "off", "device": "cpu"}  # of the attacks
+# Training of the attacked network.
+TARGET = {"data": "digits", "epochs": 5, "compile": "off", "device": "cpu"}
 DIGIT = 2  # index of the test image
 COLOUR_SIDE = 32  # pixels
 COLOUR_BOX = (200, 20, 580, 400)  # of the photograph: left, upper, right and lower edge, in pixels
 NUM_COLOURS = 64  # colours of a strip in colour, which keep its file small
-ZOOM, GAP = 3, 6  # screen pixels: of a pixel's side, between two pictures
+ZOOM, GAP = 3, 6  # screen pixels: side of an image pixel, gap between pictures
 
 
 def expression_of(name: str, unit: str) -> str:

@@ -43,7 +43,7 @@ def compare(
     if not all(0 <= value <= 1 for value in reference):
         raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
     if axes is not None and axes[0] == axes[1]:
-        raise UserError(f"the frontier is of two different threats, not {axes[0]!r} twice")
+        raise UserError(f"the frontier needs two different threats, not {axes[0]!r} twice")
     folders = [Path(path) for path in paths]
     sweeps = {path: sweep_in(path) for path in folders}
     axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
@@ -153,7 +153,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     """
     for file in (TIMING, METRICS):
         if not (run.path / file).exists():
-            raise UserError(f"run {run.path}: its {file} is gone, which has what training cost")
+            raise UserError(f"run {run.path}: its {file}, which has the training cost, is missing")
     with run.reading(METRICS):
         passes = forward_and_backward(run.lines(METRICS))
     with run.reading(TIMING):
@@ -175,7 +175,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
 
 
 def _check_comparable(threats: dict[str, str], outcome: Outcome) -> None:
-    """Refuse a run that was measured under other threats or on other images than those before it.
+    """Refuse a run that was measured under different threats or images from those before it.
 
     Args:
         threats: each threat and its images by name, from the earlier runs; filled by the first.
@@ -190,7 +190,7 @@ def _check_comparable(threats: dict[str, str], outcome: Outcome) -> None:
     for name in {**threats, **found}:
         if found.get(name) != threats.get(name):
             raise UserError(
-                f"run {outcome.folder} was measured otherwise than those before it ({name}: "
+                f"run {outcome.folder} was measured differently from those before it ({name}: "
                 f"{found.get(name, 'not')}; before: {threats.get(name, 'not')}); "
                 "measure all alike, in one sweep"
             )

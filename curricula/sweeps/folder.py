@@ -41,7 +41,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
-    """Return what makes two sweeps the same: an axis may grow, and the data may move."""
+    """Return the values that are equal in the same sweep: axes may grow, and the data may move."""
     base = {name: value for name, value in sweep.base.items() if name != "data_root"}
     return {
         "[base]": base,

@@ -41,7 +41,7 @@ from curricula.training.run import RESULTS, Run
 
 STUDY = "study.db"
 LOCK = ".lock"
-POLL_SECONDS = 2  # between looks at the cells that other processes run
+POLL_SECONDS = 2  # interval at which cells of other processes are checked
 
 
 def run_sweep(

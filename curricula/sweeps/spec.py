@@ -221,12 +221,12 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
             f"axis {name!r} must be a list of values or a table of changes, not {axis!r}"
         )
     if not axis:
-        raise UserError(f"axis {name!r} is empty: give it a value or more, or leave it out")
+        raise UserError(f"axis {name!r} is empty: give it one or more values, or leave it out")
     changes: dict[str, dict[str, Any]]
     if isinstance(axis, list):
         if name not in FIELDS:
             fix = did_you_mean(name, FIELDS, otherwise=f"fields: {', '.join(FIELDS)}")
-            raise UserError(f"axis {name!r}: a list is of values of a field; {fix}")
+            raise UserError(f"axis {name!r}: a list must hold values of a field; {fix}")
         changes = {_label(value): {name: value} for value in axis}
         if len(changes) < len(axis):
             raise UserError(f"axis {name!r} has a value twice: {axis}")
@@ -287,7 +287,7 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check_folders(sweep: Sweep) -> None:
-    """Refuse two cells with the same folder, also where upper and lower case are the same."""
+    """Refuse two cells whose folders have the same name, ignoring case."""
     by_folder: dict[str, Cell] = {}
     for cell in sweep.cells:
         other = by_folder.setdefault(cell.name.casefold(), cell)

@@ -66,8 +66,8 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
 
 
 def labels_match_the_classes(dataset: DataSet) -> None:
-    """Check for two or more classes, each with its own name and a training image, and for labels
-    outside them."""
+    """Check that there are two or more classes, each with its own name and a training image, and
+    that no label lies outside them."""
     classes = dataset.classes
     assert len(classes) >= 2, f"{len(classes)} classes"
     assert all(map(str.strip, classes)), "a class without a name"

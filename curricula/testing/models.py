@@ -133,7 +133,7 @@ def model_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
 def logits_are_finite_in_each_mode_and_precision(
     factory: Factory, **images: Unpack[Images]
 ) -> None:
-    """Check for finite logits (N, num_classes) in eval and training mode, in float32 and bf16."""
+    """Check that logits are finite and (N, num_classes), in each mode, in float32 and bf16."""
     trial = _trials(factory, **images)[0]
     model = trial.build()
     for training in (False, True):

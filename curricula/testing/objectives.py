@@ -50,7 +50,7 @@ def attack_loss_is_known(objective: Objective) -> None:
 
 
 def value_is_a_finite_scalar(objective: Objective) -> None:
-    """Check for a finite scalar that is attached to the weights, also if all views are equal."""
+    """Check that the value is a finite scalar, attached to the weights, also for equal views."""
     for training in (True, False):
         fixture = _fixture(training=training)
         x = fixture.x_NCHW
@@ -65,7 +65,8 @@ def value_is_a_finite_scalar(objective: Objective) -> None:
 
 
 def logits_match_the_perturbed_view(objective: Objective) -> None:
-    """Check for detached logits (N, K), in eval mode those of the model on the perturbed view."""
+    """Check that logits are detached, (N, K), and in eval mode the model's on the perturbed
+    view."""
     fixture = _fixture(training=False)
     views = _views(fixture.x_NCHW)
     logits = _loss(objective, fixture, views).logits

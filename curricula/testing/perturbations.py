@@ -46,7 +46,8 @@ def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
 
 
 def output_is_an_image_like_the_input(perturbation: Perturbation) -> None:
-    """Check for finite, detached images in [0, 1] of the same shape, dtype and device."""
+    """Check that the output is finite, detached, in [0, 1], and like the input in shape, dtype and
+    device."""
     fixture = _fixture(perturbation)
     for strength in (0.0, 0.3, 1.0):
         out = fixture.run(perturbation, strength)

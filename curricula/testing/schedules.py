@@ -80,8 +80,8 @@ def _feedback(progress: Progress, strength: Strength) -> Feedback:
 
 
 def strength_is_in_0_to_1(schedule: Schedule) -> None:
-    """Check for a strength in [0, 1] at every update of trainings of several lengths: a float, or a
-    tensor with one value for each training image."""
+    """Check that the strength is in [0, 1] at every update of trainings of several lengths: a
+    float, or a tensor with one value for each training image."""
     for length in LENGTHS:
         for moment in training(schedule, *length):
             strength = moment.strength

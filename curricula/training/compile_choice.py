@@ -15,8 +15,8 @@ from curricula.training.plan import Plan
 from curricula.training.step import Networks, TrainingState, start, update
 
 COMPILE_SECONDS = 60.0  # rough cost of compiling both networks, before it is measured
-MAX_TRIAL_SHARE = 0.02  # of the training's time, for trying the compiler
-MAX_RELATIVE_TIME = 0.97  # of an update, compiled against not, to be worth the compiler
+MAX_TRIAL_SHARE = 0.02  # share of the training's time spent on trying the compiler
+MAX_RELATIVE_TIME = 0.97  # compiled over uncompiled time of an update, to choose the compiler
 NUM_UPDATES = 3  # updates timed; the median counts
 
 
@@ -52,7 +52,7 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
     measured = "failed" if failed else f"{compiled:.3g} s"
     return _with_compile(plan, chosen), (
         f"compile: {chosen}; an update takes {eager:.3g} s, compiled {measured} after "
-        f"{_duration(first)}; {updates:,} updates are to come"
+        f"{_duration(first)}; {updates:,} updates remain"
     )
 
 

@@ -188,12 +188,13 @@ def _validate(plan: Plan, model: nn.Module, threats: Mapping[str, Threat]) -> di
 
 
 def _save_checkpoints(state: TrainingState, run: Run, joint: float) -> bool:
-    """Save the last checkpoint, and the best if it is; return whether it is.
+    """Save a state as the last checkpoint, and as the best if it is the best so far; return whether
+    it is.
 
     Args:
         state: the state after an epoch.
         run: the run.
-        joint: its validation accuracy under the joint threat; of equal ones the latest is best.
+        joint: its validation accuracy under the joint threat; the latest of equal ones is best.
     """
     best = joint >= state.best_joint
     if best:

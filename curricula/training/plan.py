@@ -164,8 +164,8 @@ def _check_sizes(config: TrainConfig, data: DataSet, validation: SplitLike) -> N
     """Refuse a data set that is too small, and a batch larger than its training images."""
     if not len(validation) or not len(data.test):
         raise UserError(
-            f"{data.name} has {len(data.train)} training and {len(data.test)} test images; 10 and "
-            "1 are the fewest"
+            f"{data.name} has {len(data.train)} training and {len(data.test)} test images; "
+            "at least 10 and 1 are needed"
         )
     if config.batch_size > len(data.train):
         raise UserError(

@@ -40,7 +40,7 @@ LAST = "last.safetensors"
 
 @attrs.frozen
 class Run:
-    """The folder of a run.
+    """A run: one training, whose files are in a folder.
 
     A second run of the same ``config.toml`` repeats ``metrics.jsonl`` bit for bit, but not
     ``timing.jsonl``.
@@ -135,7 +135,7 @@ class Run:
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
-        """Turn errors in taking apart the values of a file, inside the block, into one line.
+        """Turn errors inside the block, which reads the values of a file, into a user error.
 
         Raises:
             UserError: the values have a different shape from what curricula writes.

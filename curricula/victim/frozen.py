@@ -111,11 +111,11 @@ class FrozenModel(nn.Module):
         )
 
     def refresh(self, *, always: bool = False) -> None:
-        """Update what does not follow the network by sharing its tensors.
+        """Update the tensors that are computed from the network's instead of shared.
 
         Args:
-            always: compute the derived tensors even if no change of weights is visible: a write
-                through ``.data`` is not.
+            always: compute them even if no change of weights is visible, as after a write through
+                ``.data``.
         """
         seen = self._weight_versions()
         if seen != self._seen:

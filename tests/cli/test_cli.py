@@ -180,7 +180,7 @@ BAD_INPUT = [
     (["--perturb", "pgd:8/0"], "division by zero"),
     (["--perturb", "rot:nan"], "expected a number"),
     (["--perturb", "rot(30, foo=1)"], "unknown argument 'foo'"),
-    (["--perturb", "rot:30,foo=1"], "commas live only inside parentheses"),
+    (["--perturb", "rot:30,foo=1"], "commas are allowed only inside parentheses"),
     (["--perturb", ""], "the expression is empty"),
     (["--perturb", "rot++pgd"], "character 5"),
     (["--perturb", "(rot+pgd"], "character 1 is not closed"),

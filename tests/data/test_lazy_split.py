@@ -301,7 +301,7 @@ def test_an_image_that_cannot_be_read_is_one_line(number):
 
 
 def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(UserError, match=r"ended early .* none with CURRICULA_WORKERS=0"):
+    with pytest.raises(UserError, match=r"ended early .* or none with CURRICULA_WORKERS=0"):
         list(in_order(numbered(read=Dying(), workers=1), 10))
 
 

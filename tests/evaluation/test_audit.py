@@ -181,7 +181,7 @@ def test_an_honest_robust_model_passes(robust, seed, request):
     assert not failures(found), found.checks
     assert found.passed
     assert tuple(check.name for check in found.checks) == CHECKS
-    # And is robust: of a model that has nothing to mask it would be no wonder.
+    # It is robust: a model that is not would pass easily.
     assert accuracies(found)["pgd-40"] > 0.5
 
 
@@ -201,7 +201,7 @@ def test_quantised_activations_are_caught(plain, shorter):
         "gradient-free does not win",
     }
     assert not failures(found) & {"deterministic forward", "logits, not probabilities"}
-    assert accuracies(found)["pgd-40"] > 0.5  # what it would be believed to be
+    assert accuracies(found)["pgd-40"] > 0.5  # the audit shows that this is too high
 
 
 def test_a_saturated_softmax_is_caught(plain, shorter):
@@ -270,7 +270,7 @@ def test_probabilities_are_distinguished_from_logits():
         assert logits_not_probabilities(outputs).passed == passes
 
 
-def test_a_forward_pass_may_round_otherwise():
+def test_a_forward_pass_may_round_differently():
     logits = torch.linspace(-9, 9, 60).reshape(6, 10)
     assert deterministic_forward(logits, logits + 1e-4, logits[:4] + 1e-4).passed
     assert not deterministic_forward(logits, logits, logits[:4] + 0.1).passed

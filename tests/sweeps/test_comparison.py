@@ -293,7 +293,7 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
 def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path):
     curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", output=tmp_path / "other")
     with pytest.raises(
-        UserError, match=r"measured otherwise than those before it \(spatial: rot\(10"
+        UserError, match=r"measured differently from those before it \(spatial: rot\(10"
     ):
         curricula.compare([swept / "third", tmp_path / "other"])
 

@@ -153,9 +153,15 @@ def test_every_shipped_sweep_and_study_can_be_run(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[axes]\nsede = [1]\n", "axis 'sede': a list is of values of a field; did you mean seed"),
-        ("[axes]\nseed = []\n", "axis 'seed' is empty: give it a value or more, or leave it out"),
-        ("[axes.seed]\n", "axis 'seed' is empty: give it a value or more, or leave it out"),
+        (
+            "[axes]\nsede = [1]\n",
+            "axis 'sede': a list must hold values of a field; did you mean seed",
+        ),
+        (
+            "[axes]\nseed = []\n",
+            "axis 'seed' is empty: give it one or more values, or leave it out",
+        ),
+        ("[axes.seed]\n", "axis 'seed' is empty: give it one or more values, or leave it out"),
         ("[axes]\nseed = 3\n", "axis 'seed' must be a list of values or a table of changes, not 3"),
         ("[base]\nepochs = 1\n", r"\[axes\] is empty: name a field and its values"),
         ("[base]\nepoch = 1\n[axes]\nseed = [1]\n", "unknown key 'epoch'; did you mean epochs"),

@@ -276,7 +276,7 @@ BROKEN = {
         read(reads=Smaller()),
         clauses.pixels_are_uint8_and_labels_int64,
     ),
-    "read otherwise each time": (
+    "read differently each time": (
         read(reads=Drifting()),
         clauses.splits_repeat_their_images,
     ),

@@ -51,7 +51,7 @@ def ascend_adaptively(
     Args:
         x_NCHW: the centre of each ball.
         y_N: the labels.
-        start_NCHW: where the ascent starts.
+        start_NCHW: starting points, within the balls.
         eps_N111: the radius of each ball.
         victim: the model.
         loss: the loss to ascend.
@@ -63,7 +63,7 @@ def ascend_adaptively(
     """
     current, previous = start_NCHW, start_NCHW
     gradient, loss_N, logits = victim.gradient(current, y_N, loss)
-    # The search returns to the point of highest loss; the result may be another: see above.
+    # The search returns to the point of highest loss; the result may be a different one: see above.
     top, top_gradient, top_loss_N = current, gradient, loss_N
     found, found_loss_N, found_wrong_N = current, loss_N, logits.argmax(1) != y_N
     step_N111 = 2 * eps_N111
@@ -111,8 +111,8 @@ def _where(which_N: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class APGD(BallAttack):
-    """Ascend the loss by PGD with momentum that halves its step, and returns to the best point,
-    where progress stops (Auto-PGD, Croce and Hein 2020, section 3).
+    """Ascend the loss by PGD with momentum; where progress stops, halve the step and return to the
+    best point (Auto-PGD, Croce and Hein 2020, section 3).
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more.

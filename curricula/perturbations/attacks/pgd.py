@@ -51,11 +51,11 @@ def ascend(
     Args:
         x_NCHW: the centre of each ball.
         y_N: the labels.
-        start_NCHW: where the ascent starts.
+        start_NCHW: starting points, within the balls.
         eps_N111: the radius of each ball.
         victim: the model.
         loss: the loss to ascend; None for the victim's own.
-        norm: of the ball and of the step.
+        norm: norm of the ball and of the step.
         step_N111: length of a step, in the norm, in [0, 1] pixel units.
         steps: number of steps, or one number per image (N,); an image that has taken its steps
             costs nothing more.

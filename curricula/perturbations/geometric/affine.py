@@ -123,7 +123,7 @@ class Translation(Affine):
 
 @attrs.frozen(kw_only=True)
 class Scale(Affine):
-    """Enlarge or shrink each image about its centre by a random factor, alike along both axes.
+    """Enlarge or shrink each image about its centre by a random factor, the same along both axes.
 
     The factor is uniform in [1 - budget, 1 + budget], with budget times the strength; above 1 the
     image grows. The parameter is the factor minus 1.

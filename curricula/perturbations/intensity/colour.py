@@ -16,7 +16,7 @@ from curricula.perturbations.parametric import Parametric, lattice
 from curricula.perturbations.validators import between
 
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
-MAX_CHANGE = 1e3  # of a factor; far beyond any use
+MAX_CHANGE = 1e3  # largest change of a factor; far beyond any use
 MAX_ASCENT = 1000  # gradient steps
 
 
@@ -78,7 +78,8 @@ def worst_parameters(
     victim: Victim,
     steps: int,
 ) -> Tensor:
-    """Ascend the victim's own loss over the parameters of a change, by projected gradient steps.
+    """Return the parameters of a change at which the victim's own loss is highest, searched by
+    projected gradient steps.
 
     Each step follows the gradient's sign and is 2.5 / steps of half the range long (the step of
     Madry et al. 2018, in the parameters). The victim gives the gradient in the image; ``apply``
@@ -87,7 +88,7 @@ def worst_parameters(
     Args:
         x_NCHW: the images.
         y_N: their labels.
-        start_NP: where the ascent starts.
+        start_NP: starting points.
         low_N1, high_N1: the range of each image's parameters.
         apply: from images and parameters to images; differentiable in the parameters.
         victim: the model whose loss is ascended.
@@ -201,7 +202,7 @@ class Brightness(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images at other brightnesses."""
+        """Return the images with their brightness multiplied by 1 + change."""
         return brighten(x_NCHW, change_N111)
 
 
@@ -234,7 +235,7 @@ class Contrast(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images at other contrasts."""
+        """Return the images with their contrast multiplied by 1 + change."""
         return contrasted(x_NCHW, change_N111)
 
 
@@ -266,7 +267,7 @@ class Saturation(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images at other saturations."""
+        """Return the images with their saturation multiplied by 1 + change."""
         return saturated(x_NCHW, change_N111)
 
 
@@ -297,5 +298,5 @@ class Hue(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images at other hues."""
+        """Return the images with their hue turned by the change, in turns of the colour circle."""
         return hue_turned(x_NCHW, change_N111)

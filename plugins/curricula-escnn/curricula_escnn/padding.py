@@ -1,4 +1,4 @@
-"""The first layers of a network whose poolings must all be of even maps."""
+"""The first layers of a network in which every pooling must get a map of even size."""
 
 import torch
 from torch import nn

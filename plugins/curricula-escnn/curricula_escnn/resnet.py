@@ -32,8 +32,8 @@ def gcnn_resnet18(
 
     Where resnet18 has a convolution of stride 2, which favours one corner of the map, this network
     averages 2x2 pixels before the block. A black border pads the image to the next multiple of 8,
-    so that all three poolings are of even maps. The last maps are reduced to their maximum over the
-    group, then to their mean.
+    so that all three poolings get maps of even size. The last maps are reduced to their maximum
+    over the group, then to their mean.
 
     Args:
         num_classes: number of logits.

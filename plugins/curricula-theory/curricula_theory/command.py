@@ -38,20 +38,28 @@ from curricula.runtime.records import to_json
     "--eps", type=float, help="L-inf radius of the adversary, 0 or more.  [default: 2 eta]"
 )
 @click.option(
-    "--samples", type=int, default=1_000_000, show_default=True, help="Number of simulated samples."
+    "--samples",
+    type=int,
+    default=1_000_000,
+    show_default=True,
+    help="Number of simulated samples, 1 to 100,000,000.",
 )
 @click.option(
     "--train/--no-train", default=True, help="Also train models in the setting.  [default: train]"
 )
 @click.option(
-    "--seeds", type=int, default=3, show_default=True, help="Number of models of each kind."
+    "--seeds",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Number of models of each kind, 1 to 100.",
 )
 @click.option(
     "--updates",
     type=int,
     default=600,
     show_default=True,
-    help="Number of updates of each training.",
+    help="Number of updates of each training, 1 to 1,000,000.",
 )
 @click.option(
     "--lr",

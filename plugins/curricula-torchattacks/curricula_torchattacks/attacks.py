@@ -54,8 +54,8 @@ class AttackSpec:
     """The differences between an attack and its signature in torchattacks.
 
     Attributes:
-        unit: of the budget: a norm; ``norm`` where the parameter of that name decides; ``std``; or
-            ``switch`` for an attack without a budget.
+        unit: unit of the budget: a norm; ``norm`` where the parameter of that name decides;
+            ``std``; or ``switch`` for an attack without a budget.
         budget: the package's name of the budget.
         step: the package's name of a step's absolute length.
         rel_step: our default for it, as a share of eps, times the number of steps.
