@@ -582,22 +582,22 @@ def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, finishe
 def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
     """It can stop on a stalled network; another process waits and does not run its cell too."""
     out = tmp_path / "out"
-    asleep, connection = started(out, pausing=True)
+    stopped, connection = started(out, pausing=True)
     other = None
     try:
         line = next(line for line in messages(connection) if "begins" in line)
         mine = out / "cells" / line.partition(":")[0]
-        wait_for(mine / "metrics.jsonl", asleep)
-        os.kill(asleep.pid, signal.SIGSTOP)
-        other, told = started(out)
-        assert any("waiting for cells" in line for line in messages(told))
-        os.kill(asleep.pid, signal.SIGCONT)
+        wait_for(mine / "metrics.jsonl", stopped)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        other, second_connection = started(out)
+        assert any("waiting for cells" in line for line in messages(second_connection))
+        os.kill(stopped.pid, signal.SIGCONT)
         connection.send("go on")
-        for process in (asleep, other):
+        for process in (stopped, other):
             process.join(timeout=300)
             assert process.exitcode == 0
     finally:
-        for process in filter(None, (asleep, other)):
+        for process in filter(None, (stopped, other)):
             process.kill()
     assert [len(row.outcomes) for row in curricula.compare([out]).rows] == [2, 2]
     metrics = (mine / "metrics.jsonl").read_text().splitlines()
@@ -607,7 +607,7 @@ def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
 def test_two_processes_share_the_cells_and_run_none_twice(tiny, tmp_path):
     out = tmp_path / "out"
     both = [started(out), started(out)]
-    begun = [line for _, told in both for line in messages(told) if "begins" in line]
+    begun = [line for _, connection in both for line in messages(connection) if "begins" in line]
     for process, _ in both:
         process.join(timeout=300)
         assert process.exitcode == 0
