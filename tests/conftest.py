@@ -1,4 +1,6 @@
+import functools
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,23 @@ TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 EPOCHS = 8  # of the robust model's training
 
 
+PATH = tuple(sys.path)
+_scan = registry._entry_points
+_scan_once = functools.cache(_scan)
+
+
+def _entry_points():
+    """Return the installed plugins, read from the disk only once unless a test changes the path."""
+    return list(_scan_once() if tuple(sys.path) == PATH else _scan())
+
+
 @pytest.fixture(autouse=True)
 def _fresh_registry(monkeypatch):
     """Start every test from the installed plugins, without the caller's environment variables."""
     for name in [name for name in os.environ if name.startswith("CURRICULA_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(registry, "_current", None)
+    monkeypatch.setattr(registry, "_entry_points", _entry_points)
 
 
 @pytest.fixture
