@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.narrow import narrow_networks
 from torch import nn
 
 from curricula.expressions import factories
@@ -20,7 +21,8 @@ from curricula.victim.model_victim import ModelVictim
 def built(text, *, channels=3, size=32):
     supplied = {"num_classes": 10, "in_channels": channels, "image_size": size}
     torch.manual_seed(0)
-    return factories.build("model", parse_call(text), supplied=supplied).value
+    with narrow_networks():
+        return factories.build("model", parse_call(text), supplied=supplied).value
 
 
 def with_statistics(model):
