@@ -164,7 +164,7 @@ def small_model(data: curricula.DataSet) -> nn.Module:
     attack = curricula.Curriculum.parse("pgd(0.1, steps=2)", ["constant"])
     victim, draws = curricula.ModelVictim(model), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
-    for _ in range(3):
+    for _ in range(2):
         for _, batch in curricula.batches(data.train, 64, generator=draws):
             x, y, strengths = data.images(batch.pixels), batch.labels, {"pgd": 1.0}
             views = attack(x, y, strengths=strengths, victim=victim, generator=draws)
@@ -178,13 +178,13 @@ def small_model(data: curricula.DataSet) -> nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", nargs="?", help="run folder; by default a small network is trained")
-    parser.add_argument("--images", type=int, default=100, help="number of test images")
+    parser.add_argument("--images", type=int, default=50, help="number of test images")
     parser.add_argument("--linf", type=float, default=0.1)
     parser.add_argument("--l2", type=float, default=1.5)
     parser.add_argument("--l1", type=float, default=10.0)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--apgd-steps", type=int, default=10)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)  # a small network gains nothing from more than one

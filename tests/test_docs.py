@@ -1,13 +1,17 @@
 """The documentation does what it says: its Python blocks run, its examples run, nothing is left
-out."""
+out. The README and one example run as a user runs them, in a process of their own; the others run
+in the process of the tests, which saves the imports."""
 
+import functools
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 import curricula
 from curricula.api import TrainValues
@@ -15,38 +19,78 @@ from curricula.plugins.hookspecs import KINDS
 from curricula.training.config import FIELDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^prints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+OWN_PROCESS = "plugin_file.py"
 
 
 def blocks(page):
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
-)
-def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(page, tmp_path):
-    script = tmp_path / "page.py"
-    script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
+def in_a_process(script, folder):
+    """Run a script in its own process, where every warning is an error; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore:invalid escape sequence", script],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def in_this_process(script, folder, capsys, monkeypatch):
+    """Run a script in this process, which has imported torch already, and return its output."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    module = ModuleType("__main__")  # as in a process of its own: pickled names are found there
+    module.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    threads = torch.get_num_threads()
+    capsys.readouterr()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            exec(compile(script.read_text(encoding="utf-8"), script, "exec"), vars(module))
+    finally:
+        torch.set_num_threads(threads)
+    return capsys.readouterr().out
+
+
+def check_page(page, run, folder):
+    """Check that the blocks of a page run in their order and print what the page says."""
+    script = folder / "page.py"
+    script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
+    output = run(script, folder)
     for printed in PRINTED.findall(page.read_text(encoding="utf-8")):
-        assert printed in done.stdout
+        assert printed in output
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_each_example_runs(example, tmp_path):
-    done = subprocess.run(
-        [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+def test_the_python_blocks_of_the_readme_run_in_a_process_and_print_what_it_says(tmp_path):
+    check_page(README, in_a_process, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page) and page != README], ids=lambda page: page.name
+)
+def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(
+    page, tmp_path, capsys, monkeypatch
+):
+    run = functools.partial(in_this_process, capsys=capsys, monkeypatch=monkeypatch)
+    check_page(page, run, tmp_path)
+
+
+def test_one_example_runs_in_a_process(tmp_path):
+    assert in_a_process(ROOT / "examples" / OWN_PROCESS, tmp_path).strip()
+
+
+@pytest.mark.parametrize(
+    "example", [path for path in EXAMPLES if path.name != OWN_PROCESS], ids=lambda path: path.name
+)
+def test_each_example_runs(example, tmp_path, capsys, monkeypatch):
+    assert in_this_process(example, tmp_path, capsys, monkeypatch).strip()
 
 
 def test_there_are_examples():
