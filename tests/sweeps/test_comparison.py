@@ -239,11 +239,12 @@ seed = [0, 1]
 x = {{ lr = {} }}
 y = {{ lr = 0.01 }}
 """
+CHEAP = '[evaluation]\nlimit = 20\nthreats = { clean = "clean", turned = "rot" }\n'
 
 
 def test_one_name_in_two_sweeps_is_two_rows_each_with_its_own_failure(tiny, tmp_path):
     for name, rate in (("good", "0.02"), ("bad", "1e30")):
-        run_sweep(parse_sweep(ROWS.format(rate)), tmp_path / name)
+        run_sweep(parse_sweep(ROWS.format(rate) + CHEAP), tmp_path / name)
     compared = curricula.compare([tmp_path / "bad", tmp_path / "good"])
     assert [row.label for row in compared.rows] == ["y", f"x ({tmp_path / 'good'})"]
     assert [row.label for row in compared.failed] == [f"x ({tmp_path / 'bad'})"]
@@ -268,7 +269,7 @@ def test_a_threat_may_have_any_name(tiny, tmp_path):
 
 
 def test_two_names_of_one_configuration_in_a_sweep_are_two_rows(tiny, tmp_path):
-    run_sweep(parse_sweep(ROWS.format("0.01")), tmp_path / "same")
+    run_sweep(parse_sweep(ROWS.format("0.01") + CHEAP), tmp_path / "same")
     compared = curricula.compare([tmp_path / "same"])
     assert [(row.label, len(row.outcomes)) for row in compared.rows] == [("x", 2), ("y", 2)]
 
@@ -291,7 +292,9 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
 
 
 def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path):
-    curricula.train(data="tiny", epochs=1, perturb="rot:10+pgd", output=tmp_path / "other")
+    curricula.train(
+        data="tiny", epochs=1, perturb="rot:10+pgd", compile="off", output=tmp_path / "other"
+    )
     with pytest.raises(
         UserError, match=r"measured differently from those before it \(spatial: rot\(10"
     ):
@@ -300,9 +303,10 @@ def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path
 
 def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):
     """Equally many validation images, or images of a different data set."""
-    base = '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n[axes]\nseed = [5]\n'
+    base = '[base]\ndata = "tiny"\nepochs = 1\ncompile = "off"\n[axes]\nseed = [5]\n'
+    threats = 'threats = { clean = "clean", turned = "rot" }\n'
     for split in ("test", "validation"):
-        text = base + f'[evaluation]\nlimit = 20\nsplit = "{split}"\n'
+        text = base + f'[evaluation]\nlimit = 20\nsplit = "{split}"\n' + threats
         run_sweep(parse_sweep(text), tmp_path / split)
     with pytest.raises(UserError, match=r"on 20 validation images of tiny; before: .* test images"):
         curricula.compare([tmp_path / "test", tmp_path / "validation"])
@@ -396,6 +400,7 @@ def test_a_line_that_is_cut_off_is_numbered(swept, tmp_path):
 
 def test_sweep_on_the_command_line(swept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("curricula.reporting.report.report", lambda folder: folder)
     file = tmp_path / "mine.toml"
     file.write_text(
         '[base]\ndata = "tiny"\nepochs = 1\n[axes]\nlr = [0.01, 1e30]\n[evaluation]\nlimit = 10\n'
