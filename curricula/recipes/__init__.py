@@ -42,7 +42,7 @@ def read_config(name_or_file: str) -> dict[str, Any]:
     """Return the values of a recipe, or of a configuration file such as a run's.
 
     Raises:
-        UserError: no such recipe or file (with the near miss), a sweep, or a damaged file.
+        UserError: no such recipe or file (it suggests a known one), a sweep, or a damaged file.
     """
     if name_or_file in recipes(sweeps=True):
         raise UserError(f"{name_or_file!r} is a sweep: use curricula sweep {name_or_file}")
@@ -54,8 +54,8 @@ def find_sweep(name_or_file: str) -> Sweep:
     """Return the sweep of a recipe or of a file.
 
     Raises:
-        UserError: no such recipe or file (with the near miss), a single configuration, or a damaged
-            file.
+        UserError: no such recipe or file (it suggests a known one), a single configuration, or a
+            damaged file.
     """
     if name_or_file in recipes():
         raise UserError(f"{name_or_file!r} is one run: use curricula train --config {name_or_file}")

@@ -292,9 +292,9 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
     ]
     return Section(
         title="Accuracy",
-        text="In %, mean and standard deviation over seeds, of one seed its 95 % interval; in "
-        f"float32, on {split} images. ★ is on the Pareto frontier of {x} and {y}; the hypervolume "
-        f"is {compared.hypervolume:.4f} from {compared.reference}.",
+        text="In %: mean and standard deviation over seeds, or the 95 % interval of a single seed; "
+        f"in float32, on {split} images. ★ is on the Pareto frontier of {x} and {y}; the "
+        f"hypervolume is {compared.hypervolume:.4f} from {compared.reference}.",
         table=Table(header=compared.header, rows=rows),
         pictures=[
             Picture(

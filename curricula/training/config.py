@@ -106,7 +106,7 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
     5
 
     Raises:
-        UserError: an unknown key (with the near miss), a wrong type, a value out of range.
+        UserError: an unknown key (it suggests a known one), a wrong type, a value out of range.
     """
     values: dict[str, Any] = {}
     for layer in layers:
@@ -129,7 +129,7 @@ def check_keys(layer: Mapping[str, Any]) -> None:
     """Refuse unknown keys and wrong types.
 
     Raises:
-        UserError: an unknown key (with the near miss), a wrong type.
+        UserError: an unknown key (it suggests a known one), a wrong type.
     """
     for key, value in layer.items():
         _checked(key, value)
@@ -139,7 +139,7 @@ def check_fields(layer: Mapping[str, Any]) -> None:
     """Refuse unknown keys, wrong types and values out of range.
 
     Raises:
-        UserError: an unknown key (with the near miss), a wrong type, a value out of range.
+        UserError: an unknown key (it suggests a known one), a wrong type, a value out of range.
     """
     for key, value in layer.items():
         checked = _checked(key, value)
