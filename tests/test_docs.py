@@ -45,7 +45,7 @@ def in_this_process(script, folder, capsys, monkeypatch):
     """Run a script in this process, which has imported torch already, and return its output."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [str(script)])
-    module = ModuleType("__main__")  # as in a process of its own: pickled names are found there
+    module = ModuleType("__main__")  # as in a separate process: pickled names are found there
     module.__file__ = str(script)
     monkeypatch.setitem(sys.modules, "__main__", module)
     threads = torch.get_num_threads()
