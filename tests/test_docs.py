@@ -1,5 +1,5 @@
 """The documentation does what it says: its Python blocks run, its examples run, nothing is left
-out. The README and one example run as a user runs them, in a process of their own; the others run
+out. The README and one example run as a user runs them, in a separate process; the others run
 in the process of the tests, which saves the imports."""
 
 import functools
