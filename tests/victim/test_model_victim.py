@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from curricula.training.optimizers import SGD, AdamW
 from curricula.victim.model_victim import ModelVictim
 
 
@@ -65,7 +66,7 @@ def test_gradients_work_under_no_grad():
 def test_the_victim_follows_every_change_of_weights():
     model = network()
     victim = ModelVictim(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    optimizer = AdamW(model.parameters(), lr=0.1)
     victim.logits(X)
 
     def step():
@@ -95,7 +96,7 @@ def test_the_victim_follows_every_change_of_weights():
             assert not torch.allclose(before, after), change.__name__
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("optimizer", [SGD, AdamW])
 def test_a_plain_equivalent_follows_a_fused_optimiser(optimizer):
     """A fused optimiser writes weights without new version counters."""
 
