@@ -1,6 +1,6 @@
 """Our attacks are as strong as those of torchattacks and foolbox at equal settings.
 
-The comparison is the one of examples/attacks_against_others.py, on its small network and 1,000
+The comparison is the one of examples/attacks_against_others.py, on its small network and 500
 digits.
 """
 
@@ -15,6 +15,7 @@ from curricula.perturbations.attacks.mim import MIM
 from curricula.victim.model_victim import ModelVictim
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "attacks_against_others.py"
+NUM_IMAGES = 500
 SETTINGS = {"linf": 0.1, "l2": 1.5, "l1": 10.0, "steps": 10, "apgd_steps": 10, "queries": 300}
 ROWS = (
     "pgd linf", "pgd l2", "pgd l1", "apgd linf ce", "apgd linf dlr", "apgd l2 ce", "apgd l2 dlr",
@@ -47,7 +48,7 @@ def test_an_attack_is_as_strong_as_the_others(name, example, trained):
     model, data = trained
     row = next(row for row in example.rows(model, **SETTINGS) if row.name == name)
     before = torch.get_rng_state()
-    found = example.compare(row, model, data, data.train[slice(1000)])
+    found = example.compare(row, model, data, data.train[slice(NUM_IMAGES)])
     assert torch.equal(before, torch.get_rng_state())
     ours = found.pop("curricula")
     assert found
@@ -74,7 +75,9 @@ def test_apgd_is_at_least_as_strong_as_pgd(trained):
         text: curricula.Threat.parse(text)
         for text in ("apgd(0.1, steps=30)", "pgd(0.1, steps=30)", "fgsm:0.1", "clean")
     }
-    results = curricula.evaluation.evaluate_threats(model, data, data.train[slice(1000)], threats)
+    results = curricula.evaluation.evaluate_threats(
+        model, data, data.train[slice(NUM_IMAGES)], threats
+    )
     apgd, pgd, fgsm, clean = (result.accuracy for result in results)
     assert apgd <= pgd + 0.002
     assert pgd < fgsm < clean
