@@ -447,14 +447,12 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    result = run(
-        "train", "--data", "tiny", "--perturb", "rot+pgd:0.05", "--epochs", 1, "--output", folder
-    )
-    assert result.exit_code == 0, result.output
+    registry.use(registry.build_registry([TINY]))
+    curricula.train(data="tiny", perturb="rot+pgd:0.05", epochs=1, compile="off", output=folder)
     return folder
 
 
-def test_the_command_prints_a_table_and_writes_a_file(folder, hasty):
+def test_the_command_prints_a_table_and_writes_a_file(folder, hasty, monkeypatch):
     result = run("audit", folder, "--limit", 20)
     written = json.loads((folder / "audit.json").read_text())
     assert result.exit_code == (0 if written["passed"] else 1)
@@ -467,12 +465,14 @@ def test_the_command_prints_a_table_and_writes_a_file(folder, hasty):
     assert written["checkpoint"] == "best"
     assert result.stderr == ""
 
+    monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("audit", folder, "--limit", 20, "--format", "json")
     assert json.loads(result.output) == written
 
 
 def test_a_failed_check_is_status_1(folder, hasty, monkeypatch):
     monkeypatch.setattr("curricula.evaluation.audit_checks.ALLOWED", -1.0)
+    monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("audit", folder, "--limit", 5)
     assert result.exit_code == 1
     assert "FAILED" in result.output
