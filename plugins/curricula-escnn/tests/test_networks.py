@@ -15,6 +15,7 @@ from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.models.resnet import resnet18
 from curricula.models.small import stdcnn
+from curricula.training.optimizers import SGD
 from curricula.victim.model_victim import ModelVictim
 
 SMALL = ["gcnn-stdcnn(width=2)", "gcnn-vgg16(width=2)", "gcnn-resnet18(width=2)"]
@@ -40,7 +41,7 @@ X, Y = images(), torch.arange(4)
 
 
 def train(model, x=X, steps=2, lr=0.01):
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=lr, momentum=0.9)
+    optimizer = SGD(model.train().parameters(), lr=lr, momentum=0.9)
     losses = []
     for _ in range(steps):
         loss = F.cross_entropy(model(x), Y)
