@@ -3,6 +3,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -12,6 +13,9 @@ from curricula.runtime import compile as compilation
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 EPOCHS = 8  # of the robust model's training
 
+# A slow machine is no fault of the code: property tests have no deadline.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 PATH = tuple(sys.path)
 _scan = registry._entry_points
