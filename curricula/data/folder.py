@@ -7,7 +7,9 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 import torch
+import torchvision.datasets
 from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
 
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, missing_data_error
@@ -42,8 +44,6 @@ def folder(
     Raises:
         UserError: the folders are missing or have different classes, or an image cannot be read.
     """
-    import torchvision.datasets  # here: it takes seconds
-
     if size < 8:
         raise UserError(f"folder: size must be 8 or more, not {size}")
     parts = {name: Path(root) / name for name in ("train", "test")}
@@ -97,8 +97,6 @@ class ReadFile:
     grey: bool
 
     def __call__(self, number: int) -> torch.Tensor:
-        from torchvision.transforms.v2 import functional as transforms
-
         path = os.fsdecode(self.paths[number])
         try:
             with Image.open(path) as file:
