@@ -1,7 +1,8 @@
 """Decide whether to compile a training's networks: only if the training is long enough."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from statistics import median
 from typing import Literal
 
@@ -32,8 +33,13 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
     """
     if plan.config.compile != "auto":
         return plan, f"compile: {plan.config.compile}, as configured"
+    with closing(TrialUpdates(plan)) as trial:
+        return _decide(plan, trial)
+
+
+def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
+    """Decide for ``auto``, given updates of the plan without compilation."""
     updates = plan.total_steps
-    trial = TrialUpdates(plan)
     eager = trial.seconds()
     if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
         return _with_compile(plan, "off"), (
@@ -41,8 +47,8 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
             f"and compiling about {_duration(COMPILE_SECONDS)}"
         )
     eager = median(trial.seconds() for _ in range(NUM_UPDATES))
-    compiled_trial = TrialUpdates(_with_compile(plan, "on"))
-    with warnings.catch_warnings():
+    compiled_plan = _with_compile(plan, "on")
+    with closing(TrialUpdates(compiled_plan)) as compiled_trial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the returned line says it
         first = compiled_trial.seconds()
         compiled = median(compiled_trial.seconds() for _ in range(NUM_UPDATES))
@@ -72,7 +78,7 @@ class TrialUpdates:
         self.networks = Networks.of(plan, self.state.model)
         self.batches = self._batches()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Split]]:
+    def _batches(self) -> Generator[tuple[Tensor, Split], None, None]:
         while True:
             yield from batches(
                 self.plan.data.train,
@@ -89,6 +95,14 @@ class TrialUpdates:
     def seconds(self) -> float:
         """Return the wall time of one update."""
         return seconds(self.update, self.plan.device)
+
+    def close(self) -> None:
+        """End the stream of batches and the processes that read it.
+
+        Left to the garbage collector, they would end at any moment of the training, which would
+        wait for them.
+        """
+        self.batches.close()
 
 
 def _with_compile(plan: Plan, compile_: Literal["on", "off"]) -> Plan:
