@@ -1,6 +1,6 @@
 """The documentation does what it says: its Python blocks run, its examples run, nothing is left
-out. The README and one example run as a user runs them, in a separate process; the others run
-in the process of the tests, which saves the imports."""
+out. One example runs as a user runs it, in a separate process; the other examples and the pages
+run in the process of the tests, which saves the imports."""
 
 import functools
 import inspect
@@ -68,12 +68,8 @@ def check_page(page, run, folder):
         assert printed in output
 
 
-def test_the_python_blocks_of_the_readme_run_in_a_process_and_print_what_it_says(tmp_path):
-    check_page(README, in_a_process, tmp_path)
-
-
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page) and page != README], ids=lambda page: page.name
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
 )
 def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(
     page, tmp_path, capsys, monkeypatch

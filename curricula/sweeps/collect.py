@@ -20,7 +20,7 @@ IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a
 
 
 def compare(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     axes: tuple[str, str] | None = None,
     reference: Point = (0.0, 0.0),
@@ -29,7 +29,7 @@ def compare(
     """Return a comparison of runs and sweeps by their stored results.
 
     Args:
-        paths: folders of runs or of sweeps.
+        paths: folders of runs or of sweeps, or a single one.
         axes: names of the two threats of the Pareto frontier; by default those that the first sweep
             names, else spatial and adversarial.
         reference: reference point of the hypervolume: two accuracies, in [0, 1].
@@ -44,7 +44,8 @@ def compare(
         raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
     if axes is not None and axes[0] == axes[1]:
         raise UserError(f"the frontier needs two different threats, not {axes[0]!r} twice")
-    folders = [Path(path) for path in paths]
+    several = [paths] if isinstance(paths, (str, Path)) else paths
+    folders = [Path(path) for path in several]
     sweeps = {path: sweep_in(path) for path in folders}
     axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
     found: dict[tuple[Path, str], Row] = {}

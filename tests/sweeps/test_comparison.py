@@ -212,6 +212,8 @@ def test_seeds_share_a_row_whichever_folder_they_are_in(tiny, swept):
     assert compared.rows[0].accuracies("joint") == joint
     # 9 batches of 20; one training pass and two steps of pgd, none at strength 0 in the first.
     assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
+    alone = curricula.compare(str(swept / "third"))
+    assert alone == curricula.compare([swept / "third"])
     again = curricula.compare([swept / "third", swept / "third"])
     assert [o.seed for o in again.rows[0].outcomes] == [2]
 
