@@ -6,8 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-import attrs
 from click.testing import CliRunner
+from fixtures.few_digits import few_digits
 
 from curricula.cli.main import program
 from curricula.data import digits
@@ -16,12 +16,6 @@ from curricula.plugins import registry
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
 COMMAND = re.compile(r"^\$ curricula (.*)$", re.MULTILINE)
 PLUGIN = re.compile(r"^Write this into `(\w+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
-
-
-def few_digits(root, download, *, read=digits.digits):
-    """Return the first 300 training and 100 test images of digits."""
-    whole = read(root, download)
-    return attrs.evolve(whole, train=whole.train[:300], test=whole.test[:100])
 
 
 def test_the_commands_of_the_tutorial_work_in_their_order(tmp_path, monkeypatch):
