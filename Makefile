@@ -40,7 +40,8 @@ $(VENV)/demo.stamp: $(BIN)/uv $(SOURCES)
 	$(SYNC)
 	touch $@
 
-# Each other target installs the dependency group of its name.
+# Each other target installs the dependency group of its name. Bytecode is compiled once, here: the
+# tests start processes, and each would compile torch again where Python may not write beside it.
 $(VENV)/%.stamp: $(BIN)/uv $(SOURCES)
-	$(SYNC) --group $*
+	$(SYNC) --group $* --compile-bytecode
 	touch $@
