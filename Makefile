@@ -12,9 +12,10 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 demo: $(VENV)/demo.stamp  ## train on the embedded digits, beside a baseline
 	$(BIN)/curricula train --perturb rot+pgd --schedule linear --baseline
 
-# One process per core with one thread each: networks this small gain nothing from more threads.
+# One process per core with one thread each: networks this small gain nothing from more threads. The
+# processes share compiled bytecode, whatever the caller's environment says.
 test: $(VENV)/test.stamp  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_OPTIONS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TEST_OPTIONS)
 
 check: $(VENV)/check.stamp  ## lint, format, layers, types, words
 	$(BIN)/ruff check .
