@@ -234,6 +234,9 @@ def _enqueue(
     That is a cell that is new, was abandoned by a dead process, or lacks its results; with
     ``retry`` also one that failed.
     """
+    # Locks before trials: a process reports its trial and then frees its lock, so the trial of a
+    # cell whose lock is free is up to date.
+    locked = {name: _is_locked(folder, name) for name in cells}
     latest = {trial.user_attrs.get("cell"): trial for trial in study.get_trials(deepcopy=False)}
     states: dict[str, _State] = {}
     for name, cell in cells.items():
@@ -243,7 +246,7 @@ def _enqueue(
         evaluated = (folder / CELLS / name / RESULTS[split]).exists()
         if (failed and not retry) or (complete and evaluated):
             states[name] = "done"
-        elif _is_locked(folder, name):
+        elif locked[name]:
             states[name] = "running"
         else:
             states[name] = "queued"

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import attrs
+import numpy as np
 import pytest
+from PIL import Image
 
 from curricula.errors import UserError
 from curricula.interfaces import NormBound
 from curricula.perturbations.parametric import Parametric
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record, hookimpl
+from curricula.reporting import strips
 from curricula.reporting.catalogue import (
     PROVIDERS,
     entries,
@@ -245,3 +248,16 @@ def test_all_records_of_a_registry_are_entries_by_default():
     assert "smudge" in names
     assert "train" not in names
     assert "smudge" not in [each.name for each in entries(known, ["curricula"])]
+
+
+def test_a_strip_shows_the_original_and_four_strengths(tmp_path, monkeypatch):
+    monkeypatch.setattr(strips, "TARGET", {**strips.TARGET, "model": "lenet", "epochs": 1})
+    strips.write_strips({"roll": "roll:4", "hue": "hue:0.5"}, tmp_path)
+    for name, mode, side in (("roll", "L", 28), ("hue", "RGB", strips.COLOUR_SIDE)):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            width, height = picture.size
+            pixels = np.asarray(picture.convert(mode))
+        assert (width, height) == (5 * side * strips.ZOOM + 4 * strips.GAP, side * strips.ZOOM)
+        first = pixels[:, : side * strips.ZOOM]
+        last = pixels[:, -side * strips.ZOOM :]
+        assert not np.array_equal(first, last)
