@@ -2,7 +2,7 @@
 
     python tests/tools/compare_runs.py --old DIR_OR_PYTHON --new DIR [--only NAME] [--keep FOLDER]
 
-Runs the same fixed configurations in both, each in processes of its own on the CPU with one thread,
+Runs the same fixed configurations in both, each in separate processes on the CPU with one thread,
 and compares every file of numbers that they write: metrics.jsonl, evaluation.json, profile.json,
 audit.json, config.toml, the checkpoints, and what the commands print as JSON. Numbers must be the
 same to the last digit. Keys, names, flags and files are compared through the renames below. One
