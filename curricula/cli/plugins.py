@@ -40,7 +40,7 @@ def command(context: click.Context) -> None:
         click.echo(str(failure))
 
 
-@command.command()
+@command.command(short_help="Write a package that adds a perturbation.")
 @click.argument("name")
 @output_option(
     "Folder in which curricula-NAME is made.", metavar="DIR", default=".", show_default=True

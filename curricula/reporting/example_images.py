@@ -13,7 +13,7 @@ from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
-from curricula.reporting.previews import preview_figure
+from curricula.reporting.previews import preview_figure, uses_network
 from curricula.training.config import EVALUATION_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
@@ -69,8 +69,12 @@ def draw_training_images(
         headings=headings,
         names=[data.classes[label] for label in split.labels.tolist()],
         title="What training showed",
-        caption=f"The first training images of {data.name} at the strengths of these epochs; "
-        "attacks are aimed at the checkpoint that was kept.",
+        caption=f"The first training images of {data.name} at the strengths of these epochs"
+        + (
+            "; attacks are aimed at the checkpoint that was kept."
+            if uses_network(curriculum)
+            else "."
+        ),
     )
 
 

@@ -90,8 +90,16 @@ def preview(
         headings=[f"strength {strength:.3g}" for strength in strengths],
         names=[found.classes[label] for label in split.labels.tolist()],
         title=str(curriculum),
-        caption=f"The first test images of {found.name}; seed {seed}. Attacks are aimed at {aim}.",
+        caption=f"The first test images of {found.name}; seed {seed}."
+        + (f" Attacks are aimed at {aim}." if uses_network(curriculum) else ""),
     )
+
+
+def uses_network(curriculum: Curriculum) -> bool:
+    """Return whether a curriculum attacks a network, or searches what fools it."""
+    tree = curriculum.tree
+    attacked = any(leaf.perturbation.kind == "pixel" for leaf in tree.leaves.values())
+    return attacked or tree.max_passes > 0
 
 
 def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet:

@@ -85,7 +85,16 @@ def test_a_row_is_one_rotation_that_grows_and_below_it_is_its_change():
     names = [axes.get_ylabel() for axes in figure.axes if axes.images and axes.get_ylabel()]
     assert names == [data.classes[label] for label in data.test.labels[:3]]
     assert "rot(40, interpolation=bilinear, padding=zeros)" in caption(figure)
-    assert "untrained tinycnn" in caption(figure)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("perturb", "attacked"),
+    [("rot:40", False), ("rot:40+pgd(0.1)", True), ("worst(rot:40, k=2)", True), ("clean", False)],
+)
+def test_a_caption_names_the_network_where_it_is_attacked(perturb, attacked):
+    figure = preview(perturb, data="tiny", strengths=[1], images=1)
+    assert ("untrained tinycnn" in caption(figure)) == attacked
 
 
 def test_with_a_run_attacks_are_aimed_at_its_network(tiny, trained):

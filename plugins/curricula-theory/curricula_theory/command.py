@@ -35,7 +35,10 @@ from curricula.runtime.records import to_json
     help="Ratio of the weights, above 0, one row each; repeatable.  [default: by c]",
 )
 @click.option(
-    "--eps", type=float, help="L-inf radius of the adversary, 0 or more.  [default: 2 eta]"
+    "--eps",
+    type=float,
+    help="L-inf radius of the adversary, 0 or more.  [default: twice the mean of a weak feature, "
+    "2 c / sqrt(d - 1)]",
 )
 @click.option(
     "--samples",
