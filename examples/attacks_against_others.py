@@ -4,14 +4,16 @@ Prints the accuracy of a model under each attack: the lower, the stronger the at
 arguments it first trains a small network on the embedded digits, which takes some seconds:
 
     python examples/attacks_against_others.py
-    python examples/attacks_against_others.py runs/mnist-smallcnn-... --images 1000 --linf 0.3
+    python examples/attacks_against_others.py RUN --images 1000 --linf 0.3
 
-It needs the packages torchattacks and foolbox. A dash marks a library that has no counterpart, or
-one with a different algorithm. PGD-like attacks of all three libraries take steps of
-2.5 x eps / steps. Our query count of the Square Attack includes the query of the clean image.
+RUN is a folder that `curricula train -o RUN` has written. The script needs the packages
+torchattacks and foolbox. A dash marks a library that has no counterpart, or one with a different
+algorithm. PGD-like attacks of all three libraries take steps of 2.5 x eps / steps. Our query count
+of the Square Attack includes the query of the clean image.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -209,4 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except curricula.UserError as error:
+        sys.exit(f"Error: {error}")

@@ -3,8 +3,8 @@
     python examples/quarter_turns.py RUN [RUN ...]
 
 prints the accuracy of trained runs on the test images turned by exactly 0, 90, 180 and 270 degrees,
-pixel for pixel. Without a run it first trains two small networks on upright digits, a few epochs
-each.
+pixel for pixel. RUN is a folder that `curricula train -o RUN` has written. Without a run it first
+trains two small networks on upright digits, a few epochs each.
 """
 
 import sys
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import curricula
-from curricula import DataSet, Run
+from curricula import DataSet, Run, UserError
 from curricula.plugins import registry
 
 TURNS = (0, 90, 180, 270)
@@ -62,12 +62,15 @@ def train_small_ones() -> Iterator[tuple[str, nn.Module, DataSet]]:
 
 
 def main() -> None:
-    paths = [Path(path) for path in sys.argv[1:]]
+    networks = [trained(Path(path)) for path in sys.argv[1:]] or train_small_ones()
     print(f"{'accuracy in % at':<28}" + "".join(f"{turn:>8}" for turn in TURNS))
-    for name, model, data in map(trained, paths) if paths else train_small_ones():
+    for name, model, data in networks:
         row = accuracies(model, data)
         print(f"{name[:27]:<28}" + "".join(f"{100 * value:>8.2f}" for value in row))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"Error: {error}")

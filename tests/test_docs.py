@@ -44,10 +44,10 @@ def in_a_process(script, folder):
     return done.stdout
 
 
-def in_this_process(script, folder, capsys, monkeypatch):
+def in_this_process(script, folder, capsys, monkeypatch, arguments=()):
     """Run a script in this process, which has imported torch already, and return its output."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     module = ModuleType("__main__")  # as in a separate process: pickled names are found there
     module.__file__ = str(script)
     monkeypatch.setitem(sys.modules, "__main__", module)
@@ -93,6 +93,14 @@ def test_one_example_runs_in_a_process(tmp_path):
 def test_each_example_runs(example, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(digits, "digits", few_digits)
     assert in_this_process(example, tmp_path, capsys, monkeypatch).strip()
+
+
+@pytest.mark.parametrize("name", ["attacks_against_others.py", "quarter_turns.py"])
+def test_an_example_that_finds_no_run_says_so_in_one_line(name, tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit, match="Error: absent is not a run folder"):
+        in_this_process(
+            ROOT / "examples" / name, tmp_path, capsys, monkeypatch, arguments=["absent"]
+        )
 
 
 def test_there_are_examples():

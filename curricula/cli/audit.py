@@ -20,7 +20,9 @@ def command(run: Path, form: str, **flags: Any) -> None:
     The result goes into the run folder, as audit.json, and into the run's report. The exit status
     is 1 if a check fails.
 
-    Example: curricula audit runs/demo
+    RUN is a folder that `curricula train -o RUN` has written.
+
+    Example: curricula audit runs/first
     """
     from curricula.api import audit
     from curricula.cli.progress import ProgressBar

@@ -44,6 +44,8 @@ def command(
 ) -> None:
     """Compare runs and sweeps: accuracies over seeds, the Pareto frontier, the training cost.
 
+    RUN_OR_SWEEP is a folder that `curricula train` or `curricula sweep` has written.
+
     Example: curricula compare runs/cusp-vs-baselines-mnist --sort joint -o frontier.png
     """
     from curricula.cli.tables import markdown_of, show_comparison

@@ -33,7 +33,9 @@ from curricula.runtime.records import to_json
 def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags: Any) -> None:
     """Measure the accuracy of a run under threats, in float32.
 
-    Example: curricula evaluate runs/demo --threat 'worst(rot:30, k=10)+pgd:0.1'
+    RUN is a folder that `curricula train -o RUN` has written.
+
+    Example: curricula evaluate runs/first --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
     from curricula.api import evaluate
     from curricula.cli.progress import ProgressBar

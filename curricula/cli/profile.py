@@ -24,7 +24,9 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
     Rotations, translations and PGD are measured alone and jointly on the test images. The result
     goes into the run folder, as profile.json, and into the run's report.
 
-    Example: curricula profile runs/demo
+    RUN is a folder that `curricula train -o RUN` has written.
+
+    Example: curricula profile runs/first
     """
     from curricula.api import robustness_profile
     from curricula.cli.progress import ProgressBar

@@ -16,7 +16,9 @@ def command(folder: Path, data_root: str | None) -> None:
 
     It shows the stored measurements, and the commands that make the missing ones.
 
-    Example: curricula report runs/demo
+    RUN_OR_SWEEP is a folder that `curricula train` or `curricula sweep` has written.
+
+    Example: curricula report runs/first
     """
     from curricula.sweeps.folder import sweep_in
     from curricula.training.run import Run

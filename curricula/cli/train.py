@@ -27,7 +27,7 @@ def command(
 
     The data set supplies the values that you leave out; the run's config.toml states all of them.
 
-    Example: curricula train --perturb rot+pgd --schedule linear
+    Example: curricula train --perturb rot+pgd --schedule linear --baseline -o runs/first
     """
     from curricula.api import train
     from curricula.cli.progress import Terminal
