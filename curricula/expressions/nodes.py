@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -54,7 +55,7 @@ MAX_POINTS_LAID_OUT = 1_000_000  # grid points that are laid out to be counted
 POINTS_OF_ONE_PARAMETER = 31  # values of the parameter
 POINTS_OF_SEVERAL_PARAMETERS = 5  # values of each parameter
 
-PASS_ARGUMENTS = ("steps", "queries")  # arguments that give the number of passes of an attack
+PASS_ARGUMENTS = ("steps", "queries")  # arguments that count the passes of an attack
 
 
 @attrs.frozen(kw_only=True)
@@ -83,10 +84,10 @@ class Context:
     streams: Streams | None = None
 
     def drawing(self) -> AbstractContextManager[Any]:
-        """Return the context manager inside which a perturbation draws.
+        """Return a context manager in which a perturbation draws its random numbers.
 
-        It takes one key of each image's stream, however much is drawn, so that the draws of later
-        links do not depend on it.
+        It uses one key of each image's stream, however many numbers are drawn, so that the draws of
+        later links do not depend on that number.
         """
         if self.streams is None:
             return nullcontext()
@@ -132,8 +133,8 @@ class Node(ABC):
     @property
     @abstractmethod
     def max_passes(self) -> int:
-        """Maximum number of gradient and forward passes per image in an evaluation: the number if
-        the image is not fooled."""
+        """Maximum number of gradient and forward passes per image in an evaluation, reached if the
+        image is not fooled."""
 
     @abstractmethod
     def without_attacks(self) -> "Node | None":
@@ -173,7 +174,7 @@ class Node(ABC):
 
 
 class Binder(Protocol):
-    """Binds the expressions inside a call, for the ``from_call`` of a node."""
+    """Turns the expressions inside a call into nodes, for the ``from_call`` of a node."""
 
     def bind(self, expression: Expression) -> Node:
         """Return the node of an inner expression."""
@@ -305,14 +306,10 @@ class Leaf(Node):
 
 
 @attrs.frozen(kw_only=True)
-class FusedLeaves(Node):
-    """Neighbouring affine leaves of equal interpolation and padding: one matrix per image and one
-    interpolation.
+class _LinksNode(Node):
+    """Links applied one after another."""
 
-    No pixel attack precedes them, so the transformed and the perturbed view are the same.
-    """
-
-    links: tuple[Leaf, ...]
+    links: tuple[Node, ...]
 
     @property
     def expression(self) -> Expression:
@@ -324,11 +321,31 @@ class FusedLeaves(Node):
 
     @property
     def is_chain(self) -> bool:
-        return True
+        return all(link.is_chain for link in self.links)
 
     @property
     def max_passes(self) -> int:
         return sum(link.max_passes for link in self.links)
+
+    def without_attacks(self) -> Node | None:
+        kept = [node for link in self.links if (node := link.without_attacks()) is not None]
+        return ChainNode.of(kept) if kept else None
+
+    def check_order(self, attack: str, text: str) -> str:
+        for link in self.links:
+            attack = link.check_order(attack, text)
+        return attack
+
+
+@attrs.frozen(kw_only=True)
+class FusedLeaves(_LinksNode):
+    """Neighbouring affine leaves of equal interpolation and padding: one matrix per image and one
+    interpolation.
+
+    No pixel attack precedes them, so the transformed and the perturbed view are the same.
+    """
+
+    links: tuple[Leaf, ...]
 
     def run(self, views: Views, context: Context) -> Views:
         x = views.transformed
@@ -352,18 +369,10 @@ class FusedLeaves(Node):
         x = warp(x, theta, interpolation=interpolation, padding=padding)
         return attrs.evolve(views, transformed=x, perturbed=x)
 
-    def without_attacks(self) -> Node | None:
-        return _chain_without_attacks(self.links)
-
-    def check_order(self, attack: str, text: str) -> str:
-        return _check_links(self.links, attack, text)
-
 
 @attrs.frozen(kw_only=True)
-class ChainNode(Node):
-    """Links applied one after another: ``a+b``."""
-
-    links: tuple[Node, ...]
+class ChainNode(_LinksNode):
+    """A chain of links: ``a+b``."""
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> Node:
@@ -372,40 +381,18 @@ class ChainNode(Node):
         links = tuple(itertools.chain.from_iterable(map(_unfused, nodes)))
         return links[0] if len(links) == 1 else cls(links=_fused(links))
 
-    @property
-    def expression(self) -> Expression:
-        return chain(*(link.expression for link in self.links))
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        return self.links
-
-    @property
-    def is_chain(self) -> bool:
-        return all(link.is_chain for link in self.links)
-
-    @property
-    def max_passes(self) -> int:
-        return sum(link.max_passes for link in self.links)
-
     def run(self, views: Views, context: Context) -> Views:
         for link in self.links:
             views = link.run(views, context)
         return views
-
-    def without_attacks(self) -> Node | None:
-        return _chain_without_attacks(self.links)
-
-    def check_order(self, attack: str, text: str) -> str:
-        return _check_links(self.links, attack, text)
 
 
 @attrs.frozen(kw_only=True)
 class UnionNode(Node):
     """A choice of one branch per image: ``a|b``.
 
-    In training the branch is random, and only the images of a branch pay for it. In an evaluation
-    it is the worst of one candidate of each branch.
+    In training the branch is random, and each branch runs only on its own images. In an evaluation
+    all branches run, and the worst result is kept.
     """
 
     branches: tuple[Node, ...]
@@ -502,7 +489,7 @@ class GridBranch:
 
     @property
     def size(self) -> int:
-        """The number of points of the grid; an upper bound where they are too many to lay out."""
+        """Number of points of the grid; an upper bound if there are too many to lay out."""
         leaves = self.node.leaves
         return math.prod(_grid_size(leaves[label], n) for label, n in self.points.items())
 
@@ -616,9 +603,9 @@ class _Candidates:
 
 
 def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> Views:
-    """Return for each image the views of its worst candidate; of equally bad ones the first.
+    """Return the views of each image's worst candidate; the first candidate wins a tie.
 
-    As many candidates run together as `PIXELS_AT_ONCE` allows, so that memory does not grow with
+    `PIXELS_AT_ONCE` limits how many candidates run together, so that memory does not grow with
     their number. In an evaluation only active images go on, and no more candidates run together
     than were tried before, since candidates after the first that fools an image are useless.
     """
@@ -647,13 +634,9 @@ def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> 
                 logits = several.victim.logits(found.perturbed)
             rank, which = _rank(logits, several).reshape(-1, len(active)).max(0)
             chosen = which * len(active) + torch.arange(len(active), device=device)
-            better = (rank > best_N[active])[:, None, None, None]
-            best = best.combined(
-                found,
-                lambda old, new, c=chosen, a=active, m=better: old.index_copy(  # type: ignore[misc]
-                    0, a, torch.where(m, new[c], old[a])
-                ),
-            )
+            better = rank > best_N[active]
+            keep_better = partial(_keep_better, active=active, chosen=chosen, better=better)
+            best = best.combined(found, keep_better)
             best_N = best_N.index_copy(0, active, torch.maximum(best_N[active], rank))
             if context.threat:
                 still_active = several.victim.active(logits, several.y_N)
@@ -663,21 +646,24 @@ def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> 
     return best
 
 
-def _rank(logits_NK: Tensor, context: Context) -> Tensor:
-    """Return the rank of each candidate, higher for those that are worse for the model.
+def _keep_better(
+    old: Tensor, new: Tensor, *, active: Tensor, chosen: Tensor, better: Tensor
+) -> Tensor:
+    """Return ``old`` with image ``active[i]`` replaced by ``new[chosen[i]]`` if ``better[i]``."""
+    kept = torch.where(better[:, None, None, None], new[chosen], old[active])
+    return old.index_copy(0, active, kept)
 
-    In an evaluation all candidates that fool rank equal, so that the first of them is kept and
-    later ones need not be tried. Logits that are not finite rank highest: an image that hides them
-    would hide a broken model.
+
+def _rank(logits_NK: Tensor, context: Context) -> Tensor:
+    """Return the rank (N,) of each candidate, higher if it is worse for the model.
+
+    In an evaluation all candidates that fool the model rank equal, so that the first of them is
+    kept and later ones need not be tried. Logits that are not finite rank highest, because
+    dropping such a candidate would hide a broken model.
     """
     if context.threat:
         return adversarial_rank(logits_NK, context.y_N).clamp_max(1)
     return F.cross_entropy(logits_NK, context.y_N, reduction="none").nan_to_num(nan=math.inf)
-
-
-def _chain_without_attacks(links: Iterable[Node]) -> Node | None:
-    kept = [node for link in links if (node := link.without_attacks()) is not None]
-    return ChainNode.of(kept) if kept else None
 
 
 def _union_without_attacks(branches: Iterable[Node]) -> Node | None:
@@ -685,17 +671,9 @@ def _union_without_attacks(branches: Iterable[Node]) -> Node | None:
     return UnionNode.of(kept) if kept else None
 
 
-def _check_links(links: Iterable[Node], attack: str, text: str) -> str:
-    """Check the order of links one after another, as `Node.check_order` does, and return its
-    result."""
-    for link in links:
-        attack = link.check_order(attack, text)
-    return attack
-
-
 def _unfused(node: Node) -> Iterator[Node]:
     """Yield the links of a chain, fused leaves one by one; any other node is one link."""
-    if isinstance(node, ChainNode | FusedLeaves):
+    if isinstance(node, _LinksNode):
         for link in node.links:
             yield from _unfused(link)
     else:
@@ -786,8 +764,7 @@ def _grid_axes(leaf: Leaf) -> int:
 
 
 def _grid_size(leaf: Leaf, points: int) -> int:
-    """Count the points of a leaf's grid; return an upper bound where they are too many to lay
-    out."""
+    """Count the points of a leaf's grid; return an upper bound if there are too many to lay out."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
     upper = points ** _grid_axes(leaf)
     return upper if upper > MAX_POINTS_LAID_OUT else len(leaf.perturbation.grid(1.0, points))
