@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from curricula.training.plan import Plan
 
 BASELINE = "baseline"
-PROFILE_IMAGES = 1000  # images of a profile by default
-AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
+PROFILE_IMAGES = 1000  # images, by default
+AUDIT_IMAGES = 200  # images, by default: a few minutes for a small network on two cores
 
 Checkpoint = Literal["best", "last"]
 CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
@@ -212,7 +212,7 @@ def evaluate(
 
     Args:
         model: a run, its folder, or a classifier of images in [0, 1], which is not changed.
-        data: data set of a model, or its expression; a run names its own.
+        data: data set to measure a model on, or its expression; leave it out for a run.
         threats: expressions, in a list or by name; by default the standard ones: clean, spatial,
             adversarial (PGD-40) and joint, at the budgets of the run's curriculum or else of the
             data set.
@@ -223,7 +223,7 @@ def evaluate(
             on a CPU, and elsewhere the fastest.
         device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
         data_root: folder of the data set's files; by default the run's, or ``data``.
-        checkpoint: of a run: ``best`` on validation, or the ``last`` epoch's.
+        checkpoint: weights of a run: ``best`` on validation, or the ``last`` epoch's.
         progress: called after each batch with the share of the work that is done, in [0, 1].
 
     Raises:
@@ -294,7 +294,7 @@ def robustness_profile(
     progress: Callable[[float], None] = lambda share: None,
 ) -> "RobustnessProfile":
     """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
-    ranges of rotation, translation and PGD, and jointly.
+    ranges of rotation, translation and PGD, alone and jointly (Kamath et al. 2021).
 
     A run's profile is measured on its test images and written into its folder as
     ``profile.json``; an older one is replaced.
@@ -302,8 +302,8 @@ def robustness_profile(
     Args:
         model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
         split: as for `evaluate`; only for a model.
-        budgets: by unit (``degrees``, ``pixels``, ``linf``); by default those of the run's
-            curriculum, and where it has none, or for a model, the data set's.
+        budgets: largest changes, by unit (``degrees``, ``pixels``, ``linf``), as text such as
+            ``8/255``; by default those of the run's curriculum, or else the data set's.
         grid: also measure the worst of 775 rotations and translations (Engstrom et al. 2019).
         limit: number of images, the first ones, 1 or more; None for all.
         name: name of a model, for captions.
@@ -362,8 +362,8 @@ def audit(
     checkpoint: Checkpoint = "best",
     progress: Callable[[float], None] = lambda share: None,
 ) -> "Audit":
-    """Return the checks of a run or a model for gradient masking, which makes attacks fail without
-    making a model robust.
+    """Return the audit of a run or a model: sanity checks for gradient masking, which makes attacks
+    fail without making a model robust (Carlini et al. 2019; Croce and Hein 2020).
 
     A run's audit is made on its test images and written into its folder as ``audit.json``; an
     older one is replaced.
@@ -372,7 +372,7 @@ def audit(
         model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
         split: as for `evaluate`; only for a model.
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
-            of the run's curriculum, and where it has none, or for a model, the data set's budget.
+            of the run's curriculum, or else the data set's budget.
         norm: norm of the ball, ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
         limit: number of images, the first ones, 1 or more; None for all.
 

@@ -33,7 +33,10 @@ class Threat:
 
     Attributes:
         tree: the bound expression.
-        strength: strength of all leaves, in [0, 1]; otherwise ValueError.
+        strength: strength of all leaves, in [0, 1].
+
+    Raises:
+        ValueError: a strength outside [0, 1].
     """
 
     tree: Node
@@ -43,7 +46,7 @@ class Threat:
     def parse(
         cls, text: str, *, budgets: Mapping[str, str] | None = None, strength: float = 1.0
     ) -> "Threat":
-        """Return the threat of a text.
+        """Return the threat of an expression, with all leaves at one strength.
 
         Args:
             text: an expression such as ``rot:30+pgd(8/255, steps=40)``; ``clean`` changes nothing.
@@ -52,6 +55,7 @@ class Threat:
 
         Raises:
             UserError: as in `bind`.
+            ValueError: a strength outside [0, 1].
 
         Example:
             >>> from curricula import Threat
@@ -72,13 +76,12 @@ class Threat:
         generator: torch.Generator,
         streams: Streams | None = None,
     ) -> Tensor:
-        """Return the perturbed images.
+        """Return the perturbed images, NCHW in [0, 1], detached.
 
         Args:
             x_NCHW: the images, in [0, 1].
             y_N: their labels.
-            victim: the model; one made with ``early_stop=True`` is not attacked further on images
-                that are fooled.
+            victim: the model; with ``early_stop=True`` attacks stop on images that are fooled.
             generator: source of random draws, on the images' device.
             streams: random stream of each image; by default new ones, seeded by the generator.
         """
@@ -106,7 +109,7 @@ def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
         data: name of the data set, for the message.
 
     Raises:
-        UserError: one does not; the message says which numbers of channels it works on.
+        UserError: one does not; the message says which numbers of channels it takes.
     """
     for leaf in tree.leaves.values():
         channels = leaf.perturbation.channels
@@ -128,7 +131,7 @@ class Curriculum:
     Attributes:
         tree: the bound expression.
         schedules: schedule of each leaf, by label.
-        schedule_calls: their calls, with all defaults explicit.
+        schedule_calls: call of each schedule, by label, with all defaults explicit.
     """
 
     tree: Node
@@ -148,8 +151,8 @@ class Curriculum:
 
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
-            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one; of several
-                for one leaf the last wins. Default: linear to full strength at 40 % of training.
+            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one; the last
+                one for a leaf wins. Default: linear to full strength at 40 % of training.
             budgets: as in `bind`.
             defaults: as in `bind`.
 
@@ -209,8 +212,7 @@ class Curriculum:
         correct_N: Tensor,
         strengths: Mapping[str, Strength],
     ) -> dict[str, ScheduleState]:
-        """Return the states of the schedules after a batch, which adaptive schedules get as
-        feedback.
+        """Return the states of the schedules after a batch; only adaptive ones change.
 
         Args:
             states: the states before the batch.
@@ -237,7 +239,7 @@ class Curriculum:
 
         Args:
             states: the states before the end of the epoch.
-            validation: validation accuracies, in [0, 1], by threat; adaptive schedules use them.
+            validation: validation accuracies, in [0, 1], by threat, for adaptive schedules.
         """
         return {
             label: schedule.after_epoch(states[label], validation)
@@ -288,7 +290,7 @@ class Curriculum:
         victim: Victim,
         generator: torch.Generator,
     ) -> Views:
-        """Return the views of a batch, all detached.
+        """Return the clean, transformed and perturbed views of a batch, all detached.
 
         Args:
             x_NCHW: the images, in [0, 1].

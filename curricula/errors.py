@@ -16,7 +16,7 @@ class UnknownNameError(UserError):
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
-    """Return the part of a message that helps with an unknown name.
+    """Return ``did you mean ...?`` with the registered names closest to an unknown one.
 
     Args:
         name: the unknown name.

@@ -17,7 +17,7 @@ from curricula.interfaces import Interpolation, Padding
 
 
 def identity_theta(n: int, device: torch.device) -> Tensor:
-    """Return theta_N23 of no change."""
+    """Return theta_N23 that leaves each of n images unchanged."""
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
 
 
@@ -70,7 +70,7 @@ def shear_theta(degrees_N2: Tensor) -> Tensor:
 
 
 def quadrilateral_homography(corners_N42: Tensor) -> Tensor:
-    """Return homography_N33 that moves the four corners of each image to given places.
+    """Return homography_N33 that moves the four corners of each image to the given places.
 
     The closed form of Heckbert (1989, Fundamentals of Texture Mapping and Image Warping, section
     2.2.3), inverted by cofactors: there is no system to solve, and unmoved corners give exactly
@@ -187,8 +187,8 @@ def warp_displaced(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """Resample each image: every output pixel shows the input at its own displacement from it,
-    (right, down) in pixels; see `warp`."""
+    """Resample each image so that every output pixel shows the input point that lies at its
+    displacement, (right, down) in pixels; see `warp`."""
     height, width = x_NCHW.shape[2:]
     displacement = displacement_NHW2.to(x_NCHW)
     unmoved = (displacement == 0).flatten(1).all(1)
@@ -227,8 +227,8 @@ def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) ->
     Args:
         x_NCHW: images.
         pixels_N2: whole numbers.
-        edge: what fills the uncovered edge, as the padding of `warp`; ``wrap`` for the pixels that
-            left at the other side.
+        edge: what fills the uncovered edge: as ``padding`` of `warp`, or ``wrap``, the pixels that
+            left on the opposite side.
 
     >>> x = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
     >>> shift(x, torch.tensor([[1, 0]]), edge="wrap").squeeze()

@@ -23,7 +23,7 @@ AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 
 
 def strength_per_image(strength: Strength, like: Tensor) -> Strength:
-    """Return a strength that broadcasts over tensors with one row per image.
+    """Return the strength in a shape that broadcasts over a tensor with one row per image.
 
     Args:
         strength: one for all images, or (N,).
@@ -46,8 +46,12 @@ def strength_per_image(strength: Strength, like: Tensor) -> Strength:
 
 @attrs.frozen(kw_only=True)
 class NormBound:
-    """A bound on the change of each image: its ``norm`` is at most ``strength * radius``, in
-    [0, 1] pixel units."""
+    """A bound on the change of each image: its norm is at most ``strength * radius``.
+
+    Attributes:
+        norm: ``linf``, ``l2`` or ``l1``.
+        radius: bound at strength 1, in [0, 1] pixel units.
+    """
 
     norm: Norm
     radius: float
@@ -88,10 +92,14 @@ class Perturbation(Protocol):
         victim: "Victim",
         generator: torch.Generator,
     ) -> Tensor:
-        """Return perturbed images: new, detached, in [0, 1], and like the input in shape and dtype.
+        """Return perturbed images: new, detached, in [0, 1], with the shape and dtype of the input.
 
-        All randomness comes from ``generator``, which is on the images' device; the input is never
-        written to.
+        Args:
+            x_NCHW: images, never written to.
+            y_N: labels.
+            strength: one for all images, or (N,).
+            victim: the model.
+            generator: source of all randomness, on the images' device.
         """
         ...
 
@@ -101,7 +109,7 @@ DECLARED_ATTRIBUTES = ("kind", "unit", "budget", "norm_bound", "channels", "trai
 
 
 def declaration_problem(perturbation: object) -> str | None:
-    """Return which declared attribute of a perturbation is missing or wrong, or None.
+    """Return a sentence on the declared attribute that is missing or wrong; None if all are right.
 
     Example:
         >>> declaration_problem(object())
@@ -139,7 +147,7 @@ class ParametricPerturbation(Perturbation, Protocol):
         ...
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images changed by the given parameters, one row for each image, in [0, 1]."""
+        """Return the images in [0, 1], each changed by its row of parameters."""
         ...
 
 
@@ -238,7 +246,7 @@ class Schedule(Protocol):
     """A pure function of training progress and state that returns a strength."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
-        """Return a strength in [0, 1], or one for each training image (not of the batch)."""
+        """Return the strength in [0, 1]: a number, or one for each image of the training set."""
         ...
 
 
@@ -315,7 +323,7 @@ class TrainingLoss:
     """The result of an objective.
 
     Attributes:
-        value: the scalar to descend.
+        value: the scalar loss to minimise.
         logits: detached logits_NK at the perturbed view, from which adaptive schedules and the
             running accuracy are updated.
     """
@@ -333,7 +341,7 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        """Return the loss of a batch; the caller descends it."""
+        """Return the loss of a batch, for the caller to minimise."""
         ...
 
 
@@ -343,5 +351,5 @@ class HasPlainEquivalent(Protocol):
     and requests it again after a change of weights."""
 
     def plain_equivalent(self) -> nn.Module:
-        """Return the same function at the current weights, in eval mode."""
+        """Return a network of plain torch layers, in eval mode, with the model's current logits."""
         ...

@@ -74,11 +74,10 @@ assert set(get_args(LossName)) == {"default", *ATTACK_LOSSES}
 
 
 def adversarial_rank(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Return a rank of adversarial images, (N,), larger for those that are worse for the model.
+    """Return the rank (N,) of each adversarial image, larger if it is worse for the model.
 
-    Misclassified images rank above correct ones, then images with a larger cross-entropy rank
-    higher. The largest rank therefore never replaces a candidate that fools the model by one that
-    does not.
+    Misclassified images rank above correct ones; among each, a larger cross-entropy ranks higher.
+    So a candidate that fools the model is never replaced by one that does not.
 
     Example:
         >>> import torch

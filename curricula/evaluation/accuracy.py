@@ -18,7 +18,7 @@ from curricula.runtime.timing import seconds
 from curricula.victim.model_victim import ModelVictim
 
 BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
-MIN_SPEED_UP = 1.1  # in images per second, for a batch twice as large to be worth it
+MIN_SPEED_UP = 1.1  # factor in images per second that makes a batch of twice the size worth it
 
 
 def evaluate_threats(
@@ -38,8 +38,8 @@ def evaluate_threats(
 
     The random numbers of an image depend on the seed, its index in the split and the place in the
     expression. They do not depend on the other threats, on the batch, or on which images are
-    fooled. Exceptions are random calls that `curricula.expressions.random_interception.intercept`
-    leaves to the generator.
+    fooled, except in random calls that `curricula.expressions.random_interception.intercept` leaves
+    to the generator.
 
     Args:
         model: a classifier of images in [0, 1], on the split's device. It is not changed.
@@ -49,8 +49,8 @@ def evaluate_threats(
         seed: seed of the random streams.
         batch_size: images at once; by default 250 on a CPU, and elsewhere what `fastest_batch`
             finds.
-        began: called with each threat before it runs, and its number of batches; ``clean`` always
-            runs, and first.
+        began: called with each threat and its number of batches before it runs; ``clean`` always
+            runs first.
         after_batch: called after each batch of each threat that runs.
 
     Raises:
@@ -113,7 +113,8 @@ def predictions(
 
 
 def _identity(threat: Threat) -> tuple[str, float]:
-    """Return a key that is equal for threats that run once; clean images have no strength."""
+    """Return the key of a threat; of threats with equal keys only one runs."""
+    # Clean images are the same at every strength.
     return str(threat), 0.0 if str(threat) == CLEAN else threat.strength
 
 
@@ -154,9 +155,9 @@ def _predicted(
 def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
     """Return the number of images of a split to attack at once.
 
-    It is 250 on a CPU. Elsewhere it is doubled, timing one gradient each, as long as that gives a
-    tenth more images per second. If memory runs out, it is half of what fitted, since an attack
-    needs more memory than a gradient.
+    It is 250 on a CPU. Elsewhere it is doubled as long as one gradient then gives a tenth more
+    images per second. If memory runs out, it is half of what fitted, since an attack needs more
+    memory than a gradient.
     """
     if split.labels.device.type == "cpu":
         return BATCH_SIZE
@@ -174,6 +175,6 @@ def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
 
 
 def _gradient_seconds(victim: Victim, x_NCHW: Tensor, y_N: Tensor) -> float:
-    """Return the shortest of three times, after a first pass that allocates and tunes."""
+    """Return the seconds of one gradient: the shortest of three, after a first that allocates."""
     found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
     return min(found[1:])

@@ -1,8 +1,8 @@
 """Audit a model: sanity checks against gradient masking, which makes robust accuracies too high.
 
-A failed attack says nothing about a model that misleads it. So the audit compares attacks whose
-order is known in a sound evaluation (Carlini et al. 2019, "On Evaluating Adversarial Robustness"),
-and checks the model for what AutoAttack flags (Croce and Hein 2020, and their code).
+If an attack fails, the model may be robust or may only mislead it. So the audit compares attacks
+whose order is known in a sound evaluation (Carlini et al. 2019, "On Evaluating Adversarial
+Robustness"), and checks the model for what AutoAttack flags (Croce and Hein 2020, and their code).
 """
 
 import math
@@ -40,8 +40,8 @@ from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
 QUERIES = 1000  # queries of Square Attack
-STEPS, MORE_STEPS = TEST_STEPS, 100
-RESTARTS, MORE_RESTARTS = 5, 10
+STEPS, MORE_STEPS = TEST_STEPS, 100  # gradient steps
+RESTARTS, MORE_RESTARTS = 5, 10  # random starts
 MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # multiples of the budget, if below the unbounded radius
 
 ONE_STEP, SQUARE, UNBOUNDED = "one step", "square", "unbounded"
@@ -94,7 +94,7 @@ def audit(
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
-    """Return the audit of a model: checks for what makes attacks fail without making it robust.
+    """Return the audit of a model: sanity checks for gradient masking.
 
     Passing proves nothing: it says that these attacks work as attacks should. A failed check says
     that robust accuracies of this model are too high, or mean something else.
@@ -163,6 +163,7 @@ def audit(
 
 
 def _radius(eps: float | None, norm: Norm, data: DataSet) -> Number:
+    """Return the radius of the ball, by default the data set's budget, after checking its range."""
     if eps is not None:
         radius = Number.of(eps)
     elif norm in data.budgets:
@@ -185,9 +186,10 @@ def _unbounded(norm: Norm, data: DataSet) -> float:
 
 
 def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str, str]:
-    """Return the threats to measure, by name; equal expressions run once."""
+    """Return the expressions of the threats to measure, by name; equal ones run once."""
 
     def pgd(eps: Number, steps: int = STEPS, **more: object) -> str:
+        """Return the expression of PGD within eps, with the audit's norm and step length."""
         given = {"norm": norm, "steps": steps, "rel_step": TEST_REL_STEP, **more}
         return f"pgd({eps}, {', '.join(f'{key}={value}' for key, value in given.items())})"
 
@@ -211,17 +213,19 @@ def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str
 
 
 def _grid(radius: Number, whole: float) -> list[Number]:
+    """Return the radii to compare PGD over: multiples of the radius below the unbounded one."""
     return [Number.of(radius.value * times) for times in MULTIPLES if radius.value * times < whole]
 
 
 def _within(eps: Number) -> str:
+    """Return the name of PGD at one radius of the grid."""
     return f"{PGD} within {eps}"
 
 
 def _check_model(
     model: nn.Module, data: DataSet, split: SplitLike, batch_size: int
 ) -> tuple[list[Check], int]:
-    """Return the checks that need no attack, and the number of logits of an image."""
+    """Return the checks that need no attack, and the number of classes."""
     victim = ModelVictim(model)
     logits, again = [], []
     largest: dict[str, list[Tensor]] = {}
@@ -249,7 +253,7 @@ def _check_model(
 
 
 def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) -> Tensor:
-    """Return the size of the largest entry of each image's gradient, (N,)."""
+    """Return the l-inf norm of each image's gradient, (N,)."""
     try:
         gradient, _, _ = victim.gradient(x_NCHW, y_N, ATTACK_LOSSES[loss])
     except RuntimeError as error:
@@ -265,6 +269,7 @@ def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) 
 def _check_attacks(
     robust: Mapping[str, Tensor], radius: Number, norm: Norm, data: DataSet
 ) -> list[Check]:
+    """Return the checks that compare attacks, given each one's mask (N,) of robust images."""
     white_box = torch.stack([robust[name] for name in WHITE_BOX if name in robust]).all(0)
     whole = _unbounded(norm, data)
     grid = {"0": robust[CLEAN]}

@@ -20,8 +20,8 @@ from curricula.victim.equivalence import TOLERANCE
 
 ALLOWED = 0.02  # share of the images that may break the order of two attacks
 QUANTILE = 2.326  # quantile of the normal distribution: one-sided 99 %
-# Entries smaller than the largest one by float32's precision must still be normal numbers. Below
-# this size of the largest entry, some are lost.
+# Size of a gradient's largest entry. Entries smaller by float32's precision must still be normal
+# numbers; below this size, some are lost.
 MIN_GRADIENT = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
 
 
@@ -44,7 +44,7 @@ class Check:
 
 
 def deterministic_forward(logits_NK: Tensor, again_NK: Tensor, alone_FK: Tensor) -> Check:
-    """Check that logits do not change in a second pass, nor for an image by itself.
+    """Check that logits do not change in a second pass, or if an image is passed by itself.
 
     They may differ by rounding: a thousandth of the largest logit, as in
     curricula.victim.equivalence. A random model hides its gradient in noise (AutoAttack's flag for
@@ -90,15 +90,14 @@ def logits_not_probabilities(logits_NK: Tensor) -> Check:
 
 
 def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
-    """Check that every loss of an attack has a gradient at the image (AutoAttack flags it on DLR).
+    """Check that every attack loss has a gradient at the images (AutoAttack flags this on DLR).
 
     A gradient has vanished if it is not finite, or if its largest entry is so small that float32
-    loses others (``MIN_GRADIENT``; mostly it is zero then). The check fails if on one of the losses
-    the gradient has vanished for more than the allowed share of the images that are correct.
+    loses others (``MIN_GRADIENT``; mostly it is zero then). The check fails if the gradient of a
+    loss has vanished for more than the allowed share of the correctly classified images.
 
     Args:
-        largest_N: by loss, the size of the largest entry of the gradient of each image that is
-            classified correctly.
+        largest_N: by loss, the l-inf norm of the gradient of each correctly classified image.
     """
     vanished = {
         loss: int((~((size_N >= MIN_GRADIENT) & size_N.isfinite())).sum())
@@ -119,7 +118,7 @@ def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
 
 
 def too_many(count: int, n: int) -> bool:
-    """Return whether ``count`` of ``n`` images show that the share of all exceeds ``ALLOWED``.
+    """Return whether ``count`` of ``n`` images are significantly more than the share ``ALLOWED``.
 
     The lower end of the one-sided 99 % interval (Wilson 1927) then lies above that share.
     """
@@ -127,11 +126,11 @@ def too_many(count: int, n: int) -> bool:
 
 
 def count_missed(first_N: Tensor, second_N: Tensor) -> int:
-    """Count the images that one attack fools and a second one misses.
+    """Count the images that a first attack fools and a second one does not.
 
     Args:
-        first_N: which images are robust to the first attack.
-        second_N: which are robust to the second.
+        first_N: bool, which images are robust to the first attack.
+        second_N: bool, which are robust to the second.
     """
     return int((~first_N & second_N).sum())
 
@@ -141,8 +140,8 @@ def iterative_beats_one_step(one_step_N: Tensor, iterative_N: Tensor) -> Check:
     (Carlini et al. 2019).
 
     Args:
-        one_step_N: which images are robust to one step of the whole budget.
-        iterative_N: which are robust to PGD.
+        one_step_N: bool, which images are robust to one step of the whole budget.
+        iterative_N: bool, which are robust to PGD.
     """
     n, missed = len(one_step_N), count_missed(one_step_N, iterative_N)
     return _check(
@@ -155,11 +154,10 @@ def iterative_beats_one_step(one_step_N: Tensor, iterative_N: Tensor) -> Check:
 
 
 def monotone_in_eps(robust_N: Mapping[str, Tensor]) -> Check:
-    """Check that PGD fools in every larger ball the images that it fools in a smaller one (Carlini
-    et al. 2019).
+    """Check that an image fooled by PGD is also fooled in every larger ball (Carlini et al. 2019).
 
     Args:
-        robust_N: by radius, from 0 up, which images are robust.
+        robust_N: bool, by radius, from 0 up: which images are robust.
     """
     n = len(next(iter(robust_N.values())))
     missed = [
@@ -189,8 +187,8 @@ def unbounded_reaches_zero(robust_N: Tensor, eps: float) -> Check:
     correctly by chance.
 
     Args:
-        robust_N: which images are robust.
-        eps: the radius.
+        robust_N: bool, which images are robust.
+        eps: the radius, in [0, 1] pixel units.
     """
     n, robust = len(robust_N), int(robust_N.sum())
     return _check(
@@ -208,7 +206,7 @@ def plateau(name: str, robust_N: Mapping[str, Tensor]) -> Check:
 
     Args:
         name: name of the check.
-        robust_N: by attack, from the shortest to the longest, which images are robust.
+        robust_N: bool, by attack, from the shortest to the longest: which images are robust.
     """
     (*_, (shorter, shorter_N), (_, longest_N)) = robust_N.items()
     n, newly_fooled = len(shorter_N), count_missed(longest_N, shorter_N)
@@ -226,9 +224,9 @@ def gradient_free_does_not_win(square_N: Tensor, white_box_N: Tensor) -> Check:
     2019; AutoAttack's flag for its Square Attack, which uses no gradient).
 
     Args:
-        square_N: which images are robust to Square Attack.
-        white_box_N: which are robust to all PGD attacks in the same ball: plain, longer, restarted
-            and on DLR.
+        square_N: bool, which images are robust to Square Attack.
+        white_box_N: bool, which are robust to all PGD attacks in the same ball: plain, longer,
+            restarted and on DLR.
     """
     n, missed = len(square_N), count_missed(square_N, white_box_N)
     return _check(

@@ -1,4 +1,4 @@
-"""Names of the standard threats, which a run is measured under by default. Needs no torch."""
+"""Names of the standard threats, under which a run is measured by default. Needs no torch."""
 
 CLEAN = "clean"
 SPATIAL = "spatial"

@@ -6,7 +6,7 @@ Point = tuple[float, float]
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Return whether one point is at least as good in both accuracies, and better in one."""
+    """Return whether ``one`` is at least as good in both accuracies, and better in one."""
     return one[0] >= other[0] and one[1] >= other[1] and one != other
 
 

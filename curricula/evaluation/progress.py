@@ -12,7 +12,7 @@ class EvaluationProgress:
     `evaluate_threats` calls its methods.
 
     Args:
-        threats: the threats to run; clean images are counted as well.
+        threats: the threats to run; clean images are always added.
         progress: called with the share, in [0, 1], after each batch.
     """
 
@@ -23,15 +23,15 @@ class EvaluationProgress:
         self.done = self.each = 0.0
 
     def began(self, threat: Threat, batches: int) -> None:
-        """Note that a threat begins, which runs in this number of batches."""
+        """Record that a threat begins and how many batches it runs in."""
         self.each = _max_passes(threat) / batches
 
     def after_batch(self) -> None:
-        """Report the share after one more batch."""
+        """Add one batch to the passes that are done, and report the share."""
         self.done += self.each
         self.progress(min(1.0, self.done / self.total))
 
 
 def _max_passes(threat: Threat) -> int:
-    """Return the maximum number of passes per image, with the one that classifies the result."""
+    """Return the maximum number of passes per image, including that of the final classification."""
     return threat.tree.max_passes + 1

@@ -39,7 +39,7 @@ class ThreatResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy (Wilson 1927)."""
+        """(low, high) of the accuracy's 95 % interval, in [0, 1] (Wilson 1927)."""
         return wilson_interval(self.correct, self.n)
 
     @property
@@ -70,14 +70,14 @@ register_json(
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson 1927), by default at 95 %.
+    """Return the (low, high) score interval of a proportion (Wilson 1927), by default at 95 %.
 
     >>> low, high = wilson_interval(90, 100)
     >>> round(low, 3), round(high, 3)
     (0.826, 0.945)
 
     Args:
-        correct: successes, from 0 to n; need not be whole, where one trial can score a fraction.
+        correct: successes, from 0 to n; a fraction if one trial can score a fraction.
         n: trials, 1 or more.
         z: quantile of the normal distribution.
     """

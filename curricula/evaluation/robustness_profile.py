@@ -26,15 +26,15 @@ from curricula.runtime.records import fields_of, register_json
 
 CANDIDATES = 10  # candidates of the random search of Engstrom et al. 2019
 ROTATIONS = tuple(range(0, 181, 15))  # degrees; Kamath et al. 2021 go by 30
-# Shares of the budgets. Usual budgets are 3 px and 8/255, so these are whole pixels and 255ths.
+# Shares of the budgets: whole pixels and 255ths at the usual budgets of 3 px and 8/255.
 TRANSLATION_SHARES = tuple(Fraction(i, 3) for i in range(7))
 EPS_SHARES = tuple(Fraction(i, 4) for i in range(7))
 # A cell of the joint grid costs as much as a point of the eps axis, so the grid is coarser.
 JOINT_ROTATIONS = tuple(range(0, 181, 30))  # degrees
-JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))
-# Engstrom et al. 2019, section 4: 31 angles x 5 x 5 shifts.
-GRID_RANGE = "rot:30+trans:3"
-GRID_POINTS = 31 * 5 * 5
+JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))  # shares of the budget
+# Engstrom et al. 2019, section 4.
+GRID_RANGE = "rot:30+trans:3"  # degrees, pixels
+GRID_POINTS = 31 * 5 * 5  # angles x shifts x shifts
 
 MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes eps in 255ths
 
@@ -153,19 +153,19 @@ class RobustnessProfile:
 
     @property
     def average(self) -> Average:
-        """The average of the rotation and the attack at the budgets."""
+        """Average of the rotation and the attack at the budgets."""
         return Average(first=self.combined[0], second=self.combined[1])
 
     def of_unit(self, unit: str) -> tuple[Series, ...]:
-        """Return the series over one axis."""
+        """Return the series over the axis of a unit."""
         return tuple(series for series in self.series if series.unit == unit)
 
     def budget(self, unit: str) -> float:
-        """Return a budget as a number."""
+        """Return the budget in a unit as a number."""
         return parse_number(self.budgets[unit]).value
 
     def shown(self, unit: str, value: float) -> str:
-        """Return a value of an axis as text: in 255ths if the budget is."""
+        """Return a value of an axis as text, in 255ths if the budget is written so."""
         return _written(value, parse_number(self.budgets[unit]))
 
 
@@ -173,7 +173,7 @@ register_json(RobustnessProfile, lambda profile: {**fields_of(profile), "average
 
 
 def _written(value: float, budget: Number) -> str:
-    """Return a value of an axis as text: in 255ths if the budget is."""
+    """Return a value of an axis as text, in 255ths if the budget is written so."""
     if budget.denominator == MAX_PIXEL_VALUE:
         return f"{value * MAX_PIXEL_VALUE:.4g}/{MAX_PIXEL_VALUE}"
     return f"{value:.4g}"
@@ -207,7 +207,7 @@ def measure_profile(
         model: a classifier of images in [0, 1], on the split's device. It is not changed.
         data: the data set of the images.
         split: the images.
-        budgets: by unit (``degrees``, ``pixels``, ``linf``), where they differ from the data set's.
+        budgets: budgets by unit (``degrees``, ``pixels``, ``linf``), if not the data set's.
         grid: also measure the worst of the 775 rotations and translations of Engstrom et al. 2019
             (within 30 degrees and 3 px whatever the budgets), and of 10 random ones of that range.
         seed: seed of the random draws.
@@ -281,10 +281,10 @@ def measure_profile(
 
 
 def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, str]:
-    """Return the budgets of a profile, by unit.
+    """Return the budgets of a profile, by unit: the curriculum's, or else the data set's.
 
-    They are those of the curriculum's first ``rot``, ``trans`` and l-inf attack with a budget above
-    0. The data set's budgets fill the gaps.
+    The curriculum's are those of its first ``rot``, ``trans`` and l-inf attack with a budget above
+    0.
     """
     found: dict[str, str] = {}
     for leaf in curriculum.leaves.values():
@@ -297,7 +297,7 @@ def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, s
 
 
 def _written_budget(leaf: Leaf) -> Number:
-    """Return a budget as its expression writes it: 12/255, not the equal number 4/85."""
+    """Return a leaf's budget as its expression writes it: 12/255, not the equal number 4/85."""
     for argument in leaf.call.arguments:
         if argument.key in (None, "budget") and isinstance(argument.value, Number):
             return argument.value
@@ -330,7 +330,7 @@ class _Line:
 
 @attrs.frozen
 class _Joint:
-    """The grid of rotation ranges and attack radii to measure jointly, with its expressions."""
+    """The rotation ranges and attack radii to measure jointly, and the threat of each pair."""
 
     degrees: Sequence[Number]
     linf: Sequence[Number]
@@ -402,6 +402,6 @@ def _whole(values: Iterable[int]) -> tuple[Number, ...]:
 
 
 def _shares(budget: Number, shares: Iterable[Fraction]) -> tuple[Number, ...]:
-    """Return exact shares of a budget, written as it is: 3/4 of 8/255 is 6/255."""
+    """Return exact shares of a budget with its denominator: 3/4 of 8/255 is 6/255."""
     numerator = Fraction(repr(budget.numerator))
     return tuple(Number(float(numerator * share), budget.denominator) for share in shares)

@@ -15,11 +15,11 @@ from curricula.expressions.syntax import Argument, Call, Expression, Number, cha
 from curricula.interfaces import Norm
 from curricula.plugins.names import CLEAN
 
-TEST_STEPS = 40
-VALIDATION_STEPS = 10
+TEST_STEPS = 40  # gradient steps of PGD in an evaluation
+VALIDATION_STEPS = 10  # gradient steps of PGD on held-out training images
 # Long enough to cross the ball and come back: with steps of eps / 30 (0.01 at eps 0.3, usual on
 # MNIST) forty steps stop short, and a model looks more robust than it is (docs/results.md).
-TEST_REL_STEP = Number(1, 10)
+TEST_REL_STEP = Number(1, 10)  # share of eps per step
 
 
 def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
@@ -90,8 +90,8 @@ def standard_attack(
 
 
 def pixel_budget(curriculum: Node, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
-    """Return the radius and norm of the ball of a curriculum's first pixel link that has a ball, or
-    else the data set's l-inf budget.
+    """Return the radius (in [0, 1] pixel units) and norm of the ball of a curriculum's first pixel
+    link that has a ball, or else the data set's l-inf budget.
 
     Raises:
         UserError: no pixel link has a ball, and the data set states no l-inf budget.

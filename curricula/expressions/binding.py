@@ -1,4 +1,4 @@
-"""From an expression's syntax to the nodes that run.
+"""Turn an expression's syntax into nodes that run.
 
 Binding builds the perturbations, fills in missing budgets, fuses neighbouring affine links and
 checks the order of attacks.
@@ -39,10 +39,10 @@ def bind(
 
     Args:
         expression: syntax or text.
-        budgets: the value of a missing budget, by unit, for example ``{"degrees": "30"}``; a data
-            set states its own.
-        defaults: other defaults of parameters, by name, that a data set states
-            (``{"steps": "5"}``).
+        budgets: budgets by unit, for perturbations written without one, for example
+            ``{"degrees": "30"}``; a data set states its own.
+        defaults: other values by parameter name, for parameters left out, for example
+            ``{"steps": "5"}``; a data set states its own.
         threat: refuse perturbations that are for training only.
 
     Raises:
@@ -76,6 +76,8 @@ def bind(
 
 
 class _Binder:
+    """Turns syntax into nodes and numbers the labels of equal names, left to right."""
+
     def __init__(
         self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
     ) -> None:
@@ -109,7 +111,7 @@ class _Binder:
         return Leaf(label=label, perturbation=perturbation, call=built.call)
 
     def _budgeted(self, call: Call) -> Call:
-        """Return the call, with the standard budget if it needs a budget and gives none."""
+        """Return the call, with the standard budget added if it needs one and gives none."""
         given = any(argument.key in (None, "budget") for argument in call.arguments)
         if given or not factories.requires("perturbation", call.name, "budget"):
             return call

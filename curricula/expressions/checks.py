@@ -1,7 +1,7 @@
 """Check texts against the grammar and the registered names, without importing a factory or torch.
 
-An expression that passes here can still fail when it is bound: arguments, types and ranges are the
-factories' to check.
+An expression that passes here can still fail when it is bound, because the factories check
+arguments, types and ranges.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ DEFAULT_SCHEDULE = "linear"
 
 
 def check_call(kind: Kind, text: str) -> Call:
-    """Return the call that a text names, such as the model ``wrn(depth=28)``.
+    """Return the call in a text, such as the model ``wrn(depth=28)``, if its name is registered.
 
     >>> check_call("objective", "trades(beta=6)").name
     'trades'
@@ -56,11 +56,11 @@ def check_perturbation(text: str) -> tuple[str, ...]:
 
 
 def leaf_label(name: str, labels: Iterable[str]) -> str:
-    """Return the label of the next leaf of a name: ``rot``, then ``rot.2``, ``rot.3``.
+    """Return the label of the next leaf with a name: ``rot``, then ``rot.2``, ``rot.3``.
 
     Args:
         name: the perturbation's name.
-        labels: those of the leaves before it.
+        labels: labels of the leaves before it.
     """
     taken = set(labels)
     label, count = name, 1
@@ -91,11 +91,11 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
 
 
 def schedules_by_label(texts: Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
-    """Return the schedule of each leaf; of several for one leaf the last wins.
+    """Return the schedule of each leaf, by label; the last one given for a leaf wins.
 
     Args:
         texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one.
-        labels: those of the leaves. A leaf without a schedule gets ``linear``.
+        labels: labels of the leaves. A leaf without a schedule gets ``linear``.
 
     Raises:
         UnknownNameError: no plugin registered a schedule of that name.

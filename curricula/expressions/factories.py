@@ -1,4 +1,4 @@
-"""Building the object that a call names, with every default made explicit."""
+"""Build the object that a call names, and make every default of the call explicit."""
 
 import inspect
 import math
@@ -37,7 +37,7 @@ def build(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """Return the object of a call: the result of its registered factory.
+    """Return the object of a call, built by its registered factory, and the explicit call.
 
     Positional arguments fill the factory's parameters in order; ``NUMBER:NUMBER`` arguments go to
     its ``*parameters``.
@@ -71,7 +71,7 @@ def call_factory(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """Return the object of a call, as `build` does, from a given factory.
+    """Return the object of a call as `build` does, but built by a given factory.
 
     Args:
         factory: the factory to call.
@@ -124,7 +124,7 @@ def requires(kind: Kind, name: str, parameter: str) -> bool:
 def _match(
     kind: str, call: Call, parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Value | list[Value]]:
-    """Return the arguments by parameter; those of ``*parameters`` are a list."""
+    """Return the arguments by parameter name; those of ``*parameters`` are a list."""
     allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
     given: dict[str, Value | list[Value]] = {}
     order = iter(parameters.items())
@@ -166,7 +166,7 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _untyped(value: Value) -> Any:
-    """Return the Python value of a written value for which no type is known."""
+    """Return the Python value of a written value, without knowing the expected type."""
     match value:
         case Number():
             number = value.value

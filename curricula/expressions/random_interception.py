@@ -21,14 +21,13 @@ from curricula.expressions.random_streams import Streams, shift_right
 
 
 def intercept(streams: Streams, generator: torch.Generator) -> AbstractContextManager[Any]:
-    """Return a context manager inside which random calls with ``generator`` are answered from the
-    streams.
+    """Return a context manager in which random calls with ``generator`` draw from the streams.
 
-    The answered calls are ``torch.rand``, ``randn``, ``randint``, the three of them with ``_like``,
-    ``normal`` and ``bernoulli``, and a tensor's ``uniform_``, ``normal_``, ``exponential_``,
-    ``bernoulli_``, ``bernoulli`` and ``random_`` with an upper end, where the result has one row
-    per image. All other calls draw from the generator itself; those whose result has one row per
-    image give a `UserWarning`, once per function, since their draws depend on the batch.
+    These calls are ``torch.rand``, ``randn``, ``randint``, ``rand_like``, ``randn_like``,
+    ``randint_like``, ``normal`` and ``bernoulli``, and a tensor's ``uniform_``, ``normal_``,
+    ``exponential_``, ``bernoulli_``, ``bernoulli`` and ``random_`` with an upper end, if the result
+    has one row per image. All other calls draw from the generator itself. If such a result has one
+    row per image, a `UserWarning` is given once per function, since it depends on the batch.
 
     Example:
         >>> generator = torch.Generator()
@@ -120,7 +119,7 @@ def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _halves(bits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return two uniform numbers of 32 digits: in (0, 1] and in [0, 1]."""
+    """Return two uniform numbers of 32 binary digits: in (0, 1] and in [0, 1]."""
     wide = torch.promote_types(dtype, torch.float32)
     high, low = shift_right(bits, 32).add_(1), bits & (2**32 - 1)
     return high.to(wide).mul_(2.0**-32), low.to(wide).mul_(2.0**-32)

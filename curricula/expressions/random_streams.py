@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def _signed(value: int) -> int:
-    """Return the int64 of the same 64 bits."""
+    """Return the signed integer with the same 64 bits."""
     return (value + 2**63) % 2**64 - 2**63
 
 
@@ -25,10 +25,10 @@ MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def split_mix(key: Tensor, number: Tensor | int) -> Tensor:
-    """Return output ``number``, from 0, of SplitMix64 seeded by ``key``; both are int64 and are
+    """Return output ``number``, from 0, of SplitMix64 seeded by ``key``; both are int64 and
     broadcast together.
 
-    For one key the outputs of all numbers are distinct.
+    The outputs of one key are all distinct.
     """
     z = key + (_signed((number + 1) * GAMMA) if isinstance(number, int) else (number + 1) * GAMMA)
     z ^= shift_right(z, 30)
@@ -86,12 +86,12 @@ class Streams:
         """Fold ``number_M`` into the keys of images ``index_M`` (like ``jax.random.fold_in``).
 
         The stream of a candidate then depends neither on the candidates that run with it nor on
-        the other images. Streams that are folded into serve no other purpose.
+        the other images. Do not draw from or split these streams as well.
         """
         return Streams(split_mix(self.key_N[index_M], number_M))
 
     def bits(self, shape: Sequence[int]) -> Tensor:
-        """Return int64 numbers of 64 random bits each, in a shape that begins with N."""
+        """Return int64 numbers of 64 random bits each, in a given shape that begins with N."""
         each = math.prod(shape[1:])
         places = torch.arange(each, device=self.key_N.device)
         return split_mix(self._next_key()[:, None], places).reshape(tuple(shape))

@@ -31,7 +31,7 @@ class ExpressionError(UserError):
 
 @attrs.frozen
 class Number:
-    """A decimal or a fraction, kept as written, so that ``8/255`` prints as ``8/255``."""
+    """A decimal or a fraction, kept as written: ``8/255`` prints as ``8/255``."""
 
     numerator: float
     denominator: float = 1.0
@@ -42,7 +42,7 @@ class Number:
 
     @classmethod
     def of(cls, value: float) -> "Number":
-        """Return the most readable number of exactly this value: a decimal, or a fraction such as
+        """Return the number of exactly this value, as a decimal or as a shorter fraction such as
         ``8/255``."""
         fraction = Fraction(value).limit_denominator(255)
         if value != round(value, 6) and fraction.numerator / fraction.denominator == value:
@@ -94,7 +94,7 @@ class Call:
 
 @attrs.frozen
 class Chain:
-    """``a+b``: two or more links, each of which receives the output of the one before it."""
+    """``a+b``: two or more links, each applied to the output of the one before it."""
 
     links: tuple["Call | Union", ...]
 
@@ -106,7 +106,7 @@ class Chain:
 
 @attrs.frozen
 class Union:
-    """``a|b``: two or more branches, of which each image takes one."""
+    """``a|b``: two or more branches; each image takes one."""
 
     branches: tuple[Call | Chain, ...]
 
@@ -139,7 +139,7 @@ def union(*expressions: Expression) -> Expression:
 
 
 def calls(expression: Expression) -> Iterator[Call]:
-    """Yield every call of an expression, left to right; the arguments of a call after the call."""
+    """Yield every call in an expression, left to right, each before the calls in its arguments."""
     match expression:
         case Call():
             yield expression
@@ -185,7 +185,7 @@ def parse_call(text: str) -> Call:
 
 
 def parse_value(text: str) -> Value:
-    """Return the value that a text denotes as an argument: a number, a pair or an expression.
+    """Return the value of an argument's text: a number, a pair or an expression.
 
     Raises:
         UserError: the text is not one value.
@@ -197,7 +197,7 @@ def parse_value(text: str) -> Value:
 
 
 def parse_number(text: str) -> Number:
-    """Return the number that a text denotes: a decimal or a fraction such as ``8/255``.
+    """Return the number in a text: a decimal or a fraction such as ``8/255``.
 
     Raises:
         UserError: the text is not one number.

@@ -1,7 +1,7 @@
 """Cheaper arithmetic for a network in eval mode: batch norms folded, weights rounded only once.
 
-These functions change a frozen copy, never the network itself. The tensors that the copy does not
-share with the network are computed from the network's, and computed again when those change.
+These functions change a frozen copy, never the network itself. Tensors that the copy does not share
+with the network are computed from the network's, again after each change.
 """
 
 import copy
@@ -109,7 +109,7 @@ def _empty_parameter(like: Tensor, dtype: torch.dtype) -> nn.Parameter:
 
 
 def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the names of each convolution and of the batch norm that alone reads its output.
+    """Yield the names of each convolution and its batch norm, if nothing else reads its output.
 
     torch.fx traces the network's code on a copy on the meta device. Code that it cannot trace
     (because it looks at the values of its input) has no pairs. Later passes run the network's own
@@ -148,7 +148,7 @@ def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _can_fold(before: nn.Module, after: nn.Module) -> bool:
-    """Return whether two layers are an ordinary convolution and an ordinary batch norm."""
+    """Return whether two layers are a plain convolution and a plain batch norm, without hooks."""
     return (
         type(before) is nn.Conv2d
         and type(after) is nn.BatchNorm2d

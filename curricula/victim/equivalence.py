@@ -1,4 +1,4 @@
-"""Comparison of a faster form of a network with the network itself, on a few images."""
+"""Compare a faster form of a network with the network itself, on a few images."""
 
 import copy
 
@@ -13,10 +13,10 @@ TOLERANCE = 1e-3  # share of the largest logit: far more than a different order 
 
 
 def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
-    """Return whether a form of a network computes, from channels-last images, the same logits.
+    """Return whether a faster form of a network returns the same logits, on channels-last images.
 
     A network's code may depend on what a form changes: the types and attributes of its layers, its
-    weights, or the memory format of its maps. Such a form fails or returns different logits.
+    weights, or the memory format of its feature maps. The form then fails or returns other logits.
 
     Args:
         form: in eval mode; it may raise any exception.
@@ -41,7 +41,7 @@ def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
 def to_device(model: nn.Module, x_NCHW: Tensor, device: torch.device) -> nn.Module:
     """Return a model on a device, in channels-last memory format, where convolutions are fastest.
 
-    A model whose code misreads or refuses channels-last maps (as ``view`` does) keeps its own
+    A model whose code misreads or refuses channels-last feature maps (as ``view`` does) keeps its
     memory format.
 
     Args:

@@ -35,19 +35,19 @@ class FrozenModel(nn.Module):
 
     The copy shares the network's parameters and buffers, so it follows each optimiser step; yet it
     is always in eval mode, and its weights require no gradients. It never changes the network's
-    flags or gradients. If the network offers a plain equivalent, the copy is of that one. Tensors
-    that are computed from the network's (folded batch norms, rounded weights, a plain equivalent)
-    are computed once per change of weights, into the same memory.
+    flags or gradients. If the network offers a plain equivalent, that one is copied. Tensors that
+    are computed from the network's (folded batch norms, rounded weights, a plain equivalent) are
+    computed once per change of weights, into the same memory.
 
     On its first images, the copy compares the cheaper form with the network itself; if their logits
     differ, it runs the network unchanged.
 
-    Attributes that are neither parameters nor buffers are copied once: later changes of a plain
-    attribute are not followed.
+    Attributes that are neither parameters nor buffers are copied once; later changes of them are
+    not followed.
 
     Args:
         model: the network.
-        precision: precision of the copy's arithmetic.
+        precision: precision of the copy's arithmetic, ``float32`` or ``bf16``.
         fast: use cheaper arithmetic (see `curricula.victim.batchnorm_folding`), which differs by
             rounding.
         compiled: compile the copy for this batch size (see `curricula.runtime.compile`); None does

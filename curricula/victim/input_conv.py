@@ -1,4 +1,4 @@
-"""A convolution of the image whose gradient in the image is cheap on a CPU."""
+"""A first convolution whose gradient with respect to the image is cheap on a CPU."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ class FastInputGradConv2d(nn.Conv2d):
     """A convolution with few input channels whose gradient in the input is fast on a CPU.
 
     oneDNN computes this gradient for a padded number of channels: for a grey image it takes a tenth
-    of a small network's pass. This class computes it as one matrix product, of all filters with
-    the gradient of the output, and a sum of shifted planes. On other devices, and when compiled, it
-    uses torch's gradient.
+    of a small network's pass. This class multiplies all filters with the gradient of the output in
+    one matrix product, and sums the shifted planes. On other devices, and when compiled, it uses
+    torch's gradient.
 
     Args:
         layer: a convolution for which `is_supported` holds; its tensors are shared.
@@ -69,6 +69,8 @@ def has_no_hooks(layer: nn.Module) -> bool:
 
 
 class _Convolve(torch.autograd.Function):
+    """Convolution with torch's forward pass and the gradient of `FastInputGradConv2d`."""
+
     @staticmethod
     def forward(
         ctx: Any, x_NCHW: Tensor, weight_OCHW: Tensor, bias_O: Tensor | None, padding: Any

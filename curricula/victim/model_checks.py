@@ -1,4 +1,4 @@
-"""Checks that a model is a classifier of images in [0, 1] that can be trained and attacked."""
+"""Check that a model is a classifier of images in [0, 1] that can be trained and attacked."""
 
 import copy
 from collections.abc import Callable
@@ -17,13 +17,13 @@ WEIGHT_NOISE = 0.02  # standard deviation; gives a last layer that starts at zer
 def check_classifier(
     model: nn.Module, x_NCHW: Tensor, num_classes: int, *, name: str = "the model"
 ) -> None:
-    """Check that a model classifies such images, before anything costly starts.
+    """Check that a model can classify such images and can be trained and attacked.
 
-    The check does not change the model's weights, gradients, buffers or flags, nor the global
-    random state.
+    The check changes neither the model's weights, gradients, buffers or flags nor the global random
+    state.
 
     Args:
-        model: with any weights.
+        model: the model, with any weights.
         x_NCHW: float32 images in [0, 1], two or more (batch norm cannot train on one), on the
             device to run the model on.
         num_classes: number of logits for each image.
@@ -97,7 +97,7 @@ def _output_problem(output: object, n: int, num_classes: int) -> str | None:
 
 
 def _perturbed_weights(scratch: nn.Module) -> nn.Module:
-    """Return a copy with noise in its weights, since a last layer may start at zero."""
+    """Return a copy with noise added to its weights, since a last layer may start at zero."""
     perturbed = copy.deepcopy(scratch)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

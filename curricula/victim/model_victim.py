@@ -17,9 +17,10 @@ class ModelVictim:
 
     Args:
         model: any module from images in [0, 1] to logits.
-        loss: name of the loss whose `gradient` is taken where a perturbation gives none: a key of
+        loss: name of the loss that `gradient` differentiates if a perturbation gives none: a key of
             `curricula.losses.ATTACK_LOSSES`.
-        precision: precision of the network's arithmetic; images, losses and gradients are float32.
+        precision: precision of the network's arithmetic, ``float32`` or ``bf16``; images, losses
+            and gradients are float32.
         early_stop: stop attacking an image once it is misclassified, as evaluations do; training
             keeps attacking it.
         fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
@@ -96,7 +97,7 @@ class ModelVictim:
         return self._with(reference)
 
     def subset(self, index: Tensor) -> "ModelVictim":
-        """Return this victim for a subset of the images of its reference."""
+        """Return this victim for x[index], a subset of the images of its reference."""
         reference = self._reference
         return self._with(lambda: reference()[index])
 
