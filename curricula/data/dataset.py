@@ -12,7 +12,7 @@ from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 
-VALIDATION_SEED = 0  # the held-out images are the same for every training seed
+VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
 
 
 class SplitLike(Protocol):
@@ -36,7 +36,7 @@ class SplitLike(Protocol):
         ...
 
     def to(self, device: torch.device) -> "SplitLike":
-        """Return the split for a device."""
+        """Return the split with its labels and loaded pixels on a device."""
         ...
 
     def load(self) -> "Split":
@@ -99,7 +99,7 @@ class Split:
 
 @attrs.frozen(kw_only=True, eq=False)
 class DataSet:
-    """Images, and the field's conventions for them.
+    """Training and test images, and the field's conventions for them.
 
     Attributes:
         name: name of the data set.
@@ -112,7 +112,8 @@ class DataSet:
         budgets: standard budget of each unit, as written in expressions:
             ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
         attack_defaults: defaults of training attacks, by parameter: ``{"steps": "10"}``.
-        training_defaults: defaults of the training configuration: epochs, optimiser and so on.
+        training_defaults: defaults of the training configuration, by field of
+            `curricula.TrainConfig`: ``{"epochs": 30}``.
     """
 
     name: str
@@ -127,10 +128,12 @@ class DataSet:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def in_channels(self) -> int:
+        """Number of channels of each image."""
         return self.train.shape[0]
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
@@ -143,7 +146,8 @@ class DataSet:
     def with_validation(self) -> tuple["DataSet", SplitLike]:
         """Return the data set without its validation images, and the validation images.
 
-        These are a tenth of the training images, at most 1,000, the same for every seed.
+        Validation images are a tenth of the training images, at most 1,000, the same for every
+        training seed.
         """
         count = min(len(self.train) // 10, 1000)
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
@@ -201,7 +205,7 @@ def batches(
 
     Args:
         split: the images.
-        batch_size: images per batch.
+        batch_size: images per batch, 1 or more.
         generator: draws the order, on the CPU, so that it does not depend on the device; None
             keeps the stored order.
     """
@@ -224,6 +228,6 @@ def missing_data_error(name: str, root: str, fix: str) -> UserError:
     Args:
         name: name of the data set.
         root: the folder without its files.
-        fix: what else to do, after "name its folder with --data-root".
+        fix: text that follows "name its folder with --data-root".
     """
     return UserError(f"{name} is not in {root!r}: name its folder with --data-root{fix}")

@@ -10,7 +10,7 @@ import torch
 from curricula.data.dataset import DataSet, Split
 
 NUM_TEST = 500  # test images
-SPLIT_SEED = 0
+SPLIT_SEED = 0  # seed of the test split
 
 
 def digits(root: str, download: bool) -> DataSet:
@@ -52,7 +52,7 @@ def digits(root: str, download: bool) -> DataSet:
 
 
 def _rows() -> "np.ndarray[Any, Any]":
-    """Return scikit-learn's digits, a row per image: 64 pixels and the label.
+    """Return scikit-learn's digits, (1797, 65): 64 pixels and the label of each image.
 
     The file is read directly, because importing scikit-learn takes seconds.
     """

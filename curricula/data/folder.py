@@ -16,7 +16,7 @@ from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
 from curricula.errors import UserError
 
-MAX_BYTES = 4 * 2**30  # pixels that ``keep=auto`` holds in memory
+MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
 
 def folder(
@@ -83,11 +83,11 @@ def folder(
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
-    """Read an image by its number: pixels_CHW, uint8, of a given size.
+    """Read the image with a given number, as pixels_CHW, uint8, of a fixed size.
 
     Attributes:
-        paths: paths of the files, as bytes, in an array: a worker process that counts references
-            to a million strings would copy them all.
+        paths: paths of the files, as bytes, in an array: if they were Python strings, each worker
+            process would copy them all by counting references.
         size: height and width in pixels.
         grey: one channel instead of three.
     """
@@ -112,7 +112,7 @@ class ReadFile:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image of 16 bits scaled to 8; Pillow would clip it at 255."""
+    """Return the image with 16 bits scaled to 8; Pillow would clip it at 255."""
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -41,7 +41,7 @@ def number_of_workers() -> int:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Reader:
-    """Reads images by their numbers, in worker processes that persist between passes.
+    """Reads images, given their numbers, in worker processes that persist between passes.
 
     A pass that is left early (an error, Ctrl-C, ``break``) ends its workers. Two passes at the same
     time have separate workers. Workers exit when the reader is garbage-collected.
@@ -60,7 +60,10 @@ class Reader:
     _idle: list[tuple["_Groups", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the pixels_NCHW (uint8, on the CPU) of each group of numbers, in order.
+        """Yield the pixels_NCHW (uint8, on the CPU) of each group of images, in order.
+
+        Args:
+            groups: the numbers of each group's images, int64 (N,).
 
         Raises:
             UserError: an image cannot be read, or a worker was killed.
@@ -118,9 +121,9 @@ class _Groups:
 
 @attrs.frozen
 class _ReadGroup:
-    """Read a batch in a worker, as an array, which travels through a pipe.
+    """Read a batch in a worker, as an array, which is sent through a pipe.
 
-    A tensor would travel through shared memory. A container has 64 MiB of it, and when it is full,
+    A tensor would be sent through shared memory. A container has 64 MiB of it, and when it is full,
     the loader hangs.
     """
 
@@ -144,6 +147,7 @@ def _init_worker(worker: int) -> None:
 
 
 def _exit_with_parent() -> None:
+    """Wait for the parent process to exit, then exit at once."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -191,7 +195,7 @@ class LazySplit:
         return attrs.evolve(self, numbers=numbers, labels=self.labels[index])
 
     def to(self, device: torch.device) -> "LazySplit":
-        """Return the split with its batches going to a device."""
+        """Return the split with its labels and loaded pixels on a device."""
         return attrs.evolve(self, labels=self.labels.to(device))
 
     def load(self) -> Split:

@@ -11,7 +11,7 @@ from curricula.data.conventions import (
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 
-SEED = 0
+SEED = 0  # seed of all pixels and labels
 NUM_TEST = 256  # test images
 
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments that several models take."""
+"""Check the arguments that several models take."""
 
 from curricula.errors import UserError
 
@@ -32,7 +32,7 @@ def check_image_size(
 def image_size_error(
     name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
 ) -> UserError:
-    """Return the error of `check_image_size`, for a model that finds its smallest size itself."""
+    """Return the error that `check_image_size` raises, for models that find their own limits."""
     least = f"{'an even size of ' if even else ''}{at_least}x{at_least} or more"
     most = "" if at_most is None else f", up to {at_most}x{at_most}"
     return UserError(f"{name} takes images of {least}{most}, not {image_size}x{image_size}")

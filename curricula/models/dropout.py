@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 NUM_LEVELS = 2**15  # values of one random number; probabilities are multiples of 1 / NUM_LEVELS
-INTEGER_TYPES = {  # integer type of the same width, by type
+INTEGER_TYPES = {  # integer type of the same width, by floating type
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,
     torch.float32: torch.int32,
@@ -18,8 +18,8 @@ class Dropout(nn.Dropout):
 
     On a CPU torch draws one random number for each value, which takes up to half of a small
     network's training pass. This class draws one 64-bit number for every four values and masks them
-    by its bits. The probability is rounded to a multiple of 2^-15, and the other values are scaled
-    by the rounded one, so that the expectation is exact. Random numbers come from torch's global
+    by its bits. The probability is rounded to a multiple of 2^-15, and kept values are scaled for
+    the rounded one, so that the expectation is exact. Random numbers come from torch's global
     random state.
 
     Args:
@@ -45,6 +45,8 @@ class Dropout(nn.Dropout):
 
 
 class _Drop(torch.autograd.Function):
+    """Drop ``num_dropped`` of ``NUM_LEVELS`` values on average, and scale the others."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, num_dropped: int) -> Tensor:
         # A dense tensor; the order of its dimensions in memory does not matter to a mask.

@@ -4,7 +4,8 @@ from torch import nn
 
 
 def he_initialise(network: nn.Module) -> nn.Module:
-    """Initialise a network in place and return it (He et al. 2015, section 2.2, backward case).
+    """Initialise a network's weights in place and return it (He et al. 2015, section 2.2, backward
+    case).
 
     Weights of convolutions are drawn from a normal distribution of variance
     2 / (kernel height x kernel width x output channels); biases of convolutions and linear layers

@@ -10,7 +10,7 @@ from curricula.models.dropout import Dropout
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
 
-MIN_IMAGE_SIZE = 8  # pixels; three stages halve the map
+MIN_IMAGE_SIZE = 8  # pixels; three stages halve the feature map
 
 
 def resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -25,9 +25,11 @@ def resnet34(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 
 def resnet50(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build ResNet-50 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`. Its
-    blocks are torchvision's, which halve the map in the 3x3 convolution; the paper's halve it in
-    the first 1x1 convolution."""
+    """Build ResNet-50 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`.
+
+    Its blocks are torchvision's, which halve the feature map in the 3x3 convolution; the paper's
+    halve it in the first 1x1 convolution.
+    """
     return resnet(torchvision.models.resnet50, num_classes, in_channels, image_size)
 
 
@@ -56,8 +58,10 @@ def resnet(
 
 def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Build ResNet-18 with the pre-activation blocks of He et al. (2016b), in the form for 32x32
-    images. As in the paper, batch norm and ReLU follow the last block: 11,172,170 parameters for
-    colour images and 10 classes. (Some implementations leave these two out and have 11,171,146.)
+    images.
+
+    As in the paper, batch norm and ReLU follow the last block: 11,172,170 parameters for colour
+    images and 10 classes. (Some implementations leave these two out and have 11,171,146.)
 
     Args:
         num_classes: number of logits.
@@ -72,9 +76,10 @@ def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.M
 
 
 class PreActivationBlock(nn.Module):
-    """Add to the input two 3x3 convolutions, each after batch norm and ReLU (He et al. 2016b,
-    figure 1b). Where the shape changes, a 1x1 convolution of the first ReLU's output takes the
-    place of the input.
+    """Add two 3x3 convolutions, each after batch norm and ReLU, to the input (He et al. 2016b,
+    figure 1b).
+
+    If the shape changes, a 1x1 convolution of the first ReLU's output replaces the input.
 
     Args:
         in_channels: number of input channels.
@@ -117,7 +122,9 @@ def pre_activation(
     dropout: float = 0.0,
 ) -> nn.Module:
     """Build a network of pre-activation blocks: a 3x3 convolution, stages of blocks, batch norm,
-    ReLU, the average over the map, and a linear layer. Each stage except the first halves the map.
+    ReLU, global average pooling, and a linear layer.
+
+    Each stage except the first halves the feature map.
 
     Args:
         num_classes: number of logits.

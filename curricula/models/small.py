@@ -11,7 +11,9 @@ from curricula.models.normalise import Normalise
 
 def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Build four 3x3 convolutions and three linear layers: the MNIST network of TRADES (Zhang et
-    al. 2019) and of Carlini and Wagner (2017). 312,202 parameters at 28x28 with 10 classes.
+    al. 2019) and of Carlini and Wagner (2017).
+
+    It has 312,202 parameters at 28x28 with 10 classes.
 
     Args:
         num_classes: number of logits.
@@ -46,9 +48,10 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Build LeNet-5 (LeCun et al. 1998, section II.B) in its modern form: the paper's widths (6,
-    16, 120, 84) and 5x5 filters, with ReLU, max pooling and linear outputs. The first convolution
-    pads by 2, as LeCun et al. padded 28x28 digits to 32x32. 61,706 parameters at 28x28 with 10
-    classes.
+    16, 120, 84) and 5x5 filters, with ReLU, max pooling and linear outputs.
+
+    The first convolution pads by 2, as LeCun et al. padded 28x28 digits to 32x32. The network has
+    61,706 parameters at 28x28 with 10 classes.
 
     Args:
         num_classes: number of logits.
@@ -80,17 +83,17 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """Build the MNIST network of Madry et al. (2018) and of their MNIST challenge: 5x5 convolutions
     of 32 and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units.
-    3,274,634 parameters at 28x28 with 10 classes.
 
-    The initial weights are torch's, not the challenge's (standard deviation 0.1 everywhere), which
-    are too large for normalised images: 10 epochs of rot+pgd on the embedded digits ended at 14 %
-    joint accuracy with the challenge's, at 67 % with torch's.
+    It has 3,274,634 parameters at 28x28 with 10 classes. The initial weights are torch's, not the
+    challenge's (standard deviation 0.1 everywhere), which are too large for normalised images: 10
+    epochs of rot+pgd on the embedded digits ended at 14 % joint accuracy with the challenge's, at
+    67 % with torch's.
 
     Args:
         num_classes: number of logits.
         in_channels: number of image channels.
-        image_size: height and width in pixels, 3 or more; odd maps are pooled to the next whole
-            size, as TensorFlow's padding does.
+        image_size: height and width in pixels, 3 or more; feature maps of odd size are pooled to
+            the next whole size, as TensorFlow's padding does.
 
     Raises:
         UserError: a smaller image.
@@ -116,8 +119,9 @@ def stdcnn(
     num_classes: int, in_channels: int, image_size: int, width: int = 20, dropout: float = 0.3
 ) -> nn.Module:
     """Build StdCNN, the Z2CNN of Cohen and Welling (2016, section 8.1): seven convolutions of 20
-    channels with batch norm and dropout, and max pooling after the second. Filters are 3x3, those
-    of the last layer as large as the map (4x4 at 28x28).
+    channels with batch norm and dropout, and max pooling after the second.
+
+    Filters are 3x3; those of the last layer are as large as the feature map (4x4 at 28x28).
 
     Args:
         num_classes: number of logits.

@@ -16,10 +16,11 @@ IMAGENET_SIZE = 224  # pixels; every network takes images of this size
 
 
 def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -> nn.Module:
-    """Build a classifier of torchvision, for example ``convnext_tiny``, with fresh weights; nothing
-    is downloaded. Auxiliary heads (googlenet, inception_v3) are left out. If the images do not have
-    three channels, a new convolution of the same geometry, with torch's default initial weights,
-    replaces the first one.
+    """Build a classifier of torchvision, for example ``convnext_tiny``, with random weights.
+
+    Nothing is downloaded. Auxiliary heads (googlenet, inception_v3) are left out. If the images do
+    not have three channels, a new convolution of the same geometry, with torch's default initial
+    weights, replaces the first one.
 
     Args:
         num_classes: number of logits.
@@ -48,7 +49,7 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
 
 
 def _keywords(name: str, image_size: int) -> dict[str, Any]:
-    """Return further arguments that some families of networks need."""
+    """Return the further arguments of torchvision that a family of networks needs."""
     family, _, rest = name.partition("_")
     if family in ("googlenet", "inception"):
         return {"aux_logits": False, "init_weights": True}

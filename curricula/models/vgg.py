@@ -6,7 +6,7 @@ from curricula.models.checks import check_image_size
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
 
-WIDTHS = (64, 128, 256, 512, 512)
+WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 MIN_IMAGE_SIZE = 17  # pixels; poolings leave 9, 5, 3, 2 and 1
 
 
@@ -38,11 +38,12 @@ def vgg(
     image_size: int,
 ) -> nn.Module:
     """Build five blocks of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max
-    pooling, and one linear layer of 512 inputs in place of the paper's three linear layers: the
-    usual form for 32x32 images.
+    pooling, and one linear layer.
 
-    Maps of odd size are pooled to the next whole size, so that 28x28 images pass five poolings (28,
-    14, 7, 4, 2, 1) as 32x32 images do. The last maps of larger images are averaged.
+    The paper has three linear layers; one of 512 inputs is the usual form for 32x32 images.
+
+    Feature maps of odd size are pooled to the next whole size, so that 28x28 images pass five
+    poolings (28, 14, 7, 4, 2, 1) as 32x32 images do. The last maps of larger images are averaged.
 
     Args:
         name: name of the network in messages.

@@ -6,7 +6,7 @@ from curricula.errors import UserError
 from curricula.models.checks import check_dropout, check_image_size, check_width
 from curricula.models.resnet import pre_activation
 
-MIN_IMAGE_SIZE = 4  # pixels; two stages halve the map
+MIN_IMAGE_SIZE = 4  # pixels; two stages halve the feature map
 
 
 def wrn_28_10(

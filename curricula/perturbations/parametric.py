@@ -11,7 +11,7 @@ from curricula.interfaces import NormBound, Strength, Victim, strength_per_image
 def uniform(
     n: int, columns: int, bound: float, strength: Strength, generator: torch.Generator
 ) -> Tensor:
-    """Draw (n, columns) uniformly from [-bound, bound] times the strength of each row."""
+    """Return parameters (n, columns), uniform in [-bound, bound] times the strength of each row."""
     drawn = torch.rand((n, columns), generator=generator, device=generator.device) * 2 - 1
     return drawn * (strength_per_image(strength, drawn) * bound)
 
@@ -37,7 +37,7 @@ def evenly(low: float, high: float, points: int) -> Tensor:
 
 
 def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
-    """Return every row of ``columns`` values of an axis, times the strength.
+    """Return all rows of ``columns`` values taken from an axis, times the strength.
 
     The first column varies slowest: (G, columns) for a float, (G, N, columns) for strengths (N,).
     """
@@ -59,11 +59,11 @@ class Parametric:
     training_only: ClassVar[bool] = False
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw random parameters, one row per image."""
+        """Return random parameters (n, P), one row for each image."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images changed by given parameters, one row each."""
+        """Return the images in [0, 1], each changed by its row of parameters."""
         raise NotImplementedError
 
     def __call__(

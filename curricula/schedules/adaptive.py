@@ -1,9 +1,9 @@
-"""Adaptive schedules: the strength follows how well the model does.
+"""Adaptive schedules: the strength follows the model's accuracy.
 
-After a batch they receive whether the model was right about each training image, as perturbed by
-all links of the curriculum at their current strengths. After an epoch they receive the accuracies
-on the validation images: clean, and under the joint threat of the curriculum at full strength
-(PGD-10).
+After a batch they receive whether the model classified each training image correctly, as perturbed
+by all links of the curriculum at their current strengths. After an epoch they receive the
+accuracies on the validation images: clean, and under the joint threat of the curriculum at full
+strength (PGD-10).
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def _step(default: float) -> float:
 
 
 class Adaptive:
-    """A schedule that keeps its strength in its state, and by default ignores all feedback."""
+    """A schedule that keeps its strength in its state and ignores all feedback by default."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
         return float(state["strength"])
@@ -43,12 +43,12 @@ class Adaptive:
 
 @attrs.frozen(kw_only=True)
 class Gated(Adaptive):
-    """Raise the strength by ``step`` each time the model was right about enough of the perturbed
-    training images over the last ``updates`` updates, as in curriculum adversarial training (Cai
-    et al. 2018).
+    """Raise the strength by ``step`` after every ``updates`` updates in which the model classified
+    enough perturbed training images correctly, as in curriculum adversarial training (Cai et al.
+    2018).
 
     Args:
-        threshold: share of images that the model must get right, in [0, 1].
+        threshold: share of images that the model must classify correctly, in [0, 1].
         step: increase of the strength, above 0 to 1.
         updates: number of updates between two decisions, 1 or more.
         low: strength at the beginning, in [0, 1].
@@ -57,7 +57,7 @@ class Gated(Adaptive):
         ValueError: a value out of range.
 
     Example:
-        Three of four images are right, which is enough for a threshold of 0.6:
+        Three of four images are correct, which is enough for a threshold of 0.6:
 
         >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
         >>> right = torch.tensor([True, True, True, False])
@@ -99,13 +99,13 @@ class Gated(Adaptive):
 
 @attrs.frozen(kw_only=True)
 class Fooling(Adaptive):
-    """Raise the strength while less than the share ``target`` of the perturbed training images is
-    misclassified, and lower it while more is.
+    """Keep a share ``target`` of the perturbed training images misclassified: raise the strength
+    while it is less, lower it while it is more.
 
     Args:
         target: share of misclassified images to keep, in [0, 1].
-        rate: change of the strength in an update, per difference between the target and the share
-            that was misclassified; above 0 to 1.
+        rate: factor on the difference between the target and the misclassified share, which is
+            added to the strength at each update; above 0 to 1.
         low: strength at the beginning, and the lowest one, in [0, 1].
 
     Raises:
@@ -138,8 +138,8 @@ class Fooling(Adaptive):
 
 @attrs.frozen(kw_only=True)
 class Plateau(Adaptive):
-    """Raise the strength by ``step`` once a validation accuracy has not exceeded its best value for
-    ``patience`` epochs; the best value is then reset.
+    """Raise the strength by ``step`` after ``patience`` epochs in which a validation accuracy has
+    not exceeded its best value; the best value is then reset.
 
     Args:
         on: ``clean`` accuracy, or ``joint``, under the curriculum's threat at full strength.
@@ -190,14 +190,14 @@ class Plateau(Adaptive):
 
 @attrs.frozen(kw_only=True)
 class PerImage(Adaptive):
-    """Give each training image its own strength: raise it by ``up`` when the model was right about
-    the perturbed image, and lower it by ``down`` when it was wrong.
+    """Give each training image its own strength: raise it by ``up`` if the perturbed image was
+    classified correctly, and lower it by ``down`` if not.
 
     Instance-adaptive training (Balaji et al. 2019) sets the radius of each image in this way.
 
     Args:
-        up: increase when right, above 0 to 1.
-        down: decrease when wrong, above 0 to 1.
+        up: increase if correct, above 0 to 1.
+        down: decrease if misclassified, above 0 to 1.
         low: strength at the beginning, and the lowest one, in [0, 1].
 
     Raises:

@@ -12,7 +12,7 @@ from curricula.schedules.curves import Ramp, linear, valid_share
 
 @attrs.frozen(kw_only=True)
 class ReversedRamp:
-    """Follow a ramp from the end of training to its beginning: hard to easy."""
+    """Follow a ramp backwards over training: from hard to easy."""
 
     ramp: Ramp
 
@@ -53,13 +53,14 @@ def anti(start: float = 0.0, until: float = 0.4) -> ReversedRamp:
 class Random:
     """Draw the strength uniformly from [low, high], again for each epoch or update.
 
-    A draw depends on the seed and the number of the epoch or update alone.
+    A draw depends only on the seed and the number of the epoch or update.
 
     Args:
         low: lowest strength, in [0, 1].
         high: highest strength, in [low, 1].
-        each: ``epoch`` or ``update``: how long a draw lasts.
-        seed: 0 or more; independent of the run's seed. Schedules of equal seeds draw the same.
+        each: how long a draw lasts: one ``epoch`` or one ``update``.
+        seed: seed of the draws, 0 or more, independent of the run's seed. Schedules of equal seeds
+            draw the same.
 
     Raises:
         ValueError: a value out of range.

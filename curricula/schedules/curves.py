@@ -18,7 +18,7 @@ valid_positive_share = and_(gt(0.0), le(1.0))
 
 
 def _checked(name: str, value: float, *, positive: bool = False) -> float:
-    """Return the value.
+    """Return a value after checking its range.
 
     Raises:
         ValueError: it is not in [0, 1], or with ``positive`` not in (0, 1].
@@ -44,7 +44,7 @@ class Ramp:
 
 @attrs.frozen(kw_only=True)
 class Constant:
-    """Keep the same strength throughout."""
+    """Keep the same strength throughout training."""
 
     value: float = attrs.field(validator=valid_share)
 
@@ -54,7 +54,11 @@ class Constant:
 
 @attrs.frozen(kw_only=True)
 class PiecewiseConstant:
-    """Take the value of the last stage that has begun; a stage is (fraction of training, value)."""
+    """Return the value of the last stage that has begun.
+
+    Args:
+        stages: (fraction of training at which the stage begins, value), both in [0, 1].
+    """
 
     stages: tuple[tuple[float, float], ...] = attrs.field()
 
@@ -153,7 +157,7 @@ def root(start: float = 0.0, until: float = 0.4, power: float = 2.0) -> Ramp:
     Args:
         start: strength at the beginning, in [0, 1].
         until: fraction of training, in (0, 1], at which the strength reaches 1.
-        power: 1 to 100; 2 is their square root, 1 is linear.
+        power: degree of the root, from 1 to 100; 2 is their square root, 1 is linear.
 
     Raises:
         ValueError: a value out of range.

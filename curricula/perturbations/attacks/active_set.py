@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class ActiveSet:
-    """Iterate over an attack's steps, and give the images that each step moves.
+    """Iterate over an attack's steps, yielding the images that each step moves.
 
-    With one number of steps per image, the batch is sorted by it once, most steps first. The
+    If each image has its own number of steps, the batch is sorted once, most steps first. The
     images still active at any step are then the head of the batch: a slice, which copies nothing.
 
     Args:
@@ -68,10 +68,10 @@ class ActiveSet:
                 yield self._index
 
     def drop_misclassified(self, wrong: Tensor) -> Tensor:
-        """Drop the images whose ``tau`` is used up, and return which of the current ones stay.
+        """Drop the images whose ``tau`` is used up, and return the mask of those that stay.
 
         Args:
-            wrong: which of the images given last are misclassified.
+            wrong: bool, which of the images yielded last are misclassified.
         """
         assert self._index is not None, "only with tau"
         stays = ~wrong | (self._patience_N[self._index] > 0)

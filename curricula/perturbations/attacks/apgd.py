@@ -17,8 +17,9 @@ ALPHA = 0.75  # weight of the new direction in a step; the previous one has the 
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which step lengths are reviewed (Croce and Hein 2020, section 3.2):
-    first after 22 % of all steps, then at intervals that shrink by 3 % of all, down to 6 %.
+    """Return the steps after which step lengths are reviewed (Croce and Hein 2020, section 3.2).
+
+    The first comes after 22 % of all steps; the intervals then shrink by 3 % of all, down to 6 %.
 
     >>> checkpoints(100)
     [22, 41, 57, 70, 80, 87, 93, 99]
@@ -52,7 +53,7 @@ def ascend_adaptively(
         x_NCHW: the centre of each ball.
         y_N: the labels.
         start_NCHW: starting points, within the balls.
-        eps_N111: the radius of each ball.
+        eps_N111: the radius of each ball, in [0, 1] pixel units.
         victim: the model.
         loss: the loss to ascend.
         norm: ``linf`` or ``l2``.
@@ -111,7 +112,7 @@ def _where(which_N: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class APGD(BallAttack):
-    """Ascend the loss by PGD with momentum; where progress stops, halve the step and return to the
+    """Ascend the loss by PGD with momentum; if progress stops, halve the step and return to the
     best point (Auto-PGD, Croce and Hein 2020, section 3).
 
     Args:
@@ -119,9 +120,12 @@ class APGD(BallAttack):
         norm: ``linf`` or ``l2``.
         steps: gradient steps of each restart, 1 or more.
         loss: ``ce`` or ``dlr`` (three classes or more), under any objective.
-        restarts: number of independent runs, 1 or more; per image the result that is worst for the
-            model is kept, misclassified before correct, then by cross-entropy.
+        restarts: number of independent runs, 1 or more; each image keeps the result that is worst
+            for the model: misclassified before correct, then by cross-entropy.
         rho: share of steps that must raise the loss, or the step is halved; above 0 to 1.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         On a linear model the best change has the whole length of the budget.

@@ -24,13 +24,13 @@ def ascend_with_momentum(
     steps: int,
     decay: float,
 ) -> Tensor:
-    """Take signed steps from the images along a decaying sum of gradients, each divided by its l-1
-    norm, and return the last iterate (MI-FGSM, Dong et al. 2018, algorithm 1).
+    """Take signed steps along a decaying sum of gradients, each divided by its l-1 norm, and return
+    the last iterate (MI-FGSM, Dong et al. 2018, algorithm 1).
 
     Args:
-        x_NCHW: the images.
+        x_NCHW: the images, where the search starts.
         y_N: the labels.
-        eps_N111: the radius of each l-inf ball.
+        eps_N111: the radius of each l-inf ball, in [0, 1] pixel units.
         victim: the model.
         loss: the loss to ascend; None for the victim's own.
         step_N111: length of a step, in [0, 1] pixel units.
@@ -58,6 +58,9 @@ class MIM(BallAttack):
         rel_step: length of a step as a share of the current radius, above 0; by default 1 / steps.
         decay: factor on the momentum at each step, from 0 to 100 (the paper's mu).
         loss: ``ce`` or ``dlr``, under any objective, as for `fgsm`.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         By default the steps add up to the radius, which each pixel reaches if its sign never flips.

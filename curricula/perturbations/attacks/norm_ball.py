@@ -1,4 +1,4 @@
-"""Norm balls about images, cut to [0, 1]: the building blocks of every pixel attack.
+"""Norm balls about images, clipped to [0, 1]: the building blocks of every pixel attack.
 
 eps_N111 is the radius of each image's ball, in [0, 1] pixel units, shaped to broadcast over NCHW.
 At radius 0 each function returns the image itself.
@@ -20,7 +20,7 @@ from curricula.interfaces import (
 
 
 def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
-    """Return eps_N111, the budget times the strength of each image.
+    """Return eps_N111, the radius of each image's ball: the budget times the strength.
 
     >>> x = torch.zeros(2, 3, 8, 8)
     >>> radii(torch.tensor([0.5, 1.0]), budget=0.2, x_NCHW=x).flatten()
@@ -64,7 +64,7 @@ class BallAttack:
     ) -> Tensor:
         """Return an adversarial image for each image, within that image's ball.
 
-        It runs without recording gradients.
+        Gradients are not recorded while it runs.
         """
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: No
     """Project each adversarial image into both the eps-ball about x and [0, 1].
 
     In l-inf and l-1 the result is the nearest such image. In l-2 it is the nearest image of the
-    ball, then cut to [0, 1], as is usual.
+    ball, then clipped to [0, 1], as is usual.
 
     >>> x = torch.full((1, 1, 1, 2), 0.5)
     >>> away = torch.tensor([0.9, 0.6]).reshape(x.shape)
@@ -107,12 +107,12 @@ def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: No
         delta = adversarial_NCHW - x_NCHW
         scale = eps_N111 / l2_norm(delta).clamp_min(1e-12)
         inside = x_NCHW + delta * scale.clamp_max(1)
-    # x lies in [0, 1], so cutting moves every pixel towards x and cannot leave the ball.
+    # x lies in [0, 1], so clipping moves every pixel towards x and cannot leave the ball.
     return inside.clamp_(0, 1)
 
 
 def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest and the highest image of the l-inf ball cut to [0, 1].
+    """Return the lowest and the highest image of the l-inf ball clipped to [0, 1].
 
     Clamping between them equals `project`, bit for bit.
     """
@@ -120,7 +120,7 @@ def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> Tensor:
-    """Project into the l-1 ball cut to [0, 1] (Croce and Hein 2021, "Mind the box!", prop. 2.1).
+    """Project into the l-1 ball within [0, 1] (Croce and Hein 2021, "Mind the box!", prop. 2.1).
 
     Let d be the distance from x that a pixel is to move, and g the distance that [0, 1] allows on
     that side. The nearest image moves it by clamp(d - t, 0, g), where t >= 0 is the same for the
@@ -163,10 +163,10 @@ def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
 def random_start(
     x_NCHW: Tensor, eps_N111: Tensor, norm: Norm, generator: torch.Generator
 ) -> Tensor:
-    """Draw a random image of each ball, then cut it to [0, 1].
+    """Return a random image from each ball, clipped to [0, 1].
 
-    The draw is uniform in the l-inf and l-1 balls; in l-2 it is uniform in direction and in
-    distance from the centre.
+    Before clipping it is uniform in the l-inf and l-1 balls; in l-2 it is uniform in direction and
+    in distance from the centre.
     """
     if norm == "linf":
         noise = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) * 2 - 1
@@ -182,7 +182,7 @@ def random_start(
 
 
 def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a point of the unit l-1 ball for each image, uniformly.
+    """Return a uniformly random point of the unit l-1 ball for each image, NCHW.
 
     Exponential variables, divided by the sum of themselves and of one more, are uniform in the
     solid simplex (Devroye 1986, chapter V, theorem 2.2); random signs spread them over the ball.
@@ -213,19 +213,20 @@ def rescaled(gradient_NCHW: Tensor) -> Tensor:
 def sparse_step(
     gradient_NCHW: Tensor, adversarial_NCHW: Tensor, step_N111: Tensor, share: float
 ) -> Tensor:
-    """Return the step of steepest ascent among those of an l-1 length that stay in [0, 1] and move
-    no single value by more than the length divided by ``share`` of all values (at least one).
+    """Return the steepest step of an l-1 length that stays in [0, 1] and spreads over a share of
+    the values.
 
-    Where there is room, this is the step of SLIDE (Tramer and Boneh 2019, section 2), spread
-    evenly over the values with the largest gradients. Where there is not, the rest is passed on to
-    the next values. SLIDE drops the rest; where ``share`` is below the share of pixels that the
-    best change moves, its later steps only restore what the projection took from the first ones.
+    No value moves by more than the length divided by ``share`` of the number of values (at least
+    one). If [0, 1] leaves room, this is the step of SLIDE (Tramer and Boneh 2019, section 2),
+    spread evenly over the values with the largest gradients. If not, the next values take the rest.
+    SLIDE drops the rest; if ``share`` is below the share of pixels that the best change moves, its
+    later steps only restore what the projection took from the first ones.
 
     Args:
         gradient_NCHW: the gradient to ascend.
         adversarial_NCHW: where the step starts.
-        step_N111: its length, in [0, 1] pixel units.
-        share: above 0 to 1.
+        step_N111: l-1 length of the step, in [0, 1] pixel units.
+        share: share of the values (pixels times channels) to move, above 0 to 1.
     """
     size, order = gradient_NCHW.abs().flatten(1).sort(dim=1, descending=True, stable=True)
     room = torch.where(gradient_NCHW > 0, 1 - adversarial_NCHW, adversarial_NCHW)

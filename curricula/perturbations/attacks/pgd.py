@@ -29,7 +29,7 @@ from curricula.perturbations.attacks.restarts import worst_of
 from curricula.perturbations.validators import above_zero, valid_budget
 
 L1_SHARE = 0.01  # share of the values that an l-1 step moves, as in Tramer and Boneh 2019
-STEPS_ROUNDING = 1e-6  # a number of steps this share above a whole number is rounded down to it
+STEPS_ROUNDING = 1e-6  # share; steps that exceed a whole number by less are rounded down to it
 
 
 def ascend(
@@ -52,7 +52,7 @@ def ascend(
         x_NCHW: the centre of each ball.
         y_N: the labels.
         start_NCHW: starting points, within the balls.
-        eps_N111: the radius of each ball.
+        eps_N111: the radius of each ball, in [0, 1] pixel units.
         victim: the model.
         loss: the loss to ascend; None for the victim's own.
         norm: norm of the ball and of the step.
@@ -112,15 +112,15 @@ class PGD(BallAttack):
         rel_step: length of a step as a share of the current radius (budget x strength); by default
             2.5 / steps, as in Madry et al.
         random_start: start at a random image of the ball rather than at x.
-        restarts: number of independent runs, 1 or more; per image the result that is worst for the
-            model is kept, misclassified before correct, then by cross-entropy.
+        restarts: number of independent runs, 1 or more; each image keeps the result that is worst
+            for the model: misclassified before correct, then by cross-entropy.
         loss: ``ce``, ``kl``, ``dlr``, or ``default``: the objective's own in training, ``ce`` in a
             threat.
         l1_share: with ``norm=l1``, the share of all values (pixels times channels) that a step
             moves, above 0 to 1; by default 0.01.
         tau: number of steps, 0 or more, that an image still takes once it is misclassified
-            ("friendly" adversarial training, Zhang et al. 2020). Gentler, and weaker as a threat.
-            None: images never stop early.
+            ("friendly" adversarial training, Zhang et al. 2020); this weakens the attack. None:
+            images never stop early.
 
     Raises:
         ValueError: an argument out of range; both ``step`` and ``rel_step``; ``rel_step`` with
@@ -191,8 +191,8 @@ class PGD(BallAttack):
         return math.ceil(2.5 * self.budget / self.step * (1 - STEPS_ROUNDING))
 
     def steps_at(self, strength: Strength) -> int | Tensor:
-        """Return the number of steps of a restart at a strength, or one number per image where
-        ``steps=auto`` and the strength is one per image.
+        """Return the number of steps of a restart at a strength; one number per image if
+        ``steps=auto`` and the strength is per image.
 
         >>> PGD(budget=0.1, steps="auto").steps_at(torch.tensor([0.0, 0.25, 1.0]))
         tensor([ 0,  3, 10])
@@ -244,5 +244,5 @@ class PGD(BallAttack):
 
 
 def resolve_loss(name: LossName) -> AttackLoss | None:
-    """Return the attack loss of a name; None, which means the victim's own, for ``default``."""
+    """Return the attack loss of a name; for ``default`` None, which means the victim's own loss."""
     return None if name == "default" else ATTACK_LOSSES[name]

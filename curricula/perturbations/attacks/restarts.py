@@ -1,4 +1,4 @@
-"""Several runs of an attack, of which the worst for the model is kept."""
+"""Run an attack several times and keep the result that is worst for the model."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ def worst_of(
     y_N: Tensor,
     victim: Victim,
 ) -> Tensor:
-    """Run an attack several times and return, per image, the result that is worst for the model:
-    misclassified before correct, then by cross-entropy.
+    """Run an attack several times and return each image's worst result for the model: misclassified
+    before correct, then by cross-entropy.
 
     Args:
         draw: returns fresh starting points for all images, including those already fooled, so
             that every image's random numbers stay the same.
-        run: returns an adversarial image for each of some images, given their indices and their
+        run: returns an adversarial image for each image of a subset, given the images' indices and
             starting points.
         times: number of runs, 1 or more; inactive images are left out of the later ones.
         y_N: the labels.

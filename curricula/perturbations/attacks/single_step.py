@@ -23,6 +23,9 @@ class FGSM(BallAttack):
         loss: ``ce`` or ``dlr``, under any objective: the KL divergence from the image itself has a
             zero gradient there.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
         Every pixel with a gradient moves by the budget times the strength.
 
@@ -70,6 +73,9 @@ class RandomFGSM(BallAttack):
         rel_step: length of the step as a share of the current radius, above 0.
         loss: as for `pgd`.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
         A random start and a step longer than the radius still end within the ball.
 
@@ -109,7 +115,7 @@ class RandomFGSM(BallAttack):
 
 @attrs.frozen(kw_only=True)
 class NoisyFGSM(BallAttack):
-    """Add strong uniform noise, take one gradient step from there and cut to [0, 1], without a
+    """Add strong uniform noise, take one gradient step from there and clip to [0, 1], without a
     projection into the ball (N-FGSM, de Jorge et al. 2022, "Make some noise", algorithm 1).
 
     It leaves the ball of its budget by design, so it is for training only; a change stays within
@@ -123,8 +129,11 @@ class NoisyFGSM(BallAttack):
             eps).
         loss: as for `pgd`.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
-        The norm bound holds the noise and the step: by default three times the budget.
+        The norm bound covers the noise and the step: by default three times the budget.
 
         >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
         >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())

@@ -13,7 +13,7 @@ from curricula.perturbations.validators import above_zero, valid_budget
 
 # Queries, of 10,000, after which the share of changed pixels is halved.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-QUERIES_PER_CHECK = 20  # fooled images are dropped this often; each check stalls a GPU
+QUERIES_PER_CHECK = 20  # queries between two removals of fooled images, which stall a GPU
 
 
 def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
@@ -24,8 +24,8 @@ def margin(logits_NK: Tensor, y_N: Tensor) -> Tensor:
 
 
 def share_changed(query: int, queries: int, p_init: float) -> float:
-    """Return the share of pixels that query number ``query``, from 0, changes: ``p_init``, halved
-    at fixed places of the search (Andriushchenko et al. 2020, section 4.1).
+    """Return the share of pixels changed by query number ``query``, from 0: ``p_init``, halved at
+    fixed points of the search (Andriushchenko et al. 2020, section 4.1).
 
     >>> [share_changed(query, queries=100, p_init=0.8) for query in (0, 1, 50, 99)]
     [0.8, 0.2, 0.00625, 0.0015625]
@@ -54,7 +54,7 @@ def search_squares(
     Args:
         x_NCHW: the images.
         y_N: the labels.
-        eps_N111: the radius of each l-inf ball.
+        eps_N111: the radius of each l-inf ball, in [0, 1] pixel units.
         victim: the model; only its logits are used.
         queries: maximum number of queries per image, including the one of the image itself.
         p_init: the share of pixels that the first squares change.
@@ -114,8 +114,11 @@ class Square(BallAttack):
             second the vertical stripes that the search starts from.
         p_init: the share of pixels that the first squares change, above 0 to 1.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
-        Only images that the model gets right are attacked; they end at corners of the ball.
+        Only correctly classified images are attacked; they end at corners of the ball.
 
         >>> x = torch.full((3, 1, 4, 4), 0.5)
         >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval())

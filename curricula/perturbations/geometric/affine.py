@@ -27,11 +27,11 @@ class Affine(Parametric):
     padding: Padding
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 of parameters; see curricula.geometry."""
+        """Return theta_N23, the affine map of each image's parameters; see curricula.geometry."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images changed by given parameters, one row each."""
+        """Return the images in [0, 1], each changed by its row of parameters."""
         return warp(
             x_NCHW,
             self.matrix(parameters_NP),
@@ -52,6 +52,9 @@ class Rotation(Affine):
         interpolation: ``bilinear`` or ``nearest``.
         padding: what fills the uncovered corners: ``zeros``, ``border``, ``reflection``.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
         A grid over the angles of strength 0.5, and a quarter turn counter-clockwise:
 
@@ -70,15 +73,15 @@ class Rotation(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw angles (n, 1) in degrees."""
+        """Return random angles (n, 1) in degrees."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` angles, evenly from one end of the range to the other."""
+        """Return ``points`` angles in degrees, evenly over the range."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 of angles (n, 1)."""
+        """Return theta_N23 that rotates by angles (n, 1) in degrees."""
         return rotation_theta(parameters_NP[:, 0])
 
 
@@ -92,6 +95,9 @@ class Translation(Affine):
         budget: the largest shift along an axis, in pixels, from 0 to 1e6.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what fills the uncovered edge: ``zeros``, ``border``, ``reflection``.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         One pixel to the right, then half a pixel, which interpolates:
@@ -109,15 +115,15 @@ class Translation(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw shifts (n, 2) in pixels, (right, down)."""
+        """Return random shifts (n, 2) in pixels, (right, down)."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts, evenly over the square."""
+        """Return ``points`` x ``points`` shifts in pixels, evenly over the square."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 of shifts (n, 2)."""
+        """Return theta_N23 that shifts by (n, 2) pixels, (right, down)."""
         return translation_theta(parameters_NP)
 
 
@@ -132,6 +138,9 @@ class Scale(Affine):
         budget: the largest change of the factor, as a share, from 0 to 0.99; 0.2 by default.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what surrounds an image that has shrunk: ``zeros``, ``border``, ``reflection``.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         Twice the size shows the middle of the image:
@@ -149,15 +158,15 @@ class Scale(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw factors minus 1, (n, 1)."""
+        """Return random factors minus 1, (n, 1)."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` factors minus 1, evenly from one end of the range to the other."""
+        """Return ``points`` factors minus 1, evenly over the range."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 of factors minus 1, (n, 1)."""
+        """Return theta_N23 that scales by 1 + parameter, (n, 1)."""
         return scale_theta(1 + parameters_NP[:, 0])
 
 
@@ -166,13 +175,16 @@ class Shear(Affine):
     """Shear each image about its centre by two random angles, along x and then along y.
 
     Both angles are uniform in [-budget, budget] degrees times the strength, with the signs of
-    torchvision's ``affine``. A positive angle along x moves what lies y pixels below the centre
-    left by y times the tangent; a positive angle along y moves what lies to the right up.
+    torchvision's ``affine``. A positive angle along x moves points y pixels below the centre left
+    by y times its tangent; a positive angle along y moves points right of the centre up.
 
     Args:
         budget: the largest angle along an axis, in degrees, from 0 to 80; 15 by default.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what fills the uncovered corners: ``zeros``, ``border``, ``reflection``.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         By 45 degrees along x, the row above the centre moves right and the row below it left:
@@ -191,13 +203,13 @@ class Shear(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw angles (n, 2) in degrees, (along x, along y)."""
+        """Return random angles (n, 2) in degrees, (along x, along y)."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` pairs of angles, evenly over the square."""
+        """Return ``points`` x ``points`` pairs of angles in degrees, evenly over the square."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 of pairs of angles (n, 2)."""
+        """Return theta_N23 that shears by angles (n, 2) in degrees, (along x, along y)."""
         return shear_theta(parameters_NP)

@@ -23,8 +23,8 @@ from curricula.perturbations.validators import MAX_BUDGET, between, valid_budget
 def smooth_field(noise_NCHW: Tensor, sigma: float) -> Tensor:
     """Return the noise filtered by a Gaussian along both axes, with zeros beyond the border.
 
-    Each axis is one matrix product, so the Gaussian may be wider than the image. The result is not
-    normalised: it is correct up to a factor.
+    Each axis is one matrix product, so the Gaussian may be wider than the image. The Gaussian is
+    not normalised, so the result is correct up to a factor.
 
     Args:
         noise_NCHW: white noise.
@@ -40,8 +40,13 @@ def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def displacement(noise_NCHW: Tensor, sigma: float, longest_N: Tensor) -> Tensor:
-    """Return displacement_NHW2, two channels of white noise made smooth and scaled so that the
-    longest displacement of each image has a given length in pixels (Simard et al. 2003, section 2).
+    """Return displacement_NHW2: smoothed white noise, scaled to a given longest displacement of
+    each image (Simard et al. 2003, section 2).
+
+    Args:
+        noise_NCHW: white noise in two channels, for the displacements right and down.
+        sigma: standard deviation of the Gaussian, in pixels.
+        longest_N: longest displacement of each image, in pixels.
 
     >>> noise = torch.randn((2, 2, 8, 8), generator=torch.Generator().manual_seed(0))
     >>> field = displacement(noise, sigma=4.0, longest_N=torch.tensor([1.5, 3.0]))
@@ -56,7 +61,7 @@ def displacement(noise_NCHW: Tensor, sigma: float, longest_N: Tensor) -> Tensor:
 
 @attrs.frozen(kw_only=True)
 class Perspective(Parametric):
-    """Show each image from a random slant, like torchvision's ``RandomPerspective``.
+    """Warp each image to a random perspective, like torchvision's ``RandomPerspective``.
 
     Each corner moves inwards along both axes, by a share of the side that is uniform in
     [0, budget / 2] times the strength, not rounded to whole pixels.
@@ -66,6 +71,9 @@ class Perspective(Parametric):
             default.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what surrounds the image: ``zeros``, ``border``, ``reflection``.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         The top left corner moves inwards by 40 % of the side, and zeros fill what it leaves:
@@ -87,19 +95,19 @@ class Perspective(Parametric):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw (n, 8): the distances by which the top left, top right, bottom right and bottom left
-        corner move inwards, each along x and along y, as shares of the width and height."""
+        """Return random parameters (n, 8): how far the top left, top right, bottom right and bottom
+        left corner move inwards, each along x and y, as shares of the width and height."""
         drawn = torch.rand((n, 8), generator=generator, device=generator.device)
         return drawn * (strength_per_image(strength, drawn) * (self.budget / 2))
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` ** 4 slants: each corner moves along its own diagonal. (All eight
-        numbers would give ``points`` ** 8.)"""
+        """Return ``points`` ** 4 rows of parameters, in which each corner moves along its own
+        diagonal. (All eight numbers would give ``points`` ** 8.)"""
         axis = evenly(0.0, self.budget / 2, points)
         return combinations(axis, 4, strength).repeat_interleave(2, dim=-1)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images with their corners moved inwards by (n, 8)."""
+        """Return the images with their corners moved inwards by parameters (n, 8)."""
         inward = parameters_NP.to(x_NCHW).reshape(-1, 4, 2)
         left, top = inward[..., 0], inward[..., 1]
         # In the order top left, top right, bottom right, bottom left.
@@ -127,6 +135,9 @@ class Elastic:
             by default, as in Simard et al.
         interpolation: ``bilinear`` or ``nearest``.
         padding: what fills the uncovered edge: ``zeros``, ``border``, ``reflection``.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         On a ramp that rises by 1/32 per pixel, the change shows how far pixels move sideways:

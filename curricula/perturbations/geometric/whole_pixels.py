@@ -1,4 +1,4 @@
-"""Moves by whole pixels, which need no interpolation: `flip`, `crop` and `roll`."""
+"""Changes that move whole pixels and need no interpolation: `flip`, `crop` and `roll`."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -25,16 +25,17 @@ _whole_pixels = and_(between(0, MAX_SHIFT), _whole)
 
 
 def whole_shifts(n: int, budget: float, strength: Strength, generator: torch.Generator) -> Tensor:
-    """Draw shifts (n, 2), each a whole number uniform within budget x strength."""
+    """Return random shifts (n, 2) in whole pixels, uniform within budget x strength."""
     largest = _largest(budget, strength)
     drawn = torch.rand((n, 2), generator=generator, device=generator.device)
     return torch.floor(drawn * (2 * largest + 1)) - largest
 
 
 def shift_lattice(budget: float, strength: Strength, points: int) -> Tensor:
-    """Return the grid over the same whole numbers: (G, 2), or (G, N, 2) for strengths (N,).
+    """Return a grid of shifts in whole pixels within budget x strength: (G, 2), or (G, N, 2) for
+    strengths (N,).
 
-    It has at most ``points`` values per axis, and no more than there are whole numbers.
+    It has ``points`` values per axis, or all whole numbers if there are fewer.
     """
     largest = _largest(budget, strength)
     widest = budget if isinstance(largest, Tensor) else largest
@@ -60,6 +61,9 @@ class Flip(Parametric):
         budget: the probability at full strength, from 0 to 1; 0.5 by default.
         direction: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
         A quarter of the images is mirrored at strength 0.5:
 
@@ -75,13 +79,13 @@ class Flip(Parametric):
     direction: Literal["horizontal", "vertical"] = "horizontal"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw (n, 1): 1 for the images to mirror, 0 for the others."""
+        """Return random parameters (n, 1): 1 for the images to mirror, 0 for the others."""
         drawn = torch.rand((n, 1), generator=generator, device=generator.device)
         return (drawn < strength_per_image(strength, drawn) * self.budget).to(drawn)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return unflipped and flipped, whatever ``points`` is; twice unflipped where the
-        probability of a flip is 0."""
+        """Return 0 (unflipped) and 1 (flipped), whatever ``points`` is; 0 twice if the probability
+        of a flip is 0."""
         return grid_per_image(torch.tensor([[0.0], [1.0]]), strength * self.budget > 0)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
@@ -103,6 +107,9 @@ class Crop(Parametric):
         budget: the largest shift along an axis, in whole pixels, from 0 to 10,000; 4 by default.
         padding: what the image is padded with: ``zeros``, the ``border``'s pixels, or the
             ``reflection`` (which repeats the outermost pixel).
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         Two pixels to the right, under two kinds of padding:
@@ -143,6 +150,9 @@ class Roll(Parametric):
 
     Args:
         budget: the largest shift along an axis, in whole pixels, from 0 to 10,000.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         >>> x = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 1, 1, 4)

@@ -29,19 +29,19 @@ def grey(x_NCHW: Tensor) -> Tensor:
 
 
 def brighten(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Return every pixel times 1 + change, cut to [0, 1]."""
+    """Return every pixel times 1 + change, clipped to [0, 1]."""
     return (x_NCHW + change_N111 * x_NCHW).clamp(0, 1)
 
 
 def contrasted(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Multiply the distance of every pixel from the image's mean grey by 1 + change, and cut to
+    """Multiply the distance of every pixel from the image's mean grey by 1 + change, and clip to
     [0, 1]."""
     mean = grey(x_NCHW).mean(dim=(1, 2, 3), keepdim=True)
     return (x_NCHW + change_N111 * (x_NCHW - mean)).clamp(0, 1)
 
 
 def saturated(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Multiply the distance of every pixel from its own grey by 1 + change, and cut to [0, 1]."""
+    """Multiply the distance of every pixel from its own grey by 1 + change, and clip to [0, 1]."""
     return (x_NCHW + change_N111 * (x_NCHW - grey(x_NCHW))).clamp(0, 1)
 
 
@@ -78,8 +78,8 @@ def worst_parameters(
     victim: Victim,
     steps: int,
 ) -> Tensor:
-    """Return the parameters of a change at which the victim's own loss is highest, searched by
-    projected gradient steps.
+    """Return the parameters (N, P) at which the victim's own loss is highest, found by projected
+    gradient steps.
 
     Each step follows the gradient's sign and is 2.5 / steps of half the range long (the step of
     Madry et al. 2018, in the parameters). The victim gives the gradient in the image; ``apply``
@@ -95,7 +95,7 @@ def worst_parameters(
         steps: number of steps, 1 or more.
 
     Returns:
-        The parameters of highest loss that were visited for each image, including the start.
+        Each image's visited parameters of highest loss; the start counts as visited.
     """
     step_N1 = (high_N1 - low_N1) * (1.25 / steps)
     parameters, best = start_NP, start_NP
@@ -126,21 +126,21 @@ class Adjustment(Parametric):
     ascent: int
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images under given changes."""
+        """Return the images in [0, 1], each adjusted by its change."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images under changes (n, 1); differentiable in both."""
+        """Return the images in [0, 1], adjusted by changes (n, 1); differentiable in both."""
         return self.change(x_NCHW, parameters_NP.to(x_NCHW)[:, :, None, None])
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw changes (n, 1)."""
+        """Return random changes (n, 1)."""
         drawn = torch.rand((n, 1), generator=generator, device=generator.device)
         low, high = self._range(strength, drawn)
         return low + drawn * (high - low)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` changes, evenly from -budget to budget, cut off at `lowest`."""
+        """Return ``points`` changes, evenly from -budget to budget, clipped at `lowest`."""
         return lattice(1, self.budget, strength, points).clamp_min(self.lowest)
 
     def _range(self, strength: Strength, like_N1: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +176,7 @@ class Adjustment(Parametric):
 
 @attrs.frozen(kw_only=True)
 class Brightness(Adjustment):
-    """Multiply every pixel of an image by a random factor, and cut to [0, 1] (torchvision's
+    """Multiply every pixel of an image by a random factor, and clip to [0, 1] (torchvision's
     ``adjust_brightness``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
@@ -186,6 +186,9 @@ class Brightness(Adjustment):
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
             the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         A change of -0.5 halves every pixel, one of 1 doubles it:
@@ -208,7 +211,7 @@ class Brightness(Adjustment):
 
 @attrs.frozen(kw_only=True)
 class Contrast(Adjustment):
-    """Multiply the distance of every pixel from the image's mean grey by a random factor, and cut
+    """Multiply the distance of every pixel from the image's mean grey by a random factor, and clip
     to [0, 1] (torchvision's ``adjust_contrast``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
@@ -218,6 +221,9 @@ class Contrast(Adjustment):
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
             the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         A change of -1 leaves the mean grey, one of 1 doubles the distances from it:
@@ -241,7 +247,7 @@ class Contrast(Adjustment):
 
 @attrs.frozen(kw_only=True)
 class Saturation(Adjustment):
-    """Multiply the distance of every pixel from its own grey by a random factor, and cut to [0, 1]
+    """Multiply the distance of every pixel from its own grey by a random factor, and clip to [0, 1]
     (torchvision's ``adjust_saturation``).
 
     The factor is uniform in [max(0, 1 - budget), 1 + budget], with budget times the strength. The
@@ -251,6 +257,9 @@ class Saturation(Adjustment):
         budget: the largest change of the factor, as a share, from 0 to 1000; 0.4 by default.
         ascent: steps of gradient ascent from the random factor towards the one that is worst for
             the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         A change of -1 leaves grey pixels:
@@ -282,6 +291,9 @@ class Hue(Adjustment):
         budget: the largest turn, in turns of the circle, from 0 to 0.5; 0.1 by default.
         ascent: steps of gradient ascent from the random turn towards the one that is worst for
             the model, from 0 (the random one is used) to 1000; 0 by default.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         A third of a turn changes red to green:

@@ -20,11 +20,14 @@ from curricula.perturbations.validators import between, valid_budget
 
 @attrs.frozen(kw_only=True)
 class GaussianNoise:
-    """Add white Gaussian noise, independent in every pixel and channel, and cut to [0, 1].
+    """Add white Gaussian noise, independent in every pixel and channel, and clip to [0, 1].
 
     Args:
         budget: the standard deviation at full strength, in [0, 1] pixel units, from 0 to 1e6; 0.1
             by default.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         >>> x, generator = torch.full((1, 1, 64, 64), 0.5), torch.Generator().manual_seed(0)
@@ -59,11 +62,14 @@ class GaussianNoise:
 
 @attrs.frozen(kw_only=True)
 class UniformNoise:
-    """Add noise uniform in the l-inf ball, independent in every pixel and channel, and cut to
+    """Add noise uniform in the l-inf ball, independent in every pixel and channel, and clip to
     [0, 1].
 
     Args:
         budget: radius of the ball at full strength, in [0, 1] pixel units, from 0 to 1e6.
+
+    Raises:
+        ValueError: a value out of range.
 
     Example:
         >>> x, generator = torch.full((1, 1, 64, 64), 0.5), torch.Generator().manual_seed(0)
@@ -100,13 +106,13 @@ class UniformNoise:
 
 
 def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:
-    """Return the images with a square filled in.
+    """Return the images, each with one square filled with a constant.
 
     Args:
         x_NCHW: images.
         holes_N3: the centre's row and column as shares of the height and width, and the square's
             side as a share of the shorter side.
-        fill: the value of the square's pixels.
+        fill: the value of the square's pixels, in [0, 1].
     """
     height, width = x_NCHW.shape[2:]
     row, column, side = holes_N3.to(x_NCHW)[:, :, None].unbind(1)
@@ -131,6 +137,9 @@ class Cutout(Parametric):
             default.
         fill: the value of the square's pixels, from 0 to 1; 0 by default.
 
+    Raises:
+        ValueError: a value out of range.
+
     Example:
         A square of half the side, about the centre:
 
@@ -148,14 +157,16 @@ class Cutout(Parametric):
     fill: float = attrs.field(default=0.0, validator=between(0.0, 1.0))
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw (n, 3): the centre's row and column and the side, as shares of the image's."""
+        """Return random squares (n, 3): the centre's row and column and the side, as `cut_out`
+        takes them."""
         centre = torch.rand((n, 2), generator=generator, device=generator.device)
         strength = strength_per_image(strength, centre)
         side = torch.ones_like(centre[:, :1]) * (strength * self.budget)
         return torch.cat((centre, side), dim=1)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return no square, then ``points`` x ``points`` centres, evenly over the image."""
+        """Return an empty square, then squares at ``points`` x ``points`` centres, evenly over the
+        image."""
         centres = combinations(evenly(0.0, 1.0, points), 2, 1.0)
         holes = torch.cat((centres, torch.full_like(centres[:, :1], self.budget)), dim=1)
         holes = torch.cat((torch.zeros(1, 3), holes))
