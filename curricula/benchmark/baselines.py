@@ -30,7 +30,14 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 @attrs.frozen(kw_only=True)
 class _PGDArguments:
-    """Arguments of l-inf PGD that every library has: radius, step length, number of steps."""
+    """Arguments of l-inf PGD that every library has.
+
+    Attributes:
+        eps: radius of the ball, in [0, 1] pixel units.
+        step: length of a step, in [0, 1] pixel units.
+        steps: number of steps.
+        random_start: whether to start at a random image of the ball.
+    """
 
     eps: float
     step: float
@@ -96,7 +103,7 @@ BASELINES: Mapping[
     "foolbox": ("foolbox", _foolbox),
     "art": ("adversarial-robustness-toolbox", _art),
 }
-"""By module name: the distribution to install, and a function that builds the attack."""
+"""The distribution to install and the function that builds the attack, by module name."""
 
 
 class BaselineLoop:
@@ -145,7 +152,7 @@ class BaselineLoop:
             yield from self.loader
 
     def update(self) -> None:
-        """Make one update, on the next batch."""
+        """Run one update, on the next batch."""
         self.batches = self.batches or self._batches()
         x, y = (tensor.to(self.device, non_blocking=True) for tensor in next(self.batches))
         with _tf32(self.device):
@@ -169,6 +176,11 @@ def _tf32(device: torch.device) -> Any:
 
 
 def _links(plan: Plan, name: str) -> tuple[Rotation, _PGDArguments]:
+    """Return the rotation of a plan and the arguments of its attack.
+
+    Raises:
+        UserError: a plain loop cannot train under this plan.
+    """
     tree, config = plan.curriculum.tree, plan.config
     match tree.expression, [leaf.perturbation for leaf in tree.leaves.values()]:
         case Chain((Call(), Call())), [Rotation() as rotation, PGD() as pgd] if (

@@ -27,7 +27,7 @@ from curricula.training.plan import Plan, make_plan
 from curricula.training.run import processor_name
 
 ROUND_SECONDS = 2.0  # minimum seconds of a round; one call may take longer
-DEFAULTS = {"data": "random", "perturb": "rot+pgd"}
+DEFAULTS = {"data": "random", "perturb": "rot+pgd"}  # fields of the configuration
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +38,7 @@ class Samples:
 
     @property
     def median(self) -> float:
+        """Median of the measurements."""
         return median(self.values)
 
 
@@ -97,15 +98,15 @@ def bench(
     baseline_model: nn.Module | None = None,
     **values: Any,
 ) -> Speed:
-    """Return the speed of training at full strength.
+    """Return the measured speed of training at full strength.
 
     Whole updates take turns with the passes they consist of and with other libraries' loops, so
     that a machine whose speed drifts treats all alike.
 
     Args:
-        rounds: number of measurements of each, 1 or more.
-        against: names of `curricula.benchmark.baselines.BASELINES`.
-        noted: called with a line when a stage begins.
+        rounds: number of measurements of each quantity, 1 or more.
+        against: other libraries to measure, keys of `curricula.benchmark.baselines.BASELINES`.
+        noted: called with a line of text when a stage begins.
         baseline_model: the model that the other loops train; by default the same, in float32.
         **values: any fields of `curricula.TrainConfig`; by default random pixels of 3x32x32
             and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
@@ -130,6 +131,7 @@ def bench(
 def _bench(
     plan: Plan, rounds: int, baselines: Mapping[str, BaselineLoop], noted: Callable[[str], None]
 ) -> Speed:
+    """Return the measured speed of a plan and of the baselines' loops."""
     trial, compile_seconds = _fastest(plan, noted)
     isolated = IsolatedPasses(trial)
     gradients, forwards, trainings = isolated.count()
@@ -261,6 +263,7 @@ class IsolatedPasses:
 
 
 def _setting(plan: Plan) -> dict[str, str | int]:
+    """Return the configuration, hardware and versions that a speed depends on, by name."""
     config = plan.config
     names = ("model", "perturb", "objective", "batch_size", "optimizer", "precision", "compile")
     cuda = plan.device.type == "cuda"
@@ -279,13 +282,13 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        # A container may forbid it; then the peak is that since the process began.
+        # A container may forbid it; the peak is then counted from the start of the process.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the peak in bytes since `reset_peak_memory`; see `Speed`."""
+    """Return the peak of memory use in bytes since `reset_peak_memory`; see `Speed`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "cpu" and sys.platform == "linux":

@@ -40,8 +40,9 @@ from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
 QUERIES = 1000  # queries of Square Attack
-STEPS, MORE_STEPS = TEST_STEPS, 100  # gradient steps
-RESTARTS, MORE_RESTARTS = 5, 10  # random starts
+# Gradient steps of PGD, then its random starts.
+STEPS, MORE_STEPS = TEST_STEPS, 100
+RESTARTS, MORE_RESTARTS = 5, 10
 MULTIPLES = (1 / 4, 1 / 2, 1, 2, 4)  # multiples of the budget, if below the unbounded radius
 
 ONE_STEP, SQUARE, UNBOUNDED = "one step", "square", "unbounded"

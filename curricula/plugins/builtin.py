@@ -1,5 +1,5 @@
-"""The built-in perturbations, models, schedules, objectives, data sets and commands, registered
-through the same hooks as those of any plugin."""
+"""Register the built-in perturbations, models, schedules, objectives, data sets and commands,
+through the same hooks as any plugin."""
 
 from collections.abc import Iterable
 

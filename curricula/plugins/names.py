@@ -1,4 +1,4 @@
-"""The pattern of registered names, and the names that the expression language reserves."""
+"""The pattern that registered names match, and the names that the expression language reserves."""
 
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*"
 

@@ -119,6 +119,7 @@ class Registry:
             self._records[registered.kind][registered.record.name] = registered
 
     def _records_of(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
+        """Yield the kind and the record of each name that a plugin registers."""
         for kind in KINDS:
             hook = getattr(self._manager.hook, f"{PROJECT}_{kind}s")
             for implementation in hook.get_hookimpls():
@@ -129,6 +130,7 @@ class Registry:
                         yield kind, record
 
     def _check_names(self, found: Iterable[Registered]) -> None:
+        """Refuse reserved names, and names that are registered already."""
         taken = {
             (kind, name): known for kind in KINDS for name, known in self._records[kind].items()
         }
@@ -145,7 +147,8 @@ class Registry:
             taken[kind, name] = registered
 
     def add_or_warn(self, load: Callable[[], object], provider: Provider, *, strict: bool) -> None:
-        """Load and add one plugin; if it is broken, record it and warn, or raise if `strict`."""
+        """Load and add one plugin; if it is broken, keep the failure and warn, or raise if
+        ``strict``."""
         try:
             self.add(load(), provider)
         except UserError:
@@ -179,6 +182,7 @@ class Registry:
 
 
 def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
+    """Return the entry points of installed plugins and their providers, sorted by name."""
     found = []
     for entry_point in importlib.metadata.entry_points(group=PROJECT):
         distribution = entry_point.dist

@@ -51,7 +51,7 @@ def read_config(name_or_file: str) -> dict[str, Any]:
 
 
 def find_sweep(name_or_file: str) -> Sweep:
-    """Return the sweep of a recipe or of a file.
+    """Return the sweep in a recipe or a file.
 
     Raises:
         UserError: no such recipe or file (it suggests a known one), a single configuration, or a
@@ -66,7 +66,7 @@ def find_sweep(name_or_file: str) -> Sweep:
 def _located(
     what: str, name_or_file: str, known: Sequence[str]
 ) -> contextlib.AbstractContextManager[Path]:
-    """Return a context manager that gives the path of a recipe or file.
+    """Return a context manager that yields the path of a recipe or file.
 
     Raises:
         UserError: neither exists; the message has the nearest known recipe.

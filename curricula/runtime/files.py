@@ -11,7 +11,7 @@ def check_output(path: Path) -> None:
     """Check that an output file can be written.
 
     Raises:
-        UserError: its folder is missing or not writable, or there is a folder of its name.
+        UserError: the folder is missing or not writable, or a folder has the file's name.
     """
     try:
         if path.is_dir():
@@ -31,7 +31,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder for output files if it does not exist; its parent must exist.
 
     Raises:
-        UserError: there is a file of its name, or it cannot be made or written to.
+        UserError: a file has the folder's name, or it cannot be made or written to.
     """
     if os.path.isfile(folder):
         raise UserError(f"output {folder}: there is a file of that name; choose another folder")
@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; until then an older one stays unchanged.
+    """Write a file completely or not at all; an older one stays unchanged until the end.
 
     Raises:
         OSError: it cannot be written.

@@ -12,7 +12,7 @@ def channels_last(network: Network) -> Network:
     """Convert the filters of a network to channels last in place, and return the network.
 
     This includes filters of one channel. torch does not convert these, because both formats store
-    them in the same order, and then treats the maps that they produce as channels first.
+    them in the same order, and then treats the feature maps that they produce as channels first.
     """
     network = network.to(memory_format=torch.channels_last)
     for layer in network.modules():

@@ -1,4 +1,4 @@
-"""The precision of a network's arithmetic."""
+"""Precision of a network's arithmetic."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -10,7 +10,7 @@ Precision = Literal["float32", "bf16"]
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return a context in which a network computes at a precision."""
+    """Return a context manager in which a network computes at a precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -29,7 +29,7 @@ class AtPrecision(nn.Module):
 
 
 def no_tf32() -> AbstractContextManager[None]:
-    """Return a context in which a GPU computes convolutions in full float32, not in TF32."""
+    """Return a context manager in which a GPU computes convolutions in float32, not in TF32."""
     cudnn = torch.backends.cudnn
     context: AbstractContextManager[None] = cudnn.flags(
         enabled=cudnn.enabled,

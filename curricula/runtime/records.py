@@ -1,4 +1,4 @@
-"""Conversion of records, which are attrs classes, to and from JSON, for every written file.
+"""Convert records, which are attrs classes, to and from JSON, for every written file.
 
 A record's keys are its fields, in order. A class whose files have different keys registers a
 function that returns them (`register_json`). Reading ignores unknown keys.
@@ -19,7 +19,7 @@ _WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
 
 
 def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> None:
-    """Write records of a class as the mapping that a function returns, not as their fields.
+    """Register a function that returns the JSON of a class's records, in place of their fields.
 
     Args:
         cls: an attrs class.
@@ -47,7 +47,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], value: Any) -> T:
-    """Return the record of a class that `to_json` wrote.
+    """Return the record of class ``cls`` that a JSON value describes, as `to_json` writes it.
 
     >>> @attrs.frozen
     ... class Point:
@@ -66,6 +66,7 @@ def from_json(cls: type[T], value: Any) -> T:
 
 @cache
 def _converter() -> "Converter":
+    """Return the converter of all records, made on first use."""
     import cattrs
 
     converter = cattrs.Converter(
@@ -84,7 +85,7 @@ def _converter() -> "Converter":
 
 
 def _checked(accepted: tuple[type, ...]) -> Callable[[Any, Any], Any]:
-    """Return a hook that converts nothing: JSON already has types, and "12" is not a count."""
+    """Return a hook that accepts values of the given types and converts none: "12" is no count."""
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) not in accepted:

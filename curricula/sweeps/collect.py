@@ -26,7 +26,7 @@ def compare(
     reference: Point = (0.0, 0.0),
     split: SplitName = "test",
 ) -> Comparison:
-    """Return a comparison of runs and sweeps by their stored results.
+    """Return a comparison of runs and sweeps, from their stored results.
 
     Args:
         paths: folders of runs or of sweeps, or a single one.
@@ -82,8 +82,7 @@ def compare(
 def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
     """Return the rows, each with the folder that it was first found in.
 
-    Rows of the same configuration are merged, except where one folder has both: there its sweep
-    gave them different names.
+    Rows of the same configuration are merged, unless one sweep has both under different names.
     """
     merged: list[tuple[list[Path], Row]] = []
     for (parent, _), row in found.items():
@@ -98,7 +97,7 @@ def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
 
 
 def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Return the rows, with the folder added to each label that several of them have."""
+    """Return the rows, with the folder added to labels that several rows share."""
     counts = Counter(row.label for _, row in found)
     return [
         attrs.evolve(row, label=f"{row.label} ({parent})") if counts[row.label] > 1 else row
@@ -111,12 +110,12 @@ class _Member:
     """A run that is compared, alone or as the cell of a sweep.
 
     Attributes:
-        label: label of its row.
-        name: its cell, or else its folder.
+        label: label of the run's row.
+        name: name of its cell, or else of its folder.
         parent: the sweep's folder, or else its own.
-        folder: its own folder.
-        split: the split that it was measured on.
-        of_sweep: whether it is a cell of a sweep.
+        folder: the run folder.
+        split: the split that the run was measured on.
+        of_sweep: whether the run is a cell of a sweep.
     """
 
     label: str
@@ -147,7 +146,7 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
 
 
 def _outcome(run: Run, split: SplitName) -> Outcome:
-    """Return what a run measured and cost.
+    """Return the results and the cost of a run.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -198,6 +197,6 @@ def _check_comparable(threats: dict[str, str], outcome: Outcome) -> None:
 
 
 def _compared_fields(config: TrainConfig) -> str:
-    """Return the fields that runs of one row share, as JSON."""
+    """Return the fields of a configuration that runs of one row share, as JSON."""
     values = attrs.asdict(config)
     return json.dumps({name: values[name] for name in values if name not in IGNORED_FIELDS})

@@ -27,11 +27,11 @@ class Outcome:
     Attributes:
         folder: the run folder.
         seed: the seed of its training.
-        configuration: its configuration without the seed and the data's folder; JSON.
-        results: by threat.
+        configuration: its configuration without the seed and the data's folder, as JSON.
+        results: results of its final evaluation, by threat.
         images: name of the images that the results were measured on.
         passes: images that went forward and backward through its networks in training.
-        seconds: time of training and validation.
+        seconds: wall time of training and validation.
     """
 
     folder: Path
@@ -49,8 +49,8 @@ class Row:
 
     Attributes:
         label: the row's name.
-        outcomes: one per seed.
-        failures: reasons of the runs that failed, by cell.
+        outcomes: results and cost of the runs, one per seed.
+        failures: reason of each failed run, by cell.
     """
 
     label: str
@@ -75,7 +75,7 @@ class Row:
         )
 
     def accuracies(self, threat: str) -> list[float]:
-        """Return the accuracies under a threat, one per seed."""
+        """Return the accuracies under a threat, in [0, 1], one per seed."""
         return [outcome.results[threat].accuracy for outcome in self.outcomes]
 
     def mean(self, threat: str) -> float:
@@ -84,7 +84,7 @@ class Row:
         return float(mean(Fraction(result.correct, result.n) for result in results))
 
     def deviation(self, threat: str) -> float | None:
-        """Return the sample standard deviation over the seeds; None for a single seed."""
+        """Return the accuracy's sample standard deviation over the seeds; None for one seed."""
         found = self.accuracies(threat)
         return stdev(found) if len(found) > 1 else None
 
@@ -97,7 +97,8 @@ class Row:
         return wilson_interval(sum(r.correct for r in results), sum(r.n for r in results))
 
     def shown(self, threat: str) -> str:
-        """Return the mean in %, and the standard deviation, or the interval of a single seed."""
+        """Return the accuracy under a threat in %, as text: mean and standard deviation over seeds,
+        or the value and interval of a single seed."""
         deviation = self.deviation(threat)
         if deviation is None:
             return in_percent(self.mean(threat), self.interval(threat))
@@ -105,12 +106,12 @@ class Row:
 
     @property
     def passes(self) -> float:
-        """Mean number of passes of the outcomes."""
+        """Mean number of forward-backward passes of a run, in images."""
         return mean(outcome.passes for outcome in self.outcomes)
 
     @property
     def minutes(self) -> float:
-        """Mean minutes of training and validation of the outcomes."""
+        """Mean minutes of training and validation of a run."""
         return mean(outcome.seconds for outcome in self.outcomes) / 60
 
 
@@ -120,7 +121,7 @@ class Comparison:
 
     Attributes:
         rows: rows with at least one outcome.
-        failed: rows of which every run failed.
+        failed: rows whose runs all failed.
         pending: number of sweep cells that have not been run yet.
         threats: expressions by name; the same for all rows.
         axes: names of the two threats of the frontier.
@@ -140,17 +141,18 @@ class Comparison:
 
     @property
     def on_frontier(self) -> list[bool]:
-        """For each row, True if no other row dominates it."""
+        """True for each row that no other row dominates, in the order of the rows."""
         return on_frontier([self.point(row) for row in self.rows])
 
     def dominated_by(self, row: Row) -> list[str]:
-        """Return the labels of the rows that are at least as good in both, and better in one."""
+        """Return the labels of the rows that dominate a row: at least as good in both accuracies,
+        and better in one."""
         point = self.point(row)
         return [other.label for other in self.rows if dominates(self.point(other), point)]
 
     @property
     def hypervolume(self) -> float:
-        """Hypervolume of all rows together."""
+        """Area that all rows together dominate; see `curricula.evaluation.pareto.hypervolume`."""
         return hypervolume([self.point(row) for row in self.rows], self.reference)
 
     @property
@@ -160,7 +162,7 @@ class Comparison:
 
     @property
     def lines(self) -> list[list[str]]:
-        """Each row as text: label, seeds, accuracies in %, millions of passes, minutes."""
+        """Text of each row: label, seeds, accuracies in %, millions of passes, minutes."""
         return [
             [
                 row.label,
@@ -210,7 +212,7 @@ class Comparison:
         return attrs.evolve(self, rows=tuple(sorted(self.rows, key=keys[column])))
 
     def records(self) -> list[dict[str, Any]]:
-        """Return a flat record per row, for JSON and CSV."""
+        """Return each row as a flat record, for JSON and CSV; accuracies are in [0, 1]."""
         found = []
         for row, front in zip(self.rows, self.on_frontier, strict=True):
             record: dict[str, Any] = {

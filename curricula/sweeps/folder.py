@@ -12,10 +12,10 @@ from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, SWEEP, Run, holds
 
-CELLS = "cells"
-FAILURE = "failed.json"
+CELLS = "cells"  # folder of the run folders
+FAILURE = "failed.json"  # file with the reason why a cell failed
 
-DEVICE_FIELDS = ("device", "precision", "compile")  # ``auto`` can resolve differently elsewhere
+DEVICE_FIELDS = ("device", "precision", "compile")  # fields whose ``auto`` depends on the machine
 
 
 def sweep_in(folder: Path) -> Sweep | None:
@@ -41,7 +41,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
-    """Return the values that are equal in the same sweep: axes may grow, and the data may move."""
+    """Return the values that identify a sweep, by section; the values on an axis may change, and
+    the data's folder."""
     base = {name: value for name, value in sweep.base.items() if name != "data_root"}
     return {
         "[base]": base,
@@ -71,7 +72,7 @@ def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: 
     """Refuse a folder in which a cell of the same name was run with different values.
 
     Raises:
-        UserError: the cell, and the field that differs.
+        UserError: a value differs; the message names the cell and the field.
     """
     for cell in sweep.cells:
         path = folder / CELLS / cell.name

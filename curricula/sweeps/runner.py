@@ -41,7 +41,7 @@ from curricula.training.run import RESULTS, Run
 
 STUDY = "study.db"
 LOCK = ".lock"
-POLL_SECONDS = 2  # interval at which cells of other processes are checked
+POLL_SECONDS = 2  # seconds between two checks of the cells of other processes
 
 
 def run_sweep(
@@ -67,7 +67,7 @@ def run_sweep(
         on_message: receives a line whenever a cell begins or ends.
 
     Raises:
-        UserError: a wrong configuration, a threat that the data cannot carry, a folder of a
+        UserError: a wrong configuration, a threat that does not suit the data, a folder of a
             different sweep, a database that cannot be opened. A cell that fails does not raise:
             its reason is kept.
     """
@@ -108,10 +108,10 @@ def check_cells(
 ) -> tuple[dict[str, TrainConfig], dict[str, Threat]]:
     """Return each cell's configuration by name, and the threats that all cells are evaluated under.
 
-    Makes a plan of every cell; of cells that differ in the seed alone, only of the first.
+    Every cell is planned; of cells that differ only in the seed, only the first.
 
     Raises:
-        UserError: a cell cannot be planned, its data cannot carry a threat, or the cells differ in
+        UserError: a cell cannot be planned, a threat does not suit its data, or the cells differ in
             their standard threats or in the images that they are evaluated on.
     """
     check_sweep(sweep)
@@ -182,7 +182,7 @@ def _study_name(sweep: Sweep, folder: Path) -> str:
 def _open_study(
     sweep: Sweep, folder: Path, threats: Mapping[str, Threat], storage: str | None
 ) -> optuna.Study:
-    """Open or create the study of a sweep.
+    """Return the study of a sweep, opened or created.
 
     Raises:
         UserError: the database cannot be opened.
@@ -231,8 +231,8 @@ def _enqueue(
 ) -> dict[str, _State]:
     """Queue every cell that still has to run, and return each cell's state by name.
 
-    That is a cell that is new, was abandoned by a dead process, or lacks its results; with
-    ``retry`` also one that failed.
+    These are cells that are new, were abandoned by a dead process, or lack their results; with
+    ``retry`` also those that failed.
     """
     # Locks before trials: a process reports its trial and then frees its lock, so the trial of a
     # cell whose lock is free is up to date.
@@ -260,7 +260,7 @@ def _enqueue(
 
 @attrs.frozen(kw_only=True)
 class _Claimed:
-    """A cell that this process runs, its trial, and its lock, which this process holds."""
+    """A cell that this process runs, its trial, and its lock, held by this process."""
 
     cell: Cell
     trial: optuna.Trial
@@ -268,7 +268,7 @@ class _Claimed:
 
 
 def _claim(study: optuna.Study, cells: Mapping[str, Cell], folder: Path) -> _Claimed | None:
-    """Claim the next queued cell; None if the sweep no longer has it, because an axis shrank."""
+    """Claim the next queued cell; return None if the sweep no longer has it."""
     trial = study.ask()
     cell = cells.get(trial.user_attrs.get("cell", ""))
     if cell is None:
@@ -280,10 +280,12 @@ def _claim(study: optuna.Study, cells: Mapping[str, Cell], folder: Path) -> _Cla
 
 
 def _lock(folder: Path, name: str) -> filelock.BaseFileLock:
+    """Return the lock of a cell."""
     return filelock.FileLock(folder / CELLS / f".{name}{LOCK}")
 
 
 def _is_locked(folder: Path, name: str) -> bool:
+    """Return whether some process holds the lock of a cell."""
     lock = _lock(folder, name)
     try:
         lock.acquire(blocking=False)
@@ -301,7 +303,7 @@ def _run(
     folder: Path,
     on_message: Callable[[str], None],
 ) -> None:
-    """Train and evaluate a cell; if that fails, keep the reason."""
+    """Train and evaluate a cell, and report its results, or the reason if it fails."""
     cell, path = claimed.cell, folder / CELLS / claimed.cell.name
     began = time.perf_counter()
     on_message(f"{cell.name}: begins")

@@ -44,8 +44,9 @@ from curricula.training.config import FIELDS, SplitName, check_keys
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
 FRONTIER_OF = (SPATIAL, ADVERSARIAL)
-COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")  # of a comparison
-SPREAD_ENDINGS = ("_sd", "_low", "_high")  # columns of a comparison, one each per threat
+# Columns of a comparison, and endings of the columns that it has for each threat.
+COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")
+SPREAD_ENDINGS = ("_sd", "_low", "_high")
 MAX_NAME = 120  # characters of a cell's folder; file systems allow 255 bytes
 
 
@@ -54,8 +55,8 @@ class Cell:
     """One training of a sweep.
 
     Attributes:
-        labels: its label on each axis.
-        values: the fields of its configuration that the sweep states.
+        labels: label of the cell on each axis.
+        values: fields of the configuration that the sweep states.
     """
 
     labels: Mapping[str, str]
@@ -63,8 +64,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell's folder: every axis and label. Where a folder's name cannot hold them,
-        six digits of a hash keep it unique."""
+        """Name of the cell's folder: every axis and label. If a folder's name cannot hold them, six
+        digits of a hash keep it unique."""
         text = ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace(" ", "_")
         plain = re.sub(r"[^\w.,=+%-]", "_", text)[:MAX_NAME]
         if plain == text:
@@ -109,8 +110,7 @@ class Sweep:
     def row(self, cell: Cell) -> str:
         """Return the label of a cell's row in a table; cells that differ only in the seed share it.
 
-        A value of an axis that is a list is preceded by the axis's name (``width=8``); a change
-        that the sweep names is not.
+        The axis's name precedes the values of a list (``width=8``), but not named changes.
         """
         parts = []
         for axis, label in cell.labels.items():
@@ -151,7 +151,7 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Return the sweep of a file, checked as far as possible without its data.
+    """Return the sweep in a file, checked as far as possible without its data.
 
     Raises:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
@@ -167,7 +167,7 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def parse_sweep(text: str) -> Sweep:
-    r"""Return the sweep of a file's text.
+    r"""Return the sweep in the text of a file.
 
     >>> sweep = parse_sweep('[base]\nperturb = "rot"\n[axes]\nseed = [0, 1]\nlr = [0.1, 0.2]\n')
     >>> [cell.name for cell in sweep.cells]
@@ -207,7 +207,7 @@ def check_sweep(sweep: Sweep) -> None:
 
 @contextlib.contextmanager
 def prefixed_errors(what: str) -> Iterator[None]:
-    """Put the name of a cell or a threat before the message of a user error raised within."""
+    """Put a cell's or threat's name before the message of a user error raised inside the block."""
     try:
         yield
     except UserError as error:
@@ -299,13 +299,14 @@ def _check_folders(sweep: Sweep) -> None:
 
 
 def _table(what: str, value: Any) -> dict[str, Any]:
-    """Return a value that must be a table."""
+    """Return a value after checking that it is a table."""
     if not isinstance(value, dict):
         raise UserError(f"{what} must be a table, not {value!r}")
     return value
 
 
 def _check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse keys that are not known."""
     for key in values:
         if key not in known:
             raise UserError(f"unknown {what} {key!r}; {did_you_mean(key, known)}")

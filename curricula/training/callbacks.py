@@ -15,7 +15,7 @@ class Callback(Protocol):
     """Receives the events of a training; a progress bar or an experiment tracker, for example."""
 
     def on_message(self, line: str) -> None:
-        """Called with a line about a decision that the user may want to know."""
+        """Called with a line of text for the user, such as a decision and its reason."""
 
     def on_train_start(self, run: "Run", plan: "Plan", steps: int) -> None:
         """Called before the first of ``steps`` updates."""

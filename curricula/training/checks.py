@@ -1,6 +1,7 @@
 """Check a configuration's values before torch is imported.
 
-What passes here can still fail in `curricula.training.plan.make_plan`, which builds the objects.
+Values that pass here can still fail in `curricula.training.plan.make_plan`, which builds the
+objects.
 """
 
 import re
@@ -19,9 +20,9 @@ _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu|hpu|mtia|maia|npu|privateuseone)(:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse values that no configuration can have: keys, types, ranges, syntax and names.
+    """Refuse unknown keys and names, wrong types, values out of range and wrong syntax.
 
-    Only names are looked up: no factory is imported, and torch is not either.
+    Names are only looked up: neither a factory nor torch is imported.
 
     >>> check_values({"perturb": "rot:30+pgd", "schedule": ["pgd=linear"], "epochs": 3})
     >>> check_values({"epochs": 0})
@@ -50,7 +51,7 @@ def check_lr_schedule(text: str) -> Call:
     """
     call = parse_call(text)
     if call.name not in LR_SCHEDULES:
-        raise UserError(f"unknown lr_schedule {call.name!r}: known: {', '.join(LR_SCHEDULES)}")
+        raise UserError(f"unknown lr_schedule {call.name!r}; known: {', '.join(LR_SCHEDULES)}")
     if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
         raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
     return call
@@ -69,7 +70,7 @@ def check_average(text: str) -> Call:
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a device that no build of torch has; whether this machine has it, torch knows.
+    """Refuse a device name that no build of torch has. This machine's devices are checked later.
 
     Raises:
         UserError: an unknown name.

@@ -26,7 +26,7 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
 
     For ``auto``, an update at full strength is timed on weights that are then thrown away. If
     trying the compiler would take more than 2 % of the training, it is off. Otherwise both are
-    timed, and the faster is chosen. torch's global random state moves.
+    timed, and the faster is chosen. torch's global random state advances.
 
     Args:
         plan: any plan; if it says ``on`` or ``off``, nothing is timed.
@@ -38,7 +38,7 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
 
 
 def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
-    """Decide for ``auto``, given updates of the plan without compilation."""
+    """Return the plan and the line for ``auto``, given updates of the plan without compilation."""
     updates = plan.total_steps
     eager = trial.seconds()
     if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
@@ -63,7 +63,7 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
 
 
 class TrialUpdates:
-    """Updates of a plan at full strength, on fresh weights that nothing else uses.
+    """Runs updates of a plan at full strength, on new weights that nothing else uses.
 
     Attributes:
         plan: the plan.
@@ -87,7 +87,7 @@ class TrialUpdates:
             )
 
     def update(self) -> None:
-        """Update on the next batch."""
+        """Run one update, on the next batch."""
         total, epochs = 10**6, self.plan.config.epochs
         last = Progress(step=total - 1, total_steps=total, epoch=epochs - 1, total_epochs=epochs)
         update(self.plan, self.state, self.networks, *next(self.batches), last)
@@ -99,8 +99,7 @@ class TrialUpdates:
     def close(self) -> None:
         """End the stream of batches and the processes that read it.
 
-        Left to the garbage collector, they would end at any moment of the training, which would
-        wait for them.
+        The garbage collector would end them at any moment of the training, which would then wait.
         """
         self.batches.close()
 

@@ -23,8 +23,8 @@ SplitName = Literal["test", "validation"]
 """Splits of a data set that a run can be measured on."""
 
 TRAINING_IMAGES = "images"  # argument of data sets that changes the training images only
-MAX_SEED = 2**62
-EVALUATION_SEED = 0  # the same for every run, so that all are measured under the same draws
+MAX_SEED = 2**62  # largest seed
+EVALUATION_SEED = 0  # seed; the same for every run, so that all have the same draws
 COMMON_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
     "lr": 0.001,
@@ -46,7 +46,7 @@ class TrainConfig:
         data_root: folder of its files.
         model: expression of the model.
         perturb: expression of the curriculum's perturbations; ``clean`` for none.
-        schedule: each ``[LABEL=]SCHEDULE``; of several for one leaf the last wins.
+        schedule: each ``[LABEL=]SCHEDULE``; the last one for a leaf wins.
         objective: expression of the training loss.
         epochs: passes over the training images, 1 or more.
         batch_size: images per update, from 1 to the number of training images.
@@ -57,18 +57,21 @@ class TrainConfig:
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
         awp: size of the adversarial weight perturbation relative to each weight tensor's norm, 0 or
             more; 0 for none.
-        average: average of the weights, which is validated, saved and evaluated instead of them:
+        average: average of the weights, which is validated, saved and evaluated in their place:
             ``none``, ``ema(decay=0.999)`` or ``swa(start=0.5)``.
         shuffle: visit the images in a new random order each epoch, not in the stored order.
         augmentation: expression of perturbations at full strength before those of ``perturb``, such
             as ``crop+flip``; ``clean`` for none.
         seed: seed of the weights, the order and every random draw, from 0 to 2**62.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the first accelerator.
-        precision: ``float32`` or ``bf16``, for training and its attacks; ``auto`` for bf16 where
-            the processor supports it natively.
+        precision: ``float32`` or ``bf16``, for training and its attacks; ``auto`` for bf16 if the
+            processor supports it natively.
         compile: ``on`` or ``off``: whether torch.compile compiles the trained and the attacked
-            network; ``auto`` for on where the training is long enough and compiled updates are
+            network; ``auto`` for on if the training is long enough and compiled updates are
             faster.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     data: str = "digits"
@@ -169,7 +172,7 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
-    """Return a hook that accepts only the given types: TOML and Python already have types."""
+    """Return a hook that accepts only values of the given types, and converts none."""
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) not in accepted:
@@ -180,6 +183,7 @@ def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
 
 
 def _texts(value: Any, wanted: Any) -> tuple[str, ...]:
+    """Return a list of texts as a tuple."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise TypeError("a list of texts")
     return tuple(value)
@@ -194,13 +198,13 @@ _CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _t
 
 
 def baseline_values(config: TrainConfig) -> dict[str, Any]:
-    """Return the values of the same run without perturbations: its baseline."""
+    """Return the values of a run's baseline: the same run without perturbations."""
     values = {name: getattr(config, name) for name in FIELDS}
     return values | {"perturb": CLEAN, "schedule": (), "objective": "at"}
 
 
 def images_of(data: str, split: SplitName) -> str:
-    """Return the name of the images of a split, equal for runs measured on the same images.
+    """Return a name for the images of a split; runs measured on the same images have equal names.
 
     >>> images_of("mnist(images=10000)", "test")
     'test images of mnist'

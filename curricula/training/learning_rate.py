@@ -12,8 +12,8 @@ from curricula.training.checks import check_lr_schedule
 
 LearningRate = Callable[[Progress], float]
 
-ONE_CYCLE_START = 1 / 25
-ONE_CYCLE_END = 1e-4
+ONE_CYCLE_START = 1 / 25  # multiple of lr
+ONE_CYCLE_END = 1e-4  # multiple of lr
 
 
 def _half_cosine(t: float) -> float:
@@ -39,7 +39,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
     1.0
 
     Args:
-        warmup: fraction of training that rises, above 0 and below 1.
+        warmup: fraction of training in which the rate rises, above 0 and below 1.
 
     Raises:
         ValueError: ``warmup`` is out of range.
@@ -60,8 +60,8 @@ FACTORIES = {"cosine": cosine, "one-cycle": one_cycle}
 
 
 def parse_learning_rate(text: str) -> factories.Built:
-    """Return a learning-rate schedule from its expression, such as ``one-cycle(warmup=0.3)``, and
-    its expression with every default stated.
+    """Return the learning-rate schedule of an expression, such as ``one-cycle(warmup=0.3)``, and
+    the expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range.

@@ -142,7 +142,7 @@ class _EpochSums:
 def _train_epoch(
     plan: Plan, state: TrainingState, networks: Networks, epoch: int, callback: Callback
 ) -> _EpochSums:
-    """Update the network on each batch of an epoch."""
+    """Update the network on each batch of an epoch, and return sums over the updates."""
     sums = _EpochSums(
         loss=torch.zeros((), device=plan.device),
         correct=torch.zeros((), dtype=torch.int64, device=plan.device),
@@ -164,7 +164,7 @@ def _train_epoch(
 
 
 def _check_finite(loss: float, plan: Plan, run: Run, epoch: int) -> None:
-    """Refuse to go on after an epoch whose loss is infinite or NaN."""
+    """Raise a user error after an epoch whose loss is infinite or NaN."""
     if math.isfinite(loss):
         return
     awp = f" or --awp (now {plan.config.awp:g})" if plan.config.awp else ""
@@ -194,7 +194,7 @@ def _save_checkpoints(state: TrainingState, run: Run, joint: float) -> bool:
     Args:
         state: the state after an epoch.
         run: the run.
-        joint: its validation accuracy under the joint threat; the latest of equal ones is best.
+        joint: validation accuracy under the joint threat, in [0, 1]; the last state wins a tie.
     """
     best = joint >= state.best_joint
     if best:

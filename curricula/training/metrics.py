@@ -5,8 +5,10 @@ from typing import Any
 
 
 def forward_and_backward(metrics: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of forward-backward passes of a run, in images: the cost that runs are
-    compared by. Forward-only passes are left out.
+    """Return the number of forward-backward passes of a run, in images: the cost by which runs are
+    compared.
+
+    Forward-only passes are not counted.
 
     >>> forward_and_backward([{"passes": {"gradient": 500, "forward": 90, "training": 100}}])
     600

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 
 class _Uncompiled(Optimizer):
+    """An optimiser without the wrappers that import torch's compiler."""
+
     add_param_group: Any = inspect.unwrap(Optimizer.add_param_group)
     load_state_dict: Any = inspect.unwrap(Optimizer.load_state_dict)
     state_dict: Any = inspect.unwrap(Optimizer.state_dict)
@@ -21,12 +23,12 @@ class _Uncompiled(Optimizer):
 
 
 class AdamW(_Uncompiled, torch.optim.AdamW):
-    """`torch.optim.AdamW`."""
+    """`torch.optim.AdamW` without the wrappers that import torch's compiler."""
 
     step: Any = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 class SGD(_Uncompiled, torch.optim.SGD):
-    """`torch.optim.SGD`."""
+    """`torch.optim.SGD` without the wrappers that import torch's compiler."""
 
     step: Any = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))

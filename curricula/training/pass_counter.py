@@ -12,12 +12,12 @@ from curricula.training.step import Networks
 
 @attrs.define(kw_only=True)
 class PassCounter:
-    """Counts of images by the kind of pass, from `attach` until `stop`.
+    """Counts the images of each kind of pass, from `attach` until `stop`.
 
     Attributes:
-        gradient: forward, and backward to the image: a step of an attack.
-        forward: forward only.
-        training: forward, and backward to the weights.
+        gradient: images passed forward, and backward to the image: a step of an attack.
+        forward: images passed forward only.
+        training: images passed forward, and backward to the weights.
         hooks: the hooks that count.
     """
 
@@ -28,7 +28,7 @@ class PassCounter:
 
     @classmethod
     def attach(cls, networks: Networks) -> "PassCounter":
-        """Start to count the passes of a training's networks."""
+        """Return a counter that counts the passes of a training's networks from now on."""
         counter = cls()
         counter.hooks = [
             networks.victim.as_module().register_forward_pre_hook(counter._count_victim()),

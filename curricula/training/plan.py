@@ -24,7 +24,7 @@ from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
 
-MAX_CHECKED = 32  # images that a model is checked on: enough that few units are zero on all
+MAX_CHECKED = 32  # images on which a model is checked; few units are zero on that many
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -57,16 +57,17 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates of an epoch; the last incomplete batch is left out."""
+        """Number of updates in an epoch; the last incomplete batch is left out."""
         return len(self.data.train) // self.config.batch_size
 
     @property
     def total_steps(self) -> int:
-        """Updates of the training."""
+        """Number of updates in the training."""
         return self.config.epochs * self.steps_per_epoch
 
     def build_model(self) -> nn.Module:
-        """Return the model on the device, with weights from torch's global random state."""
+        """Return the configured model on the device, with weights from torch's global random
+        state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
         return to_device(build_model(self.config.model, self.data), images, self.device)
 
@@ -79,7 +80,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         download: fetch missing data.
 
     Raises:
-        UserError: a value is wrong, or values do not go together.
+        UserError: a value is wrong, or two values contradict each other.
     """
     check_values(values)
     loaded = resolve_data(
@@ -136,7 +137,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
 
 
 def _augmentation(text: str, data: DataSet) -> Curriculum:
-    """Return the augmentation of an expression, at full strength throughout.
+    """Return the augmentation of an expression, at full strength throughout training.
 
     Raises:
         UserError: it contains an attack, or does not suit the images.

@@ -1,6 +1,6 @@
 """A run: one folder with its configuration, metrics, checkpoints, environment and evaluation.
 
-Only saving and loading weights, and writing down the environment, import torch.
+Only saving and loading weights, and recording the environment, import torch.
 """
 
 import json
@@ -33,7 +33,7 @@ RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "va
 """Files of the final accuracies, by the split that they were measured on."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
-SWEEP = "sweep.toml"  # in the folder of a sweep, not of a run
+SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
@@ -95,11 +95,11 @@ class Run:
             stream.write(json.dumps(line) + "\n")
 
     def write_json(self, file: str, value: Any) -> None:
-        """Write one of the run's JSON files."""
+        """Write a value into one of the run's JSON files, replacing an older one."""
         write_atomic(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
 
     def lines(self, file: str) -> list[Any]:
-        """Return the value of each line of a JSON-lines file; none if the file does not exist.
+        """Return the value of each line of a JSON-lines file; an empty list if there is no file.
 
         Raises:
             UserError: the file is damaged.
@@ -115,6 +115,7 @@ class Run:
         return next(iter(self._parsed(file, lambda text: [text])), None)
 
     def _parsed(self, file: str, split: Callable[[str], list[str]]) -> list[Any]:
+        """Return the JSON values of the parts into which ``split`` divides a file's text."""
         try:
             texts = split((self.path / file).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -151,7 +152,7 @@ class Run:
             ) from error
 
     def results(self, split: SplitName) -> list[ThreatResult]:
-        """Return the final accuracies on a split of the data set; none if not measured yet.
+        """Return the results of the final evaluation on a split; an empty list if there are none.
 
         Raises:
             UserError: the file is damaged.
@@ -162,7 +163,7 @@ class Run:
     def save(
         self, file: str, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write a checkpoint, completely or not at all."""
+        """Write a checkpoint of named tensors, completely or not at all."""
         from safetensors.torch import save
 
         on_cpu = {
@@ -222,7 +223,7 @@ def check_free(path: Path) -> None:
 
 
 def holds(folder: Path, file: str) -> bool:
-    """Return whether a folder has a file of a name.
+    """Return whether a folder holds a file with a name.
 
     Raises:
         UserError: the folder cannot be read.
@@ -234,12 +235,12 @@ def holds(folder: Path, file: str) -> bool:
 
 
 def prefixed(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Return tensors under the names that they have in a checkpoint: ``PREFIX.NAME``."""
+    """Return tensors by their names in a checkpoint: ``PREFIX.NAME``."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def environment() -> dict[str, Any]:
-    """Return the hardware and the versions that a run's figures were computed with."""
+    """Return the command, hardware and versions with which a run's figures were computed."""
     import torch
 
     cuda = torch.cuda.is_available()

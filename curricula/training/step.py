@@ -33,7 +33,8 @@ class TrainingState:
         average: average of the weights, if any.
         step: number of updates done.
         epoch: number of epochs done.
-        best_joint: highest validation accuracy under the joint threat so far; below 0 before any.
+        best_joint: highest validation accuracy under the joint threat so far, in [0, 1]; -1 before
+            the first.
     """
 
     model: nn.Module
@@ -47,7 +48,7 @@ class TrainingState:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The network that is validated and saved: the average if it has weights, or the model."""
+        """The network that is validated and saved: the average, or the model while it is empty."""
         if self.average is None or not self.average.n_averaged:
             return self.model
         return self.average.module
@@ -79,7 +80,7 @@ class TrainingState:
         )
 
     def counters(self) -> dict[str, str]:
-        """Return the numbers of a checkpoint, by name, as text."""
+        """Return the numbers of a checkpoint as text, by name."""
         return {
             "step": str(self.step),
             "epoch": str(self.epoch),
@@ -120,7 +121,7 @@ def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Networks:
-    """A network as training runs it, and as perturbations see it.
+    """Two forms of a network: the one that is trained, and the one that perturbations attack.
 
     Attributes:
         running: the network that is trained, at the plan's precision, compiled if configured.
@@ -160,7 +161,7 @@ class Update:
     Attributes:
         strengths: strength of each leaf, by label.
         loss: the training loss, a scalar.
-        correct_N: which perturbed images the network classified correctly before the update.
+        correct_N: bool, which perturbed images the network classified correctly before the update.
     """
 
     strengths: Mapping[str, Strength]
@@ -176,15 +177,15 @@ def update(
     batch: Split,
     progress: Progress,
 ) -> Update:
-    """Update the network on one batch, at the strengths of a moment of training.
+    """Update the network on one batch and return the results.
 
     Args:
         plan: the training.
         state: changed in place.
-        networks: those of ``state.model``.
+        networks: the networks of ``state.model``.
         indices_N: indices of the batch's images in the training set.
         batch: the images and labels.
-        progress: the moment.
+        progress: the progress of training, which sets the strengths and the learning rate.
     """
     _set_learning_rate(plan, state, progress)
     x_NCHW = _augment(plan, state, networks, batch, progress)
@@ -208,7 +209,7 @@ def update(
 
 
 def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
-    """Merge the weights into their average at the end of an epoch, if it is taken over epochs."""
+    """Merge the weights into their average after an epoch, if the average is over epochs."""
     averaging, average = plan.averaging, state.average
     if averaging is None or average is None or averaging.joins_after != "epoch":
         return
@@ -217,6 +218,7 @@ def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
 
 
 def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
+    """Set the learning rate of all parameters to that of a progress."""
     for group in state.optimizer.param_groups:
         group["lr"] = plan.config.lr * plan.learning_rate(progress)
 
@@ -241,7 +243,7 @@ def _descend(
     """Take one step of the optimiser.
 
     Returns:
-        The loss that was descended, and the logits of the perturbed images at the weights before
+        The loss that was minimised, and the logits_NK of the perturbed images at the weights before
         the step; both detached.
     """
     networks.running.train()

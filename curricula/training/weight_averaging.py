@@ -1,4 +1,4 @@
-"""Averages of the weights over training, which are validated, saved and evaluated instead."""
+"""Averages of the weights over training; they are validated, saved and evaluated instead."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,7 +14,7 @@ from curricula.training.checks import check_average
 
 
 class Averaging(Protocol):
-    """Which weights are averaged, and how.
+    """A rule that says which weights are averaged, and how.
 
     Attributes:
         joins_after: when the weights join the average: after each update or each epoch.
@@ -37,7 +37,7 @@ class Averaging(Protocol):
 
 @attrs.frozen(kw_only=True)
 class ExponentialAverage:
-    """`ema`: an exponential moving average over updates.
+    """`ema`: an exponential moving average of the weights over updates.
 
     After n updates the decay is at most (1 + n) / (10 + n), so that the initial weights are soon
     forgotten.
@@ -47,6 +47,9 @@ class ExponentialAverage:
 
     Args:
         decay: weight of the old average at each update, in [0, 1).
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     joins_after: ClassVar[Literal["update"]] = "update"
@@ -66,6 +69,9 @@ class StochasticAverage:
 
     Args:
         start: fraction of training after which epochs count, in [0, 1).
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     joins_after: ClassVar[Literal["epoch"]] = "epoch"
@@ -77,7 +83,7 @@ class StochasticAverage:
 
 
 def averaged(model: nn.Module, averaging: Averaging) -> AveragedModel:
-    """Return an average that no weights have joined yet.
+    """Return an empty average of a model's weights.
 
     Batch-norm statistics are averaged too; integer buffers are copied from the newest snapshot.
     """
@@ -100,8 +106,8 @@ FACTORIES: Mapping[str, Callable[..., Averaging]] = {
 
 
 def parse_averaging(text: str) -> factories.Built:
-    """Return an average from its expression, such as ``ema(decay=0.99)`` (None for ``none``), and
-    its expression with every default stated.
+    """Return the average of an expression, such as ``ema(decay=0.99)`` (None for ``none``), and the
+    expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range.

@@ -37,7 +37,7 @@ WRONG = [
     ({"model": "wrn|vgg16"}, "expected a single name or call"),
     ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
     ({"data": "mnits"}, "unknown dataset 'mnits': did you mean mnist"),
-    ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': known: cosine, one-cycle"),
+    ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear'; known: cosine, one-cycle"),
     ({"lr_schedule": "step:3"}, "lr_schedule step needs its stages"),
     ({"average": "ma"}, "unknown average 'ma'; known: none, ema, swa"),
     ({"average": "none:3"}, "unknown average 'none:3'"),

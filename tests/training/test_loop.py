@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_fix(tiny, tmp_path):
         ({"model": "tinycnm"}, "unknown model 'tinycnm': did you mean tinycnn"),
         ({"data": "tinny"}, "unknown dataset 'tinny': did you mean tiny"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not available; choose from auto, cpu"),
-        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': known: cosine, one-cycle"),
+        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear'; known: cosine, one-cycle"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_nothing_is_written(tiny, tmp_path, values, message):

@@ -12,7 +12,8 @@ from curricula.plugins import registry
 from curricula.plugins.names import RESERVED
 
 PLUGIN_NAME = r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*"
-"""Names valid in an expression, for a distribution and, with ``_`` for ``-``, a package."""
+"""Names that are valid in an expression, for a distribution and, with ``_`` for ``-``, for a
+package."""
 MAX_NAME_LENGTH = 30  # characters; keeps the lines of the templates within 100
 FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -23,11 +24,11 @@ FILES = {
     "perturbation.py": "$package/perturbation.py",
     "test_it.py": "tests/test_$name.py",
 }
-"""Template name to the path that it is written to, inside the package."""
+"""Path inside the package of the file written from each template, by the template's name."""
 
 
 def write_plugin(name: str, output: Path) -> Path:
-    """Write a package that registers a perturbation, with tests of its contract; return its folder.
+    """Write a package with a perturbation and tests of its contract, and return its folder.
 
     Args:
         name: name of the perturbation: lower-case letters and digits, with ``-`` or ``_`` between
@@ -54,7 +55,7 @@ def write_plugin(name: str, output: Path) -> Path:
 
 
 def _package_of(name: str) -> str:
-    """Check the name of a plugin and return the name of its Python package."""
+    """Return the name of a plugin's Python package, after checking the plugin's name."""
     if not re.fullmatch(PLUGIN_NAME, name) or len(name) > MAX_NAME_LENGTH:
         raise UserError(
             f"plugin name {name!r}: write at most {MAX_NAME_LENGTH} lower-case letters and digits, "
