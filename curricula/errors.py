@@ -1,6 +1,11 @@
 """Errors that the user caused, each reported in one line."""
 
+import re
 from collections.abc import Iterable
+
+_COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
+_CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
+_ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}
 
 
 class UserError(ValueError):
@@ -36,3 +41,27 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
     if similar:
         return f"did you mean {' or '.join(similar)}?"
     return f"known: {', '.join(known)}" if otherwise is None else otherwise
+
+
+def message_of(error: Exception) -> str:
+    """Return the message of an error on one line; that of a validator of attrs in plain words.
+
+    Built-in factories and those of plugins check their arguments by attrs' validators.
+
+    Example:
+        >>> message_of(ValueError("'epochs' must be >= 1: 0"))
+        'epochs must be 1 or more, not 0'
+        >>> message_of(ValueError("'norm' must be in ('linf', 'l2') (got 'l3')"))
+        'norm must be linf or l2, not l3'
+    """
+    first = error.args[0] if error.args else None
+    text = " ".join((first if isinstance(first, str) else str(error)).split())
+    if match := _COMPARED.fullmatch(text):
+        name, sign, bound, value = match.groups()
+        is_finite = (sign, bound) == ("<", "inf")
+        allowed = "finite" if is_finite else _ALLOWED[sign].format(bound.removesuffix(".0"))
+        return f"{name} must be {allowed}, not {value.removesuffix('.0')}"
+    if match := _CHOSEN.fullmatch(text):
+        name, options, value = (part.replace("'", "") for part in match.groups())
+        return f"{name} must be {options.replace(', ', ' or ')}, not {value}"
+    return text

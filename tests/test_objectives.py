@@ -52,7 +52,7 @@ def test_trades_equals_its_formula_and_trains_both_terms():
     _same(loss, expected, model)
     assert objective("trades").attack_loss == "kl"
     assert objective("trades").beta == 6
-    with pytest.raises(UserError, match="'beta' must be >= 0"):
+    with pytest.raises(UserError, match="beta must be 0 or more"):
         objective("trades(beta=-1)")
 
 

@@ -109,7 +109,7 @@ COMMANDS = [
     (["train", "--objective", "tradse"], WRONG, "unknown objective 'tradse'"),
     (["train", "--lr-schedule", "cosin"], WRONG, "'cosin'"),
     (["train", "--average", "emma"], WRONG, "'emma'"),
-    (["train", "--epochs", "0"], WRONG, "'epochs' must be >= 1"),
+    (["train", "--epochs", "0"], WRONG, "epochs must be 1 or more"),
     (["train", "--device", "cdua"], WRONG, "'cdua'"),
     (["train", "--precision", "fp8"], WRONG, "precision must be"),
     (["train", "--config", "cups"], WRONG, "did you mean cusp"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, message_of
 from curricula.expressions.syntax import Argument, Call, Number, Pair, Value
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
@@ -110,7 +110,7 @@ def call_factory(
     except UserError:
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{call}: {_one_line(error)}") from error
+        raise UserError(f"{call}: {message_of(error)}") from error
     return Built(value=value, call=_explicit(call, parameters, given, value))
 
 
@@ -273,8 +273,3 @@ def _written(value: Any) -> Value | None:
         case str() if re.fullmatch(NAME_PATTERN, value):
             return Call(value)
     return None
-
-
-def _one_line(error: Exception) -> str:
-    """Return the message of an error on one line."""
-    return " ".join(str(error.args[0] if error.args else error).split())

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 import pluggy
 
-from curricula.errors import UnknownNameError, UserError, did_you_mean
+from curricula.errors import UnknownNameError, UserError, did_you_mean, message_of
 from curricula.plugins import builtin, hookspecs
 from curricula.plugins.hookspecs import KINDS, PROJECT, Kind, Record
 from curricula.plugins.names import RESERVED
@@ -154,7 +154,8 @@ class Registry:
         except UserError:
             raise
         except Exception as error:
-            failure = Failure(provider=provider, reason=f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {message_of(error)}"
+            failure = Failure(provider=provider, reason=reason)
             if strict:
                 raise UserError(str(failure)) from error
             self.failures.append(failure)

@@ -27,7 +27,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     >>> check_values({"perturb": "rot:30+pgd", "schedule": ["pgd=linear"], "epochs": 3})
     >>> check_values({"epochs": 0})
     Traceback (most recent call last):
-    curricula.errors.UserError: configuration: 'epochs' must be >= 1: 0
+    curricula.errors.UserError: configuration: epochs must be 1 or more, not 0
 
     Args:
         values: any of the fields of `TrainConfig`.

@@ -12,7 +12,7 @@ import cattrs
 import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
-from curricula.errors import UserError, did_you_mean
+from curricula.errors import UserError, did_you_mean, message_of
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
 
@@ -125,7 +125,7 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**values)
     except ValueError as error:
-        raise UserError(f"configuration: {error}") from error
+        raise UserError(f"configuration: {message_of(error)}") from error
 
 
 def check_keys(layer: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ def check_fields(layer: Mapping[str, Any]) -> None:
             try:
                 field.validator(None, field, checked)
             except ValueError as error:
-                raise UserError(f"configuration: {error}") from error
+                raise UserError(f"configuration: {message_of(error)}") from error
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -1,7 +1,12 @@
 """Calls of factories: arguments converted by annotation, or as written where there is none."""
 
-import pytest
+import math
 
+import attrs
+import pytest
+from attrs.validators import and_, ge, gt, in_, le, lt
+
+from curricula.errors import UserError
 from curricula.expressions.factories import call_factory
 from curricula.expressions.syntax import parse_call
 
@@ -20,3 +25,30 @@ def without_annotations(number, word="none", *stages):
 )
 def test_a_factory_without_annotations_gets_its_arguments_as_written(text, expected):
     assert call_factory(without_annotations, "schedule", parse_call(text)).value == expected
+
+
+@attrs.frozen(kw_only=True)
+class Fog:
+    """A class as a plugin writes it, checked by the validators of attrs."""
+
+    budget: float = attrs.field(default=0.5, validator=[ge(0), le(180.0)])
+    size: float = attrs.field(default=1.0, validator=and_(gt(0.0), lt(math.inf)))
+    share: float = attrs.field(default=0.0, validator=lt(0.25))
+    word: str = attrs.field(default="soft", validator=in_(("soft", "hard")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("-1", "budget must be 0 or more, not -1"),
+        ("181", "budget must be at most 180, not 181"),
+        ("size=0", "size must be above 0, not 0"),
+        ("share=1/3", "share must be below 0.25, not 0.333"),
+        ("word=sofd", "word must be soft or hard, not sofd"),
+    ],
+)
+def test_a_validator_of_attrs_is_reported_in_plain_words(arguments, message):
+    with pytest.raises(UserError) as caught:
+        call_factory(Fog, "perturbation", parse_call(f"fog({arguments})"))
+    assert message in str(caught.value)
+    assert "'" not in str(caught.value)

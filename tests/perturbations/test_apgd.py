@@ -231,10 +231,10 @@ def test_dlr_with_two_classes_is_an_error(generator):
     [
         ("loss=kl", "loss must be ce or dlr, not kl"),
         ("norm=l1", "norm must be linf or l2, not l1"),
-        ("steps=0", "'steps' must be >= 1"),
-        ("restarts=0", "'restarts' must be >= 1"),
-        ("rho=0", "'rho' must be > 0"),
-        ("rho=1.5", "'rho' must be <= 1"),
+        ("steps=0", "steps must be 1 or more"),
+        ("restarts=0", "restarts must be 1 or more"),
+        ("rho=0", "rho must be above 0"),
+        ("rho=1.5", "rho must be at most 1"),
     ],
 )
 def test_a_wrong_argument_is_an_error_of_one_line(arguments, message):

@@ -278,11 +278,11 @@ def test_the_grid_of_cutout_starts_with_no_square():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hue:0.6", "'budget' must be <= 0.5"),
-        ("brightness:-1", "'budget' must be >= 0"),
-        ("contrast(0.4, ascent=-1)", "'ascent' must be >= 0"),
+        ("hue:0.6", "budget must be at most 0.5"),
+        ("brightness:-1", "budget must be 0 or more"),
+        ("contrast(0.4, ascent=-1)", "ascent must be 0 or more"),
         ("saturation(0.4, ascent=2.5)", "ascent must be a whole number"),
-        ("cutout(0.5, fill=2)", "'fill' must be <= 1"),
+        ("cutout(0.5, fill=2)", "fill must be at most 1"),
         ("uniform", "no standard budget in linf"),
     ],
 )

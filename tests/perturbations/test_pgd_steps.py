@@ -159,11 +159,11 @@ def test_a_misclassified_image_is_unchanged_at_tau_0(victim, generator):
         ("steps=auto, rel_step=0.1", "steps=auto counts steps of one length; give step, not rel"),
         ("steps=auto, step=none", "give one of them"),
         ("steps=many", "steps must be a whole number or auto, not many"),
-        ("steps=-1", "'steps' must be >= 0"),
+        ("steps=-1", "steps must be 0 or more"),
         ("steps=2.5", "steps must be a whole number or auto, not 2.5"),
         ("tau=1, restarts=2", "tau stops early and restarts search on"),
-        ("tau=-1", "'tau' must be >= 0"),
-        ("steps=auto, step=0", "'step' must be > 0"),
+        ("tau=-1", "tau must be 0 or more"),
+        ("steps=auto, step=0", "step must be above 0"),
     ],
 )
 def test_contradictory_arguments_are_an_error_of_one_line(arguments, message):

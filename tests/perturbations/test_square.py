@@ -201,9 +201,9 @@ def test_the_number_of_queries_is_kept(queries, generator):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("queries=0", "'queries' must be >= 1"),
-        ("p_init=0", "'p_init' must be > 0"),
-        ("p_init=2", "'p_init' must be <= 1"),
+        ("queries=0", "queries must be 1 or more"),
+        ("p_init=0", "p_init must be above 0"),
+        ("p_init=2", "p_init must be at most 1"),
         ("steps=3", "unknown argument 'steps'"),
     ],
 )

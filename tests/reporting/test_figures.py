@@ -264,7 +264,7 @@ BAD_INPUT = [
     (["schedule", "linear", "-o", "f.jpg"], "output f.jpg: its name must end in"),
     (["schedule", "linear", "liner", "-o", "f.png"], "unknown schedule 'liner'"),
     (["schedule", "linear", "earned", "-o", "f.png"], "earned(rate=0.1) adapts to the training"),
-    (["schedule", "linear(until=0)", "-o", "f.png"], "'until' must be > 0"),
+    (["schedule", "linear(until=0)", "-o", "f.png"], "until must be above 0"),
 ]
 
 

@@ -115,14 +115,14 @@ def test_random_strengths_are_uniform_and_depend_on_seed_and_number_alone(each):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gated(threshold=1.1)", "'threshold' must be <= 1"),
-        ("gated(updates=0)", "'updates' must be >= 1"),
-        ("fooling(rate=0)", "'rate' must be > 0"),
+        ("gated(threshold=1.1)", "threshold must be at most 1"),
+        ("gated(updates=0)", "updates must be 1 or more"),
+        ("fooling(rate=0)", "rate must be above 0"),
         ("plateau(on=spatial)", "on must be"),
-        ("plateau(patience=0)", "'patience' must be >= 1"),
-        ("per-image(up=0)", "'up' must be > 0"),
+        ("plateau(patience=0)", "patience must be 1 or more"),
+        ("per-image(up=0)", "up must be above 0"),
         ("random(low=0.8, high=0.2)", "low must be at most high"),
-        ("anti(until=0)", "'until' must be > 0"),
+        ("anti(until=0)", "until must be above 0"),
     ],
 )
 def test_a_wrong_argument_is_an_error_of_one_line(text, message):

@@ -69,9 +69,9 @@ def test_a_ramp_begins_at_start_never_decreases_and_stays_at_1(name, start, unti
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("linear(start=-0.1)", "'start' must be >= 0"),
-        ("linear(start=1.1)", "'start' must be <= 1"),
-        ("cosine(until=0)", "'until' must be > 0"),
+        ("linear(start=-0.1)", "start must be 0 or more"),
+        ("linear(start=1.1)", "start must be at most 1"),
+        ("cosine(until=0)", "until must be above 0"),
         ("root(power=0.5)", "power must lie from 1 to 100"),
         ("exponential(rate=0)", "rate must be above 0"),
         ("sigmoid(steepness=0)", "steepness must lie from 0.001"),

@@ -15,10 +15,10 @@ from curricula.training.weight_averaging import FACTORIES
 
 WRONG = [
     ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),
-    ({"epochs": 0}, "configuration: 'epochs' must be >= 1: 0"),
+    ({"epochs": 0}, "configuration: epochs must be 1 or more, not 0"),
     ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
-    ({"lr": 0}, "configuration: 'lr' must be > 0.0: 0.0"),
-    ({"momentum": 1}, "configuration: 'momentum' must be < 1: 1.0"),
+    ({"lr": 0}, "configuration: lr must be above 0, not 0"),
+    ({"momentum": 1}, "configuration: momentum must be below 1, not 1"),
     ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
     ({"perturb": "rott+pgd"}, "unknown perturbation 'rott': did you mean rot"),
     ({"perturb": "rot+"}, "in 'rot+', at the end: expected a name"),

@@ -53,8 +53,8 @@ def test_a_stochastic_average_is_the_mean_with_its_buffers():
     [
         ("ewma", "unknown average 'ewma'; known: none, ema, swa"),
         ("none(1)", "unknown average"),
-        ("ema(decay=1)", "'decay' must be < 1"),
-        ("swa(start=-1)", "'start' must be >= 0"),
+        ("ema(decay=1)", "decay must be below 1"),
+        ("swa(start=-1)", "start must be 0 or more"),
         ("ema(rate=0.5)", "rate"),
     ],
 )
