@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from curricula.errors import UserError, message_of
+from curricula.errors import UserError, did_you_mean, message_of
 from curricula.expressions.syntax import Argument, Call, Number, Pair, Value
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
@@ -126,15 +126,19 @@ def _match(
 ) -> dict[str, Value | list[Value]]:
     """Return the arguments by parameter name; those of ``*parameters`` are a list."""
     allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
+    keywords = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_POSITIONAL
+    ]
     given: dict[str, Value | list[Value]] = {}
     order = iter(parameters.items())
     for argument in call.arguments:
         if argument.key is not None:
-            if (
-                argument.key not in parameters
-                or parameters[argument.key].kind is inspect.Parameter.VAR_POSITIONAL
-            ):
-                raise UserError(f"{call}: unknown argument {argument.key!r}; {allowed}")
+            if argument.key not in keywords:
+                similar = did_you_mean(argument.key, keywords, otherwise="")
+                fix = f"{allowed}; {similar}" if similar else allowed
+                raise UserError(f"{call}: unknown argument {argument.key!r}; {fix}")
             if argument.key in given:
                 raise UserError(f"{call}: {argument.key} is given twice")
             given[argument.key] = argument.value

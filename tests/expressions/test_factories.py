@@ -7,7 +7,7 @@ import pytest
 from attrs.validators import and_, ge, gt, in_, le, lt
 
 from curricula.errors import UserError
-from curricula.expressions.factories import call_factory
+from curricula.expressions.factories import build, call_factory
 from curricula.expressions.syntax import parse_call
 
 
@@ -52,3 +52,26 @@ def test_a_validator_of_attrs_is_reported_in_plain_words(arguments, message):
         call_factory(Fog, "perturbation", parse_call(f"fog({arguments})"))
     assert message in str(caught.value)
     assert "'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "end"),
+    [
+        ("perturbation", "pgd(0.1, stesp=3)", "; did you mean step or steps or rel_step?"),
+        ("perturbation", "rot(30, paddign=zeros)", "; did you mean padding?"),
+        ("schedule", "linear(untill=0.2)", "takes start, until; did you mean until?"),
+        ("objective", "trades(bta=6)", "objective 'trades' takes beta; did you mean beta?"),
+        ("model", "wrn(dept=16)", "takes depth, width, dropout; did you mean depth or dropout?"),
+        ("dataset", "random(chanels=1)", "; did you mean channels?"),
+        (
+            "schedule",
+            "step(stage=1)",
+            "schedule 'step' takes stages, start, until, count; did you mean start?",
+        ),
+    ],
+)
+def test_a_misspelt_keyword_gets_a_suggestion(kind, text, end):
+    supplied = dict.fromkeys(("num_classes", "in_channels", "image_size", "root", "download"))
+    with pytest.raises(UserError) as caught:
+        build(kind, parse_call(text), supplied=supplied)
+    assert str(caught.value).endswith(end)
