@@ -19,6 +19,7 @@ from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
+from curricula.expressions.binding import MAX_PIXEL_VALUE
 from curricula.expressions.nodes import Leaf, Node
 from curricula.expressions.syntax import Number, parse_number
 from curricula.plugins.names import CLEAN, GRID, WORST
@@ -36,10 +37,9 @@ JOINT_EPS_SHARES = tuple(Fraction(i, 2) for i in range(4))  # shares of the budg
 GRID_RANGE = "rot:30+trans:3"  # degrees, pixels
 GRID_POINTS = 31 * 5 * 5  # angles x shifts x shifts
 
-MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes eps in 255ths
-
 PHRASES = {"degrees": "{} degrees", "pixels": "{} px", "linf": "eps {}"}
 UNITS = tuple(PHRASES)
+EXAMPLES = {"degrees": "30", "pixels": "3", "linf": "8/255"}
 
 
 @attrs.frozen(kw_only=True)
@@ -310,11 +310,17 @@ def _checked(budgets: Mapping[str, str], data: DataSet) -> dict[str, Number]:
         if unit not in budgets:
             raise UserError(
                 f"a profile needs a budget in {unit}, and {data.name} states none: give one, as "
-                f'robustness_profile(..., budgets={{"{unit}": "1"}})'
+                f'robustness_profile(..., budgets={{"{unit}": "{EXAMPLES[unit]}"}})'
             )
         known[unit] = parse_number(budgets[unit])
         if known[unit].value <= 0:
             raise UserError(f"the budget in {unit} must be above 0, not {budgets[unit]}")
+    largest = 1 / EPS_SHARES[-1]
+    if known["linf"].value > largest:
+        raise UserError(
+            f"the budget in linf must be at most {largest}, not {budgets['linf']}: the profile "
+            f"goes up to {float(EPS_SHARES[-1])} times it, and pixels lie in [0, 1]"
+        )
     return known
 
 

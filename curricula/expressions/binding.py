@@ -11,7 +11,14 @@ import attrs
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.checks import leaf_label
-from curricula.expressions.nodes import CALL_NODES, ChainNode, Leaf, Node, UnionNode
+from curricula.expressions.nodes import (
+    CALL_NODES,
+    PASS_ARGUMENTS,
+    ChainNode,
+    Leaf,
+    Node,
+    UnionNode,
+)
 from curricula.expressions.syntax import (
     Argument,
     Call,
@@ -26,6 +33,9 @@ from curricula.expressions.syntax import (
 )
 from curricula.interfaces import Perturbation, declaration_problem
 from curricula.plugins import registry
+
+MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes l-inf radii in 255ths
+COUNTS = (*PASS_ARGUMENTS, "restarts")  # arguments of attacks that are 1 or more
 
 
 def bind(
@@ -46,8 +56,9 @@ def bind(
         threat: refuse perturbations that are for training only.
 
     Raises:
-        UserError: an unknown name or argument, a value out of range, a spatial or intensity change
-            after a pixel attack, or a missing budget without a standard value.
+        UserError: an unknown name or argument, a value out of range, an l-inf radius above 1, an
+            attack of 0 steps, a spatial or intensity change after a pixel attack, or a missing
+            budget without a standard value.
 
     Example:
         >>> from curricula.expressions import bind
@@ -104,6 +115,7 @@ class _Binder:
             raise UserError(
                 f"{call}: {problem}; its author can run curricula.testing.check_perturbation"
             )
+        _check_meaning(call, built)
         if self.threat and perturbation.training_only:
             raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")
         label = leaf_label(call.name, self.labels)
@@ -138,3 +150,24 @@ class _Binder:
         except UserError as error:
             raise UserError(str(error).replace(str(probe), str(call))) from error
         return str(built.value.unit)
+
+
+def _check_meaning(call: Call, built: factories.Built) -> None:
+    """Refuse a perturbation that cannot be meant: a radius beyond all images, an attack of 0 steps.
+
+    Raises:
+        UserError: the value, what is allowed, and what was probably meant.
+    """
+    perturbation: Perturbation = built.value
+    budget = perturbation.budget
+    if perturbation.unit == "linf" and budget > 1:
+        meant = f"; did you mean {budget:g}/255?" if budget <= MAX_PIXEL_VALUE else ""
+        raise UserError(
+            f"{call}: budget must be at most 1 in linf, because pixels lie in [0, 1], not "
+            f"{budget:g}{meant}"
+        )
+    for argument in built.call.arguments if perturbation.kind == "pixel" else ():
+        if argument.key in COUNTS and argument.value == Number(0):
+            raise UserError(
+                f"{call}: {argument.key} must be 1 or more, not 0; leave {call.name} out instead"
+            )

@@ -370,6 +370,10 @@ def test_a_budget_that_is_missing_or_0_is_one_line(scene):
         measure_profile(model, bare, data.test)
     with pytest.raises(UserError, match="the budget in linf must be above 0, not 0/255"):
         measure_profile(model, data, data.test, budgets={"linf": "0/255"})
+    with pytest.raises(
+        UserError, match="the budget in linf must be at most 2/3, not 8: the profil"
+    ):
+        measure_profile(model, data, data.test, budgets={"linf": "8"})
 
 
 def test_the_curves_and_their_bands_are_the_numbers(found):

@@ -11,10 +11,12 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.errors import UserError
+from curricula.expressions.binding import bind
 from curricula.perturbations.attacks.norm_ball import bounds, project, random_start, sparse_step
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.victim.model_victim import ModelVictim
 
+BUILT_IN_LINF = ("pgd", "apgd", "mim", "fgsm", "rfgsm", "nfgsm", "square", "uniform")
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 7), st.integers(1, 5))
 
 
@@ -211,3 +213,22 @@ def test_l1_arguments_are_checked():
     explicit = str(Threat.parse("pgd(12, norm=l1)"))
     assert "l1_share=0.01" in explicit
     assert str(Threat.parse(explicit)) == explicit
+
+
+@pytest.mark.parametrize("name", BUILT_IN_LINF)
+def test_an_l_inf_radius_above_1_is_a_forgotten_255(name):
+    bind(f"{name}:0")  # the identity
+    bind(f"{name}:1")  # every image
+    with pytest.raises(UserError, match=rf"^{name}:8: budget must be at most 1 in linf, .*, not 8"
+                                        r"; did you mean 8/255\?$"):  # fmt: skip
+        bind(f"{name}:8")
+
+
+@pytest.mark.parametrize("text", ["pgd(8, norm=l2)", "pgd(12, norm=l1)", "apgd(8, norm=l2)"])
+def test_other_balls_may_have_a_radius_above_1(text):
+    bind(text)
+
+
+def test_a_radius_beyond_255_has_no_suggestion():
+    with pytest.raises(UserError, match=r"not 1000$"):
+        bind("fgsm:1000")

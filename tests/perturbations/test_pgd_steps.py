@@ -160,6 +160,8 @@ def test_a_misclassified_image_is_unchanged_at_tau_0(victim, generator):
         ("steps=auto, step=none", "give one of them"),
         ("steps=many", "steps must be a whole number or auto, not many"),
         ("steps=-1", "steps must be 0 or more"),
+        ("steps=0", "steps must be 1 or more, not 0; leave pgd out instead"),
+        ("restarts=0", "restarts must be 1 or more, not 0"),
         ("steps=2.5", "steps must be a whole number or auto, not 2.5"),
         ("tau=1, restarts=2", "tau stops early and restarts search on"),
         ("tau=-1", "tau must be 0 or more"),

@@ -116,7 +116,7 @@ class APGD(BallAttack):
     best point (Auto-PGD, Croce and Hein 2020, section 3).
 
     Args:
-        budget: radius of the ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf`` or ``l2``.
         steps: gradient steps of each restart, 1 or more.
         loss: ``ce`` or ``dlr`` (three classes or more), under any objective.

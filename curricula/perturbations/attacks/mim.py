@@ -53,7 +53,7 @@ class MIM(BallAttack):
     momentum iterative method or MI-FGSM, Dong et al. 2018, section 3.1).
 
     Args:
-        budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         steps: gradient steps, 1 or more.
         rel_step: length of a step as a share of the current radius, above 0; by default 1 / steps.
         decay: factor on the momentum at each step, from 0 to 100 (the paper's mu).

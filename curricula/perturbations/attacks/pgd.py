@@ -91,7 +91,7 @@ def ascend(
 
 def _whole_or_auto(instance: "PGD", attribute: Any, value: int | str) -> None:
     if not isinstance(value, str):
-        ge(0)(instance, attribute, value)
+        ge(0)(instance, attribute, value)  # 0 is the start alone; expressions refuse it
     elif value != "auto":
         raise ValueError(f"steps must be a whole number or auto, not {value!r}")
 
@@ -102,10 +102,10 @@ class PGD(BallAttack):
     section 2.1).
 
     Args:
-        budget: radius of the ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf``, ``l2`` or ``l1`` (the sparse steps of SLIDE, Tramer and Boneh 2019, and the
             projection of Croce and Hein 2021).
-        steps: gradient steps of each restart, 0 or more; or ``auto``: in proportion to the
+        steps: gradient steps of each restart, 1 or more; or ``auto``: in proportion to the
             strength, rounded up, and at strength 1 enough to go 2.5 times the budget.
         step: length of a step at any strength, in [0, 1] pixel units; give this or ``rel_step``.
             With ``steps=auto`` a quarter of the budget by default, which makes 10 steps.

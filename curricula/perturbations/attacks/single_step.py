@@ -19,7 +19,7 @@ class FGSM(BallAttack):
     section 4).
 
     Args:
-        budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         loss: ``ce`` or ``dlr``, under any objective: the KL divergence from the image itself has a
             zero gradient there.
 
@@ -69,7 +69,7 @@ class RandomFGSM(BallAttack):
     (RS-FGSM, Wong et al. 2020, "Fast is better than free", algorithm 3).
 
     Args:
-        budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         rel_step: length of the step as a share of the current radius, above 0.
         loss: as for `pgd`.
 
@@ -122,7 +122,7 @@ class NoisyFGSM(BallAttack):
     (noise + rel_step) times the budget.
 
     Args:
-        budget: the l-inf radius to train for, in [0, 1] pixel units, 0 or more.
+        budget: the l-inf radius to train for, in [0, 1] pixel units, from 0 to 1.
         noise: range of the uniform noise as a multiple of the current radius, above 0 (the
             paper's k).
         rel_step: length of the step as a share of the current radius, above 0 (the paper's alpha /

@@ -109,7 +109,7 @@ class Square(BallAttack):
     margin (Square Attack, Andriushchenko et al. 2020). It uses no gradients.
 
     Args:
-        budget: radius of the l-inf ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         queries: maximum number of queries per image, 1 or more; the first is the image itself, the
             second the vertical stripes that the search starts from.
         p_init: the share of pixels that the first squares change, above 0 to 1.

@@ -66,7 +66,7 @@ class UniformNoise:
     [0, 1].
 
     Args:
-        budget: radius of the ball at full strength, in [0, 1] pixel units, from 0 to 1e6.
+        budget: radius of the ball at full strength, in [0, 1] pixel units, from 0 to 1.
 
     Raises:
         ValueError: a value out of range.

@@ -40,9 +40,9 @@ from curricula_torchattacks.plugin import ATTACKS
 RGB = frozenset({3})
 MAX_TARGETS = 9  # target classes of APGDT and FAB (Croce and Hein 2020); all others of ten classes
 UNITS = {
-    "linf": "radius of the l-inf ball, in [0, 1] pixel units, 0 or more.",
+    "linf": "radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.",
     "l2": "radius of the l-2 ball, in [0, 1] pixel units, 0 or more.",
-    "norm": "radius of the ball, in [0, 1] pixel units, 0 or more.",
+    "norm": "radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.",
     "std": "standard deviation of the noise, in [0, 1] pixel units, 0 or more.",
 }
 NORMS = {"linf": "Linf", "l2": "L2"}

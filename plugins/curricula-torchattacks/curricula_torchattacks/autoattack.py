@@ -58,7 +58,7 @@ class AutoAttack:
     model misclassifies from the start, or that no attack fools, is returned unchanged.
 
     Args:
-        budget: radius of the ball, in [0, 1] pixel units, 0 or more.
+        budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf`` or ``l2``.
 
     Example:

@@ -417,6 +417,17 @@ def test_a_data_sets_steps_reach_pgd_but_not_cw(names):
     assert (pgd.steps, pgd.rel_step, cw.max_steps) == (5, 0.5, 50)
 
 
+@pytest.mark.parametrize("name", ["autoattack", *ATTACKS])
+def test_an_l_inf_radius_above_1_is_a_forgotten_255(name):
+    name = name if name == "autoattack" else f"torchattacks-{name.lower()}"
+    (leaf,) = bind(f"{name}:1").leaves.values()
+    if leaf.perturbation.unit == "linf":
+        with pytest.raises(UserError, match=r"at most 1 in linf, .*; did you mean 8/255\?$"):
+            bind(f"{name}:8")
+    elif leaf.perturbation.unit != "switch":
+        bind(f"{name}:8")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -424,6 +435,8 @@ def test_a_data_sets_steps_reach_pgd_but_not_cw(names):
         ("torchattacks-fab(0.1, norm=l1)", "norm must be linf or l2, not l1"),
         ("torchattacks-pgd(0.1, alpha=0.01)", "unknown argument 'alpha'; .* rel_step"),
         ("torchattacks-pgd(0.1, steps=0)", "steps must be 1 or more"),
+        ("torchattacks-square(0.1, n_queries=0)", "n_queries must be 1 or more"),
+        ("torchattacks-apgd(0.1, n_restarts=0)", "n_restarts must be 1 or more"),
         ("torchattacks-pgd(0.1, rel_step=0)", "rel_step must be above 0"),
         ("torchattacks-pgd(-0.1)", "budget must be 0 or more"),
         ("torchattacks-cw(0.5)", "budget must be 1, not 0.5: torchattacks-cw has no eps"),
