@@ -93,7 +93,7 @@ def training_options(*flags: str, **defaults: str) -> Option:
 
     Args:
         flags: names without the dashes in front, in the order of `--help`; all of them if empty.
-        defaults: what `--help` says of a default that differs here, by field.
+        defaults: text of `--help` for defaults that differ in this command, by field.
     """
     chosen = []
     for flag in flags or _TRAINING:
@@ -104,21 +104,21 @@ def training_options(*flags: str, **defaults: str) -> Option:
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that the user has set."""
+    """Return the values of the flags that the user has set, by name."""
     return {name: value for name, value in flags.items() if value is not None and value != ()}
 
 
 def output_option(
     help_text: str, *, metavar: str = "FILE", required: bool = False, **settings: Any
 ) -> Option:
-    """Return ``-o/--output``: the one file or folder that a command writes."""
+    """Return the option ``-o/--output``: the one file or folder that a command writes."""
     return click.option(
         "-o", "--output", type=PATH, metavar=metavar, required=required, help=help_text, **settings
     )
 
 
 def format_option(*more: str) -> Option:
-    """Return ``--format``: the form in which the result is printed.
+    """Return the option ``--format``: the form in which the result is printed.
 
     Args:
         more: forms besides ``table`` and ``json``.
@@ -134,14 +134,14 @@ def format_option(*more: str) -> Option:
 
 
 def download_option() -> Option:
-    """Return ``--download``."""
+    """Return the option ``--download``, which fetches missing data."""
     return click.option(
         "--download", is_flag=True, help="Fetch the data set's missing files into --data-root."
     )
 
 
 def moved_data_option() -> Option:
-    """Return ``--data-root`` of a command that reads a run, which names its own."""
+    """Return the option ``--data-root`` of a command that reads a run, for data that has moved."""
     return click.option(
         "--data-root", metavar="DIR", help="Folder of the data set's files.  [default: the run's]"
     )

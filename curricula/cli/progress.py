@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # a callback is made before torch is imported
     from curricula.interfaces import Strength
     from curricula.training.plan import Plan
 
-QUIET_SECONDS = 10.0  # work that takes less prints no lines
-READ_EVERY = 10  # updates between reads of the loss: each waits for the device
+QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
+READ_EVERY = 10  # updates between two reads of the loss, which wait for the device
 
 
 class Terminal:
@@ -58,7 +58,7 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """Print one line as it is, neither folded nor coloured."""
+        """Print one line as it is, neither wrapped nor coloured."""
         self.console.print(text, soft_wrap=True, markup=False)
 
     def on_message(self, line: str) -> None:
@@ -110,15 +110,15 @@ class Terminal:
 
 
 class ProgressBar:
-    """A context manager that prints the share of some work that is done.
+    """A context manager that prints how much of some work is done.
 
-    On a terminal that is a bar, which vanishes at the end; elsewhere it is one line per tenth, if
-    the work takes longer than `QUIET_SECONDS`.
+    On a terminal it draws a bar, which vanishes at the end; elsewhere it prints one line per tenth,
+    if the work takes longer than `QUIET_SECONDS`.
 
     Args:
         name: name of the work.
-        console: prints; by default on standard error, so that standard output holds the result
-            alone.
+        console: prints; by default on standard error, so that standard output holds only the
+            result.
     """
 
     def __init__(self, name: str, console: Console | None = None) -> None:

@@ -16,14 +16,13 @@ if TYPE_CHECKING:  # a command imports what it shows, and nothing else
     from curricula.evaluation.robustness_profile import Average, RobustnessProfile
     from curricula.sweeps.comparison import Comparison
 
-FILE_WIDTH = 1000  # columns of a table that goes into a file, where no line should fold
+FILE_WIDTH = 1000  # characters; width of a table in a file, where no line should wrap
 
 
 def show_accuracies(
     columns: Mapping[str, Sequence[ThreatResult]], split: SplitName = "test"
 ) -> None:
-    """Print a table with one row per threat and one column per model; each accuracy has its 95 %
-    interval.
+    """Print a table of accuracies with 95 % intervals: one row per threat, one column per model.
 
     Args:
         columns: the results of each model, by heading.
@@ -94,7 +93,7 @@ def _percent(result: "ThreatResult | Average") -> str:
 
 
 def show_audit(audit: "Audit") -> None:
-    """Print a table with one row per check and its finding, then what could not be checked."""
+    """Print a table with one row per check and its finding, then the checks that were left out."""
     table = Table()
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)

@@ -38,8 +38,8 @@ SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
 """Parameters that the core fills in, and users cannot."""
 
 BUDGETS = (1.0, 0.5, 0.1, 2.0, 10.0, 100.0)
-"""Budgets to build a perturbation with and read its attributes: a share cannot be 2, a number of
-pixels cannot be 0.5."""
+"""Budgets with which a perturbation is built to read its attributes. It refuses some of them: a
+share cannot be 2, a number of pixels cannot be 0.5."""
 
 PICTURES = "catalogue"
 """Folder of the pictures, beside the page."""
@@ -82,7 +82,7 @@ class Entry:
         description: the docstring before its first section, in Markdown.
         example: the docstring's Example section; empty if there is none.
         parameters: all parameters for users, in order.
-        facts: attributes of a perturbation by heading: kind, unit, norm bound and limits.
+        facts: kind, unit, norm bound and limits of a perturbation, by heading.
         strip: the expression that its strip of pictures shows; empty if it has none.
     """
 
@@ -142,8 +142,8 @@ def entries(registry: Registry, providers: Iterable[str] | None = None) -> list[
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """Return the text before the first section of a docstring in Google's style, and the sentence
-    of each of the Args.
+    """Return the text before the first section of a docstring in Google's style, and each
+    argument's sentence by name.
 
     Each paragraph and each sentence becomes one line.
     """
@@ -230,7 +230,7 @@ def _default(kind: Kind, parameter: inspect.Parameter) -> str:
 
 
 def _facts(factory: Callable[..., Any]) -> dict[str, str]:
-    """Return what a perturbation declares, in words."""
+    """Return a perturbation's kind, unit, norm bound and limits in words, by heading."""
     probes = _probes(factory)
     built = probes[0]
     unit = _varying(factory, lambda one: one.unit)
@@ -253,7 +253,7 @@ def _facts(factory: Callable[..., Any]) -> dict[str, str]:
 
 
 def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation]:
-    """Return the perturbation at those of `BUDGETS` that it accepts."""
+    """Return the perturbation built with each of `BUDGETS` that it accepts."""
     found: list[Perturbation] = []
     problem: UserError | None = None
     for budget in BUDGETS:
@@ -270,7 +270,7 @@ def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation
 
 
 def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | None]) -> str:
-    """Return an attribute of a perturbation in words, with its values under other arguments."""
+    """Return an attribute of a perturbation in words, with its values for other arguments."""
     usual = read(_probes(factory)[0])
     found = [f"`{usual}`"]
     for argument in _choices(factory):
@@ -284,6 +284,7 @@ def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | N
 
 
 def _choices(factory: Callable[..., Any]) -> Iterator[Argument]:
+    """Yield each choice of each parameter that has choices, as an argument."""
     for parameter in inspect.signature(factory, eval_str=True).parameters.values():
         if typing.get_origin(parameter.annotation) is Literal:
             for choice in typing.get_args(parameter.annotation):
@@ -366,7 +367,7 @@ def _escaped(text: str) -> str:
 
 
 def page() -> str:
-    """Return the page of the distributions of this project.
+    """Return the page of this project's distributions, in Markdown.
 
     Raises:
         UserError: one of them is not installed.
@@ -375,13 +376,18 @@ def page() -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the page into a folder, and its pictures into a folder beside it."""
+    """Write the page into a folder, and its pictures into ``catalogue/`` beside it."""
     known = _ours()
     write_output(folder / "catalogue.md", render(known).encode())
     write_strips({each.name: each.strip for each in known if each.strip}, folder / PICTURES)
 
 
 def _ours() -> list[Entry]:
+    """Return the entries of this project's distributions.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
     registry = build_registry(entry_points=True)
     there = {each.provider.name for kind in KINDS for each in registry.records(kind).values()}
     missing = [name for name in PROVIDERS if name not in there]

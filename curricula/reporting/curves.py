@@ -13,11 +13,12 @@ from curricula.expressions.syntax import parse_call
 from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
 from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, folded, style_axes
 
-NUM_SAMPLES, NUM_EPOCHS = 3000, 100  # per curve; samples lie at thirds, quarters and thousandths
+# Samples and epochs of a curve; samples lie at thirds, quarters and thousandths.
+NUM_SAMPLES, NUM_EPOCHS = 3000, 100
 
 
 def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
-    """Draw the strengths of schedules over training.
+    """Draw schedules as curves: strength over the share of training.
 
     Args:
         schedules: schedules by their name in the legend.
@@ -44,10 +45,10 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
 
 
 def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return shares of training from 0 to 1 and the strength at each; the last value is repeated.
+    """Return shares of training from 0 to 1 and the strength at each; the last one is repeated.
 
     Raises:
-        UserError: when the strength depends on more than the share of training, or leaves [0, 1].
+        UserError: the strength depends on more than the share of training, or leaves [0, 1].
     """
     if isinstance(schedule, AdaptiveSchedule):
         raise UserError(
@@ -71,7 +72,7 @@ def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
-    """Return the schedules of expressions, by the expression with every default stated.
+    """Return the schedule of each expression, by the expression with every default stated.
 
     Raises:
         UserError: an unknown name, a wrong argument.

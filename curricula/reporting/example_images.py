@@ -18,20 +18,20 @@ from curricula.training.config import EVALUATION_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
-NUM_IMAGES = 4
-NUM_EPOCHS = 5
-NUM_SEARCHED = 100  # test images in which fooled ones are searched
-SEED = 1
+NUM_IMAGES = 4  # images in a figure
+NUM_EPOCHS = 5  # epochs in a figure
+NUM_SEARCHED = 100  # test images searched for fooled ones
+SEED = 1  # seed of the draws for training images
 
 
 def draw_training_images(
     run: Run, data: DataSet, model: nn.Module, metrics: Sequence[Mapping[str, Any]]
 ) -> Figure | None:
-    """Draw the first training images at the strengths of some epochs, one column each.
+    """Draw the first training images at the strengths of some epochs, one column each; return None
+    if the run trained without perturbations.
 
-    Returns None if the run trained without perturbations. The random draws are the same in each
-    column. Attacks are aimed at the checkpoint that was kept, since the networks of the other
-    epochs are not stored.
+    The random draws are the same in each column. Attacks are aimed at the checkpoint that was
+    kept, since the networks of the other epochs are not stored.
 
     Args:
         run: a finished run.
@@ -79,10 +79,8 @@ def draw_training_images(
 
 
 def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
-    """Draw test images that are fooled by the standard joint threat: clean, and under each of the
-    standard threats.
-
-    Returns None if the first 100 test images contain none.
+    """Draw test images that the standard joint threat fools, clean and under each standard threat;
+    return None if there are none among the first 100.
 
     Args:
         run: a finished run.
@@ -95,7 +93,7 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
     threats = standard_threats(bind(run.config.perturb), data.budgets)
 
     def under(name: str, index: Tensor) -> Tensor:
-        """Return the images of an index as the evaluation perturbs them."""
+        """Return the images at an index, perturbed as in the evaluation."""
         return threats[name](
             x_NCHW[index],
             y_N[index],

@@ -16,17 +16,20 @@ if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a secon
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
-PIXELS_PER_INCH = 160
-LEGEND_LINE = 0.2  # inches of a line of the legend, at 9 points
+PIXELS_PER_INCH = 160  # pixels per inch of a PNG file
+LEGEND_LINE = 0.2  # inches per line of the legend, at 9 points
 TEXT, FAINT_TEXT = "#222222", "#666666"
 
 # The palette of Okabe and Ito (2008), without the yellow, which is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", "-.", ":")  # tell curves apart that overlap
+DASHES = ("-", "--", "-.", ":")  # line styles, which tell overlapping curves apart
 
 
 def folded(text: str, inches: float, points: float) -> list[str]:
-    """Return the lines of a text wrapped to a width; a letter is 0.62 of its size on average."""
+    """Return the lines of a text wrapped to a width in inches, for letters of a size in points.
+
+    A letter is 0.62 times as wide as its size, on average.
+    """
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
 
@@ -40,7 +43,7 @@ def as_label(text: str) -> str:
 
 
 def style_axes(axes: "Axes", *, small: bool = False) -> None:
-    """Draw a faint grid behind the data and remove the frame above and at the right.
+    """Draw a faint grid behind the data and remove the upper and the right frame line.
 
     Args:
         axes: the axes to style.
@@ -53,7 +56,8 @@ def style_axes(axes: "Axes", *, small: bool = False) -> None:
 
 
 def height_with_legend(height: float, lines: int) -> float:
-    """Return the height in inches of a figure beside a legend of N lines, at 9 points."""
+    """Return a figure's height in inches: ``height``, or more if a legend of N lines beside the
+    figure, at 9 points, needs more."""
     return max(height, LEGEND_LINE * (lines + 1))
 
 

@@ -17,7 +17,7 @@ from curricula.runtime.files import write_atomic
 REPORT = "report.html"
 FIGURES = "figures"
 FORMATS = (".svg", ".png")
-REM_PER_INCH = 5.5  # a figure is readable on a phone at this size, where it scrolls sideways
+REM_PER_INCH = 5.5  # rem per inch of a figure: readable on a phone, where it scrolls sideways
 
 
 @attrs.frozen(kw_only=True)
@@ -44,8 +44,8 @@ class Line:
     """A line of a table.
 
     Attributes:
-        cells: its texts.
-        on_frontier: mark it with a star.
+        cells: texts of its cells.
+        on_frontier: mark the line with a star.
         failed: show its second cell as a failure.
     """
 
@@ -90,8 +90,8 @@ class Section:
 
 
 def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
-    """Write a page into a folder, as ``report.html``, and each figure as PNG and SVG into
-    ``figures/``.
+    """Write a page into a folder as ``report.html``, and its figures as PNG and SVG into
+    ``figures/``; return the path of the page.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -108,6 +108,7 @@ def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Se
 
 
 def _template() -> jinja2.Template:
+    """Return the template of the page."""
     text = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -115,7 +116,7 @@ def _template() -> jinja2.Template:
 
 
 def _shown(section: Section, folder: Path) -> dict[str, Any]:
-    """Write the figures of a section as files and return the values for the template."""
+    """Write the figures of a section as files and return the section's values for the template."""
     figures = []
     for picture in section.pictures:
         for suffix in FORMATS:

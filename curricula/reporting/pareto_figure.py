@@ -18,8 +18,8 @@ MIN_SPAN = 5.0  # %, smallest range of an axis
 
 
 def draw_frontier(compared: Comparison) -> Figure:
-    """Draw each row at its two mean accuracies in %, the frontier as a line, and shade what the
-    frontier dominates.
+    """Draw each row at its two mean accuracies in %, the frontier as a line, and the area that it
+    dominates in grey.
 
     Bars show the standard deviation over seeds, or the 95 % interval of a single seed.
     """

@@ -28,8 +28,8 @@ from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-NUM_IMAGES = 6
-SEED = 1  # the first draw of seed 0 is close to 0: the image hardly moves
+NUM_IMAGES = 6  # images, by default
+SEED = 1  # seed, by default; the first draw of seed 0 is close to 0, so the image hardly moves
 MAX_IMAGES, MAX_STRENGTHS = 50, 20  # images and strengths in one figure
 CHANGES = "RdBu_r"  # safe for colour-blind readers, white at 0
 
@@ -96,7 +96,7 @@ def preview(
 
 
 def uses_network(curriculum: Curriculum) -> bool:
-    """Return whether a curriculum attacks a network, or searches what fools it."""
+    """Return whether a curriculum needs a network, which it attacks or searches against."""
     tree = curriculum.tree
     attacked = any(leaf.perturbation.kind == "pixel" for leaf in tree.leaves.values())
     return attacked or tree.max_passes > 0
@@ -131,7 +131,7 @@ def at_strengths(
     victim: Victim,
     seed: int,
 ) -> Tensor:
-    """Return the images under a curriculum with all links at each of the strengths, SNCHW.
+    """Return the images under a curriculum with all its leaves at each strength, SNCHW.
 
     The random draws are the same at each strength, so that the change grows from column to column.
     """
@@ -149,7 +149,7 @@ def at_strengths(
 
 
 def largest_change(before_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
-    """Return the signed change of each pixel, NHW: that of the channel that changed most.
+    """Return the signed change of each pixel in the channel that changed most, NHW.
 
     A mean would cancel channels that move against each other.
     """
@@ -176,8 +176,8 @@ def preview_figure(
         perturbed_SNCHW: S perturbed versions of them.
         headings: headings of these S columns, of one or more lines.
         names: name of each image, shown at its left.
-        title: text above, folded where it is long.
-        caption: text below, folded too.
+        title: text above, wrapped if it is long.
+        caption: text below, wrapped if it is long.
     """
     n, _, height, width = x_NCHW.shape
     columns = len(headings) + 1
@@ -186,7 +186,7 @@ def preview_figure(
     # A root scale keeps an attack of 8/255 visible beside the edges that a rotation moves.
     scale = FuncNorm((_signed_root, _signed_square), -limit, limit)
 
-    # In inches from the lower left corner, so that no text is cut.
+    # In inches from the lower left corner, so that no text is cut off.
     cell, gap, between, left, right = 1.05, 0.05, 0.2, 0.45, 1.25
     tall = cell * height / width
     grid_width = columns * (cell + gap) - gap

@@ -37,7 +37,7 @@ BUDGETS: Mapping[str, str] = {
 
 BUDGETS_BY_NAME: Mapping[str, str] = {"brightness": "0.9", "contrast": "0.9", "saturation": "1"}
 
-# Training of the attacked network.
+# Configuration of the training of the attacked network.
 TARGET = {"data": "digits", "epochs": 5, "compile": "off", "device": "cpu"}
 DIGIT = 2  # index of the test image
 COLOUR_SIDE = 32  # pixels
@@ -52,7 +52,7 @@ def expression_of(name: str, unit: str) -> str:
 
 
 def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
-    """Draw the strips of some expressions and write them as PNG files.
+    """Draw a strip of each expression and write it as a PNG file.
 
     The same versions of the libraries write the same bytes.
 
@@ -82,7 +82,7 @@ def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
 
 
 def _trained(data: DataSet) -> Victim:
-    """Return a victim of a network trained on the digits for a few epochs."""
+    """Return the victim of a network that is trained on the digits for a few epochs."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         train_plan(make_plan(TARGET), run, threats={})
@@ -99,7 +99,7 @@ def _photograph() -> Tensor:
 
 
 def _strip(images_CHW: Iterable[Tensor]) -> Image.Image:
-    """Return images side by side, enlarged."""
+    """Return a picture of the images side by side, enlarged."""
     cells = [_pixels(x_CHW) for x_CHW in images_CHW]
     gap = np.full((cells[0].shape[0], GAP, *cells[0].shape[2:]), 255, dtype=np.uint8)
     parts = [part for cell in cells for part in (cell, gap)][:-1]

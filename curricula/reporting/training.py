@@ -1,4 +1,4 @@
-"""Draw a training: accuracies, loss, and the strengths of the curriculum below them."""
+"""Draw a training: accuracies, loss, and the strengths of the curriculum."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
@@ -63,11 +63,11 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
 
 
 def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
-    """Draw joint validation accuracy in % over the share of training, one curve for each row of a
-    comparison, as means over seeds.
+    """Draw joint validation accuracy in % over the share of training, as means over seeds, one
+    curve for each row of a comparison.
 
     Args:
-        curves: by the row's label, the lines of ``metrics.jsonl`` of each run of the row.
+        curves: lines of ``metrics.jsonl`` of each run of a row, by the row's label.
     """
     figure = Figure(
         figsize=(7, height_with_legend(4, len(curves))), dpi=PIXELS_PER_INCH, layout="constrained"

@@ -130,7 +130,7 @@ def _units() -> Iterator[str]:
 
 
 def attack_defaults_are_accepted(dataset: DataSet) -> None:
-    """Check that each default is a parameter of a registered perturbation, and that every
+    """Check that each attack default is a parameter of a registered perturbation, and that every
     perturbation with this parameter accepts the value."""
     takers: dict[str, list[str]] = {parameter: [] for parameter in dataset.attack_defaults}
     for name, registered in registry.current().records("perturbation").items():
@@ -151,8 +151,8 @@ def attack_defaults_are_accepted(dataset: DataSet) -> None:
 
 
 def training_defaults_are_valid(dataset: DataSet) -> None:
-    """Check that the defaults are fields of `TrainConfig`, complete with the common ones, and that
-    the model, the learning-rate schedule and the batch size work for the images."""
+    """Check that the training defaults and the common ones together are a valid `TrainConfig`, and
+    that the model, the learning-rate schedule and the batch size work for the images."""
     own = {"data", "data_root", "device", "seed"} & set(dataset.training_defaults)
     assert not own, f"{_listed(own)}: the user chooses these, not a data set"
     try:
@@ -167,8 +167,8 @@ def training_defaults_are_valid(dataset: DataSet) -> None:
 
 
 def splits_share_no_memory(dataset: DataSet) -> None:
-    """Check that training and test images and labels share no memory, and with one reader for both
-    no image number."""
+    """Check that training and test images and labels share no memory, and no image number if both
+    have the same reader."""
     train, test = dataset.train, dataset.test
     of_both = [("labels", train.labels, test.labels)]
     if isinstance(train, Split) and isinstance(test, Split):
@@ -205,7 +205,7 @@ def validation_images_are_separate(dataset: DataSet) -> None:
 
 def splits_repeat_their_images(dataset: DataSet) -> None:
     """Check that an image has the same pixels and label in batches of any order, by index, by slice
-    and loaded, in every pass, and that a reader can be sent to a worker process."""
+    and loaded, in every pass, and that a reader can be pickled for a worker process."""
     for name, split in _splits(dataset):
         count = min(NUM_SAMPLED, len(split))
         order = torch.arange(count).flip(0)
@@ -265,5 +265,5 @@ DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
 
 
 def check_dataset(dataset: DataSet) -> Mapping[str, str]:
-    """Return the message of each broken clause, by its name; empty if none is broken."""
+    """Return the error message of each broken clause, by the clause's name; empty if none is."""
     return broken_clauses(DATASET_CLAUSES, dataset)

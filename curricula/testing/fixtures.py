@@ -1,4 +1,4 @@
-"""Fixtures of the contracts: a small model with all state that must survive, and images."""
+"""Fixtures of the contracts: a small model with all state that must not change, and images."""
 
 import attrs
 import torch
@@ -8,12 +8,12 @@ from curricula.interfaces import Perturbation, Strength
 from curricula.models.normalise import Normalise
 from curricula.victim.model_victim import ModelVictim
 
-NUM_CLASSES = 4
+NUM_CLASSES = 4  # classes
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Fixture:
-    """A small model with all state that must survive an attack (batch norm, dropout, gradients),
+    """A small model with all state that an attack must not change (batch norm, dropout, gradients),
     and a batch of images for it."""
 
     model: nn.Module
@@ -21,7 +21,7 @@ class Fixture:
     y_N: Tensor
 
     def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
-        """Return the perturbed batch."""
+        """Return the images of the batch, perturbed."""
         victim = ModelVictim(self.model).with_reference(self.x_NCHW)
         generator = torch.Generator().manual_seed(seed)
         return perturbation(
@@ -30,7 +30,7 @@ class Fixture:
 
 
 def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
-    """Return the fixture of some sizes; every parameter of its model has a gradient."""
+    """Return a fixture with images of these sizes; each parameter of its model has a gradient."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -52,8 +52,8 @@ def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
 
 
 def state_of(model: nn.Module) -> dict[str, object]:
-    """Return the state of a model that must not change, by its name in messages: parameters,
-    gradients, buffers, training flags and requires_grad."""
+    """Return a model's parameters, gradients, buffers, training flags and requires_grad, by their
+    names in messages."""
     found: dict[str, object] = {}
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = parameter.detach().clone()

@@ -24,10 +24,10 @@ from curricula.testing.fixtures import assert_unchanged, state_of
 from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
-NUM_IMAGES = 3
-TOLERANCE = 1e-4  # relative to the largest logit: the order of sums depends on the batch
-EQUIVALENT_TOLERANCE = 1e-5  # relative to the largest logit
-LEARNING_RATE = 1e-3  # of an update by the gradient's sign
+NUM_IMAGES = 3  # images
+TOLERANCE = 1e-4  # share of the largest logit; the order of sums depends on the batch
+EQUIVALENT_TOLERANCE = 1e-5  # share of the largest logit
+LEARNING_RATE = 1e-3  # change of each weight in an update by the gradient's sign
 SMALL_SIZES = (1, 2)  # pixels
 
 
@@ -41,9 +41,9 @@ class Images(TypedDict, total=False):
     """The images to try a model on.
 
     Keys:
-        image_size: height and width; 32 by default.
+        image_size: height and width in pixels; 32 by default.
         channels: numbers of channels that the model takes; 1 and 3 by default.
-        num_classes: 5 by default.
+        num_classes: number of classes; 5 by default.
     """
 
     image_size: int
@@ -78,7 +78,7 @@ class Trial:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def train(self, model: nn.Module) -> nn.Module:
-        """Make two updates in training mode, which change all of the model, and return it."""
+        """Run two updates in training mode, which change weights and buffers; return the model."""
         for _ in range(2):
             self.backward(model)
             with torch.no_grad():
@@ -122,7 +122,8 @@ def _assert_close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
 
 
 def model_is_a_classifier(factory: Factory, **images: Unpack[Images]) -> None:
-    """Check what `train` requires; see curricula.victim.model_checks.check_classifier."""
+    """Check that the model is a classifier as `curricula.train` requires; see
+    curricula.victim.model_checks.check_classifier."""
     for trial in _trials(factory, **images):
         try:
             check_classifier(trial.build(), trial.x_NCHW, trial.num_classes)
@@ -174,8 +175,8 @@ def seed_determines_the_weights(factory: Factory, **images: Unpack[Images]) -> N
 
 
 def checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> None:
-    """Check that a new model with a loaded checkpoint has the same logits, whatever modes it was
-    saved and loaded in, and keeps its mode."""
+    """Check that a new model with a loaded checkpoint has the same logits, for each mode of saving
+    and of loading, and keeps its mode."""
     trial = _trials(factory, **images)[0]
     model = trial.train(trial.build())
     expected = _eval_logits(model, trial.x_NCHW)
@@ -255,8 +256,8 @@ def plain_equivalent_matches_the_model(factory: Factory, **images: Unpack[Images
 
 
 def unsupported_size_is_refused(factory: Factory, **images: Unpack[Images]) -> None:
-    """Check that images of one or two pixels a side work, or that the factory raises a ValueError
-    that says which sizes work."""
+    """Check that images of 1x1 and 2x2 pixels work, or that the factory raises a ValueError that
+    says which sizes work."""
     for side in SMALL_SIZES:
         smaller: Images = {**images, "image_size": side}
         for trial in _trials(factory, **smaller):
@@ -289,7 +290,7 @@ MODEL_CLAUSES: tuple[ModelClause, ...] = (
 
 
 def check_model(factory: Callable[..., Any], **images: Unpack[Images]) -> Mapping[str, str]:
-    """Return the message of each broken clause, by its name; empty if none is broken.
+    """Return the error message of each broken clause, by the clause's name; empty if none is.
 
     Args:
         factory: takes ``num_classes``, ``in_channels`` and ``image_size``; functools.partial binds

@@ -19,7 +19,7 @@ from curricula.losses import ATTACK_LOSSES
 from curricula.testing.contract import broken_clauses
 from curricula.testing.fixtures import Fixture, assert_unchanged, make_fixture, state_of
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # difference of a logit
 
 
 def _fixture(*, training: bool) -> Fixture:
@@ -65,8 +65,8 @@ def value_is_a_finite_scalar(objective: Objective) -> None:
 
 
 def logits_match_the_perturbed_view(objective: Objective) -> None:
-    """Check that logits are detached, (N, K), and in eval mode the model's on the perturbed
-    view."""
+    """Check that logits are detached, (N, K), and in eval mode equal the model's logits on the
+    perturbed view."""
     fixture = _fixture(training=False)
     views = _views(fixture.x_NCHW)
     logits = _loss(objective, fixture, views).logits
@@ -138,5 +138,5 @@ OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (
 
 
 def check_objective(objective: Objective) -> Mapping[str, str]:
-    """Return the message of each broken clause, by its name; empty if none is broken."""
+    """Return the error message of each broken clause, by the clause's name; empty if none is."""
     return broken_clauses(OBJECTIVE_CLAUSES, objective)

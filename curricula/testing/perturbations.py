@@ -29,13 +29,13 @@ TOLERANCE = 1e-6  # rounding of float32 values in [0, 1]
 def _fixture(
     perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12
 ) -> Fixture:
-    """Return a fixture whose images have a number of channels that the perturbation declares."""
+    """Return a fixture whose number of channels is one that the perturbation declares."""
     channels = max(perturbation.channels or {3})
     return make_fixture(n, channels, height, width)
 
 
 def strength_zero_is_the_identity(perturbation: Perturbation) -> None:
-    """Check that strength 0, as a float or of single images in a batch, changes no bit."""
+    """Check that strength 0, of all images or of some images in a batch, changes no bit."""
     fixture = _fixture(perturbation)
     assert torch.equal(fixture.run(perturbation, 0.0), fixture.x_NCHW), (
         "strength 0.0 changed the images"
@@ -73,7 +73,7 @@ def input_is_not_changed(perturbation: Perturbation) -> None:
 
 
 def norm_bound_holds_for_each_image(perturbation: Perturbation) -> None:
-    """Check at mixed strengths that each image keeps its own share of the radius."""
+    """Check at mixed strengths that each image changes by at most its strength times the radius."""
     fixture = _fixture(perturbation)
     strength_N = torch.linspace(0, 1, len(fixture.y_N))
     _assert_norm_bound(
@@ -119,7 +119,7 @@ def generator_determines_the_result(perturbation: Perturbation) -> None:
 
 
 def any_batch_works(perturbation: Perturbation) -> None:
-    """Check one image, every declared number of channels, and images that are not square."""
+    """Check that a single image, each declared number of channels and non-square images work."""
     for channels in sorted(perturbation.channels or {1, 3}):
         for n, height, width in ((1, 12, 12), (3, 10, 14), (2, 15, 9)):
             fixture = make_fixture(n, channels, height, width)
@@ -144,7 +144,7 @@ def attributes_are_declared(perturbation: Perturbation) -> None:
 
 
 def parameters_can_be_searched(perturbation: Perturbation) -> None:
-    """Check that `sample`, `grid` and `apply`, if there are, use the same parameters, that a grid
+    """Check that `sample`, `grid` and `apply`, if they exist, use the same parameters, that a grid
     of strength 0 is the identity, and that every point of a grid gives an image."""
     if not isinstance(perturbation, ParametricPerturbation):
         return
@@ -184,5 +184,5 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
 
 
 def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
-    """Return the message of each broken clause, by its name; empty if none is broken."""
+    """Return the error message of each broken clause, by the clause's name; empty if none is."""
     return broken_clauses(PERTURBATION_CLAUSES, perturbation)

@@ -42,8 +42,8 @@ class Moment:
 
 
 def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[Moment]:
-    """Yield a training as a schedule sees it: images are correct at random, half of them at first
-    and more later."""
+    """Yield each update of a simulated training, in which images are correct at random, half of
+    them at first and more later."""
     state: ScheduleState = {}
     if isinstance(schedule, AdaptiveSchedule):
         state = schedule.start(NUM_TRAIN)
@@ -80,8 +80,8 @@ def _feedback(progress: Progress, strength: Strength) -> Feedback:
 
 
 def strength_is_in_0_to_1(schedule: Schedule) -> None:
-    """Check that the strength is in [0, 1] at every update of trainings of several lengths: a
-    float, or a tensor with one value for each training image."""
+    """Check that the strength is in [0, 1] at every update, in trainings of several lengths; it is
+    a float, or a tensor with one value for each training image."""
     for length in LENGTHS:
         for moment in training(schedule, *length):
             strength = moment.strength
@@ -207,5 +207,5 @@ SCHEDULE_CLAUSES: tuple[Callable[[Schedule], None], ...] = (
 
 
 def check_schedule(schedule: Schedule) -> Mapping[str, str]:
-    """Return the message of each broken clause, by its name; empty if none is broken."""
+    """Return the error message of each broken clause, by the clause's name; empty if none is."""
     return broken_clauses(SCHEDULE_CLAUSES, schedule)

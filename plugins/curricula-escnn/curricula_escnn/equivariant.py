@@ -1,11 +1,11 @@
 """Layers on fields over a group, and networks made of them.
 
-A map of F fields over a group of G elements is an ordinary map of F * G channels, field by field: a
-group element moves the pixels and permutes the channels of each field (the regular representation).
-The layers are plain torch, with filters transformed by escnn's groups. They do not use escnn's
-layers: those of dN depend on a random decomposition that differs between processes, so that a
-checkpoint would mean nothing in a different process; and those of all groups share buffers between
-models and have other buffers that depend on the mode.
+A feature map of F fields over a group of G elements has F * G channels, field by field: a group
+element moves the pixels and permutes the channels of each field (the regular representation). The
+layers are plain torch, with filters transformed by escnn's groups. They do not use escnn's layers:
+those of dN depend on a random decomposition that differs between processes, so that a checkpoint
+would be wrong in a different process; and those of all groups share buffers between models and
+have other buffers that depend on the mode.
 """
 
 import copy
@@ -23,8 +23,8 @@ from curricula_escnn.groups import moved_filters, order, quotients
 
 
 class GroupConv(nn.Module):
-    """A convolution that commutes with a group (Cohen and Welling 2016), from the channels of an
-    image, or from fields, to fields.
+    """A convolution that commutes with a group (Cohen and Welling 2016), from an image or from
+    fields to fields.
 
     Its filter from element g of an input field to element h of an output field is the learned
     filter of h^-1 g, transformed by h. The weight holds, for each pair of fields and each element,
@@ -108,8 +108,8 @@ class GroupConv(nn.Module):
 
 
 class FieldNorm(nn.BatchNorm2d):
-    """Batch normalisation with one mean, variance, scale and bias for each field, so that permuting
-    a field's channels commutes with it."""
+    """Batch normalisation with one mean, variance, scale and bias for each field, so that it
+    commutes with permutations of a field's channels."""
 
     def __init__(self, group: str, fields: int) -> None:
         super().__init__(fields)
@@ -146,7 +146,7 @@ class InvariantNetwork(nn.Module):
     """A network from images to logits that are invariant to a group.
 
     Attributes:
-        width: width of its layers, for the resolved expression.
+        width: number of fields of its first layer, for the resolved expression.
     """
 
     def __init__(self, *layers: nn.Module, width: int) -> None:
@@ -159,7 +159,7 @@ class InvariantNetwork(nn.Module):
         return logits
 
     def plain_equivalent(self) -> nn.Module:
-        """Return the same function at the current weights, as plain torch layers in eval mode."""
+        """Return a network of plain torch layers, in eval mode, with the same logits."""
         memo = {
             id(layer): layer.plain()
             for layer in self.modules()
@@ -176,7 +176,8 @@ def parameter_count(build: Callable[[], nn.Module]) -> int:
 
 
 def matched_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
-    """Return the given width, or else the one whose parameter count is nearest to the plain twin's.
+    """Return the given width, or else the one whose parameter count is closest to the plain
+    network's.
 
     Args:
         width: number of fields of the first layer, 1 or more, or None.

@@ -40,7 +40,7 @@ def order(group: str) -> int:
 
 @functools.cache
 def quotients(group: str) -> Tensor:
-    """Return (G, G) int64, at [h, g] the index of the element h^-1 g."""
+    """Return the index of the element h^-1 g, at [h, g], int64 (G, G)."""
     elements = list(space(group).fibergroup.elements)
     table = [[elements.index(~h @ g) for g in elements] for h in elements]
     return torch.tensor(table, device="cpu")
@@ -48,7 +48,7 @@ def quotients(group: str) -> Tensor:
 
 @functools.cache
 def moved_filters(group: str, side: int) -> Tensor:
-    """Return (G, B, side * side), at [h] a basis of B scalar filters transformed by element h.
+    """Return a basis of B scalar filters, transformed by element h at [h], (G, B, side * side).
 
     The mean norm of each filter over the group is 1. If the group maps the pixel grid to itself,
     the basis consists of single pixels, so that filters are unrestricted, as in Cohen and Welling
@@ -74,14 +74,15 @@ def moved_filters(group: str, side: int) -> Tensor:
 
 
 def _pixels(side: int) -> Tensor:
-    """Return pixels (side * side, 2), row by row: x to the right and y up, from the centre."""
+    """Return the coordinates of the pixels, (side * side, 2), row by row: x to the right and y up,
+    from the centre."""
     line = torch.arange(side, device="cpu", dtype=torch.float64) - (side - 1) / 2
     y, x = torch.meshgrid(-line, line, indexing="ij")
     return torch.stack((x, y), -1).flatten(0, 1)
 
 
 def _harmonics(side: int, points_P2: Tensor) -> Tensor:
-    """Return escnn's basis of scalar filters, (B, P), sampled at any points.
+    """Return escnn's basis of scalar filters sampled at P points, (B, P).
 
     Its rings pass through the pixels of the middle row, with frequencies up to twice the radius.
     """

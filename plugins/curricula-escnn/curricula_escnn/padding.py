@@ -1,4 +1,4 @@
-"""The first layers of a network in which every pooling must get a map of even size."""
+"""The first layers of networks in which every pooling needs a feature map of even size."""
 
 import torch
 from torch import nn
@@ -10,7 +10,8 @@ from curricula.models.normalise import Normalise
 def normalise_and_pad(
     name: str, image_size: int, *, at_least: int, multiple: int
 ) -> list[nn.Module]:
-    """Return normalisation, followed by a black border that pads the image to the next multiple.
+    """Return two layers: normalisation, and a black border that pads the image to the next
+    multiple.
 
     The border is equally wide on all sides. If the size is a multiple already, its width is 0, so
     that checkpoints fit all sizes.

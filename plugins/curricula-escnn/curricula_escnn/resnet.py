@@ -30,10 +30,10 @@ def gcnn_resnet18(
     """Build a `resnet18` whose layers are equivariant and whose logits are invariant to a group:
     ResNet-18 (He et al. 2016) with a 3x3 stem of stride 1.
 
-    Where resnet18 has a convolution of stride 2, which favours one corner of the map, this network
-    averages 2x2 pixels before the block. A black border pads the image to the next multiple of 8,
-    so that all three poolings get maps of even size. The last maps are reduced to their maximum
-    over the group, then to their mean.
+    Instead of resnet18's convolutions of stride 2, which favour one corner of the feature map, this
+    network averages 2x2 pixels before the block. A black border pads the image to the next multiple
+    of 8, so that all three poolings get feature maps of even size. The last ones are reduced to
+    their maximum over the group, then to their mean.
 
     Args:
         num_classes: number of logits.

@@ -34,8 +34,8 @@ def gcnn_stdcnn(
     Args:
         num_classes: number of logits.
         in_channels: number of image channels.
-        image_size: height and width in pixels, even and 22 to 64: pooling an odd map would not be
-            equivariant, and the last filters are as large as the map.
+        image_size: height and width in pixels, even and 22 to 64: pooling a feature map of odd size
+            would not be equivariant, and the last filters are as large as the feature map.
         group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
         width: number of fields of each layer, 1 or more; None for about the parameter count of
             stdcnn.

@@ -29,8 +29,9 @@ def gcnn_vgg16(
     """Build a `vgg16` whose layers are equivariant and whose logits are invariant to a group: VGG16
     with batch norm (Simonyan and Zisserman 2015, configuration D) and one linear layer.
 
-    A black border pads the image to the next multiple of 32, so that all five poolings get maps of
-    even size. The last maps are reduced to their maximum over the group, then to their mean.
+    A black border pads the image to the next multiple of 32, so that all five poolings get feature
+    maps of even size. The last ones are reduced to their maximum over the group, then to their
+    mean.
 
     Args:
         num_classes: number of logits.

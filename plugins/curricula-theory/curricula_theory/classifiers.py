@@ -1,8 +1,8 @@
 """A linear classifier and a small network, and the worst input for each.
 
 Legend of shapes: N samples, D features, H hidden units. The sign of a logit is the prediction. A
-margin is the label times the logit: it is above 0 where the prediction is correct. A logit of 0
-counts as wrong.
+margin is the label times the logit: it is above 0 if the prediction is correct. A logit of 0 counts
+as wrong.
 """
 
 import torch
@@ -28,7 +28,7 @@ class Linear(nn.Module):
 
     @classmethod
     def random(cls, d: int, *, generator: torch.Generator) -> "Linear":
-        """Draw the weights from a normal distribution of variance 1 / D."""
+        """Return a classifier with weights from a normal distribution of variance 1 / D."""
         return cls(torch.randn(d, generator=generator) / d**0.5)
 
     @classmethod
@@ -45,7 +45,7 @@ class Linear(nn.Module):
 
     @property
     def ratio(self) -> float:
-        """Strong feature's weight over the mean magnitude of the others: rho, for the family."""
+        """Strong weight over the mean magnitude of the others; rho for members of the family."""
         weight_D = self.weight.detach()
         return float(weight_D[0] / weight_D[1:].abs().mean())
 
@@ -93,9 +93,9 @@ def pgd(
     steps: int,
     rel_step: float,
 ) -> Tensor:
-    """Descend the margin by gradient signs, projected on an l-inf ball (Madry et al. 2018).
+    """Descend the margin by gradient signs, projected into an l-inf ball (Madry et al. 2018).
 
-    The gradient of the loss has the same signs, but vanishes in float32 where the margin is large.
+    The gradient of the loss has the same signs, but vanishes in float32 if the margin is large.
     Features are unbounded: nothing is clipped to a box.
 
     Args:
@@ -128,5 +128,5 @@ def pgd(
 
 
 def random_start(x_ND: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """Draw uniformly from the l-inf ball of radius eps around each sample."""
+    """Return a uniformly random point of the l-inf ball around each sample, (N, D)."""
     return x_ND + eps * (2 * torch.rand(x_ND.shape, generator=generator) - 1)

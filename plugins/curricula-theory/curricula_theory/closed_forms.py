@@ -83,7 +83,7 @@ def frontier(setting: Setting) -> tuple[Tensor, Tensor]:
 
 
 def best_ratio(setting: Setting) -> float:
-    """Return the ratio of highest clean accuracy, log(p / (1 - p)) / (2 eta): the Bayes rule's."""
+    """Return the ratio of the Bayes rule, log(p / (1 - p)) / (2 eta): clean accuracy is highest."""
     return math.log(setting.p / (1 - setting.p)) / (2 * setting.eta)
 
 
@@ -101,8 +101,8 @@ def critical_ratio(setting: Setting) -> float:
 def shifted_bound(setting: Setting) -> float:
     """Return an upper bound of R over all rho >= 1 with A(rho) >= 1/2.
 
-    It is R(max(rho*, 1)) where R is proved to fall from there on, and slightly more elsewhere. It
-    is NaN where no rho has A >= 1/2 (eps >= 1 and eps > eta).
+    It is R(max(rho*, 1)) if R is proved to fall from there on, and slightly more otherwise. It is
+    NaN if no rho has A >= 1/2 (eps >= 1 and eps > eta).
     """
     least = max(critical_ratio(setting), 1.0)
     if math.isinf(least):
@@ -130,13 +130,13 @@ def _falls_from(setting: Setting) -> float:
 
 
 def _shifted_moments(setting: Setting, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of the weak features' share in the margin of a shifted input."""
+    """Return mean and standard deviation of the weak features' part of a shifted input's margin."""
     return setting.eta * (rho + setting.weak - 1), torch.sqrt(rho * rho + setting.weak - 1)
 
 
 def _mixture(setting: Setting, right: Tensor, wrong: Tensor) -> Tensor:
-    """Return the accuracy, given the margins (in deviations) for a correct and a wrong strong
-    feature."""
+    """Return the accuracy, given the margins, in standard deviations, for a correct and a wrong
+    strong feature."""
     return setting.p * Phi(right) + (1 - setting.p) * Phi(wrong)
 
 

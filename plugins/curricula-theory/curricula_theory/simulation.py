@@ -15,7 +15,7 @@ from curricula_theory.setting import Setting, shift
 
 # The library's standard attack, PGD-40 with steps of eps / 10, from several starts.
 ATTACK_STEPS, ATTACK_REL_STEP, NUM_STARTS = 40, 1 / 10, 5
-MAX_VALUES = 2**21  # float32 values a chunk: 8 MiB, small enough for most caches
+MAX_VALUES = 2**21  # float32 values per chunk: 8 MiB, small enough for most caches
 
 
 @attrs.frozen(kw_only=True)
@@ -35,17 +35,18 @@ def simulate(
     attacked: int | None = None,
     generator: torch.Generator,
 ) -> list[Accuracies]:
-    """Measure accuracy on fresh samples: clean, under a uniform cyclic shift, under attack.
+    """Return each model's accuracies on new samples: clean, under a uniform cyclic shift, under
+    attack.
 
     All models see the same samples and shifts. The attack is exact for a `Linear` model. For any
-    other model it is PGD-40 from five starts, which may miss a worse input: that accuracy is an
+    other model it is PGD-40 from five starts, which may miss a worse input, so that accuracy is an
     upper bound of the true one.
 
     Args:
         setting: the distribution and the adversary.
         models: each maps (N, D) to logits (N,).
         n: number of samples, 1 or more.
-        attacked: number of samples to attack, the first ones, 1 to n; by default all.
+        attacked: number of samples to attack, the first ones, from 1 to n; by default all.
         generator: source of all random numbers.
     """
     attacked = n if attacked is None else attacked
@@ -128,6 +129,7 @@ def withstands(
 
 
 def _right(model: nn.Module, x_ND: Tensor, y_N: Tensor) -> Tensor:
+    """Return a mask (N,) of the samples that are classified correctly."""
     with torch.no_grad():
         right_N: Tensor = y_N * model(x_ND) > 0
     return right_N

@@ -19,16 +19,23 @@ from curricula_theory.training import METHODS, Method, collapsed, final_loss, tr
 REFERENCE_RATIOS = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
 """The ratios rho shown by default, by c."""
 
+# Largest arguments of a study: features, samples, settings, seeds, updates, ratio.
 MAX_FEATURES, MAX_SAMPLES, MAX_SETTINGS = 10_001, 100_000_000, 4
-MAX_RATIO = 1e12  # beyond it the other weights are lost in float64
 MAX_SEEDS, MAX_UPDATES = 100, 1_000_000
-NUM_TEST_SAMPLES = 20_000
+MAX_RATIO = 1e12  # beyond it the other weights are lost in float64
+NUM_TEST_SAMPLES = 20_000  # samples on which a trained model is measured
 NUM_ATTACKED = 2_000  # test samples that PGD attacks, with up to 200 gradients each
 
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One classifier of the family: its accuracies in closed form and by sampling."""
+    """Accuracies of one classifier of the family, in closed form and by sampling.
+
+    Attributes:
+        rho: ratio of its weights.
+        clean, spatial, adversarial: accuracies in closed form, in [0, 1].
+        simulated: the same accuracies by sampling.
+    """
 
     rho: float
     clean: float
@@ -43,11 +50,11 @@ class Trained:
 
     Attributes:
         classifier: ``linear`` or ``MLP``.
-        method: the perturbations it was trained on.
+        method: the perturbations in its training.
         seed: seed of its initial weights and all samples.
         ratio: strong weight over the mean magnitude of the others; None for the MLP.
-        loss: final loss under the perturbations it was trained on.
-        accuracies: accuracies on fresh samples.
+        loss: final loss under the perturbations of its training.
+        accuracies: accuracies on new samples.
         above: result of `above_frontier`.
     """
 
@@ -83,7 +90,13 @@ register_json(
 
 @attrs.frozen(kw_only=True)
 class Study:
-    """All results of one setting."""
+    """All results of one setting.
+
+    Attributes:
+        setting: the distribution and the adversary.
+        rows: one classifier of the family for each ratio.
+        trained: the trained models.
+    """
 
     setting: Setting
     rows: tuple[Row, ...]
@@ -121,7 +134,7 @@ def study(
     lr: float = 0.01,
     on_message: Callable[[str], None] = lambda line: None,
 ) -> Study:
-    """Compute the closed forms at some ratios, simulate them, and train models in the setting.
+    """Return the closed forms at some ratios, their simulation, and models trained in the setting.
 
     Args:
         setting: the distribution and the adversary.
@@ -165,8 +178,8 @@ def study(
 
 
 def default_ratios(setting: Setting) -> tuple[float, ...]:
-    """Return the reference ratios of c = 2 or 3, or else those of the invariant classifier (1), the
-    Bayes rule and rho*, as far as they are 1 or more."""
+    """Return the reference ratios if c is 2 or 3, or else 1 (the invariant classifier), and those
+    of the Bayes rule and rho* that exceed 1."""
     if setting.c in REFERENCE_RATIOS:
         return REFERENCE_RATIOS[setting.c]
     critical = closed_forms.critical_ratio(setting)
@@ -204,9 +217,9 @@ def check(
 
 
 def above_frontier(setting: Setting, spatial: float, adversarial: float) -> float:
-    """Return an adversarial accuracy minus the frontier's at the same spatial accuracy.
+    """Return an adversarial accuracy minus that of the frontier at the same spatial accuracy.
 
-    A spatial accuracy beyond the ends of `closed_forms.frontier` counts as the nearer end.
+    A spatial accuracy beyond an end of `closed_forms.frontier` is compared with that end.
     """
     xs, ys = closed_forms.frontier(setting)
     return adversarial - float(np.interp(spatial, xs.numpy(), ys.numpy()))
@@ -220,6 +233,7 @@ def _trained(
     updates: int,
     lr: float,
 ) -> Trained:
+    """Return one model, trained and measured."""
     generator = torch.Generator().manual_seed(seed)
     model: Linear | Network
     if classifier == "linear":

@@ -10,7 +10,7 @@ from rich.table import Table
 from curricula_theory.closed_forms import best_ratio, critical_ratio, shifted_bound, shifted_limit
 from curricula_theory.study import Study, Trained
 
-MIN_WIDTH = 110  # columns; without a terminal rich assumes 80, too few for the first table
+MIN_WIDTH = 110  # characters; without a terminal rich assumes 80, too few for the first table
 
 
 def show_theory(studies: Sequence[Study]) -> None:
@@ -47,6 +47,7 @@ def show_theory(studies: Sequence[Study]) -> None:
 
 
 def _bound(study: Study) -> list[str]:
+    """Return lines on a setting and its bound on the accuracy under shifts."""
     setting = study.setting
     lines = [
         f"d = {setting.d}, p = {setting.p:g}, c = {setting.c:g}, eta = {setting.eta:.4g}, "

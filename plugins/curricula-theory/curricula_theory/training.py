@@ -1,4 +1,4 @@
-"""Training in the setting, on fresh samples at every update, so that nothing can overfit.
+"""Train models in the setting, on new samples at every update, so that nothing can overfit.
 
 Legend of shapes: N samples, D features.
 """
@@ -16,14 +16,14 @@ from curricula.training.learning_rate import cosine
 from curricula_theory.classifiers import Linear, pgd, random_start, worst_corner
 from curricula_theory.setting import Setting, shift
 
-BATCH_SIZE = 128
-ATTACK_STEPS, ATTACK_REL_STEP = 5, 2.5 / 5  # the library's default step length, 2.5 / steps
+BATCH_SIZE = 128  # samples per update
+ATTACK_STEPS, ATTACK_REL_STEP = 5, 2.5 / 5  # steps, share of eps per step (the library's default)
 NUM_FINAL_SAMPLES = 10_000  # samples of the final loss
 
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """Perturbations that a model is trained on.
+    """The perturbations of a model's training.
 
     Attributes:
         name: name of the method, without its curriculum.
@@ -31,7 +31,7 @@ class Method:
         attacks: attack samples, within eps at full strength.
         apart: give each sample one of the two at random; otherwise shift it, then attack it.
         curriculum: raise the strengths by the library's schedule ``linear``, over the first 40 % of
-            training; otherwise they are full throughout.
+            training; otherwise they are always full.
     """
 
     name: str
@@ -68,7 +68,7 @@ def perturbed(
     strength: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return x_ND as a method perturbs it for training.
+    """Return the samples x_ND, perturbed by a method.
 
     Args:
         model: the model to attack: exactly if it is `Linear`, otherwise by PGD-5 from a random
@@ -117,7 +117,7 @@ def train(
         model: maps (N, D) to logits (N,).
         setting: distribution of the samples.
         method: perturbations of the samples.
-        updates: number of updates, 1 or more, on 128 fresh samples each.
+        updates: number of updates, 1 or more, on 128 new samples each.
         lr: highest learning rate, above 0.
         generator: source of all random numbers.
     """
@@ -141,9 +141,9 @@ def train(
 def final_loss(
     model: nn.Module, setting: Setting, method: Method, *, generator: torch.Generator
 ) -> float:
-    """Return the mean logistic loss under a method at full strength, on fresh samples.
+    """Return the mean logistic loss under a method at full strength, on new samples.
 
-    A classifier whose logits are all 0 has the loss log 2, see `collapsed`.
+    A classifier whose logits are all 0 has the loss log 2; see `collapsed`.
     """
     x_ND, y_N = setting.sample(NUM_FINAL_SAMPLES, generator=generator)
     x_ND = perturbed(

@@ -1,4 +1,4 @@
-"""Adapters of torchattacks: seeded global random state, and a module with a device."""
+"""Adapters for torchattacks: seeded global random state, and a module with a device."""
 
 import random
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
 
 
 def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
-    """Return each strength above 0, with the indices of the images that have it.
+    """Return each different strength above 0, with the indices of the images that have it.
 
     >>> groups(torch.tensor([0.5, 0.0, 1.0, 0.5]), torch.zeros(4, 1, 2, 2))
     [(0.5, tensor([0, 3])), (1.0, tensor([2]))]
@@ -54,7 +54,7 @@ def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
 class DeviceTagged(nn.Module):
     """A victim's module in the form that torchattacks needs.
 
-    It has a parameter, whose device torchattacks takes for the model's (without one it prints a
+    It has a parameter, from which torchattacks reads the model's device (without one it prints a
     warning), and its gradients are contiguous, because some attacks call `view` on them.
     """
 

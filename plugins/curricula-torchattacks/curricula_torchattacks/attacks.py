@@ -38,7 +38,7 @@ from curricula_torchattacks.parameters import (
 from curricula_torchattacks.plugin import ATTACKS
 
 RGB = frozenset({3})
-MAX_TARGETS = 9  # target classes of APGDT and FAB (Croce and Hein 2020); all others of ten classes
+MAX_TARGETS = 9  # target classes of APGDT and FAB: all others of ten (Croce and Hein 2020)
 UNITS = {
     "linf": "radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.",
     "l2": "radius of the l-2 ball, in [0, 1] pixel units, 0 or more.",
@@ -51,11 +51,12 @@ CORRECTED = {"guassian": "gaussian"}  # noise_type of PGDRS and PGDRSL2, theirs 
 
 @attrs.frozen(kw_only=True)
 class AttackSpec:
-    """The differences between an attack and its signature in torchattacks.
+    """The description of an attack of torchattacks as a perturbation: its unit, and the parameters
+    that differ from the package's signature.
 
     Attributes:
-        unit: unit of the budget: a norm; ``norm`` where the parameter of that name decides;
-            ``std``; or ``switch`` for an attack without a budget.
+        unit: unit of the budget: a norm; ``norm`` if the parameter of that name decides; ``std``;
+            or ``switch`` for an attack without a budget.
         budget: the package's name of the budget.
         step: the package's name of a step's absolute length.
         rel_step: our default for it, as a share of eps, times the number of steps.
@@ -132,7 +133,8 @@ class Attack:
     """Run an attack of torchattacks on the victim, and project its result into the ball.
 
     The attack gets a frozen module, one eps for each group of images of equal strength, and seeded
-    random state. The classes of this module are its subclasses; their fields are its parameters.
+    random state. The other classes of this module are its subclasses; their fields are the
+    parameters of their attacks.
 
     Example:
         >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 2])
@@ -157,7 +159,11 @@ class Attack:
     budget: float
 
     def __attrs_post_init__(self) -> None:
-        """Check what depends on several fields."""
+        """Check the values that depend on several fields.
+
+        Raises:
+            ValueError: two values contradict each other.
+        """
         given = cast(Any, self)
         if "abort_early" in self.passed and given.abort_early and given.max_iterations < 10:
             raise ValueError(
@@ -206,6 +212,7 @@ class Attack:
     def _attacked(
         self, x_NCHW: Tensor, y_N: Tensor, eps: float, module: nn.Module, seed: int
     ) -> Tensor:
+        """Return adversarial images for one eps, in [0, 1] and within the ball, if there is one."""
         attack = self.construct(module, x_NCHW, eps=eps, seed=seed)
         adversarial = attack(x_NCHW, y_N).detach()
         # Where the gradient is exactly zero, some attacks divide zero by zero.

@@ -25,7 +25,8 @@ def run_in_sequence(
     victim: Victim,
     generator: torch.Generator,
 ) -> Tensor:
-    """Run attacks one after the other, each on the images that the model still gets right."""
+    """Run attacks one after another, each on the images that are still classified correctly, and
+    return the results."""
     result = x_NCHW.detach().clone()
     strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
     with torch.no_grad():
@@ -54,8 +55,8 @@ class AutoAttack:
 
     It consists of APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
     one run each, the targeted ones towards up to nine other classes) and the Square attack with
-    5,000 queries. Each attacks the images that the earlier ones did not fool. An image that the
-    model misclassifies from the start, or that no attack fools, is returned unchanged.
+    5,000 queries. Each attacks the images that the earlier ones did not fool. Images that are
+    misclassified from the start, or that no attack fools, are returned unchanged.
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.

@@ -190,14 +190,14 @@ PARAMETERS: Mapping[str, Parameter] = {
         "similarity_random",
         "distance",
         "distance_random",
-        sentence="where a pixel moves to: a random place, or one chosen by its pixel.",
+        sentence="where a pixel moves to: a random place, or one chosen by the value there.",
     ),
     "restarts": _whole(
         "number of times that the search starts again from its best image, 1 or more."
     ),
     "update_each_iteration": _flag("keep each improvement at once, in a single run."),
 }
-"""Parameters by our name. Where a name has several meanings, `attacks.SPECS` has the rarer ones."""
+"""Parameters by our name. If a name has several meanings, `attacks.SPECS` has the rarer ones."""
 
 NORM = _word("linf", "l2", sentence="linf or l2.")
 SWITCHED = _number(_one, "1: the attack has no eps; it is off at strength 0 and on at any other.")

@@ -1,7 +1,6 @@
 """Attacks of torchattacks 3.5.1 that fail on some image sizes, patched to work on all.
 
-Where the package's own class works, these classes give the same results; the tests show where it
-fails.
+If the package's own class works, these classes give the same results; the tests show when it fails.
 """
 
 import math
@@ -18,8 +17,8 @@ class Pixle(torchattacks.Pixle):
     """torchattacks' Pixle, for images of any shape and batches of any size.
 
     The original returns the places that pixels move to as (column, row) and reads them as (row,
-    column), which is out of range where height and width differ. With ``update_each_iteration`` it
-    works on single images only.
+    column), which is out of range if height and width differ. With ``update_each_iteration`` it
+    works only on single images.
     """
 
     def get_pixel_mapping(self, *args: Any, **keywords: Any) -> list[tuple[int, int]]:
@@ -34,9 +33,9 @@ class Pixle(torchattacks.Pixle):
 class Square(torchattacks.Square):
     """torchattacks' Square attack, for images of any size.
 
-    The original's l-2 attack uses tiles and windows that fit only some sizes: not 12 x 12, nor many
-    where height and width differ. Other images are padded at the right and the bottom to the next
-    square that fits; the model does not see the padding.
+    The original's l-2 attack uses tiles and windows that fit only some sizes: not 12 x 12, and not
+    many sizes whose height and width differ. Other images are padded at the right and the bottom to
+    the next square that fits; the model does not see the padding.
     """
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
