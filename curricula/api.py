@@ -426,7 +426,8 @@ def _checked(
     checkpoint: str,
     device: str,
 ) -> Run | None:
-    """Check what can be checked without torch; return the run that is measured, None for a model.
+    """Check the arguments as far as possible without torch, and return the run to measure; None for
+    a model.
 
     Raises:
         UserError: no such run or checkpoint, a number out of range, a model without data.

@@ -44,9 +44,9 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
 
 
 def message_of(error: Exception) -> str:
-    """Return the message of an error on one line; that of a validator of attrs in plain words.
+    """Return an error's message on one line, with messages of attrs validators in plain words.
 
-    Built-in factories and those of plugins check their arguments by attrs' validators.
+    Built-in factories and those of plugins check their arguments with attrs validators.
 
     Example:
         >>> message_of(ValueError("'epochs' must be >= 1: 0"))

@@ -170,7 +170,7 @@ class BaselineLoop:
 
 
 def _tf32(device: torch.device) -> Any:
-    """Return a context that allows TF32 on a GPU, as users of a plain loop would."""
+    """Return a context manager that allows TF32 on a GPU, as users of a plain loop would."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=cudnn.enabled, benchmark=True, deterministic=False, allow_tf32=True)
 

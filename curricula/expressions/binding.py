@@ -153,10 +153,10 @@ class _Binder:
 
 
 def _check_meaning(call: Call, built: factories.Built) -> None:
-    """Refuse a perturbation that cannot be meant: a radius beyond all images, an attack of 0 steps.
+    """Refuse a perturbation that is a mistake: a radius beyond all images, an attack of 0 steps.
 
     Raises:
-        UserError: the value, what is allowed, and what was probably meant.
+        UserError: a mistake; the message says what was probably meant.
     """
     perturbation: Perturbation = built.value
     budget = perturbation.budget

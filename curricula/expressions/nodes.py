@@ -187,7 +187,7 @@ class CleanNode(Node):
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "CleanNode":
-        """Return the node of ``clean``."""
+        """Return the node of the call ``clean``."""
         if call.arguments:
             raise UserError(f"{call}: {CLEAN} takes no arguments")
         return cls()
@@ -451,7 +451,7 @@ class WorstNode(Node):
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "WorstNode":
-        """Return the node of ``worst(EXPR, k=10)``."""
+        """Return the node of a call such as ``worst(EXPR, k=10)``."""
         inner, keywords = _searched(call, "worst(EXPR, k=10)")
         if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
             raise UserError(f"{call}: unexpected argument {unknown[0]}; write worst(EXPR, k=10)")
@@ -517,7 +517,7 @@ class GridNode(Node):
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "GridNode":
-        """Return the node of ``grid(EXPR, rot=31)``."""
+        """Return the node of a call such as ``grid(EXPR, rot=31)``."""
         inner, keywords = _searched(call, "grid(EXPR, rot=31)")
         nodes = [binder.bind(expression) for expression in inner]
         moved = [_moved(call, node) for node in nodes]
@@ -681,7 +681,8 @@ def _unfused(node: Node) -> Iterator[Node]:
 
 
 def _fused(links: Iterable[Node]) -> tuple[Node, ...]:
-    """Fuse neighbouring affine leaves of equal interpolation and padding."""
+    """Return links in which neighbouring affine leaves of equal interpolation and padding are
+    fused."""
     fused: list[Node] = []
     run: list[Leaf] = []
 
@@ -726,7 +727,8 @@ def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[st
 
 
 def _count(call: Call, argument: Argument) -> int:
-    """Return the value of an argument that must be a whole number from 1 to MAX_CANDIDATES."""
+    """Return an argument's value after checking that it is a whole number from 1 to
+    MAX_CANDIDATES."""
     written = argument.value
     number = written.value if isinstance(written, Number) else math.nan
     if not 1 <= number <= MAX_CANDIDATES or number % 1:

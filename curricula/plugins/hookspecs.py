@@ -45,6 +45,9 @@ class Record:
         install: the command to suggest when the factory cannot be imported, for example
             ``"pip install curricula[escnn]"``.
 
+    Raises:
+        ValueError: a name with other characters.
+
     >>> Record(name="fog", factory="my_package.fog:Fog", summary="white veil").name
     'fog'
     """

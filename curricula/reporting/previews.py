@@ -119,7 +119,7 @@ def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_model(model, data)
-    return ModelVictim(network), f"an untrained {model}: only the size of their change is telling"
+    return ModelVictim(network), f"an untrained {model}: only the size of their change matters"
 
 
 def at_strengths(

@@ -223,7 +223,7 @@ def check_free(path: Path) -> None:
 
 
 def holds(folder: Path, file: str) -> bool:
-    """Return whether a folder holds a file with a name.
+    """Return whether a folder holds a file of the given name.
 
     Raises:
         UserError: the folder cannot be read.

@@ -141,7 +141,7 @@ def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> T
 
 
 def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
-    """Return t_N1 of `_project_l1`.
+    """Return t_N1 of `_project_l1`: by how much each image's distances are reduced.
 
     The sum of the distances is piecewise linear and decreasing in t. The distance of a pixel
     starts to shrink at t = d - g and reaches 0 at t = d; between two such knots the slope is the

@@ -128,11 +128,11 @@ class Crop(Parametric):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw shifts (n, 2) in whole pixels, (right, down)."""
+        """Return random shifts (n, 2) in whole pixels, (right, down)."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
+        """Return ``points`` x ``points`` shifts in whole pixels, or all if there are fewer."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
@@ -166,11 +166,11 @@ class Roll(Parametric):
     budget: float = attrs.field(validator=_whole_pixels)
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Draw shifts (n, 2) in whole pixels, (right, down)."""
+        """Return random shifts (n, 2) in whole pixels, (right, down)."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts, or all where there are fewer whole numbers."""
+        """Return ``points`` x ``points`` shifts in whole pixels, or all if there are fewer."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
