@@ -55,10 +55,10 @@ def style_axes(axes: "Axes", *, small: bool = False) -> None:
     axes.tick_params(colors=TEXT, labelsize=8 if small else None)
 
 
-def height_with_legend(height: float, lines: int) -> float:
-    """Return a figure's height in inches: ``height``, or more if a legend of N lines beside the
-    figure, at 9 points, needs more."""
-    return max(height, LEGEND_LINE * (lines + 1))
+def height_with_legend(height: float, entries: int) -> float:
+    """Return a figure's height in inches: ``height``, and below it a legend of N entries in two
+    columns, at 9 points."""
+    return height + LEGEND_LINE * ((entries + 1) // 2)
 
 
 def check_figure(path: Path) -> None:

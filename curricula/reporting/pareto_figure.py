@@ -1,7 +1,14 @@
 """Draw the Pareto frontier of two accuracies."""
 
-from matplotlib.figure import Figure
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from curricula.evaluation.pareto import Point
 from curricula.reporting.figures import (
     DASHES,
     PALETTE,
@@ -10,6 +17,7 @@ from curricula.reporting.figures import (
     height_with_legend,
     style_axes,
 )
+from curricula.reporting.point_labels import label_points
 from curricula.sweeps.comparison import Comparison, Row
 
 MARKERS = "osD^vP*X<>hp"
@@ -21,7 +29,9 @@ def draw_frontier(compared: Comparison) -> Figure:
     """Draw each row at its two mean accuracies in %, the frontier as a line, and the area that it
     dominates in grey.
 
-    Bars show the standard deviation over seeds, or the 95 % interval of a single seed.
+    Bars show the standard deviation over seeds, or the 95 % interval of a single seed. Rows are
+    named beside their points, those on the frontier in bold; a legend names the rows whose points
+    lie too close together.
     """
     x, y = compared.axes
     height = height_with_legend(4.6, len(compared.rows))
@@ -36,7 +46,7 @@ def draw_frontier(compared: Comparison) -> Figure:
         )  # fmt: skip
         axes.plot(
             *at, label=as_label(row.label), marker=MARKERS[number % len(MARKERS)], linestyle="none",
-            markersize=8, color=color, clip_on=False,
+            markersize=7, color=color, clip_on=False,
         )  # fmt: skip
     frontier = sorted(
         compared.point(row)
@@ -45,19 +55,53 @@ def draw_frontier(compared: Comparison) -> Figure:
     )
     left, right = _limits(*axes.get_xlim())
     bottom, top = _limits(*axes.get_ylim())
+    edges: list[tuple[Point, Point]] = []
     if frontier:
         corners = [(left, 100 * frontier[0][1])]
         for (at_x, at_y), (_, next_y) in zip(frontier, [*frontier[1:], (0.0, 0.0)], strict=True):
             corners += [(100 * at_x, 100 * at_y), (100 * at_x, 100 * next_y)]
         corners[-1] = (corners[-1][0], bottom)
+        edges = list(pairwise(corners))
         across, up = zip(*corners, strict=True)
         axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
     axes.set(xlabel=as_label(f"{x} accuracy, %"), ylabel=as_label(f"{y} accuracy, %"))
     axes.set(xlim=(left, right), ylim=(bottom, top))
     style_axes(axes)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    # The axes are smallest beside the legend of all rows: a name that is free then stays free.
+    all_rows = _legend(figure, axes.get_legend_handles_labels())
+    written = _name_rows(axes, compared, edges)
+    all_rows.remove()
+    rest = [
+        [item for item, named in zip(items, written, strict=True) if not named]
+        for items in axes.get_legend_handles_labels()
+    ]
+    if rest[0]:
+        _legend(figure, rest)
+    figure.set_figheight(height_with_legend(4.6, len(rest[0])))
     return figure
+
+
+def _legend(figure: Figure, handles_labels: Sequence[Sequence[Any]]) -> Legend:
+    return figure.legend(
+        *handles_labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9
+    )
+
+
+def _name_rows(
+    axes: Axes, compared: Comparison, edges: Sequence[tuple[Point, Point]]
+) -> list[bool]:
+    """Name rows beside their points, clear of the bars and of the edges of the frontier."""
+    x, y = compared.axes
+    points, lines = [], list(edges)
+    for row in compared.rows:
+        at_x, at_y = (100 * share for share in compared.point(row))
+        ((left,), (right,)), ((below,), (above,)) = _spread(row, x), _spread(row, y)
+        points.append((at_x, at_y))
+        lines.append(((at_x - left, at_y), (at_x + right, at_y)))
+        lines.append(((at_x, at_y - below), (at_x, at_y + above)))
+    labels = [row.label for row in compared.rows]
+    return label_points(axes, points, labels, bold=compared.on_frontier, lines=lines)
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:

@@ -98,7 +98,7 @@ def joint_figure(profile: RobustnessProfile) -> Figure:
             }
             axes.text(x, y + 0.04, f"{100 * cell.accuracy:.1f}", fontsize=10, va="bottom", **style)
             interval = f"{100 * low:.1f} to {100 * high:.1f}"
-            axes.text(x, y - 0.04, interval, fontsize=6.5, va="top", **style)
+            axes.text(x, y - 0.04, interval, fontsize=7, va="top", **style)
     degrees = [profile.shown("degrees", value) for value in joint.degrees]
     radii = [profile.shown("linf", value) for value in joint.linf]
     axes.set_xticks(range(len(degrees)), degrees)

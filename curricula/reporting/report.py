@@ -158,15 +158,25 @@ def _profile(run: Run) -> Section:
         )
     corner = profile.joint.rows[-1][-1]
     measured: list[ThreatResult | Average] = [profile.clean, *profile.combined, profile.average]
+    meanings = _meanings(profile)
     rows = [
-        Line([m.name, in_percent(m.accuracy, m.interval), f"{100 * m.fooling_rate:.1f}"])
+        Line(
+            [
+                m.name,
+                in_percent(m.accuracy, m.interval),
+                f"{100 * m.fooling_rate:.1f}",
+                meanings.get(m.name, ""),
+            ]
+        )
         for m in measured
     ]
     return Section(
         title=title,
         text=f"Accuracy, with 95 % intervals, and fooling rate in % on {profile.n:,} test images; "
         "the table is at the budgets.",
-        table=Table(header=["threat", "accuracy", "fooling rate"], rows=rows),
+        table=Table(
+            header=["threat", "accuracy", "fooling rate", "meaning"], rows=rows, texts=(3,)
+        ),
         pictures=[
             Picture(
                 name="profile",
@@ -185,6 +195,20 @@ def _profile(run: Run) -> Section:
     )
 
 
+def _meanings(profile: RobustnessProfile) -> dict[str, str]:
+    """Return what each threat of a profile at its budgets means, by the threat's name."""
+    degrees, eps = profile.budgets["degrees"], profile.budgets["linf"]
+    return {
+        "clean": "no change",
+        "rotation": f"a random rotation within {degrees} degrees",
+        "attack": f"PGD within eps {eps}, l-inf",
+        "rotation, then attack": "the attack on the rotated image",
+        "worst of 10, each attacked": "counts images robust to 10 random rotations, each attacked",
+        "union": "counts images robust to the rotation and to the attack, each alone",
+        "average": "mean of the rotation and the attack",
+    }
+
+
 def _audit(run: Run) -> Section:
     title, found = "Audit against gradient masking", run.read_json(AUDIT)
     if found is None:
@@ -201,7 +225,7 @@ def _audit(run: Run) -> Section:
         return Section(
             title=title,
             text=f"At eps {found['eps']} in {found['norm']}, on {found['n']:,} test images.",
-            table=Table(header=["check", "", "finding"], rows=rows, texts=(2,)),
+            table=Table(header=["check", "result", "finding"], rows=rows, texts=(2,)),
             missing={f"Left out: {what}.": [] for what in found["left_out"]},
         )
 
@@ -294,7 +318,9 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
         title="Accuracy",
         text="In %: mean and standard deviation over seeds, or the 95 % interval of a single seed; "
         f"in float32, on {split} images. ★ is on the Pareto frontier of {x} and {y}; the "
-        f"hypervolume is {compared.hypervolume:.4f} from {compared.reference}.",
+        f'hypervolume is {compared.hypervolume:.4f} from {compared.reference}. The column "passes, '
+        'M" counts millions of images that went through the networks forward and backward, '
+        '"min" the minutes of training and validation.',
         table=Table(header=compared.header, rows=rows),
         pictures=[
             Picture(

@@ -36,8 +36,8 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
         metrics: lines of a run's ``metrics.jsonl``, one or more.
     """
     links = list(metrics[0]["strength"])
-    heights = [3.0, 1.5, 1.5] if links else [3.0, 1.5]
-    figure = Figure(figsize=(7, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained")
+    heights = [2.4, 1.2, 1.2] if links else [2.4, 1.2]
+    figure = Figure(figsize=(4.4, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     epochs = [line["epoch"] for line in metrics]
     for number, (name, read) in enumerate(ACCURACIES.items()):
@@ -56,7 +56,10 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
         axes.axvline(kept, color=FAINT_TEXT, linestyle=":", linewidth=1.2, zorder=1)
         style_axes(axes, small=True)
     for axes in (panels[0], *panels[2:]):
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8,
+            borderaxespad=0,
+        )  # fmt: skip
     panels[-1].set_xlabel(f"epoch (kept: {kept})")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -70,7 +73,9 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
         curves: lines of ``metrics.jsonl`` of each run of a row, by the row's label.
     """
     figure = Figure(
-        figsize=(7, height_with_legend(4, len(curves))), dpi=PIXELS_PER_INCH, layout="constrained"
+        figsize=(4.4, height_with_legend(3.4, len(curves))),
+        dpi=PIXELS_PER_INCH,
+        layout="constrained",
     )
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
@@ -85,7 +90,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
     axes.set(xlim=(0, 1.02), ylim=(-3, 103), xlabel="share of training")
     axes.set_ylabel("joint validation accuracy, %")
     style_axes(axes)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

@@ -127,6 +127,8 @@ def test_a_page_shows_the_results_and_names_the_commands_for_the_rest(
     assert (trained / "figures" / "joint.svg").exists()
     for check in found.checks:
         assert check.finding in page.text
+    for meaning in ("robust to the rotation and to the attack", "mean of the rotation"):
+        assert meaning in page.text  # of the union and of the average
     assert page.text.count("FAILED") == sum(not check.passed for check in found.checks)
 
 
@@ -257,6 +259,8 @@ frame.onload = () => {{
     images: images.length,
     wide: [...inside.querySelectorAll("figure > *")]
       .filter(part => part.getBoundingClientRect().right > root.clientWidth).length,
+    tables: [...inside.querySelectorAll(".scroll:has(table)")]
+      .filter(box => box.scrollWidth > box.clientWidth).length,
     inches: images.map(image => image.getBoundingClientRect().width / image.naturalWidth
       * (image.src.startsWith("data:image/svg") ? 96 : {dpi})),
     cut: [...inside.querySelectorAll("th, td")].filter(cell => cell.scrollWidth > cell.clientWidth)
@@ -293,6 +297,7 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     assert found["width"] == width
     assert found["images"] == {"run": 5, "sweep": 2}[which]
     assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
+    assert found["tables"] == 0
     assert found["cut"] == []
     assert all(inch * 9 / 72 >= 10 for inch in found["inches"])  # letters of 9 points, in pixels
     assert "CONSOLE" not in done.stderr

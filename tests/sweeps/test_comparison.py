@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import attrs
+import numpy as np
 import pytest
 import tomli_w
 from cli.test_cli import TINY, run
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import curricula
 from curricula.errors import UserError
@@ -128,9 +130,8 @@ def test_csv_and_json_hold_the_same_values():
 def test_the_figure_has_every_row_and_the_frontier_under_them():
     figure = draw_frontier(COMPARED)
     (axes,) = figure.axes
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "spatial one", "both", "worse",
-    ]  # fmt: skip
+    assert [text.get_text() for text in axes.texts] == ["spatial one", "both", "worse"]
+    assert [text.get_weight() for text in axes.texts] == ["bold", "bold", "normal"]  # the frontier
     assert axes.get_xlabel() == "spatial accuracy, %"
     corners = [xy for line in axes.lines for xy in line.get_xydata().round(6).tolist()]
     for corner in ([70, 70], [70, 15], [92, 15]):
@@ -147,16 +148,26 @@ def test_the_figure_of_rows_that_learned_nothing_has_axes_of_accuracies():
 
 
 @pytest.mark.parametrize("rows", [3, 48])
-def test_every_row_is_in_the_legend_of_the_figure(rows):
-    many = tuple(attrs.evolve(COMPARED.rows[0], label=f"row {number}") for number in range(rows))
+@pytest.mark.parametrize("apart", [0.0, 0.01, 0.15])
+def test_every_row_is_named_once_in_the_figure_and_no_name_covers_another(rows, apart):
+    many = tuple(
+        Row(label=f"row {i}", outcomes=(outcome(0, 0.3 + apart * (i % 4), apart * (i // 4 % 6)),))
+        for i in range(rows)
+    )
     figure = draw_frontier(attrs.evolve(COMPARED, rows=many))
-    figure.canvas.draw()
-    (legend,) = figure.legends
-    assert len(legend.get_texts()) == rows
-    box = legend.get_window_extent()
-    assert box.y0 >= 0
-    assert box.y1 <= figure.bbox.height
-    assert box.x1 <= figure.bbox.width
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    in_legend = [text for legend in figure.legends for text in legend.get_texts()]
+    texts = [*figure.axes[0].texts, *in_legend]
+    assert sorted(text.get_text() for text in texts) == sorted(row.label for row in many)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    for number, box in enumerate(boxes):
+        assert figure.bbox.count_contains(box.corners()) == 4
+        assert not any(box.overlaps(other) for other in boxes[:number])
+    (axes,) = figure.axes
+    shares = np.array([COMPARED.point(row) for row in many])
+    for box in boxes[: len(axes.texts)]:
+        assert not box.count_contains(axes.transData.transform(100 * shares))
 
 
 def test_equal_means_compare_equal():
@@ -335,7 +346,7 @@ def test_a_figure_shows_each_letter_of_a_name(label, tmp_path):
     figure = draw_frontier(attrs.evolve(COMPARED, rows=rows))
     write_figure(figure, tmp_path / "f.png")
     write_figure(figure, tmp_path / "f.svg")
-    (text,) = figure.legends[0].get_texts()
+    (text,) = figure.axes[0].texts
     assert text.get_text().strip().replace(r"\$", "$") == label
 
 
