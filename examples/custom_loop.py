@@ -81,8 +81,7 @@ def main() -> None:
         }.items()
     }
     for result in curricula.evaluation.evaluate_threats(model, data, data.test[:200], threats):
-        low, high = result.interval
-        print(f"{result.name:<12} {result.accuracy:.3f}  (95 %: {low:.3f} to {high:.3f})")
+        print(result)
 
 
 if __name__ == "__main__":

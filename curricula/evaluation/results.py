@@ -14,8 +14,8 @@ class ThreatResult:
     >>> result = ThreatResult(name="joint", threat="rot(30)+pgd(0.1)", correct=90, fooled=8, n=100)
     >>> result.accuracy, result.fooling_rate
     (0.9, 0.08)
-    >>> in_percent(result.accuracy, result.interval)
-    '90.0 (82.6 to 94.5)'
+    >>> print(result)
+    joint: 90.0 (82.6 to 94.5) % of 100 images
 
     Attributes:
         name: name of the threat, for tables.
@@ -52,6 +52,10 @@ class ThreatResult:
         change, which is no worst case for a searched threat.
         """
         return self.fooled / self.n
+
+    def __str__(self) -> str:
+        """Return name, accuracy, 95 % interval and number of images in one line."""
+        return f"{self.name}: {in_percent(self.accuracy, self.interval)} % of {self.n:,} images"
 
 
 register_json(
@@ -92,6 +96,10 @@ def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tup
 
 
 def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
-    """Return an accuracy and its interval, both in [0, 1], as ``97.3 (96.1 to 98.2)``."""
+    """Return an accuracy and its interval, both in [0, 1], in %.
+
+    >>> in_percent(0.9, wilson_interval(90, 100))
+    '90.0 (82.6 to 94.5)'
+    """
     low, high = interval
     return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
