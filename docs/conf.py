@@ -18,12 +18,16 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"curricula {release}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}  # 97 columns of code
 
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+maximum_signature_line_length = 90  # a longer one has a line for each parameter
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are fields of the class, not separate objects
@@ -51,5 +55,14 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="none")]
 
 
+def plain_defaults(
+    app: Sphinx, what: str, name: str, documented: Any, options: Any, signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:  # fmt: skip
+    """Write a function as a default as ``...``, so that Sphinx can parse the signature."""
+    return signature and signature.replace("<function <lambda>>", "..."), returned
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", plain_defaults)
     app.add_directive("command-help", CommandHelp)
