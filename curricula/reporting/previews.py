@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -200,35 +201,43 @@ def preview_figure(
     page_height = foot + grid_height + head
     figure = Figure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
 
-    def axes_at(x: float, y: float, wide: float, high: float) -> Axes:
-        place = (x / page_width, y / page_height, wide / page_width, high / page_height)
-        return figure.add_axes(place)
+    # One pair of axes, in inches, holds all cells: a pair for each would take most of the time.
+    sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width), ylim=(0, page_height))
+    sheet.set_axis_off()
+    figure.suppressComposite = True  # a vector format would merge the images into one, of 72 dpi
+
+    def show(pixels: NDArray[Any], x: float, y: float, **colours: Any) -> None:
+        sheet.imshow(
+            pixels, extent=(x, x + cell, y, y + tall), interpolation="nearest", aspect="auto",
+            **colours,
+        )  # fmt: skip
+        sheet.add_patch(
+            Rectangle((x, y), cell, tall, fill=False, linewidth=0.5, edgecolor="#999999")
+        )
 
     for row in range(n):
         top = foot + grid_height - row * (2 * tall + gap + between)
         for column in range(columns):
-            x = left + column * (cell + gap)
-            axes = axes_at(x, top - tall, cell, tall)
-            _show(axes, x_NCHW[row] if column == 0 else perturbed_SNCHW[column - 1, row])
+            x, y = left + column * (cell + gap), top - tall
+            shown = x_NCHW[row] if column == 0 else perturbed_SNCHW[column - 1, row]
+            show(_pixels(shown), x, y, cmap="gray", vmin=0, vmax=1)
             if row == 0:
                 heading = headings[column - 1] if column else "original"
-                axes.set_title(heading, fontsize=9, color=TEXT, pad=5)
-            below = axes_at(x, top - 2 * tall - gap, cell, tall)
+                sheet.text(x + cell / 2, top + 5 / 72, heading, fontsize=9, color=TEXT, ha="center")
             if column == 0:
-                _name(axes, names[row])
-                below.set_axis_off()
-                below.text(
-                    0.94, 0.5, "change", fontsize=8, color=FAINT_TEXT, ha="right", va="center"
-                )
-            else:
-                below.imshow(
-                    changes[column - 1][row], cmap=CHANGES, norm=scale,
-                    interpolation="nearest", aspect="auto",
+                _name(sheet, x - 4 / 72, y + tall / 2, names[row])
+                sheet.text(
+                    x + 0.94 * cell, y - gap - tall / 2, "change", fontsize=8, color=FAINT_TEXT,
+                    ha="right", va="center",
                 )  # fmt: skip
-                _frame(below)
+            else:
+                show(changes[column - 1][row], x, y - gap - tall, cmap=CHANGES, norm=scale)
 
     high = min(grid_height, 3.0)
-    beside = axes_at(left + grid_width + 0.22, foot + grid_height - high, 0.13, high)
+    bar_x, bar_y = left + grid_width + 0.22, foot + grid_height - high
+    beside = figure.add_axes(
+        (bar_x / page_width, bar_y / page_height, 0.13 / page_width, high / page_height)
+    )
     _explain(beside, scale, several=x_NCHW.shape[1] > 1)
     figure.text(
         0.5, 1 - 0.12 / page_height, "\n".join(title_lines), fontsize=9, color=TEXT, ha="center",
@@ -255,20 +264,20 @@ def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
-def _show(axes: Axes, x_CHW: Tensor) -> None:
+def _pixels(x_CHW: Tensor) -> NDArray[Any]:
+    """Return an image as matplotlib shows it: with its channels last if there are three, else their
+    mean."""
     pixels: NDArray[np.float32] = x_CHW.numpy(force=True)
-    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    _frame(axes)
+    return pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
 
 
-def _name(axes: Axes, name: str) -> None:
-    """Write the name of an image at its left: upright if it is short, else rotated."""
-    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom"}
-    if len(name) < 3:
-        style = {"rotation": 0, "ha": "right", "va": "center"}
+def _name(sheet: Axes, x: float, y: float, name: str) -> None:
+    """Write the name of an image at the left of a place: upright if it is short, else rotated."""
     short = name if len(name) <= 16 else f"{name[:15]}…"
-    axes.set_ylabel(short, fontsize=9, color=TEXT, parse_math=False, **style)
+    sheet.text(
+        x, y, short, fontsize=9, color=TEXT, parse_math=False, ha="right", va="center",
+        rotation=0 if len(name) < 3 else 90,
+    )  # fmt: skip
 
 
 def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
@@ -289,10 +298,3 @@ def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
     what = "change of the channel\nthat changed most" if several else "change of a pixel"
     bar.set_label(f"{what} (root scale)", fontsize=8, color=TEXT)
     bar.outline.set_linewidth(0.5)
-
-
-def _frame(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, edgecolor="#999999")

@@ -29,15 +29,24 @@ MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 
 def shown(figure):
     """Return the images of a preview, by row of cells from above, then from the left."""
-    cells = [axes for axes in figure.axes if axes.images]
     rows = {}
-    for axes in cells:
-        box = axes.get_position()
-        rows.setdefault(round(-box.y0, 6), []).append((box.x0, axes.images[0].get_array()))
+    for image in figure.axes[0].images:
+        left, _, bottom, _ = image.get_extent()
+        rows.setdefault(round(-bottom, 6), []).append((left, image.get_array()))
     return [
         [np.asarray(array) for _, array in sorted(row, key=lambda cell: cell[0])]
         for _, row in sorted(rows.items())
     ]
+
+
+def headings_and_names(figure):
+    """Return the texts above the images of a preview, and those at their left, in order."""
+    sheet = figure.axes[0]
+    left, _, _, top = sheet.images[0].get_extent()
+    texts = [(*text.get_position(), text.get_text()) for text in sheet.texts]
+    above = sorted((x, text) for x, y, text in texts if y > top)
+    beside = sorted((-y, text) for x, y, text in texts if x < left)
+    return [text for _, text in above], [text for _, text in beside]
 
 
 def caption(figure):
@@ -80,9 +89,8 @@ def test_a_row_is_one_rotation_that_grows_and_below_it_is_its_change():
             np.testing.assert_allclose(cell, turned, atol=2e-5)
             np.testing.assert_array_equal(change, cell - cells[0])
         np.testing.assert_array_equal(cells[1], cells[0])  # strength 0
-    headings = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    headings, names = headings_and_names(figure)
     assert headings == ["original", "strength 0", "strength 0.5", "strength 1"]
-    names = [axes.get_ylabel() for axes in figure.axes if axes.images and axes.get_ylabel()]
     assert names == [data.classes[label] for label in data.test.labels[:3]]
     assert "rot(40, interpolation=bilinear, padding=zeros)" in caption(figure)
 
@@ -145,9 +153,16 @@ def test_images_of_any_channels_and_shape(channels, generator):
     for cell, image in zip(first, (x[0], perturbed[0, 0]), strict=True):
         expected = image.permute(1, 2, 0) if channels == 3 else image.mean(0)
         np.testing.assert_allclose(cell, expected, rtol=1e-6)
-    box = next(axes for axes in figure.axes if axes.images).get_window_extent()
+    box = figure.axes[0].images[0].get_window_extent()
     assert box.width / box.height == pytest.approx(9 / 6)
     assert_no_text_is_cut(figure)
+
+
+def test_a_vector_file_holds_each_image_in_its_own_pixels(tmp_path):
+    x = torch.zeros(1, 1, 6, 9)
+    figure = preview_figure(x, x[None], headings=["h"], names=["n"], title="t", caption="c")
+    write_figure(figure, tmp_path / "f.svg")
+    assert (tmp_path / "f.svg").read_text().count("<image ") == 3 + 1  # the colour bar
 
 
 @pytest.mark.parametrize(
