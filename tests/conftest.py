@@ -102,3 +102,10 @@ def no_compiler(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     monkeypatch.setattr(compilation, "_warned", set())
+
+
+@pytest.fixture
+def quick_audit(monkeypatch):
+    """Let audits take few steps and queries, for tests of what is done with their results."""
+    for name, value in {"QUERIES": 5, "STEPS": 2, "MORE_STEPS": 3}.items():
+        monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)

@@ -67,8 +67,7 @@ def test_the_last_checkpoint_is_chosen_by_its_name(trained):
     assert curricula.evaluate(last, data="tiny", threats=["clean"]) == [found]
 
 
-def test_the_profile_and_the_audit_of_a_model_write_nothing(trained, monkeypatch):
-    monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 5)
+def test_the_profile_and_the_audit_of_a_model_write_nothing(trained, quick_audit):
     model = curricula.load_model(trained.run)
     before = sorted(trained.run.path.rglob("*"))
     budgets = {"degrees": "20", "linf": "0.05"}
@@ -79,8 +78,7 @@ def test_the_profile_and_the_audit_of_a_model_write_nothing(trained, monkeypatch
     assert sorted(trained.run.path.rglob("*")) == before
 
 
-def test_the_audit_of_a_run_takes_another_ball(trained, monkeypatch):
-    monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 5)
+def test_the_audit_of_a_run_takes_another_ball(trained, quick_audit):
     assert curricula.audit(trained.run, limit=2).eps == "0.05"
     assert curricula.audit(trained.run, limit=2, eps=0.02).eps == "0.02"
     assert curricula.audit(trained.run, limit=2, eps=0.5, norm="l2").norm == "l2"

@@ -75,7 +75,7 @@ def check_page(page, run, folder):
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
 )
 def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(
-    page, tmp_path, capsys, monkeypatch
+    page, tmp_path, capsys, monkeypatch, quick_audit
 ):
     number = {"train": None} if page.name in STATES_TRAINING_IMAGES else {}
     monkeypatch.setattr(digits, "digits", functools.partial(few_digits, **number))

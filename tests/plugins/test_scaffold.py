@@ -188,17 +188,6 @@ def test_plugins_lists_once_and_new_help_has_an_example():
     assert "Example: curricula plugins new fog" in shown.output
 
 
-@pytest.mark.parametrize("arguments", [[], ["new", "fog"]])
-def test_plugins_commands_do_not_import_torch(arguments, tmp_path):
-    script = (
-        "import sys\nfrom curricula.cli.main import program\n"
-        f"program(['plugins', *{arguments!r}], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    done = python("-c", script, cwd=tmp_path, PYTHONPATH=paths())
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_templates_are_in_the_wheel(tmp_path):
     built = python(
         "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT

@@ -1,8 +1,5 @@
 """Figures show what they say they show; the commands that write them refuse what they cannot."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import attrs
@@ -330,28 +327,3 @@ def test_a_place_where_one_may_not_write(tmp_path, monkeypatch):
     result = run("schedule", "linear", "-o", tmp_path / "f.png")
     assert result.exit_code == 2
     assert "cannot be written; choose another place" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["preview", "schedule"])
-def test_help_has_an_example_and_imports_nothing_heavy(command):
-    script = f"""
-        import sys
-        from click.testing import CliRunner
-        from curricula.cli.main import program
-        result = CliRunner().invoke(program, ["{command}", "--help"])
-        assert "Example: curricula {command}" in result.output, result.output
-        assert not {{"torch", "matplotlib"}} & set(sys.modules)
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
-
-
-def test_figures_need_no_pyplot(tmp_path):
-    script = """
-        import sys
-        from pathlib import Path
-        from curricula.reporting.curves import parse_schedules, schedules_figure
-        from curricula.reporting.figures import write_figure
-        write_figure(schedules_figure(parse_schedules(["linear"])), Path(sys.argv[1]))
-        assert "matplotlib.pyplot" not in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path / "f.png"], check=True)
