@@ -7,7 +7,7 @@ answered at once.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import attrs
 
@@ -17,6 +17,8 @@ from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output
 from curricula.runtime.records import to_json
+from curricula.runtime.values import as_path, check_choice, check_number, check_whole
+from curricula.training.callbacks import Callback
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import EVALUATION_SEED, MAX_SEED, SplitName, baseline_values
 from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from curricula.evaluation.results import ThreatResult
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
-    from curricula.training.callbacks import Callback
     from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
     from curricula.training.plan import Plan
 
@@ -53,7 +54,7 @@ class TrainValues(TypedDict, total=False):
     data_root: str | Path
     model: str
     perturb: str
-    schedule: Sequence[str]
+    schedule: str | Sequence[str]
     objective: str
     epochs: int
     batch_size: int
@@ -91,7 +92,7 @@ def train(
     *,
     output: str | Path | None = None,
     baseline: bool = False,
-    callback: "Callback | None" = None,
+    callback: Callback | None = None,
     download: bool = False,
     **values: Unpack[TrainValues],
 ) -> Trained:
@@ -119,9 +120,14 @@ def train(
         ('rot=linear(start=0, until=0.4)',)
     """
     if output is not None:
-        check_free(Path(output))
+        check_free(as_path("output", output))
         if baseline:
             check_free(Path(output) / BASELINE)
+    if callback is not None and not isinstance(callback, Callback):
+        raise UserError(
+            "callback must have the methods of curricula.training.Callback (derive it from "
+            f"NoCallback), not {callback!r}"
+        )
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
     check_values(values)
@@ -164,7 +170,7 @@ def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
     from curricula.data.dataset import load_data
 
     config = run.config
-    return load_data(config.data, root=str(root or config.data_root))
+    return load_data(config.data, root=root or config.data_root)
 
 
 def load_model(
@@ -180,14 +186,14 @@ def load_model(
     Raises:
         UserError: no such run, a damaged checkpoint, a model that no plugin provides.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
+    run = run if isinstance(run, Run) else Run.open(run)
     _check_checkpoint(run, checkpoint)
 
     import torch
 
     from curricula.models.build import build_model
 
-    data = data or open_data(run)
+    data = open_data(run) if data is None else data
     with torch.random.fork_rng(devices=[]):
         model = build_model(run.config.model, data)
     run.load_weights(CHECKPOINTS[checkpoint], model)
@@ -198,7 +204,7 @@ def evaluate(
     model: Measurable,
     *,
     data: "DataSet | str | None" = None,
-    threats: Mapping[str, str] | Iterable[str] = (),
+    threats: Mapping[str, str] | Iterable[str] | None = None,
     split: "SplitName | SplitLike" = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
@@ -238,13 +244,10 @@ def evaluate(
         spatial 20 True
         joint 20 True
     """
-    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
-    if isinstance(split, str) and split not in get_args(SplitName):
-        raise UserError(f"split must be {' or '.join(get_args(SplitName))}, not {split!r}")
-    texts = [threats] if isinstance(threats, str) else threats
-    named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
-    for text in named.values():
-        check_perturbation(text)
+    run = _checked(
+        model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
+    )
+    named = None if threats is None else _named(threats)
 
     from curricula.curriculum import Threat, check_channels
     from curricula.data.dataset import first
@@ -256,7 +259,7 @@ def evaluate(
     where = _device(model, device)
     dataset = _data(run, data, data_root)
     images = first(_images(dataset, split), limit)
-    if named:
+    if named is not None:
         chosen = {name: Threat.parse(text, budgets=dataset.budgets) for name, text in named.items()}
     else:
         perturb = run.config.perturb if run is not None else CLEAN
@@ -317,15 +320,22 @@ def robustness_profile(
         >>> [(series.name, series.unit) for series in profile.series][-1]
         ('PGD-40', 'linf')
     """
-    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
+    run = _checked(
+        model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
+    )
     _check_test_split(run, split, "profile")
     if run is not None:
         check_output(run.path / PROFILE)
 
     from curricula.data.dataset import first
-    from curricula.evaluation.robustness_profile import measure_profile, profile_budgets
+    from curricula.evaluation.robustness_profile import (
+        check_units,
+        measure_profile,
+        profile_budgets,
+    )
     from curricula.expressions.binding import bind
 
+    check_units(budgets or {})
     where = _device(model, device)
     dataset = _data(run, data, data_root)
     known = profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
@@ -385,8 +395,12 @@ def audit(
         >>> checks[0].name, checks[0].passed
         ('deterministic forward', True)
     """
-    run = _checked(model, data, seed, batch_size, limit, checkpoint, device)
+    run = _checked(
+        model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
+    )
     _check_test_split(run, split, "audit")
+    if eps is not None:
+        check_number("eps", eps, 0)
     if run is not None:
         check_output(run.path / AUDIT)
 
@@ -394,7 +408,10 @@ def audit(
     from curricula.evaluation import audit as auditing
     from curricula.evaluation.threats import pixel_budget
     from curricula.expressions.binding import bind
+    from curricula.interfaces import Norm
 
+    if norm is not None:
+        check_choice("norm", norm, get_args(Norm))
     where = _device(model, device)
     dataset = _data(run, data, data_root)
     if run is not None and eps is None and norm is None:
@@ -418,42 +435,81 @@ def audit(
 
 
 def _checked(
-    model: Measurable,
-    data: "DataSet | str | None",
-    seed: int,
-    batch_size: int | None,
-    limit: int | None,
-    checkpoint: str,
-    device: str,
+    model: Any,
+    data: Any,
+    split: Any,
+    limit: Any,
+    seed: Any,
+    batch_size: Any,
+    device: Any,
+    data_root: Any,
+    checkpoint: Any,
+    progress: Any,
 ) -> Run | None:
-    """Check the arguments as far as possible without torch, and return the run to measure; None for
-    a model.
+    """Check the arguments that the verbs of measurement share; return the run that is measured,
+    None for a model.
+
+    Only a model, a data set and a split that are objects import torch, which they have imported.
 
     Raises:
-        UserError: no such run or checkpoint, a number out of range, a model without data.
+        UserError: no such run or checkpoint, a value of the wrong type or out of range, a model
+            without data.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"seed must lie from 0 to {MAX_SEED}, not {seed}")
+    check_whole("seed", seed, 0, MAX_SEED)
     for name, value in {"batch_size": batch_size, "limit": limit}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be 1 or more, not {value}")
+        if value is not None:
+            check_whole(name, value, 1)
     check_device_name(device)
-    if not isinstance(model, (Run, str, Path)):
-        if data is None:
-            raise UserError("a model is measured on data: give data=, such as data='digits'")
-        if isinstance(data, str):
-            check_call("dataset", data)
-        return None
-    if data is not None:
-        raise UserError("data is for a model: a run is measured on the data set it names")
-    run = model if isinstance(model, Run) else Run.open(Path(model))
-    _check_checkpoint(run, checkpoint)
-    return run
+    if data_root is not None:
+        as_path("data_root", data_root)
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    if not callable(progress):
+        raise UserError(f"progress must be a function of the share that is done, not {progress!r}")
+    if isinstance(split, str):
+        check_choice("split", split, get_args(SplitName))
+    else:
+        from curricula.data.dataset import SplitLike
+
+        if not isinstance(split, SplitLike):
+            raise UserError(f"split must be test, validation or labelled images, not {split!r}")
+    if isinstance(model, (Run, str, Path)):
+        if data is not None:
+            raise UserError("data is for a model: a run is measured on the data set it names")
+        run = model if isinstance(model, Run) else Run.open(model)
+        _check_checkpoint(run, checkpoint)
+        return run
+    if data is None and callable(model):
+        raise UserError("a model is measured on data: give data=, such as data='digits'")
+
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {model!r}")
+    if isinstance(data, str):
+        check_call("dataset", data)
+    return None
+
+
+def _named(threats: Any) -> Mapping[str, str]:
+    """Return the expressions of threats by name; those of a list are their own names.
+
+    Raises:
+        UserError: none at all, or one that is not an expression.
+    """
+    texts = [threats] if isinstance(threats, str) else threats
+    if not isinstance(texts, Iterable):
+        raise UserError(f"threats must be a list of expressions, not {threats!r}")
+    named = dict(texts) if isinstance(texts, Mapping) else None
+    texts = list(texts) if named is None else list(named.values())
+    if not texts:
+        raise UserError("threats is empty: name one or more, or leave it out for the standard ones")
+    for text in texts:
+        check_perturbation(text)
+    return named or {text: text for text in texts}
 
 
 def _check_checkpoint(run: Run, checkpoint: str) -> None:
-    if checkpoint not in CHECKPOINTS:
-        raise UserError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, not {checkpoint!r}")
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
     _ = run.config  # raises if it is damaged
     path = run.path / CHECKPOINTS[checkpoint]
     if not path.exists():
@@ -469,13 +525,10 @@ def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None
     """Return the data set to measure on: a run's, or the given one."""
     if run is not None:
         return open_data(run, root=root)
-    if not isinstance(data, str):
-        assert data is not None
-        return data
 
-    from curricula.data.dataset import load_data
+    from curricula.data.dataset import as_dataset
 
-    return load_data(data, root=str(root or "data"))
+    return as_dataset(data, root=root or "data")
 
 
 def _images(data: "DataSet", split: "SplitName | SplitLike") -> "SplitLike":

@@ -5,13 +5,12 @@ from typing import TypeAlias
 
 import attrs
 import torch
-from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
-from curricula.expressions.checks import parse_schedule, schedules_by_label
+from curricula.expressions.checks import listed, parse_schedule, schedules_by_label
 from curricula.expressions.nodes import Context, Node
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call
@@ -25,6 +24,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
+from curricula.runtime.values import check_number
 
 
 @attrs.frozen(kw_only=True)
@@ -36,11 +36,15 @@ class Threat:
         strength: strength of all leaves, in [0, 1].
 
     Raises:
-        ValueError: a strength outside [0, 1].
+        UserError: a strength outside [0, 1].
     """
 
     tree: Node
-    strength: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)))
+    strength: float = attrs.field(default=1.0)
+
+    @strength.validator
+    def _check_strength(self, attribute: object, strength: float) -> None:
+        check_number("strength", strength, 0, 1)
 
     @classmethod
     def parse(
@@ -54,8 +58,7 @@ class Threat:
             strength: strength of all leaves, in [0, 1].
 
         Raises:
-            UserError: as in `bind`.
-            ValueError: a strength outside [0, 1].
+            UserError: as in `bind`; a strength outside [0, 1].
 
         Example:
             >>> from curricula import Threat
@@ -142,7 +145,7 @@ class Curriculum:
     def parse(
         cls,
         perturb: str,
-        schedules: Sequence[str] = (),
+        schedules: str | Sequence[str] = (),
         *,
         budgets: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
@@ -151,8 +154,9 @@ class Curriculum:
 
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
-            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one; the last
-                one for a leaf wins. Default: linear to full strength at 40 % of training.
+            schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one, in a list or
+                alone; the last one for a leaf wins. Default: linear to full strength at 40 % of
+                training.
             budgets: as in `bind`.
             defaults: as in `bind`.
 
@@ -168,7 +172,7 @@ class Curriculum:
         """
         tree = bind(perturb, budgets=budgets, defaults=defaults)
         calls = schedules_by_label(schedules, tree.leaves)
-        for label, call in map(parse_schedule, schedules):
+        for label, call in map(parse_schedule, listed(schedules)):
             if label is None:
                 factories.build("schedule", call)  # an error is raised even if no leaf uses it
         built = {label: factories.build("schedule", call) for label, call in calls.items()}

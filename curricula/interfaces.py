@@ -12,6 +12,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from curricula.runtime.values import check_whole
+
 PerturbationKind = Literal["spatial", "intensity", "pixel"]
 Norm = Literal["linf", "l2", "l1"]
 Interpolation = Literal["bilinear", "nearest"]
@@ -222,6 +224,9 @@ class Progress:
     """The progress of training: ``step`` of ``total_steps`` updates, in ``epoch`` of
     ``total_epochs``, all counted from 0.
 
+    Raises:
+        UserError: a number below 0, or a total below 1.
+
     Example:
         >>> Progress(step=5, total_steps=20, epoch=1, total_epochs=4).fraction
         0.25
@@ -231,6 +236,12 @@ class Progress:
     total_steps: int
     epoch: int
     total_epochs: int
+
+    def __attrs_post_init__(self) -> None:
+        check_whole("step", self.step, 0)
+        check_whole("total_steps", self.total_steps, 1)
+        check_whole("epoch", self.epoch, 0)
+        check_whole("total_epochs", self.total_epochs, 1)
 
     @property
     def fraction(self) -> float:

@@ -7,7 +7,10 @@ from torch import nn
 import curricula
 from curricula.data import Split
 from curricula.errors import UserError
+from curricula.sweeps.spec import parse_sweep
 from curricula.training.run import Run
+
+SWEEP = parse_sweep("[axes]\nseed = [0, 1]\n")
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -111,6 +114,151 @@ def test_the_callers_model_stays_as_it_is():
 def test_bad_input_to_evaluate(settings, message):
     with pytest.raises(UserError, match=message):
         curricula.evaluate(nn.Flatten(), **settings)
+
+
+PROGRESS = {"step": 0, "total_steps": 4, "epoch": 0, "total_epochs": 1}
+LABELLED = Split(pixels=torch.zeros(0, 1, 8, 8, dtype=torch.uint8), labels=torch.zeros(0).long())
+
+
+def evaluate(model=nn.Flatten(), data="tiny", **settings):  # noqa: B008
+    return curricula.evaluate(model, data=data, **settings)
+
+
+def profile(**settings):
+    return curricula.robustness_profile(nn.Flatten(), data="tiny", **settings)
+
+
+def audit(**settings):
+    return curricula.audit(nn.Flatten(), data="tiny", **settings)
+
+
+def parse(text="rot:30+pgd:0.1", schedules=(), **settings):
+    return curricula.Curriculum.parse(text, schedules, **settings)
+
+
+def batches(batch_size, generator=None):
+    return next(curricula.batches(LABELLED, batch_size, generator=generator))
+
+
+FOREIGN = [
+    (lambda: curricula.train(output=3), "output must be a path, not 3"),
+    (lambda: curricula.train(output=""), "output must be a path, not ''"),
+    (lambda: curricula.train(callback=print), "callback must have the methods of .*Callback"),
+    (lambda: curricula.train(schedule=3), "schedule must be a list of texts, not 3"),
+    (lambda: curricula.train(schedule=[3]), "schedule must be a list of texts"),
+    (lambda: curricula.train(seed="a"), "seed must be a whole number, not 'a'"),
+    (lambda: curricula.train(batch_size=0), "batch_size must be 1 or more, not 0"),
+    (lambda: curricula.train(shuffle="no"), "shuffle must be true or false, not 'no'"),
+    (lambda: curricula.train(data_root=3), "data_root must be text, not 3"),
+    (lambda: evaluate(3), "model must be a run, its folder or a torch.nn.Module, not 3"),
+    (lambda: evaluate(print), "model must be a run, its folder or a torch.nn.Module"),
+    (lambda: evaluate(data=3), "data must be a DataSet or its name, such as 'digits', not 3"),
+    (lambda: evaluate(threats=[]), "threats is empty: .* leave it out for the standard ones"),
+    (lambda: evaluate(threats={}), "threats is empty"),
+    (lambda: evaluate(threats=3), "threats must be a list of expressions, not 3"),
+    (lambda: evaluate(threats=[0.1]), "an expression is a text, such as 'rot:30.pgd', not 0.1"),
+    (lambda: evaluate(threats={"mine": None}), "an expression is a text, .* not None"),
+    (lambda: evaluate(split=3), "split must be test, validation or labelled images, not 3"),
+    (lambda: evaluate(split=LABELLED), "split has no images"),
+    (lambda: evaluate(limit=1.5), "limit must be a whole number, 1 or more, not 1.5"),
+    (lambda: evaluate(limit="3"), "limit must be a whole number, 1 or more, not '3'"),
+    (lambda: evaluate(limit=True), "limit must be a whole number, 1 or more, not True"),
+    (lambda: evaluate(seed="a"), "seed must be a whole number, from 0 to .*, not 'a'"),
+    (lambda: evaluate(seed=0.5), "seed must be a whole number, .* not 0.5"),
+    (lambda: evaluate(batch_size=2.0), "batch_size must be a whole number, 1 or more, not 2.0"),
+    (lambda: evaluate(device=torch.device("cpu")), "device device.* is not available; choose"),
+    (lambda: evaluate(data_root=3), "data_root must be a path, not 3"),
+    (lambda: evaluate(checkpoint=["best"]), "checkpoint must be best or last, not .'best'."),
+    (lambda: evaluate(progress=3), "progress must be a function .*, not 3"),
+    (lambda: profile(split="tset"), "split must be test or validation, not 'tset'"),
+    (lambda: profile(budgets={"lnif": "0.1"}), "budgets: unknown unit 'lnif'; did you mean linf"),
+    (lambda: profile(budgets=[3]), "budgets must map units to budgets, such as .*, not .3."),
+    (lambda: profile(budgets={"linf": "8"}), "the budget in linf must be at most 2/3, not 8"),
+    (lambda: profile(limit=0), "limit must be 1 or more, not 0"),
+    (lambda: audit(split="tset"), "split must be test or validation, not 'tset'"),
+    (lambda: audit(eps="8/255"), "eps must be a number, 0 or more, not '8/255'"),
+    (lambda: audit(eps=float("nan")), "eps must be a number, 0 or more, not nan"),
+    (lambda: audit(norm="l3"), "norm must be linf or l2 or l1, not 'l3'"),
+    (lambda: audit(seed=-1), "seed must lie from 0"),
+    (lambda: curricula.load_model(3), "run must be a path, not 3"),
+    (lambda: curricula.load_model(""), "run must be a path, not ''"),
+    (lambda: curricula.Run.open(None), "run must be a path, not None"),
+    (lambda: curricula.build_model("lenet", "digit"), "unknown dataset 'digit': did you mean digi"),
+    (lambda: curricula.build_model("lenet", 3), "data must be a DataSet or its name"),
+    (lambda: curricula.build_model(3, "tiny"), "an expression is a text"),
+    (lambda: curricula.load_data(3), "an expression is a text"),
+    (lambda: curricula.load_data("digits", root=3), "root must be a path, not 3"),
+    (lambda: batches(0), "batch_size must be 1 or more, not 0"),
+    (lambda: batches("4"), "batch_size must be a whole number, 1 or more, not '4'"),
+    (lambda: batches(4, generator=0), "generator must be a torch.Generator or None, not 0"),
+    (lambda: curricula.compare([]), "paths is empty: name one or more folders"),
+    (lambda: curricula.compare(3), "paths must be a path, not 3"),
+    (lambda: curricula.compare("x", axes=("joint",)), "axes must be the names of two threats"),
+    (lambda: curricula.compare("x", axes="joint"), "axes must be the names of two threats"),
+    (lambda: curricula.compare("x", reference=0.5), "reference must be two accuracies, .* not 0.5"),
+    (lambda: curricula.compare("x", reference=("a", 0)), "reference must be two accuracies"),
+    (lambda: curricula.compare("x", split="tset"), "split must be test or validation, not 'tset'"),
+    (lambda: curricula.run_sweep("x"), "sweep x: no such file; .*find_sweep reads a recipe"),
+    (lambda: curricula.run_sweep(3, "out"), "sweep must be a path, not 3"),
+    (lambda: curricula.run_sweep(SWEEP), "output is missing: name the folder of the sweep"),
+    (lambda: curricula.run_sweep(SWEEP, 3), "output must be a path, not 3"),
+    (lambda: curricula.run_sweep(SWEEP, "out", storage=3), "storage must be the URL of a database"),
+    (lambda: parse(3), "an expression is a text, such as 'rot:30.pgd', not 3"),
+    (lambda: parse(schedules=3), "schedules must be a list of texts, such as .*, not 3"),
+    (lambda: parse(schedules=[3]), "schedules must be a list of texts"),
+    (lambda: parse(schedules="liner"), "unknown schedule 'liner': did you mean linear"),
+    (lambda: parse(budgets=["30"]), "budgets must be a mapping of texts, not"),
+    (
+        lambda: parse("pgd", budgets={"linf": "8"}),
+        "pgd: budget must be at most 1 in linf",
+    ),
+    (lambda: curricula.Threat.parse("rot:30", strength=2), "strength must lie from 0 to 1, not 2"),
+    (lambda: curricula.Threat.parse("rot:30", strength="1"), "strength must be a number, .* '1'"),
+    (lambda: curricula.Threat.parse(None), "an expression is a text"),
+    (lambda: curricula.ModelVictim(lambda x: x), "model must be a torch.nn.Module, not <function"),
+    (
+        lambda: curricula.ModelVictim(nn.Flatten(), precision="fp8"),
+        "precision must be float32 or b",
+    ),
+    (lambda: curricula.Progress(**PROGRESS | {"step": -1}), "^step must be 0 or more, not -1"),
+    (lambda: curricula.Progress(**PROGRESS | {"total_steps": 0}), "total_steps must be 1 or more"),
+    (lambda: curricula.Progress(**PROGRESS | {"epoch": 0.5}), "epoch must be a whole number, 0 or"),
+    (
+        lambda: curricula.Progress(**PROGRESS | {"total_epochs": 0}),
+        "total_epochs must be 1 or more",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), FOREIGN, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_foreign_value_of_any_argument_is_one_line(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_stands_for_its_data_set():
+    torch.manual_seed(0)
+    named = curricula.build_model("lenet", "tiny")
+    torch.manual_seed(0)
+    built = curricula.build_model("lenet", curricula.load_data("tiny"))
+    assert str(named) == str(built)
+    assert torch.equal(named[1].weight, built[1].weight)
+
+
+def test_a_text_is_a_list_of_one_schedule():
+    now = curricula.Progress(**PROGRESS | {"step": 1})
+    schedule = "pgd=linear(until=0.5)"
+    found = [parse("rot:30+pgd:0.1", form).strengths(now) for form in (schedule, [schedule])]
+    assert found[0] == found[1] == {"rot": pytest.approx(0.625), "pgd": 0.5}
+
+
+def test_a_run_is_opened_by_the_text_of_its_path(trained):
+    assert Run.open(str(trained.run.path)) == Run(str(trained.run.path)) == trained.run
 
 
 def test_bad_input_about_a_run(trained, tmp_path):

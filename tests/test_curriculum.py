@@ -578,5 +578,5 @@ def test_a_budget_too_large_for_float32_is_refused(text):
 def test_a_schedule_in_shorthand_prints_its_stages():
     calls = Curriculum.parse("rot:30", ["step(count=2, until=0.5)"]).schedule_calls
     assert str(calls["rot"]) == "step(0:0, 0.25:0.5, 0.5:1)"
-    with pytest.raises(ValueError, match="'strength' must be <= 1"):
+    with pytest.raises(ValueError, match="strength must lie from 0 to 1, not 7"):
         Threat.parse("rot:30", strength=7)

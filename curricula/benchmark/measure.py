@@ -20,6 +20,7 @@ from curricula.errors import UserError
 from curricula.runtime.precision import autocast
 from curricula.runtime.records import register_json
 from curricula.runtime.timing import seconds
+from curricula.runtime.values import check_whole
 from curricula.training.compile_choice import TrialUpdates
 from curricula.training.config import FIELDS
 from curricula.training.pass_counter import PassCounter
@@ -93,7 +94,7 @@ class Speed:
 def bench(
     *,
     rounds: int = 5,
-    against: Sequence[str] = (),
+    against: str | Sequence[str] = (),
     noted: Callable[[str], None] = lambda line: None,
     baseline_model: nn.Module | None = None,
     **values: Any,
@@ -115,8 +116,8 @@ def bench(
         UserError: a wrong value; an unknown or missing baseline, or one that cannot train under
             this configuration.
     """
-    if rounds < 1:
-        raise UserError(f"rounds must be 1 or more, not {rounds}")
+    check_whole("rounds", rounds, 1)
+    against = [against] if isinstance(against, str) else against
     for name in against:
         if name not in BASELINES:
             raise UserError(f"against: {name!r} is unknown; known: {', '.join(BASELINES)}")

@@ -44,7 +44,9 @@ def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags:
 
     keep_freed_memory()
     with ProgressBar("evaluation") as bar:
-        results = evaluate(run, threats=threats, split=split, progress=bar.progress, **given(flags))
+        results = evaluate(
+            run, threats=threats or None, split=split, progress=bar.progress, **given(flags)
+        )
     if form == "json":
         click.echo(json.dumps(to_json(results), indent=2))
     else:

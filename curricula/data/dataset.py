@@ -1,7 +1,8 @@
 """Data sets: labelled uint8 images, in memory or read when needed, and their conventions."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.runtime.values import as_path, check_whole
 
 VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
 
 
+@runtime_checkable
 class SplitLike(Protocol):
     """Labelled uint8 images, held in memory (`Split`) or read when needed
     (`curricula.data.LazySplit`)."""
@@ -164,16 +167,16 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
     """Return the first ``limit`` images of a split; None for all.
 
     Raises:
-        UserError: a limit below 1.
+        UserError: a limit below 1, or a split without images.
     """
-    if limit is None:
-        return split
-    if limit < 1:
-        raise UserError(f"limit must be 1 or more, not {limit}")
-    return split[slice(limit)]
+    if limit is not None:
+        check_whole("limit", limit, 1)
+    if not len(split):
+        raise UserError("split has no images: give one or more")
+    return split if limit is None else split[slice(limit)]
 
 
-def load_data(text: str, *, root: str = "data", download: bool = False) -> DataSet:
+def load_data(text: str, *, root: str | Path = "data", download: bool = False) -> DataSet:
     """Return the data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
 
     >>> data = load_data("random(size=8, images=100)")
@@ -192,10 +195,23 @@ def load_data(text: str, *, root: str = "data", download: bool = False) -> DataS
     return loaded
 
 
-def resolve_data(text: str, *, root: str, download: bool) -> factories.Built:
+def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Built:
     """Return the data set of `load_data`, and its expression with every default stated."""
-    supplied = {"root": root, "download": download}
+    supplied = {"root": str(as_path("root", root)), "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)
+
+
+def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
+    """Return a data set itself, or the one that an expression names.
+
+    Raises:
+        UserError: it is neither; as `load_data` does.
+    """
+    if isinstance(data, str):
+        return load_data(data, root=root)
+    if not isinstance(data, DataSet):
+        raise UserError(f"data must be a DataSet or its name, such as 'digits', not {data!r}")
+    return data
 
 
 def batches(
@@ -208,7 +224,16 @@ def batches(
         batch_size: images per batch, 1 or more.
         generator: draws the order, on the CPU, so that it does not depend on the device; None
             keeps the stored order.
+
+    Raises:
+        UserError: a batch size below 1, or a generator that is not torch's.
     """
+    check_whole("batch_size", batch_size, 1)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise UserError(
+            f"generator must be a torch.Generator or None, not {generator!r}; write "
+            "torch.Generator().manual_seed(SEED)"
+        )
     if generator is None:
         order_N = torch.arange(len(split))
     else:

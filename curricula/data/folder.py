@@ -15,6 +15,7 @@ from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
 from curricula.errors import UserError
+from curricula.runtime.values import check_whole
 
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
@@ -44,8 +45,7 @@ def folder(
     Raises:
         UserError: the folders are missing or have different classes, or an image cannot be read.
     """
-    if size < 8:
-        raise UserError(f"folder: size must be 8 or more, not {size}")
+    check_whole("folder: size", size, 8)
     parts = {name: Path(root) / name for name in ("train", "test")}
     if not all(path.is_dir() for path in parts.values()):
         raise missing_data_error("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")

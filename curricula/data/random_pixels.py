@@ -9,7 +9,7 @@ from curricula.data.conventions import (
     GREY_TRAINING,
 )
 from curricula.data.dataset import DataSet, Split
-from curricula.errors import UserError
+from curricula.runtime.values import check_whole
 
 SEED = 0  # seed of all pixels and labels
 NUM_TEST = 256  # test images
@@ -45,8 +45,7 @@ def random_pixels(
         ("classes", classes, 2, 100_000),
         ("images", images, 10, 1_000_000),
     ):
-        if not low <= value <= high:
-            raise UserError(f"random: {name} must lie from {low} to {high:,}, not {value}")
+        check_whole(f"random: {name}", value, low, high)
     generator = torch.Generator().manual_seed(SEED)
 
     def split(n: int) -> Split:

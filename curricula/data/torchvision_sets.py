@@ -16,6 +16,7 @@ from curricula.data.conventions import (
 )
 from curricula.data.dataset import DataSet, Split, missing_data_error
 from curricula.errors import UserError
+from curricula.runtime.values import check_whole
 
 FOLDERS = {
     "MNIST": "MNIST",
@@ -111,8 +112,7 @@ def _first(name: str, whole: Split, images: int | None) -> Split:
     """
     if images is None:
         return whole
-    if not 10 <= images <= len(whole):
-        raise UserError(f"{name}: images must lie from 10 to {len(whole):,}, not {images}")
+    check_whole(f"{name}: images", images, 10, len(whole))
     return whole[slice(images)]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
-from curricula.errors import UserError
+from curricula.errors import UserError, did_you_mean
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult, wilson_interval
@@ -294,6 +294,19 @@ def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, s
         if unit in UNITS and unit not in found and leaf.perturbation.budget > 0:
             found[unit] = str(_written_budget(leaf))
     return {**budgets, **found}
+
+
+def check_units(budgets: Mapping[str, str]) -> None:
+    """Refuse budgets in units that a profile does not have.
+
+    Raises:
+        UserError: an unknown unit; it suggests a known one.
+    """
+    if not isinstance(budgets, Mapping):
+        raise UserError(f"budgets must map units to budgets, such as {EXAMPLES}, not {budgets!r}")
+    for unit in budgets:
+        if unit not in UNITS:
+            raise UserError(f"budgets: unknown unit {unit!r}; {did_you_mean(str(unit), UNITS)}")
 
 
 def _written_budget(leaf: Leaf) -> Number:

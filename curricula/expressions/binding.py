@@ -74,8 +74,11 @@ def bind(
         >>> str(bind(str(tree))) == str(tree)
         True
     """
-    if isinstance(expression, str):
+    if not isinstance(expression, (Call, Chain, Union)):
         expression = parse(expression)
+    for name, given in {"budgets": budgets, "defaults": defaults}.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise UserError(f"{name} must be a mapping of texts, not {given!r}")
     binder = _Binder(
         {unit: parse_number(text) for unit, text in (budgets or {}).items()},
         {name: parse_value(text) for name, text in (defaults or {}).items()},

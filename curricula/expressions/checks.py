@@ -5,6 +5,7 @@ arguments, types and ranges.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from curricula.errors import UserError
 from curricula.expressions.syntax import (
@@ -90,11 +91,24 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
     return None, parse_call(text)
 
 
-def schedules_by_label(texts: Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
+def listed(texts: Any) -> Sequence[str]:
+    """Return the schedules of a configuration as a list: a single text is a list of one.
+
+    Raises:
+        UserError: they are neither.
+    """
+    if isinstance(texts, str):
+        return (texts,)
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"schedules must be a list of texts, such as ['linear'], not {texts!r}")
+    return texts
+
+
+def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
     """Return the schedule of each leaf, by label; the last one given for a leaf wins.
 
     Args:
-        texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one.
+        texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one; or a single text.
         labels: labels of the leaves. A leaf without a schedule gets ``linear``.
 
     Raises:
@@ -102,7 +116,7 @@ def schedules_by_label(texts: Sequence[str], labels: Iterable[str]) -> Mapping[s
         UserError: no leaf has a given label.
     """
     calls = dict.fromkeys(labels, parse_call(DEFAULT_SCHEDULE))
-    for text in texts:
+    for text in listed(texts):
         label, call = parse_schedule(text)
         registry.current().find("schedule", call.name)
         if label is None:

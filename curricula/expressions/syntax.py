@@ -165,6 +165,8 @@ def parse(text: str) -> Expression:
         >>> parse("rot|pgd").branches
         (Call(name='rot', arguments=()), Call(name='pgd', arguments=()))
     """
+    if not isinstance(text, str):
+        raise ExpressionError(f"an expression is a text, such as 'rot:30+pgd', not {text!r}")
     return _Parser(text).whole()
 
 

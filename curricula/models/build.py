@@ -2,27 +2,27 @@
 
 from torch import nn
 
-from curricula.data.dataset import DataSet
+from curricula.data.dataset import DataSet, as_dataset
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 
 
-def build_model(text: str, data: DataSet) -> nn.Module:
+def build_model(text: str, data: DataSet | str) -> nn.Module:
     """Return the model that an expression names, with weights from torch's global random state.
 
     >>> import torch
-    >>> from curricula.data.dataset import load_data
-    >>> build_model("smallcnn", load_data("digits"))(torch.rand(2, 1, 28, 28)).shape
+    >>> build_model("smallcnn", "digits")(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 10])
 
     Args:
         text: the expression, such as ``wrn(depth=16, width=4)``.
-        data: states the number of classes and channels and the image size.
+        data: a data set, or its expression: it states the number of classes and channels and the
+            image size.
 
     Raises:
         UserError: an unknown model or argument, or an image size that the model cannot take.
     """
-    model: nn.Module = resolve_model(text, data).value
+    model: nn.Module = resolve_model(text, as_dataset(data)).value
     return model
 
 

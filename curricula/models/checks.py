@@ -1,6 +1,7 @@
 """Check the arguments that several models take."""
 
 from curricula.errors import UserError
+from curricula.runtime.values import check_whole
 
 
 def check_image_size(
@@ -54,5 +55,4 @@ def check_width(width: int) -> None:
     Raises:
         UserError: it is not.
     """
-    if width < 1:
-        raise UserError(f"width must be 1 or more, not {width}")
+    check_whole("width", width, 1)

@@ -3,7 +3,7 @@
 Shapes: S strengths; the other letters are those of curricula.interfaces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from curricula.errors import UserError
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
+from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import FIELDS, MAX_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
@@ -64,17 +65,17 @@ def preview(
     Raises:
         UserError: a wrong value.
     """
+    if not isinstance(strengths, Iterable):
+        raise UserError(f"strengths must be a list of numbers from 0 to 1, not {strengths!r}")
+    strengths = list(strengths)
     if not 1 <= len(strengths) <= MAX_STRENGTHS:
         raise UserError(f"strengths: give 1 to {MAX_STRENGTHS} of them, not {len(strengths)}")
     for strength in strengths:
-        if not 0 <= strength <= 1:
-            raise UserError(f"strengths must lie from 0 to 1, not {strength:g}")
-    if not 1 <= images <= MAX_IMAGES:
-        raise UserError(f"images must lie from 1 to {MAX_IMAGES}, not {images}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"seed must lie from 0 to {MAX_SEED}, not {seed}")
+        check_number("strengths", strength, 0, 1)
+    check_whole("images", images, 1, MAX_IMAGES)
+    check_whole("seed", seed, 0, MAX_SEED)
     if run is not None and not isinstance(run, Run):
-        run = Run.open(Path(run))
+        run = Run.open(run)
     found = _data(data, run, data_root)
     curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack_defaults)
     check_channels(curriculum.tree, found.in_channels, data=found.name)
@@ -107,7 +108,7 @@ def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet
     defaults = {name: FIELDS[name].default for name in ("data", "data_root")}
     if run is not None:
         defaults = {name: getattr(run.config, name) for name in defaults}
-    return load_data(text or str(defaults["data"]), root=str(root or defaults["data_root"]))
+    return load_data(text or str(defaults["data"]), root=root or str(defaults["data_root"]))
 
 
 def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:

@@ -2,13 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from curricula.errors import UserError
 from curricula.evaluation.pareto import Point
+from curricula.runtime.values import as_path, check_choice
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.folder import CELLS, FAILURE, sweep_in
 from curricula.sweeps.spec import FRONTIER_OF, Sweep
@@ -40,12 +43,17 @@ def compare(
             under different threats or on different images; an unknown or repeated name in
             ``axes``; a reference outside [0, 1].
     """
-    if not all(0 <= value <= 1 for value in reference):
-        raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference}")
+    if not _is_pair(reference, Real) or not all(0 <= value <= 1 for value in reference):
+        raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference!r}")
+    if axes is not None and not _is_pair(axes, str):
+        raise UserError(f"axes must be the names of two threats, not {axes!r}")
     if axes is not None and axes[0] == axes[1]:
         raise UserError(f"the frontier needs two different threats, not {axes[0]!r} twice")
-    several = [paths] if isinstance(paths, (str, Path)) else paths
-    folders = [Path(path) for path in several]
+    check_choice("split", split, RESULTS)
+    several = paths if isinstance(paths, Iterable) and not isinstance(paths, str) else [paths]
+    folders = [as_path("paths", path) for path in several]
+    if not folders:
+        raise UserError("paths is empty: name one or more folders of runs or sweeps")
     sweeps = {path: sweep_in(path) for path in folders}
     axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
     found: dict[tuple[Path, str], Row] = {}
@@ -76,6 +84,15 @@ def compare(
         threats=threats,
         axes=axes,
         reference=reference,
+    )
+
+
+def _is_pair(value: Any, kind: type) -> bool:
+    """Return whether a value is a tuple or list of two values of a type."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(part, kind) for part in value)
     )
 
 

@@ -25,6 +25,7 @@ from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
+from curricula.runtime.values import as_path
 from curricula.sweeps.folder import (
     CELLS,
     FAILURE,
@@ -33,7 +34,7 @@ from curricula.sweeps.folder import (
     identity,
     write_sweep,
 )
-from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors
+from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
@@ -45,8 +46,8 @@ POLL_SECONDS = 2  # seconds between two checks of the cells of other processes
 
 
 def run_sweep(
-    sweep: Sweep,
-    output: str | Path,
+    sweep: Sweep | str | Path,
+    output: str | Path | None = None,
     *,
     storage: str | None = None,
     retry: bool = False,
@@ -59,8 +60,9 @@ def run_sweep(
     folder share its cells; a cell whose process has died is run again.
 
     Args:
-        sweep: what to run.
-        output: folder of the sweep; it may hold finished cells already.
+        sweep: what to run, or its TOML file.
+        output: folder of the sweep; it may hold finished cells already. By default ``runs/NAME``
+            of a file ``NAME.toml``.
         storage: URL of the study's database; by default a SQLite file in the folder.
         retry: run failed cells again.
         download: fetch missing data.
@@ -71,7 +73,14 @@ def run_sweep(
             different sweep, a database that cannot be opened. A cell that fails does not raise:
             its reason is kept.
     """
-    folder = Path(output)
+    if not isinstance(sweep, Sweep):
+        file = as_path("sweep", sweep)
+        sweep, output = read_sweep(file), Path("runs", file.stem) if output is None else output
+    if output is None:
+        raise UserError("output is missing: name the folder of the sweep, such as 'runs/mine'")
+    if storage is not None and not isinstance(storage, str):
+        raise UserError(f"storage must be the URL of a database, not {storage!r}")
+    folder = as_path("output", output)
     check_same_sweep(sweep, folder)
     configs, threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}

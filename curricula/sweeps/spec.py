@@ -159,7 +159,9 @@ def read_sweep(path: str | Path) -> Sweep:
     try:
         return parse_sweep(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"sweep {path}: no such file") from error
+        raise UserError(
+            f"sweep {path}: no such file; curricula.recipes.find_sweep reads a recipe"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"sweep {path}: cannot be read ({error})") from error
     except UserError as error:

@@ -1,7 +1,7 @@
 """Callbacks: follow a training from the outside, without changing it. Needs no torch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from curricula.training.run import Run
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Receives the events of a training; a progress bar or an experiment tracker, for example."""
 

@@ -69,13 +69,13 @@ def check_average(text: str) -> Call:
     return call
 
 
-def check_device_name(name: str) -> None:
+def check_device_name(name: Any) -> None:
     """Refuse a device name that no build of torch has. This machine's devices are checked later.
 
     Raises:
         UserError: an unknown name.
     """
-    if not _DEVICE.fullmatch(name):
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name):
         raise UserError(
             f"device {name!r} is not available; choose from auto, cpu, cuda, cuda:1, mps or xpu"
         )

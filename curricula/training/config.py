@@ -183,7 +183,9 @@ def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
 
 
 def _texts(value: Any, wanted: Any) -> tuple[str, ...]:
-    """Return a list of texts as a tuple."""
+    """Return a list of texts as a tuple; a single text is a list of one."""
+    if isinstance(value, str):
+        return (value,)
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise TypeError("a list of texts")
     return tuple(value)

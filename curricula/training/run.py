@@ -20,6 +20,7 @@ from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 from curricula.runtime.files import write_atomic
 from curricula.runtime.records import from_json
+from curricula.runtime.values import as_path
 from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Run:
         path: the folder.
     """
 
-    path: Path
+    path: Path = attrs.field(converter=Path)
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> "Run":
@@ -68,12 +69,13 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: str | Path) -> "Run":
         """Return the run of an existing folder.
 
         Raises:
             UserError: the folder holds no run.
         """
+        path = as_path("run", path)
         if not holds(path, CONFIG):
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""

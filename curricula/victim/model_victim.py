@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from curricula.errors import UserError
 from curricula.interfaces import AttackLoss
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import Precision
+from curricula.runtime.values import check_choice
 from curricula.victim.frozen import FrozenModel
 
 
@@ -26,7 +29,7 @@ class ModelVictim:
         fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
 
     Raises:
-        ValueError: an unknown loss or precision.
+        UserError: a model that is not a module; an unknown loss or precision.
 
     Example:
         >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
@@ -46,10 +49,10 @@ class ModelVictim:
         fast: bool = True,
         compiled: int | None = None,
     ) -> None:
-        if loss not in ATTACK_LOSSES:
-            raise ValueError(f"unknown attack loss {loss!r}; known: {', '.join(ATTACK_LOSSES)}")
-        if precision not in ("float32", "bf16"):
-            raise ValueError(f"precision must be float32 or bf16, not {precision!r}")
+        if not isinstance(model, nn.Module):
+            raise UserError(f"model must be a torch.nn.Module, not {model!r}")
+        check_choice("attack loss", loss, ATTACK_LOSSES)
+        check_choice("precision", precision, get_args(Precision))
         self._frozen = FrozenModel(model, precision, fast=fast, compiled=compiled)
         self._loss = ATTACK_LOSSES[loss]
         self._early_stop = early_stop

@@ -241,7 +241,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_fix(tiny, tmp_path):
         ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
         ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"lr": "high"}, "lr must be a number, not 'high'"),
-        ({"schedule": "linear"}, "schedule must be a list of texts"),
+        ({"schedule": ["linear", 3]}, "schedule must be a list of texts"),
         ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
         ({"precision": "fp16"}, "precision must be auto or float32 or bf16"),
         ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),

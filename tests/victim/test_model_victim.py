@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from curricula.errors import UserError
 from curricula.training.optimizers import SGD, AdamW
 from curricula.victim.model_victim import ModelVictim
 
@@ -189,7 +190,7 @@ def test_bf16_rounds_only_the_arithmetic():
 
 
 def test_an_unknown_loss_or_precision_is_refused():
-    with pytest.raises(ValueError, match="unknown attack loss 'hinge'; known: ce"):
+    with pytest.raises(UserError, match="attack loss must be ce or kl or dlr, not 'hinge'"):
         ModelVictim(network(), loss="hinge")
     with pytest.raises(ValueError, match="precision must be float32 or bf16"):
         ModelVictim(network(), precision="fp8")

@@ -1,0 +1,86 @@
+"""Checks of single values that a caller gives, each reported in one line."""
+
+import math
+import os
+from collections.abc import Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from curricula.errors import UserError
+
+
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Check that a value is a whole number from ``low`` to ``high``; None for no highest one.
+
+    Raises:
+        UserError: it is not.
+
+    Example:
+        >>> check_whole("limit", 1.5, 1)
+        Traceback (most recent call last):
+        curricula.errors.UserError: limit must be a whole number, 1 or more, not 1.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"{name} must be a whole number, {_range(low, high)}, not {value!r}")
+    _check_range(name, value, low, high)
+
+
+def check_number(name: str, value: Any, low: float, high: float | None = None) -> None:
+    """Check that a value is a finite number from ``low`` to ``high``; None for no highest one.
+
+    Raises:
+        UserError: it is not.
+
+    Example:
+        >>> check_number("strength", 7, 0, 1)
+        Traceback (most recent call last):
+        curricula.errors.UserError: strength must lie from 0 to 1, not 7
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UserError(f"{name} must be a number, {_range(low, high)}, not {value!r}")
+    _check_range(name, value, low, high)
+
+
+def _check_range(name: str, value: Any, low: float, high: float | None) -> None:
+    if value < low or (high is not None and value > high):
+        verb = "be" if high is None else "lie"
+        raise UserError(f"{name} must {verb} {_range(low, high)}, not {value}")
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"{low} or more" if high is None else f"from {low} to {high:,}"
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Check that a value is one of some texts.
+
+    Raises:
+        UserError: it is not.
+
+    Example:
+        >>> check_choice("split", "tset", ("test", "validation"))
+        Traceback (most recent call last):
+        curricula.errors.UserError: split must be test or validation, not 'tset'
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return the path of a text or a path.
+
+    Raises:
+        UserError: it is neither, or empty.
+
+    Example:
+        >>> as_path("output", "")
+        Traceback (most recent call last):
+        curricula.errors.UserError: output must be a path, not ''; write . for the current folder
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise UserError(f"{name} must be a path, not {value!r}")
+    if not os.fspath(value):
+        raise UserError(f"{name} must be a path, not ''; write . for the current folder")
+    return Path(value)
