@@ -15,13 +15,13 @@ from curricula.errors import UserError
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
-from curricula.runtime.files import check_output
+from curricula.runtime.files import check_folder, check_output
 from curricula.runtime.records import to_json
 from curricula.runtime.values import as_path, check_choice, check_number, check_whole
 from curricula.training.callbacks import Callback
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import EVALUATION_SEED, MAX_SEED, SplitName, baseline_values
-from curricula.training.run import AUDIT, BEST, LAST, PROFILE, Run, check_free
+from curricula.training.run import AUDIT, BEST, LAST, PROFILE, RUNS, Run, check_free
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +119,9 @@ def train(
         >>> trained.run.config.schedule
         ('rot=linear(start=0, until=0.4)',)
     """
-    if output is not None:
+    if output is None:
+        check_folder(RUNS)
+    else:
         check_free(as_path("output", output))
         if baseline:
             check_free(Path(output) / BASELINE)
@@ -152,11 +154,11 @@ def free_folder(plan: "Plan") -> Path:
     """Return a run folder that does not exist yet: ``runs/DATA-MODEL-DATE-TIME``."""
     model = parse_call(plan.config.model).name
     name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = Path("runs", name)
+    path = RUNS / name
     number = 1
     while path.exists():
         number += 1
-        path = Path("runs", f"{name}-{number}")
+        path = RUNS / f"{name}-{number}"
     return path
 
 

@@ -284,3 +284,10 @@ def test_a_baseline_is_trained_without_perturbations(tmp_path):
     assert trained.baseline is not None
     assert trained.baseline.run == Run(tmp_path / "run" / "baseline")
     assert trained.baseline.run.config.perturb == "clean"
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError, match="output runs: there is a file of that name"):
+        curricula.train(data="tiny")

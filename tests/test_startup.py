@@ -120,6 +120,17 @@ COMMANDS = [
     (["train", "--precision", "fp8"], WRONG, "precision must be"),
     (["train", "--config", "cups"], WRONG, "did you mean cusp"),
     (["train", "--output", "first"], WRONG, "already holds a run"),
+    (["train", "-o", "file/x"], WRONG, "output file/x: file is a file, not a folder"),
+    (["train", "-o", "file"], WRONG, "output file: there is a file of that name"),
+    (["sweep", "few.toml", "-o", "file/a/b"], WRONG, "file/a/b: file is a file, not a folder"),
+    (["preview", "--perturb", "rot", "-o", "file/x.png"], WRONG, "file is a file, not a folder"),
+    (["schedule", "linear", "-o", "file/x.png"], WRONG, "file is a file, not a folder"),
+    (["compare", "first", "-o", "file/x.png"], WRONG, "file is a file, not a folder"),
+    (["bench", "-o", "file/x.json"], WRONG, "file is a file, not a folder"),
+    (["theory", "-o", "file/x"], WRONG, "file is a file, not a folder"),
+    (["theory", "-o", "absent/x"], WRONG, "there is no folder absent; make it first"),
+    (["plugins", "new", "smoke", "-o", "file/x"], WRONG, "file is a file, not a folder"),
+    (["report", "crowded"], WRONG, "output crowded/figures: there is a file of that name"),
     (["evaluate", "absent"], WRONG, "is not a run folder"),
     (["evaluate", "first"], WRONG, "no such file; let its training finish"),
     (["evaluate", "first", "--threat", "rott"], WRONG, ""),
@@ -145,6 +156,10 @@ def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
     write_run(tmp_path / "first", 0)
     write_run(tmp_path / "second", 1)
     (tmp_path / "wrong.toml").write_text('[base]\nperturb = "rott"\n[axes]\nseed = [0]\n')
+    (tmp_path / "few.toml").write_text("[axes]\nseed = [0]\n")
+    (tmp_path / "file").touch()
+    write_run(tmp_path / "crowded", 0)
+    (tmp_path / "crowded" / "figures").touch()
     found = python(RUN, [command for command, _, _ in COMMANDS], tmp_path)
     assert found[0] == ["import curricula", OK, "", []]
     for (_, status, text), (command, exit_code, output, imported) in zip(

@@ -37,11 +37,12 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.sweeps.folder import check_same_sweep
     from curricula.sweeps.spec import check_sweep
+    from curricula.training.run import RUNS
 
     definition = find_sweep(sweep)
     if data_root is not None:
         definition = definition.with_base(data_root=data_root)
-    output = output or Path("runs", Path(sweep).stem)
+    output = output or RUNS / Path(sweep).stem
     check_same_sweep(definition, output)
     check_sweep(definition)
     keep_freed_memory()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a secon
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+REPORT, FIGURES = "report.html", "figures"  # names of a page and of the folder of its figures
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160  # pixels per inch of a PNG file
 LEGEND_LINE = 0.2  # inches per line of the legend, at 9 points

@@ -11,11 +11,9 @@ import jinja2
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError
-from curricula.reporting.figures import write_figure
+from curricula.reporting.figures import FIGURES, REPORT, write_figure
 from curricula.runtime.files import write_atomic
 
-REPORT = "report.html"
-FIGURES = "figures"
 FORMATS = (".svg", ".png")
 REM_PER_INCH = 5.05  # rem per inch of a figure: readable on a phone, where 4.4 inches fit
 

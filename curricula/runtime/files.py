@@ -16,7 +16,7 @@ def check_output(path: Path) -> None:
     try:
         if path.is_dir():
             raise UserError(f"output {path}: there is a folder of that name; choose another")
-        if not path.parent.is_dir():
+        if _existing(path, path.parent) != path.parent:
             raise UserError(f"output {path}: there is no folder {path.parent}; make it first")
         writable = os.access(path if path.exists() else path.parent, os.W_OK)
     except (OSError, ValueError) as error:
@@ -27,15 +27,44 @@ def check_output(path: Path) -> None:
         raise UserError(f"output {path}: cannot be written; choose another place")
 
 
+def check_folder(folder: Path, *, parents: bool = True) -> None:
+    """Check that an output folder can be written to, or made.
+
+    Args:
+        folder: the folder.
+        parents: whether its missing parents will be made too; otherwise they are an error.
+
+    Raises:
+        UserError: the folder or one of its parents is a file, cannot be written to, or is missing.
+    """
+    nearest = _existing(folder, folder)
+    if not parents and nearest not in (folder, folder.parent):
+        raise UserError(f"output {folder}: there is no folder {folder.parent}; make it first")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"output {folder}: {nearest} cannot be written to; choose another place")
+
+
+def _existing(output: Path, folder: Path) -> Path:
+    """Return the first of a folder and its parents that exists.
+
+    Raises:
+        UserError: it is a file; the message begins with the output.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if nearest.is_dir():
+        return nearest
+    if nearest == output:
+        raise UserError(f"output {output}: there is a file of that name; choose another folder")
+    raise UserError(f"output {output}: {nearest} is a file, not a folder; choose another place")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for output files if it does not exist; its parent must exist.
 
     Raises:
         UserError: a file has the folder's name, or it cannot be made or written to.
     """
-    if os.path.isfile(folder):
-        raise UserError(f"output {folder}: there is a file of that name; choose another folder")
-    check_output(folder / "any" if os.path.isdir(folder) else folder)
+    check_folder(folder, parents=False)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.runtime.files import write_atomic
+from curricula.runtime.files import check_folder, write_atomic
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, SWEEP, Run, holds
@@ -55,8 +55,9 @@ def check_same_sweep(sweep: Sweep, folder: Path) -> None:
     """Refuse the folder of a run, or of a sweep with a different base, axes or evaluation.
 
     Raises:
-        UserError: the folder holds a run, or a different sweep.
+        UserError: the folder holds a run or a different sweep; as `check_folder` does.
     """
+    check_folder(folder)
     if holds(folder, CONFIG):
         raise UserError(f"sweep folder {folder} holds a run: choose another with --output")
     held = sweep_in(folder)

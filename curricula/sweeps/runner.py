@@ -38,7 +38,7 @@ from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, rea
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import RESULTS, Run
+from curricula.training.run import RESULTS, RUNS, Run
 
 STUDY = "study.db"
 LOCK = ".lock"
@@ -75,7 +75,7 @@ def run_sweep(
     """
     if not isinstance(sweep, Sweep):
         file = as_path("sweep", sweep)
-        sweep, output = read_sweep(file), Path("runs", file.stem) if output is None else output
+        sweep, output = read_sweep(file), RUNS / file.stem if output is None else output
     if output is None:
         raise UserError("output is missing: name the folder of the sweep, such as 'runs/mine'")
     if storage is not None and not isinstance(storage, str):

@@ -18,7 +18,7 @@ from curricula.errors import UserError
 from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
-from curricula.runtime.files import write_atomic
+from curricula.runtime.files import check_folder, write_atomic
 from curricula.runtime.records import from_json
 from curricula.runtime.values import as_path
 from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
@@ -26,6 +26,8 @@ from curricula.training.config import SplitName, TrainConfig, merge, read_toml, 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+RUNS = Path("runs")
+"""The folder that holds the runs and sweeps for which the caller names no folder."""
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -212,7 +214,7 @@ def check_free(path: Path) -> None:
     """Refuse a folder that already holds a run or a sweep.
 
     Raises:
-        UserError: it holds one, or is a file.
+        UserError: it holds one; as `check_folder` does.
     """
     for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
         if holds(path, file):
@@ -220,8 +222,7 @@ def check_free(path: Path) -> None:
                 f"run folder {path} already holds a {what}: choose another with --output, "
                 "or delete it"
             )
-    if path.exists() and not path.is_dir():
-        raise UserError(f"run folder {path}: there is a file of that name; choose another")
+    check_folder(path)
 
 
 def holds(folder: Path, file: str) -> bool:

@@ -10,6 +10,7 @@ from string import Template
 from curricula.errors import UserError
 from curricula.plugins import registry
 from curricula.plugins.names import RESERVED
+from curricula.runtime.files import check_folder
 
 PLUGIN_NAME = r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*"
 """Names that are valid in an expression, for a distribution and, with ``_`` for ``-``, for a
@@ -39,6 +40,7 @@ def write_plugin(name: str, output: Path) -> Path:
         UserError: if the name is invalid or taken, or the folder already exists.
     """
     package = _package_of(name)
+    check_folder(output)
     folder = output / f"curricula-{name}"
     words = {"name": name, "package": package, "class_name": _class_name(name)}
     try:

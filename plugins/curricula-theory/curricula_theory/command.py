@@ -109,8 +109,12 @@ def command(
     Example: curricula theory --c 2 --c 3 -o theory
     """
     from curricula.errors import UserError
+    from curricula.runtime.files import check_folder, make_folder, write_output
+
+    if output is not None:
+        check_folder(output, parents=False)
+
     from curricula.reporting.figures import write_figure
-    from curricula.runtime.files import make_folder, write_output
     from curricula_theory.figure import frontier_figure
     from curricula_theory.setting import Setting
     from curricula_theory.study import MAX_SETTINGS, REFERENCE_RATIOS, check, study
