@@ -45,7 +45,13 @@ def shared_names() -> dict:
     import curricula
     from curricula.victim.model_victim import ModelVictim
 
-    return {"curricula": curricula, "torch": torch, "nn": torch.nn, "ModelVictim": ModelVictim}
+    return {
+        "curricula": curricula,
+        "torch": torch,
+        "nn": torch.nn,
+        "ModelVictim": ModelVictim,
+        "Progress": curricula.Progress,
+    }
 
 
 def run(docstring: str, names: dict, name: str, line: int = 0) -> None:

@@ -149,6 +149,13 @@ COMMANDS = [
     (["preview", "--perturb", "rot", "-o", "x.gif"], WRONG, "its name must end in"),
     (["schedule", "liner", "-o", "x.png"], WRONG, "unknown schedule 'liner'"),
     (["schedule", "linear", "-o", "x.gif"], WRONG, "its name must end in"),
+    (["schedule", "linear(until=2)", "-o", "x.png"], WRONG, "until must be at most 1, not 2"),
+    (["train", "--schedule", "linear(until=2)"], WRONG, "until must be at most 1, not 2"),
+    (["train", "--average", "ema(decay=2)"], WRONG, "decay must be below 1, not 2"),
+    (["train", "--lr-schedule", "one-cycle(warmup=2)"], WRONG, "warmup must be above 0 and"),
+    (["sweep", "late.toml"], WRONG, "cell seed=0: linear(until=2): until must be at most 1"),
+    (["preview", "--perturb", "rot", "--strengths", "2", "-o", "x.png"], WRONG, "from 0 to 1, not"),
+    (["preview", "--perturb", "rot", "--seed", "-1", "-o", "x.png"], WRONG, "seed must lie from 0"),
 ]  # fmt: skip
 
 
@@ -156,6 +163,8 @@ def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
     write_run(tmp_path / "first", 0)
     write_run(tmp_path / "second", 1)
     (tmp_path / "wrong.toml").write_text('[base]\nperturb = "rott"\n[axes]\nseed = [0]\n')
+    late = '[base]\nschedule = "linear(until=2)"\n[axes]\nseed = [0]\n'
+    (tmp_path / "late.toml").write_text(late)
     (tmp_path / "few.toml").write_text("[axes]\nseed = [0]\n")
     (tmp_path / "file").touch()
     write_run(tmp_path / "crowded", 0)

@@ -58,6 +58,8 @@ def command(
     from curricula.expressions.checks import check_call, check_perturbation
     from curricula.expressions.syntax import parse_number
     from curricula.reporting.figures import check_figure, write_figure
+    from curricula.runtime.values import check_number, check_whole
+    from curricula.training.config import MAX_SEED
     from curricula.training.run import Run
 
     check_figure(output)
@@ -68,6 +70,10 @@ def command(
         Run.open(run)
 
     values = [parse_number(text).value for text in strengths.split(",")]
+    for value in values:
+        check_number("strengths", value, 0, 1)
+    if seed is not None:
+        check_whole("seed", seed, 0, MAX_SEED)
 
     from curricula.reporting.previews import preview
 

@@ -15,12 +15,13 @@ def command(schedules: tuple[str, ...], output: Path) -> None:
 
     Example: curricula schedule linear 'step(0:2/3, 0.62:5/6, 0.74:1)' -o schedules.png
     """
-    from curricula.expressions.checks import check_call
+    from curricula.expressions import factories
+    from curricula.expressions.syntax import parse_call
     from curricula.reporting.figures import check_figure, write_figure
 
     check_figure(output)
     for text in schedules:
-        check_call("schedule", text)
+        factories.build("schedule", parse_call(text))
 
     from curricula.reporting.curves import parse_schedules, schedules_figure
 

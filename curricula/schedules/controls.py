@@ -1,13 +1,15 @@
-"""Control schedules, to compare a curriculum with: hard to easy, and at random."""
+"""Control schedules, to compare a curriculum with: hard to easy, and at random. Needs no torch."""
 
 import random as stdlib_random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 from attrs.validators import ge
 
-from curricula.interfaces import Progress, ScheduleState
 from curricula.schedules.curves import Ramp, linear, valid_share
+
+if TYPE_CHECKING:  # it imports torch, and schedules are checked before
+    from curricula.interfaces import Progress, ScheduleState
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +26,7 @@ class ReversedRamp:
     def until(self) -> float:
         return self.ramp.until
 
-    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+    def __call__(self, progress: "Progress", state: "ScheduleState") -> float:
         total = progress.total_steps
         mirrored = attrs.evolve(progress, step=total - 1 - progress.step)
         return self.ramp(mirrored, state)
@@ -80,6 +82,6 @@ class Random:
         if self.low > self.high:
             raise ValueError(f"low must be at most high, not {self.low:g} and {self.high:g}")
 
-    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+    def __call__(self, progress: "Progress", state: "ScheduleState") -> float:
         number = progress.epoch if self.each == "epoch" else progress.step
         return stdlib_random.Random(f"{self.seed} {number}").uniform(self.low, self.high)

@@ -1,17 +1,19 @@
 """Schedules without state: strength as a curve over training.
 
 Every curve maps t, the elapsed share of the ramp, from 0 to 1, and rises from 0 to 1. A `Ramp`
-lets it begin at ``start`` and end at the fraction ``until`` of training.
+lets it begin at ``start`` and end at the fraction ``until`` of training. Needs no torch.
 """
 
 import itertools
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 from attrs.validators import and_, ge, gt, le
 
-from curricula.interfaces import Progress, ScheduleState
+if TYPE_CHECKING:  # it imports torch, and schedules are checked before
+    from curricula.interfaces import Progress, ScheduleState
 
 valid_share = and_(ge(0.0), le(1.0))
 valid_positive_share = and_(gt(0.0), le(1.0))
@@ -37,7 +39,7 @@ class Ramp:
     start: float = attrs.field(validator=valid_share)
     until: float = attrs.field(validator=valid_positive_share)
 
-    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+    def __call__(self, progress: "Progress", state: "ScheduleState") -> float:
         t = progress.fraction / self.until
         return 1.0 if t >= 1 else self.start + (1 - self.start) * self.curve(t)
 
@@ -48,7 +50,7 @@ class Constant:
 
     value: float = attrs.field(validator=valid_share)
 
-    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+    def __call__(self, progress: "Progress", state: "ScheduleState") -> float:
         return self.value
 
 
@@ -72,7 +74,7 @@ class PiecewiseConstant:
         if any(a[0] >= b[0] for a, b in itertools.pairwise(stages)):
             raise ValueError("each stage must begin after the one before it")
 
-    def __call__(self, progress: Progress, state: ScheduleState) -> float:
+    def __call__(self, progress: "Progress", state: "ScheduleState") -> float:
         return next(value for begins, value in reversed(self.stages) if progress.fraction >= begins)
 
 

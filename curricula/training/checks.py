@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curricula.errors import UserError
-from curricula.expressions.checks import check_call, check_perturbation, schedules_by_label
-from curricula.expressions.syntax import Call, Pair, parse_call
+from curricula.expressions import factories
+from curricula.expressions.checks import (
+    check_call,
+    check_perturbation,
+    listed,
+    parse_schedule,
+    schedules_by_label,
+)
 from curricula.training.config import FIELDS, check_fields
-
-LR_SCHEDULES = ("cosine", "one-cycle", "constant", "step")
-AVERAGES = ("none", "ema", "swa")
+from curricula.training.learning_rate import parse_learning_rate
+from curricula.training.weight_averaging import parse_averaging
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu|hpu|mtia|maia|npu|privateuseone)(:\d+)?")
 
@@ -22,7 +27,8 @@ _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu|hpu|mtia|maia|npu|privateuseone)(:
 def check_values(values: Mapping[str, Any]) -> None:
     """Refuse unknown keys and names, wrong types, values out of range and wrong syntax.
 
-    Names are only looked up: neither a factory nor torch is imported.
+    Schedules and averages are built. Other names are only looked up, because their factories import
+    torch; so do the adaptive schedules, which are built last.
 
     >>> check_values({"perturb": "rot:30+pgd", "schedule": ["pgd=linear"], "epochs": 3})
     >>> check_values({"epochs": 0})
@@ -40,33 +46,10 @@ def check_values(values: Mapping[str, Any]) -> None:
         if key in values:
             check(values[key])
     labels = check_perturbation(values.get("perturb", FIELDS["perturb"].default))
-    schedules_by_label(values.get("schedule", ()), labels)
-
-
-def check_lr_schedule(text: str) -> Call:
-    """Return the call of a learning-rate schedule, such as ``one-cycle(warmup=0.3)``.
-
-    Raises:
-        UserError: an unknown name, or a ``step`` without stages.
-    """
-    call = parse_call(text)
-    if call.name not in LR_SCHEDULES:
-        raise UserError(f"unknown lr_schedule {call.name!r}; known: {', '.join(LR_SCHEDULES)}")
-    if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
-        raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
-    return call
-
-
-def check_average(text: str) -> Call:
-    """Return the call of an average of the weights, such as ``ema(decay=0.99)`` or ``none``.
-
-    Raises:
-        UserError: an unknown name, or arguments of ``none``.
-    """
-    call = parse_call(text)
-    if call.name not in AVERAGES or (call.name == "none" and call.arguments):
-        raise UserError(f"unknown average {text!r}; known: {', '.join(AVERAGES)}")
-    return call
+    schedules = listed(values.get("schedule", ()))
+    schedules_by_label(schedules, labels)
+    for _, call in map(parse_schedule, schedules):
+        factories.build("schedule", call)
 
 
 def check_device_name(name: Any) -> None:
@@ -86,7 +69,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "model": lambda text: check_call("model", text),
     "objective": lambda text: check_call("objective", text),
     "augmentation": check_perturbation,
-    "lr_schedule": check_lr_schedule,
-    "average": check_average,
+    "lr_schedule": parse_learning_rate,
+    "average": parse_averaging,
     "device": check_device_name,
 }

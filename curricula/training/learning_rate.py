@@ -1,16 +1,27 @@
 """Learning-rate schedules: from progress to a multiple of ``lr``, in [0, 1].
 
-``constant`` and ``step(...)`` are schedules of curricula; those defined here end in a decay.
+``constant`` and ``step(...)`` are schedules of curricula; those defined here end in a decay. Needs
+no torch.
 """
 
 import math
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
+from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.interfaces import Progress
-from curricula.training.checks import check_lr_schedule
+from curricula.expressions.syntax import Pair, parse_call
 
-LearningRate = Callable[[Progress], float]
+if TYPE_CHECKING:
+    from curricula.interfaces import Progress
+
+
+class LearningRate(Protocol):
+    """A multiple of ``lr`` over training."""
+
+    def __call__(self, progress: "Progress", /) -> float:
+        """Return the multiple, in [0, 1]."""
+        ...
+
 
 ONE_CYCLE_START = 1 / 25  # multiple of lr
 ONE_CYCLE_END = 1e-4  # multiple of lr
@@ -47,7 +58,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
     if not 0 < warmup < 1:
         raise ValueError(f"warmup must be above 0 and below 1, not {warmup:g}")
 
-    def multiple(progress: Progress) -> float:
+    def multiple(progress: "Progress") -> float:
         t = progress.fraction
         if t < warmup:
             return 1 + (ONE_CYCLE_START - 1) * _half_cosine(t / warmup)
@@ -57,6 +68,7 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
 
 
 FACTORIES = {"cosine": cosine, "one-cycle": one_cycle}
+SCHEDULES = ("constant", "step")  # the schedules of curricula that are learning rates as well
 
 
 def parse_learning_rate(text: str) -> factories.Built:
@@ -64,10 +76,15 @@ def parse_learning_rate(text: str) -> factories.Built:
     the expression with every default stated.
 
     Raises:
-        UserError: an unknown name or argument, a value out of range.
+        UserError: an unknown name or argument, a value out of range, a ``step`` without stages.
     """
-    call = check_lr_schedule(text)
+    call = parse_call(text)
     if call.name in FACTORIES:
         return factories.call_factory(FACTORIES[call.name], "lr_schedule", call)
+    if call.name not in SCHEDULES:
+        known = ", ".join((*FACTORIES, *SCHEDULES))
+        raise UserError(f"unknown lr_schedule {call.name!r}; known: {known}")
+    if call.name == "step" and not any(isinstance(a.value, Pair) for a in call.arguments):
+        raise UserError("lr_schedule step needs its stages, for example step(0:1, 0.5:0.1)")
     schedule = factories.build("schedule", call)
     return factories.Built(value=lambda p: float(schedule.value(p, {})), call=schedule.call)

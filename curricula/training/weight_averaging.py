@@ -1,16 +1,21 @@
-"""Averages of the weights over training; they are validated, saved and evaluated instead."""
+"""Averages of the weights over training; they are validated, saved and evaluated instead.
+
+Only `averaged` imports torch.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import attrs
-import torch
 from attrs.validators import and_, ge, lt
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.training.checks import check_average
+from curricula.expressions.syntax import parse_call
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim.swa_utils import AveragedModel
 
 
 class Averaging(Protocol):
@@ -82,13 +87,16 @@ class StochasticAverage:
         return 1 / (n + 1)
 
 
-def averaged(model: nn.Module, averaging: Averaging) -> AveragedModel:
+def averaged(model: "nn.Module", averaging: Averaging) -> "AveragedModel":
     """Return an empty average of a model's weights.
 
     Batch-norm statistics are averaged too; integer buffers are copied from the newest snapshot.
     """
 
-    def join(average: Sequence[Tensor], weights: Sequence[Tensor], _: Any) -> None:
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+
+    def join(average: "Sequence[Tensor]", weights: "Sequence[Tensor]", _: Any) -> None:
         share = averaging.share(int(average_model.n_averaged))  # on the CPU: no wait for the device
         if average[0].is_floating_point():
             torch._foreach_lerp_(list(average), list(weights), share)
@@ -99,6 +107,8 @@ def averaged(model: nn.Module, averaging: Averaging) -> AveragedModel:
     return average_model
 
 
+NONE = "none"
+"""The name of no average."""
 FACTORIES: Mapping[str, Callable[..., Averaging]] = {
     "ema": ExponentialAverage,
     "swa": StochasticAverage,
@@ -112,7 +122,9 @@ def parse_averaging(text: str) -> factories.Built:
     Raises:
         UserError: an unknown name or argument, a value out of range.
     """
-    call = check_average(text)
-    if call.name not in FACTORIES:
+    call = parse_call(text)
+    if call.name == NONE and not call.arguments:
         return factories.Built(value=None, call=call)
+    if call.name not in FACTORIES:
+        raise UserError(f"unknown average {text!r}; known: {', '.join((NONE, *FACTORIES))}")
     return factories.call_factory(FACTORIES[call.name], "average", call)

@@ -9,9 +9,7 @@ import pytest
 from curricula.errors import UserError
 from curricula.expressions.binding import bind
 from curricula.expressions.checks import check_perturbation
-from curricula.training.checks import AVERAGES, LR_SCHEDULES, check_values
-from curricula.training.learning_rate import FACTORIES as LR_FACTORIES
-from curricula.training.weight_averaging import FACTORIES
+from curricula.training.checks import check_values
 
 WRONG = [
     ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),
@@ -41,6 +39,13 @@ WRONG = [
     ({"lr_schedule": "step:3"}, "lr_schedule step needs its stages"),
     ({"average": "ma"}, "unknown average 'ma'; known: none, ema, swa"),
     ({"average": "none:3"}, "unknown average 'none:3'"),
+    ({"average": "ema(decay=2)"}, "ema(decay=2): decay must be below 1, not 2"),
+    ({"average": "swa(strat=0)"}, "average 'swa' takes start; did you mean start?"),
+    ({"lr_schedule": "one-cycle(warmup=2)"}, "warmup must be above 0 and below 1, not 2"),
+    ({"lr_schedule": "step(0:2)"}, "step(0:2): a stage's value must lie from 0 to 1, not 2"),
+    ({"schedule": ["linear(until=2)"]}, "linear(until=2): until must be at most 1, not 2"),
+    ({"perturb": "rot", "schedule": ["rot=anti(start=-1)"]}, "start must be 0 or more, not -1"),
+    ({"schedule": "random(low=2)"}, "low must be at most 1, not 2"),
     (
         {"device": "gpu"},
         "device 'gpu' is not available; choose from auto, cpu, cuda, cuda:1",
@@ -75,11 +80,6 @@ def test_right_values_pass(values):
 def test_the_labels_are_those_of_the_bound_expression(text):
     budgets = {"degrees": "30", "pixels": "3", "linf": "0.1"}
     assert check_perturbation(text) == tuple(bind(text, budgets=budgets).leaves)
-
-
-def test_every_name_has_a_factory():
-    assert set(LR_SCHEDULES) == {*LR_FACTORIES, "constant", "step"}
-    assert set(AVERAGES) == {"none", *FACTORIES}
 
 
 def test_checking_imports_no_torch():
