@@ -6,6 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from fixtures.quick import shorten_audits
 
 from curricula.plugins import registry
 from curricula.runtime import compile as compilation
@@ -107,5 +108,4 @@ def no_compiler(monkeypatch):
 @pytest.fixture
 def quick_audit(monkeypatch):
     """Let audits take few steps and queries, for tests of what is done with their results."""
-    for name, value in {"QUERIES": 5, "STEPS": 2, "MORE_STEPS": 3}.items():
-        monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
+    shorten_audits(monkeypatch)

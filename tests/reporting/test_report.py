@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli.test_cli import TINY, run
+from fixtures.quick import shorten_audits
 
 import curricula
 from curricula.plugins import registry
@@ -69,11 +70,32 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reported(folder):
-    """Return a copy of the run with its report; not to be changed."""
+    """Return a copy of the run with its report, under an odd name; not to be changed."""
     registry.use(registry.build_registry([TINY]))
-    copy = Path(shutil.copytree(folder / "run", folder / "reported"))
+    copy = Path(shutil.copytree(folder / "run", folder / "<b>odd & <script>; of $mine"))
     report(copy)
     return copy
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    """Return a reported copy of the run with all results, and its audit; not to be changed."""
+    registry.use(registry.build_registry([TINY]))
+    copy = Path(shutil.copytree(folder / "run", folder / "measured"))
+    curricula.robustness_profile(copy, limit=2)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten_audits(monkeypatch)
+        found = curricula.audit(copy, limit=10)
+    report(copy)
+    return copy, found
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    """Return a run of one epoch and its baseline; not to be changed."""
+    registry.use(registry.build_registry([TINY]))
+    settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
+    return curricula.train(**settings, baseline=True, output=folder / "both")
 
 
 @pytest.fixture
@@ -103,28 +125,31 @@ def test_every_figure_is_saved_as_png_and_svg(reported):
         assert file.read_bytes().startswith(MAGIC[file.suffix])
 
 
-def test_a_page_shows_the_results_and_names_the_commands_for_the_rest(
-    reported, trained, monkeypatch
-):
+def command(*arguments):
+    """Return a command as the page writes it."""
+    return shlex.join(["curricula", "--plugin", str(TINY), *map(str, arguments)])
+
+
+def test_a_page_shows_the_results_and_names_the_commands_for_the_rest(reported):
     page = Page(reported / "report.html")
     for result in json.loads((reported / "evaluation.json").read_text()):
         assert result["threat"] in page.text
         assert f"{100 * result['accuracy']:.1f}" in page.text
-    config = Run.open(trained).config
+    config = Run.open(reported).config
     assert config.perturb in page.text
     assert config.lr_schedule in page.text
     assert torch.__version__ in page.text
     for verb in ("profile", "audit"):
-        assert f"curricula --plugin {TINY} {verb} {reported}" in page.text
-    for name, value in {"QUERIES": 20, "STEPS": 3, "MORE_STEPS": 6}.items():
-        monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
-    curricula.robustness_profile(trained, limit=4)
-    found = curricula.audit(trained, limit=20)
-    page = Page(report(trained))
+        assert command(verb, reported) in page.text
+
+
+def test_a_page_shows_the_profile_and_the_audit(measured):
+    folder, found = measured
+    page = Page(folder / "report.html")
     for verb in ("profile", "audit"):
-        assert f"curricula --plugin {TINY} {verb} {trained}" not in page.text
+        assert command(verb, folder) not in page.text
     assert len(page.of("img")) == 5
-    assert (trained / "figures" / "joint.svg").exists()
+    assert (folder / "figures" / "joint.svg").exists()
     for check in found.checks:
         assert check.finding in page.text
     for meaning in ("robust to the rotation and to the attack", "mean of the rotation"):
@@ -132,22 +157,18 @@ def test_a_page_shows_the_results_and_names_the_commands_for_the_rest(
     assert page.text.count("FAILED") == sum(not check.passed for check in found.checks)
 
 
-def test_a_plain_run_shows_no_curriculum(tiny, tmp_path):
-    curricula.train(data="tiny", epochs=1, compile="off", output=tmp_path / "plain")
-    page = Page(report(tmp_path / "plain"))
-    assert not (tmp_path / "plain" / "figures" / "shown.png").exists()
+def test_a_plain_run_shows_no_curriculum(tiny, both):
+    plain = both.baseline.run.path
+    page = Page(report(plain))
+    assert not (plain / "figures" / "shown.png").exists()
     assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
 
 
-def test_a_baseline_is_shown_beside_its_run(tiny, tmp_path):
-    settings = {"data": "tiny", "perturb": "rot", "epochs": 1, "compile": "off"}
-    trained = curricula.train(**settings, baseline=True, output=tmp_path / "both")
-    page = Page(report(tmp_path / "both"))
+def test_a_baseline_is_shown_beside_its_run(tiny, both):
+    page = Page(report(both.run.path))
     assert "baseline" in page.text
-    low, high = trained.baseline.results[1].interval
-    spatial = (
-        f"{100 * trained.baseline.results[1].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-    )
+    low, high = both.baseline.results[1].interval
+    spatial = f"{100 * both.baseline.results[1].accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     assert spatial in page.text
 
 
@@ -171,12 +192,11 @@ def test_a_run_that_was_cut_off_or_damaged_says_so(trained):
     assert "--data-root" not in page.text
 
 
-def test_names_are_text_and_not_tags(trained):
-    odd = trained.rename(trained.with_name("<b>odd & <script>"))
-    page = Page(report(odd))
+def test_names_are_text_and_not_tags(reported):
+    page = Page(reported / "report.html")
     assert not page.of("b")
     assert not page.of("script")
-    assert "Run <b>odd & <script>" in page.text
+    assert f"Run {reported.name}" in page.text
 
 
 def test_the_page_of_a_sweep_has_the_table_the_frontier_and_what_failed(tiny, folder):
@@ -246,44 +266,47 @@ def test_a_file_of_another_shape_is_named(trained, file, text):
 
 
 LOOK = """<!doctype html><title>wait</title>
-<iframe srcdoc="{page}" style="border: 0; height: 900px; width: {width}px"></iframe>
+{frames}
 <script>
-const frame = document.querySelector("iframe");
-frame.onload = () => {{
-  const inside = frame.contentDocument, root = inside.documentElement;
-  const images = [...inside.images];
-  document.title = JSON.stringify({{
-    scrolls: root.scrollWidth > root.clientWidth,
-    width: root.clientWidth,
-    missing: images.filter(image => !image.complete || !image.naturalWidth).length,
-    images: images.length,
-    wide: [...inside.querySelectorAll("figure > *")]
-      .filter(part => part.getBoundingClientRect().right > root.clientWidth).length,
-    tables: [...inside.querySelectorAll(".scroll:has(table)")]
-      .filter(box => box.scrollWidth > box.clientWidth).length,
-    inches: images.map(image => image.getBoundingClientRect().width / image.naturalWidth
-      * (image.src.startsWith("data:image/svg") ? 96 : {dpi})),
-    cut: [...inside.querySelectorAll("th, td")].filter(cell => cell.scrollWidth > cell.clientWidth)
-      .map(cell => cell.textContent),
-  }});
-}};
+addEventListener("load", () => {{
+  document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {{
+    const inside = frame.contentDocument, root = inside.documentElement;
+    const images = [...inside.images];
+    return {{
+      scrolls: root.scrollWidth > root.clientWidth,
+      width: root.clientWidth,
+      missing: images.filter(image => !image.complete || !image.naturalWidth).length,
+      images: images.length,
+      wide: [...inside.querySelectorAll("figure > *")]
+        .filter(part => part.getBoundingClientRect().right > root.clientWidth).length,
+      tables: [...inside.querySelectorAll(".scroll:has(table)")]
+        .filter(box => box.scrollWidth > box.clientWidth).length,
+      inches: images.map(image => image.getBoundingClientRect().width / image.naturalWidth
+        * (image.src.startsWith("data:image/svg") ? 96 : {dpi})),
+      cut: [...inside.querySelectorAll("th, td")]
+        .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent),
+    }};
+  }}));
+}});
 </script>"""
+FRAME = '<iframe srcdoc="{page}" style="border: 0; height: 900px; width: {width}px"></iframe>'
+LOOKS = [(which, width) for which in ("run", "sweep") for width in (390, 1200)]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-@pytest.mark.parametrize("width", [390, 1200])
-@pytest.mark.parametrize("which", ["run", "sweep"])
-def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
-    tiny, folder, tmp_path, which, width
-):
-    if which == "run":
-        curricula.robustness_profile(folder / "run", limit=2)
-        curricula.audit(folder / "run", limit=10)
-    page = report(folder / which).read_text(encoding="utf-8")
-    look = tmp_path / "look.html"
-    look.write_text(
-        LOOK.format(page=html.escape(page), width=width, dpi=PIXELS_PER_INCH), encoding="utf-8"
-    )
+@pytest.fixture(scope="module")
+def looks(folder, measured):
+    """Return what a browser finds in the page of a run and of a sweep at each width, and its log;
+    one browser shows them all."""
+    registry.use(registry.build_registry([TINY]))
+    pages = {
+        which: html.escape(path.read_text(encoding="utf-8"))
+        for which, path in (
+            ("run", measured[0] / "report.html"), ("sweep", report(folder / "sweep")),
+        )
+    }  # fmt: skip
+    frames = [FRAME.format(page=pages[which], width=width) for which, width in LOOKS]
+    look = folder / "look.html"
+    look.write_text(LOOK.format(frames="\n".join(frames), dpi=PIXELS_PER_INCH), encoding="utf-8")
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
@@ -294,19 +317,25 @@ def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(
     )  # fmt: skip
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     found = json.loads(html.unescape(title[1]))
+    return dict(zip(LOOKS, found, strict=True)), done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+@pytest.mark.parametrize(("which", "width"), LOOKS)
+def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(looks, which, width):
+    found = looks[0][which, width]
     assert found["width"] == width
     assert found["images"] == {"run": 5, "sweep": 2}[which]
     assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
-    assert found["tables"] == 0
     assert found["cut"] == []
+    assert found["tables"] == 0
     assert all(inch * 9 / 72 >= 10 for inch in found["inches"])  # letters of 9 points, in pixels
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in looks[1]
 
 
-def test_a_command_of_the_page_can_be_typed_whatever_the_folder_is_called(trained):
-    spaced = trained.rename(trained.parent / "a run; of $mine")
-    page = Page(report(spaced))
+def test_a_command_of_the_page_can_be_typed_whatever_the_folder_is_called(reported):
+    page = Page(reported / "report.html")
     (command,) = re.findall(r"curricula --plugin .*? train --config .*?/config.toml'", page.text)
     assert shlex.split(command) == [
-        "curricula", "--plugin", str(TINY), "train", "--config", str(spaced / "config.toml"),
+        "curricula", "--plugin", str(TINY), "train", "--config", str(reported / "config.toml"),
     ]  # fmt: skip
