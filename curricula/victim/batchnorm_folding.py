@@ -6,7 +6,7 @@ with the network are computed from the network's, again after each change.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import torch
@@ -55,7 +55,12 @@ class FoldedLayer:
 
 
 def simplify(
-    copy: nn.Module, network: nn.Module, *, fast: bool, weight_dtype: torch.dtype | None
+    copy: nn.Module,
+    network: nn.Module,
+    norm_names: Mapping[str, str],
+    *,
+    fast: bool,
+    weight_dtype: torch.dtype | None,
 ) -> list[FoldedLayer]:
     """Fold a copy's batch norms, replace its first convolution, and round its weights.
 
@@ -66,14 +71,14 @@ def simplify(
         copy: a frozen copy of the network's modules in eval mode, which shares the network's
             tensors; changed in place.
         network: the network.
-        fast: fold each batch norm that follows a convolution into that convolution, and replace
-            convolutions with few input channels by `FastInputGradConv2d`.
+        norm_names: name of the batch norm to fold into a convolution, by the name of the
+            convolution, as `foldable_pairs` yields them.
+        fast: replace convolutions with few input channels by `FastInputGradConv2d`.
         weight_dtype: dtype of the weights, or None to keep it.
 
     Returns:
         The layers that no longer share the network's tensors, already computed.
     """
-    norm_names = dict(foldable_pairs(copy)) if fast else {}
     folded_layers = []
     for name, layer in list(copy.named_modules()):
         if type(layer) not in (nn.Conv2d, nn.Linear) or not layer.weight.is_floating_point():
@@ -123,6 +128,8 @@ def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
         >>> list(foldable_pairs(network.eval()))
         [('0', '1')]
     """
+    if not any(type(layer) is nn.BatchNorm2d for layer in network.modules()):
+        return  # tracing takes most of the time of a frozen copy
     try:
         graph = torch.fx.Tracer().trace(
             copy_with_tensors(network, lambda tensor: tensor.to("meta"))

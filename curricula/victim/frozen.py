@@ -10,7 +10,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import Precision, autocast
-from curricula.victim.batchnorm_folding import FoldedLayer, copy_with_tensors, simplify
+from curricula.victim.batchnorm_folding import (
+    FoldedLayer,
+    copy_with_tensors,
+    foldable_pairs,
+    simplify,
+)
 from curricula.victim.equivalence import outputs_match
 
 _optimizer_steps = 0  # steps of all optimisers since the first FrozenModel was made
@@ -90,8 +95,9 @@ class FrozenModel(nn.Module):
             plain = model.plain_equivalent() if isinstance(model, HasPlainEquivalent) else model
             # detach: shares the storage.
             network = copy_with_tensors(plain, Tensor.detach).eval()
+            self._norm_names = dict(foldable_pairs(network)) if self._fast else {}
             folded_layers = simplify(
-                network, plain, fast=self._fast, weight_dtype=self._weight_dtype
+                network, plain, self._norm_names, fast=self._fast, weight_dtype=self._weight_dtype
             )
         self._plain: list[nn.Module] = [plain]
         self._folded_layers: list[FoldedLayer] = folded_layers
@@ -173,7 +179,7 @@ class FrozenModel(nn.Module):
         plain = self._plain[0]
         network, form = (copy_with_tensors(plain, Tensor.clone).eval() for _ in range(2))
         with torch.no_grad():
-            simplify(form, plain, fast=True, weight_dtype=None)
+            simplify(form, plain, self._norm_names, fast=True, weight_dtype=None)
         if not outputs_match(form, network, x_NCHW):
             self._fast, self._weight_dtype = False, None
             self._build()
