@@ -471,8 +471,8 @@ def test_the_default_schedule_is_linear_to_40_percent():
         ("linear(until=0)", "until must be above 0"),
         ("constant(2)", "value must be at most 1"),
         ("linear+cosine", "expected a single name"),
-        ("", r"--schedule '': write \[LABEL=\]SCHEDULE"),
-        ("pgd=", r"--schedule 'pgd=': write"),
+        ("", r"^schedule '': write \[LABEL=\]SCHEDULE"),
+        ("pgd=", r"^schedule 'pgd=': write"),
     ],
 )
 def test_wrong_schedules_are_refused(schedule, message):

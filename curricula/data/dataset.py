@@ -253,6 +253,6 @@ def missing_data_error(name: str, root: str, fix: str) -> UserError:
     Args:
         name: name of the data set.
         root: the folder without its files.
-        fix: text that follows "name its folder with --data-root".
+        fix: text that follows "name its folder in data_root (--data-root)".
     """
-    return UserError(f"{name} is not in {root!r}: name its folder with --data-root{fix}")
+    return UserError(f"{name} is not in {root!r}: name its folder in data_root (--data-root){fix}")

@@ -90,7 +90,7 @@ def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
         UserError: missing or damaged files, or a failed download.
     """
     if not download and not os.path.exists(os.path.join(root, FOLDERS[loader])):
-        raise missing_data_error(name, root, " or fetch it with --download")
+        raise missing_data_error(name, root, ", or fetch it by download (--download)")
 
     import torchvision.datasets
 
@@ -100,7 +100,7 @@ def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
     except (RuntimeError, OSError, ValueError) as error:
         if download:
             raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
-        raise missing_data_error(name, root, " or fetch it with --download") from error
+        raise missing_data_error(name, root, ", or fetch it by download (--download)") from error
     return train, test
 
 

@@ -145,7 +145,7 @@ def _predicted(
             if logits_NK.isnan().any():  # argmax would return the first class
                 raise UserError(
                     f"the network's logits under {threat} are NaN: its training has diverged "
-                    "(lower --lr), or a perturbation gives images with NaN"
+                    "and needs a lower lr (--lr), or a perturbation gives images with NaN"
                 )
             predicted.append(logits_NK.argmax(1))
         after_batch()

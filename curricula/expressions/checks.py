@@ -84,7 +84,7 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
     label, separator, rest = text.partition("=")
     if not text.strip() or (separator and not rest.strip()):
         raise UserError(
-            f"--schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
+            f"schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
         )
     if separator and "(" not in label:
         return label.strip(), parse_call(rest)
@@ -125,7 +125,7 @@ def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Map
             calls[label] = call
         else:
             raise UserError(
-                f"--schedule {text}: no perturbation is called {label!r} here; "
+                f"schedule {text}: no perturbation is called {label!r} here; "
                 f"there is {', '.join(calls) or 'none'}"
             )
     return calls

@@ -203,11 +203,11 @@ def load_file(path: Path) -> ModuleType:
         UserError: if there is no such file, or it is not a Python file.
     """
     if not path.is_file():
-        raise UserError(f"--plugin {path}: no such file")
+        raise UserError(f"plugin file {path}: no such file")
     name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {path}: not a Python file (expected a name ending in .py)")
+        raise UserError(f"plugin file {path}: not a Python file (expected a name ending in .py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickle and attrs look classes up there
     spec.loader.exec_module(module)

@@ -117,7 +117,7 @@ def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
         return ModelVictim(load_model(run, data=data)), f"the run {run.path}"
     model = data.training_defaults.get("model")
     if model is None:
-        raise UserError(f"{data.name} has no default model: name a trained run with --run")
+        raise UserError(f"{data.name} has no default model: name a trained run (--run)")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_model(model, data)

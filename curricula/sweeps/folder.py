@@ -59,7 +59,7 @@ def check_same_sweep(sweep: Sweep, folder: Path) -> None:
     """
     check_folder(folder)
     if holds(folder, CONFIG):
-        raise UserError(f"sweep folder {folder} holds a run: choose another with --output")
+        raise UserError(f"sweep folder {folder} holds a run: choose another output (--output)")
     held = sweep_in(folder)
     if held is None:
         return
@@ -88,5 +88,6 @@ def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: 
 
 def _different_sweep(folder: Path, what: str) -> UserError:
     return UserError(
-        f"sweep folder {folder} holds another sweep: {what} has changed; choose another --output"
+        f"sweep folder {folder} holds another sweep: {what} has changed; choose another output "
+        "(--output)"
     )

@@ -344,7 +344,7 @@ def _results(
     if results.keys() != threats.keys():
         raise UserError(
             f"{path / RESULTS[sweep.split]}: measured under {', '.join(results)}, not the sweep's "
-            f"{', '.join(threats)}; delete it and start the sweep again with --retry"
+            f"{', '.join(threats)}; delete it and start the sweep again with retry (--retry)"
         )
     return [results[name] for name in threats]
 

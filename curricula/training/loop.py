@@ -167,10 +167,10 @@ def _check_finite(loss: float, plan: Plan, run: Run, epoch: int) -> None:
     """Raise a user error after an epoch whose loss is infinite or NaN."""
     if math.isfinite(loss):
         return
-    awp = f" or --awp (now {plan.config.awp:g})" if plan.config.awp else ""
+    awp = f" or awp (--awp), now {plan.config.awp:g}," if plan.config.awp else ""
     raise UserError(
         f"the loss is no longer finite in epoch {epoch + 1} (run {run.path}); "
-        f"lower --lr (now {plan.config.lr:g}){awp} or use --precision float32"
+        f"lower lr (--lr), now {plan.config.lr:g},{awp} or set precision (--precision) to float32"
     )
 
 

@@ -219,8 +219,8 @@ def check_free(path: Path) -> None:
     for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
         if holds(path, file):
             raise UserError(
-                f"run folder {path} already holds a {what}: choose another with --output, "
-                "or delete it"
+                f"run folder {path} already holds a {what}: choose another output "
+                "(--output), or delete it"
             )
     check_folder(path)
 

@@ -196,7 +196,7 @@ BAD_INPUT = [
     (["--config", "key.toml"], "unknown key 'epoch'; did you mean epochs"),
     (["--config", "type.toml"], "epochs must be a whole number, not 'ten'"),
     (["--config", "sweep.toml"], "sweep.toml: it holds a sweep; run curricula sweep sweep.toml"),
-    (["--output", "taken"], "already holds a run: choose another with --output, or delete it"),
+    (["--output", "taken"], "already holds a run: choose another output (--output), or delete it"),
     (["--output", ""], "the path is empty"),
     (["--precision", "fp8"], "precision must be"),
 ]

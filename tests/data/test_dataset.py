@@ -189,7 +189,9 @@ def test_an_epoch_visits_each_image_once_in_random_order_without_the_last_incomp
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_missing_files_are_one_line(tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} is not in .*--data-root or fetch it with --down"):
+    with pytest.raises(
+        UserError, match=rf"{name} is not in .*data_root \(--data-root\), or fetch it by download"
+    ):
         load_data(name, root=str(tmp_path / "absent"))
 
 

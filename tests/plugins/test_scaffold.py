@@ -165,7 +165,7 @@ def test_an_existing_folder_is_left_unchanged(tmp_path):
     kept.write_text("mine")
     done = new("fog", "--output", tmp_path)
     assert done.exit_code == 2
-    assert done.stderr == f"Error: {kept.parent} already exists: choose another --output\n"
+    assert done.stderr == f"Error: {kept.parent} already exists: choose another output (--output)\n"
     assert [*kept.parent.iterdir()] == [kept]
     done = new("fog", "--output", kept)
     assert done.exit_code == 2

@@ -423,7 +423,7 @@ def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
         (QUICK.replace("limit = 20", "limit = 30"), r"\[evaluation\] has changed"),
     ]:
         with pytest.raises(
-            UserError, match=f"holds another sweep: {what}; choose another --output"
+            UserError, match=rf"holds another sweep: {what}; choose another output \(--output\)"
         ):
             run_sweep(parse_sweep(changed), tmp_path / "out")
 
@@ -431,12 +431,12 @@ def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
 def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
     curricula.train(data="tiny", epochs=1, output=tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    with pytest.raises(UserError, match="run holds a run: choose another with --output"):
+    with pytest.raises(UserError, match=r"run holds a run: choose another output .--output."):
         run_sweep(parse_sweep(QUICK), tmp_path / "run")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
     run_sweep(parse_sweep(QUICK.replace("[0, 1]", "[0]")), tmp_path / "sweep")
     with pytest.raises(
-        UserError, match="sweep already holds a sweep: choose another with --output"
+        UserError, match=r"sweep already holds a sweep: choose another output .--output."
     ):
         curricula.train(data="tiny", epochs=1, output=tmp_path / "sweep")
     assert not (tmp_path / "sweep" / "config.toml").exists()

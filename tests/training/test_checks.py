@@ -28,7 +28,7 @@ WRONG = [
     ({"schedule": ["liner"]}, "unknown schedule 'liner': did you mean linear"),
     (
         {"perturb": "rot+pgd", "schedule": ["pdg=linear"]},
-        "--schedule pdg=linear: no perturbation is called 'pdg' here; there is rot, pgd",
+        "schedule pdg=linear: no perturbation is called 'pdg' here; there is rot, pgd",
     ),
     ({"perturb": "rot", "schedule": ["rot="]}, "write [LABEL=]SCHEDULE"),
     ({"model": "smalcnn"}, "unknown model 'smalcnn': did you mean smallcnn"),

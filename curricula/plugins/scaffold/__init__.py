@@ -50,7 +50,9 @@ def write_plugin(name: str, output: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_text(_template(template).substitute(words), encoding="utf-8")
     except FileExistsError as error:
-        raise UserError(f"{error.filename} already exists: choose another --output") from error
+        raise UserError(
+            f"{error.filename} already exists: choose another output (--output)"
+        ) from error
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error})") from error
     return folder
