@@ -11,6 +11,7 @@ import attrs
 
 from curricula.errors import UserError
 from curricula.evaluation.pareto import Point
+from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.folder import CELLS, FAILURE, sweep_in
@@ -57,7 +58,7 @@ def compare(
     sweeps = {path: sweep_in(path) for path in folders}
     axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
     found: dict[tuple[Path, str], Row] = {}
-    threats: dict[str, str] = {}
+    first: Outcome | None = None
     pending = 0
     for member in (member for path in folders for member in _members(path, sweeps[path], split)):
         key = (member.parent, member.label)
@@ -67,12 +68,14 @@ def compare(
             found[key] = row.with_more(failures={member.name: failure["reason"]})
         elif (member.folder / RESULTS[member.split]).exists():
             outcome = _outcome(Run.open(member.folder), member.split)
-            _check_comparable(threats, outcome)
+            first = first or outcome
+            _check_comparable(outcome, first)
             found[key] = row.with_more([outcome])
         elif member.of_sweep:
             pending += 1
         else:
             raise UserError(f"run {member.folder} was not measured; let its training finish")
+    threats = {} if first is None else _threats(first)
     for name in axes:
         if threats and name not in threats:
             raise UserError(f"no threat is called {name!r}; there is {', '.join(threats)}")
@@ -191,26 +194,55 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     )
 
 
-def _check_comparable(threats: dict[str, str], outcome: Outcome) -> None:
-    """Refuse a run that was measured under different threats or images from those before it.
+def _check_comparable(outcome: Outcome, first: Outcome) -> None:
+    """Refuse a run that was measured on different images or under different threats from the first.
 
-    Args:
-        threats: each threat and its images by name, from the earlier runs; filled by the first.
-        outcome: the run.
+    Raises:
+        UserError: what each was measured on or under, and the command that measures both alike.
     """
-    found = {
+    images, images_of_first = _images(outcome), _images(first)
+    if images != images_of_first:
+        raise UserError(
+            f"run {outcome.folder} was measured on {images}, run {first.folder} on "
+            f"{images_of_first}; measure both on the same images, in one sweep"
+        )
+    threats, threats_of_first = (
+        {name: result.threat for name, result in each.results.items()} for each in (outcome, first)
+    )
+    names = [
+        name
+        for name in {**threats_of_first, **threats}
+        if threats.get(name) != threats_of_first.get(name)
+    ]
+    if not names:
+        return
+
+    def under(known: Mapping[str, str]) -> str:
+        found = [f"{name} = {known[name]}" for name in names if name in known]
+        return ", ".join(found) or f"no {' or '.join(names)}"
+
+    others = [threats_of_first[name] for name in names if name in threats_of_first]
+    folder = outcome.folder if others else first.folder
+    options = [word for text in others or map(threats.get, names) for word in ("--threat", text)]
+    command = command_line("evaluate", folder, *options)
+    raise UserError(
+        f"run {outcome.folder} was measured under {under(threats)}; run {first.folder} under "
+        f"{under(threats_of_first)}; measure both alike: {command}; or train both in one sweep, "
+        "which names its threats"
+    )
+
+
+def _threats(outcome: Outcome) -> dict[str, str]:
+    """Return each threat of a run with its images, by name."""
+    return {
         name: f"{result.threat} on {result.n:,} {outcome.images}"
         for name, result in outcome.results.items()
     }
-    if not threats:
-        threats |= found
-    for name in {**threats, **found}:
-        if found.get(name) != threats.get(name):
-            raise UserError(
-                f"run {outcome.folder} was measured differently from those before it ({name}: "
-                f"{found.get(name, 'not')}; before: {threats.get(name, 'not')}); "
-                "measure all alike, in one sweep"
-            )
+
+
+def _images(outcome: Outcome) -> str:
+    """Return the number and the name of the images that a run was measured on."""
+    return ", ".join({f"{result.n:,} {outcome.images}": 0 for result in outcome.results.values()})
 
 
 def _compared_fields(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from curricula.runtime.records import to_json
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
+from curricula.training.run import Run
 
 TENTHS = st.integers(0, 10)
 POINTS = st.lists(st.tuples(TENTHS, TENTHS), max_size=8)
@@ -308,10 +310,18 @@ def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path
     curricula.train(
         data="tiny", epochs=1, perturb="rot:10+pgd", compile="off", output=tmp_path / "other"
     )
-    with pytest.raises(
-        UserError, match=r"measured differently from those before it \(spatial: rot\(10"
-    ):
+    with pytest.raises(UserError) as caught:
         curricula.compare([swept / "third", tmp_path / "other"])
+    mine, theirs, fix, _ = str(caught.value).split("; ")
+    assert mine.startswith(f"run {tmp_path / 'other'} was measured under spatial = rot(10, ")
+    assert theirs.startswith(f"run {swept / 'third'} under spatial = rot(30, ")
+    assert ", joint = rot(30, " in theirs
+    assert "clean" not in mine + theirs
+    # The command measures the second run under the threats of the first.
+    words = shlex.split(fix.removeprefix("measure both alike: "))
+    known = {result.name: result.threat for result in Run(swept / "third").results("test")}
+    options = ["--threat", known["spatial"], "--threat", known["joint"]]
+    assert words[words.index("evaluate") :] == ["evaluate", str(tmp_path / "other"), *options]
 
 
 def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):
@@ -321,12 +331,12 @@ def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):
     for split in ("test", "validation"):
         text = base + f'[evaluation]\nlimit = 20\nsplit = "{split}"\n' + threats
         run_sweep(parse_sweep(text), tmp_path / split)
-    with pytest.raises(UserError, match=r"on 20 validation images of tiny; before: .* test images"):
+    with pytest.raises(UserError, match=r"on 20 validation images of tiny, run .* test images"):
         curricula.compare([tmp_path / "test", tmp_path / "validation"])
     shutil.copytree(swept / "third", tmp_path / "third")
     config = tmp_path / "third" / "config.toml"
     config.write_text(config.read_text().replace('data = "tiny"', 'data = "digits"'))
-    with pytest.raises(UserError, match=r"on 60 test images of digits; before: .* images of tiny"):
+    with pytest.raises(UserError, match=r"on 60 test images of digits, run .* images of tiny"):
         curricula.compare([swept / "other", tmp_path / "third"])
 
 
