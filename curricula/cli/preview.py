@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from curricula.cli.options import output_option, training_options
+from curricula.cli.options import given, output_option, training_options
 from curricula.cli.paths import PATH
 
 
@@ -36,7 +36,7 @@ from curricula.cli.paths import PATH
     show_default=True,
     help="Number of test images, 1 to 50, one row each.",
 )
-@training_options("seed", seed="1")
+@training_options("seed")
 @output_option("Picture to write: .png, .svg or .pdf.", required=True)
 def command(
     perturb: str,
@@ -83,7 +83,7 @@ def command(
         run=run,
         strengths=values,
         images=images,
-        seed=1 if seed is None else seed,
+        **given({"seed": seed}),
         data_root=data_root,
     )
     write_figure(figure, output)

@@ -25,13 +25,12 @@ from curricula.interfaces import Victim
 from curricula.models.build import build_model
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
 from curricula.runtime.values import check_number, check_whole
-from curricula.training.config import FIELDS, MAX_SEED
+from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 NUM_IMAGES = 6  # images, by default
-SEED = 1  # seed, by default; the first draw of seed 0 is close to 0, so the image hardly moves
 MAX_IMAGES, MAX_STRENGTHS = 50, 20  # images and strengths in one figure
 CHANGES = "RdBu_r"  # safe for colour-blind readers, white at 0
 
@@ -43,7 +42,7 @@ def preview(
     run: Run | str | Path | None = None,
     strengths: Sequence[float] = STRENGTHS,
     images: int = NUM_IMAGES,
-    seed: int = SEED,
+    seed: int = EVALUATION_SEED,
     data_root: str | Path | None = None,
 ) -> Figure:
     """Draw the first test images of a data set under a curriculum's expression, at growing

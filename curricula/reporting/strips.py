@@ -17,7 +17,7 @@ from curricula.api import load_model
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, load_data
 from curricula.interfaces import Victim
-from curricula.reporting.previews import SEED, STRENGTHS, at_strengths
+from curricula.reporting.previews import STRENGTHS, at_strengths
 from curricula.runtime.files import write_output
 from curricula.training.loop import train_plan
 from curricula.training.plan import make_plan
@@ -40,6 +40,7 @@ BUDGETS_BY_NAME: Mapping[str, str] = {"brightness": "0.9", "contrast": "0.9", "s
 # Configuration of the training of the attacked network.
 TARGET = {"data": "digits", "epochs": 5, "compile": "off", "device": "cpu"}
 DIGIT = 2  # index of the test image
+SEED = 1  # seed; the first draw of seed 0 is close to 0, so the image hardly moves
 COLOUR_SIDE = 32  # pixels
 COLOUR_BOX = (200, 20, 580, 400)  # of the photograph: left, upper, right and lower edge, in pixels
 NUM_COLOURS = 64  # colours of a strip in colour, which keep its file small

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 import curricula
 from curricula.cli.main import program
+from curricula.cli.preview import command
 from curricula.errors import UserError
 from curricula.interfaces import Progress
 from curricula.perturbations.attacks.pgd import PGD
@@ -128,6 +129,15 @@ def test_an_untrained_victim_is_the_same_each_time_and_moves_no_global_state():
     assert torch.equal(torch.random.get_rng_state(), before)
     np.testing.assert_array_equal(first[0], again[0])
     assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_seed_of_a_preview_is_0_by_default(tmp_path):
+    usual, seeded = (preview("rot", data="tiny", images=1, **seed) for seed in ({}, {"seed": 0}))
+    np.testing.assert_array_equal(shown(usual)[1], shown(seeded)[1])
+    assert "seed 0." in caption(usual)
+    (option,) = (each for each in command.params if each.name == "seed")
+    assert option.help.endswith("[default: 0]")
 
 
 def test_of_several_channels_the_change_is_that_of_the_one_that_moved_most(generator):
