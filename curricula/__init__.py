@@ -13,4 +13,12 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    return version(__name__) if name == "__version__" else _load(name)
+    if name == "__version__":
+        return version(__name__)
+    if name in __all__ or name.startswith("__"):
+        return _load(name)
+
+    from curricula.errors import did_you_mean
+
+    fix = did_you_mean(name, __all__, otherwise=f"dir({__name__}) lists all")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {fix}")

@@ -1,5 +1,7 @@
 """The verbs of the library: one verb measures a run, its folder or a model."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -239,6 +241,20 @@ def test_a_foreign_value_of_any_argument_is_one_line(call, message, tmp_path, mo
         call()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("evalute", "did you mean evaluate"),
+        ("Curiculum", "did you mean Curriculum"),
+        ("xyz", "dir(curricula) lists all"),
+    ],
+)
+def test_an_unknown_name_of_the_package_gets_a_suggestion(name, fix):
+    with pytest.raises(AttributeError, match=re.escape(fix)):
+        getattr(curricula, name)
+    assert not hasattr(curricula, "__wrapped__")
 
 
 def test_a_name_stands_for_its_data_set():
