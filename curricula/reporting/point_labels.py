@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
@@ -48,6 +49,8 @@ def label_points(
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()  # makes the layout, which fixes the scale of the axes
+    # Measures text: by default each name would get a renderer of its own.
+    renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
     free = FREE * figure.dpi / 72
     at = [axes.transData.transform(point) for point in points]
     taken = [Bbox([place - free, place + free]) for place in at]
@@ -62,7 +65,7 @@ def label_points(
                 weight="bold" if bold[number] else "normal",
             )  # fmt: skip
             name.set_in_layout(False)
-            box = name.get_window_extent()
+            box = name.get_window_extent(renderer)
             covers = any(map(box.overlaps, taken)) or any(
                 stroke.intersects_bbox(box, filled=False) for stroke in strokes
             )
