@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tomli_w
 from cli.test_cli import TINY, run
+from fixtures.quick import shorten_attacks
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -192,6 +193,13 @@ def test_the_figure_bars_are_deviations_and_the_interval_of_one_seed():
     assert bars[0][:, 0] == pytest.approx([92 - deviation, 92 + deviation])
     low, high = COMPARED.rows[1].interval("adversarial")
     assert bars[3][:, 1] == pytest.approx([100 * low, 100 * high])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_attacks():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten_attacks(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="module")
