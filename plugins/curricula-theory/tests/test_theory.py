@@ -566,9 +566,13 @@ def test_a_setting_refuses_values_out_of_range_from_python_too():
 # --- the figure
 
 
-def test_the_figure_has_a_panel_for_each_setting_and_classifier_and_cuts_no_text():
-    done = [study(usual(c, d=11), samples=50, seeds=1, updates=1, lr=0.01) for c in (1.5, 2)]
-    figure = frontier_figure(done)
+@pytest.fixture(scope="module")
+def studies():
+    return [study(usual(c, d=11), samples=50, seeds=1, updates=1, lr=0.01) for c in (1.5, 2)]
+
+
+def test_the_figure_has_a_panel_for_each_setting_and_classifier_and_cuts_no_text(studies):
+    figure = frontier_figure(studies)
     FigureCanvasAgg(figure).draw()
     titles = [axes.get_title() for axes in figure.axes]
     assert [title.split(",")[0] for title in titles] == ["linear", "linear", "MLP", "MLP"]
@@ -584,10 +588,10 @@ def test_the_figure_has_a_panel_for_each_setting_and_classifier_and_cuts_no_text
             assert box.y1 <= page.y1, text
 
 
-def test_the_figure_draws_each_model_where_it_was_measured():
-    (panel, _) = frontier_figure([done := study(usual(d=11), samples=50, seeds=1, updates=1)]).axes
+def test_the_figure_draws_each_model_where_it_was_measured(studies):
+    (panel, _) = frontier_figure(studies[1:]).axes
     drawn = {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in panel.lines}
-    for model in done.trained:
+    for model in studies[1].trained:
         if model.classifier == "linear":
             place = (model.accuracies.spatial.accuracy, model.accuracies.adversarial.accuracy)
             assert place in drawn
