@@ -49,7 +49,7 @@ def label_points(
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()  # makes the layout, which fixes the scale of the axes
-    # Measures text: by default each name would get a renderer of its own.
+    # Measures text. By default matplotlib makes a renderer for each name.
     renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
     free = FREE * figure.dpi / 72
     at = [axes.transData.transform(point) for point in points]

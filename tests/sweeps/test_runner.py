@@ -50,7 +50,7 @@ limit = 20
 """
 # The same cells; no attack is run.
 QUICK = SWEEP.replace("rot+pgd", "rot") + 'threats = { clean = "clean", turned = "rot" }\n'
-FEW = QUICK.replace("[0, 1]", "[0]")  # two cells
+TWO_CELLS = QUICK.replace("[0, 1]", "[0]")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -315,10 +315,10 @@ def test_an_on_message_that_fails_ends_the_sweep_and_loses_no_result(tiny, tmp_p
             raise BrokenPipeError("the reader has gone")
 
     with pytest.raises(BrokenPipeError):
-        run_sweep(parse_sweep(FEW), tmp_path / "out", on_message=closed)
+        run_sweep(parse_sweep(TWO_CELLS), tmp_path / "out", on_message=closed)
     first = outcomes(tmp_path / "out")
     assert len(first) == 3  # files of one cell
-    run_sweep(parse_sweep(FEW), tmp_path / "out")
+    run_sweep(parse_sweep(TWO_CELLS), tmp_path / "out")
     assert first.items() <= outcomes(tmp_path / "out").items()
     assert curricula.compare([tmp_path / "out"]).pending == 0
 
@@ -422,7 +422,7 @@ def interrupted(*arguments, **keywords):
 
 
 def test_axes_may_grow_and_nothing_else_may_change(tiny, tmp_path):
-    run_sweep(parse_sweep(FEW), tmp_path / "out")
+    run_sweep(parse_sweep(TWO_CELLS), tmp_path / "out")
     lines, on_message = collector()
     run_sweep(parse_sweep(QUICK), tmp_path / "out", on_message=on_message)
     assert sum("begins" in line for line in lines) == 2
@@ -442,7 +442,7 @@ def test_a_run_and_a_sweep_do_not_share_a_folder(tiny, tmp_path):
     with pytest.raises(UserError, match=r"run holds a run: choose another output .--output."):
         run_sweep(parse_sweep(QUICK), tmp_path / "run")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-    run_sweep(parse_sweep(FEW), tmp_path / "sweep")
+    run_sweep(parse_sweep(TWO_CELLS), tmp_path / "sweep")
     with pytest.raises(
         UserError, match=r"sweep already holds a sweep: choose another output .--output."
     ):
@@ -506,7 +506,7 @@ def test_a_cell_whose_results_are_gone_is_run_again(out):
 def test_folders_of_one_name_share_a_database_and_no_study(tiny, tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     for folder, limit in (("one", 20), ("other", 10)):
-        sweep = parse_sweep(FEW.replace("limit = 20", f"limit = {limit}"))
+        sweep = parse_sweep(TWO_CELLS.replace("limit = 20", f"limit = {limit}"))
         run_sweep(sweep, tmp_path / folder / "z", storage=url)
         compared = curricula.compare([tmp_path / folder / "z"])
         assert [len(row.outcomes) for row in compared.rows] == [1, 1]
