@@ -100,7 +100,7 @@ def listed(texts: Any) -> Sequence[str]:
     if isinstance(texts, str):
         return (texts,)
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"schedules must be a list of texts, such as ['linear'], not {texts!r}")
+        raise UserError(f"schedule must be a list of texts, such as ['linear'], not {texts!r}")
     return texts
 
 

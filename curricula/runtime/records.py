@@ -15,6 +15,12 @@ if TYPE_CHECKING:  # slow to import, and registering a class does not need it
 
 T = TypeVar("T")
 
+_TYPES: Mapping[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+}
 _WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
 
 
@@ -79,17 +85,18 @@ def _converter() -> "Converter":
             key: converter.unstructure(part) for key, part in _WRITTEN[type(value)](value).items()
         },
     )
-    for cls, accepted in {int: (int,), float: (float, int), str: (str,), bool: (bool,)}.items():
-        converter.register_structure_hook(cls, _checked(accepted))
+    for cls, words in _TYPES.items():
+        converter.register_structure_hook(cls, _checked(words))
     return converter
 
 
-def _checked(accepted: tuple[type, ...]) -> Callable[[Any, Any], Any]:
-    """Return a hook that accepts values of the given types and converts none: "12" is no count."""
+def _checked(words: str) -> Callable[[Any, Any], Any]:
+    """Return a hook that accepts values of a plain type, and whole numbers as numbers: "12" is no
+    count."""
 
     def structure(value: Any, wanted: type) -> Any:
-        if type(value) not in accepted:
-            raise TypeError(f"{wanted.__name__} expected, not {value!r}")
-        return value
+        if type(value) is not wanted and (wanted, type(value)) != (float, int):
+            raise TypeError(f"must be {words}, not {value!r}")
+        return wanted(value)
 
     return structure

@@ -3,18 +3,20 @@
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import attrs
-import cattrs
 import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.errors import UserError, did_you_mean, message_of
+from curricula.expressions.checks import listed
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
+from curricula.runtime.records import from_json, to_json
+from curricula.runtime.values import check_choice
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
@@ -163,40 +165,15 @@ def _checked(key: str, value: Any) -> Any:
     field = FIELDS.get(key)
     if field is None:
         raise UserError(f"configuration: unknown key {key!r}; {did_you_mean(key, FIELDS)}")
-    choices = typing.get_args(field.type) if typing.get_origin(field.type) is Literal else ()
+    if typing.get_origin(field.type) is Literal:
+        check_choice(f"configuration: {key}", value, typing.get_args(field.type))
+        return value
+    if field.type == tuple[str, ...]:
+        return tuple(listed(value))
     try:
-        return _CONVERTER.structure(value, cast(type[Any], field.type))
-    except Exception as error:  # cattrs raises bare Exception for a literal
-        allowed = " or ".join(choices) if choices else error
-        raise UserError(f"configuration: {key} must be {allowed}, not {value!r}") from error
-
-
-def _strict(described: str, *accepted: type) -> Callable[[Any, Any], Any]:
-    """Return a hook that accepts only values of the given types, and converts none."""
-
-    def structure(value: Any, wanted: type) -> Any:
-        if type(value) not in accepted:
-            raise TypeError(described)
-        return wanted(value)
-
-    return structure
-
-
-def _texts(value: Any, wanted: Any) -> tuple[str, ...]:
-    """Return a list of texts as a tuple; a single text is a list of one."""
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise TypeError("a list of texts")
-    return tuple(value)
-
-
-_CONVERTER = cattrs.Converter()
-_CONVERTER.register_structure_hook(int, _strict("a whole number", int))
-_CONVERTER.register_structure_hook(float, _strict("a number", int, float))
-_CONVERTER.register_structure_hook(bool, _strict("true or false", bool))
-_CONVERTER.register_structure_hook(str, _strict("text", str))
-_CONVERTER.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
+        return from_json(cast(type[Any], field.type), value)
+    except TypeError as error:
+        raise UserError(f"configuration: {key} {error}") from error
 
 
 def baseline_values(config: TrainConfig) -> dict[str, Any]:
@@ -247,4 +224,4 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def to_toml(config: TrainConfig) -> str:
     """Return the text of a configuration's TOML file."""
-    return tomli_w.dumps(_CONVERTER.unstructure(config))
+    return tomli_w.dumps(to_json(config))
