@@ -243,17 +243,25 @@ def _enqueue(
     These are cells that are new, were abandoned by a dead process, or lack their results; with
     ``retry`` also those that failed.
     """
+
+    def is_done(name: str) -> bool:
+        trial = latest.get(name)
+        if trial is None or "reason" in trial.user_attrs:
+            return trial is not None and not retry
+        evaluated = (folder / CELLS / name / RESULTS[split]).exists()
+        return trial.state is TrialState.COMPLETE and evaluated
+
+    # The caller keeps other processes from queueing a cell, so a cell that is done stays done, and
+    # its lock need not be tried.
+    latest = _latest_trials(study)
+    states: dict[str, _State] = {name: "done" for name in cells if is_done(name)}
     # Locks before trials: a process reports its trial and then frees its lock, so the trial of a
     # cell whose lock is free is up to date.
-    locked = {name: _is_locked(folder, name) for name in cells}
-    latest = {trial.user_attrs.get("cell"): trial for trial in study.get_trials(deepcopy=False)}
-    states: dict[str, _State] = {}
-    for name, cell in cells.items():
+    locked = {name: _is_locked(folder, name) for name in cells if name not in states}
+    latest = _latest_trials(study)
+    for name in locked:
         trial = latest.get(name)
-        failed = trial is not None and "reason" in trial.user_attrs
-        complete = trial is not None and trial.state is TrialState.COMPLETE
-        evaluated = (folder / CELLS / name / RESULTS[split]).exists()
-        if (failed and not retry) or (complete and evaluated):
+        if is_done(name):
             states[name] = "done"
         elif locked[name]:
             states[name] = "running"
@@ -262,9 +270,14 @@ def _enqueue(
             if trial is not None and trial.state is TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
             if trial is None or trial.state is not TrialState.WAITING:
-                labels = dict(cell.labels)
+                labels = dict(cells[name].labels)
                 study.enqueue_trial({}, user_attrs={"cell": name, "labels": labels})
     return states
+
+
+def _latest_trials(study: optuna.Study) -> dict[str, optuna.trial.FrozenTrial]:
+    """Return the latest trial of each cell, by the cell's name."""
+    return {trial.user_attrs.get("cell", ""): trial for trial in study.get_trials(deepcopy=False)}
 
 
 @attrs.frozen(kw_only=True)

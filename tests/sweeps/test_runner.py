@@ -276,6 +276,21 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(out, finish
     assert outcomes(out) == before
 
 
+def test_the_locks_of_finished_cells_are_not_tried(tiny, tmp_path, monkeypatch):
+    tried = []
+    is_locked = runner._is_locked
+    monkeypatch.setattr(
+        runner, "_is_locked", lambda folder, name: tried.append(name) or is_locked(folder, name)
+    )
+    sweep = parse_sweep(QUICK.replace("[0, 1]", "[0]"))
+    first, second = (cell.name for cell in sweep.cells)
+    run_sweep(sweep, tmp_path / "out")
+    assert tried == [first, second, first, second, second]  # at the start, and before each cell
+    tried.clear()
+    run_sweep(sweep, tmp_path / "out")
+    assert tried == []
+
+
 def test_the_study_has_the_accuracies_and_the_labels(out):
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{out / 'study.db'}")
     trials = {trial.user_attrs["cell"]: trial for trial in study.trials}
