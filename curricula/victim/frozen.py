@@ -109,11 +109,13 @@ class FrozenModel(nn.Module):
 
     def _weight_versions(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Return the number of optimiser steps so far, and each tensor's address and version."""
-        model = self._source[0]
+        # In every pass: parameters() and buffers() take three times as long.
         return _optimizer_steps, tuple(
             (tensor.data_ptr(), tensor._version)
-            for tensors in (model.parameters(), model.buffers())
-            for tensor in tensors
+            for module in self._source[0].modules()
+            for tensors in (module._parameters, module._buffers)
+            for tensor in tensors.values()
+            if tensor is not None
         )
 
     def refresh(self, *, always: bool = False) -> None:
