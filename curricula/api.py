@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, ge
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_folder, check_output
 from curricula.runtime.records import to_json
-from curricula.runtime.values import as_path, check_choice, check_number, check_whole
+from curricula.runtime.values import (
+    as_path,
+    check_choice,
+    check_flag,
+    check_number,
+    check_whole,
+)
 from curricula.training.callbacks import Callback
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import EVALUATION_SEED, MAX_SEED, SplitName, baseline_values
@@ -119,6 +125,8 @@ def train(
         >>> trained.run.config.schedule
         ('rot=linear(start=0, until=0.4)',)
     """
+    check_flag("baseline", baseline)
+    check_flag("download", download)
     if output is None:
         check_folder(RUNS)
     else:
@@ -128,7 +136,7 @@ def train(
     if callback is not None and not isinstance(callback, Callback):
         raise UserError(
             "callback must have the methods of curricula.training.Callback (derive it from "
-            f"NoCallback), not {callback!r}"
+            f"NoCallback), not {shown(callback)}"
         )
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
@@ -326,6 +334,7 @@ def robustness_profile(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
     _check_test_split(run, split, "profile")
+    check_flag("grid", grid)
     if run is not None:
         check_output(run.path / PROFILE)
 
@@ -466,14 +475,18 @@ def _checked(
         as_path("data_root", data_root)
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     if not callable(progress):
-        raise UserError(f"progress must be a function of the share that is done, not {progress!r}")
+        raise UserError(
+            f"progress must be a function of the share that is done, not {shown(progress)}"
+        )
     if isinstance(split, str):
         check_choice("split", split, get_args(SplitName))
     else:
         from curricula.data.dataset import SplitLike
 
         if not isinstance(split, SplitLike):
-            raise UserError(f"split must be test, validation or labelled images, not {split!r}")
+            raise UserError(
+                f"split must be test, validation or labelled images, not {shown(split)}"
+            )
     if isinstance(model, (Run, str, Path)):
         if data is not None:
             raise UserError("data is for a model: a run is measured on the data set it names")
@@ -486,7 +499,7 @@ def _checked(
     from torch import nn
 
     if not isinstance(model, nn.Module):
-        raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {model!r}")
+        raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {shown(model)}")
     if isinstance(data, str):
         check_call("dataset", data)
     return None
@@ -500,7 +513,7 @@ def _named(threats: Any) -> Mapping[str, str]:
     """
     texts = [threats] if isinstance(threats, str) else threats
     if not isinstance(texts, Iterable):
-        raise UserError(f"threats must be a list of expressions, not {threats!r}")
+        raise UserError(f"threats must be a list of expressions, not {shown(threats)}")
     named = dict(texts) if isinstance(texts, Mapping) else None
     texts = list(texts) if named is None else list(named.values())
     if not texts:

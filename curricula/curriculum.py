@@ -1,13 +1,13 @@
 """Curricula and threats: an expression at the strengths of schedules, or at a fixed strength."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
 from curricula.expressions.checks import listed, parse_schedule, schedules_by_label
@@ -39,8 +39,15 @@ class Threat:
         UserError: a strength outside [0, 1].
     """
 
-    tree: Node
+    tree: Node = attrs.field()
     strength: float = attrs.field(default=1.0)
+
+    @tree.validator
+    def _check_tree(self, attribute: object, tree: Any) -> None:
+        if not isinstance(tree, Node):
+            raise UserError(
+                f"tree must be a bound expression, as of Threat.parse, not {shown(tree)}"
+            )
 
     @strength.validator
     def _check_strength(self, attribute: object, strength: float) -> None:

@@ -1,10 +1,14 @@
 """Errors that the user caused, each reported in one line."""
 
 import re
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100  # characters
 _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}
 
 
@@ -65,3 +69,13 @@ def message_of(error: Exception) -> str:
         name, options, value = (part.replace("'", "") for part in match.groups())
         return f"{name} must be {options.replace(', ', ' or ')}, not {value}"
     return text
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: on one line, and short.
+
+    Example:
+        >>> shown("best"), shown(list(range(100)))
+        ("'best'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    return " ".join(_SHORT.repr(value).split())

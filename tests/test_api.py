@@ -10,6 +10,7 @@ import curricula
 from curricula.data import Split
 from curricula.errors import UserError
 from curricula.sweeps.spec import parse_sweep
+from curricula.training.config import COMMON_TRAINING
 from curricula.training.run import Run
 
 SWEEP = parse_sweep("[axes]\nseed = [0, 1]\n")
@@ -119,6 +120,7 @@ def test_bad_input_to_evaluate(settings, message):
 
 
 PROGRESS = {"step": 0, "total_steps": 4, "epoch": 0, "total_epochs": 1}
+TRAINING = COMMON_TRAINING | {"model": "lenet"}
 LABELLED = Split(pixels=torch.zeros(0, 1, 8, 8, dtype=torch.uint8), labels=torch.zeros(0).long())
 
 
@@ -146,6 +148,11 @@ FOREIGN = [
     (lambda: curricula.train(output=3), "output must be a path, not 3"),
     (lambda: curricula.train(output=""), "output must be a path, not ''"),
     (lambda: curricula.train(callback=print), "callback must have the methods of .*Callback"),
+    (lambda: curricula.train(baseline="no"), "baseline must be True or False, not 'no'"),
+    (lambda: curricula.train(download=1), "download must be True or False, not 1"),
+    (lambda: profile(grid="no"), "grid must be True or False, not 'no'"),
+    (lambda: curricula.load_data("digits", download="no"), "download must be True or False"),
+    (lambda: curricula.run_sweep(SWEEP, "out", retry="no"), "retry must be True or False"),
     (lambda: curricula.train(schedule=3), "schedule must be a list of texts, such as .*, not 3"),
     (lambda: curricula.train(schedule=[3]), "schedule must be a list of texts"),
     (lambda: curricula.train(seed="a"), "seed must be a whole number, not 'a'"),
@@ -217,6 +224,13 @@ FOREIGN = [
     (lambda: curricula.Threat.parse("rot:30", strength=2), "strength must lie from 0 to 1, not 2"),
     (lambda: curricula.Threat.parse("rot:30", strength="1"), "strength must be a number, .* '1'"),
     (lambda: curricula.Threat.parse(None), "an expression is a text"),
+    (lambda: curricula.Threat(tree="rot"), "tree must be a bound expression, .*, not 'rot'"),
+    (lambda: curricula.TrainConfig(**TRAINING | {"epochs": 0}), "epochs must be 1 or more, not 0"),
+    (lambda: curricula.TrainConfig(**TRAINING | {"lr": -1.0}), "lr must be above 0, not -1"),
+    (lambda: curricula.Run(3), "run must be a path, not 3"),
+    (lambda: evaluate(torch.rand(99, 9)), r"model must be a run, .* not tensor\(.*\.\.\..*\)$"),
+    (lambda: evaluate(data=LABELLED), r"data must be a DataSet or its name, .*, not Split\("),
+    (lambda: next(curricula.batches([1], 1, generator=None)), "split must be labelled images"),
     (lambda: curricula.ModelVictim(lambda x: x), "model must be a torch.nn.Module, not <function"),
     (
         lambda: curricula.ModelVictim(nn.Flatten(), precision="fp8"),
@@ -240,6 +254,7 @@ def test_a_foreign_value_of_any_argument_is_one_line(call, message, tmp_path, mo
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
     assert not list(tmp_path.iterdir())
 
 

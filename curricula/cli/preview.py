@@ -59,6 +59,7 @@ def command(
     from curricula.expressions.syntax import parse_number
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.runtime.values import check_number, check_whole
+    from curricula.sweeps.spec import prefixed_errors
     from curricula.training.config import MAX_SEED
     from curricula.training.run import Run
 
@@ -69,7 +70,8 @@ def command(
     if run is not None:
         Run.open(run)
 
-    values = [parse_number(text).value for text in strengths.split(",")]
+    with prefixed_errors("strengths"):
+        values = [parse_number(text).value for text in strengths.split(",")]
     for value in values:
         check_number("strengths", value, 0, 1)
     if seed is not None:

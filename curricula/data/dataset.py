@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
-from curricula.runtime.values import as_path, check_whole
+from curricula.runtime.values import as_path, check_flag, check_whole
 
 VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
 
@@ -197,6 +197,7 @@ def load_data(text: str, *, root: str | Path = "data", download: bool = False) -
 
 def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Built:
     """Return the data set of `load_data`, and its expression with every default stated."""
+    check_flag("download", download)
     supplied = {"root": str(as_path("root", root)), "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)
 
@@ -210,7 +211,7 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
     if isinstance(data, str):
         return load_data(data, root=root)
     if not isinstance(data, DataSet):
-        raise UserError(f"data must be a DataSet or its name, such as 'digits', not {data!r}")
+        raise UserError(f"data must be a DataSet or its name, such as 'digits', not {shown(data)}")
     return data
 
 
@@ -226,12 +227,14 @@ def batches(
             keeps the stored order.
 
     Raises:
-        UserError: a batch size below 1, or a generator that is not torch's.
+        UserError: a split without labels, a batch size below 1, a generator that is not torch's.
     """
+    if not isinstance(split, SplitLike):
+        raise UserError(f"split must be labelled images, not {shown(split)}")
     check_whole("batch_size", batch_size, 1)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise UserError(
-            f"generator must be a torch.Generator or None, not {generator!r}; write "
+            f"generator must be a torch.Generator or None, not {shown(generator)}; write "
             "torch.Generator().manual_seed(SEED)"
         )
     if generator is None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
-from curricula.errors import UserError, did_you_mean
+from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import ThreatResult, wilson_interval
@@ -303,7 +303,9 @@ def check_units(budgets: Mapping[str, str]) -> None:
         UserError: an unknown unit; it suggests a known one.
     """
     if not isinstance(budgets, Mapping):
-        raise UserError(f"budgets must map units to budgets, such as {EXAMPLES}, not {budgets!r}")
+        raise UserError(
+            f"budgets must map units to budgets, such as {EXAMPLES}, not {shown(budgets)}"
+        )
     for unit in budgets:
         if unit not in UNITS:
             raise UserError(f"budgets: unknown unit {unit!r}; {did_you_mean(str(unit), UNITS)}")

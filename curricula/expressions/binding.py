@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.checks import leaf_label
 from curricula.expressions.nodes import (
@@ -78,7 +78,7 @@ def bind(
         expression = parse(expression)
     for name, given in {"budgets": budgets, "defaults": defaults}.items():
         if given is not None and not isinstance(given, Mapping):
-            raise UserError(f"{name} must be a mapping of texts, not {given!r}")
+            raise UserError(f"{name} must be a mapping of texts, not {shown(given)}")
     binder = _Binder(
         {unit: parse_number(text) for unit, text in (budgets or {}).items()},
         {name: parse_value(text) for name, text in (defaults or {}).items()},

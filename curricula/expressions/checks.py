@@ -7,7 +7,7 @@ arguments, types and ranges.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions.syntax import (
     Call,
     Chain,
@@ -100,7 +100,7 @@ def listed(texts: Any) -> Sequence[str]:
     if isinstance(texts, str):
         return (texts,)
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"schedule must be a list of texts, such as ['linear'], not {texts!r}")
+        raise UserError(f"schedule must be a list of texts, such as ['linear'], not {shown(texts)}")
     return texts
 
 

@@ -19,7 +19,7 @@ from typing import NoReturn, TypeAlias
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.plugins.names import NAME_PATTERN
 
 MAX_DEPTH = 50  # nested parentheses, far below Python's recursion limit
@@ -166,7 +166,7 @@ def parse(text: str) -> Expression:
         (Call(name='rot', arguments=()), Call(name='pgd', arguments=()))
     """
     if not isinstance(text, str):
-        raise ExpressionError(f"an expression is a text, such as 'rot:30+pgd', not {text!r}")
+        raise ExpressionError(f"an expression is a text, such as 'rot:30+pgd', not {shown(text)}")
     return _Parser(text).whole()
 
 

@@ -52,10 +52,17 @@ class Record:
     'fog'
     """
 
-    name: str = attrs.field(validator=attrs.validators.matches_re(NAME_PATTERN, func=re.fullmatch))
+    name: str = attrs.field()
     factory: str | Callable[..., Any]
     summary: str
     install: str = ""
+
+    @name.validator
+    def _check_name(self, attribute: object, name: str) -> None:
+        if not re.fullmatch(NAME_PATTERN, str(name)):
+            raise ValueError(
+                f"name must be made of letters, digits, - and _, with a letter first, not {name!r}"
+            )
 
 
 @hookspec

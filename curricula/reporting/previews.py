@@ -20,7 +20,7 @@ from torch import Tensor
 from curricula.api import load_model
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
@@ -65,7 +65,7 @@ def preview(
         UserError: a wrong value.
     """
     if not isinstance(strengths, Iterable):
-        raise UserError(f"strengths must be a list of numbers from 0 to 1, not {strengths!r}")
+        raise UserError(f"strengths must be a list of numbers from 0 to 1, not {shown(strengths)}")
     strengths = list(strengths)
     if not 1 <= len(strengths) <= MAX_STRENGTHS:
         raise UserError(f"strengths: give 1 to {MAX_STRENGTHS} of them, not {len(strengths)}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from curricula.errors import shown
+
 if TYPE_CHECKING:  # slow to import, and registering a class does not need it
     from cattrs import Converter
 
@@ -96,7 +98,7 @@ def _checked(words: str) -> Callable[[Any, Any], Any]:
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) is not wanted and (wanted, type(value)) != (float, int):
-            raise TypeError(f"must be {words}, not {value!r}")
+            raise TypeError(f"must be {words}, not {shown(value)}")
         return wanted(value)
 
     return structure

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
@@ -22,7 +22,7 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> Non
         curricula.errors.UserError: limit must be a whole number, 1 or more, not 1.5
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise UserError(f"{name} must be a whole number, {_range(low, high)}, not {value!r}")
+        raise UserError(f"{name} must be a whole number, {_range(low, high)}, not {shown(value)}")
     _check_range(name, value, low, high)
 
 
@@ -38,7 +38,7 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
         curricula.errors.UserError: strength must lie from 0 to 1, not 7
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise UserError(f"{name} must be a number, {_range(low, high)}, not {value!r}")
+        raise UserError(f"{name} must be a number, {_range(low, high)}, not {shown(value)}")
     _check_range(name, value, low, high)
 
 
@@ -50,6 +50,21 @@ def _check_range(name: str, value: Any, low: float, high: float | None) -> None:
 
 def _range(low: float, high: float | None) -> str:
     return f"{low} or more" if high is None else f"from {low} to {high:,}"
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Check that a value is True or False: a text such as "no" would count as True.
+
+    Raises:
+        UserError: it is not.
+
+    Example:
+        >>> check_flag("baseline", "no")
+        Traceback (most recent call last):
+        curricula.errors.UserError: baseline must be True or False, not 'no'
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be True or False, not {shown(value)}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -65,7 +80,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """
     choices = list(choices)
     if value not in choices:
-        raise UserError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+        raise UserError(f"{name} must be {' or '.join(choices)}, not {shown(value)}")
 
 
 def as_path(name: str, value: Any) -> Path:
@@ -80,7 +95,7 @@ def as_path(name: str, value: Any) -> Path:
         curricula.errors.UserError: output must be a path, not ''; write . for the current folder
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{name} must be a path, not {value!r}")
+        raise UserError(f"{name} must be a path, not {shown(value)}")
     if not os.fspath(value):
         raise UserError(f"{name} must be a path, not ''; write . for the current folder")
     return Path(value)

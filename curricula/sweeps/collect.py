@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
@@ -45,9 +45,11 @@ def compare(
             ``axes``; a reference outside [0, 1].
     """
     if not _is_pair(reference, Real) or not all(0 <= value <= 1 for value in reference):
-        raise UserError(f"reference must be two accuracies, each from 0 to 1, not {reference!r}")
+        raise UserError(
+            f"reference must be two accuracies, each from 0 to 1, not {shown(reference)}"
+        )
     if axes is not None and not _is_pair(axes, str):
-        raise UserError(f"axes must be the names of two threats, not {axes!r}")
+        raise UserError(f"axes must be the names of two threats, not {shown(axes)}")
     if axes is not None and axes[0] == axes[1]:
         raise UserError(f"the frontier needs two different threats, not {axes[0]!r} twice")
     check_choice("split", split, RESULTS)

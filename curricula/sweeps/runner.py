@@ -22,10 +22,10 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from curricula.curriculum import Threat, check_channels
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
-from curricula.runtime.values import as_path
+from curricula.runtime.values import as_path, check_flag
 from curricula.sweeps.folder import (
     CELLS,
     FAILURE,
@@ -79,7 +79,8 @@ def run_sweep(
     if output is None:
         raise UserError("output is missing: name the folder of the sweep, such as 'runs/mine'")
     if storage is not None and not isinstance(storage, str):
-        raise UserError(f"storage must be the URL of a database, not {storage!r}")
+        raise UserError(f"storage must be the URL of a database, not {shown(storage)}")
+    check_flag("retry", retry)
     folder = as_path("output", output)
     check_same_sweep(sweep, folder)
     configs, threats = check_cells(sweep, download=download)

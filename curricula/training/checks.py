@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.checks import (
     check_call,
@@ -60,7 +60,8 @@ def check_device_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not _DEVICE.fullmatch(name):
         raise UserError(
-            f"device {name!r} is not available; choose from auto, cpu, cuda, cuda:1, mps or xpu"
+            f"device {shown(name)} is not available; choose from auto, cpu, cuda, cuda:1, mps or "
+            "xpu"
         )
 
 

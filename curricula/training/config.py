@@ -3,7 +3,7 @@
 import math
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -37,6 +37,18 @@ COMMON_TRAINING: Mapping[str, Any] = {
     "augmentation": "clean",
 }
 """Defaults of the fields that neither the user nor the data set states."""
+
+
+def _valid(*validators: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], None]:
+    """Return a validator that raises the errors of attrs' validators as user errors."""
+
+    def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        try:
+            and_(*validators)(instance, attribute, value)
+        except ValueError as error:
+            raise UserError(f"configuration: {message_of(error)}") from error
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -82,18 +94,18 @@ class TrainConfig:
     perturb: str = "clean"
     schedule: tuple[str, ...] = ()
     objective: str = "at"
-    epochs: int = attrs.field(validator=ge(1))
-    batch_size: int = attrs.field(validator=ge(1))
+    epochs: int = attrs.field(validator=_valid(ge(1)))
+    batch_size: int = attrs.field(validator=_valid(ge(1)))
     optimizer: Optimizer
-    lr: float = attrs.field(validator=and_(gt(0.0), lt(math.inf)))
-    momentum: float = attrs.field(default=0.9, validator=and_(ge(0), lt(1)))
-    weight_decay: float = attrs.field(validator=and_(ge(0.0), lt(math.inf)))
+    lr: float = attrs.field(validator=_valid(gt(0.0), lt(math.inf)))
+    momentum: float = attrs.field(default=0.9, validator=_valid(ge(0), lt(1)))
+    weight_decay: float = attrs.field(validator=_valid(ge(0.0), lt(math.inf)))
     lr_schedule: str
-    awp: float = attrs.field(default=0.0, validator=and_(ge(0.0), lt(math.inf)))
+    awp: float = attrs.field(default=0.0, validator=_valid(ge(0.0), lt(math.inf)))
     average: str = "none"
     shuffle: bool = True
     augmentation: str
-    seed: int = attrs.field(default=0, validator=[ge(0), le(MAX_SEED)])
+    seed: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_SEED)))
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
@@ -124,10 +136,7 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
     ]
     if missing:
         raise UserError(f"configuration: no value for {', '.join(missing)}")
-    try:
-        return TrainConfig(**values)
-    except ValueError as error:
-        raise UserError(f"configuration: {message_of(error)}") from error
+    return TrainConfig(**values)
 
 
 def check_keys(layer: Mapping[str, Any]) -> None:
@@ -150,10 +159,7 @@ def check_fields(layer: Mapping[str, Any]) -> None:
         checked = _checked(key, value)
         field = FIELDS[key]
         if field.validator is not None:
-            try:
-                field.validator(None, field, checked)
-            except ValueError as error:
-                raise UserError(f"configuration: {message_of(error)}") from error
+            field.validator(None, field, checked)
 
 
 def _checked(key: str, value: Any) -> Any:

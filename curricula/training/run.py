@@ -41,6 +41,11 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 
 
+def _as_path(path: str | Path) -> Path:
+    """Return the path of a run's folder."""
+    return as_path("run", path)
+
+
 @attrs.frozen
 class Run:
     """A run: one training, whose files are in a folder.
@@ -52,7 +57,7 @@ class Run:
         path: the folder.
     """
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=_as_path)
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> "Run":
@@ -77,7 +82,7 @@ class Run:
         Raises:
             UserError: the folder holds no run.
         """
-        path = as_path("run", path)
+        path = _as_path(path)
         if not holds(path, CONFIG):
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""

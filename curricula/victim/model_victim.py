@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.interfaces import AttackLoss
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import Precision
@@ -50,7 +50,7 @@ class ModelVictim:
         compiled: int | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise UserError(f"model must be a torch.nn.Module, not {model!r}")
+            raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
         check_choice("attack loss", loss, ATTACK_LOSSES)
         check_choice("precision", precision, get_args(Precision))
         self._frozen = FrozenModel(model, precision, fast=fast, compiled=compiled)

@@ -224,3 +224,11 @@ def test_heavy_packages_stay_unimported(code):
 
 def test_the_current_registry_is_built_once():
     assert registry.current() is registry.current()
+
+
+@pytest.mark.parametrize("name", ["bad name", "8bit", "", 3])
+def test_the_name_of_a_record_is_one_that_expressions_can_hold(name):
+    with pytest.raises(ValueError, match="name must be made of letters") as caught:
+        Record(name=name, factory="package:thing", summary="")
+    assert "\n" not in str(caught.value)
+    assert "Attribute" not in str(caught.value)
