@@ -12,10 +12,11 @@ from curricula.victim.model_victim import ModelVictim
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 0), (3, 1), (5, 2), ((2, 3), (1, 0)), (1, 0)])
+@pytest.mark.parametrize("stride", [1, 2, (3, 1), 4])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_gradient_in_the_image_equals_torchs(channels, kernel, padding, bias):
+def test_the_gradient_in_the_image_equals_torchs(channels, kernel, padding, stride, bias):
     torch.manual_seed(0)
-    layer = nn.Conv2d(channels, 7, kernel, padding=padding, bias=bias).double()
+    layer = nn.Conv2d(channels, 7, kernel, stride, padding, bias=bias).double()
     layer = channels_last(layer).requires_grad_(False)
     x = as_channels_last(torch.rand(3, channels, 9, 8, dtype=torch.float64)).requires_grad_()
     ours, theirs = FastInputGradConv2d(layer)(x), layer(x)
@@ -26,8 +27,9 @@ def test_the_gradient_in_the_image_equals_torchs(channels, kernel, padding, bias
     torch.testing.assert_close(found, expected)
 
 
-def test_the_convolution_can_be_differentiated_twice():
-    layer = nn.Conv2d(1, 3, 3, padding=1).double().requires_grad_(False)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_convolution_can_be_differentiated_twice(stride):
+    layer = nn.Conv2d(1, 3, 3, stride, padding=1).double().requires_grad_(False)
     x = torch.rand(2, 1, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(FastInputGradConv2d(layer), x)
     assert torch.autograd.gradgradcheck(lambda x: FastInputGradConv2d(layer)(x).tanh(), x)
@@ -57,7 +59,8 @@ def test_the_bf16_gradient_is_as_exact_as_torchs():
         (nn.Conv2d(1, 8, 3), True),
         (nn.Conv2d(3, 8, 3, padding=1), True),
         (nn.Conv2d(5, 8, 3), False),
-        (nn.Conv2d(1, 8, 3, stride=2), False),
+        (nn.Conv2d(1, 8, 3, stride=2), True),
+        (nn.Conv2d(3, 8, 3, stride=2), False),
         (nn.Conv2d(1, 8, 3, dilation=2), False),
         (nn.Conv2d(2, 8, 3, groups=2), False),
         (nn.Conv2d(1, 8, 3, padding=1, padding_mode="reflect"), False),
