@@ -1,5 +1,7 @@
 """Fixtures of the contracts: a small model with all state that must not change, and images."""
 
+import functools
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,14 @@ class Fixture:
     x_NCHW: Tensor
     y_N: Tensor
 
+    @functools.cached_property
+    def victim(self) -> ModelVictim:
+        """The model as perturbations see it."""
+        return ModelVictim(self.model)
+
     def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
         """Return the images of the batch, perturbed."""
-        victim = ModelVictim(self.model).with_reference(self.x_NCHW)
+        victim = self.victim.with_reference(self.x_NCHW)
         generator = torch.Generator().manual_seed(seed)
         return perturbation(
             self.x_NCHW, self.y_N, strength=strength, victim=victim, generator=generator
@@ -32,8 +39,8 @@ class Fixture:
 def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
     """Return a fixture with images of these sizes; each parameter of its model has a gradient."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(0)
         model = nn.Sequential(
             Normalise(),
             nn.Conv2d(channels, 8, 3, padding=1),
