@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,10 @@ from curricula.runtime import compile as compilation
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 EPOCHS = 8  # of the robust model's training
+
+# A full collection visits every object of torch and the other modules, which are never garbage: by
+# default a tenth of the tests' processor time.
+gc.set_threshold(10_000, 10, 100)
 
 # A slow machine is no fault of the code: property tests have no deadline.
 hypothesis.settings.register_profile("no deadline", deadline=None)
