@@ -1,5 +1,6 @@
 """Data sets: labelled uint8 images, in memory or read when needed, and their conventions."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -198,7 +199,7 @@ def load_data(text: str, *, root: str | Path = "data", download: bool = False) -
 def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Built:
     """Return the data set of `load_data`, and its expression with every default stated."""
     check_flag("download", download)
-    supplied = {"root": str(as_path("root", root)), "download": download}
+    supplied = {"root": os.path.expanduser(as_path("root", root)), "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)
 
 
@@ -216,7 +217,7 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
 
 
 def batches(
-    split: SplitLike, batch_size: int, *, generator: torch.Generator | None
+    split: SplitLike, batch_size: int, *, generator: torch.Generator | None, skip: int = 0
 ) -> Iterator[tuple[Tensor, Split]]:
     """Yield (indices_N, batch) for one epoch, without the last incomplete batch.
 
@@ -225,6 +226,7 @@ def batches(
         batch_size: images per batch, 1 or more.
         generator: draws the order, on the CPU, so that it does not depend on the device; None
             keeps the stored order.
+        skip: number of first batches to leave out, without reading them.
 
     Raises:
         UserError: a split without labels, a batch size below 1, a generator that is not torch's.
@@ -241,7 +243,8 @@ def batches(
         order_N = torch.arange(len(split))
     else:
         order_N = torch.randperm(len(split), generator=generator)
-    yield from split.batches(order_N[: len(split) // batch_size * batch_size], batch_size)
+    whole = len(split) // batch_size
+    yield from split.batches(order_N[skip * batch_size : whole * batch_size], batch_size)
 
 
 def in_order(split: SplitLike, batch_size: int) -> Iterator[Split]:

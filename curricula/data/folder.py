@@ -59,7 +59,8 @@ def folder(
             f"({', '.join(test.classes)}) differ; give both the same sub-folders"
         )
     paths = [os.fsencode(path) for path, _ in (*train.samples, *test.samples)]
-    reader = Reader(read=ReadFile(paths=np.array(paths), size=size, grey=grey))
+    read = ReadFile(paths=np.array(paths), size=size, grey=grey)
+    reader = Reader(read=read, stamp=read.stamp)
     shape = (1 if grey else 3, size, size)
     whole = LazySplit(
         reader=reader,
@@ -109,6 +110,11 @@ class ReadFile:
         size = [self.size, self.size]
         resized: torch.Tensor = transforms.resize(pixels, size, antialias=True)
         return resized
+
+    def stamp(self, number: int) -> str:
+        """Return the class folder, the name and the size of an image's file."""
+        path = Path(os.fsdecode(self.paths[number]))
+        return f"{path.parent.name}/{path.name} {path.stat().st_size}"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

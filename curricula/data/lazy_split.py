@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from curricula.data.dataset import Split
 from curricula.errors import UserError
+from curricula.runtime.signals import deferred
 
 WORKERS_VARIABLE = "CURRICULA_WORKERS"
 MAX_WORKERS = 8  # worker processes by default
@@ -53,10 +55,13 @@ class Reader:
             spawns its processes (macOS, Windows).
         workers: number of worker processes; with 0, and for a single batch, the current process
             reads.
+        stamp: returns a text that changes when the image's file does, such as its name and size;
+            cheap, since it is called for every image. None if there is no such text.
     """
 
     read: Callable[[int], Tensor]
     workers: int = attrs.field(factory=number_of_workers, validator=attrs.validators.ge(0))
+    stamp: Callable[[int], str] | None = None
     _idle: list[tuple["_Groups", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -75,6 +80,8 @@ class Reader:
         sampler, loader = self._idle.pop() if self._idle else self._start()
         sampler.groups = groups
         try:
+            with deferred(), _start_errors():  # a Ctrl-C here would be swallowed
+                iter(loader)
             for found in loader:
                 yield _pixels(found)
             self._idle.append((sampler, loader))
@@ -87,7 +94,8 @@ class Reader:
                 f"{WORKERS_VARIABLE}=0"
             ) from error
         finally:
-            del loader  # ends its workers, even if a traceback keeps this frame alive
+            with deferred():
+                del loader  # ends its workers, even if a traceback keeps this frame alive
 
     def _start(self) -> tuple["_Groups", "DataLoader[Any]"]:
         """Return a new loader with its workers, and the sampler that sets its next pass."""
@@ -105,6 +113,18 @@ class Reader:
             generator=torch.Generator(),
         )
         return sampler, loader
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    """Turn errors inside the block, which starts processes, into user errors."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the processes that read images cannot be started ({error}): /dev/shm or the number "
+            f"of processes may be exhausted; use fewer, or none with {WORKERS_VARIABLE}=0"
+        ) from error
 
 
 class _Groups:

@@ -300,6 +300,30 @@ def test_an_image_that_cannot_be_read_is_one_line(number):
     assert children() == before
 
 
+def test_an_interrupt_while_workers_start_or_stop_is_not_swallowed(monkeypatch):
+    before = children()
+    start = lazy_split.DataLoader.__iter__
+
+    def interrupted_start(loader):
+        signal.raise_signal(signal.SIGINT)
+        return start(loader)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lazy_split.DataLoader, "__iter__", interrupted_start)
+        with pytest.raises(KeyboardInterrupt):
+            list(in_order(numbered(workers=1), 10))
+    assert children() == before
+
+
+def test_workers_that_cannot_start_are_one_line(monkeypatch):
+    def full(loader):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lazy_split.DataLoader, "__iter__", full)
+    with pytest.raises(UserError, match=r"cannot be started .*No space.* CURRICULA_WORKERS=0"):
+        list(in_order(numbered(workers=1), 10))
+
+
 def test_a_worker_that_dies_is_one_line():
     with pytest.raises(UserError, match=r"ended early .* or none with CURRICULA_WORKERS=0"):
         list(in_order(numbered(read=Dying(), workers=1), 10))
