@@ -1,10 +1,15 @@
 """Output files and folders: checked before any work, and written atomically."""
 
+import contextlib
+import glob
 import os
+import stat
 import uuid
 from pathlib import Path
 
 from curricula.errors import UserError
+
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 def check_output(path: Path) -> None:
@@ -71,18 +76,100 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"output {folder}: cannot be made ({error})") from error
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; an older one stays unchanged until the end.
+def write_atomic(path: Path, content: bytes, *, previous: Path | None = None) -> None:
+    """Write a file completely or not at all, and through to the disk; until then an older one stays
+    unchanged. A link of the file's name is replaced, not followed.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        previous: new name of the older file; by default it is lost.
 
     Raises:
         OSError: it cannot be written.
     """
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
-        partial.write_bytes(content)
+        with partial.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def remove_partials(path: Path) -> None:
+    """Delete what killed processes left half written of a file that no other process writes now."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file, through to the disk; the file must not be a link.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(path, flags, 0o666), "ab") as stream:
+        stream.write(line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's list of names through to the disk, where the system can."""
+    with contextlib.suppress(OSError):  # Windows opens no folder; some network disks sync none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file; a pipe or a device, which may never end, is refused.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is not a regular file, or cannot be read.
+    """
+    # Opening a pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    with open(descriptor, "rb") as stream:
+        return stream.read()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder in a run or sweep folder, which may come from someone
+    else: nothing is written there through a link.
+
+    >>> inside(Path("runs/first"), "figures/training.svg").as_posix()
+    'runs/first/figures/training.svg'
+
+    Args:
+        folder: the folder that the user named; it may be a link itself.
+        name: path below it.
+
+    Raises:
+        UserError: a part of the path below the folder is a link.
+    """
+    path = folder
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link, and curricula writes through no link inside a run or "
+                "sweep folder; delete the link"
+            )
+    return path
 
 
 def write_output(path: Path, content: bytes) -> None:

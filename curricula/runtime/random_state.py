@@ -1,0 +1,72 @@
+"""The global random states of torch, Python and NumPy: seeded for a block, saved and restored."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global random states inside the block, and restore them afterwards.
+
+    Args:
+        seed: the seed, from 0; NumPy uses it modulo 2**32.
+        device: the device whose state counts beside the CPU's.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def random_tensors(device: torch.device) -> dict[str, Tensor]:
+    """Return the global random states as tensors, by name.
+
+    >>> device = torch.device("cpu")
+    >>> state = random_tensors(device)
+    >>> drawn = random.random(), np.random.rand(), torch.rand(()).item()
+    >>> set_random_tensors(state, device)
+    >>> drawn == (random.random(), np.random.rand(), torch.rand(()).item())
+    True
+    """
+    numpy: Any = np.random.get_state(legacy=False)
+    twister = numpy["state"]
+    version, numbers, next_gauss = random.getstate()
+    assert version == 3  # of Python's Mersenne Twister, since Python 3.2
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.tensor([*twister["key"].tolist(), twister["pos"], numpy["has_gauss"]]),
+        "numpy-gauss": torch.tensor(numpy["gauss"], dtype=torch.float64),
+        "python": torch.tensor(numbers),
+        "python-gauss": torch.tensor([] if next_gauss is None else [next_gauss]).double(),
+    }
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_tensors(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set the global random states to those that `random_tensors` returned.
+
+    Raises:
+        KeyError, RuntimeError, TypeError, ValueError: the tensors are damaged.
+    """
+    torch.set_rng_state(states["torch"])
+    *keys, position, has_gauss = states["numpy"].tolist()
+    gauss: Any = float(states["numpy-gauss"])
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    next_gauss = states["python-gauss"].tolist()
+    random.setstate((3, tuple(states["python"].tolist()), next_gauss[0] if next_gauss else None))
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)

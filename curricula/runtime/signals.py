@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM, answered at a moment at which nothing is lost."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import attrs
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised when a signal has ended some work in order.
+
+    Attributes:
+        status: exit status of the program: 128 and the signal's number, as in a shell.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + signal_number
+
+
+@attrs.define
+class StopRequest:
+    """The signal that asked the work to stop, or None."""
+
+    received: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Record the first SIGINT or SIGTERM inside the block instead of ending; a second one ends.
+
+    Outside the main thread, which alone receives signals, nothing is recorded.
+    """
+    request = StopRequest()
+
+    def record(number: int, frame: FrameType | None) -> None:
+        if request.received is not None:
+            raise Interrupted("interrupted again: ended at once", number)
+        request.received = number
+
+    with _handled_by(record):
+        yield request
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Answer a SIGINT that comes inside the block at its end.
+
+    Python would raise KeyboardInterrupt in the middle of the block, and code that starts and stops
+    processes can swallow it.
+    """
+    outer = signal.getsignal(signal.SIGINT)
+    received: list[tuple[int, FrameType | None]] = []
+    with _handled_by(lambda number, frame: received.append((number, frame)), (signal.SIGINT,)):
+        yield
+    if received and callable(outer):
+        outer(*received[0])
+
+
+@contextmanager
+def _handled_by(handler: Any, signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
+    """Handle signals by a function inside the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            # None: a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if old is None else old)
