@@ -1,5 +1,6 @@
 """The ``curricula`` program. Its commands are records of the registry, imported when they run."""
 
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 
 from curricula.errors import UserError
 from curricula.plugins import registry
+from curricula.runtime.signals import Interrupted
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
@@ -54,7 +56,10 @@ class Program(click.Group):
                 sys.exit(error.exit_code)
             except click.ClickException as error:
                 self._end(error.format_message(), error.exit_code)
-            except click.Abort:
+            except click.Abort as error:
+                cause = error.__cause__
+                if isinstance(cause, Interrupted):
+                    self._end(str(cause), cause.status)
                 self._end("interrupted", 130)
         if standalone_mode:
             sys.exit(status if isinstance(status, int) else 0)
@@ -97,4 +102,7 @@ def program() -> None:
 
 def main() -> None:
     """Run the program; the entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know only ASCII
     program(prog_name="curricula")

@@ -1,5 +1,6 @@
 """The type of options and arguments that name a file or a folder."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import click
 
 class _Path(click.Path):
     """click's path, except that it refuses the empty text (an unset variable, for example), which
-    would otherwise mean the current folder."""
+    would otherwise mean the current folder, and reads ``~`` as the shell does without quotes."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty; write . for the current folder", param, ctx)
-        return super().convert(value, param, ctx)
+        text = os.path.expanduser(value) if isinstance(value, str) else value
+        return super().convert(text, param, ctx)
 
 
 PATH = _Path(path_type=Path)

@@ -1,10 +1,12 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,6 +33,16 @@ QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
 READ_EVERY = 10  # updates between two reads of the loss, which wait for the device
 
 
+class _LastingConsole(Console):
+    """A console whose reader may go away, as in ``| head``: what is printed is then lost, and the
+    work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        self.file = open(os.devnull, "w")  # noqa: SIM115
+        click.echo("Warning: standard output was closed; the training goes on", err=True)
+
+
 class Terminal:
     """A callback that prints a training on standard output.
 
@@ -40,7 +52,7 @@ class Terminal:
 
     def __init__(self, console: Console | None = None) -> None:
         self.title = ""
-        self.console = console or Console(highlight=False)
+        self.console = console or _LastingConsole(highlight=False)
         self.bar = self._new_bar()
         self.task = TaskID(0)
         self.epochs = 0
@@ -86,7 +98,7 @@ class Terminal:
                 f"epoch {progress.epoch + 1}/{progress.total_epochs} "
                 f"loss {float(loss):.3f}{_shown(strengths)}"
             )
-        self.bar.update(self.task, advance=1, description=description)
+        self.bar.update(self.task, completed=progress.step + 1, description=description)
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         validation = metrics["validation"]

@@ -6,7 +6,10 @@ from typing import Any
 import click
 
 from curricula.cli.options import combined, download_option, given, output_option, training_options
+from curricula.cli.paths import PATH
+from curricula.errors import UserError
 from curricula.plugins import registry
+from curricula.training.run import CONFIG
 
 
 @click.command()
@@ -20,27 +23,67 @@ from curricula.plugins import registry
     is_flag=True,
     help="Also train without perturbations, into OUTPUT/baseline, and compare.",
 )
+@click.option(
+    "--resume",
+    type=PATH,
+    metavar="RUN",
+    help="Continue an interrupted run, as it is configured, from its last checkpoint.",
+)
+@click.option(
+    "--checkpoint-every",
+    metavar="N|Nmin",
+    help="Also save a checkpoint every N updates, or every N minutes.  "
+    "[default: such that it takes under 1 % of the time]",
+)
 def command(
-    config: str | None, download: bool, output: Path | None, baseline: bool, **flags: Any
+    config: str | None,
+    download: bool,
+    output: Path | None,
+    baseline: bool,
+    resume: Path | None,
+    checkpoint_every: str | None,
+    **flags: Any,
 ) -> None:
     """Train a classifier under a curriculum of perturbations, then evaluate it.
 
     The data set supplies the values that you leave out; the run's config.toml states all of them.
 
+    Ctrl-C and SIGTERM end it after the current update, with everything saved; --resume continues.
+
     Example: curricula train --perturb rot+pgd --schedule linear --baseline -o runs/first
     """
-    from curricula.api import train
+    from curricula import api
     from curricula.cli.progress import Terminal
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
     from curricula.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
-    values = read_config(config) if config is not None else {}
-    values |= given(flags)
-    trained = train(
-        output=output, download=download, baseline=baseline, callback=Terminal(), **values
-    )
+    values = given(flags)
+    if resume is not None:
+        others = {"config": config, "output": output, "baseline": baseline or None}
+        left_out = [name for name in given({**others, **values}) if name != "data_root"]
+        if left_out:
+            flag = left_out[0].replace("_", "-")
+            raise UserError(
+                f"--resume continues a run as it is configured: leave out --{flag}, or start a "
+                f"new run with --config {resume / CONFIG}"
+            )
+        trained = api.resume(
+            resume,
+            callback=Terminal(),
+            data_root=values.get("data_root"),
+            checkpoint_every=checkpoint_every,
+        )
+    else:
+        trained = api.train(
+            output=output,
+            download=download,
+            baseline=baseline,
+            callback=Terminal(),
+            checkpoint_every=checkpoint_every,
+            **{**(read_config(config) if config is not None else {}), **values},
+        )
     columns = {"this run": trained.results}
     if trained.baseline is not None:
         columns["baseline"] = trained.baseline.results

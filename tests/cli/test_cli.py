@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,51 @@ def run_in_subprocess(*arguments, **environment):
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def test_a_signal_ends_the_program_with_its_status_and_the_command_that_continues(tmp_path):
+    arguments = ["train", "--epochs", "1000", "-o", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curricula", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.strip().splitlines() == [
+        f"Error: interrupted; continue with: curricula train --resume {tmp_path / 'run'}"
+    ]
+    refused = run("train", "--resume", tmp_path / "run", "--epochs", "3")
+    assert refused.exit_code == 2
+    assert "leave out --epochs, or start a new run with --config" in refused.stderr
+
+
+def test_a_reader_that_goes_away_does_not_end_a_training(tmp_path):
+    values = ["--data", "tiny", "--epochs", "1", "-o", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curricula", "--plugin", str(TINY), "train", *values],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert (tmp_path / "run" / "evaluation.json").exists(), errors
+    assert "standard output was closed; the training goes on" in errors
+    assert "Traceback" not in errors
+
+
+def test_an_ascii_terminal_gets_every_table(trained):
+    folder, _ = trained
+    done = run_in_subprocess("compare", folder, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "clean" in done.stdout
 
 
 @pytest.fixture
