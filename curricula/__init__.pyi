@@ -20,6 +20,7 @@ from .api import Trained as Trained
 from .api import audit as audit
 from .api import evaluate as evaluate
 from .api import load_model as load_model
+from .api import resume as resume
 from .api import robustness_profile as robustness_profile
 from .api import train as train
 from .curriculum import Curriculum as Curriculum

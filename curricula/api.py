@@ -15,7 +15,9 @@ from curricula.errors import UserError, shown
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
-from curricula.runtime.files import check_folder, check_output
+from curricula.plugins.registry import command_line
+from curricula.runtime.files import check_folder, check_output, inside
+from curricula.runtime.locks import exclusive
 from curricula.runtime.records import to_json
 from curricula.runtime.values import (
     as_path,
@@ -26,8 +28,27 @@ from curricula.runtime.values import (
 )
 from curricula.training.callbacks import Callback
 from curricula.training.checks import check_device_name, check_values
-from curricula.training.config import EVALUATION_SEED, MAX_SEED, SplitName, baseline_values
-from curricula.training.run import AUDIT, BEST, LAST, PROFILE, RUNS, Run, check_free
+from curricula.training.config import (
+    EVALUATION_SEED,
+    FIELDS,
+    MAX_SEED,
+    SplitName,
+    baseline_values,
+)
+from curricula.training.run import (
+    AUDIT,
+    BEST,
+    CONFIG,
+    LAST,
+    PROFILE,
+    RESULTS,
+    RUNS,
+    SWEEP,
+    Run,
+    check_free,
+    holds,
+)
+from curricula.training.saver import parse_interval
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +61,13 @@ if TYPE_CHECKING:
     from curricula.interfaces import Norm
     from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
     from curricula.training.plan import Plan
+    from curricula.training.saver import Interval
 
 BASELINE = "baseline"
-PROFILE_IMAGES = 1000  # images, by default
-AUDIT_IMAGES = 200  # images, by default: a few minutes for a small network on two cores
+TESTED = RESULTS["test"]  # file of a finished training
+MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
+PROFILE_IMAGES = 1000  # images of a profile by default
+AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
 
 Checkpoint = Literal["best", "last"]
 CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
@@ -100,20 +124,27 @@ def train(
     baseline: bool = False,
     callback: Callback | None = None,
     download: bool = False,
+    checkpoint_every: str | int | None = None,
     **values: Unpack[TrainValues],
 ) -> Trained:
     """Train a classifier under a curriculum into a run folder, and evaluate it.
+
+    SIGINT and SIGTERM end the training after the current update, once its checkpoint is saved;
+    `resume` continues it.
 
     Args:
         output: run folder; by default a new one under ``runs/``.
         baseline: also train without perturbations, all else equal, into ``output/baseline``.
         callback: receives the events of the training.
         download: fetch missing data.
+        checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
+            minutes, such as ``10min``; by default such that they take under 1 % of the time.
         **values: fields of `curricula.TrainConfig`; the data set supplies those left out.
 
     Raises:
         UserError: a value is wrong, in which case nothing is written; or the loss is no longer
-            finite, in which case the folder stays.
+            finite, or the disk is full, in which case the folder stays.
+        KeyboardInterrupt: a signal ended the training.
 
     Example:
         >>> trained = curricula.train(
@@ -132,42 +163,136 @@ def train(
     else:
         check_free(as_path("output", output))
         if baseline:
-            check_free(Path(output) / BASELINE)
+            check_free(inside(Path(output), BASELINE))
+    if isinstance(values.get("data_root"), Path):
+        values["data_root"] = str(values["data_root"])
+    check_values(values)
+    _check_callback(callback)
+    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
+
+    from curricula.training.plan import make_plan
+
+    plan = make_plan(values, download=download)
+    path = Path(output) if output is not None else new_folder(plan)
+    if baseline:  # an interrupted run shows by this folder that its baseline is to be trained too
+        with exclusive(inside(path, BASELINE)):
+            pass
+    return _train(plan, path, callback, every, resume=False)
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    callback: "Callback | None" = None,
+    data_root: str | Path | None = None,
+    checkpoint_every: str | int | None = None,
+) -> Trained:
+    """Continue an interrupted training from its last checkpoint, evaluate it, and return the same
+    as `train` would have.
+
+    On the same machine with the same versions, weights and metrics are equal, bit for bit, to those
+    of a training that was never interrupted.
+
+    Args:
+        run: a run or its folder.
+        callback: receives the events of the training.
+        data_root: folder of the data set's files, if they have moved since.
+        checkpoint_every: as for `train`.
+
+    Raises:
+        UserError: there is nothing to continue; the configuration, the data or a plugin has changed
+            since the training began; its checkpoints are damaged.
+        KeyboardInterrupt: a signal ended the training.
+    """
+    found = run if isinstance(run, Run) else Run.open(run)
+    found.check_plugins()
+    values: dict[str, Any] = {name: getattr(found.config, name) for name in FIELDS}
+    if data_root is not None:
+        values["data_root"] = str(data_root)
+    check_values(values)
+    _check_callback(callback)
+    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
+    sweep = found.path.absolute().parent.parent
+    if holds(sweep, SWEEP):
+        raise UserError(
+            f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
+        )
+    baseline = inside(found.path, BASELINE)
+    if holds(found.path, TESTED) and (holds(baseline, TESTED) or not baseline.is_dir()):
+        page = command_line("report", found.path)
+        raise UserError(
+            f"run {found.path} is finished: there is nothing to continue; {page} writes its page"
+        )
+
+    from curricula.training.plan import make_plan
+
+    return _train(make_plan(values), found.path, callback, every, resume=True)
+
+
+def _check_callback(callback: object) -> None:
     if callback is not None and not isinstance(callback, Callback):
         raise UserError(
             "callback must have the methods of curricula.training.Callback (derive it from "
             f"NoCallback), not {shown(callback)}"
         )
-    if isinstance(values.get("data_root"), Path):
-        values["data_root"] = str(values["data_root"])
-    check_values(values)
 
+
+def _train(
+    plan: "Plan",
+    path: Path,
+    callback: "Callback | None",
+    every: "Interval | None",
+    *,
+    resume: bool,
+) -> Trained:
+    """Train a run, or what is left of it, and then its baseline if it has the folder of one."""
     from curricula.evaluation.threats import standard_threats
     from curricula.training.loop import train_plan
     from curricula.training.plan import make_plan
 
-    plan = make_plan(values, download=download)
-    path = Path(output) if output is not None else free_folder(plan)
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
-    results = train_plan(plan, path, threats=threats, callback=callback)
-    trained = Trained(run=Run.open(path), results=results)
-    if not baseline:
+
+    def finished(plan: "Plan", path: Path) -> Trained:
+        if not (resume and holds(path, TESTED)):
+            train_plan(
+                plan,
+                path,
+                threats=threats,
+                callback=callback,
+                resume=resume and holds(path, CONFIG),
+                checkpoint_every=every,
+            )
+        run = Run.open(path)
+        return Trained(run=run, results=run.results("test"))
+
+    trained = finished(plan, path)
+    baseline = inside(path, BASELINE)
+    if not baseline.is_dir():
         return trained
     plain = make_plan(baseline_values(plan.config))
-    results = train_plan(plain, path / BASELINE, threats=threats, callback=callback)
-    return attrs.evolve(trained, baseline=Trained(run=Run.open(path / BASELINE), results=results))
+    return attrs.evolve(trained, baseline=finished(plain, baseline))
 
 
-def free_folder(plan: "Plan") -> Path:
-    """Return a run folder that does not exist yet: ``runs/DATA-MODEL-DATE-TIME``."""
+def new_folder(plan: "Plan") -> Path:
+    """Make a new run folder and return its path: ``runs/DATA-MODEL-DATE-TIME``.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     model = parse_call(plan.config.model).name
     name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
     path = RUNS / name
-    number = 1
-    while path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
-    return path
+    try:
+        path.parent.mkdir(exist_ok=True)
+        for number in range(2, MAX_RUNS_PER_SECOND):
+            try:
+                path.mkdir()  # fails if another process has just made it
+                return path
+            except FileExistsError:
+                path = RUNS / f"{name}-{number}"
+    except OSError as error:
+        raise UserError(f"run folder {path}: cannot be made ({error})") from error
+    raise UserError(f"run folder {path}: there are too many of that name; choose with --output")
 
 
 def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
@@ -176,11 +301,17 @@ def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
     Args:
         run: the run.
         root: folder of its files, if they have moved since.
+
+    Raises:
+        UserError: the data are missing, or have changed since.
     """
     from curricula.data.dataset import load_data
 
+    run.check_plugins()
     config = run.config
-    return load_data(config.data, root=root or config.data_root)
+    data = load_data(config.data, root=root or config.data_root)
+    run.check_data(data)
+    return data
 
 
 def load_model(
@@ -203,6 +334,7 @@ def load_model(
 
     from curricula.models.build import build_model
 
+    run.check_plugins()
     data = open_data(run) if data is None else data
     with torch.random.fork_rng(devices=[]):
         model = build_model(run.config.model, data)
@@ -336,7 +468,7 @@ def robustness_profile(
     _check_test_split(run, split, "profile")
     check_flag("grid", grid)
     if run is not None:
-        check_output(run.path / PROFILE)
+        check_output(inside(run.path, PROFILE))
 
     from curricula.data.dataset import first
     from curricula.evaluation.robustness_profile import (
@@ -413,7 +545,7 @@ def audit(
     if eps is not None:
         check_number("eps", eps, 0)
     if run is not None:
-        check_output(run.path / AUDIT)
+        check_output(inside(run.path, AUDIT))
 
     from curricula.data.dataset import first
     from curricula.evaluation import audit as auditing

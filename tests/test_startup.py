@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from curricula import build_model, load_data
+from curricula.data.identity import DataIdentity, identity_of
 from curricula.evaluation.results import ThreatResult
 from curricula.runtime.records import to_json
 from curricula.training.config import merge
@@ -76,7 +77,9 @@ def write_run(folder, seed):
     """A run folder with measurements, but without a checkpoint."""
     values = {"model": "smallcnn", "epochs": 1, "batch_size": 64, "optimizer": "adamw", "lr": 0.001}
     values |= {"weight_decay": 0.0, "lr_schedule": "cosine", "augmentation": "clean", "seed": seed}
-    run = Run.create(folder, merge(values))
+    folder.mkdir()
+    identity = DataIdentity(classes=("a", "b"), train="0", test="0")
+    run = Run.create(folder, merge(values), identity)
     passes = {"gradient": 10, "forward": 5, "training": 10}
     run.append("metrics.jsonl", {"epoch": 1, "passes": passes})
     run.append("timing.jsonl", {"epoch": 1, "training_seconds": 60.0, "validation_seconds": 1.0})
@@ -185,7 +188,9 @@ def imported(tmp_path_factory):
     evaluation and a training at their first batch, and by two commands that write a figure."""
     folder = tmp_path_factory.mktemp("startup")
     write_run(folder / "run", 0)
-    model = build_model("smallcnn", load_data("digits"))
+    data = load_data("digits")
+    model = build_model("smallcnn", data)
+    Run(folder / "run").write_json("data.json", to_json(identity_of(data)))
     Run(folder / "run").save(BEST, prefixed("model", model.state_dict()))
     commands = [
         ["evaluate", "run", "--limit", "5", "--threat", "rot"],

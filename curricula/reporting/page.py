@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from curricula.errors import UserError
 from curricula.reporting.figures import FIGURES, REPORT, write_figure
-from curricula.runtime.files import write_atomic
+from curricula.runtime.files import inside, write_atomic
 
 FORMATS = (".svg", ".png")
 REM_PER_INCH = 5.05  # rem per inch of a figure: readable on a phone, where 4.4 inches fit
@@ -95,11 +95,11 @@ def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Se
         UserError: the folder cannot be written to.
     """
     try:
-        (folder / FIGURES).mkdir(exist_ok=True)
+        inside(folder, FIGURES).mkdir(exist_ok=True)
         page = _template().render(
             title=title, subtitle=subtitle, sections=[_shown(s, folder) for s in sections]
         )
-        write_atomic(folder / REPORT, page.encode())
+        write_atomic(inside(folder, REPORT), page.encode())
     except OSError as error:
         raise UserError(f"report of {folder}: cannot be written ({error})") from error
     return folder / REPORT
@@ -118,7 +118,7 @@ def _shown(section: Section, folder: Path) -> dict[str, Any]:
     figures = []
     for picture in section.pictures:
         for suffix in FORMATS:
-            write_figure(picture.figure, folder / FIGURES / f"{picture.name}{suffix}")
+            write_figure(picture.figure, inside(folder, f"{FIGURES}/{picture.name}{suffix}"))
         suffix, kind = (".svg", "svg+xml") if picture.kind == "chart" else (".png", "png")
         content = (folder / FIGURES / f"{picture.name}{suffix}").read_bytes()
         encoded = base64.b64encode(content).decode("ascii")

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from curricula.errors import UserError
-from curricula.runtime.files import check_folder, write_atomic
+from curricula.runtime.files import check_folder, inside, write_atomic
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, SWEEP, Run, holds
@@ -33,9 +33,10 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be made.
     """
+    cells, file = inside(folder, CELLS), inside(folder, SWEEP)
     try:
-        (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / SWEEP, sweep.as_toml().encode())
+        cells.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, sweep.as_toml().encode())
     except (OSError, ValueError) as error:
         raise UserError(f"sweep folder {folder}: cannot be made ({error})") from error
 

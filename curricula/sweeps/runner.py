@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import filelock
@@ -25,6 +25,8 @@ from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError, shown
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
+from curricula.runtime.files import inside
+from curricula.runtime.locks import LOCK, exclusive
 from curricula.runtime.values import as_path, check_flag
 from curricula.sweeps.folder import (
     CELLS,
@@ -38,11 +40,10 @@ from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, rea
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import RESULTS, RUNS, Run
+from curricula.training.run import CONFIG, RESULTS, RUNS, SWEEP, Run, holds
 
 STUDY = "study.db"
-LOCK = ".lock"
-POLL_SECONDS = 2  # seconds between two checks of the cells of other processes
+POLL_SECONDS = 2  # interval at which cells of other processes are checked
 
 
 def run_sweep(
@@ -168,19 +169,9 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
     return threats
 
 
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other processes of the same sweep out of the block."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / LOCK)
-        lock.acquire()
-    except (OSError, ValueError) as error:
-        raise UserError(f"sweep folder {folder}: cannot be made ({error})") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return exclusive(folder, files=(SWEEP,), wait=True, what="sweep folder")
 
 
 def _study_name(sweep: Sweep, folder: Path) -> str:
@@ -197,6 +188,8 @@ def _open_study(
     Raises:
         UserError: the database cannot be opened.
     """
+    for suffix in ("", "-journal", "-wal", "-shm"):  # the files of SQLite
+        inside(folder, STUDY + suffix)
     url = storage or sqlalchemy.URL.create(
         "sqlite", database=str((folder / STUDY).resolve())
     ).render_as_string(hide_password=False)
@@ -247,8 +240,10 @@ def _enqueue(
 
     def is_done(name: str) -> bool:
         trial = latest.get(name)
-        if trial is None or "reason" in trial.user_attrs:
-            return trial is not None and not retry
+        if trial is None:
+            return (folder / CELLS / name / FAILURE).exists() and not retry
+        if "reason" in trial.user_attrs:
+            return not retry
         evaluated = (folder / CELLS / name / RESULTS[split]).exists()
         return trial.state is TrialState.COMPLETE and evaluated
 
@@ -303,8 +298,7 @@ def _claim(study: optuna.Study, cells: Mapping[str, Cell], folder: Path) -> _Cla
 
 
 def _lock(folder: Path, name: str) -> filelock.BaseFileLock:
-    """Return the lock of a cell."""
-    return filelock.FileLock(folder / CELLS / f".{name}{LOCK}")
+    return filelock.FileLock(inside(folder, f"{CELLS}/.{name}{LOCK}"))
 
 
 def _is_locked(folder: Path, name: str) -> bool:
@@ -326,8 +320,8 @@ def _run(
     folder: Path,
     on_message: Callable[[str], None],
 ) -> None:
-    """Train and evaluate a cell, and report its results, or the reason if it fails."""
-    cell, path = claimed.cell, folder / CELLS / claimed.cell.name
+    """Train and evaluate a cell; if that fails, keep the reason."""
+    cell, path = claimed.cell, inside(folder, f"{CELLS}/{claimed.cell.name}")
     began = time.perf_counter()
     on_message(f"{cell.name}: begins")
     try:
@@ -345,14 +339,29 @@ def _run(
     on_message(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
 
 
+def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
+    """Return a cell's configuration; where it was begun, as it was resolved then."""
+    if not holds(path, CONFIG):
+        return cell.values
+    root = {"data_root": cell.values["data_root"]} if "data_root" in cell.values else {}
+    return {**attrs.asdict(Run(path).config), **root}
+
+
 def _results(
     cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
 ) -> list[ThreatResult]:
-    """Return the results in a cell's run folder; train the cell first if there are none."""
+    """Return the results in a cell's run folder; train the cell, or the rest of it, if there are
+    none."""
+    if (path / FAILURE).exists():  # it is run again because the user said --retry
+        shutil.rmtree(path)
     if not (path / RESULTS[sweep.split]).exists():
-        shutil.rmtree(path, ignore_errors=True)  # left by a process that died, or failed
         train_plan(
-            make_plan(cell.values), path, threats=threats, split=sweep.split, limit=sweep.limit
+            make_plan(_values(cell, path)),
+            path,
+            threats=threats,
+            split=sweep.split,
+            limit=sweep.limit,
+            resume=holds(path, CONFIG),
         )
     results = {result.name: result for result in Run(path).results(sweep.split)}
     if results.keys() != threats.keys():

@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import SplitLike, batches, first
@@ -17,24 +16,41 @@ from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
 from curricula.evaluation.names import JOINT
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
-from curricula.interfaces import AdaptiveSchedule, Progress, Strength
+from curricula.interfaces import AdaptiveSchedule, Progress
+from curricula.plugins.registry import command_line
+from curricula.runtime.locks import exclusive
+from curricula.runtime.random_state import seeded
 from curricula.runtime.records import to_json
+from curricula.runtime.signals import Interrupted, StopRequest, stop_requests
 from curricula.training.callbacks import Callback, NoCallback
+from curricula.training.checkpoint import check_same_training, read_last, restore, save_last
 from curricula.training.compile_choice import decide_compile
 from curricula.training.config import EVALUATION_SEED, SplitName
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
+    CONFIG,
     LAST,
     METRICS,
+    PREVIOUS,
     RESULTS,
     TIMING,
+    WRITTEN_BY_TRAINING,
     Run,
     check_free,
+    holds,
     prefixed,
 )
-from curricula.training.step import Networks, TrainingState, average_epoch, start, update
+from curricula.training.saver import Interval, Saver
+from curricula.training.step import (
+    EpochSums,
+    Networks,
+    TrainingState,
+    average_epoch,
+    start,
+    update,
+)
 
 
 def train_plan(
@@ -45,11 +61,14 @@ def train_plan(
     split: SplitName = "test",
     limit: int | None = None,
     callback: Callback | None = None,
+    resume: bool = False,
+    checkpoint_every: Interval | None = None,
 ) -> list[ThreatResult]:
-    """Train as planned into a new run folder, evaluate the best checkpoint, and return its results.
+    """Train as planned into a run folder, evaluate the best checkpoint, and return its results.
 
-    torch's global random state, which draws the weights and the dropout, is seeded for the run and
-    restored afterwards.
+    The global random states of torch, Python and NumPy are seeded for the run and restored
+    afterwards. SIGINT and SIGTERM end the training after the current update, once its checkpoint
+    is saved.
 
     Args:
         plan: as `curricula.training.plan.make_plan` returns it.
@@ -59,154 +78,254 @@ def train_plan(
             out to pick the checkpoint.
         limit: evaluate the first ``limit`` images of the split; None for all.
         callback: receives the events of the training.
+        resume: continue the run in the folder from its last checkpoint, instead of a new one.
+        checkpoint_every: time between checkpoints within an epoch; by default such that they take
+            under 1 % of the time. There is one after each epoch in any case.
 
     Raises:
-        UserError: the folder already holds a run, or the loss is no longer finite.
+        UserError: the folder already holds a run, or, to resume, none of this plan; another process
+            writes to it; the loss is no longer finite; the disk is full.
+        Interrupted: a signal ended the training; it can be resumed.
     """
     callback = callback or NoCallback()
-    check_free(path)
     images = first(plan.data.test if split == "test" else plan.validation, limit)
-    devices = [plan.device] if plan.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        plan, reason = decide_compile(plan)
-    callback.on_message(reason)
-    run = Run.create(path, plan.config)
-    try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(plan.config.seed)
-            state = start(plan)
-            _train(plan, state, run, callback)
-            run.load_weights(BEST, state.model)
-        return _evaluate(plan, state.model, images, threats, run, RESULTS[split], callback)
-    finally:
-        callback.on_train_end()
+    if resume:
+        Run.open(path)  # refuses a folder without a run, before anything is written there
+    else:
+        check_free(path)
+        with seeded(plan.config.seed, plan.device):
+            plan, reason = decide_compile(plan)
+        callback.on_message(reason)
+    with exclusive(path, files=WRITTEN_BY_TRAINING), stop_requests() as stop:
+        run = Run.open(path) if resume else Run.create(path, plan.config, plan.identity)
+        threads = torch.get_num_threads()
+        try:
+            with seeded(plan.config.seed, plan.device):
+                training = _Training.start(plan, run, callback, stop, checkpoint_every)
+                if resume:
+                    training.restore()
+                training.run_epochs()
+                run.load_weights(BEST, training.state.model)
+            results = _evaluate(training, images, threats, RESULTS[split])
+            (path / PREVIOUS).unlink(missing_ok=True)
+            training.check_stop()
+            return results
+        finally:
+            torch.set_num_threads(threads)
+            callback.on_train_end()
 
 
-def _train(plan: Plan, state: TrainingState, run: Run, callback: Callback) -> None:
-    """Train all epochs; after each, validate, save the checkpoints and write the metrics."""
-    callback.on_train_start(run, plan, plan.total_steps)
-    threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
-    networks = Networks.of(plan, state.model)
-    passes = PassCounter.attach(networks)
-    for epoch in range(plan.config.epochs):
-        began = time.perf_counter()
-        sums = _train_epoch(plan, state, networks, epoch, callback)
-        trained = time.perf_counter()
-        mean_loss = float(sums.loss) / plan.steps_per_epoch
-        _check_finite(mean_loss, plan, run, epoch)
-        average_epoch(plan, state, epoch)
-        validation = _validate(plan, state.evaluated_model, threats)
-        state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
-        state.epoch = epoch + 1
-        best = _save_checkpoints(state, run, validation[JOINT])
-        metrics = {
-            "epoch": epoch + 1,
-            "loss": mean_loss,
-            "train_accuracy": int(sums.correct) / (plan.steps_per_epoch * plan.config.batch_size),
-            "validation": validation,
-            "strength": _means(sums.strengths),
-            "lr": state.optimizer.param_groups[0]["lr"],
-            "passes": passes.pop(),
-            "best": best,
-        }
-        run.append(METRICS, metrics)
-        timing = {
-            "epoch": epoch + 1,
-            "training_seconds": trained - began,
-            "validation_seconds": time.perf_counter() - trained,
-        }
-        run.append(TIMING, timing)
-        callback.on_epoch_end(metrics)
-    for label in _never_raised(plan, run):
-        callback.on_message(
-            f"{label} stayed at strength 0: {plan.curriculum.schedule_calls[label]} never raised "
-            "it; train longer, or choose another threshold or schedule"
-        )
-
-
-@attrs.define(kw_only=True)
-class _EpochSums:
-    """Sums over the updates of an epoch, kept on the device.
+@attrs.define(kw_only=True, eq=False)
+class _Training:
+    """A training that is under way.
 
     Attributes:
-        loss: sum of the updates' losses.
-        correct: number of perturbed images classified correctly.
-        strengths: strengths of the last update, by label.
+        plan: what is trained.
+        run: the run folder.
+        state: everything that the updates change.
+        networks: the networks of the state's model.
+        passes: counts of the current epoch.
+        callback: receives the events.
+        saver: decides when a checkpoint is due.
+        stop: the signal that ends the training, if one has come.
+        began: moment at which the current epoch began or was continued, in seconds.
     """
 
-    loss: Tensor
-    correct: Tensor
-    strengths: Mapping[str, Strength] = attrs.field(factory=dict)
+    plan: Plan
+    run: Run
+    state: TrainingState
+    networks: Networks
+    passes: PassCounter
+    callback: Callback
+    saver: Saver
+    stop: StopRequest
+    began: float = 0.0
 
-
-def _train_epoch(
-    plan: Plan, state: TrainingState, networks: Networks, epoch: int, callback: Callback
-) -> _EpochSums:
-    """Update the network on each batch of an epoch, and return sums over the updates."""
-    sums = _EpochSums(
-        loss=torch.zeros((), device=plan.device),
-        correct=torch.zeros((), dtype=torch.int64, device=plan.device),
-    )
-    order = state.generators["order"] if plan.config.shuffle else None
-    for indices_N, batch in batches(plan.data.train, plan.config.batch_size, generator=order):
-        progress = Progress(
-            step=state.step,
-            total_steps=plan.total_steps,
-            epoch=epoch,
-            total_epochs=plan.config.epochs,
+    @classmethod
+    def start(
+        cls,
+        plan: Plan,
+        run: Run,
+        callback: Callback,
+        stop: StopRequest,
+        every: Interval | None,
+    ) -> "_Training":
+        """Return a training before its first update."""
+        state = start(plan)
+        networks = Networks.of(plan, state.model)
+        return cls(
+            plan=plan,
+            run=run,
+            state=state,
+            networks=networks,
+            passes=PassCounter.attach(networks),
+            callback=callback,
+            saver=Saver(every),
+            stop=stop,
         )
-        done = update(plan, state, networks, indices_N, batch, progress)
-        sums.loss += done.loss
-        sums.correct += done.correct_N.sum()
-        sums.strengths = done.strengths
-        callback.on_step_end(progress, done.loss, done.strengths)
-    return sums
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint, or from the beginning if there is none yet.
+
+        Raises:
+            UserError: the run is of a different plan, or its files are damaged.
+        """
+        self.run.check_identity(self.plan.identity, self.plan.data.name)
+        found = read_last(self.run, self.callback.on_message)
+        if found is not None:
+            check_same_training(self.run, self.plan, found)
+            restore(self.plan, self.state, self.networks, self.passes, found, self.run)
+        else:
+            self._restore_without_checkpoint()
+        if self.state.epoch:
+            self.run.load(BEST)  # refuse a damaged one now, not after the training
+        self.run.keep_epochs(self.state.epoch)
+        self.callback.on_message(
+            f"{self.run.path}: continuing after {self.state.step:,} of "
+            f"{self.plan.total_steps:,} updates"
+        )
+
+    def _restore_without_checkpoint(self) -> None:
+        """Begin again, or only evaluate a training that has all its epochs.
+
+        Raises:
+            UserError: several epochs would be lost.
+        """
+        epochs = len(self.run.lines(METRICS))
+        if epochs >= self.plan.config.epochs and holds(self.run.path, BEST):
+            self.state.epoch = self.plan.config.epochs
+            self.state.step = self.plan.total_steps
+        elif epochs > 1:
+            raise UserError(
+                f"run {self.run.path} cannot be continued: its {LAST}, after {epochs} epochs, is "
+                f"missing; start a new run with --config {self.run.path / CONFIG}"
+            )
+
+    def _save(self) -> None:
+        """Write the last checkpoint."""
+        self.saver.save(
+            lambda: save_last(self.run, self.plan, self.state, self.networks, self.passes)
+        )
+
+    def _save_within_epoch(self) -> None:
+        """Write the last checkpoint, with the time that the epoch has taken so far."""
+        now = time.perf_counter()
+        self.state.seconds += now - self.began
+        self.began = now
+        self._save()
+
+    def check_stop(self) -> None:
+        """End the training, whose checkpoint is saved, if a signal has come.
+
+        Raises:
+            Interrupted: a signal has come.
+        """
+        if self.stop.received is not None:
+            command = command_line("train", "--resume", self.run.path)
+            raise Interrupted(f"interrupted; continue with: {command}", self.stop.received)
+
+    def run_epochs(self) -> None:
+        """Train all epochs; after each, validate, write the metrics and save the checkpoints."""
+        plan, state = self.plan, self.state
+        self.callback.on_train_start(self.run, plan, plan.total_steps)
+        threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
+        while state.epoch < plan.config.epochs:
+            self._run_epoch(threats)
+        for label in _never_raised(plan, self.run):
+            self.callback.on_message(
+                f"{label} stayed at strength 0: {plan.curriculum.schedule_calls[label]} never "
+                "raised it; train longer, or choose another threshold or schedule"
+            )
+
+    def _run_epoch(self, threats: Mapping[str, Threat]) -> None:
+        plan, state = self.plan, self.state
+        self.began = time.perf_counter()
+        self._update_epoch()
+        training_seconds = state.seconds + time.perf_counter() - self.began
+        mean_loss = float(state.sums.loss) / plan.steps_per_epoch
+        _check_finite(mean_loss, plan, self.run, state.epoch)
+        validated = time.perf_counter()
+        average_epoch(plan, state, state.epoch)
+        validation = self._validate(threats)
+        state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
+        best = validation[JOINT] >= state.best_joint  # the latest of equal ones is best
+        if best:
+            state.best_joint = validation[JOINT]
+            self.run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
+        metrics = {
+            "epoch": state.epoch + 1,
+            "loss": mean_loss,
+            "train_accuracy": int(state.sums.correct)
+            / (plan.steps_per_epoch * plan.config.batch_size),
+            "validation": validation,
+            "strength": state.sums.means(),
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "passes": self.passes.pop(),
+            "best": best,
+        }
+        self.run.append(METRICS, metrics)
+        timing = {
+            "epoch": state.epoch + 1,
+            "training_seconds": training_seconds,
+            "validation_seconds": time.perf_counter() - validated,
+        }
+        self.run.append(TIMING, timing)
+        state.epoch += 1
+        state.sums, state.order_began, state.seconds = EpochSums.zero(plan.device), None, 0.0
+        self._save()  # after the metrics: a continued training cuts them back to its checkpoint
+        self.callback.on_epoch_end(metrics)
+        self.check_stop()
+
+    def _update_epoch(self) -> None:
+        """Update the network on each batch that is left of the current epoch."""
+        plan, state = self.plan, self.state
+        done = state.step - state.epoch * plan.steps_per_epoch
+        order = state.generators["order"] if plan.config.shuffle else None
+        if order is not None:
+            state.order_began = order.get_state()
+        for indices_N, batch in batches(
+            plan.data.train, plan.config.batch_size, generator=order, skip=done
+        ):
+            progress = Progress(
+                step=state.step,
+                total_steps=plan.total_steps,
+                epoch=state.epoch,
+                total_epochs=plan.config.epochs,
+            )
+            updated = update(plan, state, self.networks, indices_N, batch, progress)
+            state.sums.loss += updated.loss
+            state.sums.correct += updated.correct_N.sum()
+            state.sums.strengths = updated.strengths
+            self.callback.on_step_end(progress, updated.loss, updated.strengths)
+            if self.stop.received is not None or self.saver.is_due(state.step):
+                self._save_within_epoch()
+            self.check_stop()
+
+    def _validate(self, threats: Mapping[str, Threat]) -> dict[str, float]:
+        """Return the accuracies on the validation images, by threat."""
+        results = evaluate_threats(
+            self.state.evaluated_model,
+            self.plan.data,
+            self.plan.validation,
+            threats,
+            seed=EVALUATION_SEED,
+            batch_size=BATCH_SIZE,
+        )
+        return {result.name: result.accuracy for result in results}
 
 
 def _check_finite(loss: float, plan: Plan, run: Run, epoch: int) -> None:
     """Raise a user error after an epoch whose loss is infinite or NaN."""
     if math.isfinite(loss):
         return
-    awp = f" or awp (--awp), now {plan.config.awp:g}," if plan.config.awp else ""
+    fixes = [f"lower lr (--lr), now {plan.config.lr:g}"]
+    if plan.config.awp:
+        fixes.append(f"lower awp (--awp), now {plan.config.awp:g}")
+    if plan.precision != "float32":
+        fixes.append("set precision (--precision) to float32")
     raise UserError(
-        f"the loss is no longer finite in epoch {epoch + 1} (run {run.path}); "
-        f"lower lr (--lr), now {plan.config.lr:g},{awp} or set precision (--precision) to float32"
+        f"the loss is no longer finite in epoch {epoch + 1} (run {run.path}); {', or '.join(fixes)}"
     )
-
-
-def _validate(plan: Plan, model: nn.Module, threats: Mapping[str, Threat]) -> dict[str, float]:
-    """Return a network's accuracies on the validation images, by threat."""
-    results = evaluate_threats(
-        model,
-        plan.data,
-        plan.validation,
-        threats,
-        seed=EVALUATION_SEED,
-        batch_size=BATCH_SIZE,
-    )
-    return {result.name: result.accuracy for result in results}
-
-
-def _save_checkpoints(state: TrainingState, run: Run, joint: float) -> bool:
-    """Save a state as the last checkpoint, and as the best if it is the best so far; return whether
-    it is.
-
-    Args:
-        state: the state after an epoch.
-        run: the run.
-        joint: validation accuracy under the joint threat, in [0, 1]; the last state wins a tie.
-    """
-    best = joint >= state.best_joint
-    if best:
-        state.best_joint = joint
-        run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
-    run.save(LAST, state.tensors(), state.counters())
-    return best
-
-
-def _means(strengths: Mapping[str, Strength]) -> dict[str, float]:
-    """Return the mean over the batch of each leaf's strength, by label."""
-    return {label: float(torch.as_tensor(s).float().mean()) for label, s in strengths.items()}
 
 
 def _never_raised(plan: Plan, run: Run) -> list[str]:
@@ -221,26 +340,25 @@ def _never_raised(plan: Plan, run: Run) -> list[str]:
 
 
 def _evaluate(
-    plan: Plan,
-    model: nn.Module,
-    images: SplitLike,
-    threats: Mapping[str, Threat],
-    run: Run,
-    file: str,
-    callback: Callback,
+    training: _Training, images: SplitLike, threats: Mapping[str, Threat], file: str
 ) -> list[ThreatResult]:
     """Return the final accuracies, and write them to a file of the run."""
-    callback.on_eval_start(len(threats) * math.ceil(len(images) / BATCH_SIZE))
+
+    def after_batch() -> None:
+        training.callback.on_eval_batch_end()
+        training.check_stop()
+
+    training.callback.on_eval_start(len(threats) * math.ceil(len(images) / BATCH_SIZE))
     began = time.perf_counter()
     results = evaluate_threats(
-        model,
-        plan.data,
+        training.state.model,
+        training.plan.data,
         images,
         threats,
         seed=EVALUATION_SEED,
         batch_size=BATCH_SIZE,
-        after_batch=callback.on_eval_batch_end,
+        after_batch=after_batch,
     )
-    run.write_json(file, to_json(results))
-    run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
+    training.run.write_json(file, to_json(results))
+    training.run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
     return results

@@ -1,6 +1,6 @@
 """Count the images that pass forward and backward through the networks of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import torch
@@ -51,9 +51,19 @@ class PassCounter:
 
         return count
 
+    def counts(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {"gradient": self.gradient, "forward": self.forward, "training": self.training}
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add counts by name: those of the same epoch before an interruption."""
+        self.gradient += counts["gradient"]
+        self.forward += counts["forward"]
+        self.training += counts["training"]
+
     def pop(self) -> dict[str, int]:
         """Return the counts by name, and reset them to zero."""
-        counts = {"gradient": self.gradient, "forward": self.forward, "training": self.training}
+        counts = self.counts()
         self.gradient = self.forward = self.training = 0
         return counts
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, SplitLike, resolve_data
+from curricula.data.identity import DataIdentity, identity_of
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
@@ -35,6 +36,7 @@ class Plan:
         config: every value stated, device and precision resolved.
         data: the data set without its validation images, on the device.
         validation: the validation images, on the device.
+        identity: identity of the data set, its validation images included.
         curriculum: the perturbations and their schedules.
         augmentation: perturbations at full strength throughout.
         objective: the training loss.
@@ -47,6 +49,7 @@ class Plan:
     config: TrainConfig
     data: DataSet
     validation: SplitLike
+    identity: DataIdentity
     curriculum: Curriculum
     augmentation: Curriculum
     objective: Objective
@@ -104,6 +107,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
         model = resolve_model(config.model, data)
+    identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
@@ -126,6 +130,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         ),
         data=data.to(device),
         validation=validation.to(device),
+        identity=identity,
         curriculum=curriculum,
         augmentation=augmentation,
         objective=objective.value,

@@ -3,10 +3,11 @@
 Only saving and loading weights, and recording the environment, import torch.
 """
 
+import hashlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -14,24 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UnknownNameError, UserError
 from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
-from curricula.runtime.files import check_folder, write_atomic
-from curricula.runtime.records import from_json
+from curricula.runtime.files import (
+    append_line,
+    check_folder,
+    inside,
+    read_file,
+    write_atomic,
+)
+from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import as_path
-from curricula.training.config import SplitName, TrainConfig, merge, read_toml, to_toml
+from curricula.training.config import FIELDS, SplitName, TrainConfig, merge, read_toml, to_toml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from curricula.data.dataset import DataSet
+    from curricula.data.identity import DataIdentity
+
 RUNS = Path("runs")
 """The folder that holds the runs and sweeps for which the caller names no folder."""
+
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 ENVIRONMENT = "environment.json"
+DATA = "data.json"
 RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "validation.json"}
 """Files of the final accuracies, by the split that they were measured on."""
 PROFILE = "profile.json"
@@ -39,6 +51,9 @@ AUDIT = "audit.json"
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+PREVIOUS = "previous.safetensors"  # the last checkpoint before it, while the training runs
+DIGEST = "digest"  # name of the text of a checkpoint that tells damage
+WRITTEN_BY_TRAINING = (CONFIG, DATA, METRICS, TIMING, ENVIRONMENT, *RESULTS.values(), BEST, LAST)
 
 
 def _as_path(path: str | Path) -> Path:
@@ -60,20 +75,19 @@ class Run:
     path: Path = attrs.field(converter=_as_path)
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> "Run":
-        """Make the folder, write the configuration and the environment, and return the run.
+    def create(cls, path: Path, config: TrainConfig, identity: "DataIdentity") -> "Run":
+        """Write the configuration, the environment and the identity of the data set into a folder,
+        and return the run.
 
         Raises:
-            UserError: the folder already holds a run, or cannot be made.
+            UserError: the folder already holds a run, or cannot be written to.
         """
         check_free(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
-            write_atomic(path / CONFIG, to_toml(config).encode())
-        except (OSError, ValueError) as error:
-            raise UserError(f"run folder {path}: cannot be made ({error})") from error
-        return cls(path)
+        run = cls(path)
+        run.write_json(ENVIRONMENT, environment())
+        run.write_json(DATA, to_json(identity))
+        run._write(CONFIG, to_toml(config).encode())
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -98,22 +112,114 @@ class Run:
         """
         return merge(read_toml(self.path / CONFIG))
 
+    def check_plugins(self) -> None:
+        """Refuse a run whose configuration names what no plugin of this installation provides.
+
+        Raises:
+            UserError: the plugins that are missing, or the names.
+        """
+        from curricula.training.checks import check_values
+
+        config = self.config
+        try:
+            check_values({name: getattr(config, name) for name in FIELDS})
+        except UnknownNameError as error:
+            stored = self.read_json(ENVIRONMENT) or {"providers": []}
+            with self.reading(ENVIRONMENT):
+                missing = sorted({str(name) for name in stored["providers"]} - _providers())
+            if not missing:
+                raise
+            raise UserError(
+                f"run {self.path} needs a plugin that is missing here ({error}): it was trained "
+                f"with {', '.join(missing)}; install it, or name its file with --plugin"
+            ) from error
+
+    def check_data(self, data: "DataSet") -> None:
+        """Refuse a data set that has changed since the run was trained on it.
+
+        Raises:
+            UserError: the class names or the images differ; the file is damaged.
+        """
+        from curricula.data.identity import identity_of
+
+        if holds(self.path, DATA):  # runs of earlier versions have no such file
+            self.check_identity(identity_of(data), data.name)
+
+    def check_identity(self, now: "DataIdentity", name: str) -> None:
+        """Refuse a data set, by its identity and name, on which the run was not trained.
+
+        Raises:
+            UserError: the class names or the images differ; the file is damaged.
+        """
+        from curricula.data.identity import DataIdentity
+
+        with self.reading(DATA):
+            then = from_json(DataIdentity, self.read_json(DATA))
+        what = {"classes": "classes", "train": "training images", "test": "test images"}
+        for field, described in what.items():
+            if getattr(then, field) != getattr(now, field):
+                raise UserError(
+                    f"the {described} of {name} have changed since run {self.path} was trained on "
+                    "them: name the right folder with --data-root; to measure the network on other "
+                    "data, pass load_model's network and data= to evaluate"
+                )
+
     def append(self, file: str, line: Mapping[str, Any]) -> None:
-        """Append a line to one of the run's JSON-lines files."""
-        with (self.path / file).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        """Append a line to one of the run's JSON-lines files.
+
+        Raises:
+            UserError: it cannot be written, for example because the disk is full.
+        """
+        path = inside(self.path, file)
+        with _user_errors(path):
+            append_line(path, json.dumps(line))
 
     def write_json(self, file: str, value: Any) -> None:
-        """Write a value into one of the run's JSON files, replacing an older one."""
-        write_atomic(self.path / file, (json.dumps(value, indent=2) + "\n").encode())
+        """Write one of the run's JSON files, completely or not at all.
+
+        Raises:
+            UserError: it cannot be written, for example because the disk is full.
+        """
+        self._write(file, (json.dumps(value, indent=2) + "\n").encode())
+
+    def _write(self, file: str, content: bytes, *, previous: str | None = None) -> None:
+        path = inside(self.path, file)
+        older = None if previous is None else inside(self.path, previous)
+        with _user_errors(path):
+            write_atomic(path, content, previous=older)
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Cut the metrics and the times back to the first epochs, before a training continues.
+
+        Raises:
+            UserError: a file is damaged, or cannot be written.
+        """
+        for file in (METRICS, TIMING):
+            lines = self.lines(file)
+            with self.reading(file):
+                kept = [line for line in lines if line.get("epoch", epochs + 1) <= epochs]
+            if kept != lines:
+                self._write(file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def lines(self, file: str) -> list[Any]:
         """Return the value of each line of a JSON-lines file; an empty list if there is no file.
 
+        A last line that a process left half written is ignored.
+
         Raises:
             UserError: the file is damaged.
         """
-        return self._parsed(file, str.splitlines)
+        text = self._text(file)
+        texts = text.splitlines()
+        found = []
+        for number, line in enumerate(texts, start=1):
+            try:
+                if line.strip():
+                    found.append(self._parsed(file, line, f" in line {number}"))
+            except UserError:
+                if number < len(texts) or text.endswith("\n"):
+                    raise
+        return found
 
     def read_json(self, file: str) -> Any:
         """Return the value of a JSON file; None if the file does not exist.
@@ -121,27 +227,27 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        return next(iter(self._parsed(file, lambda text: [text])), None)
+        text = self._text(file)
+        return self._parsed(file, text) if text else None
 
-    def _parsed(self, file: str, split: Callable[[str], list[str]]) -> list[Any]:
-        """Return the JSON values of the parts into which ``split`` divides a file's text."""
+    def _text(self, file: str) -> str:
+        """Return the text of a file; empty if the file does not exist."""
+        path = self.path / file
         try:
-            texts = split((self.path / file).read_text(encoding="utf-8"))
+            return read_file(path).decode("utf-8-sig")  # editors of Windows write a mark first
         except FileNotFoundError:
-            return []
+            return ""
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / file}: cannot be read ({error})") from error
-        found = []
-        for number, text in enumerate(texts, start=1):
-            try:
-                found.append(json.loads(text))
-            except ValueError as error:
-                at = f"cannot be read in line {number}" if len(texts) > 1 else "cannot be read"
-                reason = str(error).replace("line 1 column", "column")
-                raise UserError(
-                    f"{self.path / file}: {at} ({reason}); run again what wrote it"
-                ) from error
-        return found
+            raise UserError(f"{path}: cannot be read ({error})") from error
+
+    def _parsed(self, file: str, text: str, where: str = "") -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = str(error).replace("line 1 column", "column")
+            raise UserError(
+                f"{self.path / file}: cannot be read{where} ({reason}); run again what wrote it"
+            ) from error
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
@@ -154,7 +260,7 @@ class Run:
             yield
         except UserError:
             raise
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except WRONG_SHAPE as error:
             raise UserError(
                 f"{self.path / file}: not of the shape that curricula writes "
                 f"({type(error).__name__}: {error}); measure again"
@@ -170,16 +276,33 @@ class Run:
             return from_json(list[ThreatResult], self.read_json(RESULTS[split]) or [])
 
     def save(
-        self, file: str, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
+        self,
+        file: str,
+        tensors: "Mapping[str, Tensor]",
+        metadata: Mapping[str, str] | None = None,
+        *,
+        previous: str | None = None,
     ) -> None:
-        """Write a checkpoint of named tensors, completely or not at all."""
+        """Write a checkpoint, with a digest of its contents, completely or not at all.
+
+        Args:
+            file: name of the file.
+            tensors: its tensors, by name.
+            metadata: its texts, by name.
+            previous: new name of the file that it replaces; by default that one is lost.
+
+        Raises:
+            UserError: it cannot be written, for example because the disk is full.
+        """
         from safetensors.torch import save
 
         on_cpu = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in tensors.items()
         }
-        write_atomic(self.path / file, save(on_cpu, metadata=dict(metadata or {})))
+        texts = dict(metadata or {})
+        texts[DIGEST] = _digest(on_cpu, texts)
+        self._write(file, save(on_cpu, metadata=texts), previous=previous)
 
     def load_weights(self, file: str, model: "nn.Module") -> None:
         """Load a checkpoint into a model: the averaged weights if the run averages them.
@@ -187,32 +310,104 @@ class Run:
         Raises:
             UserError: the file is missing, damaged, or of a different model.
         """
-        import torch
-        from safetensors import SafetensorError, safe_open
-
         path = self.path / file
-        try:
-            with safe_open(path, framework="pt") as stream:
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise UserError(
-                f"checkpoint {path}: no such file; let its training finish, or train again"
-            ) from error
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
-        averaged = int(tensors.get("average.n_averaged", torch.zeros(()))) > 0
-        prefix = "average.module." if averaged else "model."
+        tensors, _ = self.load(file)
+        prefix = "average.module." if _is_averaged(tensors, path) else "model."
         weights = {
             name.removeprefix(prefix): tensor
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
+        for name, tensor in model.state_dict().items():
+            if name in weights and weights[name].dtype is not tensor.dtype:  # torch would convert
+                raise UserError(
+                    f"checkpoint {path}: {prefix}{name} is of {weights[name].dtype}, not "
+                    f"{tensor.dtype} as in this model; train again"
+                )
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(
                 f"checkpoint {path}: not of this model ({' '.join(str(error).split())})"
             ) from error
+
+    def load(self, file: str) -> "tuple[dict[str, Tensor], dict[str, str]]":
+        """Return the tensors of a checkpoint, on the CPU, and its texts, both by name.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.path / file
+        try:
+            content = read_file(path)
+            tensors = load(content)
+            length = int.from_bytes(content[:8], "little")
+            texts = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+            expected = texts.pop(DIGEST, None)
+            if expected is not None and _digest(tensors, texts) != expected:
+                raise ValueError("its contents changed after it was written")
+        except FileNotFoundError as error:
+            raise UserError(
+                f"checkpoint {path}: no such file; let its training finish, or train again"
+            ) from error
+        except OSError as error:
+            raise UserError(f"checkpoint {path}: cannot be read ({error})") from error
+        except (SafetensorError, *WRONG_SHAPE) as error:
+            raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
+        return tensors, texts
+
+
+def _digest(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> str:
+    """Return a hash of everything in a checkpoint."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name, text in sorted(texts.items()):
+        digest.update(json.dumps([name, text]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# Errors of code that reads values of a different shape from what it expects.
+WRONG_SHAPE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def _user_errors(path: Path) -> Iterator[None]:
+    """Turn errors inside the block, which writes a file, into user errors."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be written ({reason}); what is there is kept") from error
+
+
+def _is_averaged(tensors: "Mapping[str, Tensor]", path: Path) -> bool:
+    """Return whether a checkpoint has averaged weights.
+
+    Raises:
+        UserError: the count of averaged weights is not a number.
+    """
+    count = tensors.get("average.n_averaged")
+    if count is None:
+        return False
+    if count.numel() != 1 or count.is_floating_point() or count.is_complex():
+        raise UserError(
+            f"checkpoint {path}: damaged (average.n_averaged is not a count); train again"
+        )
+    return int(count) > 0
 
 
 def check_free(path: Path) -> None:
@@ -252,11 +447,6 @@ def environment() -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
-    providers = {
-        str(registered.provider)
-        for kind in KINDS
-        for registered in registry.current().records(kind).values()
-    }
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -266,7 +456,16 @@ def environment() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if cuda else None,
         "torch": torch.__version__,
         "torchvision": metadata.version("torchvision"),
-        "providers": sorted(providers),
+        "providers": sorted(_providers()),
+    }
+
+
+def _providers() -> set[str]:
+    """Return the distributions and files of all loaded plugins, with their versions."""
+    return {
+        str(registered.provider)
+        for kind in KINDS
+        for registered in registry.current().records(kind).values()
     }
 
 

@@ -1,6 +1,5 @@
 """One update of a training, and the state that it changes."""
 
-import json
 from collections.abc import Mapping
 
 import attrs
@@ -16,14 +15,43 @@ from curricula.runtime.precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.optimizers import SGD, AdamW
 from curricula.training.plan import Plan
-from curricula.training.run import prefixed
 from curricula.training.weight_averaging import averaged
 from curricula.victim.model_victim import ModelVictim
 
 
 @attrs.define(kw_only=True)
+class EpochSums:
+    """Sums over the updates of an epoch, kept on the device.
+
+    Attributes:
+        loss: sum of the updates' losses.
+        correct: number of perturbed images classified correctly.
+        strengths: strengths of the last update, by label.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    strengths: Mapping[str, Strength] = attrs.field(factory=dict)
+
+    @classmethod
+    def zero(cls, device: torch.device) -> "EpochSums":
+        """Return the sums before the first update of an epoch."""
+        return cls(
+            loss=torch.zeros((), device=device),
+            correct=torch.zeros((), dtype=torch.int64, device=device),
+        )
+
+    def means(self) -> dict[str, float]:
+        """Return the mean over the batch of each leaf's last strength, by label."""
+        return {
+            label: float(torch.as_tensor(strength).float().mean())
+            for label, strength in self.strengths.items()
+        }
+
+
+@attrs.define(kw_only=True)
 class TrainingState:
-    """Everything that training changes: what a checkpoint holds, and what a resume would need.
+    """Everything that training changes; `curricula.training.checkpoint` saves and restores it.
 
     Attributes:
         model: the network.
@@ -33,18 +61,24 @@ class TrainingState:
         average: average of the weights, if any.
         step: number of updates done.
         epoch: number of epochs done.
-        best_joint: highest validation accuracy under the joint threat so far, in [0, 1]; -1 before
-            the first.
+        best_joint: highest validation accuracy under the joint threat so far; below 0 before any.
+        sums: sums over the updates of the current epoch.
+        order_began: state of the ``order`` generator before it drew the current epoch's order; None
+            between epochs.
+        seconds: wall time of the current epoch's updates before an interruption.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     generators: Mapping[str, torch.Generator]
     schedules: ScheduleStates
+    sums: EpochSums
     average: AveragedModel | None = None
     step: int = 0
     epoch: int = 0
     best_joint: float = -1.0
+    order_began: Tensor | None = None
+    seconds: float = 0.0
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -52,41 +86,6 @@ class TrainingState:
         if self.average is None or not self.average.n_averaged:
             return self.model
         return self.average.module
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint, by name."""
-        optimizer = {
-            f"{parameter}.{name}": value
-            for parameter, values in self.optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        random = {name: generator.get_state() for name, generator in self.generators.items()}
-        random["torch"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()  # current device: dropout draws there
-        schedules = {
-            f"{label}.{name}": value
-            for label, state in self.schedules.items()
-            for name, value in state.items()
-        }
-        average = {} if self.average is None else self.average.state_dict()
-        return (
-            prefixed("model", self.model.state_dict())
-            | prefixed("average", average)
-            | prefixed("optimizer", optimizer)
-            | prefixed("random", random)
-            | prefixed("schedule", schedules)
-        )
-
-    def counters(self) -> dict[str, str]:
-        """Return the numbers of a checkpoint as text, by name."""
-        return {
-            "step": str(self.step),
-            "epoch": str(self.epoch),
-            "best_joint": repr(self.best_joint),
-            "optimizer": json.dumps(self.optimizer.state_dict()["param_groups"]),
-        }
 
 
 def start(plan: Plan) -> TrainingState:
@@ -102,6 +101,7 @@ def start(plan: Plan) -> TrainingState:
             "perturbation": torch.Generator(device).manual_seed(seed + 2),
         },
         schedules=plan.curriculum.start(len(plan.data.train), device),
+        sums=EpochSums.zero(device),
         average=averaged(model, plan.averaging) if plan.averaging else None,
     )
 

@@ -175,6 +175,20 @@ class FrozenModel(nn.Module):
             self._build()
             return self._logits(x)
 
+    @property
+    def form(self) -> tuple[bool, bool] | None:
+        """The form that the first images decided: cheaper arithmetic, rounded weights. None before
+        them."""
+        return (self._fast, self._weight_dtype is not None) if self._compared else None
+
+    def use_form(self, form: tuple[bool, bool]) -> None:
+        """Use a form that was decided before, without comparing it with the network again."""
+        self._compared = True
+        if form != (self._fast, self._weight_dtype is not None):
+            self._fast = form[0]
+            self._weight_dtype = torch.bfloat16 if form[1] else None
+            self._build()
+
     def _compare(self, x_NCHW: Tensor) -> None:
         """Compare the cheaper form with the network once, and drop it if their logits differ."""
         self._compared = True

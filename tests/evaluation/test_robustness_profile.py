@@ -440,7 +440,8 @@ def trained(tmp_path_factory):
     """The run of a curriculum that was never trained."""
     registry.use(registry.build_registry([TINY]))
     plan = make_plan({"data": "tiny", "perturb": "rot:45+pgd:0.05"})
-    run = Run.create(tmp_path_factory.mktemp("runs") / "run", plan.config)
+    path = tmp_path_factory.mktemp("run")
+    run = Run.create(path, plan.config, plan.identity)
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = curricula.build_model(plan.config.model, plan.data)

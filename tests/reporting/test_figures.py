@@ -324,11 +324,11 @@ def test_more_images_than_there_are_and_a_data_set_without_a_model(tiny, monkeyp
 
 
 def test_a_disk_that_fails_while_writing_is_one_line(tmp_path, monkeypatch):
-    def fail(path, content):
+    def fail(descriptor):
         raise OSError(28, "No space left on device")
 
     figure = schedules_figure(parse_schedules(["linear"]))
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(UserError, match=r"cannot be written.*No space left"):
         write_figure(figure, tmp_path / "f.png")
 

@@ -234,7 +234,7 @@ def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):
 
 
 def test_bad_input_to_report_is_one_line(trained, tmp_path):
-    (trained / "metrics.jsonl").write_text("{")
+    (trained / "metrics.jsonl").write_text("{\n")
     (tmp_path / "empty").mkdir()
     for folder, message in [
         (tmp_path / "absent", "is not a run folder"),

@@ -422,7 +422,7 @@ def test_a_line_that_is_cut_off_is_numbered(swept, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(swept / "third", copy)
     whole = (copy / "metrics.jsonl").read_text()
-    (copy / "metrics.jsonl").write_text(whole + whole[:20])
+    (copy / "metrics.jsonl").write_text(whole + whole[:20] + "\n")
     result = run("compare", copy)
     assert result.exit_code == 2, result.output
     assert f"{copy / 'metrics.jsonl'}: cannot be read in line 2 (" in result.stderr

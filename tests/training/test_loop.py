@@ -133,7 +133,9 @@ def test_a_run_folder_holds_its_files(tiny, tmp_path):
     trained = curricula.train(**JOINT, output=tmp_path / "run")
     run = tmp_path / "run"
     assert {path.name for path in run.iterdir()} == {
+        ".lock",
         "config.toml",
+        "data.json",
         "environment.json",
         "metrics.jsonl",
         "timing.jsonl",
@@ -159,15 +161,14 @@ def test_the_last_checkpoint_holds_everything_that_training_changes(tiny, tmp_pa
     )
     held, metadata = tensors(tmp_path / "run" / LAST)
     kinds = {name.partition(".")[0] for name in held}
-    assert kinds == {"model", "optimizer", "random", "schedule"}
-    assert {"random.order", "random.augmentation", "random.perturbation", "random.torch"} <= set(
-        held
-    )
+    assert kinds == {"model", "optimizer", "random", "schedule", "sums"}
+    streams = ("order", "augmentation", "perturbation", "torch", "python", "numpy")
+    assert {f"random.{name}" for name in streams} <= set(held)
     assert held["schedule.pgd.strength"].shape == (180,)
     assert held["schedule.pgd.strength"].max() > 0
     assert held["schedule.pgd.epochs"] == 1
-    assert metadata["step"] == "9"
-    assert metadata["epoch"] == "1"
+    state = json.loads(metadata["state"])
+    assert (state["step"], state["epoch"]) == (9, 1)
 
 
 def test_the_best_checkpoint_is_the_latest_with_the_highest_joint_accuracy(tiny, tmp_path):

@@ -1,0 +1,79 @@
+"""When a checkpoint is due within an epoch."""
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from curricula.errors import UserError
+
+MAX_SHARE = 0.01  # share of the time that checkpoints may take by default
+MIN_SECONDS = 60.0  # between checkpoints by default
+
+
+@attrs.frozen
+class Steps:
+    """A checkpoint every ``number`` updates, 1 or more."""
+
+    number: int = attrs.field(validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
+class Minutes:
+    """A checkpoint every ``number`` minutes, above 0."""
+
+    number: float = attrs.field(validator=attrs.validators.gt(0))
+
+
+Interval: TypeAlias = Steps | Minutes
+
+
+def parse_interval(value: str | int) -> Interval:
+    """Return an interval: a number of updates, or of minutes.
+
+    >>> parse_interval("500"), parse_interval(500), parse_interval("2.5min")
+    (Steps(number=500), Steps(number=500), Minutes(number=2.5))
+
+    Raises:
+        UserError: neither.
+    """
+    text = str(value)
+    try:
+        if text.endswith("min"):
+            return Minutes(float(text.removesuffix("min")))
+        return Steps(int(text))
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint_every must be a number of updates, such as 500, or of minutes, such as "
+            f"10min, not {text!r}"
+        ) from error
+
+
+class Saver:
+    """Decides when a checkpoint is due within an epoch.
+
+    Args:
+        every: the interval; None for one that takes under 1 % of the time.
+    """
+
+    def __init__(self, every: Interval | None) -> None:
+        self._every = every
+        self._saved = time.perf_counter()
+        self._took = 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a checkpoint is due after ``step`` updates of the training."""
+        if isinstance(self._every, Steps):
+            return step % self._every.number == 0
+        passed = time.perf_counter() - self._saved
+        if isinstance(self._every, Minutes):
+            return passed >= 60 * self._every.number
+        return passed >= max(MIN_SECONDS, self._took / MAX_SHARE)
+
+    def save(self, write: Callable[[], None]) -> None:
+        """Write a checkpoint, and remember when and how long it took."""
+        began = time.perf_counter()
+        write()
+        self._saved = time.perf_counter()
+        self._took = self._saved - began
