@@ -12,7 +12,7 @@ from curricula.errors import UserError, did_you_mean
 from curricula.models.checks import image_size_error
 from curricula.models.normalise import Normalise
 
-IMAGENET_SIZE = 224  # pixels; every network takes images of this size
+IMAGENET_SIZE = 224  # pixels; every network takes images of this size or more
 
 
 def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -> nn.Module:
@@ -40,7 +40,7 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
     )
     if in_channels != 3:
         _replace_stem(network, in_channels)
-    if not _takes(network, in_channels, image_size):
+    if image_size < IMAGENET_SIZE and not _takes(network, in_channels, image_size):
         sizes = range(image_size, IMAGENET_SIZE)
         index = bisect_left(sizes, True, key=lambda side: _takes(network, in_channels, side))
         smallest = image_size + index
