@@ -175,14 +175,16 @@ def parameter_count(build: Callable[[], nn.Module]) -> int:
         return sum(parameter.numel() for parameter in build().parameters())
 
 
-def matched_width(width: int | None, build: Callable[[int], nn.Module], twin: int) -> int:
+def matched_width(
+    width: int | None, build: Callable[[int], nn.Module], twin: Callable[[], nn.Module]
+) -> int:
     """Return the given width, or else the one whose parameter count is closest to the plain
     network's.
 
     Args:
         width: number of fields of the first layer, 1 or more, or None.
         build: builds the network of a width; its parameter count is quadratic in the width.
-        twin: parameter count of the plain network.
+        twin: builds the plain network.
 
     Raises:
         UserError: a width out of range.
@@ -190,10 +192,11 @@ def matched_width(width: int | None, build: Callable[[int], nn.Module], twin: in
     if width is not None:
         check_width(width)
         return width
+    plain = parameter_count(twin)
     one, two, three = (parameter_count(partial(build, n)) for n in (1, 2, 3))
     first, second = two - one, three - 2 * two + one
 
     def count(candidate: int) -> int:  # the quadratic, by Newton's forward differences
         return one + first * (candidate - 1) + second * (candidate - 1) * (candidate - 2) // 2
 
-    return min(range(1, isqrt(twin) + 2), key=lambda candidate: abs(count(candidate) - twin))
+    return min(range(1, isqrt(plain) + 2), key=lambda candidate: abs(count(candidate) - plain))

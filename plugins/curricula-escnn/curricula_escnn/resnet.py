@@ -12,7 +12,6 @@ from curricula_escnn.equivariant import (
     GroupMax,
     InvariantNetwork,
     matched_width,
-    parameter_count,
 )
 from curricula_escnn.padding import normalise_and_pad
 
@@ -50,7 +49,7 @@ def gcnn_resnet18(
         "gcnn-resnet18", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** (len(STAGES) - 1)
     )
     build = partial(_network, first, num_classes, in_channels, group)
-    twin = parameter_count(partial(resnet18, num_classes, in_channels, image_size))
+    twin = partial(resnet18, num_classes, in_channels, image_size)
     return build(matched_width(width, build, twin))
 
 

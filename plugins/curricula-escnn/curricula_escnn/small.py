@@ -14,7 +14,6 @@ from curricula_escnn.equivariant import (
     GroupMax,
     InvariantNetwork,
     matched_width,
-    parameter_count,
 )
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 22, 64  # pixels
@@ -53,7 +52,7 @@ def gcnn_stdcnn(
     )
     check_dropout(dropout)
     build = partial(_network, num_classes, in_channels, image_size, group, dropout)
-    twin = parameter_count(partial(stdcnn, num_classes, in_channels, image_size))
+    twin = partial(stdcnn, num_classes, in_channels, image_size)
     return build(matched_width(width, build, twin))
 
 

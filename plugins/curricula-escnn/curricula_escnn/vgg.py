@@ -11,7 +11,6 @@ from curricula_escnn.equivariant import (
     GroupMax,
     InvariantNetwork,
     matched_width,
-    parameter_count,
 )
 from curricula_escnn.padding import normalise_and_pad
 
@@ -48,7 +47,7 @@ def gcnn_vgg16(
         "gcnn-vgg16", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** len(STAGES)
     )
     build = partial(_network, first, num_classes, in_channels, group)
-    twin = parameter_count(partial(vgg16, num_classes, in_channels, 32))
+    twin = partial(vgg16, num_classes, in_channels, 32)
     return build(matched_width(width, build, twin))
 
 
