@@ -25,7 +25,10 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(gpus):
-            torch.manual_seed(seed)
+            # torch.manual_seed formats the stack for each kind of device, which takes longer.
+            torch.default_generator.manual_seed(seed)
+            if gpus:
+                torch.cuda.manual_seed_all(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
             yield seed
