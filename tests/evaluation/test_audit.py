@@ -35,7 +35,7 @@ from curricula.models import Normalise
 from curricula.plugins import registry
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
-N = 100
+N = 50  # images
 
 CHECKS = (
     "deterministic forward",
@@ -185,7 +185,7 @@ def test_an_honest_robust_model_passes(robust, seed, request):
     assert accuracies(found)["pgd-40"] > 0.5
 
 
-def test_an_honest_plain_model_passes(plain):
+def test_an_honest_plain_model_passes(plain, shorter):
     model, data = plain
     found = audit(model, data, data.test[:N])
     assert not failures(found), found.checks
