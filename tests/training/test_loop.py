@@ -1,7 +1,9 @@
 """A run is reproducible, complete, and selected on validation."""
 
 import json
+import shutil
 import tomllib
+from pathlib import Path
 
 import attrs
 import pytest
@@ -12,6 +14,7 @@ import curricula
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
+from curricula.plugins import registry
 from curricula.training import loop
 from curricula.training.config import (
     EVALUATION_SEED,
@@ -27,6 +30,7 @@ from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, Run
 from curricula.training.step import update
 
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 JOINT = {"data": "tiny", "perturb": "rot+pgd"}
 
 
@@ -37,6 +41,19 @@ def lines(path):
 def tensors(path):
     with safe_open(path, framework="pt") as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata()  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a finished training, which a test may read."""
+    registry.use(registry.build_registry([TINY]))
+    return curricula.train(**JOINT, output=tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Return a folder that holds a run, which a test may change."""
+    return shutil.copytree(trained.run.path, tmp_path / "run")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -53,10 +70,10 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tiny, tmp_path, precis
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_different_seed_gives_different_metrics(tiny, tmp_path):
-    for seed in (0, 1):
-        curricula.train(**JOINT, seed=seed, epochs=1, output=tmp_path / str(seed))
-    assert (tmp_path / "0/metrics.jsonl").read_text() != (tmp_path / "1/metrics.jsonl").read_text()
+def test_a_different_seed_gives_different_metrics(tiny, trained, tmp_path):
+    other = curricula.train(**JOINT, seed=trained.run.config.seed + 1, output=tmp_path / "run")
+    ours, others = ((each.run.path / "metrics.jsonl").read_text() for each in (trained, other))
+    assert ours != others
 
 
 def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
@@ -110,9 +127,8 @@ def test_running_a_runs_configuration_again_gives_the_same_run(tiny, tmp_path):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
-def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
-    trained = curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
-    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+def test_the_resolved_configuration_states_every_value(trained):
+    config = tomllib.loads((trained.run.path / "config.toml").read_text())
     assert set(config) == set(FIELDS)
     assert config["perturb"] == (
         "rot(30, interpolation=bilinear, padding=zeros)+pgd(0.1, norm=linf, steps=2, "
@@ -129,9 +145,7 @@ def test_the_resolved_configuration_states_every_value(tiny, tmp_path):
     assert json.loads(json.dumps(attrs.asdict(trained.run.config))) == config
 
 
-def test_a_run_folder_holds_its_files(tiny, tmp_path):
-    trained = curricula.train(**JOINT, output=tmp_path / "run")
-    run = tmp_path / "run"
+def test_a_run_folder_holds_its_files(trained, run):
     assert {path.name for path in run.iterdir()} == {
         ".lock",
         "config.toml",
@@ -186,9 +200,8 @@ def test_the_best_checkpoint_is_the_latest_with_the_highest_joint_accuracy(tiny,
     assert {found.name: found.accuracy for found in again} == metrics[best]["validation"]
 
 
-def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, tmp_path):
-    trained = curricula.train(**JOINT, output=tmp_path / "run")
-    assert curricula.evaluate(tmp_path / "run") == trained.results
+def test_evaluate_repeats_the_final_evaluation_and_takes_other_threats(tiny, trained):
+    assert curricula.evaluate(trained.run.path) == trained.results
     (found,) = curricula.evaluate(trained.run, threats=["worst(rot:30, k=2)"], limit=20)
     assert found.n == 20
     assert found.threat.startswith("worst(rot(30,")
@@ -263,40 +276,37 @@ def test_a_wrong_value_is_one_line_and_nothing_is_written(tiny, tmp_path, values
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+def test_a_folder_that_holds_a_run_is_left_alone(tiny, run):
+    before = {path: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(UserError, match="already holds a run: choose another"):
-        curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        curricula.train(**JOINT, epochs=1, output=run)
+    assert before == {path: path.read_bytes() for path in run.iterdir()}
 
 
-def test_a_folder_that_holds_a_baseline_is_refused_before_training(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, output=tmp_path / "run" / "baseline")
+def test_a_folder_that_holds_a_baseline_is_refused_before_training(tiny, trained, tmp_path):
+    shutil.copytree(trained.run.path, tmp_path / "run" / "baseline")
     with pytest.raises(UserError, match="baseline already holds a run"):
         curricula.train(**JOINT, epochs=1, baseline=True, output=tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-def test_a_damaged_checkpoint_is_one_line(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
-    best = tmp_path / "run" / BEST
+def test_a_damaged_checkpoint_is_one_line(tiny, run):
+    best = run / BEST
     whole = best.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:4], b""):
         best.write_bytes(damaged)
         with pytest.raises(UserError, match=r"best\.safetensors: damaged"):
-            curricula.evaluate(tmp_path / "run")
+            curricula.evaluate(run)
     best.unlink()
     with pytest.raises(UserError, match="no such file; let its training finish"):
-        curricula.evaluate(tmp_path / "run")
+        curricula.evaluate(run)
 
 
-def test_a_checkpoint_of_another_model_is_one_line(tiny, tmp_path):
-    curricula.train(**JOINT, epochs=1, output=tmp_path / "run")
-    config = tmp_path / "run" / "config.toml"
+def test_a_checkpoint_of_another_model_is_one_line(tiny, run):
+    config = run / "config.toml"
     config.write_text(config.read_text().replace("width=8", "width=9"))
     with pytest.raises(UserError, match="not of this model"):
-        curricula.load_model(Run.open(tmp_path / "run"))
+        curricula.load_model(Run.open(run))
 
 
 def test_a_configuration_is_the_same_after_toml(tmp_path):
