@@ -47,8 +47,8 @@ def short_autoattack(monkeypatch):
 
 @functools.cache
 def known():
-    """Return each registered perturbation as a test writes it, and its kind, both by name; the names
-    of those that have parameters, and of those for training only."""
+    """Return each registered perturbation as a test writes it, and its kind, both by name; and the
+    names of those that have parameters, and of those for training only."""
     calls = small_perturbations()
     built = {}
     for name, call in calls.items():
