@@ -128,19 +128,28 @@ def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
     Logits may all lie between 0 and 1 by chance or after a ReLU, but not once the last layer's
     weights are scaled up.
     """
-    larger = _perturbed_weights(scratch)
-    with torch.no_grad():
-        for weight in list(larger.parameters())[-2:]:
-            weight.mul_(WEIGHT_SCALE)
-    for network in (scratch, larger):
+    variants: tuple[Callable[[], nn.Module], ...] = (
+        lambda: scratch,
+        lambda: _larger_logits(scratch),
+    )
+    for variant in variants:
         with torch.no_grad():
-            output = network.eval()(x_NCHW.clone())
+            output = variant().eval()(x_NCHW.clone())
         if output.min() < 0 or output.max() > 1:
             return None
     return (
         "in eval mode returns probabilities (all from 0 to 1), not logits; leave out its last "
         "softmax or sigmoid"
     )
+
+
+def _larger_logits(scratch: nn.Module) -> nn.Module:
+    """Return a copy with perturbed weights, those of the last layer scaled up."""
+    larger = _perturbed_weights(scratch)
+    with torch.no_grad():
+        for weight in list(larger.parameters())[-2:]:
+            weight.mul_(WEIGHT_SCALE)
+    return larger
 
 
 def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
