@@ -183,12 +183,13 @@ def checkpoint_loads_in_any_mode(factory: Factory, **images: Unpack[Images]) -> 
     for saving in (False, True):
         stream = io.BytesIO()
         torch.save(model.train(saving).state_dict(), stream)
+        stream.seek(0)
+        state = torch.load(stream, weights_only=True)
         for loading in (False, True):
-            stream.seek(0)
             other = trial.build(seed=1).train(loading)
             case = f"saved {_mode(saving)} and loaded {_mode(loading)}"
             try:
-                other.load_state_dict(torch.load(stream, weights_only=True))
+                other.load_state_dict(state)
             except RuntimeError as error:
                 raise AssertionError(f"{case}: {' '.join(str(error).split())}") from error
             assert other.training == loading, f"{case}: the mode changed"

@@ -21,6 +21,9 @@ REGISTERED = registry.build_registry().records("model")
 EXPRESSIONS = {
     "torchvision": "torchvision(squeezenet1_1)",
     "wrn": "wrn(10, 16)",
+    "p4cnn": "p4cnn(width=4)",
+    "p4mcnn": "p4mcnn(width=4)",
+    "gcnn-stdcnn": "gcnn-stdcnn(width=4)",
     "gcnn-vgg16": "gcnn-vgg16(width=4)",
     "gcnn-resnet18": "gcnn-resnet18(width=4)",
 }
