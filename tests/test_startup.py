@@ -18,7 +18,7 @@ from curricula.training.run import BEST, Run, prefixed
 
 HEAVY = (
     "torch", "torch._dynamo", "torchvision", "numpy", "scipy", "sklearn", "matplotlib", "optuna",
-    "sqlalchemy", "safetensors",
+    "sqlalchemy", "safetensors", "pandas",
 )  # fmt: skip
 
 RUN = """
@@ -43,7 +43,10 @@ WITH_TORCH = """
     from click.testing import CliRunner
     from curricula.cli.main import program
     from curricula.cli.progress import ProgressBar, Terminal
+    from torch.optim.optimizer import _global_optimizer_post_hooks
+    import curricula.api, curricula.victim.frozen
 
+    hooks = [len(_global_optimizer_post_hooks)]
     _, commands = json.loads(sys.argv[1])
     found = []
 
@@ -58,7 +61,8 @@ WITH_TORCH = """
             found.append(list(sys.modules))
         else:
             assert done.exit_code == 130, done.output
-    print(json.dumps(found))
+    hooks.append(len(_global_optimizer_post_hooks))
+    print(json.dumps([found, hooks]))
 """
 
 
@@ -183,9 +187,10 @@ def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-    """Return the modules imported by commands that need torch, which run one after another: by an
-    evaluation and a training at their first batch, and by two commands that write a figure."""
+def with_torch(tmp_path_factory):
+    """Run commands that need torch, one after another. Return the modules imported by an evaluation
+    and two trainings at their first batch, and by two commands that write a figure; and the number
+    of hooks on all optimisers, before and after."""
     folder = tmp_path_factory.mktemp("startup")
     write_run(folder / "run", 0)
     data = load_data("digits")
@@ -195,20 +200,28 @@ def imported(tmp_path_factory):
     commands = [
         ["evaluate", "run", "--limit", "5", "--threat", "rot"],
         ["train", "--epochs", "1"],
+        ["train", "--epochs", "1", "--data", "random(size=28, channels=1)"],
         ["schedule", "linear", "-o", "schedule.png"],
         ["preview", "--perturb", "rot", "--images", "1", "-o", "preview.png"],
     ]
     return python(WITH_TORCH, commands, folder)
 
 
-def test_training_and_evaluation_reach_their_first_batch_with_little_beside_torch(imported):
-    for modules in imported[:2]:
+def test_training_and_evaluation_reach_their_first_batch_with_little_beside_torch(with_torch):
+    imported, _ = with_torch
+    for modules in imported[:3]:
         assert set(modules).intersection(HEAVY) <= {"torch", "numpy", "safetensors"}
         for name in ("curricula.reporting", "curricula.benchmark", "curricula.sweeps.runner"):
             assert name not in modules
 
 
-def test_figures_need_no_pyplot(imported):
-    for modules in imported[2:]:
+def test_figures_need_no_pyplot(with_torch):
+    imported, _ = with_torch
+    for modules in imported[3:]:
         assert "matplotlib.figure" in modules
         assert "matplotlib.pyplot" not in modules
+
+
+def test_the_optimiser_hook_is_registered_with_the_first_victim_not_at_import(with_torch):
+    _, hooks = with_torch
+    assert hooks == [0, 1]
