@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from curricula.errors import shown
 from curricula.runtime.values import check_whole
 
 PerturbationKind = Literal["spatial", "intensity", "pixel"]
@@ -70,6 +71,9 @@ class Perturbation(Protocol):
         channels: supported numbers of channels, or None for any.
         training_only: whether it is excluded from evaluations, because it may break the rules of
             a threat.
+
+    A perturbation that queries the victim should also declare ``passes``, its number of passes per
+    image at strength 1 if no image is fooled: see `curricula.expressions.nodes.Leaf.max_passes`.
     """
 
     @property
@@ -123,6 +127,9 @@ def declaration_problem(perturbation: object) -> str | None:
     kind = perturbation.kind  # type: ignore[attr-defined]
     if kind not in PERTURBATION_KINDS:
         return f"its kind is {kind!r}; it must be {' or '.join(PERTURBATION_KINDS)}"
+    passes = getattr(perturbation, "passes", 0)
+    if not isinstance(passes, int) or passes < 0:
+        return f"its passes are {shown(passes)}; they must be a whole number, 0 or more"
     return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from curricula.interfaces import AttackLoss, Victim
 from curricula.losses import ATTACK_LOSSES
 from curricula.perturbations.attacks.norm_ball import BallAttack, project, random_start, steepest
-from curricula.perturbations.attacks.restarts import worst_of
+from curricula.perturbations.attacks.restarts import passes_of, worst_of
 from curricula.perturbations.validators import above_zero, valid_budget
 
 ALPHA = 0.75  # weight of the new direction in a step; the previous one has the rest
@@ -144,6 +144,10 @@ class APGD(BallAttack):
     loss: Literal["ce", "dlr"] = "ce"
     restarts: int = attrs.field(default=1, validator=ge(1))
     rho: float = attrs.field(default=0.75, validator=above_zero(1.0))
+
+    @property
+    def passes(self) -> int:
+        return passes_of(self.steps + 1, self.restarts)
 
     def attack(
         self,

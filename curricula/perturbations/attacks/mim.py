@@ -83,6 +83,10 @@ class MIM(BallAttack):
     def _rel_step_default(self) -> float:
         return 1 / max(self.steps, 1)
 
+    @property
+    def passes(self) -> int:
+        return self.steps
+
     def attack(
         self,
         x_NCHW: Tensor,

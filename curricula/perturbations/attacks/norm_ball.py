@@ -46,6 +46,11 @@ class BallAttack:
     norm: Norm = "linf"
 
     @property
+    def passes(self) -> int:
+        """Number of passes per image, if the image is not fooled."""
+        raise NotImplementedError
+
+    @property
     def unit(self) -> Norm:
         return self.norm
 

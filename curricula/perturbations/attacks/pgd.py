@@ -25,10 +25,11 @@ from curricula.perturbations.attacks.norm_ball import (
     sparse_step,
     steepest,
 )
-from curricula.perturbations.attacks.restarts import worst_of
+from curricula.perturbations.attacks.restarts import passes_of, worst_of
 from curricula.perturbations.validators import above_zero, valid_budget
 
 L1_SHARE = 0.01  # share of the values that an l-1 step moves, as in Tramer and Boneh 2019
+MAX_AUTO_STEPS = 1e6  # steps of ``steps=auto`` over the length of the budget
 STEPS_ROUNDING = 1e-6  # share; steps that exceed a whole number by less are rounded down to it
 
 
@@ -165,6 +166,10 @@ class PGD(BallAttack):
         return L1_SHARE if self.norm == "l1" else None
 
     def __attrs_post_init__(self) -> None:
+        if self.steps == "auto" and self.budget > MAX_AUTO_STEPS * (self.step or self.budget):
+            raise ValueError(
+                f"step must be a millionth of the budget or more with steps=auto, not {self.step:g}"
+            )
         if self.steps == "auto" and self.rel_step is not None:
             raise ValueError("steps=auto counts steps of one length; give step, not rel_step")
         if self.step is not None and self.rel_step is not None:
@@ -180,6 +185,10 @@ class PGD(BallAttack):
             raise ValueError("loss=kl needs random_start=true: at the image its gradient is zero")
         if self.l1_share is not None and self.norm != "l1":
             raise ValueError(f"l1_share is for norm=l1, not {self.norm}")
+
+    @property
+    def passes(self) -> int:
+        return passes_of(self.full_steps, self.restarts) + reference_passes(self.loss)
 
     @property
     def full_steps(self) -> int:
@@ -246,3 +255,8 @@ class PGD(BallAttack):
 def resolve_loss(name: LossName) -> AttackLoss | None:
     """Return the attack loss of a name; for ``default`` None, which means the victim's own loss."""
     return None if name == "default" else ATTACK_LOSSES[name]
+
+
+def reference_passes(name: LossName) -> int:
+    """Return the number of passes for the reference logits of an attack loss."""
+    return 1 if name == "kl" else 0

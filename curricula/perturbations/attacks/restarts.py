@@ -9,6 +9,17 @@ from curricula.interfaces import Victim
 from curricula.losses import adversarial_rank
 
 
+def passes_of(passes: int, times: int) -> int:
+    """Return the passes per image of ``times`` runs, each of which takes ``passes``.
+
+    Several runs are ranked by one forward pass each.
+
+    >>> passes_of(10, times=1), passes_of(10, times=5)
+    (10, 55)
+    """
+    return passes if times == 1 else times * (passes + 1)
+
+
 def worst_of(
     draw: Callable[[], Tensor],
     run: Callable[[Tensor, Tensor], Tensor],

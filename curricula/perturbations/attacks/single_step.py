@@ -9,7 +9,7 @@ from torch import Tensor
 from curricula.interfaces import NormBound, Victim
 from curricula.losses import ATTACK_LOSSES, LossName
 from curricula.perturbations.attacks.norm_ball import BallAttack, random_start
-from curricula.perturbations.attacks.pgd import ascend, resolve_loss
+from curricula.perturbations.attacks.pgd import ascend, reference_passes, resolve_loss
 from curricula.perturbations.validators import above_zero, valid_budget
 
 
@@ -40,6 +40,10 @@ class FGSM(BallAttack):
 
     budget: float = attrs.field(validator=valid_budget)
     loss: Literal["ce", "dlr"] = "ce"
+
+    @property
+    def passes(self) -> int:
+        return 1
 
     def attack(
         self,
@@ -90,6 +94,10 @@ class RandomFGSM(BallAttack):
     budget: float = attrs.field(validator=valid_budget)
     rel_step: float = attrs.field(default=1.25, validator=above_zero())
     loss: LossName = "default"
+
+    @property
+    def passes(self) -> int:
+        return 1 + reference_passes(self.loss)
 
     def attack(
         self,
@@ -149,6 +157,10 @@ class NoisyFGSM(BallAttack):
     noise: float = attrs.field(default=2.0, validator=above_zero())
     rel_step: float = attrs.field(default=1.0, validator=above_zero())
     loss: LossName = "default"
+
+    @property
+    def passes(self) -> int:
+        return 1 + reference_passes(self.loss)
 
     @property
     def norm_bound(self) -> NormBound:

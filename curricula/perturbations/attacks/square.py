@@ -134,6 +134,10 @@ class Square(BallAttack):
     queries: int = attrs.field(default=5000, validator=ge(1))
     p_init: float = attrs.field(default=0.8, validator=above_zero(1.0))
 
+    @property
+    def passes(self) -> int:
+        return self.queries
+
     def attack(
         self,
         x_NCHW: Tensor,

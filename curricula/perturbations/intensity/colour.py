@@ -125,6 +125,11 @@ class Adjustment(Parametric):
     budget: float
     ascent: int
 
+    @property
+    def passes(self) -> int:
+        """Number of passes per image: the start and every step of the ascent are measured."""
+        return self.ascent + 1 if self.ascent else 0
+
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
         """Return the images in [0, 1], each adjusted by its change."""
         raise NotImplementedError

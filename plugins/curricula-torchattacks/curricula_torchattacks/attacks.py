@@ -10,6 +10,7 @@ signature, except that
 """
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, cast
 
@@ -25,6 +26,7 @@ from curricula_torchattacks import patched
 from curricula_torchattacks.adapters import DeviceTagged, groups, seeded
 from curricula_torchattacks.parameters import (
     BIAS,
+    MULTIPLIED,
     NEIGHBOURHOOD,
     NORM,
     PARAMETERS,
@@ -65,6 +67,7 @@ class AttackSpec:
         special: parameters with a meaning that differs from PARAMETERS, by our name.
         left_out: parameters that the package never reads, or that guard its divisions.
         channels: the channel counts that the attack works on, or None for any.
+        passes: the number of passes of each step.
         patched: the class to use instead of the package's.
     """
 
@@ -77,6 +80,7 @@ class AttackSpec:
     special: Mapping[str, Parameter] = {}
     left_out: frozenset[str] = frozenset()
     channels: frozenset[int] | None = None
+    passes: int = 1
     patched: Callable[..., Any] | None = None
 
 
@@ -108,17 +112,17 @@ SPECS: Mapping[str, AttackSpec] = {
     "Jitter": LINF,
     "PGDRS": LINF,
     "PGDRSL2": attrs.evolve(L2, left_out=frozenset({"eps_for_division"})),
-    "SPSA": attrs.evolve(LINF, step="lr", steps="nb_iter"),
+    "SPSA": attrs.evolve(LINF, step="lr", steps="nb_iter", passes=2),
     "APGD": attrs.evolve(EITHER, special={"loss": losses("ce", "dlr")}),
-    "APGDT": EITHER,
+    "APGDT": attrs.evolve(EITHER, passes=MAX_TARGETS),
     "FAB": attrs.evolve(EITHER, renamed={"steps": "max_steps"}, special={"beta": BIAS}),
     "Square": attrs.evolve(
         EITHER, special={"loss": losses("margin", "ce")}, patched=patched.Square
     ),
-    "GN": AttackSpec(unit="std", budget="std"),
+    "GN": AttackSpec(unit="std", budget="std", passes=0),
     "CW": SWITCH,
     "DeepFool": SWITCH,
-    "SparseFool": SWITCH,
+    "SparseFool": attrs.evolve(SWITCH, passes=50),  # the steps of its DeepFool
     "EADL1": SWITCH,
     "EADEN": SWITCH,
     "JSMA": SWITCH,
@@ -175,6 +179,14 @@ class Attack:
                 f"batch_max must be noise_batch_size or more, {given.noise_batch_size}, not "
                 f"{given.batch_max}"
             )
+
+    @property
+    def passes(self) -> int:
+        """Number of passes per image, if the image is not fooled: the product of the attack's
+        counts, which is right within a factor of about two."""
+        counts = (getattr(self, name) for name in MULTIPLIED if name in self.passed.values())
+        targets = MAX_TARGETS if getattr(self, "multi_targeted", False) else 1
+        return math.prod(counts) * targets * self.spec.passes
 
     @property
     def unit(self) -> str:

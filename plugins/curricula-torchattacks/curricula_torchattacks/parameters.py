@@ -11,6 +11,8 @@ from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.perturbations import validators
 
+MAX_KERNEL = 101  # side in pixels of a kernel that smooths gradients; the usual one has 15
+
 
 @attrs.frozen
 class Parameter:
@@ -34,8 +36,8 @@ class Parameter:
 
 
 def _odd(instance: Any, attribute: "attrs.Attribute[int]", value: int) -> None:
-    if value < 1 or value % 2 == 0:
-        raise ValueError(f"{attribute.name} must be odd and 1 or more, not {value}")
+    if not 1 <= value <= MAX_KERNEL or value % 2 == 0:
+        raise ValueError(f"{attribute.name} must be odd, from 1 to {MAX_KERNEL}, not {value}")
 
 
 def _theta(instance: Any, attribute: "attrs.Attribute[float]", value: float) -> None:
@@ -115,7 +117,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "kernel_name": _word(
         "gaussian", "linear", "uniform", sentence="shape of the kernel that smooths the gradient."
     ),
-    "len_kernel": Parameter(int, _odd, "side of the kernel in pixels, odd."),
+    "len_kernel": Parameter(int, _odd, f"side of the kernel in pixels, odd, 1 to {MAX_KERNEL}."),
     "nsig": above_zero("half width of the Gaussian kernel in standard deviations, above 0."),
     "amplification": above_zero("length of a step as a multiple of eps / num_iter_set, above 0."),
     "num_iter_set": _whole("gradient steps, 1 or more."),
@@ -198,6 +200,25 @@ PARAMETERS: Mapping[str, Parameter] = {
     "update_each_iteration": _flag("keep each improvement at once, in a single run."),
 }
 """Parameters by our name. If a name has several meanings, `attacks.SPECS` has the rarer ones."""
+
+MULTIPLIED = (
+    "steps",
+    "max_steps",
+    "num_iter_set",
+    "nb_iter",
+    "n_queries",
+    "max_iterations",
+    "binary_search_steps",
+    "popsize",
+    "eot_iter",
+    "m",
+    "N",
+    "nb_sample",
+    "noise_batch_size",
+    "n_restarts",
+    "restarts",
+)
+"""The parameters whose product is about the number of passes of an attack."""
 
 NORM = _word("linf", "l2", sentence="linf or l2.")
 SWITCHED = _number(_one, "1: the attack has no eps; it is off at strength 0 and on at any other.")

@@ -123,6 +123,44 @@ def attacked(attack, model, strength=1.0, x_NCHW=X, y_N=None, seed=0):
     )
 
 
+COUNTED = {
+    "PGD": {},
+    "EOTPGD": {},
+    "SINIFGSM": {},
+    "VMIFGSM": {},
+    "PGDRS": {},
+    "SPSA": {},
+    "APGDT": {"n_restarts": 2},
+    "FAB": {"multi_targeted": True, "n_restarts": 2},
+    "Square": {"n_restarts": 2},
+    "GN": {},
+    "SparseFool": {},
+    "EADL1": {},
+    "OnePixel": {},
+    "Pixle": {},
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_declared_passes_are_near_those_of_a_robust_image(name):
+    class Robust(nn.Linear):
+        images = 0
+
+        def forward(self, x_NCHW: Tensor) -> Tensor:
+            Robust.images += len(x_NCHW)
+            return super().forward(x_NCHW.flatten(1))
+
+    network = Robust(300, 10)
+    with torch.no_grad():
+        network.bias[0] = 1000  # class 0 for every image
+    attack, victim = quick(name, **COUNTED[name]), ModelVictim(network)
+    victim.logits(X[:2])
+    Robust.images = 0
+    y_N = torch.zeros(2, dtype=torch.long)
+    attack(X[:2], y_N, strength=1.0, victim=victim, generator=torch.Generator())
+    assert attack.passes / 3 <= Robust.images / 2 <= 4 * attack.passes
+
+
 BALL = {"eps": EPS}
 STEPS = {"eps": EPS, "alpha": EPS * 0.5, "steps": 3}
 OURS = {"steps": 3, "rel_step": 0.5}
@@ -442,7 +480,7 @@ def test_an_l_inf_radius_above_1_is_a_forgotten_255(name):
         ("torchattacks-cw(0.5)", "budget must be 1, not 0.5: torchattacks-cw has no eps"),
         ("torchattacks-eadl1(max_iterations=5)", "max_iterations must be 10 or more, not 5; or"),
         ("torchattacks-pgdrs(0.1, batch_max=2)", "batch_max must be noise_batch_size or more, 5"),
-        ("torchattacks-tifgsm(0.1, len_kernel=4)", "len_kernel must be odd and 1 or more, not 4"),
+        ("torchattacks-tifgsm(0.1, len_kernel=4)", "len_kernel must be odd, from 1 to 101, not 4"),
         ("torchattacks-jsma(theta=0)", "theta must be in \\[-1, 1\\] and not 0"),
         ("torchattacks-pixle(x_dimensions=3:2)", "x_dimensions must be LOW:HIGH, .* not 3:2"),
         ("torchattacks-pixle(x_dimensions=0.5:2)", "x_dimensions must be LOW:HIGH"),
