@@ -1,5 +1,6 @@
 """Errors that the user caused, each reported in one line."""
 
+import math
 import re
 import reprlib
 from collections.abc import Iterable
@@ -7,8 +8,8 @@ from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 100  # characters
+MAX_SHOWN = 300  # characters of a text inside a message
+MAX_EXACT = 10**15  # counts up to this one are shown with all their digits
 _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}
 
 
@@ -71,6 +72,15 @@ def message_of(error: Exception) -> str:
     return text
 
 
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < MAX_EXACT else amount(x)
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 100  # characters
+
+
 def shown(value: Any) -> str:
     """Return a value as a message shows it: on one line, and short.
 
@@ -79,3 +89,31 @@ def shown(value: Any) -> str:
         ("'best'", '[0, 1, 2, 3, 4, 5, ...]')
     """
     return " ".join(_SHORT.repr(value).split())
+
+
+def shortened(text: object) -> str:
+    """Return a text as a message shows it, without its middle if it is long.
+
+    Example:
+        >>> shortened("rot:30"), len(shortened("+".join(["rot:30"] * 100)))
+        ('rot:30', 300)
+    """
+    whole = str(text)
+    if len(whole) <= MAX_SHOWN:
+        return whole
+    half = (MAX_SHOWN - 3) // 2
+    return f"{whole[: MAX_SHOWN - 3 - half]}...{whole[-half:]}"
+
+
+def amount(count: int) -> str:
+    """Return a whole number as a message shows it; of a very large one, its order of magnitude.
+
+    Python refuses to print numbers of more than 4,300 digits.
+
+    Example:
+        >>> amount(1_000_000), amount(10**5000)
+        ('1,000,000', 'about 10^5000')
+    """
+    if abs(count) < MAX_EXACT:
+        return f"{count:,}"
+    return f"about {'-' if count < 0 else ''}10^{round(math.log10(abs(count)))}"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import attrs
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, amount, shortened, shown
 from curricula.expressions import factories
-from curricula.expressions.checks import leaf_label
+from curricula.expressions.checks import LeafLabels
 from curricula.expressions.nodes import (
     CALL_NODES,
     PASS_ARGUMENTS,
@@ -27,6 +27,8 @@ from curricula.expressions.syntax import (
     Number,
     Union,
     Value,
+    check_length,
+    error_in,
     parse,
     parse_number,
     parse_value,
@@ -35,6 +37,7 @@ from curricula.interfaces import Perturbation, declaration_problem
 from curricula.plugins import registry
 
 MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes l-inf radii in 255ths
+MAX_PASSES = 1_000_000  # passes per image of an expression; hours for one image of a small network
 COUNTS = (*PASS_ARGUMENTS, "restarts")  # arguments of attacks that are 1 or more
 
 
@@ -57,8 +60,8 @@ def bind(
 
     Raises:
         UserError: an unknown name or argument, a value out of range, an l-inf radius above 1, an
-            attack of 0 steps, a spatial or intensity change after a pixel attack, or a missing
-            budget without a standard value.
+            attack of 0 steps, a spatial or intensity change after a pixel attack, a missing budget
+            without a standard value, or more than a million passes per image.
 
     Example:
         >>> from curricula.expressions import bind
@@ -86,6 +89,13 @@ def bind(
     )
     node = binder.bind(expression)
     node.check_order("", str(expression))
+    check_length(str(node))
+    if (passes := node.max_passes) > MAX_PASSES:
+        raise error_in(
+            expression,
+            f"it would take {amount(passes)} passes per image; at most {MAX_PASSES:,} are allowed: "
+            "lower k, steps, queries, restarts or the number of grid points",
+        )
     return node
 
 
@@ -96,7 +106,7 @@ class _Binder:
         self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
     ) -> None:
         self.budgets, self.defaults, self.threat = budgets, defaults, threat
-        self.labels: list[str] = []
+        self.labels = LeafLabels()
 
     def bind(self, expression: Expression) -> Node:
         match expression:
@@ -115,14 +125,13 @@ class _Binder:
         perturbation: Perturbation = built.value
         problem = declaration_problem(perturbation)
         if problem:
-            raise UserError(
-                f"{call}: {problem}; its author can run curricula.testing.check_perturbation"
+            raise error_in(
+                call, f"{problem}; its author can run curricula.testing.check_perturbation"
             )
         _check_meaning(call, built)
         if self.threat and perturbation.training_only:
-            raise UserError(f"{call}: {call.name} is for training only and cannot be a threat")
-        label = leaf_label(call.name, self.labels)
-        self.labels.append(label)
+            raise error_in(call, f"{call.name} is for training only and cannot be a threat")
+        label = self.labels.add(call.name)
         return Leaf(label=label, perturbation=perturbation, call=built.call)
 
     def _budgeted(self, call: Call) -> Call:
@@ -134,9 +143,10 @@ class _Binder:
         budget = self.budgets.get(unit)
         if budget is None:
             known = ", ".join(f"{text} {unit}" for unit, text in self.budgets.items()) or "none"
-            raise UserError(
-                f"{call}: there is no standard budget in {unit} here "
-                f"(there is: {known}); write {call.name}:BUDGET"
+            raise error_in(
+                call,
+                f"there is no standard budget in {unit} here "
+                f"(there is: {known}); write {call.name}:BUDGET",
             )
         return attrs.evolve(call, arguments=(Argument(budget), *call.arguments))
 
@@ -151,7 +161,8 @@ class _Binder:
         try:
             built = factories.build("perturbation", probe, defaults=self.defaults)
         except UserError as error:
-            raise UserError(str(error).replace(str(probe), str(call))) from error
+            message = str(error).replace(shortened(probe), shortened(call))
+            raise UserError(message) from error
         return str(built.value.unit)
 
 
@@ -165,12 +176,13 @@ def _check_meaning(call: Call, built: factories.Built) -> None:
     budget = perturbation.budget
     if perturbation.unit == "linf" and budget > 1:
         meant = f"; did you mean {budget:g}/255?" if budget <= MAX_PIXEL_VALUE else ""
-        raise UserError(
-            f"{call}: budget must be at most 1 in linf, because pixels lie in [0, 1], not "
-            f"{budget:g}{meant}"
+        raise error_in(
+            call,
+            f"budget must be at most 1 in linf, because pixels lie in [0, 1], not "
+            f"{budget:g}{meant}",
         )
     for argument in built.call.arguments if perturbation.kind == "pixel" else ():
         if argument.key in COUNTS and argument.value == Number(0):
-            raise UserError(
-                f"{call}: {argument.key} must be 1 or more, not 0; leave {call.name} out instead"
+            raise error_in(
+                call, f"{argument.key} must be 1 or more, not 0; leave {call.name} out instead"
             )

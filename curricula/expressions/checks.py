@@ -4,15 +4,17 @@ An expression that passes here can still fail when it is bound, because the fact
 arguments, types and ranges.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, shortened, shown
 from curricula.expressions.syntax import (
     Call,
     Chain,
     Expression,
     Union,
+    error_in,
     parse,
     parse_call,
 )
@@ -21,6 +23,8 @@ from curricula.plugins.hookspecs import Kind
 from curricula.plugins.names import CLEAN, RESERVED
 
 DEFAULT_SCHEDULE = "linear"
+MAX_LEAVES = 200  # perturbations in an expression
+MAX_SCHEDULES = 1000  # schedules of a curriculum, one for each leaf and some for all
 
 
 def check_call(kind: Kind, text: str) -> Call:
@@ -49,26 +53,39 @@ def check_perturbation(text: str) -> tuple[str, ...]:
         UnknownNameError: no plugin registered one of the names.
         UserError: ``clean`` was given arguments.
     """
-    labels: list[str] = []
+    labels = LeafLabels()
     for call in _leaves(parse(text)):
         registry.current().find("perturbation", call.name)
-        labels.append(leaf_label(call.name, labels))
-    return tuple(labels)
+        labels.add(call.name)
+    return tuple(labels.found)
 
 
-def leaf_label(name: str, labels: Iterable[str]) -> str:
-    """Return the label of the next leaf with a name: ``rot``, then ``rot.2``, ``rot.3``.
+class LeafLabels:
+    """The labels of an expression's leaves, left to right: ``rot``, ``rot.2``, ``rot.3``.
 
-    Args:
-        name: the perturbation's name.
-        labels: labels of the leaves before it.
+    Attributes:
+        found: the labels so far.
     """
-    taken = set(labels)
-    label, count = name, 1
-    while label in taken:
-        count += 1
-        label = f"{name}.{count}"
-    return label
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> str:
+        """Return the label of the next leaf, a perturbation of this name.
+
+        Raises:
+            UserError: there are too many leaves.
+        """
+        if len(self.found) == MAX_LEAVES:
+            raise UserError(
+                f"an expression has at most {MAX_LEAVES} perturbations; this one has more: leave "
+                "some out"
+            )
+        self._counts[name] += 1
+        count = self._counts[name]
+        self.found.append(name if count == 1 else f"{name}.{count}")
+        return self.found[-1]
 
 
 def parse_schedule(text: str) -> tuple[str | None, Call]:
@@ -84,7 +101,8 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
     label, separator, rest = text.partition("=")
     if not text.strip() or (separator and not rest.strip()):
         raise UserError(
-            f"schedule {text!r}: write [LABEL=]SCHEDULE, such as linear or pgd=linear(until=0.2)"
+            f"schedule {shown(text)}: write [LABEL=]SCHEDULE, such as linear or "
+            "pgd=linear(until=0.2)"
         )
     if separator and "(" not in label:
         return label.strip(), parse_call(rest)
@@ -101,6 +119,10 @@ def listed(texts: Any) -> Sequence[str]:
         return (texts,)
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"schedule must be a list of texts, such as ['linear'], not {shown(texts)}")
+    if len(texts) > MAX_SCHEDULES:
+        raise UserError(
+            f"schedule must be a list of at most {MAX_SCHEDULES:,} texts, not of {len(texts):,}"
+        )
     return texts
 
 
@@ -125,8 +147,8 @@ def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Map
             calls[label] = call
         else:
             raise UserError(
-                f"schedule {text}: no perturbation is called {label!r} here; "
-                f"there is {', '.join(calls) or 'none'}"
+                f"schedule {shortened(text)}: no perturbation is called {shown(label)} here; "
+                f"there is {shortened(', '.join(calls) or 'none')}"
             )
     return calls
 
@@ -139,7 +161,7 @@ def _leaves(expression: Expression) -> Iterator[Call]:
                 yield from _leaves(part)
         case Call(name=name, arguments=arguments) if name in RESERVED:
             if arguments and name == CLEAN:
-                raise UserError(f"{expression}: {CLEAN} takes no arguments")
+                raise error_in(expression, f"{CLEAN} takes no arguments")
             for argument in arguments:
                 if argument.key is None and isinstance(argument.value, (Call, Chain, Union)):
                     yield from _leaves(argument.value)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import attrs
 
-from curricula.errors import UserError, did_you_mean, message_of
-from curricula.expressions.syntax import Argument, Call, Number, Pair, Value
+from curricula.errors import UserError, did_you_mean, message_of, shortened
+from curricula.expressions.syntax import Argument, Call, Number, Pair, Value, error_in
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
 from curricula.plugins.names import NAME_PATTERN
@@ -104,13 +104,13 @@ def call_factory(
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty
         if required and name not in keywords and parameter.kind is not parameter.VAR_POSITIONAL:
-            raise UserError(f"{call}: {name} is missing; write {call.name}({name}=...)")
+            raise error_in(call, f"{name} is missing; write {call.name}({name}=...)")
     try:
         value = factory(*positional, **keywords, **supplied)
     except UserError:
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{call}: {message_of(error)}") from error
+        raise error_in(call, f"{message_of(error)}") from error
     return Built(value=value, call=_explicit(call, parameters, given, value))
 
 
@@ -138,14 +138,14 @@ def _match(
             if argument.key not in keywords:
                 similar = did_you_mean(argument.key, keywords, otherwise="")
                 fix = f"{allowed}; {similar}" if similar else allowed
-                raise UserError(f"{call}: unknown argument {argument.key!r}; {fix}")
+                raise error_in(call, f"unknown argument {argument.key!r}; {fix}")
             if argument.key in given:
-                raise UserError(f"{call}: {argument.key} is given twice")
+                raise error_in(call, f"{argument.key} is given twice")
             given[argument.key] = argument.value
             continue
         name, parameter = next(order, (None, None))
         if name is None or parameter is None:
-            raise UserError(f"{call}: too many arguments; {allowed}")
+            raise error_in(call, f"too many arguments; {allowed}")
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             many = given.setdefault(name, [])
             assert isinstance(many, list)
@@ -208,7 +208,7 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
                 return value
         else:
             return value
-    raise UserError(f"{call}: {name} must be {_described(options)}, not {written}")
+    raise error_in(call, f"{name} must be {_described(options)}, not {shortened(written)}")
 
 
 def _is_union(hint: Any) -> bool:

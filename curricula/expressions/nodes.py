@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curricula.errors import UserError
+from curricula.errors import UserError, amount, shortened
 from curricula.expressions.random_interception import intercept
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import (
@@ -28,6 +28,7 @@ from curricula.expressions.syntax import (
     Number,
     Union,
     chain,
+    error_in,
     union,
 )
 from curricula.geometry import compose, identity_theta, warp
@@ -49,7 +50,6 @@ PIXELS_AT_ONCE = 2**18
 one candidate of the whole batch has more, candidates run one at a time."""
 
 MAX_CANDIDATES = 10_000  # candidates of worst(...) and points of grid(...); more is a typing error
-MAX_POINTS_LAID_OUT = 1_000_000  # grid points that are laid out to be counted
 
 # The grid of Engstrom et al. 2019: 31 angles, 5 x 5 shifts.
 POINTS_OF_ONE_PARAMETER = 31  # values of the parameter
@@ -189,7 +189,7 @@ class CleanNode(Node):
     def from_call(cls, call: Call, binder: Binder) -> "CleanNode":
         """Return the node of the call ``clean``."""
         if call.arguments:
-            raise UserError(f"{call}: {CLEAN} takes no arguments")
+            raise error_in(call, f"{CLEAN} takes no arguments")
         return cls()
 
     @property
@@ -248,7 +248,7 @@ class Leaf(Node):
     @property
     def max_passes(self) -> int:
         """``perturbation.passes`` if it is declared, or else (steps + queries) x restarts as the
-        call gives them."""
+        call gives them, for an attack at least 1."""
         declared: int | None = getattr(self.perturbation, "passes", None)
         if declared is not None:
             return declared
@@ -258,7 +258,8 @@ class Leaf(Node):
             if isinstance(argument.value, Number)
         }
         passes = sum(numbers.get(name, 0) for name in PASS_ARGUMENTS)
-        return passes * max(numbers.get("restarts", 0), 1)
+        at_least = 1 if self.perturbation.kind == "pixel" else 0
+        return max(passes, at_least) * max(numbers.get("restarts", 0), 1)
 
     def run(self, views: Views, context: Context) -> Views:
         strength = context.strengths[self.label]
@@ -299,8 +300,8 @@ class Leaf(Node):
             return name
         if attack:
             raise UserError(
-                f"in {text!r}: {name} after {attack} would break the eps-ball of {attack}; "
-                f"write {name}+{attack}"
+                f"in {shortened(text)!r}: {name} after {attack} would break the eps-ball of "
+                f"{attack}; write {name}+{attack}"
             )
         return attack
 
@@ -454,7 +455,9 @@ class WorstNode(Node):
         """Return the node of a call such as ``worst(EXPR, k=10)``."""
         inner, keywords = _searched(call, "worst(EXPR, k=10)")
         if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
-            raise UserError(f"{call}: unexpected argument {unknown[0]}; write worst(EXPR, k=10)")
+            raise error_in(
+                call, f"unexpected argument {shortened(unknown[0])}; write worst(EXPR, k=10)"
+            )
         k = _count(call, keywords.get("k", Argument(Number(10), "k")))
         return cls(branches=tuple(map(binder.bind, inner)), k=k)
 
@@ -489,7 +492,7 @@ class GridBranch:
 
     @property
     def size(self) -> int:
-        """Number of points of the grid; an upper bound if there are too many to lay out."""
+        """Number of points of the grid; an upper bound if it has more than `MAX_CANDIDATES`."""
         leaves = self.node.leaves
         return math.prod(_grid_size(leaves[label], n) for label, n in self.points.items())
 
@@ -534,22 +537,26 @@ class GridNode(Node):
                 node=node, points={leaf.label: points[leaf.call.name] for leaf, _ in leaves}
             )
             if (size := branch.size) > MAX_CANDIDATES:
-                raise UserError(
-                    f"{call}: a grid of {size:,} points; at most {MAX_CANDIDATES:,} are allowed: "
-                    f"give fewer for a parameter, such as {next(iter(points))}=3"
+                raise error_in(
+                    call,
+                    f"a grid of {amount(size)} points; at most {MAX_CANDIDATES:,} are allowed: "
+                    f"give fewer for a parameter, such as {next(iter(points))}=3",
                 )
             branches.append(branch)
         if unknown := [argument for key, argument in keywords.items() if key not in points]:
-            raise UserError(
-                f"{call}: unexpected argument {unknown[0]}; the grid is over {', '.join(points)}"
+            raise error_in(
+                call,
+                f"unexpected argument {shortened(unknown[0])}; the grid is over "
+                f"{shortened(', '.join(points))}",
             )
         return cls(branches=tuple(branches))
 
     @property
     def expression(self) -> Expression:
         inner = union(*(branch.node.expression for branch in self.branches))
+        leaves = self.leaves
         points = {
-            self.leaves[label].call.name: count
+            leaves[label].call.name: count
             for branch in self.branches
             for label, count in branch.points.items()
         }
@@ -717,12 +724,12 @@ def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[st
             keywords[argument.key] = argument
         elif inner is None:
             if not isinstance(argument.value, (Call, Chain, Union)):
-                raise UserError(f"{call}: expected an expression, not {argument.value}")
+                raise error_in(call, f"expected an expression, not {shortened(argument.value)}")
             inner = argument.value
         else:
-            raise UserError(f"{call}: unexpected argument {argument}; write {usage}")
+            raise error_in(call, f"unexpected argument {shortened(argument)}; write {usage}")
     if inner is None:
-        raise UserError(f"{call}: nothing to search; write {usage}")
+        raise error_in(call, f"nothing to search; write {usage}")
     return inner.branches if isinstance(inner, Union) else (inner,), keywords
 
 
@@ -732,9 +739,10 @@ def _count(call: Call, argument: Argument) -> int:
     written = argument.value
     number = written.value if isinstance(written, Number) else math.nan
     if not 1 <= number <= MAX_CANDIDATES or number % 1:
-        raise UserError(
-            f"{call}: {argument.key} must be a whole number from 1 to {MAX_CANDIDATES}, "
-            f"not {written}"
+        raise error_in(
+            call,
+            f"{argument.key} must be a whole number from 1 to {MAX_CANDIDATES}, "
+            f"not {shortened(written)}",
         )
     return int(number)
 
@@ -743,9 +751,10 @@ def _moved(call: Call, node: Node) -> list[tuple[Leaf, int]]:
     """Return the leaves of a branch that ``grid`` moves, each with its default number of values per
     parameter."""
     if not node.is_chain:
-        raise UserError(
-            f"{call}: grid(...) searches a chain of perturbations or a union of chains, with no "
-            "union, worst or grid inside"
+        raise error_in(
+            call,
+            "grid(...) searches a chain of perturbations or a union of chains, with no "
+            "union, worst or grid inside",
         )
     moved: list[tuple[Leaf, int]] = []
     for leaf in node.leaves.values():
@@ -753,9 +762,9 @@ def _moved(call: Call, node: Node) -> list[tuple[Leaf, int]]:
             one = _grid_axes(leaf) == 1
             moved.append((leaf, POINTS_OF_ONE_PARAMETER if one else POINTS_OF_SEVERAL_PARAMETERS))
         elif leaf.perturbation.kind != "pixel":
-            raise UserError(f"{call}: {leaf.call.name} has no grid; draw it: worst(..., k=10)")
+            raise error_in(call, f"{leaf.call.name} has no grid; draw it: worst(..., k=10)")
     if not moved:
-        raise UserError(f"{call}: there is no spatial or intensity change to lay a grid over")
+        raise error_in(call, "there is no spatial or intensity change to lay a grid over")
     return moved
 
 
@@ -766,7 +775,10 @@ def _grid_axes(leaf: Leaf) -> int:
 
 
 def _grid_size(leaf: Leaf, points: int) -> int:
-    """Count the points of a leaf's grid; return an upper bound if there are too many to lay out."""
+    """Count the points of a leaf's grid; return an upper bound if they are more than
+    `MAX_CANDIDATES`, so that no large grid is laid out to be counted."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
-    upper = points ** _grid_axes(leaf)
-    return upper if upper > MAX_POINTS_LAID_OUT else len(leaf.perturbation.grid(1.0, points))
+    axes = _grid_axes(leaf)
+    too_many = int(MAX_CANDIDATES ** (1 / axes)) + 1  # values per parameter
+    size = len(leaf.perturbation.grid(1.0, min(points, too_many)))
+    return size if points <= too_many or size <= MAX_CANDIDATES else points**axes

@@ -7,22 +7,26 @@
     value  := union | NUMBER | NUMBER ":" NUMBER
     NUMBER := ["-" | "+"] DECIMAL ["/" DECIMAL]
 
-``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. This module knows only
-the syntax; `factories` knows the meaning of names. Text is never evaluated.
+``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. Spaces, digits and
+letters are those of ASCII, and what prints parses again to the same. This module knows only the
+syntax; `factories` knows the meaning of names. Text is never evaluated.
 """
 
 import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, TypeVar
 
 import attrs
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, amount, shortened, shown
 from curricula.plugins.names import NAME_PATTERN
 
 MAX_DEPTH = 50  # nested parentheses, far below Python's recursion limit
+MAX_LENGTH = 100_000  # characters, as written and as printed; parsing takes linear time
+MAX_NAME = 100  # characters
+_SPACES = " \t\n\r\f\v"  # Python's own notion of space has more, which float() refuses
 
 
 class ExpressionError(UserError):
@@ -167,7 +171,7 @@ def parse(text: str) -> Expression:
     """
     if not isinstance(text, str):
         raise ExpressionError(f"an expression is a text, such as 'rot:30+pgd', not {shown(text)}")
-    return _Parser(text).whole()
+    return _printable(_Parser(text).whole())
 
 
 def parse_call(text: str) -> Call:
@@ -182,7 +186,9 @@ def parse_call(text: str) -> Call:
     """
     expression = parse(text)
     if not isinstance(expression, Call):
-        raise ExpressionError(f"in {text!r}: expected a single name or call, not a combination")
+        raise ExpressionError(
+            f"in {shortened(text)!r}: expected a single name or call, not a combination"
+        )
     return expression
 
 
@@ -192,10 +198,14 @@ def parse_value(text: str) -> Value:
     Raises:
         UserError: the text is not one value.
     """
-    arguments = parse_call(f"value({text})").arguments
-    if len(arguments) != 1:
-        raise UserError(f"expected a single value, not {text!r}")
-    return arguments[0].value
+    if not isinstance(text, str):
+        raise UserError(f"expected a value as text, such as '8/255', not {shown(text)}")
+    parser = _Parser(text, number_allowed=True)
+    if parser.kind == "end" or parser.at(","):
+        raise UserError(f"expected a single value, not {shown(text)}")
+    value = parser.value()
+    parser.finish()
+    return _printable(value)
 
 
 def parse_number(text: str) -> Number:
@@ -210,7 +220,34 @@ def parse_number(text: str) -> Number:
     """
     value = parse_value(text)
     if not isinstance(value, Number):
-        raise UserError(f"expected a number, not {text!r}")
+        raise UserError(f"expected a number, not {shown(text)}")
+    return value
+
+
+def error_in(part: Value, problem: str) -> UserError:
+    """Return the error of a part of an expression, with that part in front of the problem."""
+    return UserError(f"{shortened(part)}: {problem}")
+
+
+def check_length(text: str) -> None:
+    """Check that the text of an expression, as written or as printed, is not too long.
+
+    Raises:
+        ExpressionError: it is.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(
+            f"in {shortened(text)!r}: an expression of {amount(len(text))} characters; at most "
+            f"{MAX_LENGTH:,} are allowed"
+        )
+
+
+V = TypeVar("V", bound=Value)
+
+
+def _printable(value: V) -> V:
+    """Return a parsed value after checking that its printed form can be parsed as well."""
+    check_length(str(value))
     return value
 
 
@@ -226,18 +263,20 @@ _TOKEN = re.compile(
       | (?P<sign>[-+|:=,()])
       | (?P<end>$)
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
+_EQUALS = re.compile(r"\s*=", re.ASCII)
 
 
 class _Parser:
     """Recursive descent over the text; one method for each rule of the grammar above."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, number_allowed: bool = False) -> None:
+        check_length(text)
         self.text = text
         self.position = 0
         self.depth = 0
-        self.advance(number_allowed=False)
+        self.advance(number_allowed=number_allowed)
 
     def advance(self, *, number_allowed: bool) -> None:
         """Read the next token. A number may begin with a sign only if ``number_allowed``."""
@@ -249,36 +288,42 @@ class _Parser:
                 self.position = self.start + 1
                 return
         if match is None or match.lastgroup is None:
-            self.start = len(self.text) - len(self.text[self.position :].lstrip())
+            self.start = len(self.text) - len(self.text[self.position :].lstrip(_SPACES))
             self.fail(f"unexpected {self.text[self.start]!r}")
         self.kind, self.token = match.lastgroup, match.group(match.lastgroup)
         self.start, self.position = match.start(match.lastgroup), match.end()
+        if self.kind == "name" and len(self.token) > MAX_NAME:
+            self.fail(f"a name of {len(self.token):,} characters; at most {MAX_NAME} are allowed")
 
     def fail(self, problem: str) -> NoReturn:
         """Raise the error of the current token."""
-        if self.start >= len(self.text.rstrip()):
+        if self.start >= len(self.text.rstrip(_SPACES)):
             where = "at the end"
         else:
-            where = f"at character {self.start + 1} ({self.text[self.start :]!r})"
-        raise ExpressionError(f"in {self.text!r}, {where}: {problem}")
+            where = f"at character {self.start + 1} ({shortened(self.text[self.start :])!r})"
+        raise ExpressionError(f"in {shortened(self.text)!r}, {where}: {problem}")
 
     def at(self, sign: str) -> bool:
         """Return whether the current token is this sign."""
         return self.kind == "sign" and self.token == sign
 
     def whole(self) -> Expression:
-        if not self.text.strip():
+        if not self.text.strip(_SPACES):
             raise ExpressionError(
                 "the expression is empty: write a name, such as rot:30 or smallcnn"
             )
         expression = self.union()
+        self.finish()
+        return expression
+
+    def finish(self) -> None:
+        """Check that the text ends here."""
         if self.at(","):
             self.fail("commas are allowed only inside parentheses: write name(budget, key=value)")
         if self.at(")"):
             self.fail("this closing parenthesis was never opened")
         if self.kind != "end":
             self.fail("expected '+', '|' or the end")
-        return expression
 
     def union(self) -> Expression:
         branches = [self.chain()]
@@ -318,7 +363,7 @@ class _Parser:
         """Step into a parenthesis and return its position."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            self.fail(f"parentheses nest deeper than {MAX_DEPTH}")
+            self.fail(f"parentheses nest deeper than {MAX_DEPTH}, the most that are allowed")
         opened = self.start
         self.advance(number_allowed=number_allowed)
         return opened
@@ -335,24 +380,26 @@ class _Parser:
     def arguments(self, name: str) -> tuple[Argument, ...]:
         opened = self.open(number_allowed=True)
         arguments: list[Argument] = []
+        keys: set[str] = set()
         if not self.at(")"):
-            arguments.append(self.argument(name, set()))
+            arguments.append(self.argument(name, keys))
             while self.at(","):
                 self.advance(number_allowed=True)
-                seen = {argument.key for argument in arguments if argument.key is not None}
-                arguments.append(self.argument(name, seen))
+                arguments.append(self.argument(name, keys))
         self.close(opened)
         return tuple(arguments)
 
-    def argument(self, name: str, seen: set[str]) -> Argument:
-        if self.kind == "name" and re.match(r"\s*=", self.text[self.position :]):
+    def argument(self, name: str, keys: set[str]) -> Argument:
+        """Read an argument of a call; its keyword joins those of the arguments before it."""
+        if self.kind == "name" and _EQUALS.match(self.text, self.position):
             key = self.token
-            if key in seen:
+            if key in keys:
                 self.fail(f"{name}: {key} is given twice")
+            keys.add(key)
             self.advance(number_allowed=False)
             self.advance(number_allowed=True)
             return Argument(self.value(), key)
-        if seen:
+        if keys:
             self.fail(f"{name}: a positional argument after a keyword")
         return Argument(self.value())
 

@@ -1,11 +1,15 @@
 """The grammar: what is parsed, how it prints, and where an error points."""
 
+import contextlib
 import math
+import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curricula.errors import UserError
 from curricula.expressions.syntax import (
     Argument,
     Call,
@@ -18,6 +22,7 @@ from curricula.expressions.syntax import (
     chain,
     parse,
     parse_call,
+    parse_value,
     union,
 )
 
@@ -120,6 +125,24 @@ def test_stages_are_pairs():
         ("rot pgd", "character 5", "expected '+'"),
         ("__import__", "character 1", "unexpected"),
         ("(" * 60 + "rot", "character 51", "deeper than 50"),
+        ("(" * 3000 + "rot" + ")" * 3000, "character 51", "deeper than 50"),
+        ("worst(" * 3000 + "rot" + ")" * 3000, "character 306", "deeper than 50"),
+        ("rot:1_000", "character 6", "unexpected '_'"),
+        ("rot:0x10", "character 6", "expected '+'"),
+        ("rot:\uff13\uff10", "character 5", "unexpected '\uff13'"),  # full-width digits
+        ("rot:\u06633", "character 5", "unexpected '\u0663'"),  # an Arabic digit
+        ("rot:\u221230", "character 5", "unexpected '\u2212'"),  # the minus sign of typesetters
+        ("\ud800rot", "character 1", r"unexpected '\ud800'"),
+        ("rot\0", "character 4", r"unexpected '\x00'"),
+        ("rot:" + "9" * 5000, "character 5", "too large"),
+        ("rot:1e-999/0", "character 5", "division by zero"),
+        ("a" * 101, "character 1", "a name of 101 characters; at most 100"),
+        ("rot:" + "0" * 100_000, "", "100,004 characters; at most 100,000 are allowed"),
+        ("f(" + "1e15," * 19_000 + "1)", "", "characters; at most 100,000 are allowed"),  # printed
+        *(
+            (f"rot: {space}30", "character 6", f"unexpected {space!r}")
+            for space in "\x1c\x1d\x1e\x1f\x85\xa0\u2003\u200b\u2028\ufeff"
+        ),
     ],
 )
 def test_errors_point_at_the_character(text, where, what):
@@ -128,7 +151,51 @@ def test_errors_point_at_the_character(text, where, what):
     message = str(caught.value)
     assert where in message
     assert what in message
-    assert "\n" not in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1000
+
+
+def test_spaces_of_ascii_have_no_meaning():
+    assert parse(" \t\n\r\f\vrot(\n8 /\t255 ,\fk = 1 ) ") == parse("rot(8/255,k=1)")
+
+
+@pytest.mark.parametrize("unit", ["rot:30+", "rot:30|", "f(a,", "(a|b)+", "1:2,", "a=1,", "1 , "])
+def test_parsing_takes_linear_time(unit):
+    def seconds(count):
+        text = f"f({''.join(f'a{n}=1,' if unit == 'a=1,' else unit for n in range(count))}a)"
+        began = time.process_time()
+        with contextlib.suppress(ExpressionError):
+            parse(text)
+        return time.process_time() - began
+
+    whole, part = seconds(14_000), min(seconds(1400) for _ in range(3))
+    assert whole < 40 * part + 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a=1", "expected '+', '|' or the end"),
+        ("1)+f(2", "never opened"),
+        ("1), f(2", "never opened"),
+        ("1,2", "commas are allowed only inside"),
+        ("", "expected a single value, not ''"),
+        (" ", "expected a single value, not ' '"),
+        (",", "expected a single value, not ','"),
+        (30, "expected a value as text, such as '8/255', not 30"),
+        ("(" * 51, "deeper than 50"),
+        ("1" * 100_001, "100,001 characters"),
+    ],
+)
+def test_a_value_is_a_whole_text(text, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_value(text)
+
+
+def test_a_value_is_a_number_a_pair_or_an_expression():
+    assert parse_value(" -8/255 ") == Number(-8, 255)
+    assert parse_value("1:2") == Pair(Number(1), Number(2))
+    assert parse_value("rot:30+pgd") == parse("rot:30+pgd")
 
 
 def test_a_single_call_is_not_a_combination():
