@@ -8,6 +8,7 @@ from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
+MAX_MESSAGE = 2000  # characters of a message
 MAX_SHOWN = 300  # characters of a text inside a message
 MAX_EXACT = 10**15  # counts up to this one are shown with all their digits
 _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}
@@ -18,7 +19,15 @@ class UserError(ValueError):
 
     The command line prints the message and exits with status 2; a library caller may catch it as
     the ``ValueError`` that it is. A fault of curricula itself never raises this class.
+
+    Args:
+        message: the message; names in it may come from someone else (see `printable`).
     """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > MAX_MESSAGE:  # of a name of thousands of characters; the fix comes last
+            message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
+        super().__init__(printable(message))
 
 
 class UnknownNameError(UserError):
@@ -117,3 +126,18 @@ def amount(count: int) -> str:
     if abs(count) < MAX_EXACT:
         return f"{count:,}"
     return f"about {'-' if count < 0 else ''}10^{round(math.log10(abs(count)))}"
+
+
+def printable(text: str) -> str:
+    """Return a text as it may be shown on a terminal, in a page or in a figure: on one line, and
+    without characters that control a terminal or that have no form.
+
+    Example:
+        >>> printable("one\\ntwo \\x1b[2J")
+        'one two �[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

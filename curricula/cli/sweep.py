@@ -35,14 +35,13 @@ def command(
     """
     from curricula.recipes import find_sweep
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.sweeps.folder import check_same_sweep
+    from curricula.sweeps.folder import check_same_sweep, default_folder
     from curricula.sweeps.spec import check_sweep
-    from curricula.training.run import RUNS
 
     definition = find_sweep(sweep)
     if data_root is not None:
         definition = definition.with_base(data_root=data_root)
-    output = output or RUNS / Path(sweep).stem
+    output = output or default_folder(sweep)
     check_same_sweep(definition, output)
     check_sweep(definition)
     keep_freed_memory()

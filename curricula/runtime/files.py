@@ -10,6 +10,7 @@ from pathlib import Path
 from curricula.errors import UserError
 
 PARTIAL = ".partial"  # suffix of a file that is being written
+MAX_BYTES = 2**36  # bytes of a file that is read at once
 
 
 def check_output(path: Path) -> None:
@@ -131,25 +132,33 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     """Return the bytes of a regular file; a pipe or a device, which may never end, is refused.
+
+    Args:
+        path: the file.
+        limit: largest size, in bytes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it is not a regular file, or cannot be read.
+        OSError: it is not a regular file, is too large or cannot be read.
+        ValueError: the path has a null character.
     """
     # Opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError("not a regular file")
     with open(descriptor, "rb") as stream:
-        return stream.read()
+        if status.st_size > limit:  # also of a sparse file, which takes no space on the disk
+            raise OSError(f"larger than {limit:,} bytes")
+        return stream.read() or b""  # a file of /proc may have nothing to read
 
 
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a file or folder in a run or sweep folder, which may come from someone
-    else: nothing is written there through a link.
+    else: nothing is written outside of it, nor there through a link.
 
     >>> inside(Path("runs/first"), "figures/training.svg").as_posix()
     'runs/first/figures/training.svg'
@@ -159,10 +168,13 @@ def inside(folder: Path, name: str) -> Path:
         name: path below it.
 
     Raises:
-        UserError: a part of the path below the folder is a link.
+        UserError: a part of the path below the folder is a link, or the path leads out of it.
     """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise UserError(f"{name!r} is no name of a file inside {folder}; choose another")
     path = folder
-    for part in Path(name).parts:
+    for part in parts:
         path = path / part
         if path.is_symlink():
             raise UserError(

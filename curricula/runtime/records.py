@@ -1,23 +1,23 @@
 """Convert records, which are attrs classes, to and from JSON, for every written file.
 
 A record's keys are its fields, in order. A class whose files have different keys registers a
-function that returns them (`register_json`). Reading ignores unknown keys.
+function that returns them (`register_json`). Reading ignores unknown keys, and accepts nothing else
+that was not written so: no text as a list, no "12" as a count.
 """
 
+import types
+import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import attrs
 
-from curricula.errors import shown
-
-if TYPE_CHECKING:  # slow to import, and registering a class does not need it
-    from cattrs import Converter
+from curricula.errors import message_of, shown
 
 T = TypeVar("T")
 
-_TYPES: Mapping[type, str] = {
+_PLAIN: Mapping[type, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",
@@ -51,7 +51,13 @@ def to_json(value: Any) -> Any:
     >>> to_json([Point(0.5, ("a", "b"))])
     [{'x': 0.5, 'labels': ['a', 'b']}]
     """
-    return _converter().unstructure(value)
+    if attrs.has(type(value)):
+        value = _WRITTEN.get(type(value), fields_of)(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(part) for part in value]
+    return value
 
 
 def from_json(cls: type[T], value: Any) -> T:
@@ -63,42 +69,82 @@ def from_json(cls: type[T], value: Any) -> T:
     ...     labels: tuple[str, ...]
     >>> from_json(Point, {"x": 0.5, "labels": ["a", "b"]})
     Point(x=0.5, labels=('a', 'b'))
+    >>> from_json(list[Point], [{"x": "0.5", "labels": []}])
+    Traceback (most recent call last):
+    TypeError: [0].x must be a number, not '0.5'
+
+    Args:
+        cls: an attrs class, a list, tuple or mapping of such classes, or a plain type.
+        value: what was read.
 
     Raises:
         KeyError: a field is missing.
         TypeError: a value has the wrong type.
         ValueError: a value is out of range.
     """
-    return _converter().structure(value, cls)
+    return cast(T, _structured(cls, value, ""))
+
+
+def _structured(wanted: Any, value: Any, place: str) -> Any:
+    """Return a value in its type; ``place`` names it in errors, such as ``rows[2].n``."""
+    if wanted in _PLAIN:
+        return _plain(wanted, value, place)
+    if attrs.has(wanted):
+        return _record(wanted, value, place)
+    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in parts:
+            _fail(place, " or ".join(parts), value)
+        return value
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            _fail(place, "an object", value)
+        return {
+            key: _structured(parts[1], part, f"{place}[{shown(key)}]")
+            for key, part in value.items()
+        }
+    if origin in (list, tuple):
+        if not isinstance(value, list):
+            _fail(place, "a list", value)
+        return origin(_structured(parts[0], part, f"{place}[{i}]") for i, part in enumerate(value))
+    assert (origin, parts[1]) == (types.UnionType, types.NoneType), f"records have no {wanted}"
+    return None if value is None else _structured(parts[0], value, place)
+
+
+def _plain(wanted: type, value: Any, place: str) -> Any:
+    """Return a value of a plain type; a whole number is a number too."""
+    if type(value) is not wanted and (wanted, type(value)) != (float, int):
+        _fail(place, _PLAIN[wanted], value)
+    if type(value) is int and abs(value) >= 2**63:
+        raise ValueError(f"{place} must be {_PLAIN[wanted]} of at most 63 bits".lstrip())
+    return wanted(value)
+
+
+def _record(wanted: Any, value: Any, place: str) -> Any:
+    """Return the record of a class that an object describes."""
+    if not isinstance(value, dict):
+        _fail(place, "an object", value)
+    begin = f"{place}." if place else ""
+    found = {}
+    for name, (kind, required) in _fields(wanted).items():
+        if name in value:
+            found[name] = _structured(kind, value[name], begin + name)
+        elif required:
+            raise KeyError(f"{begin}{name} is missing")
+    try:
+        return wanted(**found)
+    except ValueError as error:  # of its validators
+        raise ValueError(f"{place}: {message_of(error)}" if place else message_of(error)) from error
 
 
 @cache
-def _converter() -> "Converter":
-    """Return the converter of all records, made on first use."""
-    import cattrs
-
-    converter = cattrs.Converter(
-        detailed_validation=False,  # plain errors, not groups of them
-        unstruct_collection_overrides={tuple: list},
-    )
-    converter.register_unstructure_hook_func(
-        lambda cls: cls in _WRITTEN,
-        lambda value: {
-            key: converter.unstructure(part) for key, part in _WRITTEN[type(value)](value).items()
-        },
-    )
-    for cls, words in _TYPES.items():
-        converter.register_structure_hook(cls, _checked(words))
-    return converter
+def _fields(wanted: Any) -> dict[str, tuple[Any, bool]]:
+    """Return the type of each field of a class, and whether it has no default, by name."""
+    attrs.resolve_types(wanted)
+    return {
+        field.name: (field.type, field.default is attrs.NOTHING) for field in attrs.fields(wanted)
+    }
 
 
-def _checked(words: str) -> Callable[[Any, Any], Any]:
-    """Return a hook that accepts values of a plain type, and whole numbers as numbers: "12" is no
-    count."""
-
-    def structure(value: Any, wanted: type) -> Any:
-        if type(value) is not wanted and (wanted, type(value)) != (float, int):
-            raise TypeError(f"must be {words}, not {shown(value)}")
-        return wanted(value)
-
-    return structure
+def _fail(place: str, expected: str, value: Any) -> NoReturn:
+    raise TypeError(f"{place} must be {expected}, not {shown(value)}".lstrip())

@@ -10,12 +10,17 @@ from curricula.errors import UserError
 from curricula.runtime.files import check_folder, inside, write_atomic
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import TrainConfig
-from curricula.training.run import CONFIG, SWEEP, Run, holds
+from curricula.training.run import CONFIG, RUNS, SWEEP, Run, holds
 
 CELLS = "cells"  # folder of the run folders
 FAILURE = "failed.json"  # file with the reason why a cell failed
 
 DEVICE_FIELDS = ("device", "precision", "compile")  # fields whose ``auto`` depends on the machine
+
+
+def default_folder(file: str | Path) -> Path:
+    """Return the folder of a sweep without an output: ``runs/NAME`` of ``NAME.toml``."""
+    return RUNS / (Path(file).stem.strip(".") or "sweep")  # a stem may be ".."
 
 
 def sweep_in(folder: Path) -> Sweep | None:

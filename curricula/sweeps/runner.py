@@ -33,6 +33,7 @@ from curricula.sweeps.folder import (
     FAILURE,
     check_same_sweep,
     check_same_values,
+    default_folder,
     identity,
     write_sweep,
 )
@@ -40,7 +41,7 @@ from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, rea
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import CONFIG, RESULTS, RUNS, SWEEP, Run, holds
+from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 
 STUDY = "study.db"
 POLL_SECONDS = 2  # interval at which cells of other processes are checked
@@ -76,7 +77,7 @@ def run_sweep(
     """
     if not isinstance(sweep, Sweep):
         file = as_path("sweep", sweep)
-        sweep, output = read_sweep(file), RUNS / file.stem if output is None else output
+        sweep, output = read_sweep(file), default_folder(file) if output is None else output
     if output is None:
         raise UserError("output is missing: name the folder of the sweep, such as 'runs/mine'")
     if storage is not None and not isinstance(storage, str):

@@ -25,8 +25,8 @@ fields. There is one cell for each combination; the last axis changes fastest.
 
 import contextlib
 import hashlib
+import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -35,9 +35,10 @@ from typing import Any, cast, get_args
 import attrs
 import tomli_w
 
-from curricula.errors import UserError, did_you_mean
+from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.names import ADVERSARIAL, SPATIAL, STANDARD
 from curricula.expressions.checks import check_perturbation
+from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, SplitName, check_keys
 
@@ -47,7 +48,10 @@ FRONTIER_OF = (SPATIAL, ADVERSARIAL)
 # Columns of a comparison, and endings of the columns that it has for each threat.
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")
 SPREAD_ENDINGS = ("_sd", "_low", "_high")
-MAX_NAME = 120  # characters of a cell's folder; file systems allow 255 bytes
+# Characters and bytes of a cell's folder, without what is added; file systems allow 255 bytes.
+MAX_NAME, MAX_NAME_BYTES = 120, 220
+MAX_LABEL = 2000  # characters of the name of an axis, a change or a threat
+MAX_CELLS = 10_000  # cells of a sweep
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +71,8 @@ class Cell:
         """Name of the cell's folder: every axis and label. If a folder's name cannot hold them, six
         digits of a hash keep it unique."""
         text = ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace(" ", "_")
-        plain = re.sub(r"[^\w.,=+%-]", "_", text)[:MAX_NAME]
+        plain = re.sub(r"[^\w.,=+%-]", "_", text[:MAX_NAME])
+        plain = plain.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
         if plain == text:
             return plain
         return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
@@ -157,15 +162,17 @@ def read_sweep(path: str | Path) -> Sweep:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
     """
     try:
-        return parse_sweep(Path(path).read_text(encoding="utf-8"))
+        return parse_sweep(read_text(Path(path), MAX_TOML))
     except FileNotFoundError as error:
         raise UserError(
             f"sweep {path}: no such file; curricula.recipes.find_sweep reads a recipe"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"sweep {path}: cannot be read ({error})") from error
     except UserError as error:
         raise UserError(f"sweep {path}: {error}") from error
+    except ValueError as error:  # not a path, or not UTF-8
+        raise UserError(f"sweep {path}: cannot be read ({error})") from error
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -179,8 +186,8 @@ def parse_sweep(text: str) -> Sweep:
         UserError: as `read_sweep` does.
     """
     try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_toml(text)
+    except ValueError as error:
         raise UserError(f"not TOML ({error})") from error
     _check_known("section", values, SECTIONS)
     sections = {name: _table(f"[{name}]", values.get(name, {})) for name in SECTIONS}
@@ -218,9 +225,10 @@ def prefixed_errors(what: str) -> Iterator[None]:
 
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
     """Return the changes of an axis, by label."""
+    _check_name("axis", name)
     if not isinstance(axis, (list, dict)):
         raise UserError(
-            f"axis {name!r} must be a list of values or a table of changes, not {axis!r}"
+            f"axis {name!r} must be a list of values or a table of changes, not {shown(axis)}"
         )
     if not axis:
         raise UserError(f"axis {name!r} is empty: give it one or more values, or leave it out")
@@ -231,10 +239,11 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
             raise UserError(f"axis {name!r}: a list must hold values of a field; {fix}")
         changes = {_label(value): {name: value} for value in axis}
         if len(changes) < len(axis):
-            raise UserError(f"axis {name!r} has a value twice: {axis}")
+            raise UserError(f"axis {name!r} has a value twice: {shown(axis)}")
     else:
         changes = {label: _table(f"axis {name!r}, {label}", axis[label]) for label in axis}
     for label, change in changes.items():
+        _check_name(f"axis {name!r}: label", label)
         try:
             check_keys(change)
         except UserError as error:
@@ -254,14 +263,17 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     split, limit = found.get("split", "test"), found.get("limit")
     if split not in get_args(SplitName):
         raise UserError(
-            f"evaluation: split must be {' or '.join(get_args(SplitName))}, not {split!r}"
+            f"evaluation: split must be {' or '.join(get_args(SplitName))}, not {shown(split)}"
         )
     if limit is not None and (type(limit) is not int or limit < 1):
-        raise UserError(f"evaluation: limit must be a whole number, 1 or more, not {limit!r}")
+        raise UserError(f"evaluation: limit must be a whole number, 1 or more, not {shown(limit)}")
     threats = _table("[evaluation.threats]", found.get("threats", {}))
     for name, text in threats.items():
+        _check_name("threat", name)
         if not isinstance(text, str):
-            raise UserError(f"threat {name!r} must be text, such as 'rot:30+pgd', not {text!r}")
+            raise UserError(
+                f"threat {name!r} must be text, such as 'rot:30+pgd', not {shown(text)}"
+            )
         if name in COLUMNS or name.endswith(SPREAD_ENDINGS):
             raise UserError(
                 f"threat {name!r} would have the name of a column of the comparison "
@@ -278,7 +290,7 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if known != pair or len(known) != 2 or known[0] == known[1]:
         raise UserError(
             "evaluation: frontier must be a list of two of the threats "
-            f"({', '.join(names)}), not {pair!r}"
+            f"({', '.join(names)}), not {shown(pair)}"
         )
     return {
         "split": cast(SplitName, split),
@@ -288,8 +300,22 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _check_name(what: str, name: str) -> None:
+    """Refuse a name that a terminal or a table cannot show."""
+    if len(name) > MAX_LABEL or not name.isprintable():
+        raise UserError(
+            f"{what} {shown(name)} must be at most {MAX_LABEL:,} characters that can be printed; "
+            "choose another name, in a table of changes for values"
+        )
+
+
 def _check_folders(sweep: Sweep) -> None:
-    """Refuse two cells whose folders have the same name, ignoring case."""
+    """Refuse too many cells, and two cells whose folders have the same name, ignoring case."""
+    count = math.prod(len(axis) for axis in sweep.axes.values())
+    if count > MAX_CELLS:
+        raise UserError(
+            f"the axes have more than {MAX_CELLS:,} combinations: split the sweep into several"
+        )
     by_folder: dict[str, Cell] = {}
     for cell in sweep.cells:
         other = by_folder.setdefault(cell.name.casefold(), cell)
@@ -303,7 +329,7 @@ def _check_folders(sweep: Sweep) -> None:
 def _table(what: str, value: Any) -> dict[str, Any]:
     """Return a value after checking that it is a table."""
     if not isinstance(value, dict):
-        raise UserError(f"{what} must be a table, not {value!r}")
+        raise UserError(f"{what} must be a table, not {shown(value)}")
     return value
 
 
@@ -311,4 +337,4 @@ def _check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -
     """Refuse keys that are not known."""
     for key in values:
         if key not in known:
-            raise UserError(f"unknown {what} {key!r}; {did_you_mean(key, known)}")
+            raise UserError(f"unknown {what} {shown(key)}; {did_you_mean(key, known)}")

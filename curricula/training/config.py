@@ -1,7 +1,6 @@
 """The configuration of a training: its fields, their checks, and TOML. Needs no torch."""
 
 import math
-import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,10 +10,11 @@ import attrs
 import tomli_w
 from attrs.validators import and_, ge, gt, le, lt
 
-from curricula.errors import UserError, did_you_mean, message_of
+from curricula.errors import UserError, did_you_mean, message_of, shown
 from curricula.expressions.checks import listed
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
+from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_choice
 
@@ -170,7 +170,7 @@ def _checked(key: str, value: Any) -> Any:
     """
     field = FIELDS.get(key)
     if field is None:
-        raise UserError(f"configuration: unknown key {key!r}; {did_you_mean(key, FIELDS)}")
+        raise UserError(f"configuration: unknown key {shown(key)}; {did_you_mean(key, FIELDS)}")
     if typing.get_origin(field.type) is Literal:
         check_choice(f"configuration: {key}", value, typing.get_args(field.type))
         return value
@@ -178,7 +178,7 @@ def _checked(key: str, value: Any) -> Any:
         return tuple(listed(value))
     try:
         return from_json(cast(type[Any], field.type), value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"configuration: {key} {error}") from error
 
 
@@ -212,12 +212,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: no such file, not TOML, an unknown key or a wrong type.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_text(path, MAX_TOML))
     except FileNotFoundError as error:
         raise UserError(f"configuration {path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration {path}: cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
     if isinstance(values.get("base"), dict):
         raise UserError(f"configuration {path}: it holds a sweep; run curricula sweep {path}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from curricula.errors import UnknownNameError, UserError
+from curricula.errors import UnknownNameError, UserError, message_of
 from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
@@ -26,6 +26,7 @@ from curricula.runtime.files import (
     read_file,
     write_atomic,
 )
+from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import as_path
 from curricula.training.config import FIELDS, SplitName, TrainConfig, merge, read_toml, to_toml
@@ -210,14 +211,14 @@ class Run:
             UserError: the file is damaged.
         """
         text = self._text(file)
-        texts = text.splitlines()
+        texts = text.split("\n")  # within a text, other characters end no line
         found = []
         for number, line in enumerate(texts, start=1):
             try:
                 if line.strip():
                     found.append(self._parsed(file, line, f" in line {number}"))
             except UserError:
-                if number < len(texts) or text.endswith("\n"):
+                if number < len(texts):
                     raise
         return found
 
@@ -234,7 +235,7 @@ class Run:
         """Return the text of a file; empty if the file does not exist."""
         path = self.path / file
         try:
-            return read_file(path).decode("utf-8-sig")  # editors of Windows write a mark first
+            return read_text(path)
         except FileNotFoundError:
             return ""
         except (OSError, ValueError) as error:
@@ -242,8 +243,8 @@ class Run:
 
     def _parsed(self, file: str, text: str, where: str = "") -> Any:
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
+            return parse_json(text)
+        except ValueError as error:
             reason = str(error).replace("line 1 column", "column")
             raise UserError(
                 f"{self.path / file}: cannot be read{where} ({reason}); run again what wrote it"
@@ -263,7 +264,7 @@ class Run:
         except WRONG_SHAPE as error:
             raise UserError(
                 f"{self.path / file}: not of the shape that curricula writes "
-                f"({type(error).__name__}: {error}); measure again"
+                f"({message_of(error)}); measure again"
             ) from error
 
     def results(self, split: SplitName) -> list[ThreatResult]:

@@ -83,6 +83,12 @@ def test_a_path_inside_a_folder_has_no_link_in_any_part(tmp_path):
             inside(folder, name)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "", ".", "..", "a\0b"])
+def test_a_path_inside_a_folder_does_not_lead_out_of_it(tmp_path, name):
+    with pytest.raises(UserError, match="is no name of a file inside"):
+        inside(tmp_path, name)
+
+
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"content")
