@@ -59,7 +59,12 @@ if TYPE_CHECKING:
     from curricula.evaluation.results import ThreatResult
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
-    from curricula.training.config import CompileChoice, Optimizer, PrecisionChoice
+    from curricula.training.config import (
+        CollapseAction,
+        CompileChoice,
+        Optimizer,
+        PrecisionChoice,
+    )
     from curricula.training.plan import Plan
     from curricula.training.saver import Interval
 
@@ -101,6 +106,7 @@ class TrainValues(TypedDict, total=False):
     device: str
     precision: "PrecisionChoice"
     compile: "CompileChoice"
+    on_collapse: "CollapseAction"
 
 
 @attrs.frozen(kw_only=True)

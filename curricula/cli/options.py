@@ -71,6 +71,12 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "auto",
         {"metavar": "[auto|on|off]"},
     ),
+    "on-collapse": (
+        "Action when the training collapses: warn; stop and evaluate the best checkpoint; or "
+        "rollback to the last good one and continue with a milder attack.",
+        "warn",
+        {"metavar": "[warn|stop|rollback]"},
+    ),
 }
 """Fields of a training configuration by flag: the help, the default in words, click's settings."""
 

@@ -26,6 +26,7 @@ from curricula.sweeps.folder import sweep_in
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName
 from curricula.training.metrics import forward_and_backward, in_millions
+from curricula.training.monitor import EXPLANATIONS, Finding
 from curricula.training.run import (
     AUDIT,
     CONFIG,
@@ -129,7 +130,7 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
     return Section(
         title="Training",
         text=f"Epoch {kept} was kept, by joint validation accuracy. {passes} million images "
-        "went through the networks forward and backward.",
+        f"went through the networks forward and backward.{_findings(metrics)}",
         pictures=[
             Picture(
                 name="training",
@@ -139,6 +140,19 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
                 "the end of the epoch.",
             )
         ],
+    )
+
+
+def _findings(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the monitor found in a training, as sentences."""
+    epochs: dict[Finding, list[int]] = {}
+    for line in metrics:
+        for finding in line["findings"]:
+            epochs.setdefault(finding, []).append(line["epoch"])
+    return "".join(
+        f" {finding.capitalize()} in {len(found)} of {len(metrics)} epochs, first in epoch "
+        f"{found[0]}: {EXPLANATIONS[finding]}."
+        for finding, found in epochs.items()
     )
 
 

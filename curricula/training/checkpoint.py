@@ -67,6 +67,10 @@ def save_last(
         "epoch": state.epoch,
         "best_joint": state.best_joint,
         "seconds": state.seconds,
+        "total_passes": state.passes,
+        "probe_passes": state.probe_passes,
+        "rollbacks": state.rollbacks,
+        "stopped": state.stopped,
         "strengths": state.sums.means(),
         "passes": passes.counts(),
         "schedules": {label: list(of_label) for label, of_label in state.schedules.items()},
@@ -120,7 +124,7 @@ def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
         if not (run.path / file).exists():
             continue
         try:
-            found = _read(run, file)
+            found = read_checkpoint(run, file)
         except UserError as error:
             damage = damage or error
             continue
@@ -132,7 +136,12 @@ def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def _read(run: Run, file: str) -> Checkpoint:
+def read_checkpoint(run: Run, file: str) -> Checkpoint:
+    """Return the checkpoint in one of the run's files.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version of curricula.
+    """
     tensors, texts = run.load(file)
     try:
         values = json.loads(texts["state"])
@@ -213,7 +222,10 @@ def restore(
         state.sums.strengths = values["strengths"]
         state.step, state.epoch = values["step"], values["epoch"]
         state.best_joint, state.seconds = values["best_joint"], values["seconds"]
-        passes.add(values["passes"])
+        state.passes, state.probe_passes = values["total_passes"], values["probe_passes"]
+        state.rollbacks, state.stopped = values["rollbacks"], values["stopped"]
+        state.order_began = None
+        passes.set(values["passes"])
         frozen = networks.victim.as_module()
         if values["form"] is not None and isinstance(frozen, FrozenModel):
             frozen.use_form(tuple(values["form"]))

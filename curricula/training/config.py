@@ -20,6 +20,7 @@ from curricula.runtime.values import check_choice
 
 Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
+CollapseAction = Literal["warn", "stop", "rollback"]
 CompileChoice = Literal["auto", "on", "off"]
 SplitName = Literal["test", "validation"]
 """Splits of a data set that a run can be measured on."""
@@ -83,6 +84,9 @@ class TrainConfig:
         compile: ``on`` or ``off``: whether torch.compile compiles the trained and the attacked
             network; ``auto`` for on if the training is long enough and compiled updates are
             faster.
+        on_collapse: what happens when the training collapses (catastrophic overfitting,
+            divergence): ``warn``; ``stop``, and evaluate the best checkpoint so far; ``rollback``
+            to the last good checkpoint, and continue with a milder attack and learning rate.
 
     Raises:
         ValueError: a value out of range.
@@ -109,6 +113,7 @@ class TrainConfig:
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
+    on_collapse: CollapseAction = "warn"
 
 
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {

@@ -23,14 +23,33 @@ from curricula.runtime.random_state import seeded
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted, StopRequest, stop_requests
 from curricula.training.callbacks import Callback, NoCallback
-from curricula.training.checkpoint import check_same_training, read_last, restore, save_last
+from curricula.training.checkpoint import (
+    check_same_training,
+    read_checkpoint,
+    read_last,
+    restore,
+    save_last,
+)
 from curricula.training.compile_choice import decide_compile
 from curricula.training.config import EVALUATION_SEED, SplitName
+from curricula.training.monitor import (
+    ACUTE,
+    EXPLANATIONS,
+    Epoch,
+    Finding,
+    Prober,
+    findings,
+    has_finite_loss,
+    has_no_gradient,
+    is_full,
+    problem,
+)
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import (
     BEST,
     CONFIG,
+    GOOD,
     LAST,
     METRICS,
     PREVIOUS,
@@ -51,6 +70,13 @@ from curricula.training.step import (
     start,
     update,
 )
+
+CHECK_EVERY = 100  # updates between checks of the loss within an epoch
+MAX_ROLLBACKS = 5  # times that a training goes back to its last good checkpoint
+
+
+class _NotFiniteError(UserError):
+    """The loss or the weights are not finite."""
 
 
 def train_plan(
@@ -107,7 +133,8 @@ def train_plan(
                 training.run_epochs()
                 run.load_weights(BEST, training.state.model)
             results = _evaluate(training, images, threats, RESULTS[split])
-            (path / PREVIOUS).unlink(missing_ok=True)
+            for file in (PREVIOUS, GOOD):
+                (path / file).unlink(missing_ok=True)
             training.check_stop()
             return results
         finally:
@@ -128,6 +155,9 @@ class _Training:
         callback: receives the events.
         saver: decides when a checkpoint is due.
         stop: the signal that ends the training, if one has come.
+        prober: measures the accuracy under a stronger attack.
+        history: figures of the epochs done.
+        found: findings of the last of them.
         began: moment at which the current epoch began or was continued, in seconds.
     """
 
@@ -139,6 +169,9 @@ class _Training:
     callback: Callback
     saver: Saver
     stop: StopRequest
+    prober: Prober
+    history: list[Epoch] = attrs.field(factory=list)
+    found: list[Finding] = attrs.field(factory=list)
     began: float = 0.0
 
     @classmethod
@@ -162,6 +195,7 @@ class _Training:
             callback=callback,
             saver=Saver(every),
             stop=stop,
+            prober=Prober(plan),
         )
 
     def restore(self) -> None:
@@ -179,11 +213,19 @@ class _Training:
             self._restore_without_checkpoint()
         if self.state.epoch:
             self.run.load(BEST)  # refuse a damaged one now, not after the training
-        self.run.keep_epochs(self.state.epoch)
+        self._keep_epochs()
         self.callback.on_message(
             f"{self.run.path}: continuing after {self.state.step:,} of "
             f"{self.plan.total_steps:,} updates"
         )
+
+    def _keep_epochs(self) -> None:
+        """Cut the run's files and the history back to the epochs of the state."""
+        self.run.keep_epochs(self.state.epoch)
+        with self.run.reading(METRICS):
+            lines = self.run.lines(METRICS)
+            self.history = [_epoch_of(line) for line in lines]
+            self.found = list(lines[-1]["findings"]) if lines else []
 
     def _restore_without_checkpoint(self) -> None:
         """Begin again, or only evaluate a training that has all its epochs.
@@ -202,7 +244,14 @@ class _Training:
             )
 
     def _save(self) -> None:
-        """Write the last checkpoint."""
+        """Write the last checkpoint, if everything in it is finite.
+
+        Raises:
+            UserError: the loss or the weights are not finite; the last checkpoint stays.
+        """
+        spoilt = problem(self.state)
+        if spoilt is not None:
+            raise self._not_finite(spoilt)
         self.saver.save(
             lambda: save_last(self.run, self.plan, self.state, self.networks, self.passes)
         )
@@ -224,13 +273,36 @@ class _Training:
             command = command_line("train", "--resume", self.run.path)
             raise Interrupted(f"interrupted; continue with: {command}", self.stop.received)
 
+    def _not_finite(self, what: str) -> "_NotFiniteError":
+        """Return the error for a loss or weights that are not finite."""
+        config = self.plan.config
+        fixes = [f"lower lr (--lr), now {config.lr:g}"]
+        if config.awp:
+            fixes.append(f"lower awp (--awp), now {config.awp:g}")
+        if self.plan.precision != "float32":
+            fixes.append("set precision (--precision) to float32")
+        verb = "is" if what == "loss" else "are"
+        return _NotFiniteError(
+            f"the {what} {verb} no longer finite in epoch {self.state.epoch + 1} (run "
+            f"{self.run.path}, whose checkpoints are from before); {', or '.join(fixes)}"
+        )
+
     def run_epochs(self) -> None:
         """Train all epochs; after each, validate, write the metrics and save the checkpoints."""
         plan, state = self.plan, self.state
         self.callback.on_train_start(self.run, plan, plan.total_steps)
         threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
-        while state.epoch < plan.config.epochs:
-            self._run_epoch(threats)
+        rolls_back = plan.config.on_collapse == "rollback"
+        if rolls_back and state.step == 0:
+            self._save()
+            self.run.copy(LAST, GOOD)
+        while state.epoch < plan.config.epochs and not state.stopped:
+            try:
+                self._run_epoch(threats)
+            except _NotFiniteError as error:
+                if not rolls_back or state.rollbacks == MAX_ROLLBACKS:
+                    raise
+                self._roll_back(str(error))
         for label in _never_raised(plan, self.run):
             self.callback.on_message(
                 f"{label} stayed at strength 0: {plan.curriculum.schedule_calls[label]} never "
@@ -243,7 +315,10 @@ class _Training:
         self._update_epoch()
         training_seconds = state.seconds + time.perf_counter() - self.began
         mean_loss = float(state.sums.loss) / plan.steps_per_epoch
-        _check_finite(mean_loss, plan, self.run, state.epoch)
+        spoilt = problem(state)
+        if spoilt is not None:
+            raise self._not_finite(spoilt)
+        zero_gradient = has_no_gradient(state)
         validated = time.perf_counter()
         average_epoch(plan, state, state.epoch)
         validation = self._validate(threats)
@@ -252,17 +327,26 @@ class _Training:
         if best:
             state.best_joint = validation[JOINT]
             self.run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
+        strengths = state.sums.means()
+        passes = self.passes.pop()
+        state.passes += sum(passes.values())
+        strong = self.prober.strong_accuracy(state, strengths, validation[JOINT])
         metrics = {
             "epoch": state.epoch + 1,
             "loss": mean_loss,
             "train_accuracy": int(state.sums.correct)
             / (plan.steps_per_epoch * plan.config.batch_size),
             "validation": validation,
-            "strength": state.sums.means(),
+            "strength": strengths,
             "lr": state.optimizer.param_groups[0]["lr"],
-            "passes": self.passes.pop(),
+            "passes": passes,
             "best": best,
+            "strong_accuracy": strong,
+            "zero_gradient": zero_gradient,
         }
+        self.history.append(_epoch_of(metrics))
+        before, self.found = self.found, self._findings()
+        metrics["findings"] = self.found
         self.run.append(METRICS, metrics)
         timing = {
             "epoch": state.epoch + 1,
@@ -272,9 +356,50 @@ class _Training:
         self.run.append(TIMING, timing)
         state.epoch += 1
         state.sums, state.order_began, state.seconds = EpochSums.zero(plan.device), None, 0.0
+        acute = [finding for finding in self.found if finding in ACUTE]
+        state.stopped = bool(acute) and plan.config.on_collapse == "stop"
         self._save()  # after the metrics: a continued training cuts them back to its checkpoint
         self.callback.on_epoch_end(metrics)
+        for finding in self.found:
+            if finding not in before:
+                self.callback.on_message(f"epoch {state.epoch}: {finding}: {EXPLANATIONS[finding]}")
+        if state.stopped:
+            self.callback.on_message(
+                f"epoch {state.epoch}: stopped (--on-collapse stop); the best checkpoint so far is "
+                "evaluated"
+            )
+        elif plan.config.on_collapse == "rollback":
+            if not acute:
+                self.run.copy(LAST, GOOD)
+            elif state.rollbacks < MAX_ROLLBACKS:
+                self._roll_back(acute[0])
         self.check_stop()
+
+    def _findings(self) -> list[Finding]:
+        return findings(
+            self.history,
+            num_classes=self.plan.data.num_classes,
+            validation=len(self.plan.validation),
+        )
+
+    def _roll_back(self, reason: str) -> None:
+        """Go back to the last good checkpoint, and continue with a milder setting.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        rollbacks = self.state.rollbacks + 1
+        found = read_checkpoint(self.run, GOOD)
+        restore(self.plan, self.state, self.networks, self.passes, found, self.run)
+        self.state.rollbacks = rollbacks
+        self._keep_epochs()
+        self._save()
+        share = 0.5 ** (rollbacks - 1)
+        self.callback.on_message(
+            f"{reason}: back to epoch {self.state.epoch} (rollback {rollbacks} of at most "
+            f"{MAX_ROLLBACKS}); from now on each image's pixel attack has a random share, up to "
+            f"{share:g}, of its strength, and lr is {0.5**rollbacks:g} of the schedule's"
+        )
 
     def _update_epoch(self) -> None:
         """Update the network on each batch that is left of the current epoch."""
@@ -297,6 +422,8 @@ class _Training:
             state.sums.correct += updated.correct_N.sum()
             state.sums.strengths = updated.strengths
             self.callback.on_step_end(progress, updated.loss, updated.strengths)
+            if state.step % CHECK_EVERY == 0 and not has_finite_loss(state):
+                raise self._not_finite("loss")
             if self.stop.received is not None or self.saver.is_due(state.step):
                 self._save_within_epoch()
             self.check_stop()
@@ -314,17 +441,15 @@ class _Training:
         return {result.name: result.accuracy for result in results}
 
 
-def _check_finite(loss: float, plan: Plan, run: Run, epoch: int) -> None:
-    """Raise a user error after an epoch whose loss is infinite or NaN."""
-    if math.isfinite(loss):
-        return
-    fixes = [f"lower lr (--lr), now {plan.config.lr:g}"]
-    if plan.config.awp:
-        fixes.append(f"lower awp (--awp), now {plan.config.awp:g}")
-    if plan.precision != "float32":
-        fixes.append("set precision (--precision) to float32")
-    raise UserError(
-        f"the loss is no longer finite in epoch {epoch + 1} (run {run.path}); {', or '.join(fixes)}"
+def _epoch_of(metrics: Mapping[str, Any]) -> Epoch:
+    """Return the figures of a line of metrics.jsonl that findings are drawn from."""
+    return Epoch(
+        train_accuracy=metrics["train_accuracy"],
+        loss=metrics["loss"],
+        joint=metrics["validation"][JOINT],
+        strong=metrics["strong_accuracy"],
+        full=is_full(metrics["strength"]),
+        zero_gradient=metrics["zero_gradient"],
     )
 
 

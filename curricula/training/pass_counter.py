@@ -55,11 +55,11 @@ class PassCounter:
         """Return the counts by name."""
         return {"gradient": self.gradient, "forward": self.forward, "training": self.training}
 
-    def add(self, counts: Mapping[str, int]) -> None:
-        """Add counts by name: those of the same epoch before an interruption."""
-        self.gradient += counts["gradient"]
-        self.forward += counts["forward"]
-        self.training += counts["training"]
+    def set(self, counts: Mapping[str, int]) -> None:
+        """Continue from counts by name: those of the same epoch before an interruption."""
+        self.gradient = counts["gradient"]
+        self.forward = counts["forward"]
+        self.training = counts["training"]
 
     def pop(self) -> dict[str, int]:
         """Return the counts by name, and reset them to zero."""

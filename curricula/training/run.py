@@ -52,9 +52,20 @@ AUDIT = "audit.json"
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+GOOD = "good.safetensors"  # the last checkpoint before a collapse, to go back to
 PREVIOUS = "previous.safetensors"  # the last checkpoint before it, while the training runs
 DIGEST = "digest"  # name of the text of a checkpoint that tells damage
-WRITTEN_BY_TRAINING = (CONFIG, DATA, METRICS, TIMING, ENVIRONMENT, *RESULTS.values(), BEST, LAST)
+WRITTEN_BY_TRAINING = (
+    CONFIG,
+    DATA,
+    METRICS,
+    TIMING,
+    ENVIRONMENT,
+    *RESULTS.values(),
+    BEST,
+    LAST,
+    GOOD,
+)
 
 
 def _as_path(path: str | Path) -> Path:
@@ -188,6 +199,19 @@ class Run:
         older = None if previous is None else inside(self.path, previous)
         with _user_errors(path):
             write_atomic(path, content, previous=older)
+
+    def copy(self, file: str, new: str) -> None:
+        """Copy one of the run's files, completely or not at all.
+
+        Raises:
+            UserError: it cannot be read or written.
+        """
+        path = self.path / file
+        try:
+            content = read_file(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+        self._write(new, content)
 
     def keep_epochs(self, epochs: int) -> None:
         """Cut the metrics and the times back to the first epochs, before a training continues.

@@ -66,6 +66,10 @@ class TrainingState:
         order_began: state of the ``order`` generator before it drew the current epoch's order; None
             between epochs.
         seconds: wall time of the current epoch's updates before an interruption.
+        passes: images that went through the networks in the epochs done, in all kinds of passes.
+        probe_passes: images that went through the network in the monitor's probes.
+        rollbacks: number of times that the training went back to a checkpoint.
+        stopped: whether the training ends before its last epoch.
     """
 
     model: nn.Module
@@ -79,6 +83,10 @@ class TrainingState:
     best_joint: float = -1.0
     order_began: Tensor | None = None
     seconds: float = 0.0
+    passes: int = 0
+    probe_passes: int = 0
+    rollbacks: int = 0
+    stopped: bool = False
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -190,6 +198,7 @@ def update(
     _set_learning_rate(plan, state, progress)
     x_NCHW = _augment(plan, state, networks, batch, progress)
     strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
+    strengths = _milder(plan, state, strengths, len(indices_N))
     views = plan.curriculum(
         x_NCHW,
         batch.labels,
@@ -217,10 +226,30 @@ def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
         average.update_parameters(state.model)
 
 
+def _milder(
+    plan: Plan, state: TrainingState, strengths: dict[str, Strength], count: int
+) -> dict[str, Strength]:
+    """Return the strengths after the training went back to a checkpoint: for each image, that of a
+    pixel attack is drawn evenly from 0 to the given one, and halved from the second time on.
+
+    Attacks of all sizes keep the network from masking its gradients along the direction of one
+    attack (Kim et al. 2021).
+    """
+    if not state.rollbacks:
+        return strengths
+    milder = dict(strengths)
+    generator = state.generators["perturbation"]
+    for label, leaf in plan.curriculum.tree.leaves.items():
+        if leaf.perturbation.kind == "pixel":
+            share_N = torch.rand(count, generator=generator, device=plan.device)
+            milder[label] = share_N * strengths[label] * 0.5 ** (state.rollbacks - 1)
+    return milder
+
+
 def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
     """Set the learning rate of all parameters to that of a progress."""
     for group in state.optimizer.param_groups:
-        group["lr"] = plan.config.lr * plan.learning_rate(progress)
+        group["lr"] = plan.config.lr * plan.learning_rate(progress) * 0.5**state.rollbacks
 
 
 def _augment(

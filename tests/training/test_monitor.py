@@ -1,0 +1,301 @@
+"""What spoils a training is noticed, said, and acted on."""
+
+import json
+import math
+
+import attrs
+import pytest
+from torch import nn
+
+import curricula
+from curricula import Record, hookimpl
+from curricula.errors import UserError
+from curricula.plugins import registry
+from curricula.plugins.registry import Provider
+from curricula.training import monitor
+from curricula.training.callbacks import NoCallback
+from curricula.training.monitor import Epoch, findings
+from curricula.training.run import BEST, GOOD, LAST, METRICS, Run
+
+GOOD_EPOCH = Epoch(train_accuracy=0.7, loss=0.9, joint=0.6, strong=0.6, full=True)
+
+
+def after(*changes, number=1):
+    """Return the findings of good epochs followed by changed ones."""
+    epochs = [GOOD_EPOCH] * number + [attrs.evolve(GOOD_EPOCH, **change) for change in changes]
+    return findings(epochs, num_classes=10, validation=1000)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        ({"train_accuracy": 0.95, "strong": 0.0, "joint": 0.0}, ["catastrophic overfitting"]),
+        ({"train_accuracy": 0.95, "strong": 0.5}, []),  # a generalisation gap
+        ({"train_accuracy": 0.2, "strong": 0.0}, []),  # the first epochs
+        ({"train_accuracy": 0.9, "strong": None, "joint": 0.0}, []),  # a ramp that still rises
+        ({"loss": 7e29}, ["divergence"]),
+        ({"loss": 2.5}, []),
+        ({"zero_gradient": True}, ["no gradient"]),
+        ({"zero_gradient": True, "train_accuracy": 1.0}, []),
+    ],
+)
+def test_what_an_epoch_shows(change, expected):
+    assert after(change) == expected
+
+
+def test_robust_overfitting_is_a_lasting_fall_at_full_strength():
+    better = {"train_accuracy": 0.9, "joint": 0.5, "strong": 0.5}
+    assert after(*[better] * 3, number=3) == ["robust overfitting"]
+    assert after(better, number=5) == []  # one epoch can be noise
+    assert after(*[better | {"joint": 0.58}] * 3, number=3) == []
+    assert after(*[better | {"full": False}] * 3, number=3) == []
+    assert after(*[better | {"train_accuracy": 0.5}] * 3, number=3) == []  # nothing is fitted
+
+
+def test_the_fewer_images_the_larger_the_fall_must_be():
+    epochs = [GOOD_EPOCH] * 3 + [attrs.evolve(GOOD_EPOCH, joint=0.5, train_accuracy=0.8)] * 3
+    assert findings(epochs, num_classes=10, validation=2000)
+    assert not findings(epochs, num_classes=10, validation=100)
+
+
+@attrs.frozen(kw_only=True)
+class Planted:
+    """`planted`: cross-entropy, with a fault after a number of calls."""
+
+    attack_loss = "ce"
+    at: int = 4
+    fault: str = "loss"
+    calls: list = attrs.field(factory=list)
+
+    def __call__(self, model, views, y_N):
+        self.calls.append(1)
+        logits = model(views.perturbed)
+        loss = nn.functional.cross_entropy(logits, y_N)
+        if len(self.calls) == self.at:
+            if self.fault == "loss":
+                loss = loss * float("nan")
+            elif self.fault == "infinite":
+                loss = loss * float("inf")
+            elif self.fault == "gradient":  # a finite loss whose gradient is not
+                loss = loss + (logits.sum() * 0).sqrt()
+        if self.fault == "zero":
+            loss = loss * 0
+        return curricula.interfaces.TrainingLoss(value=loss, logits=logits.detach())
+
+
+def planted(at: int = 4, fault: str = "loss") -> Planted:
+    """A fault after a number of calls.
+
+    Args:
+        at: the call.
+        fault: its kind.
+    """
+    return Planted(at=at, fault=fault)
+
+
+class Plugin:
+    @hookimpl
+    def curricula_objectives(self):
+        return [Record(name="planted", factory=planted, summary="A fault.")]
+
+
+@pytest.fixture
+def faults(tiny):
+    registry.current().add(Plugin(), Provider(name="faults", source="file"))
+
+
+SMALL = {
+    "data": "tiny",
+    "model": "tinycnn(width=2)",
+    "perturb": "rot",
+    "precision": "float32",
+    "compile": "off",  # auto would call the objective in its trial
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"), [("loss", "loss is"), ("infinite", "loss is"), ("gradient", "weights are")]
+)
+def test_numbers_that_are_not_finite_end_the_run_at_its_last_good_checkpoint(
+    faults, tmp_path, fault, what
+):
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match=rf"the {what} no longer finite in epoch 2 .*lower lr"):
+        curricula.train(
+            **SMALL, epochs=3, objective=f"planted(at=18, fault={fault})", output=path,
+            checkpoint_every=1,
+        )  # fmt: skip
+    tensors, texts = Run.open(path).load(LAST)
+    assert all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
+    assert json.loads(texts["state"])["step"] == 17
+    assert (path / BEST).exists()
+    assert len(Run.open(path).lines(METRICS)) == 1
+
+
+def test_the_message_does_not_offer_what_is_set_already(faults, tmp_path):
+    with pytest.raises(UserError) as raised:
+        curricula.train(**SMALL, epochs=1, objective="planted", output=tmp_path / "run")
+    assert "float32" not in str(raised.value)
+    assert str(raised.value).count("\n") == 0
+
+
+class Messages(NoCallback):
+    def __init__(self):
+        self.lines = []
+
+    def on_message(self, line):
+        self.lines.append(line)
+
+
+def test_a_network_without_gradients_is_reported(faults, tmp_path):
+    heard = Messages()
+    trained = curricula.train(
+        **SMALL, epochs=2, objective="planted(fault=zero)", output=tmp_path / "run", callback=heard
+    )
+    assert [line["findings"] for line in trained.run.lines(METRICS)] == [["no gradient"]] * 2
+    assert sum("no gradient" in line for line in heard.lines) == 1  # said once
+
+
+COLLAPSED = {"strong_accuracy": 0.0, "train_accuracy": 0.9}
+
+
+@pytest.fixture
+def collapse(monkeypatch):
+    """Return a function that plants collapses in epochs of a training, given by their order."""
+
+    def plant(*when):
+        done = []
+
+        def found(epochs, **settings):
+            done.append(len(epochs))
+            return ["catastrophic overfitting"] if len(done) in when else []
+
+        monkeypatch.setattr("curricula.training.loop.findings", found)
+
+    return plant
+
+
+def train(path, epochs=4, **values):
+    heard = Messages()
+    trained = curricula.train(
+        **SMALL | {"perturb": "rot+fgsm:0.1"} | values, epochs=epochs, output=path, callback=heard
+    )
+    return trained, heard.lines
+
+
+def test_a_collapse_is_warned_about_once(tiny, tmp_path, collapse):
+    collapse(2, 3)
+    trained, lines = train(tmp_path / "run")
+    found = [line["findings"] for line in trained.run.lines(METRICS)]
+    assert found == [[], ["catastrophic overfitting"], ["catastrophic overfitting"], []]
+    assert sum("epoch 2: catastrophic overfitting: the network withstands" in x for x in lines) == 1
+
+
+def test_stop_ends_the_training_and_evaluates_the_best(tiny, tmp_path, collapse):
+    collapse(2)
+    trained, lines = train(tmp_path / "run", on_collapse="stop")
+    assert len(trained.run.lines(METRICS)) == 2
+    assert trained.results[0].n == 60
+    assert any("stopped (--on-collapse stop)" in line for line in lines)
+
+
+def test_rollback_goes_back_and_continues_with_a_milder_setting(tiny, tmp_path, collapse):
+    collapse(2, 4)
+    trained, lines = train(tmp_path / "run", on_collapse="rollback", schedule=["constant"])
+    metrics = trained.run.lines(METRICS)
+    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
+    assert metrics[0]["strength"]["fgsm"] == 1.0
+    # Rolled back twice: the share of each image is even from 0 to 1, then to a half.
+    assert 0.2 < metrics[1]["strength"]["fgsm"] < 0.8
+    assert 0.1 < metrics[3]["strength"]["fgsm"] < 0.4
+    assert all(line["strength"]["rot"] == 1.0 for line in metrics)
+    back = [line for line in lines if "back to epoch" in line]
+    assert len(back) == 2
+    assert "back to epoch 1 (rollback 1 of at most 5)" in back[0]
+    assert not (tmp_path / "run" / GOOD).exists()
+
+
+def test_a_collapse_in_the_first_epoch_goes_back_to_the_beginning(tiny, tmp_path, collapse):
+    collapse(1)
+    trained, lines = train(tmp_path / "run", epochs=2, on_collapse="rollback")
+    assert any("back to epoch 0" in line for line in lines)
+    assert [line["epoch"] for line in trained.run.lines(METRICS)] == [1, 2]
+
+
+def test_a_training_that_always_collapses_ends(tiny, tmp_path, collapse):
+    collapse(*range(1, 30))
+    trained, lines = train(tmp_path / "run", epochs=2, on_collapse="rollback")
+    assert sum("back to epoch" in line for line in lines) == 5
+    assert len(trained.run.lines(METRICS)) == 2
+
+
+def test_a_loss_that_is_not_finite_is_rolled_back_too(faults, tmp_path):
+    trained, lines = train(
+        tmp_path / "run", epochs=2, objective="planted(at=12)", on_collapse="rollback"
+    )
+    assert sum("the loss is no longer finite in epoch 2" in line for line in lines) == 1
+    assert all(math.isfinite(line["loss"]) for line in trained.run.lines(METRICS))
+
+
+def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse):
+    class Kill(NoCallback):
+        def on_step_end(self, progress, loss, strengths):
+            if progress.step == 2 * 9 + 3:
+                raise KeyboardInterrupt
+
+    values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
+    collapse(2)
+    whole = curricula.train(**values, output=tmp_path / "whole")
+    collapse(2)
+    with pytest.raises(KeyboardInterrupt):
+        curricula.train(**values, output=tmp_path / "killed", callback=Kill(), checkpoint_every=2)
+    collapse()
+    killed = curricula.resume(tmp_path / "killed")
+    for file in (METRICS, "evaluation.json"):
+        assert (whole.run.path / file).read_bytes() == (killed.run.path / file).read_bytes()
+
+
+def test_the_probe_measures_the_training_threat_and_costs_little(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "MIN_IMAGES", 1)
+    values = SMALL | {"perturb": "rot+pgd(0.1, steps=5)", "schedule": ["linear(until=1)"]}
+    trained = curricula.train(**values, epochs=6, output=tmp_path / "run")
+    metrics = trained.run.lines(METRICS)
+    probed = [line["strong_accuracy"] for line in metrics if line["strong_accuracy"] is not None]
+    assert probed
+    _, texts = trained.run.load(LAST)
+    state = json.loads(texts["state"])
+    assert 0 < state["probe_passes"] <= monitor.MAX_SHARE * state["total_passes"]
+
+
+def test_at_full_strength_validation_is_the_probe(tiny, tmp_path):
+    values = SMALL | {"perturb": "rot+pgd(0.1, steps=1)", "schedule": ["constant"]}
+    trained = curricula.train(**values, epochs=1, output=tmp_path / "run")
+    (line,) = trained.run.lines(METRICS)
+    assert line["strong_accuracy"] == line["validation"]["joint"]
+
+
+def test_without_an_attack_nothing_is_probed(tiny, tmp_path):
+    (line,) = curricula.train(**SMALL, epochs=1, output=tmp_path / "run").run.lines(METRICS)
+    assert line["strong_accuracy"] is None
+
+
+class NoEvaluation(NoCallback):
+    def on_eval_start(self, batches):
+        raise KeyboardInterrupt
+
+
+def test_a_real_collapse_is_noticed_in_its_epoch(tmp_path):
+    """One step of size eps 0.3 without a random start, on digits: PGD-10 then fools everything."""
+    values = {"perturb": "fgsm:0.3", "schedule": ["constant"], "epochs": 6, "seed": 100}
+    with pytest.raises(KeyboardInterrupt):
+        curricula.train(
+            **values, compile="off", precision="float32", output=tmp_path / "run",
+            callback=NoEvaluation(),
+        )  # fmt: skip
+    metrics = Run.open(tmp_path / "run").lines(METRICS)
+    collapsed = [
+        line["train_accuracy"] > 0.5 and line["validation"]["joint"] < 0.1 for line in metrics
+    ]
+    assert any(collapsed)
+    assert ["catastrophic overfitting" in line["findings"] for line in metrics] == collapsed
