@@ -14,6 +14,7 @@ from curricula.data.identity import DataIdentity, identity_of
 from curricula.evaluation.results import ThreatResult
 from curricula.runtime.records import to_json
 from curricula.training.config import merge
+from curricula.training.metrics import EpochMetrics, PassCounts
 from curricula.training.run import BEST, Run, prefixed
 
 HEAVY = (
@@ -84,8 +85,17 @@ def write_run(folder, seed):
     folder.mkdir()
     identity = DataIdentity(classes=("a", "b"), train="0", test="0")
     run = Run.create(folder, merge(values), identity)
-    passes = {"gradient": 10, "forward": 5, "training": 10}
-    run.append("metrics.jsonl", {"epoch": 1, "passes": passes})
+    metrics = EpochMetrics(
+        epoch=1,
+        loss=0.5,
+        train_accuracy=0.5,
+        validation={"clean": 0.5, "joint": 0.5},
+        strength={},
+        lr=0.001,
+        passes=PassCounts(gradient=10, forward=5, training=10),
+        best=True,
+    )
+    run.append("metrics.jsonl", to_json(metrics))
     run.append("timing.jsonl", {"epoch": 1, "training_seconds": 60.0, "validation_seconds": 1.0})
     results = [
         ThreatResult(name=name, threat=name, correct=30 + seed, fooled=5, n=60)

@@ -23,9 +23,9 @@ from curricula.runtime.timing import seconds
 from curricula.runtime.values import check_whole
 from curricula.training.compile_choice import TrialUpdates
 from curricula.training.config import FIELDS
+from curricula.training.environment import processor_name
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import processor_name
 
 ROUND_SECONDS = 2.0  # minimum seconds of a round; one call may take longer
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}  # fields of the configuration

@@ -25,7 +25,7 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         {"metavar": "[LABEL=]SCHEDULE", "multiple": True},
     ),
     "objective": ("Training loss, such as trades(beta=6).", "at", {"metavar": "OBJECTIVE"}),
-    "epochs": ("Passes over the training images, 1 or more.", "the data set's", {"type": int}),
+    "epochs": ("PassCounts over the training images, 1 or more.", "the data set's", {"type": int}),
     "batch-size": ("Images per update, 1 or more.", "the data set's", {"type": int}),
     "optimizer": ("Optimiser.", "the data set's", {"metavar": "[sgd|adamw]"}),
     "lr": ("Learning rate, above 0.", "the data set's", {"type": float}),

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a callback is made before torch is imported
 
     from curricula.interfaces import Progress as TrainingProgress
     from curricula.interfaces import Strength
+    from curricula.training.metrics import EpochMetrics
     from curricula.training.plan import Plan
 
 QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
@@ -100,13 +101,13 @@ class Terminal:
             )
         self.bar.update(self.task, completed=progress.step + 1, description=description)
 
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
-        validation = metrics["validation"]
+    def on_epoch_end(self, metrics: "EpochMetrics") -> None:
+        validation = metrics.validation
         self.say(
-            f"epoch {metrics['epoch']:>3}/{self.epochs}  loss {metrics['loss']:.4f}  "
-            f"train {metrics['train_accuracy']:.3f}  "
+            f"epoch {metrics.epoch:>3}/{self.epochs}  loss {metrics.loss:.4f}  "
+            f"train {metrics.train_accuracy:.3f}  "
             f"validation clean {validation['clean']:.3f} joint {validation['joint']:.3f}"
-            f"{' *' if metrics['best'] else '  '}{_shown(metrics['strength'])}"
+            f"{' *' if metrics.best else '  '}{_shown(metrics.strength)}"
         )
 
     def on_eval_start(self, batches: int) -> None:

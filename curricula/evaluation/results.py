@@ -1,10 +1,14 @@
 """Results of an evaluation: counts of correct and fooled images, with intervals. Needs no torch."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 import attrs
 
+from curricula.errors import shown
 from curricula.runtime.records import register_json
+from curricula.runtime.values import check_printable
 
 
 @attrs.frozen(kw_only=True)
@@ -26,11 +30,16 @@ class ThreatResult:
         n: number of images, 1 or more.
     """
 
-    name: str
-    threat: str
+    name: str = attrs.field(validator=check_printable)
+    threat: str = attrs.field(validator=check_printable)
     correct: int = attrs.field(validator=attrs.validators.ge(0))
     fooled: int = attrs.field(validator=attrs.validators.ge(0))
     n: int = attrs.field(validator=attrs.validators.ge(1))
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("correct", "fooled"):
+            if getattr(self, name) > self.n:
+                raise ValueError(f"{name} must be at most n, not {getattr(self, name)} of {self.n}")
 
     @property
     def accuracy(self) -> float:
@@ -71,6 +80,17 @@ register_json(
         "n": result.n,
     },
 )
+
+
+def check_names(results: Sequence[ThreatResult]) -> None:
+    """Check that the names of results differ.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    for name, count in Counter(result.name for result in results).items():
+        if count > 1:
+            raise ValueError(f"the threat {shown(name)} is there twice")
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Draw images as a run's curriculum showed them, and images that fool its network."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -9,13 +8,15 @@ from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet
+from curricula.errors import UserError
 from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.threats import standard_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.random_streams import Streams
 from curricula.reporting.previews import preview_figure, uses_network
 from curricula.training.config import EVALUATION_SEED
-from curricula.training.run import Run
+from curricula.training.metrics import EpochMetrics
+from curricula.training.run import METRICS, Run
 from curricula.victim.model_victim import ModelVictim
 
 NUM_IMAGES = 4  # images in a figure
@@ -25,7 +26,7 @@ SEED = 1  # seed of the draws for training images
 
 
 def draw_training_images(
-    run: Run, data: DataSet, model: nn.Module, metrics: Sequence[Mapping[str, Any]]
+    run: Run, data: DataSet, model: nn.Module, metrics: Sequence[EpochMetrics]
 ) -> Figure | None:
     """Draw the first training images at the strengths of some epochs, one column each; return None
     if the run trained without perturbations.
@@ -38,11 +39,19 @@ def draw_training_images(
         data: its data set.
         model: its network.
         metrics: lines of its ``metrics.jsonl``, one or more.
+
+    Raises:
+        UserError: the strengths are not those of the run's curriculum.
     """
     config = run.config
     curriculum = Curriculum.parse(config.perturb, config.schedule)
     if not curriculum.tree.leaves:
         return None
+    if metrics[0].strength.keys() != curriculum.tree.leaves.keys():
+        raise UserError(
+            f"{run.path / METRICS} has strengths of {', '.join(metrics[0].strength) or 'nothing'}, "
+            f"not of {', '.join(curriculum.tree.leaves)}; restore it, or train again"
+        )
     last = len(metrics) - 1
     epochs = sorted({round(last * part / (NUM_EPOCHS - 1)) for part in range(NUM_EPOCHS)})
     split = data.train[slice(NUM_IMAGES)].load()
@@ -52,15 +61,15 @@ def draw_training_images(
         curriculum(
             x_NCHW,
             split.labels,
-            strengths=metrics[epoch]["strength"],
+            strengths=metrics[epoch].strength,
             victim=victim,
             generator=torch.Generator().manual_seed(SEED),
         ).perturbed
         for epoch in epochs
     ]
     headings = [
-        f"epoch {metrics[epoch]['epoch']}\n"
-        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[epoch]["strength"].items())
+        f"epoch {metrics[epoch].epoch}\n"
+        + "\n".join(f"{link} {value:.2f}" for link, value in metrics[epoch].strength.items())
         for epoch in epochs
     ]
     return preview_figure(

@@ -10,6 +10,7 @@ import attrs
 from curricula.api import BASELINE, load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
+from curricula.evaluation.audit import Audit
 from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
@@ -19,19 +20,17 @@ from curricula.reporting.page import Line, Picture, Section, Table, write_page
 from curricula.reporting.pareto_figure import draw_frontier
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
-from curricula.runtime.records import from_json
+from curricula.runtime.records import fields_of
 from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
 from curricula.sweeps.folder import sweep_in
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName
-from curricula.training.metrics import forward_and_backward, in_millions
-from curricula.training.monitor import EXPLANATIONS, Finding
+from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
+from curricula.training.monitor import EXPLANATIONS
 from curricula.training.run import (
     AUDIT,
     CONFIG,
-    ENVIRONMENT,
-    METRICS,
     PROFILE,
     RESULTS,
     Run,
@@ -67,11 +66,10 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
 
 
 def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
-    metrics = run.lines(METRICS)
+    metrics = run.metrics
     sections = [_headline(run)]
     if metrics:
-        with run.reading(METRICS):
-            sections.append(_training(metrics))
+        sections.append(_training(metrics))
     sections += [_profile(run), _audit(run), _example_images(run, metrics, data_root)]
     config = {name: _text(value) for name, value in attrs.asdict(run.config).items()}
     sections.append(
@@ -98,13 +96,19 @@ def _headline(run: Run) -> Section:
             },
         )
     split, results = next(iter(found.items()))
-    columns = {"accuracy": results}
+    columns = {"accuracy": {result.name: result for result in results}}
     baseline = Run(run.path / BASELINE).results(split)
     if baseline:
-        columns["baseline"] = baseline
+        columns["baseline"] = {result.name: result for result in baseline}
     rows = [
-        Line([row[0].name, *map(_accuracy, row), row[0].threat])
-        for row in zip(*columns.values(), strict=True)
+        Line(
+            [
+                result.name,
+                *(_accuracy(of.get(result.name)) for of in columns.values()),
+                result.threat,
+            ]
+        )
+        for result in results
     ]
     return Section(
         title="Accuracy",
@@ -113,19 +117,19 @@ def _headline(run: Run) -> Section:
     )
 
 
-def _accuracy(result: ThreatResult) -> str:
-    return in_percent(result.accuracy, result.interval)
+def _accuracy(result: ThreatResult | None) -> str:
+    return "" if result is None else in_percent(result.accuracy, result.interval)
 
 
-def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
-    kept = max(line["epoch"] for line in metrics if line["best"])
+def _training(metrics: Sequence[EpochMetrics]) -> Section:
+    kept = max(line.epoch for line in metrics if line.best)
     last = metrics[-1]
     passes = in_millions(forward_and_backward(metrics))
     alt = (
         f"Curves over {len(metrics)} epochs. In the last, validation accuracy is "
-        f"{100 * last['validation'][CLEAN]:.1f} % clean and "
-        f"{100 * last['validation'][JOINT]:.1f} % joint, the loss {last['loss']:.3f}; "
-        f"strengths: {_text(last['strength']) or 'none'}."
+        f"{100 * last.validation[CLEAN]:.1f} % clean and "
+        f"{100 * last.validation[JOINT]:.1f} % joint, the loss {last.loss:.3f}; "
+        f"strengths: {_text(last.strength) or 'none'}."
     )
     return Section(
         title="Training",
@@ -143,12 +147,12 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> Section:
     )
 
 
-def _findings(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _findings(metrics: Sequence[EpochMetrics]) -> str:
     """Return what the monitor found in a training, as sentences."""
     epochs: dict[Finding, list[int]] = {}
     for line in metrics:
-        for finding in line["findings"]:
-            epochs.setdefault(finding, []).append(line["epoch"])
+        for finding in line.findings:
+            epochs.setdefault(finding, []).append(line.epoch)
     return "".join(
         f" {finding.capitalize()} in {len(found)} of {len(metrics)} epochs, first in epoch "
         f"{found[0]}: {EXPLANATIONS[finding]}."
@@ -157,12 +161,10 @@ def _findings(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _profile(run: Run) -> Section:
-    title, found = "Robustness profile", run.read_json(PROFILE)
-    if found is None:
+    title, profile = "Robustness profile", run.read(PROFILE, RobustnessProfile)
+    if profile is None:
         command = command_line("profile", run.path)
         return Section(title=title, missing={"Not measured yet:": [command]})
-    with run.reading(PROFILE):
-        profile = from_json(RobustnessProfile, found)
     curves = []
     for series in profile.series:
         first, last = series.measured[0], series.measured[-1]
@@ -224,28 +226,27 @@ def _meanings(profile: RobustnessProfile) -> dict[str, str]:
 
 
 def _audit(run: Run) -> Section:
-    title, found = "Audit against gradient masking", run.read_json(AUDIT)
+    title, found = "Audit against gradient masking", run.read(AUDIT, Audit)
     if found is None:
         command = command_line("audit", run.path)
         return Section(title=title, missing={"Not done yet:": [command]})
-    with run.reading(AUDIT):
-        rows = [
-            Line(
-                [check["name"], "passed" if check["passed"] else "FAILED", check["finding"]],
-                failed=not check["passed"],
-            )
-            for check in found["checks"]
-        ]
-        return Section(
-            title=title,
-            text=f"At eps {found['eps']} in {found['norm']}, on {found['n']:,} test images.",
-            table=Table(header=["check", "result", "finding"], rows=rows, texts=(2,)),
-            missing={f"Left out: {what}.": [] for what in found["left_out"]},
+    rows = [
+        Line(
+            [check.name, "passed" if check.passed else "FAILED", check.finding],
+            failed=not check.passed,
         )
+        for check in found.checks
+    ]
+    return Section(
+        title=title,
+        text=f"At eps {found.eps} in {found.norm}, on {found.n:,} test images.",
+        table=Table(header=["check", "result", "finding"], rows=rows, texts=(2,)),
+        missing={f"Left out: {what}.": [] for what in found.left_out},
+    )
 
 
 def _example_images(
-    run: Run, metrics: Sequence[Mapping[str, Any]], data_root: str | Path | None
+    run: Run, metrics: Sequence[EpochMetrics], data_root: str | Path | None
 ) -> Section:
     title = "Images"
     try:
@@ -285,7 +286,7 @@ def _example_images(
 def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
     sections = [_comparison(compared, sweep.split)]
     curves = {
-        row.label: [Run(outcome.folder).lines(METRICS) for outcome in row.outcomes]
+        row.label: [Run(outcome.folder).metrics for outcome in row.outcomes]
         for row in compared.rows
     }
     if curves:
@@ -315,10 +316,12 @@ def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
 
 
 def _environment(run: Run, *, text: str = "") -> Section:
-    found = run.read_json(ENVIRONMENT) or {}
-    values = {name: _text(value) for name, value in found.items()}
-    if "command" in found:
-        values["command"] = shlex.join(found["command"])
+    found = run.environment
+    values = (
+        {} if found is None else {name: _text(value) for name, value in fields_of(found).items()}
+    )
+    if found is not None:
+        values["command"] = shlex.join(found.command)
     return Section(title="Environment", text=text, values=values)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,16 +17,16 @@ from curricula.reporting.figures import (
     height_with_legend,
     style_axes,
 )
+from curricula.training.metrics import EpochMetrics
 
-Line = Mapping[str, Any]  # a line of metrics.jsonl
-ACCURACIES: Mapping[str, Callable[[Line], float]] = {
-    "validation, clean": lambda line: line["validation"][CLEAN],
-    "validation, joint": lambda line: line["validation"][JOINT],
-    "training, perturbed": lambda line: line["train_accuracy"],
+ACCURACIES: Mapping[str, Callable[[EpochMetrics], float]] = {
+    "validation, clean": lambda line: line.validation[CLEAN],
+    "validation, joint": lambda line: line.validation[JOINT],
+    "training, perturbed": lambda line: line.train_accuracy,
 }
 
 
-def training_figure(metrics: Sequence[Line]) -> Figure:
+def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
     """Draw accuracies in %, the loss and the strength of each link over the epochs.
 
     A vertical line marks the epoch that was kept.
@@ -35,23 +34,23 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
     Args:
         metrics: lines of a run's ``metrics.jsonl``, one or more.
     """
-    links = list(metrics[0]["strength"])
+    links = list(metrics[0].strength)
     heights = [2.4, 1.2, 1.2] if links else [2.4, 1.2]
     figure = Figure(figsize=(4.4, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    epochs = [line["epoch"] for line in metrics]
+    epochs = [line.epoch for line in metrics]
     for number, (name, read) in enumerate(ACCURACIES.items()):
         _curve(panels[0], epochs, [100 * read(line) for line in metrics], number, name)
     panels[0].set(ylabel="accuracy, %", ylim=(-3, 103))
-    _curve(panels[1], epochs, [line["loss"] for line in metrics], 4, "loss")
+    _curve(panels[1], epochs, [line.loss for line in metrics], 4, "loss")
     panels[1].set_ylabel("loss")
-    panels[1].set_ylim(0, 1.08 * max(line["loss"] for line in metrics))
+    panels[1].set_ylim(0, 1.08 * max(line.loss for line in metrics))
     for number, link in enumerate(links):
-        strengths = [line["strength"][link] for line in metrics]
+        strengths = [line.strength[link] for line in metrics]
         _curve(panels[2], epochs, strengths, number, link)
     if links:
         panels[2].set(ylabel="strength", ylim=(-0.05, 1.05))
-    kept = max(line["epoch"] for line in metrics if line["best"])
+    kept = max(line.epoch for line in metrics if line.best)
     for axes in panels:
         axes.axvline(kept, color=FAINT_TEXT, linestyle=":", linewidth=1.2, zorder=1)
         style_axes(axes, small=True)
@@ -65,7 +64,7 @@ def training_figure(metrics: Sequence[Line]) -> Figure:
     return figure
 
 
-def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
+def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> Figure:
     """Draw joint validation accuracy in % over the share of training, as means over seeds, one
     curve for each row of a comparison.
 
@@ -79,8 +78,8 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[Line]]]) -> Figure:
     )
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
-        joint = [[line["validation"][JOINT] for line in metrics] for metrics in runs]
-        means = [100 * mean(values) for values in zip(*joint, strict=True)]
+        joint = [[line.validation[JOINT] for line in metrics] for metrics in runs]
+        means = [100 * mean(values) for values in zip(*joint, strict=False)]
         shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
         axes.plot(
             shares, means, label=as_label(label), color=PALETTE[number % len(PALETTE)],

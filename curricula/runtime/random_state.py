@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+TWISTER_NUMBERS = 624  # numbers in a state of the Mersenne Twister
+
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
@@ -56,14 +58,44 @@ def random_tensors(device: torch.device) -> dict[str, Tensor]:
     return states
 
 
+def set_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Set the state of a generator to one that ``get_state`` returned.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: the tensor is damaged.
+    """
+    if generator.device.type == "cpu":
+        _check_twister(state)
+    generator.set_state(state)
+
+
+def _check_twister(state: Tensor) -> None:
+    """Check the position in a state of torch's CPU generator.
+
+    torch checks the count of numbers left and the position of the next one, but not their sum, and
+    would read past the end of the numbers.
+    """
+    content = bytes(state[:24].tolist())
+    left, position = (int.from_bytes(content[a:b], "little") for a, b in ((8, 12), (16, 24)))
+    if left + position > TWISTER_NUMBERS + 1:
+        raise ValueError(
+            f"torch's random state is at position {position}, with {left} numbers left"
+        )
+
+
 def set_random_tensors(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Set the global random states to those that `random_tensors` returned.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: the tensors are damaged.
+        ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: the tensors are damaged.
     """
+    _check_twister(states["torch"])
     torch.set_rng_state(states["torch"])
     *keys, position, has_gauss = states["numpy"].tolist()
+    if not 0 <= position <= TWISTER_NUMBERS:  # NumPy would read past the end of the numbers
+        raise ValueError(f"NumPy's random state is at position {position}")
+    if not all(0 <= key < 2**32 for key in keys):
+        raise ValueError("NumPy's random state has numbers of more than 32 bits")
     gauss: Any = float(states["numpy-gauss"])
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
     next_gauss = states["python-gauss"].tolist()

@@ -115,9 +115,12 @@ def _plain(wanted: type, value: Any, place: str) -> Any:
     """Return a value of a plain type; a whole number is a number too."""
     if type(value) is not wanted and (wanted, type(value)) != (float, int):
         _fail(place, _PLAIN[wanted], value)
-    if type(value) is int and abs(value) >= 2**63:
-        raise ValueError(f"{place} must be {_PLAIN[wanted]} of at most 63 bits".lstrip())
-    return wanted(value)
+    try:
+        return wanted(value)
+    except OverflowError as error:
+        raise ValueError(
+            f"{place} must be {_PLAIN[wanted]}, not {shown(value)}".lstrip()
+        ) from error
 
 
 def _record(wanted: Any, value: Any, place: str) -> Any:

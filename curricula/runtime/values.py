@@ -5,9 +5,12 @@ import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curricula.errors import UserError, shown
+
+if TYPE_CHECKING:
+    import attrs
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
@@ -81,6 +84,16 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise UserError(f"{name} must be {' or '.join(choices)}, not {shown(value)}")
+
+
+def check_printable(record: Any, field: "attrs.Attribute[Any]", value: str) -> None:
+    """Check that a record's text can be shown on a terminal: a validator of attrs.
+
+    Raises:
+        ValueError: it has a character that ends the line, controls a terminal or has no form.
+    """
+    if not value.isprintable():
+        raise ValueError(f"{field.name} must be text that can be printed, not {shown(value)}")
 
 
 def as_path(name: str, value: Any) -> Path:

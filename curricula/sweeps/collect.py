@@ -14,11 +14,11 @@ from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
 from curricula.sweeps.comparison import Comparison, Outcome, Row
-from curricula.sweeps.folder import CELLS, FAILURE, sweep_in
+from curricula.sweeps.folder import CELLS, FAILURE, Failure, sweep_in
 from curricula.sweeps.spec import FRONTIER_OF, Sweep
 from curricula.training.config import SplitName, TrainConfig, images_of
-from curricula.training.metrics import forward_and_backward
-from curricula.training.run import METRICS, RESULTS, TIMING, Run
+from curricula.training.metrics import EpochTimes, forward_and_backward
+from curricula.training.run import METRICS, RESULTS, TIMING, Run, holds
 
 IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
 
@@ -65,10 +65,10 @@ def compare(
     for member in (member for path in folders for member in _members(path, sweeps[path], split)):
         key = (member.parent, member.label)
         row = found.setdefault(key, Row(label=member.label))
-        failure = Run(member.folder).read_json(FAILURE)
+        failure = Run(member.folder).read(FAILURE, Failure)
         if failure is not None:
-            found[key] = row.with_more(failures={member.name: failure["reason"]})
-        elif (member.folder / RESULTS[member.split]).exists():
+            found[key] = row.with_more(failures={member.name: failure.reason})
+        elif holds(member.folder, RESULTS[member.split]):
             outcome = _outcome(Run.open(member.folder), member.split)
             first = first or outcome
             _check_comparable(outcome, first)
@@ -174,24 +174,26 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         UserError: a file is missing or damaged.
     """
     for file in (TIMING, METRICS):
-        if not (run.path / file).exists():
+        if not holds(run.path, file):
             raise UserError(f"run {run.path}: its {file}, which has the training cost, is missing")
-    with run.reading(METRICS):
-        passes = forward_and_backward(run.lines(METRICS))
-    with run.reading(TIMING):
-        seconds = sum(
-            line["training_seconds"] + line["validation_seconds"]
-            for line in run.lines(TIMING)
-            if "epoch" in line
+    config, metrics = run.config, run.metrics
+    if len(metrics) != config.epochs and config.on_collapse != "stop":
+        raise UserError(
+            f"{run.path / METRICS} has {len(metrics)} of {config.epochs} epochs, although the run "
+            "was measured; restore it, or train again"
         )
-    config = run.config
+    seconds = sum(
+        line.training_seconds + line.validation_seconds
+        for line in run.times
+        if isinstance(line, EpochTimes)
+    )
     return Outcome(
         folder=run.path,
         seed=config.seed,
         configuration=_compared_fields(config),
         results={result.name: result for result in run.results(split)},
         images=images_of(config.data, split),
-        passes=passes,
+        passes=forward_and_backward(metrics),
         seconds=seconds,
     )
 

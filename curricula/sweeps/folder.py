@@ -8,12 +8,21 @@ import attrs
 
 from curricula.errors import UserError
 from curricula.runtime.files import check_folder, inside, write_atomic
+from curricula.runtime.values import check_printable
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, RUNS, SWEEP, Run, holds
 
 CELLS = "cells"  # folder of the run folders
 FAILURE = "failed.json"  # file with the reason why a cell failed
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """The contents of ``failed.json``: the reason why a cell failed, on one line."""
+
+    reason: str = attrs.field(validator=check_printable)
+
 
 DEVICE_FIELDS = ("device", "precision", "compile")  # fields whose ``auto`` depends on the machine
 

@@ -22,15 +22,17 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from curricula.curriculum import Threat, check_channels
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.files import inside
 from curricula.runtime.locks import LOCK, exclusive
+from curricula.runtime.records import to_json
 from curricula.runtime.values import as_path, check_flag
 from curricula.sweeps.folder import (
     CELLS,
     FAILURE,
+    Failure,
     check_same_sweep,
     check_same_values,
     default_folder,
@@ -329,8 +331,9 @@ def _run(
         results = _results(cell, path, sweep, threats)
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        reason = printable(reason)
         path.mkdir(parents=True, exist_ok=True)
-        Run(path).write_json(FAILURE, {"reason": reason})
+        Run(path).write_json(FAILURE, to_json(Failure(reason=reason)))
         claimed.trial.set_user_attr("reason", reason)
         study.tell(claimed.trial, state=TrialState.FAIL)
         on_message(f"{cell.name}: failed: {reason}")

@@ -1,12 +1,13 @@
 """Callbacks: follow a training from the outside, without changing it. Needs no torch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from curricula.interfaces import Progress, Strength
+    from curricula.training.metrics import EpochMetrics
     from curricula.training.plan import Plan
     from curricula.training.run import Run
 
@@ -26,7 +27,7 @@ class Callback(Protocol):
     ) -> None:
         """Called after each update. Reading the loss waits for the device, so read it seldom."""
 
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, metrics: "EpochMetrics") -> None:
         """Called after each epoch with the line that was written to metrics.jsonl."""
 
     def on_eval_start(self, batches: int) -> None:
@@ -43,10 +44,10 @@ class NoCallback:
     """Ignore every event. Derive from it to receive only some.
 
     >>> class Print(NoCallback):
-    ...     def on_epoch_end(self, metrics):
-    ...         print(metrics["epoch"], metrics["validation"]["joint"])
-    >>> Print().on_epoch_end({"epoch": 1, "validation": {"joint": 0.5}})
-    1 0.5
+    ...     def on_message(self, line):
+    ...         print(line)
+    >>> Print().on_message("compile: off")
+    compile: off
     """
 
     def on_message(self, line: str) -> None: ...
@@ -54,7 +55,7 @@ class NoCallback:
     def on_step_end(
         self, progress: "Progress", loss: "Tensor", strengths: "Mapping[str, Strength]"
     ) -> None: ...
-    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None: ...
+    def on_epoch_end(self, metrics: "EpochMetrics") -> None: ...
     def on_eval_start(self, batches: int) -> None: ...
     def on_eval_batch_end(self) -> None: ...
     def on_train_end(self) -> None: ...

@@ -1,19 +1,26 @@
 """The last checkpoint of a training: everything that its continuation needs, bit for bit."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import attrs
 import torch
+from attrs.validators import ge, le
 from torch import Tensor
 
-from curricula.errors import UserError
+from curricula.curriculum import ScheduleStates
+from curricula.errors import UserError, message_of, shown
 from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
-from curricula.runtime.random_state import random_tensors, set_random_tensors
-from curricula.training.config import FIELDS
+from curricula.runtime.parsing import parse_json
+from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
+from curricula.runtime.records import from_json, to_json
+from curricula.training import metrics
+from curricula.training.config import FIELDS, TrainConfig
+from curricula.training.metrics import PassCounts
+from curricula.training.optimizers import STATE_TENSORS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
@@ -23,19 +30,87 @@ from curricula.victim.frozen import FrozenModel
 MOVABLE = ("data_root",)  # fields that a continued training may change
 
 
+@attrs.frozen(kw_only=True)
+class State:
+    """What a checkpoint holds beside its tensors.
+
+    Attributes:
+        step, epoch, best_joint, seconds, probe_passes, rollbacks, stopped: as in `TrainingState`.
+        total_passes: its ``passes``.
+        strengths: mean strength of each leaf at the last update of the current epoch, by label;
+            empty before its first.
+        passes: passes of the current epoch.
+        lr: learning rate of the last update.
+        form: form of the attacked network, as `FrozenModel.form`.
+        threads: number of threads of torch.
+        config: configuration of the training.
+        providers: distributions, with their versions, whose code the training runs.
+        torch: version of torch.
+    """
+
+    step: int = attrs.field(validator=ge(0))
+    epoch: int = attrs.field(validator=ge(0))
+    best_joint: float = attrs.field(validator=[ge(-1.0), le(1.0)])
+    seconds: float = attrs.field(validator=metrics.seconds)
+    total_passes: int = attrs.field(validator=ge(0))
+    probe_passes: int = attrs.field(validator=ge(0))
+    rollbacks: int = attrs.field(validator=ge(0))
+    stopped: bool
+    strengths: Mapping[str, float] = attrs.field(validator=metrics.shares)
+    passes: PassCounts
+    lr: float = attrs.field(validator=ge(0))
+    form: tuple[bool, ...] | None
+    threads: int = attrs.field(validator=ge(1))
+    config: TrainConfig
+    providers: tuple[str, ...]
+    torch: str
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Checkpoint:
     """The contents of a checkpoint's file.
 
     Attributes:
         tensors: tensors by name, on the CPU.
-        values: other values, as JSON holds them.
+        state: all else.
         file: name of the file.
     """
 
     tensors: Mapping[str, Tensor]
-    values: Mapping[str, Any]
+    state: State
     file: str
+
+    def like(self, prefix: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors ``PREFIX.NAME`` by name, after checking that they have the names,
+        shapes and types of others.
+
+        Raises:
+            ValueError: they do not; the message names the first difference.
+        """
+        found = self.named(prefix)
+        for name in {**others, **found}:
+            if name not in found or name not in others:
+                raise ValueError(
+                    f"{prefix}.{name} is {'missing' if name in others else 'not expected'}"
+                )
+            now, expected = _form(found[name]), _form(others[name])
+            if now != expected:
+                raise ValueError(f"{prefix}.{name} is {now}, not {expected}")
+        return found
+
+    def named(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors ``PREFIX.NAME`` by name."""
+        begin = prefix + "."
+        return {
+            name.removeprefix(begin): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(begin)
+        }
+
+
+def _form(tensor: Tensor) -> str:
+    """Return a tensor's type and shape in words."""
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
 
 
 def save_last(
@@ -47,7 +122,6 @@ def save_last(
     Raises:
         UserError: it cannot be written, for example because the disk is full.
     """
-    optimizer = state.optimizer.state_dict()
     average = {} if state.average is None else state.average.state_dict()
     generators = {name: generator.get_state() for name, generator in state.generators.items()}
     if state.order_began is not None:
@@ -55,43 +129,50 @@ def save_last(
     tensors = {
         **prefixed("model", state.model.state_dict()),
         **prefixed("average", average),
-        **prefixed("optimizer", _optimizer_tensors(optimizer["state"])),
+        **prefixed("optimizer", _optimizer_tensors(state.optimizer)),
         **prefixed("random", generators | random_tensors(plan.device)),
         **prefixed("sums", {"loss": state.sums.loss, "correct": state.sums.correct}),
+        **prefixed("schedule", _schedule_tensors(state.schedules)),
     }
-    for label, of_label in state.schedules.items():
-        tensors |= prefixed(f"schedule.{label}", of_label)
     frozen = networks.victim.as_module()
-    values = {
-        "step": state.step,
-        "epoch": state.epoch,
-        "best_joint": state.best_joint,
-        "seconds": state.seconds,
-        "total_passes": state.passes,
-        "probe_passes": state.probe_passes,
-        "rollbacks": state.rollbacks,
-        "stopped": state.stopped,
-        "strengths": state.sums.means(),
-        "passes": passes.counts(),
-        "schedules": {label: list(of_label) for label, of_label in state.schedules.items()},
-        "optimizer": optimizer["param_groups"],
-        "form": frozen.form if isinstance(frozen, FrozenModel) else None,
-        "threads": torch.get_num_threads(),
-        "config": attrs.asdict(plan.config),
-        "providers": providers_of(plan),
-        "torch": torch.__version__,
-    }
-    run.save(LAST, tensors, {"state": json.dumps(values)}, previous=PREVIOUS)
+    values = State(
+        step=state.step,
+        epoch=state.epoch,
+        best_joint=state.best_joint,
+        seconds=state.seconds,
+        total_passes=state.passes,
+        probe_passes=state.probe_passes,
+        rollbacks=state.rollbacks,
+        stopped=state.stopped,
+        strengths=state.sums.means(),
+        passes=passes.counts(),
+        lr=state.optimizer.param_groups[0]["lr"],
+        form=frozen.form if isinstance(frozen, FrozenModel) else None,
+        threads=torch.get_num_threads(),
+        config=plan.config,
+        providers=tuple(providers_of(plan)),
+        torch=torch.__version__,
+    )
+    run.save(LAST, tensors, {"state": json.dumps(to_json(values))}, previous=PREVIOUS)
 
 
-def _optimizer_tensors(state: Mapping[int, Mapping[str, Any]]) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimiser's tensors by name: ``PARAMETER.NAME``."""
     tensors = {}
-    for parameter, values in state.items():
+    for parameter, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             assert isinstance(value, Tensor), f"optimiser state {name} is not a tensor"
             tensors[f"{parameter}.{name}"] = value
     return tensors
+
+
+def _schedule_tensors(states: ScheduleStates) -> dict[str, Tensor]:
+    """Return the tensors of schedules by name: ``LABEL.NAME``."""
+    return {
+        f"{label}.{name}": tensor
+        for label, state in states.items()
+        for name, tensor in state.items()
+    }
 
 
 def providers_of(plan: Plan) -> list[str]:
@@ -144,14 +225,13 @@ def read_checkpoint(run: Run, file: str) -> Checkpoint:
     """
     tensors, texts = run.load(file)
     try:
-        values = json.loads(texts["state"])
-        assert isinstance(values, dict)
-    except (*WRONG_SHAPE, AssertionError) as error:
+        state = from_json(State, parse_json(texts["state"]))
+    except WRONG_SHAPE as error:
         raise UserError(
-            f"checkpoint {run.path / file}: written by another version of curricula, which cannot "
-            "be continued; train again"
+            f"checkpoint {run.path / file}: damaged, or written by another version of curricula "
+            f"(state: {message_of(error)}); train again"
         ) from error
-    return Checkpoint(tensors=tensors, values=values, file=file)
+    return Checkpoint(tensors=tensors, state=state, file=file)
 
 
 def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
@@ -160,15 +240,14 @@ def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: the first difference.
     """
-    before = checkpoint.values["config"]
     for name in FIELDS:
-        now = json.loads(json.dumps(getattr(plan.config, name)))
-        if name not in MOVABLE and now != before.get(name):
+        before, now = getattr(checkpoint.state.config, name), getattr(plan.config, name)
+        if name not in MOVABLE and now != before:
             raise UserError(
                 f"{run.path / 'config.toml'} was edited after the training began ({name} was "
-                f"{before.get(name)!r}, now {now!r}): restore it, or start a new run with --config"
+                f"{shown(before)}, now {shown(now)}): restore it, or start a new run with --config"
             )
-    known = checkpoint.values["providers"]
+    known = checkpoint.state.providers
     for provider in providers_of(plan):
         if provider not in known:
             raise UserError(
@@ -190,49 +269,102 @@ def restore(
     Raises:
         UserError: the checkpoint does not fit the plan.
     """
-    tensors, values = checkpoint.tensors, checkpoint.values
-
-    def of(prefix: str) -> dict[str, Tensor]:
-        begin = prefix + "."
-        return {
-            name.removeprefix(begin): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(begin)
-        }
-
     try:
-        state.model.load_state_dict(of("model"))
-        if state.average is not None:
-            state.average.load_state_dict(of("average"))
-        optimizer: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in of("optimizer").items():
-            parameter, _, key = name.partition(".")
-            optimizer.setdefault(int(parameter), {})[key] = tensor
-        state.optimizer.load_state_dict({"state": optimizer, "param_groups": values["optimizer"]})
-        random = of("random")
-        for name, generator in state.generators.items():
-            generator.set_state(random[name])
-        state.schedules = {
-            label: {name: tensors[f"schedule.{label}.{name}"].to(plan.device) for name in names}
-            for label, names in values["schedules"].items()
-        }
-        sums = of("sums")
-        state.sums.loss.copy_(sums["loss"])
-        state.sums.correct.copy_(sums["correct"])
-        state.sums.strengths = values["strengths"]
-        state.step, state.epoch = values["step"], values["epoch"]
-        state.best_joint, state.seconds = values["best_joint"], values["seconds"]
-        state.passes, state.probe_passes = values["total_passes"], values["probe_passes"]
-        state.rollbacks, state.stopped = values["rollbacks"], values["stopped"]
+        _check_progress(plan, checkpoint.state)
+        _restore_tensors(plan, state, checkpoint)
+        stored = checkpoint.state
+        state.sums.strengths = stored.strengths
+        state.step, state.epoch = stored.step, stored.epoch
+        state.best_joint, state.seconds = stored.best_joint, stored.seconds
+        for group in state.optimizer.param_groups:
+            group["lr"] = stored.lr
+        state.passes, state.probe_passes = stored.total_passes, stored.probe_passes
+        state.rollbacks, state.stopped = stored.rollbacks, stored.stopped
         state.order_began = None
-        passes.set(values["passes"])
+        passes.set(stored.passes)
         frozen = networks.victim.as_module()
-        if values["form"] is not None and isinstance(frozen, FrozenModel):
-            frozen.use_form(tuple(values["form"]))
-        torch.set_num_threads(values["threads"])
-        set_random_tensors(random, plan.device)
+        if stored.form is not None and isinstance(frozen, FrozenModel):
+            fast, rounded = stored.form
+            frozen.use_form((fast, rounded))
+        # More threads than this machine has processors could exhaust it.
+        most = max(os.cpu_count() or 1, torch.get_num_threads())
+        torch.set_num_threads(min(stored.threads, most))
     except (RuntimeError, *WRONG_SHAPE) as error:
         raise UserError(
             f"checkpoint {run.path / checkpoint.file}: not of this training "
-            f"({type(error).__name__}: {' '.join(str(error).split())}); train again"
+            f"({message_of(error)}); train again"
         ) from error
+
+
+def _check_progress(plan: Plan, stored: State) -> None:
+    """Check that a checkpoint was written between the begin and the end of a plan.
+
+    Raises:
+        ValueError: it was not.
+    """
+    in_epoch = stored.step - stored.epoch * plan.steps_per_epoch
+    if not 0 <= in_epoch <= plan.steps_per_epoch or stored.step > plan.total_steps:
+        raise ValueError(
+            f"update {stored.step} of {plan.total_steps}, after {stored.epoch} epochs of "
+            f"{plan.steps_per_epoch} updates"
+        )
+    labels = plan.curriculum.schedules.keys() if in_epoch else set()
+    if stored.strengths.keys() != labels:
+        raise ValueError(
+            f"strengths of {', '.join(stored.strengths) or 'nothing'}, not of "
+            f"{', '.join(labels) or 'nothing'}"
+        )
+
+
+def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Set all tensors of a state of the same plan, and all random states.
+
+    Raises:
+        ValueError: the checkpoint's tensors do not fit.
+    """
+    like, stored = checkpoint.like, checkpoint.state
+    state.model.load_state_dict(like("model", state.model.state_dict()))
+    average = {} if state.average is None else state.average.state_dict()
+    found = like("average", average)
+    if state.average is not None:
+        if not 0 <= int(found["n_averaged"]) <= plan.total_steps:
+            raise ValueError("average.n_averaged is out of range")
+        state.average.load_state_dict(found)
+    _restore_optimizer(state.optimizer, checkpoint)
+    schedules = like("schedule", _schedule_tensors(state.schedules))
+    state.schedules = {
+        label: {name: schedules[f"{label}.{name}"].to(plan.device) for name in of_label}
+        for label, of_label in state.schedules.items()
+    }
+    sums = like("sums", {"loss": state.sums.loss, "correct": state.sums.correct})
+    images = (stored.step - stored.epoch * plan.steps_per_epoch) * plan.config.batch_size
+    if not 0 <= int(sums["correct"]) <= images:
+        raise ValueError("sums.correct is out of range")
+    state.sums.loss.copy_(sums["loss"])
+    state.sums.correct.copy_(sums["correct"])
+    random = checkpoint.named("random")
+    for name, generator in state.generators.items():
+        set_generator(generator, random[name])
+    set_random_tensors(random, plan.device)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Set the state of an optimiser.
+
+    Raises:
+        ValueError: the checkpoint's tensors do not fit.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    names = STATE_TENSORS[type(optimizer)]
+    found: dict[int, dict[str, Tensor]] = {}
+    for key in checkpoint.named("optimizer"):
+        number = int(key.partition(".")[0])
+        if not 0 <= number < len(parameters):
+            raise ValueError(f"optimizer.{key} is not expected")
+        step = torch.zeros(())  # float32 in all optimisers of torch
+        expected = {name: step if name == "step" else parameters[number] for name in names}
+        found[number] = checkpoint.like(f"optimizer.{number}", expected)
+        if "step" in names and not 1 <= float(found[number]["step"]) <= checkpoint.state.step:
+            raise ValueError(f"optimizer.{number}.step is out of range")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": found, "param_groups": groups})

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -32,11 +31,11 @@ from curricula.training.checkpoint import (
 )
 from curricula.training.compile_choice import decide_compile
 from curricula.training.config import EVALUATION_SEED, SplitName
+from curricula.training.metrics import EpochMetrics, EpochTimes, EvaluationTime, Finding
 from curricula.training.monitor import (
     ACUTE,
     EXPLANATIONS,
     Epoch,
-    Finding,
     Prober,
     findings,
     has_finite_loss,
@@ -222,10 +221,9 @@ class _Training:
     def _keep_epochs(self) -> None:
         """Cut the run's files and the history back to the epochs of the state."""
         self.run.keep_epochs(self.state.epoch)
-        with self.run.reading(METRICS):
-            lines = self.run.lines(METRICS)
-            self.history = [_epoch_of(line) for line in lines]
-            self.found = list(lines[-1]["findings"]) if lines else []
+        lines = self.run.metrics
+        self.history = [_epoch_of(line) for line in lines]
+        self.found = list(lines[-1].findings) if lines else []
 
     def _restore_without_checkpoint(self) -> None:
         """Begin again, or only evaluate a training that has all its epochs.
@@ -233,7 +231,7 @@ class _Training:
         Raises:
             UserError: several epochs would be lost.
         """
-        epochs = len(self.run.lines(METRICS))
+        epochs = len(self.run.metrics)
         if epochs >= self.plan.config.epochs and holds(self.run.path, BEST):
             self.state.epoch = self.plan.config.epochs
             self.state.step = self.plan.total_steps
@@ -329,31 +327,30 @@ class _Training:
             self.run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
         strengths = state.sums.means()
         passes = self.passes.pop()
-        state.passes += sum(passes.values())
-        strong = self.prober.strong_accuracy(state, strengths, validation[JOINT])
-        metrics = {
-            "epoch": state.epoch + 1,
-            "loss": mean_loss,
-            "train_accuracy": int(state.sums.correct)
+        state.passes += passes.gradient + passes.forward + passes.training
+        metrics = EpochMetrics(
+            epoch=state.epoch + 1,
+            loss=mean_loss,
+            train_accuracy=int(state.sums.correct)
             / (plan.steps_per_epoch * plan.config.batch_size),
-            "validation": validation,
-            "strength": strengths,
-            "lr": state.optimizer.param_groups[0]["lr"],
-            "passes": passes,
-            "best": best,
-            "strong_accuracy": strong,
-            "zero_gradient": zero_gradient,
-        }
+            validation=validation,
+            strength=strengths,
+            lr=state.optimizer.param_groups[0]["lr"],
+            passes=passes,
+            best=best,
+            strong_accuracy=self.prober.strong_accuracy(state, strengths, validation[JOINT]),
+            zero_gradient=zero_gradient,
+        )
         self.history.append(_epoch_of(metrics))
         before, self.found = self.found, self._findings()
-        metrics["findings"] = self.found
-        self.run.append(METRICS, metrics)
-        timing = {
-            "epoch": state.epoch + 1,
-            "training_seconds": training_seconds,
-            "validation_seconds": time.perf_counter() - validated,
-        }
-        self.run.append(TIMING, timing)
+        metrics = attrs.evolve(metrics, findings=tuple(self.found))
+        self.run.append(METRICS, to_json(metrics))
+        timing = EpochTimes(
+            epoch=state.epoch + 1,
+            training_seconds=training_seconds,
+            validation_seconds=time.perf_counter() - validated,
+        )
+        self.run.append(TIMING, to_json(timing))
         state.epoch += 1
         state.sums, state.order_began, state.seconds = EpochSums.zero(plan.device), None, 0.0
         acute = [finding for finding in self.found if finding in ACUTE]
@@ -441,21 +438,21 @@ class _Training:
         return {result.name: result.accuracy for result in results}
 
 
-def _epoch_of(metrics: Mapping[str, Any]) -> Epoch:
-    """Return the figures of a line of metrics.jsonl that findings are drawn from."""
+def _epoch_of(metrics: EpochMetrics) -> Epoch:
+    """Return the figures of an epoch that findings are drawn from."""
     return Epoch(
-        train_accuracy=metrics["train_accuracy"],
-        loss=metrics["loss"],
-        joint=metrics["validation"][JOINT],
-        strong=metrics["strong_accuracy"],
-        full=is_full(metrics["strength"]),
-        zero_gradient=metrics["zero_gradient"],
+        train_accuracy=metrics.train_accuracy,
+        loss=metrics.loss,
+        joint=metrics.validation[JOINT],
+        strong=metrics.strong_accuracy,
+        full=is_full(metrics.strength),
+        zero_gradient=metrics.zero_gradient,
     )
 
 
 def _never_raised(plan: Plan, run: Run) -> list[str]:
     """Return the labels whose adaptive schedules stayed at strength 0 in all epochs."""
-    strengths: list[Mapping[str, Any]] = [line["strength"] for line in run.lines(METRICS)]
+    strengths = [line.strength for line in run.metrics]
     return [
         label
         for label, schedule in plan.curriculum.schedules.items()
@@ -485,5 +482,6 @@ def _evaluate(
         after_batch=after_batch,
     )
     training.run.write_json(file, to_json(results))
-    training.run.append(TIMING, {"evaluation_seconds": time.perf_counter() - began})
+    took = EvaluationTime(evaluation_seconds=time.perf_counter() - began)
+    training.run.append(TIMING, to_json(took))
     return results

@@ -1,23 +1,143 @@
-"""Figures of a run's ``metrics.jsonl``. Needs no torch."""
+"""The lines of a run's ``metrics.jsonl`` and ``timing.jsonl``. Needs no torch."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+from attrs.validators import and_, deep_mapping, ge, instance_of, le, optional
+
+from curricula.evaluation.names import CLEAN, JOINT
+from curricula.runtime.records import from_json
+
+Finding: TypeAlias = Literal[
+    "catastrophic overfitting", "robust overfitting", "divergence", "no gradient"
+]
+"""What the monitor of a training can find in an epoch."""
+
+MAX_LOSS = 3.5e38  # largest loss: that of float32
+MAX_SECONDS = 1e10  # three hundred years
+
+share: Any = and_(ge(0), le(1))  # validators of the records of a training
+shares: Any = deep_mapping(instance_of(str), share)
+seconds: Any = and_(ge(0), le(MAX_SECONDS))
 
 
-def forward_and_backward(metrics: Iterable[Mapping[str, Any]]) -> int:
+@attrs.frozen(kw_only=True)
+class PassCounts:
+    """Images that went through the networks, by the kind of pass.
+
+    Attributes:
+        gradient: images passed forward, and backward to the image: a step of an attack.
+        forward: images passed forward only.
+        training: images passed forward, and backward to the weights.
+    """
+
+    gradient: int = attrs.field(default=0, validator=ge(0))
+    forward: int = attrs.field(default=0, validator=ge(0))
+    training: int = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen(kw_only=True)
+class EpochMetrics:
+    """A line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        loss: mean training loss.
+        train_accuracy: accuracy on the perturbed training images during the epoch, in [0, 1].
+        validation: accuracies on the validation images, in [0, 1], by threat: ``clean``, ``joint``.
+        strength: strength of each leaf at the epoch's last update, in [0, 1], by label.
+        lr: learning rate of the epoch's last update.
+        passes: passes of the epoch.
+        best: whether no earlier epoch had a higher joint accuracy.
+        strong_accuracy: accuracy under PGD at the epoch's strengths, in [0, 1]; None if it was not
+            measured.
+        zero_gradient: whether all gradients of the last update were zero.
+        findings: what the monitor found.
+    """
+
+    epoch: int = attrs.field(validator=ge(1))
+    loss: float = attrs.field(validator=and_(ge(-MAX_LOSS), le(MAX_LOSS)))
+    train_accuracy: float = attrs.field(validator=share)
+    validation: Mapping[str, float] = attrs.field(validator=shares)
+    strength: Mapping[str, float] = attrs.field(validator=shares)
+    lr: float = attrs.field(validator=ge(0))
+    passes: PassCounts
+    best: bool
+    strong_accuracy: float | None = attrs.field(default=None, validator=optional(share))
+    zero_gradient: bool = False
+    findings: tuple[Finding, ...] = ()
+
+    @validation.validator
+    def _has_both(self, attribute: Any, value: Mapping[str, float]) -> None:
+        if value.keys() != {CLEAN, JOINT}:
+            raise ValueError(f"validation must have {CLEAN} and {JOINT}")
+
+
+@attrs.frozen(kw_only=True)
+class EpochTimes:
+    """A line of ``timing.jsonl``: the wall times of an epoch, in seconds."""
+
+    epoch: int = attrs.field(validator=ge(1))
+    training_seconds: float = attrs.field(validator=seconds)
+    validation_seconds: float = attrs.field(validator=seconds)
+
+
+@attrs.frozen(kw_only=True)
+class EvaluationTime:
+    """The last line of ``timing.jsonl``: the wall time of the final evaluation, in seconds."""
+
+    evaluation_seconds: float = attrs.field(validator=seconds)
+
+
+def metrics_of(lines: Sequence[Any]) -> list[EpochMetrics]:
+    """Return the records of the lines of ``metrics.jsonl``.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not what a training writes.
+    """
+    found = from_json(list[EpochMetrics], list(lines))
+    _check_epochs(found)
+    if any(line.strength.keys() != found[0].strength.keys() for line in found):
+        raise ValueError("strength has different labels in different lines")
+    if found and not found[0].best:
+        raise ValueError("the first epoch must be the best one so far")
+    return found
+
+
+def times_of(lines: Sequence[Any]) -> list[EpochTimes | EvaluationTime]:
+    """Return the records of the lines of ``timing.jsonl``.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not what a training writes.
+    """
+    found = [
+        from_json(EvaluationTime, line)
+        if isinstance(line, dict) and "evaluation_seconds" in line
+        else from_json(EpochTimes, line)
+        for line in lines
+    ]
+    _check_epochs([line for line in found if isinstance(line, EpochTimes)])
+    return found
+
+
+def _check_epochs(lines: Sequence[EpochMetrics | EpochTimes]) -> None:
+    """Check that the epochs are 1, 2, 3, ..."""
+    for number, line in enumerate(lines, start=1):
+        if line.epoch != number:
+            raise ValueError(f"epoch {line.epoch} is in the place of epoch {number}")
+
+
+def forward_and_backward(metrics: Iterable[EpochMetrics]) -> int:
     """Return the number of forward-backward passes of a run, in images: the cost by which runs are
     compared.
 
     Forward-only passes are not counted.
 
-    >>> forward_and_backward([{"passes": {"gradient": 500, "forward": 90, "training": 100}}])
-    600
-
     Args:
         metrics: the lines of ``metrics.jsonl``, one per epoch.
     """
-    passes = [line["passes"] for line in metrics]
-    return sum(counts["gradient"] + counts["training"] for counts in passes)
+    return sum(line.passes.gradient + line.passes.training for line in metrics)
 
 
 def in_millions(passes: float) -> str:

@@ -6,7 +6,6 @@ The thresholds were chosen on a few runs on digits (seeds 3 and 100) and confirm
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
 
 import attrs
 import torch
@@ -17,13 +16,11 @@ from curricula.data.dataset import first
 from curricula.evaluation.threats import pixel_budget, standard_attack
 from curricula.expressions.binding import bind
 from curricula.training.config import EVALUATION_SEED
+from curricula.training.metrics import Finding
 from curricula.training.plan import Plan
 from curricula.training.step import TrainingState
 from curricula.victim.model_victim import ModelVictim
 
-Finding: TypeAlias = Literal[
-    "catastrophic overfitting", "robust overfitting", "divergence", "no gradient"
-]
 ACUTE: tuple[Finding, ...] = ("catastrophic overfitting", "divergence", "no gradient")
 """The findings that `on_collapse` acts on."""
 

@@ -7,6 +7,7 @@ the same, bit for bit.
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,3 +33,10 @@ class SGD(_Uncompiled, torch.optim.SGD):
     """`torch.optim.SGD` without the wrappers that import torch's compiler."""
 
     step: Any = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+STATE_TENSORS: Mapping[type[Optimizer], tuple[str, ...]] = {
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    SGD: ("momentum_buffer",),
+}
+"""Names of the tensors that an optimiser keeps for each parameter it has updated."""

@@ -1,23 +1,22 @@
 """Count the images that pass forward and backward through the networks of a training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from curricula.training.metrics import PassCounts
 from curricula.training.step import Networks
 
 
 @attrs.define(kw_only=True)
 class PassCounter:
-    """Counts the images of each kind of pass, from `attach` until `stop`.
+    """Counts the images of each kind of pass (see `PassCounts`), from `attach` until `stop`.
 
     Attributes:
-        gradient: images passed forward, and backward to the image: a step of an attack.
-        forward: images passed forward only.
-        training: images passed forward, and backward to the weights.
+        gradient, forward, training: the counts.
         hooks: the hooks that count.
     """
 
@@ -51,18 +50,18 @@ class PassCounter:
 
         return count
 
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {"gradient": self.gradient, "forward": self.forward, "training": self.training}
+    def counts(self) -> PassCounts:
+        """Return the counts."""
+        return PassCounts(gradient=self.gradient, forward=self.forward, training=self.training)
 
-    def set(self, counts: Mapping[str, int]) -> None:
-        """Continue from counts by name: those of the same epoch before an interruption."""
-        self.gradient = counts["gradient"]
-        self.forward = counts["forward"]
-        self.training = counts["training"]
+    def set(self, counts: PassCounts) -> None:
+        """Continue from the counts of the same epoch before an interruption."""
+        self.gradient = counts.gradient
+        self.forward = counts.forward
+        self.training = counts.training
 
-    def pop(self) -> dict[str, int]:
-        """Return the counts by name, and reset them to zero."""
+    def pop(self) -> PassCounts:
+        """Return the counts, and reset them to zero."""
         counts = self.counts()
         self.gradient = self.forward = self.training = 0
         return counts

@@ -5,20 +5,15 @@ Only saving and loading weights, and recording the environment, import torch.
 
 import hashlib
 import json
-import platform
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from curricula.errors import UnknownNameError, UserError, message_of
-from curricula.evaluation.results import ThreatResult
-from curricula.plugins import registry
-from curricula.plugins.hookspecs import KINDS
+from curricula.evaluation.results import ThreatResult, check_names
 from curricula.runtime.files import (
     append_line,
     check_folder,
@@ -30,12 +25,22 @@ from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import as_path
 from curricula.training.config import FIELDS, SplitName, TrainConfig, merge, read_toml, to_toml
+from curricula.training.environment import Environment, environment, providers
+from curricula.training.metrics import (
+    EpochMetrics,
+    EpochTimes,
+    EvaluationTime,
+    metrics_of,
+    times_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from curricula.data.dataset import DataSet
     from curricula.data.identity import DataIdentity
+
+T = TypeVar("T")
 
 RUNS = Path("runs")
 """The folder that holds the runs and sweeps for which the caller names no folder."""
@@ -96,7 +101,7 @@ class Run:
         """
         check_free(path)
         run = cls(path)
-        run.write_json(ENVIRONMENT, environment())
+        run.write_json(ENVIRONMENT, to_json(environment()))
         run.write_json(DATA, to_json(identity))
         run._write(CONFIG, to_toml(config).encode())
         return run
@@ -122,7 +127,41 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return merge(read_toml(self.path / CONFIG))
+        path = self.path / CONFIG
+        values = read_toml(path)
+        try:
+            return merge(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    @property
+    def environment(self) -> Environment | None:
+        """The command, hardware and versions of its training; None if there is no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return self.read(ENVIRONMENT, Environment)
+
+    @property
+    def metrics(self) -> list[EpochMetrics]:
+        """The lines of ``metrics.jsonl``: one for each epoch that the training has done.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with self.reading(METRICS):
+            return metrics_of(self.lines(METRICS))
+
+    @property
+    def times(self) -> list[EpochTimes | EvaluationTime]:
+        """The lines of ``timing.jsonl``.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with self.reading(TIMING):
+            return times_of(self.lines(TIMING))
 
     def check_plugins(self) -> None:
         """Refuse a run whose configuration names what no plugin of this installation provides.
@@ -136,9 +175,8 @@ class Run:
         try:
             check_values({name: getattr(config, name) for name in FIELDS})
         except UnknownNameError as error:
-            stored = self.read_json(ENVIRONMENT) or {"providers": []}
-            with self.reading(ENVIRONMENT):
-                missing = sorted({str(name) for name in stored["providers"]} - _providers())
+            stored = self.environment
+            missing = sorted(set(stored.providers) - providers()) if stored else []
             if not missing:
                 raise
             raise UserError(
@@ -165,8 +203,9 @@ class Run:
         """
         from curricula.data.identity import DataIdentity
 
-        with self.reading(DATA):
-            then = from_json(DataIdentity, self.read_json(DATA))
+        then = self.read(DATA, DataIdentity)
+        if then is None:
+            raise UserError(f"run {self.path} has no {DATA}; train again")
         what = {"classes": "classes", "train": "training images", "test": "test images"}
         for field, described in what.items():
             if getattr(then, field) != getattr(now, field):
@@ -219,12 +258,15 @@ class Run:
         Raises:
             UserError: a file is damaged, or cannot be written.
         """
-        for file in (METRICS, TIMING):
-            lines = self.lines(file)
-            with self.reading(file):
-                kept = [line for line in lines if line.get("epoch", epochs + 1) <= epochs]
-            if kept != lines:
-                self._write(file, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        records: Mapping[str, Sequence[object]] = {METRICS: self.metrics, TIMING: self.times}
+        for file, found in records.items():
+            kept = "".join(
+                f"{text}\n"
+                for (text, _), record in zip(self._lines(file), found, strict=True)
+                if getattr(record, "epoch", epochs + 1) <= epochs
+            )
+            if kept != (self._text(file) or ""):  # a half-written line goes too
+                self._write(file, kept.encode())
 
     def lines(self, file: str) -> list[Any]:
         """Return the value of each line of a JSON-lines file; an empty list if there is no file.
@@ -234,13 +276,16 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        text = self._text(file)
-        texts = text.split("\n")  # within a text, other characters end no line
+        return [value for _, value in self._lines(file)]
+
+    def _lines(self, file: str) -> list[tuple[str, Any]]:
+        """Return the text and the value of each line of a JSON-lines file."""
+        texts = (self._text(file) or "").split("\n")  # texts hold the others that end a line
         found = []
         for number, line in enumerate(texts, start=1):
             try:
                 if line.strip():
-                    found.append(self._parsed(file, line, f" in line {number}"))
+                    found.append((line, self._parsed(file, line, f" in line {number}")))
             except UserError:
                 if number < len(texts):
                     raise
@@ -253,17 +298,33 @@ class Run:
             UserError: the file is damaged.
         """
         text = self._text(file)
-        return self._parsed(file, text) if text else None
+        return None if text is None else self._parsed(file, text)
 
-    def _text(self, file: str) -> str:
-        """Return the text of a file; empty if the file does not exist."""
+    def read(self, file: str, cls: type[T]) -> T | None:
+        """Return the record in a JSON file; None if the file does not exist.
+
+        Args:
+            file: name of the file.
+            cls: class of the record.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        text = self._text(file)
+        if text is None:
+            return None
+        with self.reading(file):
+            return from_json(cls, self._parsed(file, text))
+
+    def _text(self, file: str) -> str | None:
+        """Return the text of a file; None if the file does not exist."""
         path = self.path / file
         try:
             return read_text(path)
         except FileNotFoundError:
-            return ""
+            return None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
+            raise UserError(f"{path}: cannot be read ({error}); {_fix(file)}") from error
 
     def _parsed(self, file: str, text: str, where: str = "") -> Any:
         try:
@@ -271,7 +332,7 @@ class Run:
         except ValueError as error:
             reason = str(error).replace("line 1 column", "column")
             raise UserError(
-                f"{self.path / file}: cannot be read{where} ({reason}); run again what wrote it"
+                f"{self.path / file}: cannot be read{where} ({reason}); {_fix(file)}"
             ) from error
 
     @contextmanager
@@ -288,7 +349,7 @@ class Run:
         except WRONG_SHAPE as error:
             raise UserError(
                 f"{self.path / file}: not of the shape that curricula writes "
-                f"({message_of(error)}); measure again"
+                f"({message_of(error)}); {_fix(file)}"
             ) from error
 
     def results(self, split: SplitName) -> list[ThreatResult]:
@@ -297,8 +358,10 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
+        found = self.read(RESULTS[split], list[ThreatResult]) or []
         with self.reading(RESULTS[split]):
-            return from_json(list[ThreatResult], self.read_json(RESULTS[split]) or [])
+            check_names(found)
+        return found
 
     def save(
         self,
@@ -385,6 +448,15 @@ class Run:
         return tensors, texts
 
 
+def _fix(file: str) -> str:
+    """Return what to do about a damaged file."""
+    if file in RESULTS.values():
+        return "delete it, and train --resume or its sweep will measure again"
+    if file in (PROFILE, AUDIT):
+        return f"write it again with curricula {file.removesuffix('.json')}"
+    return "restore it, or train again"
+
+
 def _digest(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> str:
     """Return a hash of everything in a checkpoint."""
     import torch
@@ -465,41 +537,3 @@ def holds(folder: Path, file: str) -> bool:
 def prefixed(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Return tensors by their names in a checkpoint: ``PREFIX.NAME``."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def environment() -> dict[str, Any]:
-    """Return the command, hardware and versions with which a run's figures were computed."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if cuda else None,
-        "torch": torch.__version__,
-        "torchvision": metadata.version("torchvision"),
-        "providers": sorted(_providers()),
-    }
-
-
-def _providers() -> set[str]:
-    """Return the distributions and files of all loaded plugins, with their versions."""
-    return {
-        str(registered.provider)
-        for kind in KINDS
-        for registered in registry.current().records(kind).values()
-    }
-
-
-def processor_name() -> str:
-    """Return the name of this machine's processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

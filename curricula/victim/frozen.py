@@ -182,9 +182,12 @@ class FrozenModel(nn.Module):
         return (self._fast, self._weight_dtype is not None) if self._compared else None
 
     def use_form(self, form: tuple[bool, bool]) -> None:
-        """Use a form that was decided before, without comparing it with the network again."""
+        """Use a form that was decided before, as far as the network has it, without comparing it
+        with the network again."""
+        own = (self._fast, self._weight_dtype is not None)
+        form = (form[0] and own[0], form[1] and own[1])
         self._compared = True
-        if form != (self._fast, self._weight_dtype is not None):
+        if form != own:
             self._fast = form[0]
             self._weight_dtype = torch.bfloat16 if form[1] else None
             self._build()

@@ -58,7 +58,7 @@ def test_unknown_keys_are_ignored_when_read():
     [
         ({"inner": []}, TypeError, r"inner must be an object, not \[\]"),
         ({"inner": {"count": 1.5}}, TypeError, r"inner.count must be a whole number, not 1.5"),
-        ({"inner": {"count": 2**63}}, ValueError, "inner.count must be .* at most 63 bits"),
+        ({"ratio": 10**400}, ValueError, r"ratio must be a number, not about 10\^400"),
         ({"inner": {}}, KeyError, "inner.count is missing"),
         ({"rows": [[{"count": 2}], "ab"]}, TypeError, r"rows\[1\] must be a list, not 'ab'"),
         ({"rows": {}}, TypeError, "rows must be a list"),

@@ -88,7 +88,7 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
         {"gradient": 5 * images, "forward": images, "training": 2 * images},
         {"gradient": 10 * images, "forward": images, "training": 2 * images},
     ]
-    assert forward_and_backward(metrics) == 19 * images
+    assert forward_and_backward(run.metrics) == 19 * images
     assert [in_millions(count) for count in (1_234_567, 94_999, 180)] == [
         "1.23",
         "0.095",
