@@ -29,7 +29,7 @@ MIN_IMAGES, MAX_IMAGES = 16, 128  # images of a probe
 MAX_SHARE = 0.015  # passes of all probes, as a share of the training's
 FULL = 0.999  # strength from which validation, at full strength, stands for a probe
 
-MIN_TRAIN_ACCURACY = 0.4  # on the training attack, from which a collapse can be told
+MIN_TRAIN_ACCURACY = 0.4  # on the training attack, from which a collapse is recognised
 MAX_RATIO = 0.3  # accuracy under the stronger attack to that under the training attack
 MAX_LOSS = 100.0  # mean training loss, in multiples of the loss of chance
 WINDOW = 3  # epochs whose joint validation accuracies are averaged
@@ -38,7 +38,7 @@ MIN_FALL = 0.05  # of the joint validation accuracy from its best
 EXPLANATIONS: Mapping[Finding, str] = {
     "catastrophic overfitting": "the network withstands the training attack, but not PGD of the "
     "same size: use more steps, a random start or a smaller budget",
-    "robust overfitting": "the joint validation accuracy has fallen from its best while the "
+    "robust overfitting": "the joint validation accuracy is below its best while the "
     "training accuracy rises: train for fewer epochs, or use --average or --awp",
     "divergence": "the loss is far above that of chance: lower lr (--lr)",
     "no gradient": "all gradients are zero, so nothing is learned: lower lr (--lr), or check the "
@@ -102,7 +102,7 @@ def findings(epochs: Sequence[Epoch], *, num_classes: int, validation: int) -> l
 
 
 def _has_overfitted(epochs: Sequence[Epoch], validation: int) -> bool:
-    """Return whether the joint validation accuracy fell from its best by more than its noise while
+    """Return whether the joint validation accuracy is below its best by more than noise while
     the training accuracy did not fall; only epochs at full strength count."""
     full = [epoch for epoch in epochs if epoch.full]
     if len(full) < 2 * WINDOW:

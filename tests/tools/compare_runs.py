@@ -38,6 +38,9 @@ NAMES: dict[str, str] = {
 }
 SENTENCES = (".finding",)  # keys of audit.json whose values are sentences
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e-?\d+)?")
+# What was not computed at 79161ce; keys of metrics.jsonl, tensors of last.safetensors.
+NEW_KEYS = {"findings", "strong_accuracy", "zero_gradient", "on_collapse"}
+NEW_TENSORS = re.compile(r"sums\.|random\.(numpy|python|device)")
 DROPPED_KEYS = {"curricula", "versions", "date", "started", "minutes"}  # of the machine, the moment
 
 COMMON = ["--device", "cpu", "--precision", "float32", "--compile", "off"]
@@ -156,7 +159,8 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
         old = {KEYS.get(key, key) if key not in new else key: value for key, value in old.items()}
         old = {NAMES.get(key, key) if key not in new else key: value for key, value in old.items()}
         for key in dict.fromkeys([*old, *new]):
-            if key in DROPPED_KEYS:
+            added = key not in old and (key in NEW_KEYS or NEW_TENSORS.match(key))
+            if key in DROPPED_KEYS or added:
                 continue
             if key not in new or key not in old:
                 yield f"{place}.{key}: only in the {'old' if key in old else 'new'}"

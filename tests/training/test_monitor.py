@@ -1,4 +1,4 @@
-"""What spoils a training is noticed, said, and acted on."""
+"""The monitor notices what spoils a training, says it, and acts on it."""
 
 import json
 import math
