@@ -38,6 +38,7 @@ from curricula.training.monitor import (
     Epoch,
     Prober,
     findings,
+    has_collapsed,
     has_finite_loss,
     has_no_gradient,
     is_full,
@@ -328,17 +329,25 @@ class _Training:
         strengths = state.sums.means()
         passes = self.passes.pop()
         state.passes += passes.gradient + passes.forward + passes.training
+        images = plan.steps_per_epoch * plan.config.batch_size
+        train_accuracy = int(state.sums.correct) / images
+        strong = self.prober.strong_accuracy(
+            state,
+            strengths,
+            validation[JOINT],
+            train_accuracy,
+            known=self._knows_collapse(),
+        )
         metrics = EpochMetrics(
             epoch=state.epoch + 1,
             loss=mean_loss,
-            train_accuracy=int(state.sums.correct)
-            / (plan.steps_per_epoch * plan.config.batch_size),
+            train_accuracy=train_accuracy,
             validation=validation,
             strength=strengths,
             lr=state.optimizer.param_groups[0]["lr"],
             passes=passes,
             best=best,
-            strong_accuracy=self.prober.strong_accuracy(state, strengths, validation[JOINT]),
+            strong_accuracy=strong,
             zero_gradient=zero_gradient,
         )
         self.history.append(_epoch_of(metrics))
@@ -371,6 +380,14 @@ class _Training:
             elif state.rollbacks < MAX_ROLLBACKS:
                 self._roll_back(acute[0])
         self.check_stop()
+
+    def _knows_collapse(self) -> bool:
+        """Return whether the last epoch that was measured had collapsed."""
+        measured = [epoch for epoch in self.history if epoch.strong is not None][-1:]
+        return any(
+            has_collapsed(epoch.train_accuracy, epoch.strong or 0.0, self.plan.data.num_classes)
+            for epoch in measured
+        )
 
     def _findings(self) -> list[Finding]:
         return findings(

@@ -86,11 +86,7 @@ def findings(epochs: Sequence[Epoch], *, num_classes: int, validation: int) -> l
     """
     last = epochs[-1]
     found: list[Finding] = []
-    if (
-        last.strong is not None
-        and last.train_accuracy >= max(MIN_TRAIN_ACCURACY, 2 / num_classes)
-        and last.strong <= MAX_RATIO * last.train_accuracy
-    ):
+    if last.strong is not None and has_collapsed(last.train_accuracy, last.strong, num_classes):
         found.append("catastrophic overfitting")
     if last.loss > MAX_LOSS * math.log(num_classes):
         found.append("divergence")
@@ -99,6 +95,18 @@ def findings(epochs: Sequence[Epoch], *, num_classes: int, validation: int) -> l
     if not found and _has_overfitted(epochs, validation):
         found.append("robust overfitting")
     return found
+
+
+def has_collapsed(train_accuracy: float, strong: float, num_classes: int) -> bool:
+    """Return whether a stronger attack fools far more than the training attack does.
+
+    Args:
+        train_accuracy: accuracy on the training attack, in [0, 1].
+        strong: accuracy under the stronger attack, in [0, 1].
+        num_classes: number of classes.
+    """
+    learned = train_accuracy >= max(MIN_TRAIN_ACCURACY, 2 / num_classes)
+    return learned and strong <= MAX_RATIO * train_accuracy
 
 
 def _has_overfitted(epochs: Sequence[Epoch], validation: int) -> bool:
@@ -165,28 +173,42 @@ class Prober:
             self._transformed = attrs.evolve(plan.curriculum, tree=transformed)
 
     def strong_accuracy(
-        self, state: TrainingState, strengths: Mapping[str, float], joint: float
+        self,
+        state: TrainingState,
+        strengths: Mapping[str, float],
+        joint: float,
+        train_accuracy: float,
+        *,
+        known: bool,
     ) -> float | None:
         """Return the accuracy under PGD at an epoch's last strengths, in [0, 1].
 
         At full strength, that is the joint validation accuracy, which costs nothing more. Below
-        it, a few validation images are attacked, as many as the passes so far pay for. None if
-        there is no pixel attack, or if too few passes were made since the last probe.
+        it, a few validation images are attacked, as many as the passes so far pay for. Validation
+        of averaged weights only raises a suspicion, which is checked at once. None if there is no
+        pixel attack, or if too few passes were made since the last probe.
 
         Args:
             state: the state after an epoch; counts the passes of the probe.
             strengths: mean strength of each leaf, by label.
             joint: the joint validation accuracy of the epoch.
+            train_accuracy: accuracy on the training attack during the epoch.
+            known: whether the last epoch that was measured had collapsed.
         """
         strength = max((strengths.get(label, 0.0) for label in self._labels), default=0.0)
         if strength == 0.0:
             return None
-        if is_full(strengths) and state.average is None:
+        full = is_full(strengths)
+        if full and state.average is None:
             return joint
+        suspected = full and has_collapsed(train_accuracy, joint, self._plan.data.num_classes)
         each = STEPS + 2
         count = int((MAX_SHARE * state.passes - state.probe_passes) / each)
         count = min(count, MAX_IMAGES, len(self._plan.validation))
-        if count < min(MIN_IMAGES, len(self._plan.validation)):
+        fewest = min(MIN_IMAGES, len(self._plan.validation))
+        if suspected and not known:
+            count = max(count, fewest)
+        if count < fewest:
             return None
         state.probe_passes += count * each
         return self._measured(state, strengths, strength, count)

@@ -127,7 +127,7 @@ def wait_until_killed(
     """Kill a process a random time after it first wrote a file, or after its start if it wrote none
     until then; leave it alone if it ends by itself."""
     before = newest(run)
-    written = draws.uniform(0.0, whole_seconds / 20)
+    written = draws.uniform(0.0, whole_seconds / 80)
     end = time.perf_counter() + draws.uniform(2.0, 2.0 + whole_seconds)
     while process.poll() is None and time.perf_counter() < end:
         if newest(run) > before:

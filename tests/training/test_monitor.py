@@ -268,6 +268,17 @@ def test_the_probe_measures_the_training_threat_and_costs_little(tiny, tmp_path,
     assert 0 < state["probe_passes"] <= monitor.MAX_SHARE * state["total_passes"]
 
 
+def test_a_suspicion_of_averaged_weights_is_checked_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "MIN_TRAIN_ACCURACY", 0.0)
+    monkeypatch.setattr(monitor, "MAX_RATIO", 1e9)  # everything is a collapse
+    values = SMALL | {"perturb": "fgsm:0.1", "schedule": ["constant"], "average": "ema"}
+    trained = curricula.train(**values, epochs=4, output=tmp_path / "run")
+    found = [line["strong_accuracy"] is not None for line in trained.run.lines(METRICS)]
+    learned = [line["train_accuracy"] >= 0.2 for line in trained.run.lines(METRICS)]
+    assert any(learned)
+    assert found == [number == learned.index(True) for number in range(4)]
+
+
 def test_at_full_strength_validation_is_the_probe(tiny, tmp_path):
     values = SMALL | {"perturb": "rot+pgd(0.1, steps=1)", "schedule": ["constant"]}
     trained = curricula.train(**values, epochs=1, output=tmp_path / "run")
