@@ -7,9 +7,10 @@ not attacked further.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
+from attrs.validators import in_, min_len
 from torch import nn
 
 from curricula.curriculum import Threat
@@ -42,6 +43,19 @@ UNITS = tuple(PHRASES)
 EXAMPLES = {"degrees": "30", "pixels": "3", "linf": "8/255"}
 
 
+MAX_POINTS = 30  # points of an axis
+MAX_RANGE = 1_000_000  # largest value on an axis
+
+
+def _axis(record: Any, field: "attrs.Attribute[Any]", values: tuple[float, ...]) -> None:
+    """Check the values on an axis of a profile: a validator of attrs."""
+    if not 1 <= len(values) <= MAX_POINTS or not all(0 <= value <= MAX_RANGE for value in values):
+        raise ValueError(
+            f"{field.name} must be 1 to {MAX_POINTS} values from 0 to {MAX_RANGE:,}, not "
+            f"{shown(list(values))}"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Series:
     """Results of one threat over a growing range.
@@ -54,9 +68,13 @@ class Series:
     """
 
     name: str
-    unit: str
-    values: tuple[float, ...]
+    unit: str = attrs.field(validator=in_(UNITS))
+    values: tuple[float, ...] = attrs.field(validator=_axis)
     measured: tuple[ThreatResult, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.measured) != len(self.values):
+            raise ValueError(f"{len(self.values)} values have {len(self.measured)} results")
 
 
 @attrs.frozen(kw_only=True)
@@ -69,9 +87,13 @@ class JointGrid:
         rows: one row for each radius, with one cell for each rotation range.
     """
 
-    degrees: tuple[float, ...]
-    linf: tuple[float, ...]
+    degrees: tuple[float, ...] = attrs.field(validator=_axis)
+    linf: tuple[float, ...] = attrs.field(validator=_axis)
     rows: tuple[tuple[ThreatResult, ...], ...]
+
+    def __attrs_post_init__(self) -> None:
+        if [len(row) for row in self.rows] != [len(self.degrees)] * len(self.linf):
+            raise ValueError("rows must have a result for each radius and range")
 
 
 @attrs.frozen(kw_only=True)
@@ -149,7 +171,14 @@ class RobustnessProfile:
     clean: ThreatResult
     series: tuple[Series, ...]
     joint: JointGrid
-    combined: tuple[ThreatResult, ...]
+    combined: tuple[ThreatResult, ...] = attrs.field(validator=min_len(2))
+
+    def __attrs_post_init__(self) -> None:
+        for unit in UNITS:
+            if unit not in self.budgets:
+                raise ValueError(f"budgets must have {unit}")
+            if not 0 < self.budget(unit) <= MAX_RANGE:
+                raise ValueError(f"the budget in {unit} must be above 0 and at most {MAX_RANGE:,}")
 
     @property
     def average(self) -> Average:

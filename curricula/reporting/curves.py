@@ -11,12 +11,20 @@ from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import AdaptiveSchedule, Progress, Schedule
-from curricula.reporting.figures import DASHES, PALETTE, PIXELS_PER_INCH, folded, style_axes
+from curricula.reporting.figures import (
+    DASHES,
+    PALETTE,
+    PIXELS_PER_INCH,
+    folded,
+    plain_text,
+    style_axes,
+)
 
 # Samples and epochs of a curve; samples lie at thirds, quarters and thousandths.
 NUM_SAMPLES, NUM_EPOCHS = 3000, 100
 
 
+@plain_text()
 def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
     """Draw schedules as curves: strength over the share of training.
 

@@ -3,12 +3,15 @@
 Figures are objects of matplotlib: no pyplot, no global state, no display.
 """
 
+import contextlib
 import io
 import textwrap
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curricula.errors import UserError
+from curricula.errors import UserError, printable
 from curricula.runtime.files import check_output, write_output
 
 if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a second to import
@@ -18,6 +21,8 @@ if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a secon
 REPORT, FIGURES = "report.html", "figures"  # names of a page and of the folder of its figures
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160  # pixels per inch of a PNG file
+MAX_LABEL = 60  # characters of a label
+MAX_NAMED = 60  # curves or points with a name in one figure
 LEGEND_LINE = 0.2  # inches per line of the legend, at 9 points
 TEXT, FAINT_TEXT = "#222222", "#666666"
 
@@ -34,13 +39,35 @@ def folded(text: str, inches: float, points: float) -> list[str]:
     return textwrap.wrap(text, int(inches * 72 / (0.62 * points)), break_on_hyphens=False)
 
 
-def as_label(text: str) -> str:
-    """Return a user's text as a label that shows every character.
+def as_label(text: str, length: int = MAX_LABEL) -> str:
+    """Return a text, which may come from someone else, as a label that a legend shows.
 
-    matplotlib would read dollars as a formula, and leave labels with a leading underscore out of a
-    legend.
+    A long one loses its middle. matplotlib leaves labels with a leading underscore, and empty ones,
+    out of a legend.
+
+    Args:
+        text: the text.
+        length: largest number of characters.
     """
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+    label = printable(text)
+    if len(label) > length:
+        half = (length - 1) // 2
+        label = f"{label[: length - 1 - half]}…{label[len(label) - half :]}"
+    return f" {label}" if not label or label.startswith("_") else label
+
+
+@contextlib.contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw every text inside the block, or the decorated function, as it is written: matplotlib
+    would read dollars as a formula, and stop at a wrong one.
+
+    A letter that the font lacks is drawn as an empty box.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        yield
 
 
 def style_axes(axes: "Axes", *, small: bool = False) -> None:
@@ -59,7 +86,7 @@ def style_axes(axes: "Axes", *, small: bool = False) -> None:
 def height_with_legend(height: float, entries: int) -> float:
     """Return a figure's height in inches: ``height``, and below it a legend of N entries in two
     columns, at 9 points."""
-    return height + LEGEND_LINE * ((entries + 1) // 2)
+    return height + LEGEND_LINE * ((min(entries, MAX_NAMED) + 1) // 2)
 
 
 def check_figure(path: Path) -> None:
@@ -81,5 +108,6 @@ def write_figure(figure: "Figure", path: Path) -> None:
     """
     check_figure(path)
     drawn = io.BytesIO()  # drawn before the file is touched
-    figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
+    with plain_text():
+        figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
     write_output(path, drawn.getvalue())

@@ -10,7 +10,7 @@ import attrs
 import jinja2
 from matplotlib.figure import Figure
 
-from curricula.errors import UserError
+from curricula.errors import UserError, printable
 from curricula.reporting.figures import FIGURES, REPORT, write_figure
 from curricula.runtime.files import inside, write_atomic
 
@@ -109,7 +109,11 @@ def _template() -> jinja2.Template:
     """Return the template of the page."""
     text = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     ).from_string(text)
 
 

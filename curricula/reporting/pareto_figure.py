@@ -11,10 +11,12 @@ from matplotlib.legend import Legend
 from curricula.evaluation.pareto import Point
 from curricula.reporting.figures import (
     DASHES,
+    MAX_NAMED,
     PALETTE,
     PIXELS_PER_INCH,
     as_label,
     height_with_legend,
+    plain_text,
     style_axes,
 )
 from curricula.reporting.point_labels import label_points
@@ -25,13 +27,14 @@ MIN_LIMIT = -2.0  # %, lower limit of an axis: bars at 0 stay visible above its 
 MIN_SPAN = 5.0  # %, smallest range of an axis
 
 
+@plain_text()
 def draw_frontier(compared: Comparison) -> Figure:
     """Draw each row at its two mean accuracies in %, the frontier as a line, and the area that it
     dominates in grey.
 
-    Bars show the standard deviation over seeds, or the 95 % interval of a single seed. Rows are
-    named beside their points, those on the frontier in bold; a legend names the rows whose points
-    lie too close together.
+    Bars show the standard deviation over seeds, or the 95 % interval of a single seed. Up to 60
+    rows are named beside their points, those on the frontier first and in bold; a legend names up
+    to 60 rows whose points lie too close together.
     """
     x, y = compared.axes
     height = height_with_legend(4.6, len(compared.rows))
@@ -83,9 +86,8 @@ def draw_frontier(compared: Comparison) -> Figure:
 
 
 def _legend(figure: Figure, handles_labels: Sequence[Sequence[Any]]) -> Legend:
-    return figure.legend(
-        *handles_labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9
-    )
+    named = [items[:MAX_NAMED] for items in handles_labels]
+    return figure.legend(*named, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
 
 
 def _name_rows(
@@ -116,4 +118,4 @@ def _spread(row: Row, threat: str) -> list[list[float]]:
     if deviation is not None:
         return [[100 * deviation], [100 * deviation]]
     low, high = row.interval(threat)
-    return [[100 * (middle - low)], [100 * (high - middle)]]
+    return [[100 * max(middle - low, 0.0)], [100 * max(high - middle, 0.0)]]

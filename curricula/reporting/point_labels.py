@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
-from curricula.reporting.figures import TEXT, as_label
+from curricula.reporting.figures import MAX_NAMED, TEXT, as_label, plain_text
 
 GAP = 6  # points between a point and its name
 FREE = 4  # points on each side of a point that no name covers
@@ -27,6 +27,7 @@ PLACES = (
 Position = tuple[float, float]
 
 
+@plain_text()
 def label_points(
     axes: Axes,
     points: Sequence[Position],
@@ -37,7 +38,7 @@ def label_points(
 ) -> list[bool]:
     """Write the name of each point beside it, and return for each whether there was place for it.
 
-    A name covers no other name, no point and no line. Bold names come first.
+    A name covers no other name, no point and no line. Bold names come first; 60 are tried.
 
     Args:
         axes: axes whose limits are set, in a figure that is otherwise complete.
@@ -57,7 +58,7 @@ def label_points(
     strokes = [Path(axes.transData.transform(line)) for line in lines]
     page = axes.get_window_extent()
     written = [False] * len(points)
-    for number in sorted(range(len(points)), key=lambda number: not bold[number]):
+    for number in sorted(range(len(points)), key=lambda number: not bold[number])[:MAX_NAMED]:
         for across, up, side, edge in PLACES:
             name = axes.annotate(
                 as_label(labels[number]), points[number], (GAP * across, GAP * up),

@@ -20,10 +20,10 @@ from torch import Tensor
 from curricula.api import load_model
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
-from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded
+from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
 from curricula.training.run import Run
@@ -158,6 +158,7 @@ def largest_change(before_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
     return change.gather(1, change.abs().argmax(1, keepdim=True)).squeeze(1)
 
 
+@plain_text()
 def preview_figure(
     x_NCHW: Tensor,
     perturbed_SNCHW: Tensor,
@@ -193,7 +194,9 @@ def preview_figure(
     grid_width = columns * (cell + gap) - gap
     page_width = max(left + grid_width + right, 5.5)
     left += (page_width - left - grid_width - right) / 2
-    title_lines, caption_lines = folded(title, page_width, 9), folded(caption, page_width, 8)
+    title_lines, caption_lines = (
+        folded(printable(text), page_width, points) for text, points in ((title, 9), (caption, 8))
+    )
     foot = 0.3 + 0.15 * len(caption_lines)
     grid_height = n * (2 * tall + gap + between) - between
     heading_lines = max(heading.count("\n") for heading in headings)
@@ -241,11 +244,11 @@ def preview_figure(
     _explain(beside, scale, several=x_NCHW.shape[1] > 1)
     figure.text(
         0.5, 1 - 0.12 / page_height, "\n".join(title_lines), fontsize=9, color=TEXT, ha="center",
-        va="top", weight="bold", parse_math=False,
+        va="top", weight="bold",
     )  # fmt: skip
     figure.text(
         0.5, 0.12 / page_height, "\n".join(caption_lines), fontsize=8, color=FAINT_TEXT,
-        ha="center", va="bottom", parse_math=False,
+        ha="center", va="bottom",
     )  # fmt: skip
     return figure
 
@@ -273,9 +276,10 @@ def _pixels(x_CHW: Tensor) -> NDArray[Any]:
 
 def _name(sheet: Axes, x: float, y: float, name: str) -> None:
     """Write the name of an image at the left of a place: upright if it is short, else rotated."""
+    name = printable(name)
     short = name if len(name) <= 16 else f"{name[:15]}…"
     sheet.text(
-        x, y, short, fontsize=9, color=TEXT, parse_math=False, ha="right", va="center",
+        x, y, short, fontsize=9, color=TEXT, ha="right", va="center",
         rotation=0 if len(name) < 3 else 90,
     )  # fmt: skip
 

@@ -13,7 +13,9 @@ from curricula.reporting.figures import (
     PALETTE,
     PIXELS_PER_INCH,
     TEXT,
+    as_label,
     folded,
+    plain_text,
     style_axes,
 )
 
@@ -31,9 +33,11 @@ LOOKS: tuple[dict[str, Any], ...] = (
 STROKE: dict[str, Any] = {"linewidth": 1.6, "markersize": 4}
 BUDGET: dict[str, Any] = {"color": FAINT_TEXT, "linestyle": ":", "linewidth": 1.4}
 HEAT = "cividis"  # safe for colour-blind readers, and of even lightness
+MAX_TITLE = 300  # characters of the name of a model
 DARK = 0.5  # share of the scale below which letters are white
 
 
+@plain_text()
 def profile_figure(profile: RobustnessProfile) -> Figure:
     """Draw accuracy with its 95 % interval, and below it the fooling rate, over each range, in %.
 
@@ -42,7 +46,7 @@ def profile_figure(profile: RobustnessProfile) -> Figure:
     figure = Figure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
     panels = figure.subplots(2, len(PANELS), sharex="col", sharey=True)
     names = list(dict.fromkeys(series.name for series in profile.series))
-    looks = dict(zip(names, LOOKS, strict=True))
+    looks = {name: LOOKS[number % len(LOOKS)] for number, name in enumerate(names)}
     for column, (unit, (title, label)) in enumerate(PANELS.items()):
         above, below = panels[:, column]
         above.set_title(title, fontsize=10, color=TEXT)
@@ -53,13 +57,13 @@ def profile_figure(profile: RobustnessProfile) -> Figure:
             style_axes(axes, small=True)
         budget = profile.shown(unit, profile.budget(unit))
         below.set_xlabel(f"{label} (budget {budget})", fontsize=9, color=TEXT)
-        values = profile.of_unit(unit)[0].values
-        ticks = values if len(values) < 8 else values[::2]
-        below.set_xticks(ticks, [profile.shown(unit, tick) for tick in ticks])
+        for series in profile.of_unit(unit)[:1]:
+            ticks = series.values if len(series.values) < 8 else series.values[::2]
+            below.set_xticks(ticks, [profile.shown(unit, tick) for tick in ticks])
     for axes, text in zip(panels[:, 0], ("accuracy, %", "fooling rate, %"), strict=True):
         axes.set_ylabel(text, fontsize=9, color=TEXT)
         axes.set(ylim=(-3, 103), yticks=range(0, 101, 20))
-    handles = [Line2D([], [], label=name, **looks[name], **STROKE) for name in names]
+    handles = [Line2D([], [], label=as_label(name), **looks[name], **STROKE) for name in names]
     handles.append(Line2D([], [], label="budget", **BUDGET))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
@@ -79,6 +83,7 @@ def _draw(above: Axes, below: Axes, series: Series, look: dict[str, Any]) -> Non
     below.plot(series.values, rates, label=series.name, **look, **STROKE)
 
 
+@plain_text()
 def joint_figure(profile: RobustnessProfile) -> Figure:
     """Draw a heat map of accuracy in % under a random rotation and then the attack.
 
@@ -131,7 +136,7 @@ def _frame_budgets(axes: Axes, profile: RobustnessProfile) -> None:
 
 
 def _add_title(figure: Figure, profile: RobustnessProfile, note: str) -> None:
-    of_model = f" of {profile.model}" if profile.model else ""
-    images = f"{profile.data}, {profile.n:,} test images, seed {profile.seed}"
+    of_model = f" of {as_label(profile.model, MAX_TITLE)}" if profile.model else ""
+    images = f"{as_label(profile.data)}, {profile.n:,} test images, seed {profile.seed}"
     lines = folded(f"Robustness profile{of_model}; {images}. {note}", figure.get_figwidth(), 8)
-    figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT, parse_math=False)
+    figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT)

@@ -11,10 +11,12 @@ from curricula.evaluation.names import CLEAN, JOINT
 from curricula.reporting.figures import (
     DASHES,
     FAINT_TEXT,
+    MAX_NAMED,
     PALETTE,
     PIXELS_PER_INCH,
     as_label,
     height_with_legend,
+    plain_text,
     style_axes,
 )
 from curricula.training.metrics import EpochMetrics
@@ -26,6 +28,7 @@ ACCURACIES: Mapping[str, Callable[[EpochMetrics], float]] = {
 }
 
 
+@plain_text()
 def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
     """Draw accuracies in %, the loss and the strength of each link over the epochs.
 
@@ -44,7 +47,9 @@ def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
     panels[0].set(ylabel="accuracy, %", ylim=(-3, 103))
     _curve(panels[1], epochs, [line.loss for line in metrics], 4, "loss")
     panels[1].set_ylabel("loss")
-    panels[1].set_ylim(0, 1.08 * max(line.loss for line in metrics))
+    top = max(line.loss for line in metrics)
+    if top > 0:  # an objective may have a loss below 0
+        panels[1].set_ylim(0, 1.08 * top)
     for number, link in enumerate(links):
         strengths = [line.strength[link] for line in metrics]
         _curve(panels[2], epochs, strengths, number, link)
@@ -64,6 +69,7 @@ def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
     return figure
 
 
+@plain_text()
 def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> Figure:
     """Draw joint validation accuracy in % over the share of training, as means over seeds, one
     curve for each row of a comparison.
@@ -89,7 +95,8 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> F
     axes.set(xlim=(0, 1.02), ylim=(-3, 103), xlabel="share of training")
     axes.set_ylabel("joint validation accuracy, %")
     style_axes(axes)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+    named = [items[:MAX_NAMED] for items in axes.get_legend_handles_labels()]
+    figure.legend(*named, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -97,6 +104,7 @@ def _curve(
     axes: Axes, epochs: Sequence[int], values: Sequence[float], number: int, name: str
 ) -> None:
     axes.plot(
-        epochs, values, label=name, color=PALETTE[number], linestyle=DASHES[number % len(DASHES)],
+        epochs, values, label=as_label(name), color=PALETTE[number % len(PALETTE)],
+        linestyle=DASHES[number % len(DASHES)],
         linewidth=1.6, marker="o", markersize=3,
     )  # fmt: skip

@@ -32,7 +32,7 @@ MOVABLE = ("data_root",)  # fields that a continued training may change
 
 @attrs.frozen(kw_only=True)
 class State:
-    """What a checkpoint holds beside its tensors.
+    """The state of a training in a checkpoint, without its tensors.
 
     Attributes:
         step, epoch, best_joint, seconds, probe_passes, rollbacks, stopped: as in `TrainingState`.

@@ -202,7 +202,9 @@ TENSORS = {
     "a moment of no parameter": lambda tensors: tensors.update(
         {"optimizer.99.exp_avg": torch.zeros(1)}
     ),
-    "a moment of no number": lambda tensors: tensors.update({"optimizer.x.y": torch.zeros(1)}),
+    "a moment with a letter for a number": lambda tensors: tensors.update(
+        {"optimizer.x.y": torch.zeros(1)}
+    ),
     "a moment of a very long number": lambda tensors: tensors.update(
         {f"optimizer.{'9' * 5000}.y": torch.zeros(1)}
     ),
