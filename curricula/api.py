@@ -4,6 +4,7 @@ Nothing here imports torch before it has checked the values of a call, so that a
 answered at once.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -286,7 +287,8 @@ def new_folder(plan: "Plan") -> Path:
         UserError: it cannot be made.
     """
     model = parse_call(plan.config.model).name
-    name = f"{plan.data.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    data = re.sub(r"[^\w.-]", "_", plan.data.name)  # of a plugin: perhaps with slashes
+    name = f"{data[:50]}-{model[:50]}-{datetime.now():%Y%m%d-%H%M%S}"
     path = RUNS / name
     try:
         path.parent.mkdir(exist_ok=True)
@@ -658,6 +660,9 @@ def _named(threats: Any) -> Mapping[str, str]:
         raise UserError("threats is empty: name one or more, or leave it out for the standard ones")
     for text in texts:
         check_perturbation(text)
+    for name in named or ():
+        if not isinstance(name, str) or not name.isprintable():
+            raise UserError(f"the name of a threat must be text on one line, not {shown(name)}")
     return named or {text: text for text in texts}
 
 

@@ -1,6 +1,8 @@
 """A folder of images as a data set."""
 
+import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +16,12 @@ from torchvision.transforms.v2 import functional as transforms
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
+from curricula.runtime.files import read_file
 from curricula.runtime.values import check_whole
 
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # of Pillow, that are read
+MAX_PIXELS = 100_000_000  # pixels of an image file
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
 
@@ -27,8 +32,8 @@ def folder(
     grey: bool = False,
     keep: Literal["auto", "memory", "disk"] = "auto",
 ) -> DataSet:
-    """Load your own images from ``root/train/CLASS/*`` and ``root/test/CLASS/*``, in any format
-    that Pillow reads, resized with antialiasing to ``size`` x ``size``.
+    """Load your own images from ``root/train/CLASS/*`` and ``root/test/CLASS/*`` (JPEG, PNG, PPM,
+    BMP, TIFF or WebP), resized with antialiasing to ``size`` x ``size``.
 
     Budgets and training defaults are those of CIFAR.
 
@@ -49,15 +54,20 @@ def folder(
     parts = {name: Path(root) / name for name in ("train", "test")}
     if not all(path.is_dir() for path in parts.values()):
         raise missing_data_error("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")
+    for path in parts.values():
+        _check_links(path)
     try:
         train, test = (torchvision.datasets.ImageFolder(str(path)) for path in parts.values())
-    except FileNotFoundError as error:
+    except OSError as error:
         raise UserError(f"folder: {' '.join(str(error).split())}") from error
     if train.classes != test.classes:
         raise UserError(
             f"folder: the classes of train ({', '.join(train.classes)}) and of test "
             f"({', '.join(test.classes)}) differ; give both the same sub-folders"
         )
+    for name in train.classes:
+        if not name.isprintable():
+            raise UserError(f"folder: the name of class {shown(name)} cannot be shown; rename it")
     paths = [os.fsencode(path) for path, _ in (*train.samples, *test.samples)]
     read = ReadFile(paths=np.array(paths), size=size, grey=grey)
     reader = Reader(read=read, stamp=read.stamp)
@@ -82,6 +92,48 @@ def folder(
     )
 
 
+def _check_links(folder: Path) -> None:
+    """Refuse folders that links lead to twice, which a walk through them might never leave.
+
+    Raises:
+        UserError: the folder that is found again, or cannot be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    left = [str(folder)]
+    while left:
+        path = left.pop()
+        try:
+            status = os.stat(path)
+            below = [entry.path for entry in os.scandir(path) if entry.is_dir()]
+        except OSError as error:
+            raise UserError(f"folder: {path} cannot be read ({error.strerror})") from error
+        if (status.st_dev, status.st_ino) in seen:
+            raise UserError(
+                f"folder: {path} is a link to a folder that is there already; delete the link"
+            )
+        seen.add((status.st_dev, status.st_ino))
+        left += below
+
+
+def _open(path: Path) -> Image.Image:
+    """Return an image file, not decoded yet.
+
+    Pillow tells a format by the content, and would run Ghostscript on a file in PostScript.
+
+    Raises:
+        UserError: it has too many pixels: a small file may decode to gigabytes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(read_file(path)), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"folder: {path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; "
+            "make it smaller"
+        )
+    return image
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
     """Read the image with a given number, as pixels_CHW, uint8, of a fixed size.
@@ -100,8 +152,10 @@ class ReadFile:
     def __call__(self, number: int) -> torch.Tensor:
         path = os.fsdecode(self.paths[number])
         try:
-            with Image.open(path) as file:
+            with _open(Path(path)) as file:
                 pixels: torch.Tensor = transforms.pil_to_tensor(_eight_bits(file).convert("RGB"))
+        except UserError:
+            raise
         except Exception as error:  # decoders raise many types on damaged bytes
             reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
             raise UserError(f"folder: {path} cannot be read as an image{reason}") from error

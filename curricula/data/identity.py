@@ -50,7 +50,7 @@ def fingerprint(split: SplitLike) -> str:
     digest.update(split.labels.cpu().numpy().tobytes())
     if isinstance(split, LazySplit) and split.reader.stamp is not None:
         for number in split.numbers.tolist():
-            digest.update(split.reader.stamp(number).encode() + b"\0")
+            digest.update(split.reader.stamp(number).encode(errors="surrogatepass") + b"\0")
     if isinstance(split, Split):
         pixels = split.pixels
     else:

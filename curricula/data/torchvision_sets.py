@@ -1,12 +1,17 @@
-"""Data sets in the file formats and folders of torchvision, read by its loaders.
+"""Data sets in the file formats and folders of torchvision.
 
-Each loader imports torchvision itself: the import takes seconds.
+Each loader imports torchvision itself: the import takes seconds. CIFAR's files are pickles, which
+torchvision reads only if their check sums are those of the published ones.
 """
 
+import math
 import os
+import struct
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from curricula.data.conventions import (
     COLOUR_BUDGETS,
@@ -16,6 +21,7 @@ from curricula.data.conventions import (
 )
 from curricula.data.dataset import DataSet, Split, missing_data_error
 from curricula.errors import UserError
+from curricula.runtime.files import read_file
 from curricula.runtime.values import check_whole
 
 FOLDERS = {
@@ -25,6 +31,9 @@ FOLDERS = {
     "CIFAR100": "cifar-100-python",
 }
 """Folder of each torchvision data set, below the root."""
+FETCH = ", or fetch it by download (--download)"
+UINT8 = 8  # the type of numbers in idx format
+GREY_SIZE, NUM_GREY_CLASSES = 28, 10
 
 
 def mnist(root: str, download: bool, images: int | None = None) -> DataSet:
@@ -83,25 +92,55 @@ def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
     return _colour("cifar100", "CIFAR100", root, download, images)
 
 
-def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
-    """Return the training and test images as torchvision reads them.
+def _fetch(name: str, loader: str, root: str) -> None:
+    """Fetch the files of a data set that are missing.
 
     Raises:
-        UserError: missing or damaged files, or a failed download.
+        UserError: a failed download.
     """
-    if not download and not os.path.exists(os.path.join(root, FOLDERS[loader])):
-        raise missing_data_error(name, root, ", or fetch it by download (--download)")
-
     import torchvision.datasets
 
-    source = getattr(torchvision.datasets, loader)
     try:
-        train, test = (source(root, train=part, download=download) for part in (True, False))
+        getattr(torchvision.datasets, loader)(root, download=True)
     except (RuntimeError, OSError, ValueError) as error:
-        if download:
-            raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
-        raise missing_data_error(name, root, ", or fetch it by download (--download)") from error
-    return train, test
+        raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
+
+
+def _read_idx(path: Path, dimensions: int) -> Tensor:
+    """Return the numbers in a file of LeCun's format, uint8.
+
+    torchvision would read pickles of its earlier versions in their place.
+
+    Raises:
+        OSError: the file is missing, or cannot be read.
+        ValueError: it is damaged.
+    """
+    content = read_file(path)
+    begin = 4 * (1 + dimensions)
+    if len(content) < begin or content[:4] != bytes((0, 0, UINT8, dimensions)):
+        raise ValueError(f"{path.name} is not a file of {dimensions} dimensions in idx format")
+    shape = struct.unpack(f">{dimensions}I", content[4:begin])
+    if len(content) - begin != math.prod(shape) or not len(content) - begin:
+        raise ValueError(f"{path.name} is empty, cut off or too long")
+    return torch.frombuffer(bytearray(content[begin:]), dtype=torch.uint8).view(*shape)
+
+
+def _read_grey(raw: Path, part: str) -> Split:
+    """Return the images of one part, ``train`` or ``t10k``.
+
+    Raises:
+        OSError: a file is missing, or cannot be read.
+        ValueError: one is damaged.
+    """
+    pixels = _read_idx(raw / f"{part}-images-idx3-ubyte", 3)
+    labels = _read_idx(raw / f"{part}-labels-idx1-ubyte", 1).long()
+    if len(pixels) != len(labels):
+        raise ValueError(f"{part} has {len(pixels)} images and {len(labels)} labels")
+    if int(labels.max()) >= NUM_GREY_CLASSES:
+        raise ValueError(f"{part} has a label of {int(labels.max())}, above 9")
+    if pixels.shape[1:] != (GREY_SIZE, GREY_SIZE):
+        raise ValueError(f"{part} has images of {tuple(pixels.shape[1:])} pixels, not of 28 x 28")
+    return Split(pixels=pixels.unsqueeze(1), labels=labels)
 
 
 def _first(name: str, whole: Split, images: int | None) -> Split:
@@ -117,19 +156,52 @@ def _first(name: str, whole: Split, images: int | None) -> Split:
 
 
 def _grey(name: str, loader: str, root: str, download: bool, images: int | None) -> DataSet:
-    train, test = _load(name, loader, root, download)
+    if download:
+        _fetch(name, loader, root)
+    raw = Path(root, FOLDERS[loader], "raw")
+    try:
+        train, test = (_read_grey(raw, part) for part in ("train", "t10k"))
+    except FileNotFoundError as error:
+        raise missing_data_error(name, root, FETCH) from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{name} in {root!r} is damaged ({error}): delete {raw}, and fetch it by download "
+            "(--download)"
+        ) from error
+
+    import torchvision.datasets
+
     return DataSet(
         name=name,
-        train=_first(
-            name, Split(pixels=train.data.unsqueeze(1), labels=train.targets.long()), images
-        ),
-        test=Split(pixels=test.data.unsqueeze(1), labels=test.targets.long()),
-        classes=tuple(train.classes),
-        image_size=train.data.shape[-1],
+        train=_first(name, train, images),
+        test=test,
+        classes=tuple(getattr(torchvision.datasets, loader).classes),
+        image_size=GREY_SIZE,
         budgets=GREY_BUDGETS,
         attack_defaults={"steps": "5"},
         training_defaults=GREY_TRAINING,
     )
+
+
+def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
+    """Return the training and test images as torchvision reads them.
+
+    Raises:
+        UserError: missing or damaged files, or a failed download.
+    """
+    if not download and not os.path.exists(os.path.join(root, FOLDERS[loader])):
+        raise missing_data_error(name, root, FETCH)
+
+    import torchvision.datasets
+
+    source = getattr(torchvision.datasets, loader)
+    try:
+        train, test = (source(root, train=part, download=download) for part in (True, False))
+    except (RuntimeError, OSError, ValueError) as error:
+        if download:
+            raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
+        raise missing_data_error(name, root, FETCH) from error
+    return train, test
 
 
 def _colour(name: str, loader: str, root: str, download: bool, images: int | None) -> DataSet:

@@ -1,5 +1,6 @@
 """Data sets are read from small files in their own formats, split and batched."""
 
+import os
 import pickle
 import struct
 
@@ -48,6 +49,71 @@ def test_mnist_like_sets(tmp_path, name, folder):
     x = data.images(data.train.pixels)
     torch.testing.assert_close(x, torch.from_numpy(arrays["train"][0] / 255).float()[:, None])
     assert data.budgets["linf"] == "0.3"
+
+
+def damage_magic(content):
+    return b"\0\0\x0d" + content[3:]
+
+
+def longer(content):
+    return content + b"\0"
+
+
+def huge(content):
+    return content[:4] + b"\xff\xff\xff\xff" * 3 + content[16:]
+
+
+def empty(content):
+    return content[:4] + struct.pack(">3I", 0, 28, 28)
+
+
+def flat(content):
+    return content[:4] + struct.pack(">3I", 30, 14, 56) + content[16:]
+
+
+def high(content):
+    return content[:-1] + b"\x0a"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("train-images-idx3-ubyte", damage_magic, "is not a file of 3 dimensions in idx format"),
+        ("train-images-idx3-ubyte", lambda content: b"", "is not a file of 3 dimensions"),
+        ("train-images-idx3-ubyte", lambda content: content[:999], "is empty, cut off or too long"),
+        ("train-images-idx3-ubyte", longer, "is empty, cut off or too long"),
+        ("train-images-idx3-ubyte", huge, "is empty, cut off or too long"),
+        ("t10k-images-idx3-ubyte", empty, "is empty, cut off or too long"),
+        ("train-images-idx3-ubyte", flat, r"images of \(14, 56\) pixels, not of 28 x 28"),
+        ("t10k-labels-idx1-ubyte", high, "t10k has a label of 10, above 9"),
+        (
+            "t10k-labels-idx1-ubyte",
+            lambda content: content[:4] + struct.pack(">I", 1) + b"\0",
+            "t10k has 12 images and 1 labels",
+        ),
+    ],
+)
+def test_damaged_mnist_is_one_line(tmp_path, file, damage, message):
+    write_mnist(tmp_path, "MNIST")
+    path = tmp_path / "MNIST" / "raw" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"^mnist in .* is damaged \(.*{message}.*fetch it by"):
+        load_data("mnist", root=tmp_path)
+
+
+def test_mnist_is_not_read_from_pickles_or_pipes(tmp_path):
+    write_mnist(tmp_path, "MNIST")
+    (tmp_path / "MNIST" / "processed").mkdir()
+    for file in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(1), torch.zeros(1)), tmp_path / "MNIST" / "processed" / file)
+    assert len(load_data("mnist", root=tmp_path).train) == 30
+    path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    path.unlink()
+    with pytest.raises(UserError, match="mnist is not in"):
+        load_data("mnist", root=tmp_path)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"is damaged .not a regular file"):
+        load_data("mnist", root=tmp_path)
 
 
 def write_cifar(root, name, monkeypatch):
@@ -186,6 +252,35 @@ def test_missing_files_are_one_line(tmp_path, name):
         UserError, match=rf"{name} is not in .*data_root \(--data-root\), or fetch it by download"
     ):
         load_data(name, root=str(tmp_path / "absent"))
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cifar10", ["data_batch_1", "test_batch", "batches.meta"]),
+        ("cifar100", ["train", "test", "meta"]),
+    ],
+)
+def test_pickles_of_someone_else_are_not_opened(tmp_path, name, files):
+    folder = tmp_path / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+    folder.mkdir()
+    for file in [*files, *(f"data_batch_{number}" for number in range(2, 6))]:
+        (folder / file).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    with pytest.raises(UserError, match=f"{name} is not in"):
+        load_data(name, root=tmp_path)
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads((folder / files[0]).read_bytes())
+    assert (tmp_path / "sprung").exists()  # the trap works
 
 
 def test_wrong_folders_are_one_line(tmp_path):
