@@ -55,6 +55,7 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_image_is_one_line_at_once(root, name, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)  # nothing is run
+    load(root)  # imports torchvision
     path = root / "train" / "bee" / "0.png"
     path.write_bytes(DAMAGED[name])
     began = time.perf_counter()
@@ -80,6 +81,7 @@ def test_a_pipe_or_a_device_in_place_of_an_image_does_not_hang(root):
 
 
 def test_links_that_lead_in_circles_are_refused_at_once(root):
+    load(root)  # imports torchvision
     for name in "abcdefgh":
         (root / "train" / "bee" / name).symlink_to(root / "train")
     began = time.perf_counter()
@@ -89,6 +91,7 @@ def test_links_that_lead_in_circles_are_refused_at_once(root):
 
 
 def test_links_that_double_at_each_level_are_refused_at_once(root):
+    load(root)  # imports torchvision
     for level in range(30):
         folder = root / "deep" / str(level)
         folder.mkdir(parents=True)
