@@ -108,6 +108,9 @@ class TrainValues(TypedDict, total=False):
     precision: "PrecisionChoice"
     compile: "CompileChoice"
     on_collapse: "CollapseAction"
+    accumulate: int
+    clip_norm: float
+    stop_after: int
 
 
 @attrs.frozen(kw_only=True)

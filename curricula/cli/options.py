@@ -77,6 +77,22 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "warn",
         {"metavar": "[warn|stop|rollback]"},
     ),
+    "accumulate": (
+        "Parts that a batch is processed in, one after another, to save memory, 1 or more.",
+        "1",
+        {"type": int},
+    ),
+    "clip-norm": (
+        "Largest l-2 norm of all gradients together; 0 for no limit.",
+        "0",
+        {"type": float},
+    ),
+    "stop-after": (
+        "End after N epochs at full strength without a better joint validation accuracy; 0 for "
+        "never.",
+        "0",
+        {"type": int, "metavar": "N"},
+    ),
 }
 """Fields of a training configuration by flag: the help, the default in words, click's settings."""
 

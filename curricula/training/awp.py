@@ -1,6 +1,6 @@
 """Adversarial weight perturbation (Wu et al. 2020): descend the loss at perturbed weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def adversarial_weight_perturbation(
-    model: nn.Module, size: float, loss: Callable[[], Tensor]
+    model: nn.Module, size: float, gradients_of: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 ) -> Iterator[None]:
     """Perturb the model's weights inside the block so that a loss increases (algorithm 1).
 
@@ -20,14 +20,14 @@ def adversarial_weight_perturbation(
     Args:
         model: the network.
         size: length of the step relative to a tensor's norm, 0 or more; 0 does nothing.
-        loss: returns the loss at the current weights; called once.
+        gradients_of: returns the gradients of the loss in the given weights; called once.
     """
     if not size:
         yield
         return
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     weights = [weight for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
-    gradients = torch.autograd.grad(loss(), weights, materialize_grads=True)
+    gradients = gradients_of(weights)
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for name, buffer in model.named_buffers():

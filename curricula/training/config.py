@@ -87,6 +87,13 @@ class TrainConfig:
         on_collapse: what happens when the training collapses (catastrophic overfitting,
             divergence): ``warn``; ``stop``, and evaluate the best checkpoint so far; ``rollback``
             to the last good checkpoint, and continue with a milder attack and learning rate.
+        accumulate: parts that a batch is processed in, one after another, so that less memory is
+            needed; 1 or more. The update is that of the whole batch, except for batch norm, whose
+            statistics are a part's.
+        clip_norm: largest l-2 norm of all gradients together, to which larger ones are scaled; 0
+            for no limit.
+        stop_after: epochs at full strength without a better joint validation accuracy after which
+            the training ends; 0 for never.
 
     Raises:
         ValueError: a value out of range.
@@ -114,6 +121,9 @@ class TrainConfig:
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
     on_collapse: CollapseAction = "warn"
+    accumulate: int = attrs.field(default=1, validator=_valid(ge(1)))
+    clip_norm: float = attrs.field(default=0.0, validator=_valid(ge(0.0), lt(math.inf)))
+    stop_after: int = attrs.field(default=0, validator=_valid(ge(0)))
 
 
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {

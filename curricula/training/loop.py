@@ -363,16 +363,17 @@ class _Training:
         state.epoch += 1
         state.sums, state.order_began, state.seconds = EpochSums.zero(plan.device), None, 0.0
         acute = [finding for finding in self.found if finding in ACUTE]
-        state.stopped = bool(acute) and plan.config.on_collapse == "stop"
+        collapsed = bool(acute) and plan.config.on_collapse == "stop"
+        state.stopped = collapsed or self._has_waited_enough()
         self._save()  # after the metrics: a continued training cuts them back to its checkpoint
         self.callback.on_epoch_end(metrics)
         for finding in self.found:
             if finding not in before:
                 self.callback.on_message(f"epoch {state.epoch}: {finding}: {EXPLANATIONS[finding]}")
         if state.stopped:
+            flag = "--on-collapse stop" if collapsed else f"--stop-after {plan.config.stop_after}"
             self.callback.on_message(
-                f"epoch {state.epoch}: stopped (--on-collapse stop); the best checkpoint so far is "
-                "evaluated"
+                f"epoch {state.epoch}: stopped ({flag}); the best checkpoint so far is evaluated"
             )
         elif plan.config.on_collapse == "rollback":
             if not acute:
@@ -380,6 +381,12 @@ class _Training:
             elif state.rollbacks < MAX_ROLLBACKS:
                 self._roll_back(acute[0])
         self.check_stop()
+
+    def _has_waited_enough(self) -> bool:
+        """Return whether the last ``stop_after`` epochs at full strength were not the best."""
+        patience = self.plan.config.stop_after
+        full = [epoch.joint for epoch in self.history if epoch.full]
+        return 0 < patience < len(full) and max(full[:-patience]) > max(full[-patience:])
 
     def _knows_collapse(self) -> bool:
         """Return whether the last epoch that was measured had collapsed."""

@@ -1,5 +1,6 @@
 """Resolve a configuration into everything that a run needs, before anything is written."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,16 @@ class Plan:
     def total_steps(self) -> int:
         """Number of updates in the training."""
         return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def part_size(self) -> int:
+        """Images that go through the networks at once: those of a part of a batch."""
+        return math.ceil(self.config.batch_size / self.config.accumulate)
+
+    def parts(self, images: int) -> list[slice]:
+        """Return the parts that a batch of some images is processed in, one after another."""
+        begins = range(0, images, self.part_size)
+        return [slice(begin, begin + self.part_size) for begin in begins]
 
     def build_model(self) -> nn.Module:
         """Return the configured model on the device, with weights from torch's global random
@@ -172,6 +183,11 @@ def _check_sizes(config: TrainConfig, data: DataSet, validation: SplitLike) -> N
         raise UserError(
             f"{data.name} has {len(data.train)} training and {len(data.test)} test images; "
             "at least 10 and 1 are needed"
+        )
+    if config.accumulate > config.batch_size:
+        raise UserError(
+            f"accumulate (--accumulate) must be at most batch_size, {config.batch_size}, not "
+            f"{config.accumulate}"
         )
     if config.batch_size > len(data.train):
         raise UserError(

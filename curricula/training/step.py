@@ -1,6 +1,6 @@
 """One update of a training, and the state that it changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import torch
@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
-from curricula.interfaces import Progress, Strength, TrainingLoss, Victim, Views
+from curricula.interfaces import Progress, Strength, Victim, Views
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
@@ -144,14 +144,14 @@ class Networks:
         """Return the networks of a model, compiled if the plan says so."""
         running: nn.Module = AtPrecision(model, plan.precision)
         if plan.config.compile == "on":
-            running = Compiled(running, plan.config.batch_size, graphs=False)
+            running = Compiled(running, plan.part_size, graphs=False)
         return cls(
             running=running,
             victim=ModelVictim(
                 model,
                 loss=plan.objective.attack_loss,
                 precision=plan.precision,
-                compiled=plan.config.batch_size if plan.config.compile == "on" else None,
+                compiled=plan.part_size if plan.config.compile == "on" else None,
             ),
         )
 
@@ -196,17 +196,17 @@ def update(
         progress: the progress of training, which sets the strengths and the learning rate.
     """
     _set_learning_rate(plan, state, progress)
-    x_NCHW = _augment(plan, state, networks, batch, progress)
     strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
     strengths = _milder(plan, state, strengths, len(indices_N))
-    views = plan.curriculum(
-        x_NCHW,
-        batch.labels,
-        strengths=strengths,
-        victim=networks.victim,
-        generator=state.generators["perturbation"],
-    )
-    loss, logits_NK = _descend(plan, state, networks, views, batch.labels)
+    parts = [
+        _Part(
+            views=_perturb(plan, state, networks, batch[part], _part_of(strengths, part), progress),
+            labels_N=batch.labels[part],
+            share=len(batch.labels[part]) / len(batch),
+        )
+        for part in plan.parts(len(batch))
+    ]
+    loss, logits_NK = _descend(plan, state, networks, parts)
     if plan.averaging and state.average and plan.averaging.joins_after == "update":
         state.average.update_parameters(state.model)
     correct_N = logits_NK.argmax(1) == batch.labels
@@ -252,10 +252,38 @@ def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> 
         group["lr"] = plan.config.lr * plan.learning_rate(progress) * 0.5**state.rollbacks
 
 
-def _augment(
-    plan: Plan, state: TrainingState, networks: Networks, batch: Split, progress: Progress
-) -> Tensor:
-    """Return the augmented images of a batch."""
+@attrs.frozen(kw_only=True, eq=False)
+class _Part:
+    """A part of a batch as it is trained on.
+
+    Attributes:
+        views: its images.
+        labels_N: their labels.
+        share: its share of the batch's images.
+    """
+
+    views: Views
+    labels_N: Tensor
+    share: float
+
+
+def _part_of(strengths: Mapping[str, Strength], part: slice) -> dict[str, Strength]:
+    """Return the strengths of a part of a batch."""
+    return {
+        label: strength[part] if isinstance(strength, Tensor) and strength.ndim else strength
+        for label, strength in strengths.items()
+    }
+
+
+def _perturb(
+    plan: Plan,
+    state: TrainingState,
+    networks: Networks,
+    batch: Split,
+    strengths: Mapping[str, Strength],
+    progress: Progress,
+) -> Views:
+    """Return the augmented and perturbed images of a part of a batch."""
     augmented = plan.augmentation(
         plan.data.images(batch.pixels),
         batch.labels,
@@ -263,28 +291,45 @@ def _augment(
         victim=networks.victim,
         generator=state.generators["augmentation"],
     )
-    return augmented.transformed
+    return plan.curriculum(
+        augmented.transformed,
+        batch.labels,
+        strengths=strengths,
+        victim=networks.victim,
+        generator=state.generators["perturbation"],
+    )
 
 
 def _descend(
-    plan: Plan, state: TrainingState, networks: Networks, views: Views, labels_N: Tensor
+    plan: Plan, state: TrainingState, networks: Networks, parts: Sequence[_Part]
 ) -> tuple[Tensor, Tensor]:
-    """Take one step of the optimiser.
+    """Take one step of the optimiser along the gradient of a batch's mean loss.
 
     Returns:
         The loss that was minimised, and the logits_NK of the perturbed images at the weights before
         the step; both detached.
     """
     networks.running.train()
-    losses: list[TrainingLoss] = []  # two with AWP: at the weights, then at the perturbed weights
+    logits: list[Tensor] = []  # with AWP twice: at the weights, then at the perturbed weights
 
-    def loss() -> Tensor:
-        losses.append(plan.objective(networks.running, views, labels_N))
-        return losses[-1].value
+    def losses() -> Iterator[Tensor]:
+        """Yield the share of each part in the mean loss."""
+        for part in parts:
+            loss = plan.objective(networks.running, part.views, part.labels_N)
+            logits.append(loss.logits.detach())
+            yield loss.value * part.share
 
-    with adversarial_weight_perturbation(state.model, plan.config.awp, loss):
-        descended = loss()
+    def gradients_of(weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        of_parts = [torch.autograd.grad(loss, weights, materialize_grads=True) for loss in losses()]
+        return [torch.stack(gradients).sum(0) for gradients in zip(*of_parts, strict=True)]
+
+    with adversarial_weight_perturbation(state.model, plan.config.awp, gradients_of):
         state.optimizer.zero_grad(set_to_none=True)
-        descended.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=plan.device)
+        for loss in losses():
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+    if plan.config.clip_norm:
+        nn.utils.clip_grad_norm_(state.model.parameters(), plan.config.clip_norm)
     state.optimizer.step()
-    return descended.detach(), losses[0].logits.detach()
+    return total, torch.cat(logits[: len(parts)])

@@ -26,6 +26,10 @@ def loss_of(model):
     return F.cross_entropy(model(X), Y)
 
 
+def gradients_of(model):
+    return lambda weights: torch.autograd.grad(loss_of(model), weights, materialize_grads=True)
+
+
 @pytest.mark.parametrize("size", [0.01, 0.2])
 def test_perturbed_weights_move_by_their_share_along_the_gradient(size):
     model = network().train()
@@ -39,7 +43,7 @@ def test_perturbed_weights_move_by_their_share_along_the_gradient(size):
         )
     )
     model.load_state_dict(before)
-    with adversarial_weight_perturbation(model, size, lambda: loss_of(model)):
+    with adversarial_weight_perturbation(model, size, gradients_of(model)):
         for name, weight in model.named_parameters():
             moved = weight.detach() - before[name]
             if weight.ndim == 1:
@@ -58,7 +62,7 @@ def test_perturbed_weights_move_by_their_share_along_the_gradient(size):
 
 
 def test_a_perturbation_of_size_zero_computes_nothing():
-    with adversarial_weight_perturbation(network(), 0, lambda: pytest.fail("computed")):
+    with adversarial_weight_perturbation(network(), 0, lambda weights: pytest.fail("computed")):
         pass
 
 
@@ -67,7 +71,7 @@ def test_weights_are_restored_after_an_error():
     before = model[0].weight.detach().clone()
     with (
         pytest.raises(RuntimeError, match="inside"),
-        adversarial_weight_perturbation(model, 0.1, lambda: loss_of(model)),
+        adversarial_weight_perturbation(model, 0.1, gradients_of(model)),
     ):
         raise RuntimeError("inside")
     assert torch.equal(model[0].weight, before)
