@@ -12,7 +12,7 @@ from curricula.runtime.records import from_json
 Finding: TypeAlias = Literal[
     "catastrophic overfitting", "robust overfitting", "divergence", "no gradient"
 ]
-"""What the monitor of a training can find in an epoch."""
+"""Names of the findings of the monitor of a training."""
 
 MAX_LOSS = 3.5e38  # largest loss: that of float32
 MAX_SECONDS = 1e10  # three hundred years
