@@ -32,6 +32,8 @@ from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import (
     EVALUATION_SEED,
     FIELDS,
+    MAX_BATCH_SIZE,
+    MAX_LIMIT,
     MAX_SEED,
     SplitName,
     baseline_values,
@@ -376,10 +378,10 @@ def evaluate(
             adversarial (PGD-40) and joint, at the budgets of the run's curriculum or else of the
             data set.
         split: ``test``; ``validation``, the training images that are held out; or images.
-        limit: number of images, the first ones, 1 or more; by default all.
+        limit: number of images, the first ones, 1 to 1,000,000,000; by default all.
         seed: seed of the random draws, from 0 to 2**62.
-        batch_size: images per batch, 1 or more; the results do not depend on it. By default 250
-            on a CPU, and elsewhere the fastest.
+        batch_size: images per batch, 1 to 1,000,000; the results do not depend on it. By default
+            250 on a CPU, and elsewhere the fastest.
         device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
         data_root: folder of the data set's files; by default the run's, or ``data``.
         checkpoint: weights of a run: ``best`` on validation, or the ``last`` epoch's.
@@ -461,7 +463,7 @@ def robustness_profile(
         budgets: largest changes, by unit (``degrees``, ``pixels``, ``linf``), as text such as
             ``8/255``; by default those of the run's curriculum, or else the data set's.
         grid: also measure the worst of 775 rotations and translations (Engstrom et al. 2019).
-        limit: number of images, the first ones, 1 or more; None for all.
+        limit: number of images, the first ones, 1 to 1,000,000,000; None for all.
         name: name of a model, for captions.
 
     Raises:
@@ -538,7 +540,7 @@ def audit(
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
             of the run's curriculum, or else the data set's budget.
         norm: norm of the ball, ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
-        limit: number of images, the first ones, 1 or more; None for all.
+        limit: number of images, the first ones, 1 to 1,000,000,000; None for all.
 
     Raises:
         UserError: as `evaluate` does; an eps out of range; a folder that cannot be written to.
@@ -610,9 +612,10 @@ def _checked(
             without data.
     """
     check_whole("seed", seed, 0, MAX_SEED)
-    for name, value in {"batch_size": batch_size, "limit": limit}.items():
-        if value is not None:
-            check_whole(name, value, 1)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+    if limit is not None:
+        check_whole("limit", limit, 1, MAX_LIMIT)
     check_device_name(device)
     if data_root is not None:
         as_path("data_root", data_root)

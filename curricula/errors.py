@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
+_ALLOCATED = re.compile(r"tried to allocate (\d+) bytes")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
 MAX_MESSAGE = 2000  # characters of a message
 MAX_SHOWN = 300  # characters of a text inside a message
@@ -73,12 +74,23 @@ def message_of(error: Exception) -> str:
     if match := _COMPARED.fullmatch(text):
         name, sign, bound, value = match.groups()
         is_finite = (sign, bound) == ("<", "inf")
-        allowed = "finite" if is_finite else _ALLOWED[sign].format(bound.removesuffix(".0"))
-        return f"{name} must be {allowed}, not {value.removesuffix('.0')}"
+        allowed = "finite" if is_finite else _ALLOWED[sign].format(_readable(bound))
+        return f"{name} must be {allowed}, not {_readable(value)}"
     if match := _CHOSEN.fullmatch(text):
         name, options, value = (part.replace("'", "") for part in match.groups())
         return f"{name} must be {options.replace(', ', ' or ')}, not {value}"
+    if match := _ALLOCATED.search(text):
+        return f"{amount(int(match[1]))} bytes of memory cannot be had; make it smaller"
     return text
+
+
+def _readable(number: str) -> str:
+    """Return a printed number in a readable form: a whole one without ``.0``, a long one short."""
+    number = number.removesuffix(".0")
+    if not number.lstrip("-").isdecimal() or len(number) < 5:
+        return number
+    whole = int(number)
+    return f"{whole:,}" if abs(whole) < 2**63 else amount(whole)
 
 
 class _Short(reprlib.Repr):

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from curricula.interfaces import AttackLoss, TrainingLoss, Views
 from curricula.losses import kl_divergence
 
+MAX_WEIGHT = 1e6  # weight of a term of a loss
+valid_weight = and_(ge(0.0), le(MAX_WEIGHT))
+
 
 @attrs.frozen(kw_only=True)
 class AdversarialTraining:
@@ -41,7 +44,7 @@ class Trades:
     divergence.
 
     Args:
-        beta: weight of the divergence, 0 or more; the authors use 6, CuSP uses 5.
+        beta: weight of the divergence, from 0 to 1e6; the authors use 6, CuSP uses 5.
 
     Raises:
         ValueError: a value out of range.
@@ -57,7 +60,7 @@ class Trades:
 
     attack_loss: ClassVar[str] = "kl"
 
-    beta: float = attrs.field(default=6.0, validator=ge(0))
+    beta: float = attrs.field(default=6.0, validator=valid_weight)
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
         transformed, perturbed = model(views.transformed), model(views.perturbed)
@@ -73,7 +76,7 @@ class Mart:
     the probability of its label at the transformed view (Wang et al. 2020, equations 8 to 11).
 
     Args:
-        beta: weight of the divergence, 0 or more; the authors use 5 for a ResNet-18.
+        beta: weight of the divergence, from 0 to 1e6; the authors use 5 for a ResNet-18.
 
     Raises:
         ValueError: a value out of range.
@@ -89,7 +92,7 @@ class Mart:
 
     attack_loss: ClassVar[str] = "ce"
 
-    beta: float = attrs.field(default=5.0, validator=ge(0))
+    beta: float = attrs.field(default=5.0, validator=valid_weight)
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
         transformed, perturbed = model(views.transformed), model(views.perturbed)
@@ -123,14 +126,14 @@ class PairedLoss:
     Attributes:
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
             weight 1 - clean.
-        weight: weight of the distance, 0 or more.
+        weight: weight of the distance, from 0 to 1e6.
         distance: per-example loss at the perturbed view, with the clean view's logits as reference.
     """
 
     attack_loss: ClassVar[str] = "ce"
 
     clean: float = attrs.field(validator=and_(ge(0), le(1)))
-    weight: float = attrs.field(default=0.0, validator=ge(0))
+    weight: float = attrs.field(default=0.0, validator=valid_weight)
     distance: AttackLoss
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
@@ -168,7 +171,7 @@ def alp(weight: float = 0.5, clean: float = 0.5) -> PairedLoss:
     et al. 2019).
 
     Args:
-        weight: weight of the difference, 0 or more; the authors use 0.5 for ImageNet.
+        weight: weight of the difference, from 0 to 1e6; the authors use 0.5 for ImageNet.
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
             weight 1 - clean.
 
@@ -190,7 +193,7 @@ def consistency(weight: float = 1.0, clean: float = 0.5) -> PairedLoss:
     perturbed one, the invariance regulariser of Yang et al. (2019) for spatial transformations.
 
     Args:
-        weight: weight of the divergence, 0 or more.
+        weight: weight of the divergence, from 0 to 1e6.
         clean: weight of the clean view's cross-entropy, in [0, 1]; the perturbed view has the
             weight 1 - clean.
 

@@ -151,7 +151,7 @@ COMMANDS = [
     (["evaluate", "absent"], WRONG, "is not a run folder"),
     (["evaluate", "first"], WRONG, "no such file; let its training finish"),
     (["evaluate", "first", "--threat", "rott"], WRONG, ""),
-    (["evaluate", "first", "--limit", "0"], WRONG, "limit must be 1 or more"),
+    (["evaluate", "first", "--limit", "0"], WRONG, "limit must lie from 1"),
     (["profile", "absent"], WRONG, "is not a run folder"),
     (["audit", "absent"], WRONG, "is not a run folder"),
     (["audit", "first", "--seed", "-1"], WRONG, "seed must lie from 0"),

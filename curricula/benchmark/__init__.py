@@ -2,3 +2,4 @@
 
 LIBRARIES = ("torchattacks", "foolbox", "art")
 """Libraries that `curricula bench --against` can time: the names of their modules."""
+MAX_ROUNDS = 1000  # measurements of each quantity

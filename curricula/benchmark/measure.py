@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curricula.benchmark import MAX_ROUNDS
 from curricula.benchmark.baselines import BASELINES, BaselineLoop
 from curricula.errors import UserError
 from curricula.runtime.precision import autocast
@@ -105,7 +106,7 @@ def bench(
     that a machine whose speed drifts treats all alike.
 
     Args:
-        rounds: number of measurements of each quantity, 1 or more.
+        rounds: number of measurements of each quantity, 1 to 1,000.
         against: other libraries to measure, keys of `curricula.benchmark.baselines.BASELINES`.
         noted: called with a line of text when a stage begins.
         baseline_model: the model that the other loops train; by default the same, in float32.
@@ -116,7 +117,7 @@ def bench(
         UserError: a wrong value; an unknown or missing baseline, or one that cannot train under
             this configuration.
     """
-    check_whole("rounds", rounds, 1)
+    check_whole("rounds", rounds, 1, MAX_ROUNDS)
     against = [against] if isinstance(against, str) else against
     for name in against:
         if name not in BASELINES:

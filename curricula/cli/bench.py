@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from curricula.benchmark import LIBRARIES
+from curricula.benchmark import LIBRARIES, MAX_ROUNDS
 from curricula.cli.options import format_option, given, output_option, training_options
 from curricula.runtime.records import to_json
 
@@ -35,10 +35,10 @@ from curricula.runtime.records import to_json
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_ROUNDS),
     default=5,
     show_default=True,
-    help="Number of rounds, 1 or more; medians are reported.",
+    help=f"Number of rounds, 1 to {MAX_ROUNDS:,}; medians are reported.",
 )
 @format_option()
 @output_option("JSON file to write all measurements to.")

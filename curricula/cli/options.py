@@ -25,12 +25,12 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         {"metavar": "[LABEL=]SCHEDULE", "multiple": True},
     ),
     "objective": ("Training loss, such as trades(beta=6).", "at", {"metavar": "OBJECTIVE"}),
-    "epochs": ("PassCounts over the training images, 1 or more.", "the data set's", {"type": int}),
-    "batch-size": ("Images per update, 1 or more.", "the data set's", {"type": int}),
+    "epochs": ("Passes over the training images, 1 to 1,000,000.", "the data set's", {"type": int}),
+    "batch-size": ("Images per update, 1 to 1,000,000.", "the data set's", {"type": int}),
     "optimizer": ("Optimiser.", "the data set's", {"metavar": "[sgd|adamw]"}),
-    "lr": ("Learning rate, above 0.", "the data set's", {"type": float}),
+    "lr": ("Learning rate, above 0 to 1e35.", "the data set's", {"type": float}),
     "momentum": ("Momentum of sgd, from 0 to below 1.", "0.9", {"type": float}),
-    "weight-decay": ("Weight decay, 0 or more.", "the data set's", {"type": float}),
+    "weight-decay": ("Weight decay, from 0 to 1e35.", "the data set's", {"type": float}),
     "lr-schedule": (
         "Learning rate over training, as a factor: constant, cosine, one-cycle or "
         "step(0:1, 0.5:0.1).",
@@ -38,8 +38,8 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         {"metavar": "SCHEDULE"},
     ),
     "awp": (
-        "Adversarial weight perturbation, as a share of each weight tensor's norm, 0 or more; "
-        "0 turns it off.",
+        "Adversarial weight perturbation, as a share of each weight tensor's norm, from 0 to "
+        "1e35; 0 turns it off.",
         "0",
         {"type": float},
     ),
@@ -179,7 +179,7 @@ def measurement_options(images: str) -> Option:
         click.option(
             "--limit",
             type=int,
-            help=f"Measure the first LIMIT images, 1 or more.  [default: {images}]",
+            help=f"Measure the first LIMIT images, 1 to 1,000,000,000.  [default: {images}]",
         ),
         click.option(
             "--seed", type=int, help="Seed of the random draws, from 0 to 2**62.  [default: 0]"
@@ -187,7 +187,7 @@ def measurement_options(images: str) -> Option:
         click.option(
             "--batch-size",
             type=int,
-            help="Images per batch, 1 or more; the results do not depend on it.  "
+            help="Images per batch, 1 to 1,000,000; the results do not depend on it.  "
             "[default: 250 on a CPU, elsewhere the fastest]",
         ),
         click.option(

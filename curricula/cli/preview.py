@@ -6,6 +6,7 @@ import click
 
 from curricula.cli.options import given, output_option, training_options
 from curricula.cli.paths import PATH
+from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 
 
 @click.command()
@@ -27,14 +28,14 @@ from curricula.cli.paths import PATH
     default="0.25, 0.5, 0.75, 1",
     show_default=True,
     metavar="NUMBERS",
-    help="Strengths from 0 to 1, one column each.",
+    help=f"Strengths from 0 to 1, one column each, at most {MAX_STRENGTHS}.",
 )
 @click.option(
     "--images",
-    type=click.IntRange(1, 50),
+    type=click.IntRange(1, MAX_IMAGES),
     default=6,
     show_default=True,
-    help="Number of test images, 1 to 50, one row each.",
+    help=f"Number of test images, 1 to {MAX_IMAGES}, one row each.",
 )
 @training_options("seed")
 @output_option("Picture to write: .png, .svg or .pdf.", required=True)
@@ -70,8 +71,10 @@ def command(
     if run is not None:
         Run.open(run)
 
+    texts = strengths.split(",")
+    check_whole("the number of strengths", len(texts), 1, MAX_STRENGTHS)
     with prefixed_errors("strengths"):
-        values = [parse_number(text).value for text in strengths.split(",")]
+        values = [parse_number(text).value for text in texts]
     for value in values:
         check_number("strengths", value, 0, 1)
     if seed is not None:

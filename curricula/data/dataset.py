@@ -174,7 +174,7 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
         check_whole("limit", limit, 1)
     if not len(split):
         raise UserError("split has no images: give one or more")
-    return split if limit is None else split[slice(limit)]
+    return split if limit is None else split[slice(min(limit, len(split)))]
 
 
 def load_data(text: str, *, root: str | Path = "data", download: bool = False) -> DataSet:

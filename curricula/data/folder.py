@@ -1,6 +1,7 @@
 """A folder of images as a data set."""
 
 import io
+import math
 import os
 import warnings
 from pathlib import Path
@@ -18,10 +19,12 @@ from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
 from curricula.errors import UserError, shown
 from curricula.runtime.files import read_file
+from curricula.runtime.memory import check_fits
 from curricula.runtime.values import check_whole
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # of Pillow, that are read
 MAX_PIXELS = 100_000_000  # pixels of an image file
+MAX_SIZE = 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
 
@@ -40,7 +43,7 @@ def folder(
     Args:
         root: the folder.
         download: unused: the images are on your disk.
-        size: height and width in pixels, 8 or more.
+        size: height and width in pixels, 8 to 4,096.
         grey: one channel instead of three.
         keep: where the pixels are kept. ``memory`` reads all images once and holds them on the
             device; ``disk`` reads each batch from the files when it is needed; ``auto`` means
@@ -48,9 +51,10 @@ def folder(
             the same.
 
     Raises:
-        UserError: the folders are missing or have different classes, or an image cannot be read.
+        UserError: the folders are missing or have different classes, an image cannot be read, or
+            the images to hold do not fit into memory.
     """
-    check_whole("folder: size", size, 8)
+    check_whole("folder: size", size, 8, MAX_SIZE)
     parts = {name: Path(root) / name for name in ("train", "test")}
     if not all(path.is_dir() for path in parts.values()):
         raise missing_data_error("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")
@@ -78,7 +82,11 @@ def folder(
         labels=torch.tensor([*train.targets, *test.targets]),
         shape=shape,
     )
-    hold = keep == "memory" or (keep == "auto" and len(paths) * np.prod(shape) <= MAX_BYTES)
+    num_bytes = len(paths) * math.prod(shape)
+    hold = keep == "memory" or (keep == "auto" and num_bytes <= MAX_BYTES)
+    if hold:
+        fix = "lower size, or write keep=disk"
+        check_fits(f"folder(size={size}): its {len(paths):,} images", num_bytes, fix=fix)
     splits = (whole[slice(len(train))], whole[slice(len(train), None)])
     return DataSet(
         name="folder",

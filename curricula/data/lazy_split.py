@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from curricula.data.dataset import Split
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.runtime.signals import deferred
 
 WORKERS_VARIABLE = "CURRICULA_WORKERS"
+MAX_PROCESSES = 512  # worker processes that can be requested
 MAX_WORKERS = 8  # worker processes by default
 PREFETCHED = 2  # batches that each worker reads ahead
 LOAD_BATCH = 256  # images per batch when a whole split is read into memory
@@ -29,15 +30,19 @@ def number_of_workers() -> int:
     most 8. It changes the speed, never the result.
 
     Raises:
-        UserError: the variable is not a whole number of 0 or more.
+        UserError: the variable is not a whole number from 0 to 512.
     """
     text = os.environ.get(WORKERS_VARIABLE, "")
     if not text:
         # A container or a batch system can allow fewer cores than the machine has.
         affinity = getattr(os, "sched_getaffinity", None)
         return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MAX_WORKERS)
-    if not (text.isascii() and text.isdecimal()):
-        raise UserError(f"{WORKERS_VARIABLE} must be a whole number, 0 or more, not {text!r}")
+    whole = text.isascii() and text.isdecimal() and len(text) < 10
+    if not whole or int(text) > MAX_PROCESSES:
+        raise UserError(
+            f"{WORKERS_VARIABLE} must be a whole number, from 0 to {MAX_PROCESSES}, not "
+            f"{shown(text)}"
+        )
     return int(text)
 
 

@@ -9,6 +9,7 @@ from curricula.data.conventions import (
     GREY_TRAINING,
 )
 from curricula.data.dataset import DataSet, Split
+from curricula.runtime.memory import check_fits
 from curricula.runtime.values import check_whole
 
 SEED = 0  # seed of all pixels and labels
@@ -37,7 +38,7 @@ def random_pixels(
         images: number of training images, 10 to 1,000,000; there are 256 test images as well.
 
     Raises:
-        UserError: an argument is out of range.
+        UserError: an argument is out of range, or the images do not fit into memory.
     """
     for name, value, low, high in (
         ("size", size, 1, 1024),
@@ -46,6 +47,11 @@ def random_pixels(
         ("images", images, 10, 1_000_000),
     ):
         check_whole(f"random: {name}", value, low, high)
+    check_fits(
+        f"random(size={size}, channels={channels}, images={images})",
+        (NUM_TEST + images) * channels * size**2,
+        fix="lower size, channels or images",
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def split(n: int) -> Split:

@@ -20,7 +20,8 @@ def build_model(text: str, data: DataSet | str) -> nn.Module:
             image size.
 
     Raises:
-        UserError: an unknown model or argument, or an image size that the model cannot take.
+        UserError: an unknown model or argument, an image size that the model cannot take, or
+            weights that do not fit into memory.
     """
     model: nn.Module = resolve_model(text, as_dataset(data)).value
     return model

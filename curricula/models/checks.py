@@ -1,7 +1,11 @@
 """Check the arguments that several models take."""
 
-from curricula.errors import UserError
+from curricula.errors import UserError, amount
+from curricula.runtime.memory import check_fits
 from curricula.runtime.values import check_whole
+
+BYTES_PER_WEIGHT = 16  # the weight, its gradient and two moments of AdamW, in float32
+MAX_WIDTH = 10_000  # channels, or a factor of them; the weights must fit into memory as well
 
 
 def check_image_size(
@@ -49,10 +53,25 @@ def check_dropout(dropout: float) -> None:
         raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
 
 
+def check_weights(name: str, count: int) -> None:
+    """Check that a model fits into memory in training, before its weights are allocated.
+
+    Args:
+        name: name of the model in the message.
+        count: number of its weights, at least of its largest layers.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    size = BYTES_PER_WEIGHT * count
+    fix = "give it a lower width or depth, or smaller images"
+    check_fits(f"training {name} of {amount(count)} weights", size, fix=fix)
+
+
 def check_width(width: int) -> None:
-    """Check that a width is 1 or more.
+    """Check that a width is from 1 to 10,000.
 
     Raises:
         UserError: it is not.
     """
-    check_whole("width", width, 1)
+    check_whole("width", width, 1, MAX_WIDTH)

@@ -4,7 +4,12 @@ import math
 
 from torch import nn
 
-from curricula.models.checks import check_dropout, check_image_size, check_width
+from curricula.models.checks import (
+    check_dropout,
+    check_image_size,
+    check_weights,
+    check_width,
+)
 from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 
@@ -25,6 +30,7 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """
     check_image_size("smallcnn", image_size, at_least=16)
     side = ((image_size - 4) // 2 - 4) // 2  # two unpadded convolutions and a pooling, twice
+    check_weights("smallcnn", 64 * side * side * 200)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 3),
@@ -63,6 +69,7 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     """
     check_image_size("lenet", image_size, at_least=12)
     side = (image_size // 2 - 4) // 2
+    check_weights("lenet", 16 * side * side * 120)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 6, 5, padding=2),
@@ -100,6 +107,7 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
     """
     check_image_size("madry-mnist", image_size, at_least=3)
     side = math.ceil(image_size / 4)
+    check_weights("madry-mnist", 64 * side * side * 1024)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 5, padding=2),
@@ -127,7 +135,7 @@ def stdcnn(
         num_classes: number of logits.
         in_channels: number of image channels.
         image_size: height and width in pixels, 22 or more.
-        width: number of channels of each layer, 1 or more.
+        width: number of channels of each layer, 1 to 10,000.
         dropout: probability in [0, 1) of the dropout after every layer except the last.
 
     Raises:
@@ -137,6 +145,7 @@ def stdcnn(
     check_width(width)
     check_dropout(dropout)
     side = (image_size - 4) // 2 - 8  # two unpadded convolutions, a pooling, four more convolutions
+    check_weights("stdcnn", 9 * 5 * width**2 + width * num_classes * side**2)
     layers: list[nn.Module] = [Normalise()]
     channels = in_channels
     for number in range(1, 7):

@@ -2,10 +2,16 @@
 
 from torch import nn
 
-from curricula.errors import UserError
-from curricula.models.checks import check_dropout, check_image_size, check_width
+from curricula.errors import UserError, shown
+from curricula.models.checks import (
+    check_dropout,
+    check_image_size,
+    check_weights,
+    check_width,
+)
 from curricula.models.resnet import pre_activation
 
+MAX_DEPTH = 1000  # layers
 MIN_IMAGE_SIZE = 4  # pixels; two stages halve the feature map
 
 
@@ -52,23 +58,28 @@ def wrn(
         num_classes: number of logits.
         in_channels: number of image channels.
         image_size: height and width in pixels, 4 or more.
-        depth: 6n + 4 for n blocks per stage: 10, 16, 22, 28, 34, 40...
-        width: widening factor, 1 or more.
+        depth: 6n + 4 for n blocks per stage: 10, 16, 22, 28, 34, 40... up to 1,000.
+        width: widening factor, 1 to 10,000.
         dropout: probability in [0, 1) of the dropout between the convolutions of every block.
 
     Raises:
         UserError: a smaller image, or a keyword out of range.
     """
     check_image_size("wrn", image_size, at_least=MIN_IMAGE_SIZE)
-    if depth < 10 or depth % 6 != 4:
-        raise UserError(f"depth must be 6n + 4 (10, 16, 22, 28, 34, 40...), not {depth}")
+    if not 10 <= depth <= MAX_DEPTH or depth % 6 != 4:
+        raise UserError(
+            f"depth must be 6n + 4 (10, 16, 22, 28, 34, 40...), at most {MAX_DEPTH:,}, not "
+            f"{shown(depth)}"
+        )
     check_width(width)
     check_dropout(dropout)
+    widths, blocks = (16 * width, 32 * width, 64 * width), (depth - 4) // 6
+    check_weights("wrn", sum(9 * (2 * blocks - 1) * channels**2 for channels in widths))
     return pre_activation(
         num_classes,
         in_channels,
         stem=16,
-        widths=(16 * width, 32 * width, 64 * width),
-        blocks=(depth - 4) // 6,
+        widths=widths,
+        blocks=blocks,
         dropout=dropout,
     )

@@ -3,6 +3,7 @@
 Shapes: S strengths; the other letters are those of curricula.interfaces.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError, printable, shown
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
+from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
@@ -31,7 +33,6 @@ from curricula.victim.model_victim import ModelVictim
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 NUM_IMAGES = 6  # images, by default
-MAX_IMAGES, MAX_STRENGTHS = 50, 20  # images and strengths in one figure
 CHANGES = "RdBu_r"  # safe for colour-blind readers, white at 0
 
 
@@ -66,9 +67,8 @@ def preview(
     """
     if not isinstance(strengths, Iterable):
         raise UserError(f"strengths must be a list of numbers from 0 to 1, not {shown(strengths)}")
-    strengths = list(strengths)
-    if not 1 <= len(strengths) <= MAX_STRENGTHS:
-        raise UserError(f"strengths: give 1 to {MAX_STRENGTHS} of them, not {len(strengths)}")
+    strengths = list(itertools.islice(strengths, MAX_STRENGTHS + 1))
+    check_whole("the number of strengths", len(strengths), 1, MAX_STRENGTHS)
     for strength in strengths:
         check_number("strengths", strength, 0, 1)
     check_whole("images", images, 1, MAX_IMAGES)

@@ -48,7 +48,8 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
 def _check_range(name: str, value: Any, low: float, high: float | None) -> None:
     if value < low or (high is not None and value > high):
         verb = "be" if high is None else "lie"
-        raise UserError(f"{name} must {verb} {_range(low, high)}, not {value}")
+        given = shown(value) if isinstance(value, int) else value  # short, even of 5,000 digits
+        raise UserError(f"{name} must {verb} {_range(low, high)}, not {given}")
 
 
 def _range(low: float, high: float | None) -> str:

@@ -11,11 +11,13 @@ from typing import Literal
 
 import attrs
 import torch
-from attrs.validators import ge
+from attrs.validators import and_, ge, le
 from torch import Tensor
 
 from curricula.interfaces import Feedback, Progress, ScheduleState, Strength
 from curricula.schedules.curves import valid_positive_share, valid_share
+
+valid_count = and_(ge(1), le(10**9))
 
 
 def _share(default: float) -> float:
@@ -50,7 +52,7 @@ class Gated(Adaptive):
     Args:
         threshold: share of images that the model must classify correctly, in [0, 1].
         step: increase of the strength, above 0 to 1.
-        updates: number of updates between two decisions, 1 or more.
+        updates: number of updates between two decisions, 1 to 1e9.
         low: strength at the beginning, in [0, 1].
 
     Raises:
@@ -75,7 +77,7 @@ class Gated(Adaptive):
 
     threshold: float = _share(0.6)
     step: float = _step(0.1)
-    updates: int = attrs.field(default=50, validator=ge(1))
+    updates: int = attrs.field(default=50, validator=valid_count)
     low: float = _share(0.0)
 
     def start(self, num_train: int) -> ScheduleState:
@@ -144,7 +146,7 @@ class Plateau(Adaptive):
     Args:
         on: ``clean`` accuracy, or ``joint``, under the curriculum's threat at full strength.
         step: increase of the strength, above 0 to 1.
-        patience: number of epochs, 1 or more.
+        patience: number of epochs, 1 to 1e9.
         low: strength at the beginning, in [0, 1].
 
     Raises:
@@ -166,7 +168,7 @@ class Plateau(Adaptive):
 
     on: Literal["clean", "joint"] = "joint"
     step: float = _step(0.25)
-    patience: int = attrs.field(default=1, validator=ge(1))
+    patience: int = attrs.field(default=1, validator=valid_count)
     low: float = _share(0.25)
 
     def start(self, num_train: int) -> ScheduleState:

@@ -4,12 +4,15 @@ import random as stdlib_random
 from typing import TYPE_CHECKING, Literal
 
 import attrs
-from attrs.validators import ge
+from attrs.validators import and_, ge, le
 
 from curricula.schedules.curves import Ramp, linear, valid_share
 
 if TYPE_CHECKING:  # it imports torch, and schedules are checked before
     from curricula.interfaces import Progress, ScheduleState
+
+
+MAX_SEED = 2**62  # largest seed, as of a training
 
 
 @attrs.frozen(kw_only=True)
@@ -61,8 +64,8 @@ class Random:
         low: lowest strength, in [0, 1].
         high: highest strength, in [low, 1].
         each: how long a draw lasts: one ``epoch`` or one ``update``.
-        seed: seed of the draws, 0 or more, independent of the run's seed. Schedules of equal seeds
-            draw the same.
+        seed: seed of the draws, from 0 to 2**62, independent of the run's seed. Schedules of equal
+            seeds draw the same.
 
     Raises:
         ValueError: a value out of range.
@@ -76,7 +79,7 @@ class Random:
     low: float = attrs.field(default=0.0, validator=valid_share)
     high: float = attrs.field(default=1.0, validator=valid_share)
     each: Literal["epoch", "update"] = "epoch"
-    seed: int = attrs.field(default=0, validator=ge(0))
+    seed: int = attrs.field(default=0, validator=and_(ge(0), le(MAX_SEED)))
 
     def __attrs_post_init__(self) -> None:
         if self.low > self.high:

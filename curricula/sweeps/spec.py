@@ -24,6 +24,7 @@ fields. There is one cell for each combination; the last axis changes fastest.
 """
 
 import contextlib
+import functools
 import hashlib
 import math
 import re
@@ -35,12 +36,13 @@ from typing import Any, cast, get_args
 import attrs
 import tomli_w
 
-from curricula.errors import UserError, did_you_mean, shown
+from curricula.errors import UserError, amount, did_you_mean, shown
 from curricula.evaluation.names import ADVERSARIAL, SPATIAL, STANDARD
 from curricula.expressions.checks import check_perturbation
 from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
+from curricula.runtime.values import check_whole
 from curricula.training.checks import check_values
-from curricula.training.config import FIELDS, SplitName, check_keys
+from curricula.training.config import FIELDS, MAX_LIMIT, SplitName, check_keys
 
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
@@ -94,11 +96,20 @@ class Sweep:
     """
 
     base: Mapping[str, Any]
-    axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    axes: Mapping[str, Mapping[str, Mapping[str, Any]]] = attrs.field()
     threats: Mapping[str, str] = attrs.field(factory=dict)
     split: SplitName = "test"
     limit: int | None = None
     frontier_of: tuple[str, str] = FRONTIER_OF
+
+    @axes.validator
+    def _check_axes(self, attribute: object, axes: Mapping[str, Mapping[str, Any]]) -> None:
+        count = math.prod(len(axis) for axis in axes.values())
+        if count > MAX_CELLS:
+            raise UserError(
+                f"the axes have {amount(count)} combinations; at most {MAX_CELLS:,} are allowed: "
+                "split the sweep into several"
+            )
 
     @property
     def cells(self) -> list[Cell]:
@@ -121,12 +132,20 @@ class Sweep:
         for axis, label in cell.labels.items():
             if set(self.axes[axis][label]) == {"seed"}:
                 continue
-            listed = all(
-                set(change) == {axis} and _label(change[axis]) == name
-                for name, change in self.axes[axis].items()
-            )
-            parts.append(f"{axis}={label}" if listed else label)
+            parts.append(f"{axis}={label}" if axis in self._lists else label)
         return ", ".join(parts)
+
+    @functools.cached_property
+    def _lists(self) -> frozenset[str]:
+        """Names of the axes that are lists of values."""
+        return frozenset(
+            axis
+            for axis, changes in self.axes.items()
+            if all(
+                set(change) == {axis} and _label(change[axis]) == name
+                for name, change in changes.items()
+            )
+        )
 
     def with_base(self, **values: Any) -> "Sweep":
         """Return the sweep with other values in its base.
@@ -265,8 +284,8 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         raise UserError(
             f"evaluation: split must be {' or '.join(get_args(SplitName))}, not {shown(split)}"
         )
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise UserError(f"evaluation: limit must be a whole number, 1 or more, not {shown(limit)}")
+    if limit is not None:
+        check_whole("evaluation: limit", limit, 1, MAX_LIMIT)
     threats = _table("[evaluation.threats]", found.get("threats", {}))
     for name, text in threats.items():
         _check_name("threat", name)
@@ -310,12 +329,7 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _check_folders(sweep: Sweep) -> None:
-    """Refuse too many cells, and two cells whose folders have the same name, ignoring case."""
-    count = math.prod(len(axis) for axis in sweep.axes.values())
-    if count > MAX_CELLS:
-        raise UserError(
-            f"the axes have more than {MAX_CELLS:,} combinations: split the sweep into several"
-        )
+    """Refuse two cells whose folders have the same name, ignoring case."""
     by_folder: dict[str, Cell] = {}
     for cell in sweep.cells:
         other = by_folder.setdefault(cell.name.casefold(), cell)

@@ -1,6 +1,5 @@
 """The configuration of a training: its fields, their checks, and TOML. Needs no torch."""
 
-import math
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +26,10 @@ SplitName = Literal["test", "validation"]
 
 TRAINING_IMAGES = "images"  # argument of data sets that changes the training images only
 MAX_SEED = 2**62  # largest seed
+MAX_EPOCHS = 1_000_000  # epochs
+MAX_BATCH_SIZE = 1_000_000  # images
+MAX_LIMIT = 1_000_000_000  # images of a measurement
+MAX_FACTOR = 1e35  # learning rate, weight decay, AWP; far below float32's largest number
 EVALUATION_SEED = 0  # seed; the same for every run, so that all have the same draws
 COMMON_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
@@ -63,15 +66,15 @@ class TrainConfig:
         perturb: expression of the curriculum's perturbations; ``clean`` for none.
         schedule: each ``[LABEL=]SCHEDULE``; the last one for a leaf wins.
         objective: expression of the training loss.
-        epochs: passes over the training images, 1 or more.
-        batch_size: images per update, from 1 to the number of training images.
+        epochs: passes over the training images, 1 to 1,000,000.
+        batch_size: images per update, from 1 to the number of training images, at most 1,000,000.
         optimizer: ``sgd`` (momentum without Nesterov) or ``adamw``.
-        lr: learning rate that the learning-rate schedule scales, above 0.
+        lr: learning rate that the learning-rate schedule scales, above 0 to 1e35.
         momentum: momentum of sgd, in [0, 1).
-        weight_decay: weight decay, 0 or more; decoupled in adamw.
+        weight_decay: weight decay, from 0 to 1e35; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
-        awp: size of the adversarial weight perturbation relative to each weight tensor's norm, 0 or
-            more; 0 for none.
+        awp: size of the adversarial weight perturbation relative to each weight tensor's norm, from
+            0 to 1e35; 0 for none.
         average: average of the weights, which is validated, saved and evaluated in their place:
             ``none``, ``ema(decay=0.999)`` or ``swa(start=0.5)``.
         shuffle: visit the images in a new random order each epoch, not in the stored order.
@@ -105,14 +108,14 @@ class TrainConfig:
     perturb: str = "clean"
     schedule: tuple[str, ...] = ()
     objective: str = "at"
-    epochs: int = attrs.field(validator=_valid(ge(1)))
-    batch_size: int = attrs.field(validator=_valid(ge(1)))
+    epochs: int = attrs.field(validator=_valid(ge(1), le(MAX_EPOCHS)))
+    batch_size: int = attrs.field(validator=_valid(ge(1), le(MAX_BATCH_SIZE)))
     optimizer: Optimizer
-    lr: float = attrs.field(validator=_valid(gt(0.0), lt(math.inf)))
+    lr: float = attrs.field(validator=_valid(gt(0.0), le(MAX_FACTOR)))
     momentum: float = attrs.field(default=0.9, validator=_valid(ge(0), lt(1)))
-    weight_decay: float = attrs.field(validator=_valid(ge(0.0), lt(math.inf)))
+    weight_decay: float = attrs.field(validator=_valid(ge(0.0), le(MAX_FACTOR)))
     lr_schedule: str
-    awp: float = attrs.field(default=0.0, validator=_valid(ge(0.0), lt(math.inf)))
+    awp: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
     average: str = "none"
     shuffle: bool = True
     augmentation: str

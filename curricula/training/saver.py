@@ -5,25 +5,29 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import attrs
+from attrs.validators import and_, ge, gt, le
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
+from curricula.expressions.syntax import parse_number
 
 MAX_SHARE = 0.01  # share of the time that checkpoints may take by default
+MAX_STEPS = 10**12  # updates between checkpoints
+MAX_MINUTES = 10**6  # minutes between checkpoints
 MIN_SECONDS = 60.0  # between checkpoints by default
 
 
 @attrs.frozen
 class Steps:
-    """A checkpoint every ``number`` updates, 1 or more."""
+    """A checkpoint every ``number`` updates."""
 
-    number: int = attrs.field(validator=attrs.validators.ge(1))
+    number: int = attrs.field(validator=and_(ge(1), le(MAX_STEPS)))
 
 
 @attrs.frozen
 class Minutes:
-    """A checkpoint every ``number`` minutes, above 0."""
+    """A checkpoint every ``number`` minutes."""
 
-    number: float = attrs.field(validator=attrs.validators.gt(0))
+    number: float = attrs.field(validator=and_(gt(0), le(MAX_MINUTES)))
 
 
 Interval: TypeAlias = Steps | Minutes
@@ -38,15 +42,18 @@ def parse_interval(value: str | int) -> Interval:
     Raises:
         UserError: neither.
     """
-    text = str(value)
     try:
+        text = str(value)
         if text.endswith("min"):
-            return Minutes(float(text.removesuffix("min")))
-        return Steps(int(text))
+            return Minutes(parse_number(text.removesuffix("min")).value)
+        number = parse_number(text).value
+        if not number.is_integer():
+            raise UserError("a number of updates is whole")
+        return Steps(int(number))
     except ValueError as error:
         raise UserError(
-            f"checkpoint_every must be a number of updates, such as 500, or of minutes, such as "
-            f"10min, not {text!r}"
+            f"checkpoint_every must be a number of updates, such as 500, from 1 to {MAX_STEPS:,}, "
+            f"or of minutes, such as 10min, above 0 to {MAX_MINUTES:,}, not {shown(value)}"
         ) from error
 
 

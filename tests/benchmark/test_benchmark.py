@@ -111,8 +111,10 @@ def test_a_baseline_refuses_what_it_cannot_train(perturb, objective):
 def test_wrong_values_are_one_line_each():
     with pytest.raises(UserError, match="against: 'cleverhans' is unknown; known: torchattacks"):
         bench(against=["cleverhans"])
-    with pytest.raises(UserError, match="rounds must be 1 or more, not 0"):
+    with pytest.raises(UserError, match="rounds must lie from 1 to 1,000, not 0"):
         bench(rounds=0)
+    with pytest.raises(UserError, match="rounds must lie from 1 to 1,000, not about 10\\^5000"):
+        bench(rounds=10**5000)
 
 
 def test_a_missing_library_is_named(monkeypatch):

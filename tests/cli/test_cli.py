@@ -278,7 +278,7 @@ def test_bad_input_to_evaluate(trained, tmp_path):
     for arguments, message in [
         ([tmp_path / "absent"], "is not a run folder"),
         ([damaged], "best.safetensors: damaged"),
-        ([folder, "--limit", "0"], "limit must be 1 or more, not 0"),
+        ([folder, "--limit", "0"], "limit must lie from 1 to 1,000,000,000, not 0"),
         ([folder, "--threat", "rto"], "unknown perturbation 'rto'"),
         ([folder, "--device", "cuda:7"], "is not available"),
     ]:

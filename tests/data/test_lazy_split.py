@@ -387,10 +387,10 @@ def test_a_class_without_an_image_is_one_line(root, tmp_path):
         load(str(tmp_path), keep="disk")
 
 
-@pytest.mark.parametrize("text", ["-1", "two", "1.5", "²"])
+@pytest.mark.parametrize("text", ["-1", "two", "1.5", "²", "513", "9" * 5000])
 def test_a_wrong_number_of_workers_is_one_line(root, workers, text):
     workers(text)
-    with pytest.raises(UserError, match="CURRICULA_WORKERS must be a whole number, 0 or more, not"):
+    with pytest.raises(UserError, match="WORKERS must be a whole number, from 0 to 512, not"):
         load(root, keep="disk")
 
 

@@ -490,7 +490,7 @@ def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
     ("arguments", "message"),
     [
         (["--threat", "clean"], "No such option '--threat'"),
-        (["--limit", 0], "limit must be 1 or more, not 0"),
+        (["--limit", 0], "limit must lie from 1 to 1,000,000,000, not 0"),
         (["--seed", -1], "seed must lie from 0"),
     ],
 )

@@ -331,7 +331,7 @@ def test_a_model_that_is_never_fooled_takes_the_documented_passes():
         ("rot:30|pgd(0.1, steps=40)", 43),
         ("grid(rot:30+trans:3)", 776),
         ("square(0.1, queries=500)", 501),
-        ("pgd(0.1, steps=40, restarts=5)", 201),
+        ("pgd(0.1, steps=40, restarts=5)", 206),
     ],
 )
 def test_passes_are_counted_for_the_progress(text, expected):
@@ -500,7 +500,7 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
 def test_bad_input_is_one_line(trained, tmp_path):
     for arguments, message in [
         ([trained, "--threat", "rot"], "No such option '--threat'"),
-        ([trained, "--limit", "0"], "limit must be 1 or more, not 0"),
+        ([trained, "--limit", "0"], "limit must lie from 1 to 1,000,000,000, not 0"),
         ([trained, "--seed", "-1"], "seed must lie from 0"),
         ([tmp_path], "is not a run folder"),
     ]:

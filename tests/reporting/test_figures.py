@@ -273,7 +273,7 @@ BAD_INPUT = [
     ([*PREVIEW, "f.png", "--strengths", "-0.1"], "strengths must lie from 0 to 1, not -0.1"),
     ([*PREVIEW, "f.png", "--strengths", "0,,1"], "expected a single value, not ''"),
     ([*PREVIEW, "f.png", "--strengths", "nan"], "expected a number, not 'nan'"),
-    ([*PREVIEW, "f.png", "--strengths", ",".join("1" * 21)], "give 1 to 20 of them, not 21"),
+    ([*PREVIEW, "f.png", "--strengths", ",".join("1" * 21)], "lie from 1 to 20, not 21"),
     ([*PREVIEW, "f.png", "--images", "0"], "0 is not in the range 1<=x<=50"),
     ([*PREVIEW, "f.png", "--images", "51"], "51 is not in the range 1<=x<=50"),
     ([*PREVIEW, "f.png", "--seed", "-1"], "seed must lie from 0 to"),

@@ -117,6 +117,8 @@ def test_random_strengths_are_uniform_and_depend_on_seed_and_number_alone(each):
     [
         ("gated(threshold=1.1)", "threshold must be at most 1"),
         ("gated(updates=0)", "updates must be 1 or more"),
+        ("gated(updates=1e300)", "updates must be at most 1,000,000,000, not about"),
+        ("plateau(patience=1e18)", "patience must be at most 1,000,000,000, not 1,000,000,"),
         ("fooling(rate=0)", "rate must be above 0"),
         ("plateau(on=spatial)", "on must be"),
         ("plateau(patience=0)", "patience must be 1 or more"),

@@ -182,7 +182,7 @@ def test_every_shipped_sweep_and_study_can_be_run(name):
         ("[axes]\nseed = [1]\n[evaluation]\nlimits = 3\n", "'limits'; did you mean limit"),
         (
             "[axes]\nseed = [1]\n[evaluation]\nlimit = 0\n",
-            "limit must be a whole number, 1 or more",
+            "limit must lie from 1 to 1,000,000,000",
         ),
         ("[axes]\nseed = [1]\n[evaluation]\nsplit = 'train'\n", "split must be test or validation"),
         (

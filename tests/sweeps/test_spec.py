@@ -8,7 +8,7 @@ import pytest
 from curricula.errors import UserError
 from curricula.runtime.files import inside
 from curricula.sweeps.folder import default_folder
-from curricula.sweeps.spec import MAX_CELLS, parse_sweep, read_sweep
+from curricula.sweeps.spec import MAX_CELLS, Sweep, parse_sweep, read_sweep
 
 BASE = "[base]\nmodel = 'lenet'\n[axes]\n"
 NAMES = [
@@ -46,9 +46,23 @@ def test_a_name_that_cannot_be_shown_is_refused(name):
 def test_a_small_file_cannot_ask_for_millions_of_cells():
     axes = "".join(f"[axes.a{i}]\nb = {{}}\nc = {{}}\n" for i in range(5000))
     began = time.perf_counter()
-    with pytest.raises(UserError, match=f"more than {MAX_CELLS:,} combinations"):
+    with pytest.raises(UserError, match=f"combinations; at most {MAX_CELLS:,} are allowed"):
         parse_sweep(axes)
     assert time.perf_counter() - began < 1
+
+
+def test_a_sweep_made_in_python_is_bounded_as_well():
+    axis = {str(number): {"seed": number} for number in range(10)}
+    with pytest.raises(UserError, match="have 1,000,000,000 combinations; at most 10,000 are"):
+        Sweep(base={}, axes={f"axis{number}": axis for number in range(9)})
+
+
+def test_the_rows_of_many_cells_are_named_within_a_second():
+    values = ", ".join(str(number) for number in range(1, 10_001))
+    sweep = parse_sweep(f"{BASE}epochs = [{values}]\n")
+    began = time.process_time()
+    assert [sweep.row(cell) for cell in sweep.cells][::9999] == ["epochs=1", "epochs=10000"]
+    assert time.process_time() - began < 3  # quadratic time: a minute
 
 
 def test_many_cells_of_long_names_are_named_within_a_second():

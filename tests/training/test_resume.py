@@ -372,7 +372,34 @@ def test_checkpoints_take_a_small_share_of_the_time(monkeypatch):
     assert 3 * len(times) <= 0.01 * now[0] + 3
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "nan", "0min", "-2min", "nanmin", "min", "5s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "-1",
+        "1.5",
+        "nan",
+        "0min",
+        "-2min",
+        "nanmin",
+        "min",
+        "5s",
+        "1_000",
+        "\uff15",
+        " \xa05",
+        "",
+        "1e13",
+        "9" * 5000,
+        pytest.param(10**5000, id="long"),
+        True,
+        "1e7min",
+        "infmin",
+        "1e999min",
+        "1, 2",
+        "5 min min",
+        "steps=5",
+    ],
+)
 def test_a_wrong_interval_is_one_line(tiny, tmp_path, text):
     with pytest.raises(UserError, match=r"checkpoint_every must be a number of updates, such as"):
         curricula.train(**SMALL, output=tmp_path / "run", checkpoint_every=text)

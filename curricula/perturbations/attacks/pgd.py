@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import attrs
 import torch
-from attrs.validators import ge, gt, optional
+from attrs.validators import ge, optional
 from torch import Tensor
 
 from curricula.interfaces import (
@@ -26,10 +26,11 @@ from curricula.perturbations.attacks.norm_ball import (
     steepest,
 )
 from curricula.perturbations.attacks.restarts import passes_of, worst_of
-from curricula.perturbations.validators import above_zero, valid_budget
+from curricula.perturbations.validators import above_zero, between, valid_budget
 
 L1_SHARE = 0.01  # share of the values that an l-1 step moves, as in Tramer and Boneh 2019
 MAX_AUTO_STEPS = 1e6  # steps of ``steps=auto`` over the length of the budget
+MAX_TAU = 1_000_000  # steps
 STEPS_ROUNDING = 1e-6  # share; steps that exceed a whole number by less are rounded down to it
 
 
@@ -119,7 +120,7 @@ class PGD(BallAttack):
             threat.
         l1_share: with ``norm=l1``, the share of all values (pixels times channels) that a step
             moves, above 0 to 1; by default 0.01.
-        tau: number of steps, 0 or more, that an image still takes once it is misclassified
+        tau: number of steps, 0 to 1e6, that an image still takes once it is misclassified
             ("friendly" adversarial training, Zhang et al. 2020); this weakens the attack. None:
             images never stop early.
 
@@ -144,12 +145,12 @@ class PGD(BallAttack):
     norm: Norm = "linf"
     steps: int | Literal["auto"] = attrs.field(default=10, validator=_whole_or_auto)
     step: float | None = attrs.field(validator=optional(above_zero()))
-    rel_step: float | None = attrs.field(validator=optional(gt(0)))
+    rel_step: float | None = attrs.field(validator=optional(above_zero()))
     random_start: bool = True
     restarts: int = attrs.field(default=1, validator=ge(1))
     loss: LossName = "default"
     l1_share: float | None = attrs.field(validator=optional(above_zero(1.0)))
-    tau: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    tau: int | None = attrs.field(default=None, validator=optional(between(0, MAX_TAU)))
 
     @step.default
     def _step_default(self) -> float | None:

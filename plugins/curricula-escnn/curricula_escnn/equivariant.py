@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curricula.models.checks import check_width
+from curricula.models.checks import check_weights, check_width
 from curricula.runtime.memory_format import channels_last
 from curricula_escnn.groups import moved_filters, order, quotients
 
@@ -182,15 +182,16 @@ def matched_width(
     network's.
 
     Args:
-        width: number of fields of the first layer, 1 or more, or None.
+        width: number of fields of the first layer, 1 to 10,000, or None.
         build: builds the network of a width; its parameter count is quadratic in the width.
         twin: builds the plain network.
 
     Raises:
-        UserError: a width out of range.
+        UserError: a width out of range, or weights that do not fit into memory.
     """
     if width is not None:
         check_width(width)
+        check_weights(f"a network of width {width}", parameter_count(partial(build, width)))
         return width
     plain = parameter_count(twin)
     one, two, three = (parameter_count(partial(build, n)) for n in (1, 2, 3))

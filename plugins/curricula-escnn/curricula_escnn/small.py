@@ -36,7 +36,7 @@ def gcnn_stdcnn(
         image_size: height and width in pixels, even and 22 to 64: pooling a feature map of odd size
             would not be equivariant, and the last filters are as large as the feature map.
         group: cN (N rotations) or dN (with reflections too), N one of 1, 2, 4, 8.
-        width: number of fields of each layer, 1 or more; None for about the parameter count of
+        width: number of fields of each layer, 1 to 10,000; None for about the parameter count of
             stdcnn.
         dropout: probability in [0, 1) of the dropout after every layer except the last.
 
@@ -67,7 +67,7 @@ def p4cnn(
 
     Args:
         num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
-        width: number of fields of each layer, 1 or more; None for about the parameter count of
+        width: number of fields of each layer, 1 to 10,000; None for about the parameter count of
             stdcnn.
         dropout: probability in [0, 1) of the dropout after every layer except the last.
 
@@ -88,7 +88,7 @@ def p4mcnn(
 
     Args:
         num_classes, in_channels, image_size: as for `gcnn_stdcnn`.
-        width: number of fields of each layer, 1 or more; None for about the parameter count of
+        width: number of fields of each layer, 1 to 10,000; None for about the parameter count of
             stdcnn.
         dropout: probability in [0, 1) of the dropout after every layer except the last.
 

@@ -11,7 +11,7 @@ from curricula.runtime.records import to_json
 
 @click.command()
 @click.option(
-    "--d", type=int, default=101, show_default=True, help="Number of features, 3 or more."
+    "--d", type=int, default=101, show_default=True, help="Number of features, 3 to 10,001."
 )
 @click.option(
     "--p",
@@ -25,20 +25,20 @@ from curricula.runtime.records import to_json
     "signals",
     type=float,
     multiple=True,
-    help="Signal of all weak features together, above 0; repeatable.  [default: 2 and 3]",
+    help="Signal of all weak features together, above 0 to 10^6; repeatable.  [default: 2 and 3]",
 )
 @click.option(
     "--rho",
     "ratios",
     type=float,
     multiple=True,
-    help="Ratio of the weights, above 0, one row each; repeatable.  [default: by c]",
+    help="Ratio of the weights, above 0, one row each; up to 100 times.  [default: by c]",
 )
 @click.option(
     "--eps",
     type=float,
-    help="L-inf radius of the adversary, 0 or more.  [default: twice the mean of a weak feature, "
-    "2 c / sqrt(d - 1)]",
+    help="L-inf radius of the adversary, from 0 to 10^9.  [default: twice the mean of a weak "
+    "feature, 2 c / sqrt(d - 1)]",
 )
 @click.option(
     "--samples",

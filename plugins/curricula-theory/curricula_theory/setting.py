@@ -10,12 +10,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
+
+MAX_D = 10**12  # features
+MAX_C = 1e6  # standard deviations
+MAX_EPS = 1e9  # standard deviations
 
 
 def _critical_size(setting: "Setting") -> float:
     # Validators run after all fields are set, so an invalid d must pass through here.
-    return 2 * setting.eta if setting.d > 1 else math.nan
+    return 2 * setting.eta if 1 < setting.d <= MAX_D else math.nan
 
 
 @attrs.frozen(kw_only=True)
@@ -26,11 +30,12 @@ class Setting:
     y with probability p and -y otherwise; the others are normal of mean eta * y and variance 1.
 
     Attributes:
-        d: number of features, 3 or more.
+        d: number of features, 3 to 10^12.
         p: probability that the strong feature is correct, at least 0.5 and below 1.
-        c: signal of all weak features together, above 0: alone they reach the accuracy Phi(c).
-        eps: l-inf radius of the adversary, 0 or more; by default 2 eta, which flips the mean of
-            every weak feature.
+        c: signal of all weak features together, above 0 to 10^6: alone they reach the accuracy
+            Phi(c).
+        eps: l-inf radius of the adversary, from 0 to 10^9; by default 2 eta, which flips the mean
+            of every weak feature.
 
     Raises:
         UserError: a value is out of its range.
@@ -48,7 +53,11 @@ class Setting:
     @d.validator
     def _check_d(self, attribute: object, d: int) -> None:
         if d < 3:
-            raise UserError(f"d must be 3 or more (one strong feature, two weak ones), not {d}")
+            raise UserError(
+                f"d must be 3 or more (one strong feature, two weak ones), not {shown(d)}"
+            )
+        if d > MAX_D:
+            raise UserError(f"d must be at most {MAX_D:,}, not {shown(d)}")
 
     @p.validator
     def _check_p(self, attribute: object, p: float) -> None:
@@ -60,13 +69,13 @@ class Setting:
 
     @c.validator
     def _check_c(self, attribute: object, c: float) -> None:
-        if not 0 < c < math.inf:
-            raise UserError(f"c must be a number above 0, not {c:g}")
+        if not 0 < c <= MAX_C:
+            raise UserError(f"c must be a number above 0 to {MAX_C:g}, not {c:g}")
 
     @eps.validator
     def _check_eps(self, attribute: object, eps: float) -> None:
-        if not 0 <= eps < math.inf:
-            raise UserError(f"eps must be a number, 0 or more, not {eps:g}")
+        if not 0 <= eps <= MAX_EPS:
+            raise UserError(f"eps must be a number from 0 to {MAX_EPS:g}, not {eps:g}")
 
     @property
     def weak(self) -> int:

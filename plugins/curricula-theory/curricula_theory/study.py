@@ -8,8 +8,9 @@ import attrs
 import numpy as np
 import torch
 
-from curricula.errors import UserError
+from curricula.errors import UserError, amount
 from curricula.runtime.records import fields_of, register_json
+from curricula.runtime.values import check_whole
 from curricula_theory import closed_forms
 from curricula_theory.classifiers import Linear, Network
 from curricula_theory.setting import Setting
@@ -19,9 +20,11 @@ from curricula_theory.training import METHODS, Method, collapsed, final_loss, tr
 REFERENCE_RATIOS = {2.0: (1.0, 20.0, 40.0, 100.0), 3.0: (1.0, 60.0, 200.0)}
 """The ratios rho shown by default, by c."""
 
-# Largest arguments of a study: features, samples, settings, seeds, updates, ratio.
-MAX_FEATURES, MAX_SAMPLES, MAX_SETTINGS = 10_001, 100_000_000, 4
+# Largest arguments of a study: features, samples, settings, ratios, seeds, updates, ratio.
+MAX_FEATURES, MAX_SAMPLES, MAX_SETTINGS, MAX_RATIOS = 10_001, 100_000_000, 4, 100
 MAX_SEEDS, MAX_UPDATES = 100, 1_000_000
+MAX_DRAWN = 10**11  # numbers drawn in a simulation: samples x features
+MAX_TRAINED = 10**7  # updates of all models of a kind: seeds x updates
 MAX_RATIO = 1e12  # beyond it the other weights are lost in float64
 NUM_TEST_SAMPLES = 20_000  # samples on which a trained model is measured
 NUM_ATTACKED = 2_000  # test samples that PGD attacks, with up to 200 gradients each
@@ -138,7 +141,7 @@ def study(
 
     Args:
         setting: the distribution and the adversary.
-        ratios: values of rho, above 0; by default `default_ratios`.
+        ratios: values of rho, above 0, at most 100; by default `default_ratios`.
         samples: number of simulated samples, 1 to 100,000,000.
         seeds: number of models of each kind, with seeds from 0 on, 0 to 100.
         updates: number of updates of each training, 1 to 1,000,000.
@@ -201,7 +204,8 @@ def check(
         UserError: a value is out of its range.
     """
     if setting.d > MAX_FEATURES:
-        raise UserError(f"d must be 3 to {MAX_FEATURES:,} for sampling, not {setting.d:,}")
+        raise UserError(f"d must be 3 to {MAX_FEATURES:,} for sampling, not {amount(setting.d)}")
+    check_whole("the number of ratios, rho,", len(ratios), 0, MAX_RATIOS)
     for rho in ratios:
         if not 0 < rho <= MAX_RATIO:
             raise UserError(f"rho must be above 0 and at most {MAX_RATIO:g}, not {rho:g}")
@@ -211,7 +215,15 @@ def check(
         ("updates", updates, 1, MAX_UPDATES),
     ):
         if not least <= value <= most:
-            raise UserError(f"{name} must be {least} to {most:,}, not {value:,}")
+            raise UserError(f"{name} must be {least} to {most:,}, not {amount(value)}")
+    for product, size, most in (
+        ("samples x d", samples * setting.d, MAX_DRAWN),
+        ("seeds x updates", seeds * updates, MAX_TRAINED),
+    ):
+        if size > most:
+            raise UserError(
+                f"{product} would be {size:,}; at most {most:,} are allowed: lower one of them"
+            )
     if not 0 < lr <= 1:
         raise UserError(f"lr must be above 0 and at most 1, not {lr:g}")
 

@@ -11,6 +11,8 @@ from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.perturbations import validators
 
+MAX_COUNT = 2**62  # steps, copies or images; an expression bounds the number of passes
+MAX_PIXELS = 1000  # pixels that OnePixel may change
 MAX_KERNEL = 101  # side in pixels of a kernel that smooths gradients; the usual one has 15
 
 
@@ -68,8 +70,8 @@ def pixels_or_shares(bounds: tuple[float, float]) -> tuple[float, ...]:
     return tuple(int(bound) if float(bound).is_integer() else bound for bound in bounds)
 
 
-def _whole(sentence: str) -> Parameter:
-    return Parameter(int, ge(1), sentence)
+def _whole(sentence: str, at_most: int = MAX_COUNT) -> Parameter:
+    return Parameter(int, validators.between(1, at_most), sentence)
 
 
 def _flag(sentence: str) -> Parameter:
@@ -169,7 +171,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "beta": zero_or_more("weight of the l-1 norm against the l-2 norm, 0 or more."),
     "theta": _number(_theta, "change of a value, in [-1, 1], not 0."),
     "gamma": _number(and_(gt(0), le(1)), "share of the values that may change, above 0 to 1."),
-    "pixels": _whole("number of pixels that may change, 1 or more."),
+    "pixels": _whole(f"number of pixels that may change, 1 to {MAX_PIXELS:,}.", MAX_PIXELS),
     "popsize": _whole(
         "number of candidates in a generation, 1 or more; torchattacks uses at least 5."
     ),
