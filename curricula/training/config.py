@@ -124,9 +124,9 @@ class TrainConfig:
     precision: PrecisionChoice = "auto"
     compile: CompileChoice = "auto"
     on_collapse: CollapseAction = "warn"
-    accumulate: int = attrs.field(default=1, validator=_valid(ge(1)))
-    clip_norm: float = attrs.field(default=0.0, validator=_valid(ge(0.0), lt(math.inf)))
-    stop_after: int = attrs.field(default=0, validator=_valid(ge(0)))
+    accumulate: int = attrs.field(default=1, validator=_valid(ge(1), le(MAX_BATCH_SIZE)))
+    clip_norm: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
+    stop_after: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_EPOCHS)))
 
 
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
