@@ -5,20 +5,16 @@ process ends. So a cell whose trial is running while its lock is free belongs to
 """
 
 import contextlib
-import hashlib
 import json
-import logging
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 import filelock
 import optuna
-import sqlalchemy
 from optuna.trial import TrialState
 
 from curricula.curriculum import Threat, check_channels
@@ -36,16 +32,15 @@ from curricula.sweeps.folder import (
     check_same_sweep,
     check_same_values,
     default_folder,
-    identity,
     write_sweep,
 )
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
+from curricula.sweeps.study import Study, has_failed, silence_optuna
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 
-STUDY = "study.db"
 POLL_SECONDS = 2  # interval at which cells of other processes are checked
 
 
@@ -89,11 +84,11 @@ def run_sweep(
     check_same_sweep(sweep, folder)
     configs, threats = check_cells(sweep, download=download)
     cells = {cell.name: cell for cell in sweep.cells}
-    with _silence_optuna():
+    with silence_optuna():
         with _exclusive(folder):
             check_same_sweep(sweep, folder)  # again: another process may have started meanwhile
             check_same_values(configs, sweep, folder)
-            study = _open_study(sweep, folder, threats, storage)
+            study = Study.open(sweep, folder, list(threats), storage)
             write_sweep(sweep, folder)
             states = _enqueue(study, cells, folder, sweep.split, retry=retry)
         left = sum(state != "done" for state in states.values())
@@ -177,58 +172,11 @@ def _exclusive(folder: Path) -> contextlib.AbstractContextManager[None]:
     return exclusive(folder, files=(SWEEP,), wait=True, what="sweep folder")
 
 
-def _study_name(sweep: Sweep, folder: Path) -> str:
-    """Return a name that is unique in a shared database: the folder's, and a hash of the sweep."""
-    text = json.dumps(identity(sweep), sort_keys=True)
-    return f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def _open_study(
-    sweep: Sweep, folder: Path, threats: Mapping[str, Threat], storage: str | None
-) -> optuna.Study:
-    """Return the study of a sweep, opened or created.
-
-    Raises:
-        UserError: the database cannot be opened.
-    """
-    for suffix in ("", "-journal", "-wal", "-shm"):  # the files of SQLite
-        inside(folder, STUDY + suffix)
-    url = storage or sqlalchemy.URL.create(
-        "sqlite", database=str((folder / STUDY).resolve())
-    ).render_as_string(hide_password=False)
-    try:
-        study = optuna.create_study(
-            storage=url,
-            study_name=_study_name(sweep, folder) if storage else "sweep",
-            directions=["maximize"] * len(threats),
-            load_if_exists=True,
-        )
-        study.set_metric_names(list(threats))
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        ImportError,
-        ValueError,
-        optuna.exceptions.StorageInternalError,
-    ) as error:
-        reason = str(error).partition("\n")[0]
-        fix = "" if storage else "; move it away: what its cells have measured is kept beside it"
-        raise UserError(f"study {_redacted(url)}: cannot be opened ({reason}){fix}") from error
-    return study
-
-
-def _redacted(url: str) -> str:
-    """Return a database's URL without its password."""
-    try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:  # not a URL
-        return url
-
-
 _State = Literal["done", "queued", "running"]
 
 
 def _enqueue(
-    study: optuna.Study,
+    study: Study,
     cells: Mapping[str, Cell],
     folder: Path,
     split: SplitName,
@@ -245,19 +193,19 @@ def _enqueue(
         trial = latest.get(name)
         if trial is None:
             return (folder / CELLS / name / FAILURE).exists() and not retry
-        if "reason" in trial.user_attrs:
+        if has_failed(trial):
             return not retry
         evaluated = (folder / CELLS / name / RESULTS[split]).exists()
         return trial.state is TrialState.COMPLETE and evaluated
 
     # The caller keeps other processes from queueing a cell, so a cell that is done stays done, and
     # its lock need not be tried.
-    latest = _latest_trials(study)
+    latest = study.trials()
     states: dict[str, _State] = {name: "done" for name in cells if is_done(name)}
     # Locks before trials: a process reports its trial and then frees its lock, so the trial of a
     # cell whose lock is free is up to date.
     locked = {name: _is_locked(folder, name) for name in cells if name not in states}
-    latest = _latest_trials(study)
+    latest = study.trials()
     for name in locked:
         trial = latest.get(name)
         if is_done(name):
@@ -267,16 +215,10 @@ def _enqueue(
         else:
             states[name] = "queued"
             if trial is not None and trial.state is TrialState.RUNNING:
-                study.tell(trial.number, state=TrialState.FAIL)
+                study.abandon(trial)
             if trial is None or trial.state is not TrialState.WAITING:
-                labels = dict(cells[name].labels)
-                study.enqueue_trial({}, user_attrs={"cell": name, "labels": labels})
+                study.enqueue(cells[name])
     return states
-
-
-def _latest_trials(study: optuna.Study) -> dict[str, optuna.trial.FrozenTrial]:
-    """Return the latest trial of each cell, by the cell's name."""
-    return {trial.user_attrs.get("cell", ""): trial for trial in study.get_trials(deepcopy=False)}
 
 
 @attrs.frozen(kw_only=True)
@@ -288,12 +230,12 @@ class _Claimed:
     lock: filelock.BaseFileLock
 
 
-def _claim(study: optuna.Study, cells: Mapping[str, Cell], folder: Path) -> _Claimed | None:
+def _claim(study: Study, cells: Mapping[str, Cell], folder: Path) -> _Claimed | None:
     """Claim the next queued cell; return None if the sweep no longer has it."""
-    trial = study.ask()
-    cell = cells.get(trial.user_attrs.get("cell", ""))
+    name, trial = study.claim()
+    cell = cells.get(name)
     if cell is None:
-        study.tell(trial, state=TrialState.PRUNED)
+        study.drop(trial)
         return None
     lock = _lock(folder, cell.name)
     lock.acquire(blocking=False)
@@ -316,7 +258,7 @@ def _is_locked(folder: Path, name: str) -> bool:
 
 
 def _run(
-    study: optuna.Study,
+    study: Study,
     claimed: _Claimed,
     sweep: Sweep,
     threats: Mapping[str, Threat],
@@ -334,11 +276,10 @@ def _run(
         reason = printable(reason)
         path.mkdir(parents=True, exist_ok=True)
         Run(path).write_json(FAILURE, to_json(Failure(reason=reason)))
-        claimed.trial.set_user_attr("reason", reason)
-        study.tell(claimed.trial, state=TrialState.FAIL)
+        study.fail(claimed.trial, reason)
         on_message(f"{cell.name}: failed: {reason}")
         return
-    study.tell(claimed.trial, [result.accuracy for result in results])
+    study.finish(claimed.trial, [result.accuracy for result in results])
     shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
     on_message(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
 
@@ -374,16 +315,3 @@ def _results(
             f"{', '.join(threats)}; delete it and start the sweep again with retry (--retry)"
         )
     return [results[name] for name in threats]
-
-
-@contextlib.contextmanager
-def _silence_optuna() -> Iterator[None]:
-    """Silence Optuna's log and its warning that its interface may change."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            yield
-        finally:
-            optuna.logging.set_verbosity(verbosity)
