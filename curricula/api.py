@@ -1,4 +1,4 @@
-"""The verbs of the library: train, evaluate, robustness_profile, audit, load_model.
+"""The library's main functions: train, resume, evaluate, robustness_profile, audit, load_model.
 
 Nothing here imports torch before it has checked the values of a call, so that a mistake is
 answered at once.
@@ -86,7 +86,7 @@ Measurable: TypeAlias = "Run | str | Path | nn.Module"
 
 
 class TrainValues(TypedDict, total=False):
-    """The fields of `curricula.TrainConfig`, as keywords of `train`."""
+    """The keyword arguments of `train` that set fields of `curricula.TrainConfig`."""
 
     data: str
     data_root: str | Path
@@ -117,7 +117,7 @@ class TrainValues(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class Trained:
-    """A finished training.
+    """A trained run: its folder, its accuracies on the test images, and its baseline if it has one.
 
     Attributes:
         run: its run folder.
@@ -199,8 +199,8 @@ def resume(
     data_root: str | Path | None = None,
     checkpoint_every: str | int | None = None,
 ) -> Trained:
-    """Continue an interrupted training from its last checkpoint, evaluate it, and return the same
-    as `train` would have.
+    """Continue an interrupted training from its last checkpoint, evaluate it on the test images,
+    and return the finished run with these results.
 
     On the same machine with the same versions, weights and metrics are equal, bit for bit, to those
     of a training that was never interrupted.
@@ -257,7 +257,8 @@ def _train(
     *,
     resume: bool,
 ) -> Trained:
-    """Train a run, or what is left of it, and then its baseline if it has the folder of one."""
+    """Train a run, or resume it, then its baseline if it has a baseline folder, and return both
+    with their test results."""
     from curricula.evaluation.threats import standard_threats
     from curricula.training.loop import train_plan
     from curricula.training.plan import make_plan
@@ -602,8 +603,8 @@ def _checked(
     checkpoint: Any,
     progress: Any,
 ) -> Run | None:
-    """Check the arguments that the verbs of measurement share; return the run that is measured,
-    None for a model.
+    """Check the arguments that `evaluate`, `robustness_profile` and `audit` share, and return the
+    run to measure, or None if ``model`` is a network.
 
     Only a model, a data set and a split that are objects import torch, which they have imported.
 
@@ -652,7 +653,7 @@ def _checked(
 
 
 def _named(threats: Any) -> Mapping[str, str]:
-    """Return the expressions of threats by name; those of a list are their own names.
+    """Return the expression of each threat by name; in a list, each expression is its own name.
 
     Raises:
         UserError: none at all, or one that is not an expression.
@@ -686,7 +687,7 @@ def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str
 
 
 def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None) -> "DataSet":
-    """Return the data set to measure on: a run's, or the given one."""
+    """Return the data set to measure on: the given one, or the one that the run was trained on."""
     if run is not None:
         return open_data(run, root=root)
 
@@ -696,14 +697,16 @@ def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None
 
 
 def _images(data: "DataSet", split: "SplitName | SplitLike") -> "SplitLike":
-    """Return the images of a split of a data set."""
+    """Return the test or validation images of a data set, or the labelled images that were
+    given."""
     if not isinstance(split, str):
         return split
     return data.test if split == "test" else data.with_validation()[1]
 
 
 def _device(model: Measurable, name: str) -> "torch.device":
-    """Return the device to measure on; ``auto`` means a model's own device."""
+    """Return the torch device to measure on; ``auto`` is the device of a model's parameters, or the
+    best one for a run."""
     import torch
 
     from curricula.runtime.devices import resolve_device
@@ -721,7 +724,8 @@ def _network(
     data: "DataSet",
     where: "torch.device",
 ) -> "nn.Module":
-    """Return the network to measure, on a device; the caller's own model stays where it is."""
+    """Return the network to measure, on the device ``where``: a run's checkpoint, or the given
+    model, which is copied if it is on a different device."""
     if run is not None:
         from curricula.victim.equivalence import MAX_IMAGES, to_device
 

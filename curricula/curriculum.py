@@ -1,4 +1,4 @@
-"""Curricula and threats: an expression at the strengths of schedules, or at a fixed strength."""
+"""Curricula and threats: perturbations whose strengths come from schedules, or are fixed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -29,7 +29,8 @@ from curricula.runtime.values import check_number
 
 @attrs.frozen(kw_only=True)
 class Threat:
-    """A bound expression at a fixed strength, to evaluate under.
+    """Perturbations, in an expression such as ``rot:30+pgd``, at one fixed strength, to evaluate a
+    model under.
 
     Attributes:
         tree: the bound expression.
@@ -57,7 +58,8 @@ class Threat:
     def parse(
         cls, text: str, *, budgets: Mapping[str, str] | None = None, strength: float = 1.0
     ) -> "Threat":
-        """Return the threat of an expression, with all leaves at one strength.
+        """Return the threat that an expression such as ``rot:30+pgd`` describes, with all its
+        perturbations at one strength.
 
         Args:
             text: an expression such as ``rot:30+pgd(8/255, steps=40)``; ``clean`` changes nothing.
@@ -111,7 +113,7 @@ def _unchanged(x_NCHW: Tensor) -> Views:
 
 
 def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
-    """Check that every perturbation works on images with ``in_channels`` channels.
+    """Check that every perturbation of an expression works on images with ``in_channels`` channels.
 
     Args:
         tree: the perturbations.
@@ -136,7 +138,8 @@ ScheduleStates: TypeAlias = Mapping[str, ScheduleState]
 
 @attrs.frozen(kw_only=True)
 class Curriculum:
-    """A bound expression whose leaves each have a schedule.
+    """Perturbations, in an expression such as ``rot:30+pgd``, each with a schedule of its strength,
+    to train a model under.
 
     Attributes:
         tree: the bound expression.
@@ -157,7 +160,7 @@ class Curriculum:
         budgets: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
     ) -> "Curriculum":
-        """Return the curriculum of an expression and its schedules.
+        """Return the curriculum with the perturbations of an expression and the given schedules.
 
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
@@ -193,7 +196,7 @@ class Curriculum:
         return str(self.tree)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
-        """Return the state of each schedule before training on ``num_train`` images."""
+        """Return the state of each schedule, by label, before training on ``num_train`` images."""
         states: dict[str, ScheduleState] = {}
         for label, schedule in self.schedules.items():
             state = schedule.start(num_train) if isinstance(schedule, AdaptiveSchedule) else {}
@@ -201,7 +204,8 @@ class Curriculum:
         return states
 
     def check_schedules(self, num_train: int, begin: Progress) -> None:
-        """Check that each schedule begins with one strength, or with one per training image.
+        """Check that each schedule's first strength is one number, or one number per training
+        image.
 
         Raises:
             UserError: a schedule gives strengths of another shape.
@@ -223,7 +227,8 @@ class Curriculum:
         correct_N: Tensor,
         strengths: Mapping[str, Strength],
     ) -> dict[str, ScheduleState]:
-        """Return the states of the schedules after a batch; only adaptive ones change.
+        """Return the state of each schedule, by label, after a batch; only adaptive schedules
+        change theirs.
 
         Args:
             states: the states before the batch.
@@ -246,7 +251,8 @@ class Curriculum:
     def after_epoch(
         self, states: ScheduleStates, validation: Mapping[str, float]
     ) -> dict[str, ScheduleState]:
-        """Return the states of the schedules after an epoch.
+        """Return the state of each schedule, by label, after an epoch; only adaptive schedules
+        change theirs.
 
         Args:
             states: the states before the end of the epoch.
@@ -266,7 +272,8 @@ class Curriculum:
         states: ScheduleStates | None = None,
         indices_N: Tensor | None = None,
     ) -> dict[str, Strength]:
-        """Return the current strength of each leaf, by label: a float, or one value per image.
+        """Return the current strength of each perturbation, in [0, 1], by label: a float, or a
+        tensor (N,) with one value per image.
 
         Args:
             progress: how far training is.
@@ -301,7 +308,8 @@ class Curriculum:
         victim: Victim,
         generator: torch.Generator,
     ) -> Views:
-        """Return the clean, transformed and perturbed views of a batch, all detached.
+        """Return a batch's images NCHW before all links (clean), after the spatial and intensity
+        links (transformed) and after all links (perturbed), all detached.
 
         Args:
             x_NCHW: the images, in [0, 1].

@@ -1,4 +1,4 @@
-"""Errors that the user caused, each reported in one line."""
+"""Errors caused by the user's input, each with a message of one line."""
 
 import math
 import re
@@ -16,7 +16,8 @@ _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line with the value, what is allowed, and the fix.
+    """An error caused by the user's input, whose one-line message states the value, what is
+    allowed, and the fix.
 
     The command line prints the message and exits with status 2; a library caller may catch it as
     the ``ValueError`` that it is. A fault of curricula itself never raises this class.
@@ -32,11 +33,12 @@ class UserError(ValueError):
 
 
 class UnknownNameError(UserError):
-    """A name that no loaded plugin registered; the message has the nearest registered names."""
+    """An error for a name that no loaded plugin registered; its message suggests the nearest
+    registered names."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
-    """Return ``did you mean ...?`` with the registered names closest to an unknown one.
+    """Return ``did you mean ...?`` with the known names that are closest to ``name``.
 
     Args:
         name: the unknown name.
@@ -59,7 +61,8 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
 
 
 def message_of(error: Exception) -> str:
-    """Return an error's message on one line, with messages of attrs validators in plain words.
+    """Return an error's message as one line of text, with messages of attrs validators in plain
+    words.
 
     Built-in factories and those of plugins check their arguments with attrs validators.
 
@@ -85,7 +88,8 @@ def message_of(error: Exception) -> str:
 
 
 def _readable(number: str) -> str:
-    """Return a printed number in a readable form: a whole one without ``.0``, a long one short."""
+    """Return a printed number as text for a message: without ``.0``, with thousands separators, and
+    only its order of magnitude from 2**63 on."""
     number = number.removesuffix(".0")
     if not number.lstrip("-").isdecimal() or len(number) < 5:
         return number
@@ -103,7 +107,7 @@ _SHORT.maxstring = _SHORT.maxother = 100  # characters
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: on one line, and short.
+    """Return a value's repr as one short line, for use in an error message.
 
     Example:
         >>> shown("best"), shown(list(range(100)))
@@ -113,7 +117,7 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: object) -> str:
-    """Return a text as a message shows it, without its middle if it is long.
+    """Return a value's text for use in an error message, with the middle left out if it is long.
 
     Example:
         >>> shortened("rot:30"), len(shortened("+".join(["rot:30"] * 100)))
@@ -127,7 +131,8 @@ def shortened(text: object) -> str:
 
 
 def amount(count: int) -> str:
-    """Return a whole number as a message shows it; of a very large one, its order of magnitude.
+    """Return a whole number as text with thousands separators, or only its order of magnitude if it
+    is very large.
 
     Python refuses to print numbers of more than 4,300 digits.
 
@@ -141,8 +146,8 @@ def amount(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as it may be shown on a terminal, in a page or in a figure: on one line, and
-    without characters that control a terminal or that have no form.
+    """Return a text on one line, without control characters and characters that cannot be drawn, so
+    that it is safe on a terminal, in a page or in a figure.
 
     Example:
         >>> printable("one\\ntwo \\x1b[2J")

@@ -1,4 +1,4 @@
-"""Maps of the image plane, as pure functions.
+"""Affine, projective and other warps of image batches, as pure functions.
 
 A map takes a pixel of the output to the place in the input that it shows. theta_N23 is an affine
 map, in pixels from the image's centre (x to the right, y down), so that it means the same at any H
@@ -17,12 +17,13 @@ from curricula.interfaces import Interpolation, Padding
 
 
 def identity_theta(n: int, device: torch.device) -> Tensor:
-    """Return theta_N23 that leaves each of n images unchanged."""
+    """Return the affine matrices theta_N23 of the identity, for n images."""
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
 
 
 def rotation_theta(degrees_N: Tensor) -> Tensor:
-    """Return theta_N23 that rotates each image by its angle, counter-clockwise as in torchvision.
+    """Return the affine matrices theta_N23 that rotate each image by its angle in degrees,
+    counter-clockwise as in torchvision.
 
     >>> rotation_theta(torch.tensor([30.0]))
     tensor([[[ 0.8660, -0.5000,  0.0000],
@@ -36,7 +37,7 @@ def rotation_theta(degrees_N: Tensor) -> Tensor:
 
 
 def translation_theta(pixels_N2: Tensor) -> Tensor:
-    """Return theta_N23 that shifts each image by (right, down) pixels.
+    """Return the affine matrices theta_N23 that shift each image by (right, down) pixels.
 
     >>> translation_theta(torch.tensor([[2.0, 1.0]]))
     tensor([[[ 1.,  0., -2.],
@@ -47,13 +48,15 @@ def translation_theta(pixels_N2: Tensor) -> Tensor:
 
 
 def scale_theta(factor_N: Tensor) -> Tensor:
-    """Return theta_N23 that enlarges each image by its factor, above 0, about the centre."""
+    """Return the affine matrices theta_N23 that enlarge each image about its centre by a factor
+    above 0."""
     linear = torch.eye(2, 3, device=factor_N.device)
     return linear / factor_N[:, None, None]
 
 
 def shear_theta(degrees_N2: Tensor) -> Tensor:
-    """Return theta_N23 that shears each image along x, then along y (torchvision's signs).
+    """Return the affine matrices theta_N23 that shear each image by its two angles in degrees,
+    along x, then along y (torchvision's signs).
 
     A point y pixels below the centre moves left by y tan(first angle); then a point x pixels to
     the right of the centre moves up by x tan(second angle).
@@ -70,7 +73,8 @@ def shear_theta(degrees_N2: Tensor) -> Tensor:
 
 
 def quadrilateral_homography(corners_N42: Tensor) -> Tensor:
-    """Return homography_N33 that moves the four corners of each image to the given places.
+    """Return the matrices homography_N33 that move the four corners of each image to the positions
+    ``corners_N42``.
 
     The closed form of Heckbert (1989, Fundamentals of Texture Mapping and Image Warping, section
     2.2.3), inverted by cofactors: there is no system to solve, and unmoved corners give exactly
@@ -109,7 +113,7 @@ def _cross(a_N2: Tensor, b_N2: Tensor) -> Tensor:
 
 
 def compose(first_N23: Tensor, second_N23: Tensor) -> Tensor:
-    """Return theta_N23 that applies ``first`` and then ``second`` to an image.
+    """Return the affine matrices theta_N23 that apply ``first`` and then ``second`` to an image.
 
     >>> right, twice_the_size = translation_theta(torch.ones(1, 2)), scale_theta(2 * torch.ones(1))
     >>> compose(right, twice_the_size)  # the shift is enlarged with the image
@@ -127,7 +131,7 @@ def warp(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """Resample each image under its own affine map, in one interpolation.
+    """Return the images NCHW, each resampled once under its affine matrix (2, 3).
 
     An image whose theta is exactly the identity is returned bit for bit.
 
@@ -169,7 +173,8 @@ def warp_projective(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """Resample each image under its own projective map, as `warp` does under an affine one."""
+    """Return the images NCHW, each resampled once under its projective matrix (3, 3); the other
+    arguments are those of `warp`."""
     homography = homography_N33.to(x_NCHW)
     unmoved = (homography == torch.eye(3, device=x_NCHW.device)).flatten(1).all(1)
     u_W, v_H = _pixel_centres(x_NCHW)
@@ -187,8 +192,9 @@ def warp_displaced(
     interpolation: Interpolation = "bilinear",
     padding: Padding = "zeros",
 ) -> Tensor:
-    """Resample each image so that every output pixel shows the input point that lies at its
-    displacement, (right, down) in pixels; see `warp`."""
+    """Return the images NCHW, resampled so that each output pixel shows the input at its own
+    position plus its displacement, (right, down) in pixels; the other arguments are those of
+    `warp`."""
     height, width = x_NCHW.shape[2:]
     displacement = displacement_NHW2.to(x_NCHW)
     unmoved = (displacement == 0).flatten(1).all(1)
@@ -200,7 +206,8 @@ def warp_displaced(
 
 
 def _pixel_centres(x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centre of each column and of each row of pixels, as shares of width and height."""
+    """Return the x coordinate of each column's centre (W,) and the y coordinate of each row's
+    centre (H,), as shares of width and height in (0, 1)."""
     height, width = x_NCHW.shape[2:]
     columns = torch.arange(width, device=x_NCHW.device, dtype=x_NCHW.dtype)
     rows = torch.arange(height, device=x_NCHW.device, dtype=x_NCHW.dtype)
@@ -214,7 +221,8 @@ def _resample(
     interpolation: Interpolation,
     padding: Padding,
 ) -> Tensor:
-    """Sample the images at places from -1 to 1 across them; return unmoved images unchanged."""
+    """Return the images NCHW sampled at the coordinates ``grid_NHW2`` (x, y), from -1 to 1 across
+    an image; images in the mask ``unmoved_N`` are returned unchanged."""
     moved = F.grid_sample(
         x_NCHW, grid_NHW2, mode=interpolation, padding_mode=padding, align_corners=False
     )
@@ -222,7 +230,7 @@ def _resample(
 
 
 def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) -> Tensor:
-    """Shift each image by whole pixels, (right, down), exactly and without interpolation.
+    """Return the images NCHW, each shifted by whole pixels, (right, down), without interpolation.
 
     Args:
         x_NCHW: images.
@@ -246,8 +254,8 @@ def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) ->
 
 
 def _inside(place: Tensor, size: int, edge: Padding | Literal["wrap"]) -> Tensor:
-    """Return the index along an axis of the pixel to show at each place; index ``size`` means a
-    zero."""
+    """Return the index from 0 to ``size - 1`` of the pixel to show at each coordinate along an
+    axis; the index ``size`` stands for a zero."""
     if edge == "wrap":
         return place % size
     if edge == "border":

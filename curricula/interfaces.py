@@ -26,7 +26,8 @@ AttackLoss: TypeAlias = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 
 
 def strength_per_image(strength: Strength, like: Tensor) -> Strength:
-    """Return the strength in a shape that broadcasts over a tensor with one row per image.
+    """Return a strength as a float or as a tensor (N, 1, ..., 1), which broadcasts over a tensor of
+    N rows.
 
     Args:
         strength: one for all images, or (N,).
@@ -49,7 +50,7 @@ def strength_per_image(strength: Strength, like: Tensor) -> Strength:
 
 @attrs.frozen(kw_only=True)
 class NormBound:
-    """A bound on the change of each image: its norm is at most ``strength * radius``.
+    """A bound on the norm of each image's change: it is at most ``strength * radius``.
 
     Attributes:
         norm: ``linf``, ``l2`` or ``l1``.
@@ -61,7 +62,7 @@ class NormBound:
 
 
 class Perturbation(Protocol):
-    """A family of input changes, indexed by strength; at strength 0 it is the exact identity.
+    """A family of image changes, one for each strength in [0, 1]; strength 0 changes no pixel.
 
     Attributes:
         kind: ``spatial`` and ``intensity`` changes come before ``pixel`` attacks in a chain.
@@ -98,7 +99,8 @@ class Perturbation(Protocol):
         victim: "Victim",
         generator: torch.Generator,
     ) -> Tensor:
-        """Return perturbed images: new, detached, in [0, 1], with the shape and dtype of the input.
+        """Return the perturbed images: a new, detached tensor in [0, 1], with the shape and dtype
+        of the input.
 
         Args:
             x_NCHW: images, never written to.
@@ -115,7 +117,8 @@ DECLARED_ATTRIBUTES = ("kind", "unit", "budget", "norm_bound", "channels", "trai
 
 
 def declaration_problem(perturbation: object) -> str | None:
-    """Return a sentence on the declared attribute that is missing or wrong; None if all are right.
+    """Return a sentence on the declared attributes of a perturbation that are missing or wrong, or
+    None if all are right.
 
     Example:
         >>> declaration_problem(object())
@@ -135,15 +138,16 @@ def declaration_problem(perturbation: object) -> str | None:
 
 @runtime_checkable
 class ParametricPerturbation(Perturbation, Protocol):
-    """A perturbation that is a function of the image and of P parameters, so that it can be
-    searched: `grid` covers the range that `sample` draws from, and `apply` changes the images."""
+    """A perturbation that is a function of the image and of P parameters per image, so that it can
+    be searched: `grid` covers the range that `sample` draws from, and `apply` changes the
+    images."""
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
         """Return random parameters (n, P), one row for each image."""
         ...
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return a regular grid over the range of `sample`.
+        """Return G parameter rows on a regular grid over the range that `sample` draws from.
 
         Args:
             strength: one for all images, or (N,).
@@ -156,14 +160,14 @@ class ParametricPerturbation(Perturbation, Protocol):
         ...
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images in [0, 1], each changed by its row of parameters."""
+        """Return the images NCHW in [0, 1], each changed by its row of parameters."""
         ...
 
 
 @runtime_checkable
 class AffinePerturbation(ParametricPerturbation, Protocol):
-    """A spatial perturbation that is an affine map of the plane. Adjacent ones in a chain fuse
-    into one interpolation."""
+    """A spatial perturbation that applies an affine map to each image. Neighbouring affine
+    perturbations in a chain are fused into one interpolation."""
 
     @property
     def interpolation(self) -> Interpolation: ...
@@ -171,7 +175,8 @@ class AffinePerturbation(ParametricPerturbation, Protocol):
     def padding(self) -> Padding: ...
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23, which maps each output pixel to the point of the input that it shows.
+        """Return the affine matrices theta_N23, which map each output pixel to the input point that
+        it shows.
 
         Both are in pixels from the image's centre, x to the right and y down.
         """
@@ -179,20 +184,22 @@ class AffinePerturbation(ParametricPerturbation, Protocol):
 
 
 class Victim(Protocol):
-    """The model as a perturbation sees it: the perturbation's only access to the network.
+    """The model under attack, as perturbations see it: logits, gradients, and which images to keep
+    attacking.
 
     Its parameters are frozen, and it is in eval mode. Nothing that a perturbation does through it
     changes the model, its gradients or its training flags.
     """
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
-        """Return logits_NK in float32, differentiable in x."""
+        """Return the model's logits_NK in float32, differentiable in x."""
         ...
 
     def gradient(
         self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (grad_NCHW, loss_N, logits_NK), detached; the gradient in x is of the summed loss.
+        """Return (grad_NCHW, loss_N, logits_NK), all detached, where grad is the gradient of the
+        summed loss with respect to x.
 
         Args:
             x_NCHW: images.
@@ -203,11 +210,13 @@ class Victim(Protocol):
         ...
 
     def with_reference(self, x_NCHW: Tensor) -> "Victim":
-        """Return this victim with the logits at x as reference, which TRADES' KL loss needs."""
+        """Return a victim that also stores the logits at x as reference logits, which the KL loss
+        of TRADES needs."""
         ...
 
     def subset(self, index: Tensor) -> "Victim":
-        """Return this victim for x[index], a subset of the images of its reference."""
+        """Return a victim for the images x[index] only, with the reference logits of these
+        images."""
         ...
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
@@ -222,14 +231,15 @@ class Victim(Protocol):
         ...
 
     def as_module(self) -> nn.Module:
-        """Return a frozen module from images to logits, for attacks that need a module."""
+        """Return a module with frozen weights that maps images to logits, for attacks that need an
+        `nn.Module`."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """The progress of training: ``step`` of ``total_steps`` updates, in ``epoch`` of
-    ``total_epochs``, all counted from 0.
+    """A point in training: ``step`` of ``total_steps`` updates, in ``epoch`` of ``total_epochs``,
+    all counted from 0.
 
     Raises:
         UserError: a number below 0, or a total below 1.
@@ -252,7 +262,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of all updates that are done, in [0, 1)."""
+        """Share of all updates that are finished, in [0, 1)."""
         return self.step / self.total_steps
 
 
@@ -261,16 +271,18 @@ ScheduleState: TypeAlias = Mapping[str, Tensor]
 
 
 class Schedule(Protocol):
-    """A pure function of training progress and state that returns a strength."""
+    """A pure function from training progress and a state to a strength in [0, 1]."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
-        """Return the strength in [0, 1]: a number, or one for each image of the training set."""
+        """Return the strength in [0, 1]: a number, or a tensor with one value per training
+        image."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Feedback:
-    """The outcome of a batch, for one schedule; all tensors are (N,).
+    """Which images of a batch the model classified correctly, and at which strength, for one
+    schedule; all tensors are (N,).
 
     In a union each image takes one branch; the schedules of the other branches receive its feedback
     too.
@@ -288,26 +300,28 @@ class Feedback:
 
 @runtime_checkable
 class AdaptiveSchedule(Protocol):
-    """A schedule whose state changes with feedback. The trainer holds the state."""
+    """A schedule whose strength depends on how well the model classifies perturbed images. The
+    trainer stores its state."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength: ...
 
     def start(self, num_train: int) -> ScheduleState:
-        """Return the state before training on ``num_train`` images."""
+        """Return the schedule's state before training on ``num_train`` images."""
         ...
 
     def after_batch(self, state: ScheduleState, feedback: Feedback) -> ScheduleState:
-        """Return the state after a batch, without changing the old one."""
+        """Return the schedule's state after a batch, without changing ``state``."""
         ...
 
     def after_epoch(self, state: ScheduleState, validation: Mapping[str, float]) -> ScheduleState:
-        """Return the state after an epoch, given the validation accuracies in [0, 1]."""
+        """Return the schedule's state after an epoch, given the validation accuracy in [0, 1] under
+        each threat."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class Views:
-    """The three views of a batch under a curriculum, all NCHW in [0, 1].
+    """The clean, transformed and perturbed images of a batch: three tensors NCHW in [0, 1].
 
     Attributes:
         clean: the images before all links.
@@ -320,7 +334,8 @@ class Views:
     perturbed: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Views":
-        """Return the views with a function applied to each."""
+        """Return new views, with ``function`` applied to the clean, the transformed and the
+        perturbed images."""
         return Views(
             clean=function(self.clean),
             transformed=function(self.transformed),
@@ -328,7 +343,8 @@ class Views:
         )
 
     def combined(self, other: "Views", function: Callable[[Tensor, Tensor], Tensor]) -> "Views":
-        """Return the views with a function applied to each pair of views of the same name."""
+        """Return new views, with ``function`` applied to the clean, the transformed and the
+        perturbed images of both views."""
         return Views(
             clean=function(self.clean, other.clean),
             transformed=function(self.transformed, other.transformed),
@@ -338,7 +354,7 @@ class Views:
 
 @attrs.frozen(kw_only=True)
 class TrainingLoss:
-    """The result of an objective.
+    """The scalar loss that an objective computed on a batch, with the logits at its perturbed view.
 
     Attributes:
         value: the scalar loss to minimise.
@@ -351,7 +367,7 @@ class TrainingLoss:
 
 
 class Objective(Protocol):
-    """The training loss on the views of a batch."""
+    """A training loss, computed from the clean, transformed and perturbed images of a batch."""
 
     @property
     def attack_loss(self) -> str:
@@ -359,15 +375,17 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        """Return the loss of a batch, for the caller to minimise."""
+        """Return the scalar loss of a batch, to be minimised, with the logits at its perturbed
+        images."""
         ...
 
 
 @runtime_checkable
 class HasPlainEquivalent(Protocol):
-    """A model with an equivalent made of plain torch layers. The victim attacks that equivalent,
-    and requests it again after a change of weights."""
+    """A model that can return an equivalent network of plain torch layers. The victim attacks that
+    network, and requests it again after a change of weights."""
 
     def plain_equivalent(self) -> nn.Module:
-        """Return a network of plain torch layers, in eval mode, with the model's current logits."""
+        """Return a network of plain torch layers, in eval mode, with the same logits as the model
+        has at its current weights."""
         ...

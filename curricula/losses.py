@@ -1,4 +1,4 @@
-"""Per-example losses for attacks to ascend, by name.
+"""Per-example losses that attacks maximise, by name.
 
 Each takes (logits_NK, y_N, reference), where reference() returns the reference logits_NK, and
 returns loss_N. Shape suffixes: N images, K classes.
@@ -18,12 +18,13 @@ LossName = Literal["default", "ce", "kl", "dlr"]
 
 
 def cross_entropy(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """Return the cross-entropy with the label, (N,)."""
+    """Return the cross-entropy of each image's logits with its label, (N,)."""
     return F.cross_entropy(logits_NK, y_N, reduction="none")
 
 
 def kl_divergence(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
-    """Return KL(reference || prediction), (N,): TRADES' inner loss (Zhang et al. 2019, eq. 5).
+    """Return KL(reference || prediction) of each image, (N,): the inner loss of TRADES (Zhang et
+    al. 2019, eq. 5).
 
     Example:
         >>> import torch
@@ -43,8 +44,8 @@ def kl_divergence(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor
 def difference_of_logits_ratio(
     logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]
 ) -> Tensor:
-    """Return the DLR loss (Croce and Hein 2020, eq. 6), (N,), which is invariant to shifts and
-    rescalings of the logits.
+    """Return the difference-of-logits-ratio (DLR) loss of each image, (N,), which is invariant to
+    shifts and rescalings of the logits (Croce and Hein 2020, eq. 6).
 
     Raises:
         UserError: fewer than three classes.
@@ -74,7 +75,8 @@ assert set(get_args(LossName)) == {"default", *ATTACK_LOSSES}
 
 
 def adversarial_rank(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Return the rank (N,) of each adversarial image, larger if it is worse for the model.
+    """Return a score (N,) by which to choose among adversarial images: above 1 for misclassified
+    ones, and higher for a larger cross-entropy.
 
     Misclassified images rank above correct ones; among each, a larger cross-entropy ranks higher.
     So a candidate that fools the model is never replaced by one that does not.

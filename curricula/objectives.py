@@ -1,4 +1,4 @@
-"""Training losses on the three views of a batch; see `curricula.interfaces.Views`."""
+"""Training losses on the clean, transformed and perturbed images of a batch."""
 
 import math
 from collections.abc import Callable
@@ -103,7 +103,8 @@ class Mart:
 
 
 def boosted_cross_entropy(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Return -log p(y) - log(1 - p(k)), (N,), with k the most probable class other than y.
+    """Return -log p(y) - log(1 - p(k)) of each image, (N,), with k its most probable class other
+    than y.
 
     Example:
         >>> boosted_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))  # 2 log 2
