@@ -177,7 +177,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         if not holds(run.path, file):
             raise UserError(f"run {run.path}: its {file}, which has the training cost, is missing")
     config, metrics = run.config, run.metrics
-    if len(metrics) != config.epochs and config.on_collapse != "stop":
+    ends_early = config.stop_after > 0 or config.on_collapse == "stop"
+    if len(metrics) not in range(1 if ends_early else config.epochs, config.epochs + 1):
         raise UserError(
             f"{run.path / METRICS} has {len(metrics)} of {config.epochs} epochs, although the run "
             "was measured; restore it, or train again"
