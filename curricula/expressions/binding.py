@@ -1,4 +1,4 @@
-"""Turn an expression's syntax into nodes that run.
+"""Turn an expression, such as ``rot:30+pgd``, into nodes that perturb a batch of images.
 
 Binding builds the perturbations, fills in missing budgets, fuses neighbouring affine links and
 checks the order of attacks.
@@ -48,7 +48,8 @@ def bind(
     defaults: Mapping[str, str] | None = None,
     threat: bool = False,
 ) -> Node:
-    """Return the node of an expression: its perturbations built and checked against each other.
+    """Return the node that runs an expression such as ``rot:30+pgd``, with its perturbations built
+    and checked against each other.
 
     Args:
         expression: syntax or text.
@@ -100,7 +101,8 @@ def bind(
 
 
 class _Binder:
-    """Turns syntax into nodes and numbers the labels of equal names, left to right."""
+    """Turns parsed expressions into nodes, and labels perturbations of the same name ``rot``,
+    ``rot.2``, ``rot.3``, left to right."""
 
     def __init__(
         self, budgets: Mapping[str, Number], defaults: Mapping[str, Value], threat: bool
@@ -135,7 +137,8 @@ class _Binder:
         return Leaf(label=label, perturbation=perturbation, call=built.call)
 
     def _budgeted(self, call: Call) -> Call:
-        """Return the call, with the standard budget added if it needs one and gives none."""
+        """Return the call of a perturbation, with the standard budget added if the perturbation
+        needs a budget and the call states none."""
         given = any(argument.key in (None, "budget") for argument in call.arguments)
         if given or not factories.requires("perturbation", call.name, "budget"):
             return call
@@ -151,7 +154,8 @@ class _Binder:
         return attrs.evolve(call, arguments=(Argument(budget), *call.arguments))
 
     def _unit(self, call: Call) -> str:
-        """Return the unit of the budget that a call leaves out."""
+        """Return the unit of a perturbation's budget, such as ``degrees`` or ``linf``, from a call
+        that states no budget."""
         factory = registry.current().find("perturbation", call.name).load()
         unit = getattr(factory, "unit", None)
         if isinstance(unit, str):
@@ -167,7 +171,8 @@ class _Binder:
 
 
 def _check_meaning(call: Call, built: factories.Built) -> None:
-    """Refuse a perturbation that is a mistake: a radius beyond all images, an attack of 0 steps.
+    """Check that a perturbation is not an obvious mistake, such as a radius beyond all images or an
+    attack of 0 steps.
 
     Raises:
         UserError: a mistake; the message says what was probably meant.

@@ -1,4 +1,5 @@
-"""Check texts against the grammar and the registered names, without importing a factory or torch.
+"""Check expressions against the grammar and the registered names, without importing a factory or
+torch.
 
 An expression that passes here can still fail when it is bound, because the factories check
 arguments, types and ranges.
@@ -28,7 +29,7 @@ MAX_SCHEDULES = 1000  # schedules of a curriculum, one for each leaf and some fo
 
 
 def check_call(kind: Kind, text: str) -> Call:
-    """Return the call in a text, such as the model ``wrn(depth=28)``, if its name is registered.
+    """Parse a text such as ``wrn(depth=28)`` into a call, and check that its name is registered.
 
     >>> check_call("objective", "trades(beta=6)").name
     'trades'
@@ -43,7 +44,8 @@ def check_call(kind: Kind, text: str) -> Call:
 
 
 def check_perturbation(text: str) -> tuple[str, ...]:
-    """Return the labels of the leaves of an expression over perturbations, left to right.
+    """Parse a text such as ``rot+pgd``, check that its perturbations are registered, and return
+    their labels, left to right.
 
     >>> check_perturbation("rot:30+(pgd|worst(rot, k=5))")
     ('rot', 'pgd', 'rot.2')
@@ -61,7 +63,7 @@ def check_perturbation(text: str) -> tuple[str, ...]:
 
 
 class LeafLabels:
-    """The labels of an expression's leaves, left to right: ``rot``, ``rot.2``, ``rot.3``.
+    """Labels for the perturbations of an expression, left to right: ``rot``, ``rot.2``, ``rot.3``.
 
     Attributes:
         found: the labels so far.
@@ -72,7 +74,8 @@ class LeafLabels:
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str) -> str:
-        """Return the label of the next leaf, a perturbation of this name.
+        """Return a new label for a perturbation of the given name: the name itself, or ``NAME.2``
+        for the second of that name.
 
         Raises:
             UserError: there are too many leaves.
@@ -89,7 +92,8 @@ class LeafLabels:
 
 
 def parse_schedule(text: str) -> tuple[str | None, Call]:
-    """Return the label (None for all leaves) and the schedule of ``[LABEL=]SCHEDULE``.
+    """Return the label (None for all perturbations) and the schedule's call of a text
+    ``[LABEL=]SCHEDULE``.
 
     >>> label, call = parse_schedule("pgd=linear(until=0.2)")
     >>> label, str(call)
@@ -110,7 +114,8 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
 
 
 def listed(texts: Any) -> Sequence[str]:
-    """Return the schedules of a configuration as a list: a single text is a list of one.
+    """Return a configuration's schedules as a sequence of texts, after checking their type and
+    number; a single text becomes a tuple of one.
 
     Raises:
         UserError: they are neither.
@@ -127,7 +132,8 @@ def listed(texts: Any) -> Sequence[str]:
 
 
 def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
-    """Return the schedule of each leaf, by label; the last one given for a leaf wins.
+    """Return the call of each perturbation's schedule, by label; of several schedules for one
+    perturbation, the last is used.
 
     Args:
         texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one; or a single text.
@@ -154,7 +160,7 @@ def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Map
 
 
 def _leaves(expression: Expression) -> Iterator[Call]:
-    """Yield the calls that name perturbations, left to right."""
+    """Yield the calls of the perturbations in an expression, left to right."""
     match expression:
         case Chain(parts) | Union(parts):
             for part in parts:

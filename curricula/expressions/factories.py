@@ -1,4 +1,5 @@
-"""Build the object that a call names, and make every default of the call explicit."""
+"""Build the object that a call such as ``wrn(depth=28)`` names, and write out every default of the
+call."""
 
 import inspect
 import math
@@ -19,7 +20,8 @@ from curricula.plugins.names import NAME_PATTERN
 
 @attrs.frozen(kw_only=True)
 class Built:
-    """The object that a call names.
+    """An object built from a call such as ``wrn(depth=28)``, and the call with every default
+    written out.
 
     Attributes:
         value: the object.
@@ -37,7 +39,8 @@ def build(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """Return the object of a call, built by its registered factory, and the explicit call.
+    """Return the object that the registered factory builds from a call, and the call with every
+    default written out.
 
     Positional arguments fill the factory's parameters in order; ``NUMBER:NUMBER`` arguments go to
     its ``*parameters``.
@@ -71,7 +74,8 @@ def call_factory(
     supplied: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Value] | None = None,
 ) -> Built:
-    """Return the object of a call as `build` does, but built by a given factory.
+    """Return the object that a given factory builds from a call, and the call with every default
+    written out.
 
     Args:
         factory: the factory to call.
@@ -115,7 +119,8 @@ def call_factory(
 
 
 def requires(kind: Kind, name: str, parameter: str) -> bool:
-    """Return whether a registered factory has a parameter of this name without a default."""
+    """Return whether the registered factory of a name has a parameter ``parameter`` without a
+    default."""
     factory = registry.current().find(kind, name).load()
     found = inspect.signature(factory).parameters.get(parameter)
     return found is not None and found.default is found.empty
@@ -124,7 +129,8 @@ def requires(kind: Kind, name: str, parameter: str) -> bool:
 def _match(
     kind: str, call: Call, parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Value | list[Value]]:
-    """Return the arguments by parameter name; those of ``*parameters`` are a list."""
+    """Return the call's arguments by the name of the factory's parameter; those of ``*parameters``
+    are a list."""
     allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
     keywords = [
         name
@@ -157,7 +163,8 @@ def _match(
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a factory's parameters, or none if they cannot be resolved."""
+    """Return the type annotations of a factory's parameters, by name, or an empty dict if they
+    cannot be resolved."""
     target = factory if isinstance(factory, type) or inspect.isroutine(factory) else type(factory)
     hints: dict[str, Any] = {}
     if isinstance(target, type) and not attrs.has(target):
@@ -170,7 +177,8 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _untyped(value: Value) -> Any:
-    """Return the Python value of a written value, without knowing the expected type."""
+    """Return a written value such as ``8/255`` as a Python value, without knowing the expected
+    type."""
     match value:
         case Number():
             number = value.value
@@ -183,7 +191,8 @@ def _untyped(value: Value) -> Any:
 
 
 def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
-    """Return the Python value of an argument, checked against the factory's annotation."""
+    """Return an argument as a Python value of the type in the factory's annotation, or raise a
+    UserError if it does not fit."""
     value = _untyped(written)
     word = written.name if isinstance(written, Call) and not written.arguments else None
     if hint is None or hint is Any:
@@ -212,12 +221,12 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
 
 
 def _is_union(hint: Any) -> bool:
-    """Return whether an annotation is ``A | B`` or ``Optional[A]``."""
+    """Return whether a type annotation is ``A | B`` or ``Optional[A]``."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _described(options: tuple[Any, ...]) -> str:
-    """Return the allowed types and choices in words, for a message."""
+    """Return the types and choices that an annotation allows as words for an error message."""
     words = {
         float: "a number",
         int: "a whole number",
@@ -241,8 +250,9 @@ def _explicit(
     given: Mapping[str, Value | list[Value]],
     built: Any,
 ) -> Call:
-    """Return the call with all parameters: as written, or else as the built object or the signature
-    has them. A default that cannot be written, such as None, is left out."""
+    """Return the call with a value for every parameter: the written one, the built object's
+    attribute, or the signature's default. A default that cannot be written, such as None, is left
+    out."""
     arguments: list[Argument] = []
     for name, parameter in parameters.items():
         written = given.get(name)
@@ -268,7 +278,8 @@ def _pair(stage: tuple[float, float]) -> Pair:
 
 
 def _written(value: Any) -> Value | None:
-    """Return a default as written, or None if it cannot be written."""
+    """Return a Python value as it is written in an expression, or None if it cannot be written
+    there."""
     match value:
         case bool():
             return Call("true" if value else "false")

@@ -1,4 +1,4 @@
-"""The nodes of a bound expression.
+"""The nodes of an expression: objects that perturb a batch of images.
 
 A node runs on a batch, prints itself with all defaults, and knows its leaves, its cost and its part
 without attacks. The leaves are perturbations; the other nodes know none of them by name.
@@ -60,7 +60,8 @@ PASS_ARGUMENTS = ("steps", "queries")  # arguments that count the passes of an a
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """The inputs of a node besides the images, for N images.
+    """The inputs of a node besides the images of a batch: labels, strengths, the model under
+    attack, and sources of random numbers.
 
     Attributes:
         y_N: labels.
@@ -84,7 +85,8 @@ class Context:
     streams: Streams | None = None
 
     def drawing(self) -> AbstractContextManager[Any]:
-        """Return a context manager in which a perturbation draws its random numbers.
+        """Return a context manager in which a perturbation's calls such as ``torch.rand`` draw from
+        each image's own stream, if there are streams.
 
         It uses one key of each image's stream, however many numbers are drawn, so that the draws of
         later links do not depend on that number.
@@ -94,7 +96,7 @@ class Context:
         return intercept(self.streams.split(), self.generator)
 
     def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
-        """Return the context of the images at ``index``, with these random streams."""
+        """Return a context for the images at ``index`` only, with the given random streams."""
         return attrs.evolve(
             self,
             y_N=self.y_N[index],
@@ -109,7 +111,8 @@ class Context:
 
 
 class Node(ABC):
-    """A part of a bound expression.
+    """A part of an expression that perturbs a batch of images: a perturbation, a chain, a union or
+    a search.
 
     ``str(node)`` is the expression with all defaults explicit; binding it again gives the same. A
     new kind of node is one subclass, whose ``from_call`` is listed in `CALL_NODES` under a name
@@ -119,42 +122,44 @@ class Node(ABC):
     @property
     @abstractmethod
     def expression(self) -> Expression:
-        """The node as syntax, with all defaults explicit."""
+        """The expression that this node was built from, with all defaults explicit."""
 
     @property
     @abstractmethod
     def parts(self) -> tuple["Node", ...]:
-        """The nodes directly inside this one, left to right."""
+        """The nodes directly inside this node, left to right."""
 
     @abstractmethod
     def run(self, views: Views, context: Context) -> Views:
-        """Return the views after this node, given the views before it."""
+        """Return the clean, transformed and perturbed images after this node, given those before
+        it."""
 
     @property
     @abstractmethod
     def max_passes(self) -> int:
-        """Maximum number of gradient and forward passes per image in an evaluation, reached if the
-        image is not fooled."""
+        """Maximum number of gradient and forward passes per image in an evaluation, reached for an
+        image that is never fooled."""
 
     @abstractmethod
     def without_attacks(self) -> "Node | None":
-        """Return the node without its pixel attacks, training-only leaves and searches, or None if
-        nothing is left. ``worst(rot|trans, k=3)+pgd`` becomes ``rot|trans``; leaves keep their
-        labels."""
+        """Return a node without pixel attacks, training-only perturbations and searches, or None if
+        it would be empty. ``worst(rot|trans, k=3)+pgd`` becomes ``rot|trans``; labels do not
+        change."""
 
     @property
     def leaves(self) -> Mapping[str, "Leaf"]:
-        """The perturbations by label, left to right."""
+        """The nodes of single perturbations inside this node, by label, left to right."""
         return {label: leaf for part in self.parts for label, leaf in part.leaves.items()}
 
     @property
     def is_chain(self) -> bool:
-        """True for a leaf or a chain of leaves, without a choice inside."""
+        """True for ``clean``, a single perturbation, or a chain of perturbations without a union or
+        a search inside."""
         return False
 
     def check_order(self, attack: str, text: str) -> str:
-        """Check that no spatial or intensity change follows a pixel attack, whose eps-ball it would
-        break.
+        """Check that no spatial or intensity change follows a pixel attack, because it would break
+        the attack's eps-ball.
 
         Args:
             attack: name of a pixel attack before this node, or "".
@@ -174,20 +179,20 @@ class Node(ABC):
 
 
 class Binder(Protocol):
-    """Turns the expressions inside a call into nodes, for the ``from_call`` of a node."""
+    """Turns the expressions inside a call, such as the branches of ``worst``, into nodes."""
 
     def bind(self, expression: Expression) -> Node:
-        """Return the node of an inner expression."""
+        """Return the node of an expression that a call contains."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class CleanNode(Node):
-    """The images unchanged: ``clean``."""
+    """A node that returns the images unchanged: ``clean``."""
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "CleanNode":
-        """Return the node of the call ``clean``."""
+        """Return the node of the call ``clean``, which takes no arguments."""
         if call.arguments:
             raise error_in(call, f"{CLEAN} takes no arguments")
         return cls()
@@ -217,7 +222,7 @@ class CleanNode(Node):
 
 @attrs.frozen(kw_only=True)
 class Leaf(Node):
-    """A perturbation at its place in an expression.
+    """A node that runs one perturbation of an expression, under its label.
 
     Attributes:
         label: its name in ``--schedule LABEL=...``: ``rot``, ``pgd``, ``rot.2``.
@@ -247,8 +252,8 @@ class Leaf(Node):
 
     @property
     def max_passes(self) -> int:
-        """``perturbation.passes`` if it is declared, or else (steps + queries) x restarts as the
-        call gives them, for an attack at least 1."""
+        """Maximum number of passes per image: ``perturbation.passes`` if declared, otherwise (steps
+        + queries) x restarts as written in the call, and at least 1 for a pixel attack."""
         declared: int | None = getattr(self.perturbation, "passes", None)
         if declared is not None:
             return declared
@@ -308,7 +313,7 @@ class Leaf(Node):
 
 @attrs.frozen(kw_only=True)
 class _LinksNode(Node):
-    """Links applied one after another."""
+    """A node that runs several nodes one after another, each on the images of the one before."""
 
     links: tuple[Node, ...]
 
@@ -340,8 +345,8 @@ class _LinksNode(Node):
 
 @attrs.frozen(kw_only=True)
 class FusedLeaves(_LinksNode):
-    """Neighbouring affine leaves of equal interpolation and padding: one matrix per image and one
-    interpolation.
+    """A node that runs neighbouring affine perturbations of equal interpolation and padding as one
+    matrix per image and one interpolation.
 
     No pixel attack precedes them, so the transformed and the perturbed view are the same.
     """
@@ -373,12 +378,12 @@ class FusedLeaves(_LinksNode):
 
 @attrs.frozen(kw_only=True)
 class ChainNode(_LinksNode):
-    """A chain of links: ``a+b``."""
+    """A node that runs the links of a chain ``a+b`` one after another."""
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> Node:
-        """Return the chain of nodes: inner chains flattened, neighbouring affine leaves fused. The
-        chain of one node is that node."""
+        """Return the node that runs the given nodes one after another: inner chains are flattened,
+        and neighbouring affine perturbations fused. For a single node, return that node."""
         links = tuple(itertools.chain.from_iterable(map(_unfused, nodes)))
         return links[0] if len(links) == 1 else cls(links=_fused(links))
 
@@ -390,7 +395,8 @@ class ChainNode(_LinksNode):
 
 @attrs.frozen(kw_only=True)
 class UnionNode(Node):
-    """A choice of one branch per image: ``a|b``.
+    """A node that runs one branch of ``a|b`` per image: a random one in training, the worst one in
+    an evaluation.
 
     In training the branch is random, and each branch runs only on its own images. In an evaluation
     all branches run, and the worst result is kept.
@@ -400,7 +406,8 @@ class UnionNode(Node):
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> Node:
-        """Return the union of nodes, inner unions flattened. The union of one node is that node."""
+        """Return the node that runs one of the given nodes per image, with inner unions flattened.
+        For a single node, return that node."""
         branches = tuple(
             branch
             for node in nodes
@@ -445,14 +452,15 @@ class UnionNode(Node):
 
 @attrs.frozen(kw_only=True)
 class WorstNode(Node):
-    """The worst of k draws of each branch, per image: ``worst(a|b, k=10)``."""
+    """A node that keeps, for each image, the worst of k random draws of each branch: ``worst(a|b,
+    k=10)``."""
 
     branches: tuple[Node, ...]
     k: int
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "WorstNode":
-        """Return the node of a call such as ``worst(EXPR, k=10)``."""
+        """Return the node of a call such as ``worst(EXPR, k=10)``, whose arguments are checked."""
         inner, keywords = _searched(call, "worst(EXPR, k=10)")
         if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
             raise error_in(
@@ -484,20 +492,21 @@ class WorstNode(Node):
 
 @attrs.frozen(kw_only=True)
 class GridBranch:
-    """A chain of leaves to search on a grid; ``points`` has the number of grid values per parameter
-    of each searched leaf, by label."""
+    """A chain of perturbations to search on a grid; ``points`` has the number of grid values per
+    parameter of each searched perturbation, by label."""
 
     node: Node
     points: Mapping[str, int]
 
     @property
     def size(self) -> int:
-        """Number of points of the grid; an upper bound if it has more than `MAX_CANDIDATES`."""
+        """Number of points of the grid, or an upper bound if there are more than
+        `MAX_CANDIDATES`."""
         leaves = self.node.leaves
         return math.prod(_grid_size(leaves[label], n) for label, n in self.points.items())
 
     def candidates(self, context: Context) -> "_Candidates":
-        """Return the points of the grid at the strengths of the context."""
+        """Return all points of the branch's grid as candidates, at the strengths of the context."""
         axes = {}
         for label, leaf in self.node.leaves.items():
             if label not in self.points:
@@ -513,14 +522,14 @@ class GridBranch:
 
 @attrs.frozen(kw_only=True)
 class GridNode(Node):
-    """The worst of all points of each branch's grid, per image: ``grid(rot+trans, rot=31,
-    trans=5)``. Leaves that the grid does not move (pixel attacks) run at every point."""
+    """A node that keeps, for each image, the worst point of each branch's grid: ``grid(rot+trans,
+    rot=31, trans=5)``. Perturbations without a grid (pixel attacks) run at every point."""
 
     branches: tuple[GridBranch, ...]
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "GridNode":
-        """Return the node of a call such as ``grid(EXPR, rot=31)``."""
+        """Return the node of a call such as ``grid(EXPR, rot=31)``, whose arguments are checked."""
         inner, keywords = _searched(call, "grid(EXPR, rot=31)")
         nodes = [binder.bind(expression) for expression in inner]
         moved = [_moved(call, node) for node in nodes]
@@ -588,7 +597,8 @@ CALL_NODES: dict[str, Callable[[Call, Binder], Node]] = {
 
 @attrs.frozen(kw_only=True)
 class _Candidates:
-    """``count`` candidates of a node: random draws, or the points of a grid.
+    """``count`` perturbed versions of each image to choose the worst from: random draws, or the
+    points of a grid.
 
     ``axes`` (G, N, P) holds the values of each leaf that the grid moves, by label; the points are
     their product, in which the first axis varies slowest. Without axes, candidates are drawn.
@@ -599,8 +609,8 @@ class _Candidates:
     axes: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     def parameters(self, number_M: Tensor, image_M: Tensor) -> dict[str, Tensor]:
-        """Return the parameters (M, P), by label, of candidates ``number_M`` of images
-        ``image_M``."""
+        """Return the grid's parameters (M, P) of each perturbation, by label, for candidates
+        ``number_M`` of images ``image_M``."""
         found: dict[str, Tensor] = {}
         slower = 1
         for label, axis in reversed(list(self.axes.items())):
@@ -610,7 +620,8 @@ class _Candidates:
 
 
 def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> Views:
-    """Return the views of each image's worst candidate; the first candidate wins a tie.
+    """Return the clean, transformed and perturbed images of each image's worst candidate; the first
+    candidate wins a tie.
 
     `PIXELS_AT_ONCE` limits how many candidates run together, so that memory does not grow with
     their number. In an evaluation only active images go on, and no more candidates run together
@@ -662,7 +673,7 @@ def _keep_better(
 
 
 def _rank(logits_NK: Tensor, context: Context) -> Tensor:
-    """Return the rank (N,) of each candidate, higher if it is worse for the model.
+    """Return a score (N,) for each candidate, higher if it is worse for the model.
 
     In an evaluation all candidates that fool the model rank equal, so that the first of them is
     kept and later ones need not be tried. Logits that are not finite rank highest, because
@@ -679,7 +690,8 @@ def _union_without_attacks(branches: Iterable[Node]) -> Node | None:
 
 
 def _unfused(node: Node) -> Iterator[Node]:
-    """Yield the links of a chain, fused leaves one by one; any other node is one link."""
+    """Yield the links of a chain one by one, with fused perturbations taken apart; a node that is
+    no chain is its only link."""
     if isinstance(node, _LinksNode):
         for link in node.links:
             yield from _unfused(link)
@@ -688,8 +700,8 @@ def _unfused(node: Node) -> Iterator[Node]:
 
 
 def _fused(links: Iterable[Node]) -> tuple[Node, ...]:
-    """Return links in which neighbouring affine leaves of equal interpolation and padding are
-    fused."""
+    """Return the links of a chain, with neighbouring affine perturbations of equal interpolation
+    and padding fused into one link."""
     fused: list[Node] = []
     run: list[Leaf] = []
 
@@ -716,7 +728,8 @@ def _sampling(perturbation: Perturbation) -> tuple[Interpolation, Padding]:
 
 
 def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[str, Argument]]:
-    """Return the branches inside ``worst`` or ``grid``, and its keyword arguments."""
+    """Return the branches inside a ``worst`` or ``grid`` call, and its keyword arguments by
+    name."""
     inner: Expression | None = None
     keywords: dict[str, Argument] = {}
     for argument in call.arguments:
@@ -734,8 +747,7 @@ def _searched(call: Call, usage: str) -> tuple[tuple[Call | Chain, ...], dict[st
 
 
 def _count(call: Call, argument: Argument) -> int:
-    """Return an argument's value after checking that it is a whole number from 1 to
-    MAX_CANDIDATES."""
+    """Return an argument as a whole number, after checking that it is from 1 to MAX_CANDIDATES."""
     written = argument.value
     number = written.value if isinstance(written, Number) else math.nan
     if not 1 <= number <= MAX_CANDIDATES or number % 1:
@@ -748,8 +760,8 @@ def _count(call: Call, argument: Argument) -> int:
 
 
 def _moved(call: Call, node: Node) -> list[tuple[Leaf, int]]:
-    """Return the leaves of a branch that ``grid`` moves, each with its default number of values per
-    parameter."""
+    """Return the perturbations of a branch that ``grid`` varies, each with its default number of
+    values per parameter."""
     if not node.is_chain:
         raise error_in(
             call,
@@ -769,14 +781,14 @@ def _moved(call: Call, node: Node) -> list[tuple[Leaf, int]]:
 
 
 def _grid_axes(leaf: Leaf) -> int:
-    """Count the independent parameters of a leaf's grid, from a grid of 3 values per parameter."""
+    """Return the number of parameters that a leaf's grid varies independently, at least 1."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
     return max(1, round(math.log(len(leaf.perturbation.grid(1.0, 3)), 3)))
 
 
 def _grid_size(leaf: Leaf, points: int) -> int:
-    """Count the points of a leaf's grid; return an upper bound if they are more than
-    `MAX_CANDIDATES`, so that no large grid is laid out to be counted."""
+    """Return the number of points of a leaf's grid, or an upper bound if there are more than
+    `MAX_CANDIDATES`, so that no large grid is built just to be counted."""
     assert isinstance(leaf.perturbation, ParametricPerturbation)
     axes = _grid_axes(leaf)
     too_many = int(MAX_CANDIDATES ** (1 / axes)) + 1  # values per parameter

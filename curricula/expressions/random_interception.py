@@ -1,4 +1,4 @@
-"""Interception of torch's random calls, so that a perturbation draws from its images' streams.
+"""Intercept torch's random calls, so that each image's random numbers come from its own stream.
 
 A perturbation writes ``torch.rand(shape, generator=generator)`` and needs no other call: in an
 evaluation it runs inside `intercept`, which answers calls with this generator from `Streams`, one
@@ -21,7 +21,8 @@ from curricula.expressions.random_streams import Streams, shift_right
 
 
 def intercept(streams: Streams, generator: torch.Generator) -> AbstractContextManager[Any]:
-    """Return a context manager in which random calls with ``generator`` draw from the streams.
+    """Return a context manager in which ``torch.rand`` and other random calls with ``generator``
+    draw from the images' streams.
 
     These calls are ``torch.rand``, ``randn``, ``randint``, ``rand_like``, ``randn_like``,
     ``randint_like``, ``normal`` and ``bernoulli``, and a tensor's ``uniform_``, ``normal_``,
@@ -69,7 +70,8 @@ class _Interception(TorchFunctionMode):
 
 @functools.cache
 def _warn_once(function: str) -> None:
-    """Warn that a call was not answered, once per function."""
+    """Warn, once per function, that a random call was not intercepted, so that its numbers depend
+    on the batch."""
     warnings.warn(
         f"{function}: this draw depends on the batch, so an image's result depends on the images "
         f"beside it; use rand, randn, randint, normal or bernoulli without {_UNSUPPORTED_WORDS}",
@@ -80,7 +82,7 @@ def _warn_once(function: str) -> None:
 
 @attrs.frozen
 class _Request:
-    """The requested result of a random call.
+    """The shape and the distribution of the numbers that a random call should return.
 
     Attributes:
         shape: its shape.
@@ -101,7 +103,8 @@ _UNSUPPORTED_WORDS = ", ".join(sorted(UNSUPPORTED))
 def _requested(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> _Request | None:
-    """Return the request of a random call, or None if the streams do not answer it."""
+    """Return the shape and distribution that a random call requests, or None if it cannot be
+    intercepted."""
     read = READERS.get(func)
     if read is None or kwargs.keys() & UNSUPPORTED:
         return None
@@ -113,38 +116,41 @@ Sampler = Callable[[Tensor, torch.dtype], Tensor]
 
 
 def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return uniform numbers in [0, 1), with as many random binary digits as the type can hold."""
+    """Return uniform numbers in [0, 1), one per int64 of random bits, with as many binary digits as
+    the dtype holds."""
     digits = 1 - round(math.log2(torch.finfo(dtype).eps))
     return shift_right(bits, 64 - digits).to(dtype).mul_(2.0**-digits)
 
 
 def _halves(bits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return two uniform numbers of 32 binary digits: in (0, 1] and in [0, 1]."""
+    """Return two tensors of uniform numbers, the first in (0, 1] and the second in [0, 1], from the
+    upper and lower 32 of each int64's bits."""
     wide = torch.promote_types(dtype, torch.float32)
     high, low = shift_right(bits, 32).add_(1), bits & (2**32 - 1)
     return high.to(wide).mul_(2.0**-32), low.to(wide).mul_(2.0**-32)
 
 
 def normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return standard normal numbers (Box and Muller 1958)."""
+    """Return standard normal numbers, one per int64 of random bits (Box and Muller 1958)."""
     one, other = _halves(bits, dtype)
     return (one.log_().mul_(-2).sqrt_() * other.mul_(2 * math.pi).cos_()).to(dtype)
 
 
 def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return exponential numbers of rate 1, above 0."""
+    """Return exponential numbers of rate 1, above 0, one per int64 of random bits."""
     one, _ = _halves(bits, dtype)
     return one.log_().neg_().to(dtype).clamp_min_(torch.finfo(dtype).tiny)
 
 
 def integers(bits: Tensor, low: int, high: int) -> Tensor:
-    """Return whole numbers from low to high - 1; their odds differ by (high - low) / 2**63 at
-    most."""
+    """Return whole numbers from ``low`` to ``high - 1``, one per int64 of random bits; their
+    probabilities differ by at most (high - low) / 2**63."""
     return shift_right(bits, 1).remainder_(high - low).add_(low)
 
 
 def _factory(sampler: Sampler) -> Reader:
-    """Return the reader of ``rand`` or ``randn``."""
+    """Return a function that reads the shape and dtype from the arguments of ``rand`` or
+    ``randn``."""
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
         shape = kwargs.get("size", args)
@@ -157,7 +163,8 @@ def _factory(sampler: Sampler) -> Reader:
 
 
 def _like(sampler: Sampler) -> Reader:
-    """Return the reader of ``rand_like`` or ``randn_like``."""
+    """Return a function that reads the shape and dtype from the arguments of ``rand_like`` or
+    ``randn_like``."""
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
         like = args[0] if args else kwargs["input"]
@@ -190,7 +197,8 @@ def _random_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request | None:
 
 
 def _ends(args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any]:
-    """Return the lower and upper end of whole numbers; the lower one is 0 if it is left out."""
+    """Return (low, high) from the arguments of a call that draws whole numbers; low is 0 if it is
+    left out."""
     ends = [None, *args, *(kwargs[name] for name in names if name in kwargs)]
     low, high = ends[-2:] if len(ends) > 1 else (None, None)
     return low or 0, high
@@ -238,7 +246,8 @@ def _normal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Request:
 def _given(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[Any]:
-    """Return the tensor whose method is called, and the method's parameters in order."""
+    """Return the tensor that a method is called on, followed by the method's other arguments, in
+    the order of ``defaults``."""
     names = ["input", *defaults]
     found = {**defaults, **kwargs, **dict(zip(names, args, strict=False))}
     return [found[name] for name in names]

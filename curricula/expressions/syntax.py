@@ -30,12 +30,13 @@ _SPACES = " \t\n\r\f\v"  # Python's own notion of space has more, which float() 
 
 
 class ExpressionError(UserError):
-    """A text is not an expression; the message points at the character."""
+    """An error for a text that is not a valid expression; its message quotes the text at the wrong
+    character."""
 
 
 @attrs.frozen
 class Number:
-    """A decimal or a fraction, kept as written: ``8/255`` prints as ``8/255``."""
+    """A decimal or a fraction that prints as it was written, such as ``8/255``."""
 
     numerator: float
     denominator: float = 1.0
@@ -46,8 +47,8 @@ class Number:
 
     @classmethod
     def of(cls, value: float) -> "Number":
-        """Return the number of exactly this value, as a decimal or as a shorter fraction such as
-        ``8/255``."""
+        """Return a float as a number of exactly the same value, written as a decimal or as a
+        shorter fraction such as ``8/255``."""
         fraction = Fraction(value).limit_denominator(255)
         if value != round(value, 6) and fraction.numerator / fraction.denominator == value:
             return cls(float(fraction.numerator), float(fraction.denominator))
@@ -60,7 +61,7 @@ class Number:
 
 @attrs.frozen
 class Pair:
-    """``NUMBER:NUMBER``, an argument such as the stage ``0.62:5/6`` of a step schedule."""
+    """Two numbers ``NUMBER:NUMBER``, such as the stage ``0.62:5/6`` of a step schedule."""
 
     left: Number
     right: Number
@@ -71,7 +72,7 @@ class Pair:
 
 @attrs.frozen
 class Argument:
-    """One argument of a call, with its keyword if it has one."""
+    """A value in the parentheses of a call, with its keyword or without one."""
 
     value: "Value"
     key: str | None = None
@@ -82,7 +83,7 @@ class Argument:
 
 @attrs.frozen
 class Call:
-    """``name``, ``name:NUMBER`` or ``name(arguments)``."""
+    """A name with its arguments: ``name``, ``name:NUMBER`` or ``name(arguments)``."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
@@ -98,7 +99,7 @@ class Call:
 
 @attrs.frozen
 class Chain:
-    """``a+b``: two or more links, each applied to the output of the one before it."""
+    """Two or more links ``a+b``, each applied to the output of the one before it."""
 
     links: tuple["Call | Union", ...]
 
@@ -110,7 +111,7 @@ class Chain:
 
 @attrs.frozen
 class Union:
-    """``a|b``: two or more branches; each image takes one."""
+    """Two or more branches ``a|b``, of which each image takes one."""
 
     branches: tuple[Call | Chain, ...]
 
@@ -123,7 +124,7 @@ Value: TypeAlias = Expression | Number | Pair
 
 
 def chain(*expressions: Expression) -> Expression:
-    """Return the chain of expressions, flattened: a chain has no chain among its links."""
+    """Return expressions joined by ``+``, with inner chains flattened."""
     links = tuple(
         link
         for expression in expressions
@@ -133,7 +134,7 @@ def chain(*expressions: Expression) -> Expression:
 
 
 def union(*expressions: Expression) -> Expression:
-    """Return the union of expressions, flattened: a union has no union among its branches."""
+    """Return expressions joined by ``|``, with inner unions flattened."""
     branches = tuple(
         branch
         for expression in expressions
@@ -156,7 +157,7 @@ def calls(expression: Expression) -> Iterator[Call]:
 
 
 def parse(text: str) -> Expression:
-    """Return the syntax of an expression, such as ``rot:30+pgd(8/255, steps=10)``.
+    """Return the parsed form of an expression such as ``rot:30+pgd(8/255, steps=10)``.
 
     Raises:
         ExpressionError: the text is not an expression; one line gives the text, the character and
@@ -175,7 +176,7 @@ def parse(text: str) -> Expression:
 
 
 def parse_call(text: str) -> Call:
-    """Return the syntax of a single call, such as the model ``wrn(depth=28, width=10)``.
+    """Return the parsed form of a single call, such as ``wrn(depth=28, width=10)``.
 
     Raises:
         ExpressionError: as in `parse`; the text is a chain or a union.
@@ -193,7 +194,7 @@ def parse_call(text: str) -> Call:
 
 
 def parse_value(text: str) -> Value:
-    """Return the value of an argument's text: a number, a pair or an expression.
+    """Return the parsed form of an argument's text: a number, a pair or an expression.
 
     Raises:
         UserError: the text is not one value.
@@ -209,7 +210,7 @@ def parse_value(text: str) -> Value:
 
 
 def parse_number(text: str) -> Number:
-    """Return the number in a text: a decimal or a fraction such as ``8/255``.
+    """Return the number in a text: a decimal, or a fraction such as ``8/255``.
 
     Raises:
         UserError: the text is not one number.
@@ -225,12 +226,14 @@ def parse_number(text: str) -> Number:
 
 
 def error_in(part: Value, problem: str) -> UserError:
-    """Return the error of a part of an expression, with that part in front of the problem."""
+    """Return a UserError whose message is a part of an expression, followed by what is wrong with
+    it."""
     return UserError(f"{shortened(part)}: {problem}")
 
 
 def check_length(text: str) -> None:
-    """Check that the text of an expression, as written or as printed, is not too long.
+    """Check that the text of an expression, as written or as printed, has at most MAX_LENGTH
+    characters.
 
     Raises:
         ExpressionError: it is.
@@ -246,7 +249,7 @@ V = TypeVar("V", bound=Value)
 
 
 def _printable(value: V) -> V:
-    """Return a parsed value after checking that its printed form can be parsed as well."""
+    """Return a parsed value unchanged, after checking that its printed form can be parsed again."""
     check_length(str(value))
     return value
 
@@ -269,7 +272,8 @@ _EQUALS = re.compile(r"\s*=", re.ASCII)
 
 
 class _Parser:
-    """Recursive descent over the text; one method for each rule of the grammar above."""
+    """A recursive-descent parser of an expression, with one method for each rule of the grammar
+    above."""
 
     def __init__(self, text: str, *, number_allowed: bool = False) -> None:
         check_length(text)
@@ -296,7 +300,7 @@ class _Parser:
             self.fail(f"a name of {len(self.token):,} characters; at most {MAX_NAME} are allowed")
 
     def fail(self, problem: str) -> NoReturn:
-        """Raise the error of the current token."""
+        """Raise an ExpressionError that quotes the text at the current token."""
         if self.start >= len(self.text.rstrip(_SPACES)):
             where = "at the end"
         else:
@@ -304,7 +308,7 @@ class _Parser:
         raise ExpressionError(f"in {shortened(self.text)!r}, {where}: {problem}")
 
     def at(self, sign: str) -> bool:
-        """Return whether the current token is this sign."""
+        """Return whether the current token is the given sign, such as ``+``."""
         return self.kind == "sign" and self.token == sign
 
     def whole(self) -> Expression:
@@ -317,7 +321,7 @@ class _Parser:
         return expression
 
     def finish(self) -> None:
-        """Check that the text ends here."""
+        """Check that no token follows."""
         if self.at(","):
             self.fail("commas are allowed only inside parentheses: write name(budget, key=value)")
         if self.at(")"):
@@ -360,7 +364,7 @@ class _Parser:
         return expression
 
     def open(self, *, number_allowed: bool) -> int:
-        """Step into a parenthesis and return its position."""
+        """Read an opening parenthesis and return its position in the text."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self.fail(f"parentheses nest deeper than {MAX_DEPTH}, the most that are allowed")
@@ -369,7 +373,7 @@ class _Parser:
         return opened
 
     def close(self, opened: int) -> None:
-        """Step out of the parenthesis at position ``opened``."""
+        """Read the closing parenthesis that belongs to the one at position ``opened``."""
         if not self.at(")"):
             if self.kind == "end":
                 self.fail(f"the parenthesis opened at character {opened + 1} is not closed")
@@ -390,7 +394,7 @@ class _Parser:
         return tuple(arguments)
 
     def argument(self, name: str, keys: set[str]) -> Argument:
-        """Read an argument of a call; its keyword joins those of the arguments before it."""
+        """Read and return one argument of a call, and add its keyword to ``keys``."""
         if self.kind == "name" and _EQUALS.match(self.text, self.position):
             key = self.token
             if key in keys:
