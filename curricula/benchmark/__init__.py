@@ -1,4 +1,5 @@
-"""The speed of training on a machine, its limit, and the speed of other libraries."""
+"""Measure the speed of training, the limit that the network sets, and the speed of other
+libraries."""
 
 LIBRARIES = ("torchattacks", "foolbox", "art")
 """Libraries that `curricula bench --against` can time: the names of their modules."""

@@ -1,4 +1,4 @@
-"""Baselines: the same training as a plain loop around another library's attack.
+"""Baselines for the speed of training: plain loops around other libraries' attacks.
 
 They use float32, put the network in eval mode during the attack, and rotate images one at a time
 with Pillow in a DataLoader with one worker.
@@ -30,7 +30,7 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 @attrs.frozen(kw_only=True)
 class _PGDArguments:
-    """Arguments of l-inf PGD that every library has.
+    """The arguments of l-inf PGD that all compared libraries have.
 
     Attributes:
         eps: radius of the ball, in [0, 1] pixel units.
@@ -107,7 +107,8 @@ BASELINES: Mapping[
 
 
 class BaselineLoop:
-    """A plain training loop that makes the updates of a plan with another library's attack.
+    """A plain training loop with another library's attack, which does the same updates as training
+    under a plan.
 
     Args:
         name: one of `BASELINES`.
@@ -152,7 +153,7 @@ class BaselineLoop:
             yield from self.loader
 
     def update(self) -> None:
-        """Run one update, on the next batch."""
+        """Attack the next batch and train on it, with one step of the optimiser."""
         self.batches = self.batches or self._batches()
         x, y = (tensor.to(self.device, non_blocking=True) for tensor in next(self.batches))
         with _tf32(self.device):
@@ -164,19 +165,20 @@ class BaselineLoop:
             self.optimizer.step()
 
     def close(self) -> None:
-        """Stop the worker process."""
+        """Stop the worker process that reads the images."""
         self.batches = None
         del self.loader
 
 
 def _tf32(device: torch.device) -> Any:
-    """Return a context manager that allows TF32 on a GPU, as users of a plain loop would."""
+    """Return a context manager that allows TF32 and cuDNN's autotuning on a GPU, as a plain loop
+    usually does."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=cudnn.enabled, benchmark=True, deterministic=False, allow_tf32=True)
 
 
 def _links(plan: Plan, name: str) -> tuple[Rotation, _PGDArguments]:
-    """Return the rotation of a plan and the arguments of its attack.
+    """Return the rotation of a plan ``rot+pgd`` and the arguments of its PGD.
 
     Raises:
         UserError: a plain loop cannot train under this plan.
@@ -200,7 +202,8 @@ def _links(plan: Plan, name: str) -> tuple[Rotation, _PGDArguments]:
 
 
 class PILDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """The training images as Pillow images, each rotated when it is read."""
+    """Training images as Pillow images, from which each access returns a randomly rotated tensor
+    CHW and a label."""
 
     def __init__(self, data: DataSet, degrees: float) -> None:
         pixels_NCHW = data.images(data.train.load().pixels).mul(255).round().to("cpu", torch.uint8)

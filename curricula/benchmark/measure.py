@@ -1,4 +1,4 @@
-"""Measure the speed of training, beside the limit that the network itself sets."""
+"""Measure the speed of training, and the limit that the network's own passes set."""
 
 import contextlib
 import math
@@ -34,7 +34,7 @@ DEFAULTS = {"data": "random", "perturb": "rot+pgd"}  # fields of the configurati
 
 @attrs.frozen(kw_only=True)
 class Samples:
-    """Measurements of one quantity, one for each round."""
+    """Repeated measurements of one quantity, one per round."""
 
     values: tuple[float, ...]
 
@@ -57,7 +57,8 @@ register_json(
 
 @attrs.frozen(kw_only=True)
 class Speed:
-    """Result of `bench`.
+    """The measured speed of training under one configuration, the time of the network's passes
+    alone, and the speed of other libraries.
 
     Attributes:
         setting: configuration of the training, and hardware and versions, by name.
@@ -100,7 +101,8 @@ def bench(
     baseline_model: nn.Module | None = None,
     **values: Any,
 ) -> Speed:
-    """Return the measured speed of training at full strength.
+    """Return the speed of training at full strength, in images per second, and the share of its
+    time that the network's own passes need.
 
     Whole updates take turns with the passes they consist of and with other libraries' loops, so
     that a machine whose speed drifts treats all alike.
@@ -133,7 +135,7 @@ def bench(
 def _bench(
     plan: Plan, rounds: int, baselines: Mapping[str, BaselineLoop], noted: Callable[[str], None]
 ) -> Speed:
-    """Return the measured speed of a plan and of the baselines' loops."""
+    """Return the measured speed of training under a plan and of the baselines' loops."""
     trial, compile_seconds = _fastest(plan, noted)
     isolated = IsolatedPasses(trial)
     gradients, forwards, trainings = isolated.count()
@@ -143,7 +145,7 @@ def _bench(
     batch_size = plan.config.batch_size
 
     def repeated(run: Callable[[], object]) -> float:
-        """Return the mean seconds of one call, over the calls that fit in a round."""
+        """Return the mean seconds of one call of ``run``, over about `ROUND_SECONDS`."""
         once = seconds(run, plan.device)
         times = max(1, math.ceil(ROUND_SECONDS / once))
         return seconds(lambda: [run() for _ in range(times)], plan.device) / times
@@ -191,7 +193,8 @@ def _bench(
 
 
 def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[TrialUpdates, float | None]:
-    """Return warm updates of a plan, compiled if requested or faster, and the compile seconds."""
+    """Return warmed-up updates of a plan, compiled if requested or faster, and the extra seconds of
+    compiling (None if not tried)."""
 
     def warm(chosen: Literal["on", "off"]) -> tuple[TrialUpdates, float, float]:
         noted(f"compile {chosen}")
@@ -214,7 +217,8 @@ def _fastest(plan: Plan, noted: Callable[[str], None]) -> tuple[TrialUpdates, fl
 
 
 class IsolatedPasses:
-    """The passes of an update's networks, run by themselves on a batch of its images.
+    """The three kinds of network passes in a training update, each run alone on one batch so that
+    it can be timed.
 
     Args:
         trial: the updates whose passes to run.
@@ -235,18 +239,18 @@ class IsolatedPasses:
         return logits.float()
 
     def gradient(self) -> None:
-        """Run forward and backward to the images."""
+        """Run one forward pass, and the backward pass to the images."""
         x = self.x_NCHW.detach().requires_grad_()
         loss = F.cross_entropy(self._logits(x), self.y_N, reduction="sum")
         torch.autograd.grad(loss, x)
 
     def forward(self) -> None:
-        """Run forward, without gradients."""
+        """Run one forward pass, without gradients."""
         with torch.no_grad():
             self._logits(self.x_NCHW)
 
     def training(self) -> None:
-        """Run forward, full backward and the optimiser step."""
+        """Run one forward pass, the backward pass to the weights, and the optimiser's step."""
         running = self.trial.networks.running.train()
         loss = F.cross_entropy(running(self.x_NCHW), self.y_N)
         self.trial.state.optimizer.zero_grad(set_to_none=True)
@@ -254,7 +258,8 @@ class IsolatedPasses:
         self.trial.state.optimizer.step()
 
     def count(self) -> tuple[float, float, float]:
-        """Return the numbers of (gradient, forward, training) passes in an update, in batches."""
+        """Return the numbers of (gradient, forward, training) passes in one update, as multiples of
+        a batch."""
         passes = PassCounter.attach(self.trial.networks)
         self.trial.update()
         passes.stop()
@@ -265,7 +270,8 @@ class IsolatedPasses:
 
 
 def _setting(plan: Plan) -> dict[str, str | int]:
-    """Return the configuration, hardware and versions that a speed depends on, by name."""
+    """Return the parts of the configuration, the hardware and the versions that a speed depends on,
+    by name."""
     config = plan.config
     names = ("model", "perturb", "objective", "batch_size", "optimizer", "precision", "compile")
     cuda = plan.device.type == "cuda"
@@ -280,7 +286,7 @@ def _setting(plan: Plan) -> dict[str, str | int]:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak of memory use."""
+    """Start a new measurement of the peak memory use, for `peak_memory` to return."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
@@ -290,7 +296,8 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the peak of memory use in bytes since `reset_peak_memory`; see `Speed`."""
+    """Return the peak memory use in bytes since the last `reset_peak_memory`, or None if the system
+    does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "cpu" and sys.platform == "linux":

@@ -16,13 +16,14 @@ from curricula.runtime.signals import Interrupted
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
-    """Build the registry before click looks for the command, which a plugin may provide."""
+    """Load the plugin files that the user named, before click looks for the command, which one of
+    them may provide."""
     registry.use(registry.build_registry([Path(file) for file in files]))
 
 
 class Program(click.Group):
-    """A group that finds its commands in the registry, and prints a user error as one line, with
-    exit status 2."""
+    """A click group that finds its commands in the registry, and prints a user error as one line,
+    with exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(registry.current().records("command"))
@@ -74,7 +75,7 @@ _show_any_warning = warnings.showwarning
 
 
 def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
-    """Print a plugin's warning as one line, without the place in our source."""
+    """Print a plugin's warning as one line, without the line of source code that raised it."""
     if issubclass(category, registry.PluginWarning):
         click.echo(f"Warning: {message}", err=True)
     else:
@@ -101,7 +102,8 @@ def program() -> None:
 
 
 def main() -> None:
-    """Run the program; the entry point of the console script."""
+    """Run the program on the arguments of the command line (the entry point of the console
+    script)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know only ASCII

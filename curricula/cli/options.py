@@ -98,7 +98,8 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def combined(*options: Option) -> Option:
-    """Return a decorator that adds several options; `--help` lists them in the given order."""
+    """Return a decorator that adds several options to a command; `--help` lists them in the given
+    order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -109,7 +110,7 @@ def combined(*options: Option) -> Option:
 
 
 def training_options(*flags: str, **defaults: str) -> Option:
-    """Return the options that set fields of a training configuration.
+    """Return a decorator that adds the options that set fields of a training configuration.
 
     A flag that the user leaves out is None (or an empty tuple), so that a data set's default holds.
 
@@ -126,21 +127,22 @@ def training_options(*flags: str, **defaults: str) -> Option:
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the flags that the user has set, by name."""
+    """Return the flags that the user has set, by name."""
     return {name: value for name, value in flags.items() if value is not None and value != ()}
 
 
 def output_option(
     help_text: str, *, metavar: str = "FILE", required: bool = False, **settings: Any
 ) -> Option:
-    """Return the option ``-o/--output``: the one file or folder that a command writes."""
+    """Return the option ``-o/--output``, which names the file or folder that a command writes."""
     return click.option(
         "-o", "--output", type=PATH, metavar=metavar, required=required, help=help_text, **settings
     )
 
 
 def format_option(*more: str) -> Option:
-    """Return the option ``--format``: the form in which the result is printed.
+    """Return the option ``--format``, which chooses how the result is printed: as a table or as
+    JSON, for example.
 
     Args:
         more: forms besides ``table`` and ``json``.
@@ -163,14 +165,15 @@ def download_option() -> Option:
 
 
 def moved_data_option() -> Option:
-    """Return the option ``--data-root`` of a command that reads a run, for data that has moved."""
+    """Return the option ``--data-root``, for a run whose data set has moved to a different
+    folder."""
     return click.option(
         "--data-root", metavar="DIR", help="Folder of the data set's files.  [default: the run's]"
     )
 
 
 def measurement_options(images: str) -> Option:
-    """Return the options of a command that measures a run.
+    """Return a decorator that adds the options of a command that measures a run.
 
     Args:
         images: the number of images measured by default, in words.

@@ -1,4 +1,4 @@
-"""The type of options and arguments that name a file or a folder."""
+"""A click type for options and arguments that name a file or a folder."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ import click
 
 
 class _Path(click.Path):
-    """click's path, except that it refuses the empty text (an unset variable, for example), which
-    would otherwise mean the current folder, and reads ``~`` as the shell does without quotes."""
+    """A click path type that refuses an empty text (an unset variable, for example), which would
+    otherwise mean the current folder, and expands ``~``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":

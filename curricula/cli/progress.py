@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import os
 import time
@@ -35,8 +35,8 @@ READ_EVERY = 10  # updates between two reads of the loss, which wait for the dev
 
 
 class _LastingConsole(Console):
-    """A console whose reader may go away, as in ``| head``: what is printed is then lost, and the
-    work goes on."""
+    """A rich console that drops its output after a broken pipe (as in ``| head``), so that the work
+    goes on."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -45,7 +45,7 @@ class _LastingConsole(Console):
 
 
 class Terminal:
-    """A callback that prints a training on standard output.
+    """A callback that prints the progress and results of a training on standard output.
 
     Args:
         console: prints; by default on standard output.
@@ -71,7 +71,7 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """Print one line as it is, neither wrapped nor coloured."""
+        """Print one line of text, neither wrapped nor coloured."""
         self.console.print(text, soft_wrap=True, markup=False)
 
     def on_message(self, line: str) -> None:
@@ -123,7 +123,7 @@ class Terminal:
 
 
 class ProgressBar:
-    """A context manager that prints how much of some work is done.
+    """A context manager that prints the finished share of some work.
 
     On a terminal it draws a bar, which vanishes at the end; elsewhere it prints one line per tenth,
     if the work takes longer than `QUIET_SECONDS`.
@@ -164,7 +164,7 @@ class ProgressBar:
         self.bar.stop()
 
     def progress(self, share: float) -> None:
-        """Show that a share of the work, in [0, 1], is done."""
+        """Show ``share``, in [0, 1], as the finished share of the work."""
         self.bar.update(self.task, completed=share)
         took = time.perf_counter() - self.start
         prints_lines = took >= QUIET_SECONDS and not self.console.is_terminal
@@ -174,7 +174,7 @@ class ProgressBar:
 
 
 def _shown(strengths: "Mapping[str, Strength]") -> str:
-    """Return the mean strength of each label, as text that ends a line."""
+    """Return the mean strength of each perturbation, in [0, 1], as text to append to a line."""
     import torch
 
     shown = (

@@ -1,4 +1,4 @@
-"""Results as tables on a terminal."""
+"""Print results as tables on a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -45,7 +45,8 @@ def show_accuracies(
 
 
 def show_profile(profile: "RobustnessProfile") -> None:
-    """Print one table per range, the joint grid, and the combined threats at the budgets."""
+    """Print a robustness profile: a table per unit of range, the joint grid, and the combined
+    threats at the budgets."""
     console = Console(highlight=False)
     console.print(
         f"accuracy and fooling rate in % (95 % interval of the accuracy), {profile.n:,} images",
@@ -93,7 +94,8 @@ def _percent(result: "ThreatResult | Average") -> str:
 
 
 def show_audit(audit: "Audit") -> None:
-    """Print a table with one row per check and its finding, then the checks that were left out."""
+    """Print a table with one row per check of an audit and its finding, then the checks that were
+    left out."""
     table = Table()
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -112,7 +114,8 @@ def show_audit(audit: "Audit") -> None:
 
 
 def show_comparison(compared: "Comparison") -> None:
-    """Print one line per row: accuracies in % with spread, the frontier, the training cost."""
+    """Print a table of compared runs: accuracies in % with their spread over seeds, the Pareto
+    frontier, and the training cost."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = FILE_WIDTH
@@ -143,7 +146,8 @@ def show_comparison(compared: "Comparison") -> None:
 
 
 def markdown_of(compared: "Comparison") -> str:
-    """Return the table of `show_comparison` in Markdown."""
+    """Return a comparison as a Markdown table: accuracies in % with their spread, the Pareto
+    frontier, and the training cost."""
     header, *rows = (
         [cell.replace("|", r"\|") for cell in line] for line in _with_frontier(compared)
     )
@@ -152,14 +156,16 @@ def markdown_of(compared: "Comparison") -> str:
 
 
 def _with_frontier(compared: "Comparison") -> list[list[str]]:
-    """Return the header and the lines, with a last column that marks the frontier."""
+    """Return the header and the rows of a comparison as text cells, with a last column that marks
+    the Pareto frontier."""
     marks = ["*" if front else "" for front in compared.on_frontier]
     lines = zip(compared.lines, marks, strict=True)
     return [[*compared.header, "frontier"], *([*line, mark] for line, mark in lines)]
 
 
 def show_speed(speed: "Speed") -> None:
-    """Print the setting, and one row per measured quantity with its median and spread."""
+    """Print the configuration of a speed measurement, and one row per measured quantity with its
+    median, minimum and maximum."""
     console = Console(highlight=False)
     for name, value in speed.setting.items():
         console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
@@ -191,7 +197,7 @@ def show_speed(speed: "Speed") -> None:
 
 
 def _rounded(value: float, digits: int) -> str:
-    """Return a number with this many significant digits, without an exponent."""
+    """Return a number as text with ``digits`` significant digits, without an exponent."""
     if value >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:#.{digits}g}".rstrip(".")

@@ -1,4 +1,4 @@
-"""Budgets and training defaults that the field uses for grey and for colour images."""
+"""Standard budgets and training settings for grey and for colour images."""
 
 GREY_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.3", "l2": "2"}
 COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}

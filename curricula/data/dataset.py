@@ -20,35 +20,35 @@ VALIDATION_SEED = 0  # seed; the held-out images are the same for every training
 
 @runtime_checkable
 class SplitLike(Protocol):
-    """Labelled uint8 images, held in memory (`Split`) or read when needed
+    """Labelled uint8 images, either in memory (`Split`) or read when needed
     (`curricula.data.LazySplit`)."""
 
     @property
     def labels(self) -> Tensor:
-        """Labels, int64 (N,), on the device that the pixels go to."""
+        """Labels, int64 (N,), on the device that pixels are copied to."""
         ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of each image."""
+        """(channels, height, width) of each image."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Tensor | slice) -> "SplitLike":
-        """Return the images that an index selects, in its order."""
+        """Return a split of the images at the given indices, in their order."""
         ...
 
     def to(self, device: torch.device) -> "SplitLike":
-        """Return the split with its labels and loaded pixels on a device."""
+        """Return a split whose labels and pixels are on a device, or are copied there when read."""
         ...
 
     def load(self) -> "Split":
-        """Return the split with all images in memory, on the device."""
+        """Return a split with the pixels of all images in memory, on the device of the labels."""
         ...
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
-        """Yield (indices_N, batch), both on the device, for images in a given order.
+        """Yield (indices_N, batch), both on the device of the labels, for the images ``order_N``.
 
         Args:
             order_N: indices of the images, int64, on the CPU.
@@ -59,7 +59,7 @@ class SplitLike(Protocol):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Split:
-    """Labelled images in memory.
+    """Labelled uint8 images in memory.
 
     >>> split = Split(pixels=torch.zeros(5, 1, 8, 8, dtype=torch.uint8), labels=torch.arange(5))
     >>> [len(batch) for _, batch in split.batches(torch.arange(5), 2)]
@@ -75,7 +75,7 @@ class Split:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of each image."""
+        """(channels, height, width) of each image."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
@@ -86,15 +86,15 @@ class Split:
         return Split(pixels=self.pixels[index], labels=self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
-        """Return the split on a device."""
+        """Return a split whose pixels and labels are on a device."""
         return Split(pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def load(self) -> "Split":
-        """Return the split itself."""
+        """Return the split itself, because its pixels are in memory already."""
         return self
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, "Split"]]:
-        """Yield (indices_N, batch) for images in a given order."""
+        """Yield (indices_N, batch) for the images ``order_N``, ``batch_size`` at a time."""
         order_N = order_N.to(self.labels.device)  # once per pass: the host waits for it
         for begin in range(0, len(order_N), batch_size):
             indices = order_N[begin : begin + batch_size]
@@ -103,7 +103,7 @@ class Split:
 
 @attrs.frozen(kw_only=True, eq=False)
 class DataSet:
-    """Training and test images, and the field's conventions for them.
+    """Training and test images, their class names, and standard budgets and training settings.
 
     Attributes:
         name: name of the data set.
@@ -141,14 +141,14 @@ class DataSet:
         return self.train.shape[0]
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
-        """Return stored pixels as float32 images in [0, 1], NCHW."""
+        """Return stored uint8 pixels as float32 images NCHW in [0, 1]."""
         x = pixels_NCHW.float().div_(self.max_value)
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
         return x
 
     def with_validation(self) -> tuple["DataSet", SplitLike]:
-        """Return the data set without its validation images, and the validation images.
+        """Return the data set without its validation images, and the split of validation images.
 
         Validation images are a tenth of the training images, at most 1,000, the same for every
         training seed.
@@ -160,12 +160,13 @@ class DataSet:
         return attrs.evolve(self, train=self.train[rest]), self.train[held_out]
 
     def to(self, device: torch.device) -> "DataSet":
-        """Return the data set with its images, or their batches, on a device."""
+        """Return a data set whose labels and pixels are on a device, or are copied there when
+        read."""
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def first(split: SplitLike, limit: int | None) -> SplitLike:
-    """Return the first ``limit`` images of a split; None for all.
+    """Return the first ``limit`` images of a split, or all images if ``limit`` is None.
 
     Raises:
         UserError: a limit below 1, or a split without images.
@@ -197,14 +198,15 @@ def load_data(text: str, *, root: str | Path = "data", download: bool = False) -
 
 
 def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Built:
-    """Return the data set of `load_data`, and its expression with every default stated."""
+    """Return the data set of an expression such as ``folder(size=64)``, with the expression in
+    which every default is written out."""
     check_flag("download", download)
     supplied = {"root": os.path.expanduser(as_path("root", root)), "download": download}
     return factories.build("dataset", parse_call(text), supplied=supplied)
 
 
 def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
-    """Return a data set itself, or the one that an expression names.
+    """Return ``data`` if it is a data set, or load the data set that its text names.
 
     Raises:
         UserError: it is neither; as `load_data` does.
@@ -219,7 +221,8 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
 def batches(
     split: SplitLike, batch_size: int, *, generator: torch.Generator | None, skip: int = 0
 ) -> Iterator[tuple[Tensor, Split]]:
-    """Yield (indices_N, batch) for one epoch, without the last incomplete batch.
+    """Yield (indices_N, batch) for one epoch in random or stored order, without the last incomplete
+    batch.
 
     Args:
         split: the images.
@@ -248,13 +251,14 @@ def batches(
 
 
 def in_order(split: SplitLike, batch_size: int) -> Iterator[Split]:
-    """Yield all images in their stored order; the last batch can be smaller."""
+    """Yield the images of a split in batches, in their stored order; the last batch may be
+    smaller."""
     for _, batch in split.batches(torch.arange(len(split)), batch_size):
         yield batch
 
 
 def missing_data_error(name: str, root: str, fix: str) -> UserError:
-    """Return the error for a data set whose files are missing.
+    """Return a UserError that a data set's files are missing from a folder, with the fix.
 
     Args:
         name: name of the data set.

@@ -1,4 +1,4 @@
-"""The digits that scikit-learn ships: nothing to download."""
+"""The handwritten digits that scikit-learn ships, which need no download."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A folder of images as a data set."""
+"""A data set from a folder of images."""
 
 import io
 import math
@@ -101,7 +101,8 @@ def folder(
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse folders that links lead to twice, which a walk through them might never leave.
+    """Check that no link leads to a folder a second time, because reading the images might then
+    never end.
 
     Raises:
         UserError: the folder that is found again, or cannot be read.
@@ -124,7 +125,7 @@ def _check_links(folder: Path) -> None:
 
 
 def _open(path: Path) -> Image.Image:
-    """Return an image file, not decoded yet.
+    """Return the image in a file, not decoded yet, after checking its number of pixels.
 
     Pillow tells a format by the content, and would run Ghostscript on a file in PostScript.
 
@@ -144,7 +145,8 @@ def _open(path: Path) -> Image.Image:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
-    """Read the image with a given number, as pixels_CHW, uint8, of a fixed size.
+    """Reads the image of a given number from its file, as pixels_CHW, uint8, resized to ``size`` x
+    ``size``.
 
     Attributes:
         paths: paths of the files, as bytes, in an array: if they were Python strings, each worker
@@ -174,13 +176,15 @@ class ReadFile:
         return resized
 
     def stamp(self, number: int) -> str:
-        """Return the class folder, the name and the size of an image's file."""
+        """Return the class folder, the name and the size in bytes of the file of image ``number``,
+        as text."""
         path = Path(os.fsdecode(self.paths[number]))
         return f"{path.parent.name}/{path.name} {path.stat().st_size}"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image with 16 bits scaled to 8; Pillow would clip it at 255."""
+    """Return an image with 16 bits per channel as one with 8 bits, scaled; Pillow would clip it at
+    255. Other images are returned unchanged."""
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -1,4 +1,5 @@
-"""The identity of a data set: tells whether files have changed since a run was trained on them."""
+"""Fingerprints of a data set, which show whether its files have changed since a run was trained on
+them."""
 
 import hashlib
 
@@ -13,7 +14,7 @@ SAMPLED = 64  # images hashed of a split that is not in memory
 
 @attrs.frozen(kw_only=True)
 class DataIdentity:
-    """Class names and fingerprints, by which a data set is recognised.
+    """Class names and hashes of a data set's images, which show whether the data set has changed.
 
     Attributes:
         classes: class names, by label.
@@ -27,14 +28,15 @@ class DataIdentity:
 
 
 def identity_of(data: DataSet) -> DataIdentity:
-    """Return the identity of a data set that still has its validation images."""
+    """Return the class names of a data set, and the hashes of its training images (with the
+    validation images) and test images."""
     return DataIdentity(
         classes=data.classes, train=fingerprint(data.train), test=fingerprint(data.test)
     )
 
 
 def fingerprint(split: SplitLike) -> str:
-    """Return a hash of a split's labels and images, the same on every device.
+    """Return a hash of a split's labels and images as text, the same on every device.
 
     Of a split in memory all pixels count. Of a split that is read when needed, all labels, the
     pixels of 64 images spread evenly, and each file's name and size if its reader tells them.

@@ -26,8 +26,8 @@ LOAD_BATCH = 256  # images per batch when a whole split is read into memory
 
 
 def number_of_workers() -> int:
-    """Return the number of processes that read images: ``CURRICULA_WORKERS``, or one per core, at
-    most 8. It changes the speed, never the result.
+    """Return the number of processes that read images: the environment variable
+    ``CURRICULA_WORKERS``, or one per core, at most 8. It changes the speed, never the result.
 
     Raises:
         UserError: the variable is not a whole number from 0 to 512.
@@ -48,7 +48,7 @@ def number_of_workers() -> int:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Reader:
-    """Reads images, given their numbers, in worker processes that persist between passes.
+    """Reads images by number in worker processes, which persist between passes over the images.
 
     A pass that is left early (an error, Ctrl-C, ``break``) ends its workers. Two passes at the same
     time have separate workers. Workers exit when the reader is garbage-collected.
@@ -70,7 +70,7 @@ class Reader:
     _idle: list[tuple["_Groups", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the pixels_NCHW (uint8, on the CPU) of each group of images, in order.
+        """Yield the images of each group of numbers, in order, as pixels_NCHW (uint8, on the CPU).
 
         Args:
             groups: the numbers of each group's images, int64 (N,).
@@ -103,7 +103,8 @@ class Reader:
                 del loader  # ends its workers, even if a traceback keeps this frame alive
 
     def _start(self) -> tuple["_Groups", "DataLoader[Any]"]:
-        """Return a new loader with its workers, and the sampler that sets its next pass."""
+        """Return a sampler, on which the groups of a pass are set, and a loader with new workers
+        that reads them."""
         sampler = _Groups()
         loader: DataLoader[Any] = DataLoader(
             _ReadGroup(self.read),  # type: ignore[arg-type]
@@ -122,7 +123,7 @@ class Reader:
 
 @contextmanager
 def _start_errors() -> Iterator[None]:
-    """Turn errors inside the block, which starts processes, into user errors."""
+    """Turn an OSError from starting processes in the block into a UserError with the fix."""
     try:
         yield
     except OSError as error:
@@ -133,7 +134,7 @@ def _start_errors() -> Iterator[None]:
 
 
 class _Groups:
-    """The groups of images of a loader's next pass; set before each pass."""
+    """A sampler that yields the groups of image numbers to read in a loader's next pass."""
 
     groups: Sequence[Tensor] = ()
 
@@ -146,7 +147,7 @@ class _Groups:
 
 @attrs.frozen
 class _ReadGroup:
-    """Read a batch in a worker, as an array, which is sent through a pipe.
+    """Reads a group of images in a worker as an array (N, C, H, W), which is sent through a pipe.
 
     A tensor would be sent through shared memory. A container has 64 MiB of it, and when it is full,
     the loader hangs.
@@ -184,7 +185,7 @@ def _identity(found: Any) -> Any:
 
 
 def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
-    """Return a batch as a tensor, or raise the error that a worker returned."""
+    """Return a worker's array as a tensor, or raise the UserError that the worker returned."""
     if isinstance(found, UserError):
         raise found
     return torch.from_numpy(found)
@@ -192,7 +193,7 @@ def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LazySplit:
-    """Labelled images that are read when needed.
+    """Labelled uint8 images that worker processes read when needed.
 
     >>> reader = Reader(read=lambda number: torch.full((1, 2, 2), number, dtype=torch.uint8))
     >>> numbers = torch.arange(10, 15)
@@ -220,18 +221,19 @@ class LazySplit:
         return attrs.evolve(self, numbers=numbers, labels=self.labels[index])
 
     def to(self, device: torch.device) -> "LazySplit":
-        """Return the split with its labels and loaded pixels on a device."""
+        """Return a split with its labels on a device, to which pixels are copied when read."""
         return attrs.evolve(self, labels=self.labels.to(device))
 
     def load(self) -> Split:
-        """Return the split with all images in memory, on the device."""
+        """Return a split with the pixels of all images in memory, on the device of the labels."""
         pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
         for indices, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
             pixels[indices] = batch.pixels
         return Split(pixels=pixels, labels=self.labels)
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Split]]:
-        """Yield (indices_N, batch) for images in a given order (on the CPU)."""
+        """Yield (indices_N, batch), both on the device of the labels, for the images ``order_N``
+        (on the CPU)."""
         device = self.labels.device
         begins = range(0, len(order_N), batch_size)
         numbers_N = self.numbers[order_N]
@@ -246,7 +248,7 @@ class LazySplit:
 
 
 def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """Return the pixels on a device; a copy from pinned memory does not make the host wait."""
+    """Return the pixels on a device; if they are in pinned memory, the copy runs asynchronously."""
     if device.type in ("cpu", "mps"):  # the same memory, or without pinned memory in torch
         return pixels.to(device)
     return pixels.pin_memory().to(device, non_blocking=True)

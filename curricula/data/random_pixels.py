@@ -1,4 +1,4 @@
-"""Random pixels of any shape, to measure speed on."""
+"""A data set of random pixels in any shape, to measure the speed of training on."""
 
 import torch
 

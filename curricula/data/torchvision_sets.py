@@ -1,4 +1,4 @@
-"""Data sets in the file formats and folders of torchvision.
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, in the file formats and folders of torchvision.
 
 Each loader imports torchvision itself: the import takes seconds. CIFAR's files are pickles, which
 torchvision reads only if their check sums are those of the published ones.
@@ -93,7 +93,7 @@ def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
 
 
 def _fetch(name: str, loader: str, root: str) -> None:
-    """Fetch the files of a data set that are missing.
+    """Download the missing files of a data set into the folder ``root``.
 
     Raises:
         UserError: a failed download.
@@ -107,7 +107,8 @@ def _fetch(name: str, loader: str, root: str) -> None:
 
 
 def _read_idx(path: Path, dimensions: int) -> Tensor:
-    """Return the numbers in a file of LeCun's format, uint8.
+    """Return the uint8 tensor in a file of MNIST's idx format, after checking that it has
+    ``dimensions`` dimensions.
 
     torchvision would read pickles of its earlier versions in their place.
 
@@ -126,7 +127,7 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
 
 
 def _read_grey(raw: Path, part: str) -> Split:
-    """Return the images of one part, ``train`` or ``t10k``.
+    """Return the 28x28 grey images and labels of one part, ``train`` or ``t10k``, as a split.
 
     Raises:
         OSError: a file is missing, or cannot be read.
@@ -144,7 +145,7 @@ def _read_grey(raw: Path, part: str) -> Split:
 
 
 def _first(name: str, whole: Split, images: int | None) -> Split:
-    """Return the first images of a split.
+    """Return the first ``images`` images of a split, or the whole split if ``images`` is None.
 
     Raises:
         UserError: fewer than 10, or more than there are.
@@ -184,7 +185,7 @@ def _grey(name: str, loader: str, root: str, download: bool, images: int | None)
 
 
 def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
-    """Return the training and test images as torchvision reads them.
+    """Return torchvision's data sets of the training images and of the test images.
 
     Raises:
         UserError: missing or damaged files, or a failed download.

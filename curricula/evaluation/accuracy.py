@@ -1,4 +1,4 @@
-"""Measure a model under threats: accuracy and fooling rate."""
+"""Measure a model's accuracy and fooling rate under threats."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -32,7 +32,8 @@ def evaluate_threats(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[ThreatResult]:
-    """Return accuracy and fooling rate under each threat, in float32, on every image of a split.
+    """Return the numbers of correctly classified and of fooled images under each threat, over all
+    images of a split, computed in float32.
 
     The clean images are classified once, before all threats.
 
@@ -94,7 +95,8 @@ def predictions(
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """Return the predicted class of each image under each threat, int64 (N,) by name.
+    """Return the class that the model predicts for each image under each threat: int64 tensors
+    (N,), by the threat's name.
 
     Images are in the order of the split. Arguments are those of `evaluate_threats`.
     """
@@ -113,7 +115,8 @@ def predictions(
 
 
 def _identity(threat: Threat) -> tuple[str, float]:
-    """Return the key of a threat; of threats with equal keys only one runs."""
+    """Return (expression, strength) of a threat; of threats for which both are equal, only one
+    runs."""
     # Clean images are the same at every strength.
     return str(threat), 0.0 if str(threat) == CLEAN else threat.strength
 
@@ -127,7 +130,7 @@ def _predicted(
     batch_size: int,
     after_batch: Callable[[], None],
 ) -> Tensor:
-    """Return the predicted class of each image under a threat, int64 (N,)."""
+    """Return the class that the model predicts for each image under a threat, int64 (N,)."""
     device = split.labels.device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.arange(len(split), device=device)
@@ -153,7 +156,8 @@ def _predicted(
 
 
 def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
-    """Return the number of images of a split to attack at once.
+    """Return the number of images to attack at once, chosen by the speed of gradients on the
+    device.
 
     It is 250 on a CPU. Elsewhere it is doubled as long as one gradient then gives a tenth more
     images per second. If memory runs out, it is half of what fitted, since an attack needs more
@@ -175,6 +179,7 @@ def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
 
 
 def _gradient_seconds(victim: Victim, x_NCHW: Tensor, y_N: Tensor) -> float:
-    """Return the seconds of one gradient: the shortest of three, after a first that allocates."""
+    """Return the seconds that one gradient of a batch takes: the shortest of three, after an
+    untimed first one that allocates memory."""
     found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
     return min(found[1:])

@@ -1,4 +1,4 @@
-"""Audit a model: sanity checks against gradient masking, which makes robust accuracies too high.
+"""Audit a model: check for gradient masking, which makes its measured robust accuracy too high.
 
 If an attack fails, the model may be robust or may only mislead it. So the audit compares attacks
 whose order is known in a sound evaluation (Carlini et al. 2019, "On Evaluating Adversarial
@@ -55,7 +55,8 @@ WHITE_BOX = (PGD, PGD_DLR, PGD_LONGER, PGD_RESTARTED, PGD_RESTARTED_MORE)
 
 @attrs.frozen(kw_only=True)
 class Audit:
-    """Result of an audit.
+    """The checks of one model for gradient masking, with their findings and the accuracy under each
+    attack.
 
     Attributes:
         eps: radius of the ball, in [0, 1] pixel units, as an expression writes it.
@@ -95,7 +96,8 @@ def audit(
     batch_size: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
-    """Return the audit of a model: sanity checks for gradient masking.
+    """Return the checks of a model for gradient masking, which makes its measured robust accuracy
+    too high.
 
     Passing proves nothing: it says that these attacks work as attacks should. A failed check says
     that robust accuracies of this model are too high, or mean something else.
@@ -164,7 +166,8 @@ def audit(
 
 
 def _radius(eps: float | None, norm: Norm, data: DataSet) -> Number:
-    """Return the radius of the ball, by default the data set's budget, after checking its range."""
+    """Return the radius of the ball to attack in, in [0, 1] pixel units: ``eps``, or else the data
+    set's budget. Check that it is below the radius that contains all images."""
     if eps is not None:
         radius = Number.of(eps)
     elif norm in data.budgets:
@@ -181,16 +184,17 @@ def _radius(eps: float | None, norm: Norm, data: DataSet) -> Number:
 
 
 def _unbounded(norm: Norm, data: DataSet) -> float:
-    """Return the radius of a ball around any image that contains all images."""
+    """Return the radius, in [0, 1] pixel units, at which the ball around any image contains all
+    images."""
     values = data.in_channels * data.image_size**2
     return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[norm]
 
 
 def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str, str]:
-    """Return the expressions of the threats to measure, by name; equal ones run once."""
+    """Return the expression of each attack to measure, by name; equal expressions run once."""
 
     def pgd(eps: Number, steps: int = STEPS, **more: object) -> str:
-        """Return the expression of PGD within eps, with the audit's norm and step length."""
+        """Return the expression of PGD with radius ``eps``, in the norm of the audit."""
         given = {"norm": norm, "steps": steps, "rel_step": TEST_REL_STEP, **more}
         return f"pgd({eps}, {', '.join(f'{key}={value}' for key, value in given.items())})"
 
@@ -214,19 +218,21 @@ def _attacks(radius: Number, norm: Norm, whole: float, classes: int) -> dict[str
 
 
 def _grid(radius: Number, whole: float) -> list[Number]:
-    """Return the radii to compare PGD over: multiples of the radius below the unbounded one."""
+    """Return the radii at which PGD is compared, in [0, 1] pixel units: multiples of ``radius``
+    below ``whole``."""
     return [Number.of(radius.value * times) for times in MULTIPLES if radius.value * times < whole]
 
 
 def _within(eps: Number) -> str:
-    """Return the name of PGD at one radius of the grid."""
+    """Return the name that PGD with radius ``eps`` has among the attacks."""
     return f"{PGD} within {eps}"
 
 
 def _check_model(
     model: nn.Module, data: DataSet, split: SplitLike, batch_size: int
 ) -> tuple[list[Check], int]:
-    """Return the checks that need no attack, and the number of classes."""
+    """Return (checks, number of classes), where the checks use only the model's logits and
+    gradients on the unperturbed images."""
     victim = ModelVictim(model)
     logits, again = [], []
     largest: dict[str, list[Tensor]] = {}
@@ -254,7 +260,7 @@ def _check_model(
 
 
 def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) -> Tensor:
-    """Return the l-inf norm of each image's gradient, (N,)."""
+    """Return the l-inf norm of the gradient of a loss with respect to each image, (N,)."""
     try:
         gradient, _, _ = victim.gradient(x_NCHW, y_N, ATTACK_LOSSES[loss])
     except RuntimeError as error:
@@ -270,7 +276,8 @@ def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) 
 def _check_attacks(
     robust: Mapping[str, Tensor], radius: Number, norm: Norm, data: DataSet
 ) -> list[Check]:
-    """Return the checks that compare attacks, given each one's mask (N,) of robust images."""
+    """Return the audit's checks for gradient masking, which compare the images that stay robust
+    under each attack, from one mask (N,) per attack."""
     white_box = torch.stack([robust[name] for name in WHITE_BOX if name in robust]).all(0)
     whole = _unbounded(norm, data)
     grid = {"0": robust[CLEAN]}

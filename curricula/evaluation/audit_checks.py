@@ -1,4 +1,5 @@
-"""The sanity checks of an audit, each a rule applied to a model's outputs or to its attacks.
+"""The checks of an audit: each applies one rule to a model's logits and gradients, or to the images
+that attacks fool.
 
 Two attacks are compared image by image. The stronger one has more steps, more restarts, a larger
 ball or a gradient. Perfect attacks would be in that order on every image. Real ones miss a few, so
@@ -27,7 +28,8 @@ MIN_GRADIENT = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
 
 @attrs.frozen(kw_only=True)
 class Check:
-    """Result of one sanity check.
+    """One check of an audit: the property that should hold, whether it holds, and the measured
+    values.
 
     Attributes:
         name: the property that should hold.
@@ -44,7 +46,8 @@ class Check:
 
 
 def deterministic_forward(logits_NK: Tensor, again_NK: Tensor, alone_FK: Tensor) -> Check:
-    """Check that logits do not change in a second pass, or if an image is passed by itself.
+    """Check that an image's logits are the same in a second pass, and in a pass of that image
+    alone.
 
     They may differ by rounding: a thousandth of the largest logit, as in
     curricula.victim.equivalence. A random model hides its gradient in noise (AutoAttack's flag for
@@ -70,7 +73,8 @@ def deterministic_forward(logits_NK: Tensor, again_NK: Tensor, alone_FK: Tensor)
 
 
 def logits_not_probabilities(logits_NK: Tensor) -> Check:
-    """Check that the outputs are finite and do not all lie in [0, 1], as after a softmax.
+    """Check that a model's outputs are finite and not all in [0, 1], as they would be after a
+    softmax.
 
     Cross-entropy of probabilities saturates where it should grow, and its gradient vanishes (Croce
     and Hein 2020: softmax output). Log-probabilities are valid logits: a softmax inverts them.
@@ -90,7 +94,8 @@ def logits_not_probabilities(logits_NK: Tensor) -> Check:
 
 
 def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
-    """Check that every attack loss has a gradient at the images (AutoAttack flags this on DLR).
+    """Check that the gradient of each attack loss with respect to the images is finite and not zero
+    (AutoAttack flags zero gradients of DLR).
 
     A gradient has vanished if it is not finite, or if its largest entry is so small that float32
     loses others (``MIN_GRADIENT``; mostly it is zero then). The check fails if the gradient of a
@@ -118,7 +123,7 @@ def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
 
 
 def too_many(count: int, n: int) -> bool:
-    """Return whether ``count`` of ``n`` images are significantly more than the share ``ALLOWED``.
+    """Return whether the share ``count / n`` is significantly above the allowed share ``ALLOWED``.
 
     The lower end of the one-sided 99 % interval (Wilson 1927) then lies above that share.
     """
@@ -126,7 +131,7 @@ def too_many(count: int, n: int) -> bool:
 
 
 def count_missed(first_N: Tensor, second_N: Tensor) -> int:
-    """Count the images that a first attack fools and a second one does not.
+    """Return the number of images that the first attack fools and the second does not.
 
     Args:
         first_N: bool, which images are robust to the first attack.
@@ -136,8 +141,8 @@ def count_missed(first_N: Tensor, second_N: Tensor) -> int:
 
 
 def iterative_beats_one_step(one_step_N: Tensor, iterative_N: Tensor) -> Check:
-    """Check that an iterative attack fools all images that one step of the whole budget fools
-    (Carlini et al. 2019).
+    """Check that PGD fools every image that a single step of length eps fools (Carlini et al.
+    2019).
 
     Args:
         one_step_N: bool, which images are robust to one step of the whole budget.
@@ -154,7 +159,8 @@ def iterative_beats_one_step(one_step_N: Tensor, iterative_N: Tensor) -> Check:
 
 
 def monotone_in_eps(robust_N: Mapping[str, Tensor]) -> Check:
-    """Check that an image fooled by PGD is also fooled in every larger ball (Carlini et al. 2019).
+    """Check that PGD with a larger radius fools every image that PGD with a smaller radius fools
+    (Carlini et al. 2019).
 
     Args:
         robust_N: bool, by radius, from 0 up: which images are robust.
@@ -180,7 +186,7 @@ def monotone_in_eps(robust_N: Mapping[str, Tensor]) -> Check:
 
 
 def unbounded_reaches_zero(robust_N: Tensor, eps: float) -> Check:
-    """Check that no image is robust in a ball that contains every image (Carlini et al. 2019).
+    """Check that PGD fools every image if its ball contains all images (Carlini et al. 2019).
 
     The attack is PGD on cross-entropy and, where that fails, on DLR. An accuracy at chance is not
     enough: there the random start alone makes noise of every image, which a model classifies
@@ -200,7 +206,7 @@ def unbounded_reaches_zero(robust_N: Tensor, eps: float) -> Check:
 
 
 def plateau(name: str, robust_N: Mapping[str, Tensor]) -> Check:
-    """Check that a longer attack fools no more images than a shorter one (Carlini et al. 2019).
+    """Check that PGD with more steps or restarts fools no additional images (Carlini et al. 2019).
 
     The last two attacks are compared; the others are in the finding.
 
@@ -220,8 +226,8 @@ def plateau(name: str, robust_N: Mapping[str, Tensor]) -> Check:
 
 
 def gradient_free_does_not_win(square_N: Tensor, white_box_N: Tensor) -> Check:
-    """Check that one of the PGD attacks fools each image that Square Attack fools (Carlini et al.
-    2019; AutoAttack's flag for its Square Attack, which uses no gradient).
+    """Check that PGD fools every image that Square Attack, which uses no gradients, fools (Carlini
+    et al. 2019; AutoAttack has the same flag).
 
     Args:
         square_N: bool, which images are robust to Square Attack.

@@ -1,4 +1,4 @@
-"""The Pareto frontier of two accuracies, and the hypervolume below it."""
+"""The Pareto frontier of pairs of accuracies, and the hypervolume that they dominate."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,13 @@ Point = tuple[float, float]
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Return whether ``one`` is at least as good in both accuracies, and better in one."""
+    """Return whether ``one`` is at least as high as ``other`` in both accuracies, and higher in at
+    least one."""
     return one[0] >= other[0] and one[1] >= other[1] and one != other
 
 
 def on_frontier(points: Sequence[Point]) -> list[bool]:
-    """Return, for each point, whether no other point dominates it.
+    """Return a bool for each point: True if no other point dominates it.
 
     >>> on_frontier([(0.9, 0.2), (0.8, 0.5), (0.7, 0.4)])
     [True, True, False]
@@ -20,8 +21,8 @@ def on_frontier(points: Sequence[Point]) -> list[bool]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point = (0.0, 0.0)) -> float:
-    """Return the area that the points dominate, measured from a reference point (Zitzler and
-    Thiele 1999).
+    """Return the area of the region that lies above ``reference`` and below at least one point
+    (Zitzler and Thiele 1999).
 
     A point that does not exceed the reference in both accuracies adds nothing.
 

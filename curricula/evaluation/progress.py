@@ -1,4 +1,4 @@
-"""The share of an evaluation that is done."""
+"""Progress of an evaluation, as the finished share of its network passes."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,7 +7,8 @@ from curricula.plugins.names import CLEAN
 
 
 class EvaluationProgress:
-    """Report the share of the passes that are done, as if no image were fooled.
+    """Reports the finished share of an evaluation's passes, in [0, 1], as if no image were fooled
+    early.
 
     `evaluate_threats` calls its methods.
 
@@ -23,15 +24,17 @@ class EvaluationProgress:
         self.done = self.each = 0.0
 
     def began(self, threat: Threat, batches: int) -> None:
-        """Record that a threat begins and how many batches it runs in."""
+        """Store the number of passes in each batch of a threat that now starts and has ``batches``
+        batches."""
         self.each = _max_passes(threat) / batches
 
     def after_batch(self) -> None:
-        """Add one batch to the passes that are done, and report the share."""
+        """Count the passes of one finished batch, and report the share."""
         self.done += self.each
         self.progress(min(1.0, self.done / self.total))
 
 
 def _max_passes(threat: Threat) -> int:
-    """Return the maximum number of passes per image, including that of the final classification."""
+    """Return the maximum number of passes per image under a threat, including the final
+    classification."""
     return threat.tree.max_passes + 1

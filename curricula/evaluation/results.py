@@ -13,7 +13,7 @@ from curricula.runtime.values import check_printable
 
 @attrs.frozen(kw_only=True)
 class ThreatResult:
-    """Accuracy and fooling rate under one threat: ``correct`` and ``fooled`` of ``n`` images.
+    """The numbers of correctly classified and of fooled images, out of ``n``, under one threat.
 
     >>> result = ThreatResult(name="joint", threat="rot(30)+pgd(0.1)", correct=90, fooled=8, n=100)
     >>> result.accuracy, result.fooling_rate
@@ -48,12 +48,13 @@ class ThreatResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """(low, high) of the accuracy's 95 % interval, in [0, 1] (Wilson 1927)."""
+        """(low, high) ends of the accuracy's 95 % interval, in [0, 1] (Wilson 1927)."""
         return wilson_interval(self.correct, self.n)
 
     @property
     def fooling_rate(self) -> float:
-        """Share of the images whose predicted class changes, in [0, 1] (Kamath et al. 2021).
+        """Share of the images whose predicted class the threat changes, in [0, 1] (Kamath et al.
+        2021).
 
         An adversary attacks the label, not the clean prediction, and stops once an image is
         misclassified. So among the images that are correct when clean, this counts exactly the
@@ -63,7 +64,8 @@ class ThreatResult:
         return self.fooled / self.n
 
     def __str__(self) -> str:
-        """Return name, accuracy, 95 % interval and number of images in one line."""
+        """Return one line with the threat's name, the accuracy, its 95 % interval and the number of
+        images."""
         return f"{self.name}: {in_percent(self.accuracy, self.interval)} % of {self.n:,} images"
 
 
@@ -83,7 +85,7 @@ register_json(
 
 
 def check_names(results: Sequence[ThreatResult]) -> None:
-    """Check that the names of results differ.
+    """Check that no two results have the same name.
 
     Raises:
         ValueError: two have the same name.
@@ -94,7 +96,8 @@ def check_names(results: Sequence[ThreatResult]) -> None:
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the (low, high) score interval of a proportion (Wilson 1927), by default at 95 %.
+    """Return the ends (low, high), in [0, 1], of Wilson's interval (1927) for the share ``correct /
+    n``, by default at 95 %.
 
     >>> low, high = wilson_interval(90, 100)
     >>> round(low, 3), round(high, 3)
@@ -116,7 +119,7 @@ def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tup
 
 
 def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
-    """Return an accuracy and its interval, both in [0, 1], in %.
+    """Return an accuracy and its interval, both in [0, 1], as text in %.
 
     >>> in_percent(0.9, wilson_interval(90, 100))
     '90.0 (82.6 to 94.5)'

@@ -1,4 +1,5 @@
-"""The robustness profile: accuracy and fooling rate of a classifier over growing test ranges.
+"""The robustness profile: a classifier's accuracy and fooling rate over growing ranges of rotation,
+translation and PGD.
 
 Every number is an ordinary threat of `evaluate_threats`. So an expression that occurs twice runs
 once, an image is rotated alike in all threats that begin with the same link, and a fooled image is
@@ -48,7 +49,7 @@ MAX_RANGE = 1_000_000  # largest value on an axis
 
 
 def _axis(record: Any, field: "attrs.Attribute[Any]", values: tuple[float, ...]) -> None:
-    """Check the values on an axis of a profile: a validator of attrs."""
+    """Check the number and the range of the values on an axis of a profile; an attrs validator."""
     if not 1 <= len(values) <= MAX_POINTS or not all(0 <= value <= MAX_RANGE for value in values):
         raise ValueError(
             f"{field.name} must be 1 to {MAX_POINTS} values from 0 to {MAX_RANGE:,}, not "
@@ -58,7 +59,8 @@ def _axis(record: Any, field: "attrs.Attribute[Any]", values: tuple[float, ...])
 
 @attrs.frozen(kw_only=True)
 class Series:
-    """Results of one threat over a growing range.
+    """Accuracies and fooling rates under one kind of threat, such as random rotation, one for each
+    of several growing ranges.
 
     Attributes:
         name: ``random`` or ``worst of 10`` for rotations and translations; ``PGD-40``.
@@ -79,7 +81,8 @@ class Series:
 
 @attrs.frozen(kw_only=True)
 class JointGrid:
-    """Results of a random rotation followed by the attack, over both ranges.
+    """Accuracies and fooling rates under a random rotation followed by PGD, for each pair of
+    rotation range and radius.
 
     Attributes:
         degrees: ranges of the rotation, ascending from 0.
@@ -124,7 +127,8 @@ class Average:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """A 95 % interval of the mean accuracy, possibly too wide.
+        """(low, high) ends of a 95 % interval of the mean accuracy, in [0, 1], which may be wider
+        than needed.
 
         It is Wilson's for n images, which is exact if both threats fool the same images. Otherwise
         the mean varies less.
@@ -147,7 +151,8 @@ register_json(
 
 @attrs.frozen(kw_only=True)
 class RobustnessProfile:
-    """Accuracies and fooling rates of a classifier over growing ranges.
+    """A classifier's accuracies and fooling rates over growing ranges of rotation, translation and
+    PGD, alone and jointly.
 
     Attributes:
         model: name of the classifier, for captions.
@@ -182,19 +187,21 @@ class RobustnessProfile:
 
     @property
     def average(self) -> Average:
-        """Average of the rotation and the attack at the budgets."""
+        """Mean of the accuracies, and of the fooling rates, under rotation alone and PGD alone,
+        each at its budget."""
         return Average(first=self.combined[0], second=self.combined[1])
 
     def of_unit(self, unit: str) -> tuple[Series, ...]:
-        """Return the series over the axis of a unit."""
+        """Return the series whose ranges are in a unit: ``degrees``, ``pixels`` or ``linf``."""
         return tuple(series for series in self.series if series.unit == unit)
 
     def budget(self, unit: str) -> float:
-        """Return the budget in a unit as a number."""
+        """Return the budget in a unit, such as ``degrees``, as a float."""
         return parse_number(self.budgets[unit]).value
 
     def shown(self, unit: str, value: float) -> str:
-        """Return a value of an axis as text, in 255ths if the budget is written so."""
+        """Return a range in a unit as text: as a multiple of 1/255 if the budget in that unit is
+        written so, otherwise as a decimal."""
         return _written(value, parse_number(self.budgets[unit]))
 
 
@@ -202,7 +209,8 @@ register_json(RobustnessProfile, lambda profile: {**fields_of(profile), "average
 
 
 def _written(value: float, budget: Number) -> str:
-    """Return a value of an axis as text, in 255ths if the budget is written so."""
+    """Return a range as text: as a multiple of 1/255 if ``budget`` is written so, otherwise as a
+    decimal."""
     if budget.denominator == MAX_PIXEL_VALUE:
         return f"{value * MAX_PIXEL_VALUE:.4g}/{MAX_PIXEL_VALUE}"
     return f"{value:.4g}"
@@ -220,7 +228,8 @@ def measure_profile(
     name: str = "",
     progress: Callable[[float], None] = lambda share: None,
 ) -> RobustnessProfile:
-    """Return the robustness profile of a classifier (Kamath et al. 2021), measured in float32.
+    """Return a classifier's accuracies and fooling rates over growing ranges of rotation,
+    translation and PGD (Kamath et al. 2021), computed in float32.
 
     - Rotations within 0, 15, ..., 180 degrees, random and the worst of 10; translations within 0 to
       2 budgets, likewise; PGD-40 within 0 to 1.5 budgets.
@@ -310,7 +319,8 @@ def measure_profile(
 
 
 def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, str]:
-    """Return the budgets of a profile, by unit: the curriculum's, or else the data set's.
+    """Return the budget of a profile in each unit: from the curriculum where it has one, otherwise
+    from the data set.
 
     The curriculum's are those of its first ``rot``, ``trans`` and l-inf attack with a budget above
     0.
@@ -326,7 +336,7 @@ def profile_budgets(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, s
 
 
 def check_units(budgets: Mapping[str, str]) -> None:
-    """Refuse budgets in units that a profile does not have.
+    """Check that each budget's unit is one that a profile has: ``degrees``, ``pixels`` or ``linf``.
 
     Raises:
         UserError: an unknown unit; it suggests a known one.
@@ -341,7 +351,8 @@ def check_units(budgets: Mapping[str, str]) -> None:
 
 
 def _written_budget(leaf: Leaf) -> Number:
-    """Return a leaf's budget as its expression writes it: 12/255, not the equal number 4/85."""
+    """Return the budget of a perturbation as the number in its expression: 12/255, not the equal
+    4/85."""
     for argument in leaf.call.arguments:
         if argument.key in (None, "budget") and isinstance(argument.value, Number):
             return argument.value
@@ -370,7 +381,7 @@ def _checked(budgets: Mapping[str, str], data: DataSet) -> dict[str, Number]:
 
 @attrs.frozen
 class _Line:
-    """One series to measure: the values of its axis, and the expression of the threat at each."""
+    """The ranges of one series to measure, and the expression of the threat at each."""
 
     name: str
     unit: str
@@ -380,7 +391,8 @@ class _Line:
 
 @attrs.frozen
 class _Joint:
-    """The rotation ranges and attack radii to measure jointly, and the threat of each pair."""
+    """The rotation ranges and PGD radii to measure jointly, and the expression of the threat at
+    each pair."""
 
     degrees: Sequence[Number]
     linf: Sequence[Number]
@@ -430,7 +442,8 @@ def _combined(budgets: Mapping[str, Number], grid: bool) -> dict[str, str]:
 def _chain(
     *, angle: Number | None = None, shift: Number | None = None, eps: Number | None = None
 ) -> str:
-    """Return the expression of the links whose range is above 0.
+    """Return the expression of a rotation, a translation and PGD in a row, without those whose
+    range is 0 or None.
 
     So range 0 is the clean image, and the edges of the joint grid are points of the series.
     """
@@ -452,6 +465,7 @@ def _whole(values: Iterable[int]) -> tuple[Number, ...]:
 
 
 def _shares(budget: Number, shares: Iterable[Fraction]) -> tuple[Number, ...]:
-    """Return exact shares of a budget with its denominator: 3/4 of 8/255 is 6/255."""
+    """Return the given fractions of a budget as exact numbers with its denominator: 3/4 of 8/255 is
+    6/255."""
     numerator = Fraction(repr(budget.numerator))
     return tuple(Number(float(numerator * share), budget.denominator) for share in shares)

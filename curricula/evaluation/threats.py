@@ -1,4 +1,4 @@
-"""The standard threats of a run, used where the user names no others.
+"""The standard threats of a run, which are used if the user names none.
 
 They use the field's yardsticks, random rotation and PGD, and are ordinary expressions. This is why
 this module names two perturbations.
@@ -23,7 +23,8 @@ TEST_REL_STEP = Number(1, 10)  # share of eps per step
 
 
 def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
-    """Return the threats ``clean``, ``spatial``, ``adversarial`` and ``joint`` of a curriculum.
+    """Return the threats to test a model of a curriculum under, by name: ``clean``, ``spatial``,
+    ``adversarial`` and ``joint``.
 
     - ``spatial`` is the curriculum without its pixel links, drawn at random (without ``worst`` and
       ``grid``). If nothing is left, it is a rotation within the data set's budget.
@@ -48,7 +49,7 @@ def standard_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, 
 
 
 def validation_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str, Threat]:
-    """Return the threats ``clean`` and ``joint``, whose accuracy picks the checkpoint.
+    """Return the threats to choose the best checkpoint by, by name: ``clean`` and ``joint``.
 
     ``joint`` is the goal of the curriculum, at full strength and all at once: its spatial and
     intensity links, then PGD-10 if it has a pixel link. For ``clean`` training it is clean
@@ -71,7 +72,8 @@ def validation_threats(curriculum: Node, budgets: Mapping[str, str]) -> dict[str
 def standard_attack(
     eps: Number | None = None, *, norm: str = "linf", steps: int = TEST_STEPS
 ) -> Call:
-    """Return the call of PGD with a random start in a norm ball; PGD-40 has steps of eps / 10.
+    """Return the call of PGD with a random start and radius ``eps`` in a norm; with 40 steps, each
+    step has length eps / 10.
 
     Args:
         eps: radius of the ball, in [0, 1] pixel units; None leaves it to a data set's budget.
@@ -90,8 +92,8 @@ def standard_attack(
 
 
 def pixel_budget(curriculum: Node, budgets: Mapping[str, str]) -> tuple[Number, Norm]:
-    """Return the radius (in [0, 1] pixel units) and norm of the ball of a curriculum's first pixel
-    link that has a ball, or else the data set's l-inf budget.
+    """Return the radius (in [0, 1] pixel units) and norm to attack in: those of the curriculum's
+    first pixel attack with a norm ball, or else the data set's l-inf budget.
 
     Raises:
         UserError: no pixel link has a ball, and the data set states no l-inf budget.

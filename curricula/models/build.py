@@ -1,4 +1,4 @@
-"""Build a model from its expression, for the images of a data set."""
+"""Build a model from an expression, such as ``wrn(depth=28)``, for the images of a data set."""
 
 from torch import nn
 
@@ -8,7 +8,8 @@ from curricula.expressions.syntax import parse_call
 
 
 def build_model(text: str, data: DataSet | str) -> nn.Module:
-    """Return the model that an expression names, with weights from torch's global random state.
+    """Return a new network from an expression such as ``wrn(depth=28)``, with initial weights from
+    torch's global random state.
 
     >>> import torch
     >>> build_model("smallcnn", "digits")(torch.rand(2, 1, 28, 28)).shape
@@ -28,7 +29,8 @@ def build_model(text: str, data: DataSet | str) -> nn.Module:
 
 
 def resolve_model(text: str, data: DataSet) -> factories.Built:
-    """Return the model of `build_model`, and its expression with every default stated.
+    """Return a new network from an expression such as ``wrn(depth=28)``, with the expression in
+    which every default is written out.
 
     Raises:
         UserError: as `build_model` does.

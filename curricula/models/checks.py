@@ -1,4 +1,4 @@
-"""Check the arguments that several models take."""
+"""Check arguments that several models share."""
 
 from curricula.errors import UserError, amount
 from curricula.runtime.memory import check_fits
@@ -11,7 +11,8 @@ MAX_WIDTH = 10_000  # channels, or a factor of them; the weights must fit into m
 def check_image_size(
     name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
 ) -> None:
-    """Check the height and width of a model's images.
+    """Check that an image size, in pixels, is within a model's limits, and even if the model
+    requires it.
 
     Args:
         name: name of the model in the message.
@@ -37,7 +38,7 @@ def check_image_size(
 def image_size_error(
     name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
 ) -> UserError:
-    """Return the error that `check_image_size` raises, for models that find their own limits."""
+    """Return a UserError that states which image sizes a model takes and which it was given."""
     least = f"{'an even size of ' if even else ''}{at_least}x{at_least} or more"
     most = "" if at_most is None else f", up to {at_most}x{at_most}"
     return UserError(f"{name} takes images of {least}{most}, not {image_size}x{image_size}")
@@ -54,7 +55,7 @@ def check_dropout(dropout: float) -> None:
 
 
 def check_weights(name: str, count: int) -> None:
-    """Check that a model fits into memory in training, before its weights are allocated.
+    """Check that training a model of ``count`` weights fits into memory, before they are allocated.
 
     Args:
         name: name of the model in the message.
@@ -69,7 +70,7 @@ def check_weights(name: str, count: int) -> None:
 
 
 def check_width(width: int) -> None:
-    """Check that a width is from 1 to 10,000.
+    """Check that a model's width is a whole number from 1 to 10,000.
 
     Raises:
         UserError: it is not.

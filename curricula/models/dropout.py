@@ -1,4 +1,4 @@
-"""Dropout that is cheap on a CPU."""
+"""Dropout with cheaper random numbers on a CPU."""
 
 from typing import Any
 
@@ -45,7 +45,8 @@ class Dropout(nn.Dropout):
 
 
 class _Drop(torch.autograd.Function):
-    """Drop ``num_dropped`` of ``NUM_LEVELS`` values on average, and scale the others."""
+    """Set each value to zero with probability ``num_dropped / NUM_LEVELS``, and scale the others so
+    that the expectation does not change."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, num_dropped: int) -> Tensor:

@@ -1,11 +1,11 @@
-"""The initial weights of He et al. (2015), which residual networks for small images use."""
+"""Initial weights after He et al. (2015), as residual networks for small images have them."""
 
 from torch import nn
 
 
 def he_initialise(network: nn.Module) -> nn.Module:
-    """Initialise a network's weights in place and return it (He et al. 2015, section 2.2, backward
-    case).
+    """Initialise a network's weights in place after He et al. (2015, section 2.2, backward case),
+    and return the network.
 
     Weights of convolutions are drawn from a normal distribution of variance
     2 / (kernel height x kernel width x output channels); biases of convolutions and linear layers

@@ -1,12 +1,13 @@
-"""Normalisation as the first layer of every model, so that budgets are in [0, 1] pixel units."""
+"""A layer that normalises images, the first of every model, so that budgets are in [0, 1] pixel
+units."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """Compute (x - mean) / std, with one mean and std for all channels; by default [0, 1] becomes
-    [-1, 1].
+    """A layer that returns (x - mean) / std, with one mean and std for all channels; by default it
+    maps [0, 1] to [-1, 1].
 
     Args:
         mean: value to subtract from every pixel.

@@ -14,18 +14,20 @@ MIN_IMAGE_SIZE = 8  # pixels; three stages halve the feature map
 
 
 def resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build ResNet-18 (He et al. 2016a, table 1) as robustness papers use it for 32x32 images; see
-    `resnet`."""
+    """Build ResNet-18 (He et al. 2016a, table 1) for 32x32 images, as robustness papers use it:
+    with a 3x3 stem of stride 1 and without the first pooling."""
     return resnet(torchvision.models.resnet18, num_classes, in_channels, image_size)
 
 
 def resnet34(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build ResNet-34 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`."""
+    """Build ResNet-34 (He et al. 2016a, table 1) for 32x32 images, with a 3x3 stem of stride 1 and
+    without the first pooling."""
     return resnet(torchvision.models.resnet34, num_classes, in_channels, image_size)
 
 
 def resnet50(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build ResNet-50 (He et al. 2016a, table 1) in the form for 32x32 images; see `resnet`.
+    """Build ResNet-50 (He et al. 2016a, table 1) for 32x32 images, with a 3x3 stem of stride 1 and
+    without the first pooling.
 
     Its blocks are torchvision's, which halve the feature map in the 3x3 convolution; the paper's
     halve it in the first 1x1 convolution.
@@ -57,8 +59,8 @@ def resnet(
 
 
 def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Build ResNet-18 with the pre-activation blocks of He et al. (2016b), in the form for 32x32
-    images.
+    """Build ResNet-18 with the pre-activation blocks of He et al. (2016b), for 32x32 images, with a
+    3x3 stem of stride 1 and without the first pooling.
 
     As in the paper, batch norm and ReLU follow the last block: 11,172,170 parameters for colour
     images and 10 classes. (Some implementations leave these two out and have 11,171,146.)
@@ -76,8 +78,8 @@ def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.M
 
 
 class PreActivationBlock(nn.Module):
-    """Add two 3x3 convolutions, each after batch norm and ReLU, to the input (He et al. 2016b,
-    figure 1b).
+    """A residual block that adds two 3x3 convolutions, each after batch norm and ReLU, to its input
+    (He et al. 2016b, figure 1b).
 
     If the shape changes, a 1x1 convolution of the first ReLU's output replaces the input.
 

@@ -49,7 +49,8 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
 
 
 def _keywords(name: str, image_size: int) -> dict[str, Any]:
-    """Return the further arguments of torchvision that a family of networks needs."""
+    """Return the additional arguments that torchvision's builder needs for a network of this name,
+    by parameter."""
     family, _, rest = name.partition("_")
     if family in ("googlenet", "inception"):
         return {"aux_logits": False, "init_weights": True}
@@ -71,7 +72,7 @@ def _check_multiple(name: str, image_size: int, of: int) -> None:
 
 
 def _replace_stem(network: nn.Module, in_channels: int) -> None:
-    """Replace the first convolution by a new one for a different number of input channels."""
+    """Replace a network's first convolution by a new one with ``in_channels`` input channels."""
     name, old = next(
         (name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
     )
@@ -87,7 +88,8 @@ def _replace_stem(network: nn.Module, in_channels: int) -> None:
 
 
 def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
-    """Return whether a network takes images of a size, by a pass on the meta device."""
+    """Return whether a network can process images of a size, found by a forward pass on the meta
+    device."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     x_NCHW = torch.empty((2, in_channels, image_size, image_size), device="meta")

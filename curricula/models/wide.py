@@ -18,7 +18,8 @@ MIN_IMAGE_SIZE = 4  # pixels; two stages halve the feature map
 def wrn_28_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """Build WRN-28-10, the best network of Zagoruyko and Komodakis (2016); see `wrn`.
+    """Build WRN-28-10, the wide residual network of depth 28 and width 10, the best of Zagoruyko
+    and Komodakis (2016).
 
     Args:
         num_classes: number of logits.
@@ -32,7 +33,8 @@ def wrn_28_10(
 def wrn_34_10(
     num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
 ) -> nn.Module:
-    """Build WRN-34-10, the network of TRADES (Zhang et al. 2019) and many later papers; see `wrn`.
+    """Build WRN-34-10, the wide residual network of depth 34 and width 10 of TRADES (Zhang et al.
+    2019) and many later papers.
 
     Args:
         num_classes: number of logits.
