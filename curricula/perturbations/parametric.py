@@ -11,13 +11,13 @@ from curricula.interfaces import NormBound, Strength, Victim, strength_per_image
 def uniform(
     n: int, columns: int, bound: float, strength: Strength, generator: torch.Generator
 ) -> Tensor:
-    """Return parameters (n, columns), uniform in [-bound, bound] times the strength of each row."""
+    """Return random parameters (n, columns), uniform within +-bound times each row's strength."""
     drawn = torch.rand((n, columns), generator=generator, device=generator.device) * 2 - 1
     return drawn * (strength_per_image(strength, drawn) * bound)
 
 
 def lattice(columns: int, bound: float, strength: Strength, points: int) -> Tensor:
-    """Return the regular grid over [-bound, bound] ** columns times the strength.
+    """Return the regular grid of parameters over [-bound, bound] ** columns, times the strength.
 
     It has ``points`` values per column, and the first column varies slowest: (G, columns) for a
     float, (G, N, columns) for strengths (N,).
@@ -32,12 +32,13 @@ def lattice(columns: int, bound: float, strength: Strength, points: int) -> Tens
 
 
 def evenly(low: float, high: float, points: int) -> Tensor:
-    """Return ``points`` evenly spaced values, both ends included; a single one is the middle."""
+    """Return ``points`` evenly spaced values (points,), both ends included; a single one is the
+    middle."""
     return torch.linspace(low, high, points) if points > 1 else torch.tensor([(low + high) / 2])
 
 
 def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
-    """Return all rows of ``columns`` values taken from an axis, times the strength.
+    """Return all rows of ``columns`` values taken from ``axis``, times the strength.
 
     The first column varies slowest: (G, columns) for a float, (G, N, columns) for strengths (N,).
     """
@@ -45,14 +46,14 @@ def combinations(axis: Tensor, columns: int, strength: Strength) -> Tensor:
 
 
 def grid_per_image(points_GP: Tensor, strength: Strength) -> Tensor:
-    """Return a grid times the strength: (G, P) for a float, (G, N, P) for strengths (N,)."""
+    """Return a grid (G, P) times the strength: (G, P) for a float, (G, N, P) for strengths (N,)."""
     if isinstance(strength, Tensor):
         return points_GP.to(strength.device)[:, None] * strength[:, None]
     return points_GP * strength
 
 
 class Parametric:
-    """A perturbation whose `__call__` follows from `sample` and `apply`."""
+    """Base of the perturbations that draw parameters by `sample` and change images by `apply`."""
 
     norm_bound: ClassVar[NormBound | None] = None
     channels: ClassVar[frozenset[int] | None] = None
@@ -63,7 +64,7 @@ class Parametric:
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images in [0, 1], each changed by its row of parameters."""
+        """Return images NCHW in [0, 1], each changed by its row of parameters (N, P)."""
         raise NotImplementedError
 
     def __call__(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class ActiveSet:
-    """Iterate over an attack's steps, yielding the images that each step moves.
+    """Iterate over an attack's steps, yielding the indices of the images that each step moves.
 
     If each image has its own number of steps, the batch is sorted once, most steps first. The
     images still active at any step are then the head of the batch: a slice, which copies nothing.
@@ -44,17 +44,18 @@ class ActiveSet:
         self._patience_N = torch.full_like(y_N, tau or 0)
 
     def sort(self, batch: Tensor) -> Tensor:
-        """Return the batch in the order of this set."""
+        """Return a batch's tensor (N, ...) in the order of this set: images with most steps
+        first."""
         return batch[self.order] if self._is_sorted else batch
 
     def unsort(self, batch: Tensor) -> Tensor:
-        """Return a sorted batch in its original order."""
+        """Return a sorted tensor (N, ...) in the batch's original order."""
         if not self._is_sorted:
             return batch
         return torch.empty_like(batch).index_copy_(0, self.order, batch)
 
     def __iter__(self) -> Iterator[slice | Tensor]:
-        """Yield, for each step, the images of the sorted batch that it moves."""
+        """Yield, for each step, the indices in the sorted batch of the images that it moves."""
         for size in self._sizes:
             if self._index is None:
                 if size == 0:
@@ -68,7 +69,8 @@ class ActiveSet:
                 yield self._index
 
     def drop_misclassified(self, wrong: Tensor) -> Tensor:
-        """Drop the images whose ``tau`` is used up, and return the mask of those that stay.
+        """Drop the images that are misclassified and have used up ``tau``, and return the mask of
+        the images that stay, among those yielded last.
 
         Args:
             wrong: bool, which of the images yielded last are misclassified.

@@ -17,7 +17,8 @@ ALPHA = 0.75  # weight of the new direction in a step; the previous one has the 
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which step lengths are reviewed (Croce and Hein 2020, section 3.2).
+    """Return the numbers of the steps after which APGD may halve its step length (Croce and Hein
+    2020, section 3.2).
 
     The first comes after 22 % of all steps; the intervals then shrink by 3 % of all, down to 6 %.
 
@@ -44,7 +45,8 @@ def ascend_adaptively(
     steps: int,
     rho: float,
 ) -> Tensor:
-    """Run APGD (Croce and Hein 2020, algorithm 1), and return the visited point of highest loss.
+    """Run APGD (Croce and Hein 2020, algorithm 1), and return each image's visited point of highest
+    loss, NCHW.
 
     One difference: a misclassified point is preferred to every correct one, even at a lower loss.
     The published form returns the point of highest loss in any case.

@@ -25,7 +25,7 @@ def ascend_with_momentum(
     decay: float,
 ) -> Tensor:
     """Take signed steps along a decaying sum of gradients, each divided by its l-1 norm, and return
-    the last iterate (MI-FGSM, Dong et al. 2018, algorithm 1).
+    the last iterate, NCHW (MI-FGSM, Dong et al. 2018, algorithm 1).
 
     Args:
         x_NCHW: the images, where the search starts.

@@ -20,7 +20,8 @@ from curricula.interfaces import (
 
 
 def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
-    """Return eps_N111, the radius of each image's ball: the budget times the strength.
+    """Return the radius of each image's ball, budget times strength, as eps_N111 in [0, 1] pixel
+    units.
 
     >>> x = torch.zeros(2, 3, 8, 8)
     >>> radii(torch.tensor([0.5, 1.0]), budget=0.2, x_NCHW=x).flatten()
@@ -33,7 +34,7 @@ def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
 
 
 class BallAttack:
-    """An attack within a norm ball, whose radius is the budget times the strength.
+    """Base of the attacks within a norm ball, whose radius is the budget times the strength.
 
     A subclass implements `attack`; one that supports several norms has a field `norm`.
     """
@@ -47,7 +48,7 @@ class BallAttack:
 
     @property
     def passes(self) -> int:
-        """Number of passes per image, if the image is not fooled."""
+        """Number of passes through the network for an image that the attack does not fool."""
         raise NotImplementedError
 
     @property
@@ -67,7 +68,7 @@ class BallAttack:
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return an adversarial image for each image, within that image's ball.
+        """Return an adversarial image for each image, NCHW, within that image's ball and [0, 1].
 
         Gradients are not recorded while it runs.
         """
@@ -94,7 +95,7 @@ def l2_norm(x_NCHW: Tensor) -> Tensor:
 
 
 def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: Norm) -> Tensor:
-    """Project each adversarial image into both the eps-ball about x and [0, 1].
+    """Return each adversarial image projected into both the eps-ball about x and [0, 1], NCHW.
 
     In l-inf and l-1 the result is the nearest such image. In l-2 it is the nearest image of the
     ball, then clipped to [0, 1], as is usual.
@@ -117,7 +118,7 @@ def project(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor, norm: No
 
 
 def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest and the highest image of the l-inf ball clipped to [0, 1].
+    """Return the lowest and the highest image, both NCHW, of the l-inf ball clipped to [0, 1].
 
     Clamping between them equals `project`, bit for bit.
     """
@@ -125,7 +126,8 @@ def bounds(x_NCHW: Tensor, eps_N111: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> Tensor:
-    """Project into the l-1 ball within [0, 1] (Croce and Hein 2021, "Mind the box!", prop. 2.1).
+    """Return each image projected into the l-1 ball within [0, 1], NCHW (Croce and Hein 2021, "Mind
+    the box!", prop. 2.1).
 
     Let d be the distance from x that a pixel is to move, and g the distance that [0, 1] allows on
     that side. The nearest image moves it by clamp(d - t, 0, g), where t >= 0 is the same for the
@@ -146,7 +148,8 @@ def _project_l1(adversarial_NCHW: Tensor, x_NCHW: Tensor, eps_N111: Tensor) -> T
 
 
 def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
-    """Return t_N1 of `_project_l1`: by how much each image's distances are reduced.
+    """Return t_N1, by which the distance of every pixel of an image is reduced to reach the l-1
+    ball (t in `_project_l1`).
 
     The sum of the distances is piecewise linear and decreasing in t. The distance of a pixel
     starts to shrink at t = d - g and reaches 0 at t = d; between two such knots the slope is the
@@ -168,7 +171,7 @@ def _threshold(d_ND: Tensor, g_ND: Tensor, eps_N1: Tensor) -> Tensor:
 def random_start(
     x_NCHW: Tensor, eps_N111: Tensor, norm: Norm, generator: torch.Generator
 ) -> Tensor:
-    """Return a random image from each ball, clipped to [0, 1].
+    """Return a random image from the ball about each image, clipped to [0, 1], NCHW.
 
     Before clipping it is uniform in the l-inf and l-1 balls; in l-2 it is uniform in direction and
     in distance from the centre.
@@ -199,7 +202,7 @@ def _in_unit_l1_ball(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def steepest(gradient_NCHW: Tensor, norm: Literal["linf", "l2"]) -> Tensor:
-    """Return the direction of steepest ascent, of length 1 in the norm."""
+    """Return each image's direction of steepest ascent, NCHW, of length 1 in the norm."""
     if norm == "linf":
         return gradient_NCHW.sign()
     scaled = rescaled(gradient_NCHW)
@@ -218,8 +221,8 @@ def rescaled(gradient_NCHW: Tensor) -> Tensor:
 def sparse_step(
     gradient_NCHW: Tensor, adversarial_NCHW: Tensor, step_N111: Tensor, share: float
 ) -> Tensor:
-    """Return the steepest step of an l-1 length that stays in [0, 1] and spreads over a share of
-    the values.
+    """Return the step NCHW of a given l-1 length along which the loss rises most, given that it
+    stays in [0, 1] and spreads over a share of the values.
 
     No value moves by more than the length divided by ``share`` of the number of values (at least
     one). If [0, 1] leaves room, this is the step of SLIDE (Tramer and Boneh 2019, section 2),

@@ -48,7 +48,7 @@ def ascend(
     l1_share: float = L1_SHARE,
     tau: int | None = None,
 ) -> Tensor:
-    """Return the last iterate of projected gradient ascent (Madry et al. 2018, section 2.1).
+    """Return the last iterate of projected gradient ascent, NCHW (Madry et al. 2018, section 2.1).
 
     Args:
         x_NCHW: the centre of each ball.
@@ -193,7 +193,7 @@ class PGD(BallAttack):
 
     @property
     def full_steps(self) -> int:
-        """Number of steps of a restart at strength 1."""
+        """Number of gradient steps in one restart at strength 1."""
         if not isinstance(self.steps, str):
             return self.steps
         if self.step is None:
@@ -201,8 +201,8 @@ class PGD(BallAttack):
         return math.ceil(2.5 * self.budget / self.step * (1 - STEPS_ROUNDING))
 
     def steps_at(self, strength: Strength) -> int | Tensor:
-        """Return the number of steps of a restart at a strength; one number per image if
-        ``steps=auto`` and the strength is per image.
+        """Return the number of gradient steps in one restart at a strength; (N,) if ``steps=auto``
+        and the strength is (N,).
 
         >>> PGD(budget=0.1, steps="auto").steps_at(torch.tensor([0.0, 0.25, 1.0]))
         tensor([ 0,  3, 10])
@@ -254,10 +254,10 @@ class PGD(BallAttack):
 
 
 def resolve_loss(name: LossName) -> AttackLoss | None:
-    """Return the attack loss of a name; for ``default`` None, which means the victim's own loss."""
+    """Return the attack loss with this name; None for ``default``, the victim's own loss."""
     return None if name == "default" else ATTACK_LOSSES[name]
 
 
 def reference_passes(name: LossName) -> int:
-    """Return the number of passes for the reference logits of an attack loss."""
+    """Return how many passes per image an attack loss needs for its reference logits: 0 or 1."""
     return 1 if name == "kl" else 0

@@ -10,7 +10,7 @@ from curricula.losses import adversarial_rank
 
 
 def passes_of(passes: int, times: int) -> int:
-    """Return the passes per image of ``times`` runs, each of which takes ``passes``.
+    """Return the passes per image of ``times`` runs of ``passes`` each, including their ranking.
 
     Several runs are ranked by one forward pass each.
 
@@ -27,8 +27,8 @@ def worst_of(
     y_N: Tensor,
     victim: Victim,
 ) -> Tensor:
-    """Run an attack several times and return each image's worst result for the model: misclassified
-    before correct, then by cross-entropy.
+    """Run an attack several times and return each image's worst result for the model, NCHW:
+    misclassified before correct, then by highest cross-entropy.
 
     Args:
         draw: returns fresh starting points for all images, including those already fooled, so

@@ -44,8 +44,8 @@ def search_squares(
     p_init: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Search the l-inf ball with random squares, and return the best image found for each image
-    (Square Attack, Andriushchenko et al. 2020, algorithms 1 and 2).
+    """Search the l-inf ball with random squares, and return for each image the image found with the
+    lowest margin, NCHW (Square Attack, Andriushchenko et al. 2020, algorithms 1 and 2).
 
     All images are searched at once, each with its own squares. An image that is misclassified from
     the start is returned unchanged; one that is fooled is not changed further, and soon no longer
@@ -65,7 +65,8 @@ def search_squares(
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
 
     def draw(values: int, *shape: int) -> Tensor:
-        """Draw for all images, so that an image's numbers do not depend on which are active."""
+        """Return random whole numbers below ``values`` for the active images, drawn for all images,
+        so that an image's numbers do not depend on which are active."""
         whole = (len(x_NCHW), *shape)
         return torch.randint(values, whole, generator=generator, device=device)[index]
 

@@ -19,7 +19,7 @@ from curricula.perturbations.validators import between, valid_budget
 
 
 class Affine(Parametric):
-    """An affine perturbation, whose `apply` follows from `matrix`."""
+    """Base of the affine perturbations, which define `matrix`; `apply` warps images by it."""
 
     kind: ClassVar[PerturbationKind] = "spatial"
 
@@ -27,11 +27,12 @@ class Affine(Parametric):
     padding: Padding
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23, the affine map of each image's parameters; see curricula.geometry."""
+        """Return theta_N23, which maps each output position to an input position (see
+        curricula.geometry)."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images in [0, 1], each changed by its row of parameters."""
+        """Return images NCHW in [0, 1], each warped by the affine map of its row of parameters."""
         return warp(
             x_NCHW,
             self.matrix(parameters_NP),
@@ -73,15 +74,16 @@ class Rotation(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random angles (n, 1) in degrees."""
+        """Return random angles (n, 1) in degrees, uniform within +-budget times the strength."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` angles in degrees, evenly over the range."""
+        """Return evenly spaced angles in degrees within +-budget times the strength: (points, 1),
+        or (points, N, 1) for strengths (N,)."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 that rotates by angles (n, 1) in degrees."""
+        """Return theta_N23 that rotates images by angles (N, 1) in degrees."""
         return rotation_theta(parameters_NP[:, 0])
 
 
@@ -115,15 +117,17 @@ class Translation(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random shifts (n, 2) in pixels, (right, down)."""
+        """Return random shifts (n, 2) in pixels, (right, down), uniform within +-budget times the
+        strength."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts in pixels, evenly over the square."""
+        """Return evenly spaced shifts in pixels, (right, down), each axis within +-budget times the
+        strength: (points**2, 2), or (points**2, N, 2) for strengths (N,)."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 that shifts by (n, 2) pixels, (right, down)."""
+        """Return theta_N23 that shifts images by (N, 2) pixels, (right, down)."""
         return translation_theta(parameters_NP)
 
 
@@ -158,15 +162,16 @@ class Scale(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random factors minus 1, (n, 1)."""
+        """Return random factors minus 1, (n, 1), uniform within +-budget times the strength."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` factors minus 1, evenly over the range."""
+        """Return evenly spaced factors minus 1 within +-budget times the strength: (points, 1), or
+        (points, N, 1) for strengths (N,)."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 that scales by 1 + parameter, (n, 1)."""
+        """Return theta_N23 that scales images by 1 + parameter, for parameters (N, 1)."""
         return scale_theta(1 + parameters_NP[:, 0])
 
 
@@ -203,13 +208,15 @@ class Shear(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random angles (n, 2) in degrees, (along x, along y)."""
+        """Return random angles (n, 2) in degrees, (along x, along y), uniform within +-budget times
+        the strength."""
         return uniform(n, 2, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` pairs of angles in degrees, evenly over the square."""
+        """Return evenly spaced pairs of angles in degrees, (along x, along y), each within +-budget
+        times the strength: (points**2, 2), or (points**2, N, 2) for strengths (N,)."""
         return lattice(2, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
-        """Return theta_N23 that shears by angles (n, 2) in degrees, (along x, along y)."""
+        """Return theta_N23 that shears images by angles (N, 2) in degrees, (along x, along y)."""
         return shear_theta(parameters_NP)

@@ -21,7 +21,8 @@ from curricula.perturbations.validators import MAX_BUDGET, between, valid_budget
 
 
 def smooth_field(noise_NCHW: Tensor, sigma: float) -> Tensor:
-    """Return the noise filtered by a Gaussian along both axes, with zeros beyond the border.
+    """Return the noise NCHW filtered by a Gaussian along height and width, with zeros beyond the
+    border.
 
     Each axis is one matrix product, so the Gaussian may be wider than the image. The Gaussian is
     not normalised, so the result is correct up to a factor.
@@ -40,8 +41,8 @@ def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def displacement(noise_NCHW: Tensor, sigma: float, longest_N: Tensor) -> Tensor:
-    """Return displacement_NHW2: smoothed white noise, scaled to a given longest displacement of
-    each image (Simard et al. 2003, section 2).
+    """Return displacement_NHW2 in pixels, (right, down): smoothed white noise, scaled to a given
+    longest displacement of each image (Simard et al. 2003, section 2).
 
     Args:
         noise_NCHW: white noise in two channels, for the displacements right and down.
@@ -101,13 +102,14 @@ class Perspective(Parametric):
         return drawn * (strength_per_image(strength, drawn) * (self.budget / 2))
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` ** 4 rows of parameters, in which each corner moves along its own
-        diagonal. (All eight numbers would give ``points`` ** 8.)"""
+        """Return rows of parameters in which each corner moves along its own diagonal: (points**4,
+        8), or (points**4, N, 8) for strengths (N,). (All eight numbers would give ``points`` ** 8
+        rows.)"""
         axis = evenly(0.0, self.budget / 2, points)
         return combinations(axis, 4, strength).repeat_interleave(2, dim=-1)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images with their corners moved inwards by parameters (n, 8)."""
+        """Return images NCHW in [0, 1] with their corners moved inwards by parameters (N, 8)."""
         inward = parameters_NP.to(x_NCHW).reshape(-1, 4, 2)
         left, top = inward[..., 0], inward[..., 1]
         # In the order top left, top right, bottom right, bottom left.

@@ -25,15 +25,16 @@ _whole_pixels = and_(between(0, MAX_SHIFT), _whole)
 
 
 def whole_shifts(n: int, budget: float, strength: Strength, generator: torch.Generator) -> Tensor:
-    """Return random shifts (n, 2) in whole pixels, uniform within budget x strength."""
+    """Return random shifts (n, 2) in whole pixels, each uniform within +-budget times the
+    strength."""
     largest = _largest(budget, strength)
     drawn = torch.rand((n, 2), generator=generator, device=generator.device)
     return torch.floor(drawn * (2 * largest + 1)) - largest
 
 
 def shift_lattice(budget: float, strength: Strength, points: int) -> Tensor:
-    """Return a grid of shifts in whole pixels within budget x strength: (G, 2), or (G, N, 2) for
-    strengths (N,).
+    """Return a grid of shifts in whole pixels within +-budget times the strength: (G, 2), or (G, N,
+    2) for strengths (N,).
 
     It has ``points`` values per axis, or all whole numbers if there are fewer.
     """
@@ -47,7 +48,8 @@ def shift_lattice(budget: float, strength: Strength, points: int) -> Tensor:
 
 
 def _largest(budget: float, strength: Strength) -> float | Tensor:
-    """Return the largest whole shift within budget x strength; (N, 1) for strengths (N,)."""
+    """Return the largest shift in whole pixels within budget times the strength; (N, 1) for
+    strengths (N,)."""
     if isinstance(strength, Tensor):
         return torch.floor(strength.float() * budget)[:, None]
     return math.floor(strength * budget)
@@ -84,12 +86,12 @@ class Flip(Parametric):
         return (drawn < strength_per_image(strength, drawn) * self.budget).to(drawn)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return 0 (unflipped) and 1 (flipped), whatever ``points`` is; 0 twice if the probability
-        of a flip is 0."""
+        """Return the parameters 0 (unflipped) and 1 (flipped), whatever ``points`` is: (2, 1), or
+        (2, N, 1) for strengths (N,); 0 twice where the probability of a flip is 0."""
         return grid_per_image(torch.tensor([[0.0], [1.0]]), strength * self.budget > 0)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images, mirrored where the parameter is 1."""
+        """Return images NCHW, mirrored where the parameter (N, 1) is 1."""
         mirrored = x_NCHW.flip(3 if self.direction == "horizontal" else 2)
         chosen = parameters_NP.to(x_NCHW.device)[:, :, None, None] == 1
         return torch.where(chosen, mirrored, x_NCHW)
@@ -128,15 +130,17 @@ class Crop(Parametric):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random shifts (n, 2) in whole pixels, (right, down)."""
+        """Return random shifts (n, 2) in whole pixels, (right, down), each uniform within +-budget
+        times the strength."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts in whole pixels, or all if there are fewer."""
+        """Return a grid of at most ``points`` ** 2 shifts in whole pixels, (right, down): (G, 2),
+        or (G, N, 2) for strengths (N,)."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images moved by shifts (n, 2)."""
+        """Return images NCHW moved by shifts (N, 2) in whole pixels, (right, down)."""
         return shift(x_NCHW, parameters_NP, self.padding)
 
 
@@ -166,13 +170,15 @@ class Roll(Parametric):
     budget: float = attrs.field(validator=_whole_pixels)
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random shifts (n, 2) in whole pixels, (right, down)."""
+        """Return random shifts (n, 2) in whole pixels, (right, down), each uniform within +-budget
+        times the strength."""
         return whole_shifts(n, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` x ``points`` shifts in whole pixels, or all if there are fewer."""
+        """Return a grid of at most ``points`` ** 2 shifts in whole pixels, (right, down): (G, 2),
+        or (G, N, 2) for strengths (N,)."""
         return shift_lattice(self.budget, strength, points)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images moved by shifts (n, 2)."""
+        """Return images NCHW moved cyclically by shifts (N, 2) in whole pixels, (right, down)."""
         return shift(x_NCHW, parameters_NP, "wrap")

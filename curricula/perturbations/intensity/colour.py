@@ -21,7 +21,8 @@ MAX_ASCENT = 1000  # gradient steps
 
 
 def grey(x_NCHW: Tensor) -> Tensor:
-    """Return the luminance (N, 1, H, W) of colour images; images of one channel unchanged."""
+    """Return the luminance (N, 1, H, W) of images with three channels; return images with one
+    channel unchanged."""
     if x_NCHW.shape[1] == 1:
         return x_NCHW
     red, green, blue = x_NCHW[:, :1], x_NCHW[:, 1:2], x_NCHW[:, 2:]
@@ -29,25 +30,26 @@ def grey(x_NCHW: Tensor) -> Tensor:
 
 
 def brighten(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Return every pixel times 1 + change, clipped to [0, 1]."""
+    """Return images NCHW with every pixel multiplied by 1 + change, clipped to [0, 1]."""
     return (x_NCHW + change_N111 * x_NCHW).clamp(0, 1)
 
 
 def contrasted(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Multiply the distance of every pixel from the image's mean grey by 1 + change, and clip to
-    [0, 1]."""
+    """Return images NCHW with every pixel's distance from its image's mean grey multiplied by 1 +
+    change, clipped to [0, 1]."""
     mean = grey(x_NCHW).mean(dim=(1, 2, 3), keepdim=True)
     return (x_NCHW + change_N111 * (x_NCHW - mean)).clamp(0, 1)
 
 
 def saturated(x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-    """Multiply the distance of every pixel from its own grey by 1 + change, and clip to [0, 1]."""
+    """Return images NCHW with every pixel's distance from its own grey multiplied by 1 + change,
+    clipped to [0, 1]."""
     return (x_NCHW + change_N111 * (x_NCHW - grey(x_NCHW))).clamp(0, 1)
 
 
 def hue_turned(x_NCHW: Tensor, turns_N111: Tensor) -> Tensor:
-    """Turn the hue of every pixel by ``turns`` of the colour circle, from red towards green, at the
-    same saturation and value (HSV)."""
+    """Return images NCHW with every pixel's hue turned by ``turns`` of the colour circle, from red
+    towards green, at the same saturation and value (HSV)."""
     red, green, blue = x_NCHW[:, :1], x_NCHW[:, 1:2], x_NCHW[:, 2:]
     value, least = x_NCHW.amax(1, keepdim=True), x_NCHW.amin(1, keepdim=True)
     chroma = value - least
@@ -78,8 +80,8 @@ def worst_parameters(
     victim: Victim,
     steps: int,
 ) -> Tensor:
-    """Return the parameters (N, P) at which the victim's own loss is highest, found by projected
-    gradient steps.
+    """Return the parameters (N, P) of highest loss that projected gradient steps on the victim's
+    own loss have visited.
 
     Each step follows the gradient's sign and is 2.5 / steps of half the range long (the step of
     Madry et al. 2018, in the parameters). The victim gives the gradient in the image; ``apply``
@@ -114,7 +116,7 @@ def worst_parameters(
 
 
 class Adjustment(Parametric):
-    """A change of colour by one number per image, which is drawn or found by gradient ascent.
+    """Base of the changes of colour by one number per image, random or found by gradient ascent.
 
     ``lowest`` is the smallest change at any budget.
     """
@@ -127,29 +129,33 @@ class Adjustment(Parametric):
 
     @property
     def passes(self) -> int:
-        """Number of passes per image: the start and every step of the ascent are measured."""
+        """Number of passes per image: one for the starting point and one for each step of the
+        ascent."""
         return self.ascent + 1 if self.ascent else 0
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images in [0, 1], each adjusted by its change."""
+        """Return images NCHW in [0, 1], each adjusted by its change (N, 1, 1, 1)."""
         raise NotImplementedError
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images in [0, 1], adjusted by changes (n, 1); differentiable in both."""
+        """Return images NCHW in [0, 1], adjusted by changes (N, 1); differentiable in both."""
         return self.change(x_NCHW, parameters_NP.to(x_NCHW)[:, :, None, None])
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random changes (n, 1)."""
+        """Return random changes (n, 1), uniform from the larger of -budget times the strength and
+        `lowest` to budget times the strength."""
         drawn = torch.rand((n, 1), generator=generator, device=generator.device)
         low, high = self._range(strength, drawn)
         return low + drawn * (high - low)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return ``points`` changes, evenly from -budget to budget, clipped at `lowest`."""
+        """Return evenly spaced changes within +-budget times the strength, those below `lowest`
+        raised to it: (points, 1), or (points, N, 1) for strengths (N,)."""
         return lattice(1, self.budget, strength, points).clamp_min(self.lowest)
 
     def _range(self, strength: Strength, like_N1: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lowest and the highest change of each image, both (N, 1)."""
+        """Return the lowest and the highest change allowed for each image at its strength, both (N,
+        1)."""
         high = torch.ones_like(like_N1) * (strength_per_image(strength, like_N1) * self.budget)
         return (-high).clamp_min(self.lowest), high
 
@@ -210,7 +216,7 @@ class Brightness(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images with their brightness multiplied by 1 + change."""
+        """Return images NCHW with their brightness multiplied by 1 + change, clipped to [0, 1]."""
         return brighten(x_NCHW, change_N111)
 
 
@@ -246,7 +252,7 @@ class Contrast(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images with their contrast multiplied by 1 + change."""
+        """Return images NCHW with their contrast multiplied by 1 + change, clipped to [0, 1]."""
         return contrasted(x_NCHW, change_N111)
 
 
@@ -281,7 +287,7 @@ class Saturation(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images with their saturation multiplied by 1 + change."""
+        """Return images NCHW with their saturation multiplied by 1 + change, clipped to [0, 1]."""
         return saturated(x_NCHW, change_N111)
 
 
@@ -315,5 +321,5 @@ class Hue(Adjustment):
     ascent: int = attrs.field(default=0, validator=between(0, MAX_ASCENT))
 
     def change(self, x_NCHW: Tensor, change_N111: Tensor) -> Tensor:
-        """Return the images with their hue turned by the change, in turns of the colour circle."""
+        """Return images NCHW with their hue turned by the change, in turns of the colour circle."""
         return hue_turned(x_NCHW, change_N111)

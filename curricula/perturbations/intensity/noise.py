@@ -106,7 +106,7 @@ class UniformNoise:
 
 
 def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:
-    """Return the images, each with one square filled with a constant.
+    """Return images NCHW, each with one square filled with a constant.
 
     Args:
         x_NCHW: images.
@@ -157,16 +157,16 @@ class Cutout(Parametric):
     fill: float = attrs.field(default=0.0, validator=between(0.0, 1.0))
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random squares (n, 3): the centre's row and column and the side, as `cut_out`
-        takes them."""
+        """Return random squares (n, 3): row and column of the centre as shares of height and width,
+        and the side as a share of the shorter side."""
         centre = torch.rand((n, 2), generator=generator, device=generator.device)
         strength = strength_per_image(strength, centre)
         side = torch.ones_like(centre[:, :1]) * (strength * self.budget)
         return torch.cat((centre, side), dim=1)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return an empty square, then squares at ``points`` x ``points`` centres, evenly over the
-        image."""
+        """Return parameters of an empty square, then of squares at ``points`` x ``points`` evenly
+        spaced centres: (1 + points**2, 3), or (1 + points**2, N, 3) for strengths (N,)."""
         centres = combinations(evenly(0.0, 1.0, points), 2, 1.0)
         holes = torch.cat((centres, torch.full_like(centres[:, :1], self.budget)), dim=1)
         holes = torch.cat((torch.zeros(1, 3), holes))
@@ -176,5 +176,6 @@ class Cutout(Parametric):
         return torch.cat((holes[:, :2], holes[:, 2:] * strength), dim=1)
 
     def apply(self, x_NCHW: Tensor, parameters_NP: Tensor) -> Tensor:
-        """Return the images with squares (n, 3) filled in."""
+        """Return images NCHW with one square each filled in, by parameters (N, 3) as from
+        `sample`."""
         return cut_out(x_NCHW, parameters_NP, self.fill)
