@@ -35,7 +35,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """One name that a plugin registers; the hook that yields it determines its kind.
+    """One name that a plugin registers, with its factory; the hook that yields it determines its
+    kind.
 
     Attributes:
         name: what a user writes, for example ``rot`` or ``wrn``; letters, digits, ``-`` and ``_``.
@@ -67,7 +68,8 @@ class Record:
 
 @hookspec
 def curricula_perturbations() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register perturbations. The factory takes the arguments of the call, ``budget`` first.
+    """Yield a record for each perturbation, whose factory takes the arguments of the call,
+    ``budget`` first.
 
     Example: ``Record(name="fog", factory="my_package.fog:Fog", summary="white veil")``.
     """
@@ -75,8 +77,8 @@ def curricula_perturbations() -> Iterable[Record]:  # type: ignore[empty-body]
 
 @hookspec
 def curricula_models() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register models. The factory takes ``num_classes``, ``in_channels``, ``image_size`` and the
-    arguments of the call.
+    """Yield a record for each model, whose factory takes ``num_classes``, ``in_channels``,
+    ``image_size`` and the arguments of the call.
 
     Example: ``Record(name="mlp", factory="my_package.models:mlp", summary="two layers")``.
     """
@@ -84,8 +86,8 @@ def curricula_models() -> Iterable[Record]:  # type: ignore[empty-body]
 
 @hookspec
 def curricula_schedules() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register schedules. The factory takes the arguments of the call and returns a function of
-    ``(progress, state)``.
+    """Yield a record for each schedule, whose factory takes the arguments of the call and returns a
+    function of ``(progress, state)``.
 
     Example: ``Record(name="saw", factory="my_package.schedules:saw", summary="saw teeth")``.
     """
@@ -93,7 +95,8 @@ def curricula_schedules() -> Iterable[Record]:  # type: ignore[empty-body]
 
 @hookspec
 def curricula_objectives() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register objectives. The factory takes the arguments of the call and returns the loss.
+    """Yield a record for each objective, whose factory takes the arguments of the call and returns
+    the loss.
 
     Example: ``Record(name="mix", factory="my_package.losses:Mix", summary="clean and perturbed")``.
     """
@@ -101,7 +104,8 @@ def curricula_objectives() -> Iterable[Record]:  # type: ignore[empty-body]
 
 @hookspec
 def curricula_datasets() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register data sets. The factory takes ``root``, ``download`` and the arguments of the call.
+    """Yield a record for each data set, whose factory takes ``root``, ``download`` and the
+    arguments of the call.
 
     Example: ``Record(name="usps", factory="my_package.data:usps", summary="16x16 digits")``.
     """
@@ -109,7 +113,8 @@ def curricula_datasets() -> Iterable[Record]:  # type: ignore[empty-body]
 
 @hookspec
 def curricula_commands() -> Iterable[Record]:  # type: ignore[empty-body]
-    """Register commands of the ``curricula`` program. The factory is a ``click.Command``.
+    """Yield a record for each command of the ``curricula`` program, whose factory is a
+    ``click.Command``.
 
     Example: ``Record(name="hello", factory="my_package.cli:hello", summary="greet")``.
     """

@@ -28,12 +28,12 @@ MAX_LISTED_NAMES = 12  # names in one line of an error
 
 
 class PluginWarning(UserWarning):
-    """A plugin failed to load. Everything that does not need it keeps working."""
+    """Warn that a plugin failed to load; everything that does not need it keeps working."""
 
 
 @attrs.frozen(kw_only=True)
 class Provider:
-    """The source of a record: a distribution with its version, or a loose file."""
+    """The distribution, with its version, or the loose file that a record comes from."""
 
     name: str
     version: str = ""
@@ -45,14 +45,14 @@ class Provider:
 
 @attrs.frozen(kw_only=True)
 class Registered:
-    """A record together with its kind and its provider."""
+    """A record together with its kind and the distribution or file that it comes from."""
 
     kind: Kind
     record: Record
     provider: Provider
 
     def load(self) -> Callable[..., Any]:
-        """Import and return the factory.
+        """Import the record's factory if it is given as text, and return it.
 
         Raises:
             UserError: if the import fails; the message ends with the record's install hint.
@@ -130,7 +130,7 @@ class Registry:
                         yield kind, record
 
     def _check_names(self, found: Iterable[Registered]) -> None:
-        """Refuse reserved names, and names that are registered already."""
+        """Raise a UserError if a record's name is reserved or already registered."""
         taken = {
             (kind, name): known for kind in KINDS for name, known in self._records[kind].items()
         }
@@ -166,7 +166,7 @@ class Registry:
         return self._records[kind]
 
     def find(self, kind: Kind, name: str) -> Registered:
-        """Return the record registered under a name.
+        """Return the record of this kind and name.
 
         Raises:
             UnknownNameError: if there is none; the message lists near matches and the plugins that
@@ -183,7 +183,8 @@ class Registry:
 
 
 def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
-    """Return the entry points of installed plugins and their providers, sorted by name."""
+    """Return each installed plugin's entry point with the distribution it comes from, sorted by
+    name."""
     found = []
     for entry_point in importlib.metadata.entry_points(group=PROJECT):
         distribution = entry_point.dist
@@ -261,7 +262,7 @@ _current: Registry | None = None
 
 
 def current() -> Registry:
-    """Return the registry of this process; build it on first use."""
+    """Return the registry of this process; the first call builds it."""
     global _current
     if _current is None:
         _current = build_registry()

@@ -17,7 +17,7 @@ from curricula.training.config import read_toml
 
 
 def recipes(*, sweeps: bool = False) -> dict[str, str]:
-    """Return the summary of each recipe by name.
+    """Return the one-line summary of each shipped configuration by name, or of each shipped sweep.
 
     >>> "cusp" in recipes(), "cusp-vs-baselines-mnist" in recipes(sweeps=True)
     (True, True)
@@ -39,7 +39,7 @@ def recipes(*, sweeps: bool = False) -> dict[str, str]:
 
 
 def read_config(name_or_file: str) -> dict[str, Any]:
-    """Return the values of a recipe, or of a configuration file such as a run's.
+    """Return the values of a configuration by field, given the name of a recipe or a TOML file.
 
     Raises:
         UserError: no such recipe or file (it suggests a known one), a sweep, or a damaged file.
@@ -51,7 +51,7 @@ def read_config(name_or_file: str) -> dict[str, Any]:
 
 
 def find_sweep(name_or_file: str) -> Sweep:
-    """Return the sweep in a recipe or a file.
+    """Return the sweep with this name among the recipes, or in this file.
 
     Raises:
         UserError: no such recipe or file (it suggests a known one), a single configuration, or a
@@ -66,7 +66,7 @@ def find_sweep(name_or_file: str) -> Sweep:
 def _located(
     what: str, name_or_file: str, known: Sequence[str]
 ) -> contextlib.AbstractContextManager[Path]:
-    """Return a context manager that yields the path of a recipe or file.
+    """Return a context manager that yields the path of the recipe with this name, or of this file.
 
     Raises:
         UserError: neither exists; the message has the nearest known recipe.

@@ -55,7 +55,7 @@ TITLES: Mapping[Kind, str] = {
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """A parameter in the parentheses after a name.
+    """One parameter of a perturbation, model, schedule, objective or data set, in words.
 
     Attributes:
         name: its keyword; with a star in front if it takes any number of values.
@@ -72,7 +72,7 @@ class Parameter:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """The page's entry for one record.
+    """The texts that the catalogue shows for one registered name.
 
     Attributes:
         kind: kind of the record.
@@ -98,7 +98,7 @@ class Entry:
 
 
 def entry(registered: Registered) -> Entry:
-    """Return the page's entry for a record.
+    """Return the catalogue's entry for one registered record.
 
     Raises:
         UserError: a factory that cannot be imported, a perturbation that cannot be built.
@@ -126,7 +126,8 @@ def entry(registered: Registered) -> Entry:
 
 
 def entries(registry: Registry, providers: Iterable[str] | None = None) -> list[Entry]:
-    """Return an entry for each record of a registry except its commands, by kind, in order.
+    """Return the catalogue's entry for each record of a registry except its commands, grouped by
+    kind.
 
     Args:
         registry: the registry.
@@ -196,7 +197,8 @@ def _parameter(kind: Kind, parameter: inspect.Parameter, sentence: str) -> Param
 
 
 def _type(annotation: Any) -> str:
-    """Return a type in words, or its choices. The default says whether it may be ``none``."""
+    """Return a parameter's type, or its choices, in words; the default says whether it may be
+    ``none``."""
     words: dict[Any, str] = {
         int: "whole number",
         float: "number",
@@ -214,7 +216,7 @@ def _type(annotation: Any) -> str:
 
 
 def _default(kind: Kind, parameter: inspect.Parameter) -> str:
-    """Return a default as a user would write it."""
+    """Return a parameter's default as a user would write it."""
     value = parameter.default
     if value is parameter.empty:
         return (
@@ -253,7 +255,8 @@ def _facts(factory: Callable[..., Any]) -> dict[str, str]:
 
 
 def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation]:
-    """Return the perturbation built with each of `BUDGETS` that it accepts."""
+    """Return a perturbation for each of the numbers in `BUDGETS` that its factory accepts as a
+    budget."""
     found: list[Perturbation] = []
     problem: UserError | None = None
     for budget in BUDGETS:
@@ -270,7 +273,8 @@ def _probes(factory: Callable[..., Any], *others: Argument) -> list[Perturbation
 
 
 def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | None]) -> str:
-    """Return an attribute of a perturbation in words, with its values for other arguments."""
+    """Return an attribute of a factory's perturbation in words, with its values for other
+    arguments."""
     usual = read(_probes(factory)[0])
     found = [f"`{usual}`"]
     for argument in _choices(factory):
@@ -284,7 +288,7 @@ def _varying(factory: Callable[..., Any], read: Callable[[Perturbation], str | N
 
 
 def _choices(factory: Callable[..., Any]) -> Iterator[Argument]:
-    """Yield each choice of each parameter that has choices, as an argument."""
+    """Yield an argument for each choice of each parameter that has choices."""
     for parameter in inspect.signature(factory, eval_str=True).parameters.values():
         if typing.get_origin(parameter.annotation) is Literal:
             for choice in typing.get_args(parameter.annotation):
@@ -324,7 +328,7 @@ def render(known: Iterable[Entry]) -> str:
 
 
 def _section(each: Entry) -> list[str]:
-    """Return the Markdown blocks of an entry."""
+    """Return an entry's heading, facts, parameters and example as blocks of Markdown."""
     blocks = [f"### {each.name}"]
     if each.description:
         blocks.append(_escaped(each.description))
@@ -355,7 +359,7 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text that does not break a table."""
+    """Return a text escaped for a cell of a Markdown table."""
     return _escaped(text).replace("|", "\\|")
 
 
@@ -367,7 +371,7 @@ def _escaped(text: str) -> str:
 
 
 def page() -> str:
-    """Return the page of this project's distributions, in Markdown.
+    """Return the catalogue of everything that this project's distributions register, in Markdown.
 
     Raises:
         UserError: one of them is not installed.
@@ -376,14 +380,14 @@ def page() -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the page into a folder, and its pictures into ``catalogue/`` beside it."""
+    """Write the catalogue into a folder, and its pictures into ``catalogue/`` beside it."""
     known = _ours()
     write_output(folder / "catalogue.md", render(known).encode())
     write_strips({each.name: each.strip for each in known if each.strip}, folder / PICTURES)
 
 
 def _ours() -> list[Entry]:
-    """Return the entries of this project's distributions.
+    """Return the catalogue's entries for what this project's distributions register.
 
     Raises:
         UserError: one of them is not installed.

@@ -26,7 +26,7 @@ NUM_SAMPLES, NUM_EPOCHS = 3000, 100
 
 @plain_text()
 def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
-    """Draw schedules as curves: strength over the share of training.
+    """Return a figure with a curve for each schedule: strength over the share of training.
 
     Args:
         schedules: schedules by their name in the legend.
@@ -53,7 +53,8 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
 
 
 def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return shares of training from 0 to 1 and the strength at each; the last one is repeated.
+    """Return shares of training from 0 to 1 and the schedule's strength at each, both (K,); the
+    last strength is repeated.
 
     Raises:
         UserError: the strength depends on more than the share of training, or leaves [0, 1].
@@ -80,7 +81,7 @@ def curve(schedule: Schedule, name: str) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def parse_schedules(texts: Sequence[str]) -> dict[str, Schedule]:
-    """Return the schedule of each expression, by the expression with every default stated.
+    """Return the schedules that the texts describe, by their expressions with every default stated.
 
     Raises:
         UserError: an unknown name, a wrong argument.

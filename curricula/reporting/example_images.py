@@ -28,8 +28,8 @@ SEED = 1  # seed of the draws for training images
 def draw_training_images(
     run: Run, data: DataSet, model: nn.Module, metrics: Sequence[EpochMetrics]
 ) -> Figure | None:
-    """Draw the first training images at the strengths of some epochs, one column each; return None
-    if the run trained without perturbations.
+    """Return a figure of the first training images at the strengths of some epochs, one column
+    each; None if the run trained without perturbations.
 
     The random draws are the same in each column. Attacks are aimed at the checkpoint that was
     kept, since the networks of the other epochs are not stored.
@@ -88,8 +88,8 @@ def draw_training_images(
 
 
 def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
-    """Draw test images that the standard joint threat fools, clean and under each standard threat;
-    return None if there are none among the first 100.
+    """Return a figure of test images that the standard joint threat fools, clean and under each
+    standard threat; None if it fools none of the first 100.
 
     Args:
         run: a finished run.
@@ -102,7 +102,7 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
     threats = standard_threats(bind(run.config.perturb), data.budgets)
 
     def under(name: str, index: Tensor) -> Tensor:
-        """Return the images at an index, perturbed as in the evaluation."""
+        """Return the images at an index, NCHW, perturbed by a named threat as in the evaluation."""
         return threats[name](
             x_NCHW[index],
             y_N[index],

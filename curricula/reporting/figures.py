@@ -32,7 +32,7 @@ DASHES = ("-", "--", "-.", ":")  # line styles, which tell overlapping curves ap
 
 
 def folded(text: str, inches: float, points: float) -> list[str]:
-    """Return the lines of a text wrapped to a width in inches, for letters of a size in points.
+    """Return a text's lines, wrapped to a width in inches at a font size in points.
 
     A letter is 0.62 times as wide as its size, on average.
     """

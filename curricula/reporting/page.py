@@ -20,7 +20,7 @@ REM_PER_INCH = 5.05  # rem per inch of a figure: readable on a phone, where 4.4 
 
 @attrs.frozen(kw_only=True)
 class Picture:
-    """A figure of the page.
+    """A figure of the HTML page, with its file name, alternative text and caption.
 
     Attributes:
         name: name of its files, without a suffix.
@@ -39,7 +39,7 @@ class Picture:
 
 @attrs.frozen
 class Line:
-    """A line of a table.
+    """One row of a table on the HTML page: its cells, and how they are marked.
 
     Attributes:
         cells: texts of its cells.
@@ -54,7 +54,7 @@ class Line:
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """A table of texts.
+    """A table of texts on the HTML page: a header and rows.
 
     Attributes:
         header: heading of each column.
@@ -69,7 +69,7 @@ class Table:
 
 @attrs.frozen(kw_only=True)
 class Section:
-    """A part of the page.
+    """One section of the HTML page: a heading, a text, a table and figures.
 
     Attributes:
         title, text: heading and introduction.
@@ -106,7 +106,7 @@ def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Se
 
 
 def _template() -> jinja2.Template:
-    """Return the template of the page."""
+    """Return the Jinja template of the HTML page."""
     text = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return jinja2.Environment(
         autoescape=True,

@@ -29,8 +29,8 @@ MIN_SPAN = 5.0  # %, smallest range of an axis
 
 @plain_text()
 def draw_frontier(compared: Comparison) -> Figure:
-    """Draw each row at its two mean accuracies in %, the frontier as a line, and the area that it
-    dominates in grey.
+    """Return a figure with each row at its two mean accuracies in %, the Pareto frontier as a line,
+    and the area that it dominates in grey.
 
     Bars show the standard deviation over seeds, or the 95 % interval of a single seed. Up to 60
     rows are named beside their points, those on the frontier first and in bold; a legend names up
@@ -93,7 +93,8 @@ def _legend(figure: Figure, handles_labels: Sequence[Sequence[Any]]) -> Legend:
 def _name_rows(
     axes: Axes, compared: Comparison, edges: Sequence[tuple[Point, Point]]
 ) -> list[bool]:
-    """Name rows beside their points, clear of the bars and of the edges of the frontier."""
+    """Write each row's name beside its point, clear of the bars and of the edges of the frontier,
+    and return for each whether there was room."""
     x, y = compared.axes
     points, lines = [], list(edges)
     for row in compared.rows:
@@ -107,13 +108,13 @@ def _name_rows(
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Return the limits of an axis in %, given the limits that its data need."""
+    """Return the lower and the upper limit of an axis in %, given the limits that its data need."""
     low = max(min(low, (low + high - MIN_SPAN) / 2), MIN_LIMIT)
     return low, max(high, low + MIN_SPAN)
 
 
 def _spread(row: Row, threat: str) -> list[list[float]]:
-    """Return the lengths of the bar below and above the mean, in %."""
+    """Return the lengths [[below], [above]] of the error bar about a row's mean accuracy, in %."""
     middle, deviation = row.mean(threat), row.deviation(threat)
     if deviation is not None:
         return [[100 * deviation], [100 * deviation]]

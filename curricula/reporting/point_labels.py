@@ -36,7 +36,7 @@ def label_points(
     bold: Sequence[bool],
     lines: Sequence[tuple[Position, Position]] = (),
 ) -> list[bool]:
-    """Write the name of each point beside it, and return for each whether there was place for it.
+    """Write the name of each point beside it, and return for each whether there was room.
 
     A name covers no other name, no point and no line. Bold names come first; 60 are tried.
 

@@ -97,7 +97,7 @@ def preview(
 
 
 def uses_network(curriculum: Curriculum) -> bool:
-    """Return whether a curriculum needs a network, which it attacks or searches against."""
+    """Return whether a curriculum attacks a network or searches for its worst parameters."""
     tree = curriculum.tree
     attacked = any(leaf.perturbation.kind == "pixel" for leaf in tree.leaves.values())
     return attacked or tree.max_passes > 0
@@ -111,7 +111,7 @@ def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet
 
 
 def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
-    """Return the victim, and a description of it."""
+    """Return the network to attack, as a victim, and a description of it."""
     if run is not None:
         return ModelVictim(load_model(run, data=data)), f"the run {run.path}"
     model = data.training_defaults.get("model")
@@ -132,7 +132,8 @@ def at_strengths(
     victim: Victim,
     seed: int,
 ) -> Tensor:
-    """Return the images under a curriculum with all its leaves at each strength, SNCHW.
+    """Return the images perturbed by a curriculum with all its leaves at each strength in turn,
+    SNCHW.
 
     The random draws are the same at each strength, so that the change grows from column to column.
     """
@@ -150,7 +151,7 @@ def at_strengths(
 
 
 def largest_change(before_NCHW: Tensor, after_NCHW: Tensor) -> Tensor:
-    """Return the signed change of each pixel in the channel that changed most, NHW.
+    """Return the signed change of each pixel, in the channel that changed most, NHW in [-1, 1].
 
     A mean would cancel channels that move against each other.
     """
@@ -168,8 +169,8 @@ def preview_figure(
     title: str,
     caption: str,
 ) -> Figure:
-    """Draw one row for each image: the original, then a column for each perturbed version, with
-    its change from the original below.
+    """Return a figure with one row for each image: the original, then a column for each perturbed
+    version, with its change from the original below.
 
     Images of one channel are grey and images of three in colour. Others show the mean channel.
 
@@ -268,14 +269,15 @@ def _signed(value: float) -> str:
 
 
 def _pixels(x_CHW: Tensor) -> NDArray[Any]:
-    """Return an image as matplotlib shows it: with its channels last if there are three, else their
-    mean."""
+    """Return an image as an array for matplotlib: (H, W, 3) for three channels, else the channels'
+    mean (H, W)."""
     pixels: NDArray[np.float32] = x_CHW.numpy(force=True)
     return pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
 
 
 def _name(sheet: Axes, x: float, y: float, name: str) -> None:
-    """Write the name of an image at the left of a place: upright if it is short, else rotated."""
+    """Write the name of an image to the left of a position: upright if it is short, else
+    rotated."""
     name = printable(name)
     short = name if len(name) <= 16 else f"{name[:15]}…"
     sheet.text(
@@ -285,7 +287,7 @@ def _name(sheet: Axes, x: float, y: float, name: str) -> None:
 
 
 def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
-    """Draw the colour bar of a scale of changes.
+    """Draw a colour bar that explains the colours of the changes.
 
     Args:
         axes: the axes of the bar.

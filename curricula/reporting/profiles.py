@@ -39,7 +39,8 @@ DARK = 0.5  # share of the scale below which letters are white
 
 @plain_text()
 def profile_figure(profile: RobustnessProfile) -> Figure:
-    """Draw accuracy with its 95 % interval, and below it the fooling rate, over each range, in %.
+    """Return a figure of accuracy with its 95 % interval, and below it the fooling rate, both in %,
+    over each range of perturbations.
 
     Each range has its own column, and a vertical line marks its budget.
     """
@@ -85,7 +86,7 @@ def _draw(above: Axes, below: Axes, series: Series, look: dict[str, Any]) -> Non
 
 @plain_text()
 def joint_figure(profile: RobustnessProfile) -> Figure:
-    """Draw a heat map of accuracy in % under a random rotation and then the attack.
+    """Return a figure with a heat map of accuracy in % under a random rotation and then the attack.
 
     Cells hold the 95 % intervals, and a frame marks those within both budgets.
     """

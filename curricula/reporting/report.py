@@ -148,7 +148,7 @@ def _training(metrics: Sequence[EpochMetrics]) -> Section:
 
 
 def _findings(metrics: Sequence[EpochMetrics]) -> str:
-    """Return what the monitor found in a training, as sentences."""
+    """Return sentences on what the monitor found in a training; empty if nothing."""
     epochs: dict[Finding, list[int]] = {}
     for line in metrics:
         for finding in line.findings:
@@ -212,7 +212,7 @@ def _profile(run: Run) -> Section:
 
 
 def _meanings(profile: RobustnessProfile) -> dict[str, str]:
-    """Return what each threat of a profile at its budgets means, by the threat's name."""
+    """Return an explanation of each threat of a profile, at its budgets, by the threat's name."""
     degrees, eps = profile.budgets["degrees"], profile.budgets["linf"]
     return {
         "clean": "no change",

@@ -48,7 +48,8 @@ ZOOM, GAP = 3, 6  # screen pixels: side of an image pixel, gap between pictures
 
 
 def expression_of(name: str, unit: str) -> str:
-    """Return the expression that a strip shows."""
+    """Return the expression, with a budget for the unit, that the catalogue's strip shows for a
+    perturbation."""
     return f"{name}:{BUDGETS_BY_NAME.get(name) or BUDGETS[unit]}"
 
 
@@ -83,7 +84,7 @@ def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
 
 
 def _trained(data: DataSet) -> Victim:
-    """Return the victim of a network that is trained on the digits for a few epochs."""
+    """Return a network trained on the digits for a few epochs, as a victim."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         train_plan(make_plan(TARGET), run, threats={})
@@ -100,7 +101,7 @@ def _photograph() -> Tensor:
 
 
 def _strip(images_CHW: Iterable[Tensor]) -> Image.Image:
-    """Return a picture of the images side by side, enlarged."""
+    """Return a picture of the images (C, H, W) side by side, enlarged."""
     cells = [_pixels(x_CHW) for x_CHW in images_CHW]
     gap = np.full((cells[0].shape[0], GAP, *cells[0].shape[2:]), 255, dtype=np.uint8)
     parts = [part for cell in cells for part in (cell, gap)][:-1]

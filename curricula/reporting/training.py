@@ -30,7 +30,7 @@ ACCURACIES: Mapping[str, Callable[[EpochMetrics], float]] = {
 
 @plain_text()
 def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
-    """Draw accuracies in %, the loss and the strength of each link over the epochs.
+    """Return a figure with accuracies in %, the loss and the strength of each link over the epochs.
 
     A vertical line marks the epoch that was kept.
 
@@ -71,8 +71,8 @@ def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
 
 @plain_text()
 def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> Figure:
-    """Draw joint validation accuracy in % over the share of training, as means over seeds, one
-    curve for each row of a comparison.
+    """Return a figure of joint validation accuracy in % over the share of training, as means over
+    seeds, one curve for each row of a comparison.
 
     Args:
         curves: lines of ``metrics.jsonl`` of each run of a row, by the row's label.

@@ -10,7 +10,7 @@ _warned: set[str] = set()
 
 
 class Compiled(nn.Module):
-    """A network compiled for batches of one size.
+    """Run a network compiled by torch.compile for batches of one size.
 
     Smaller and larger batches run uncompiled, so that the network is compiled only once. If
     compilation fails, one warning says so, and all batches run uncompiled.

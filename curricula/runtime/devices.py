@@ -7,7 +7,7 @@ from curricula.runtime.precision import Precision
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` means the first accelerator, else the CPU.
+    """Return the torch device with this name; ``auto`` means the first accelerator, else the CPU.
 
     Raises:
         UserError: this machine has no such device.
@@ -29,7 +29,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision of a name; ``auto`` means bf16 where the device supports it natively.
+    """Return the precision with this name; ``auto`` means bf16 where the device supports it
+    natively, else float32.
 
     Example:
         >>> resolve_precision("bf16", torch.device("cpu"))

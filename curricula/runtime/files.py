@@ -51,7 +51,7 @@ def check_folder(folder: Path, *, parents: bool = True) -> None:
 
 
 def _existing(output: Path, folder: Path) -> Path:
-    """Return the first of a folder and its parents that exists.
+    """Return the folder if it exists, otherwise its nearest existing parent.
 
     Raises:
         UserError: it is a file; the message begins with the output.
@@ -78,8 +78,8 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes, *, previous: Path | None = None) -> None:
-    """Write a file completely or not at all, and through to the disk; until then an older one stays
-    unchanged. A link of the file's name is replaced, not followed.
+    """Write a file to disk completely or not at all. Until then an older file stays unchanged. A
+    link of the file's name is replaced, not followed.
 
     Args:
         path: the file.
@@ -104,13 +104,14 @@ def write_atomic(path: Path, content: bytes, *, previous: Path | None = None) ->
 
 
 def remove_partials(path: Path) -> None:
-    """Delete what killed processes left half written of a file that no other process writes now."""
+    """Delete the half-written copies of a file that killed processes left; no other process may be
+    writing the file."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a text file, through to the disk; the file must not be a link.
+    """Append a line to a text file and force it to disk; the file must not be a link.
 
     Raises:
         OSError: it cannot be written.
@@ -123,7 +124,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a folder's list of names through to the disk, where the system can."""
+    """Force the names of a folder's files to disk, where the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folder; some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -133,7 +134,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a regular file; a pipe or a device, which may never end, is refused.
+    """Return the bytes of a regular file; a pipe or a device, which may never end, is an error.
 
     Args:
         path: the file.
@@ -157,8 +158,8 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder in a run or sweep folder, which may come from someone
-    else: nothing is written outside of it, nor there through a link.
+    """Return the path of a file or folder below a run or sweep folder, after checking that it stays
+    inside and passes through no link, since such a folder may come from someone else.
 
     >>> inside(Path("runs/first"), "figures/training.svg").as_posix()
     'runs/first/figures/training.svg'

@@ -16,7 +16,8 @@ LOCK = ".lock"
 def exclusive(
     folder: Path, *, files: Collection[str] = (), wait: bool = False, what: str = "run folder"
 ) -> Iterator[None]:
-    """Make a folder, and let no other process of curricula write to it inside the block.
+    """Make a folder and lock it inside the block, so that no other process of curricula writes to
+    it.
 
     The operating system frees the lock of a process that ends, however it ends.
 

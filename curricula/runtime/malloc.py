@@ -10,7 +10,8 @@ MAX_INT = 2**31 - 1  # bytes; the largest argument of mallopt
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory instead of returning it to the system.
+    """Let this process keep freed memory instead of returning it to the system, and return whether
+    the system supports this.
 
     Each pass of a network on a CPU allocates all its feature maps and frees them again. The GNU C
     library returns large blocks to the system, which clears new ones page by page: up to a fifth of

@@ -21,7 +21,7 @@ def total_bytes() -> int | None:
 
 
 def check_fits(what: str, size: int, *, fix: str) -> None:
-    """Check that something fits into memory, before it is allocated.
+    """Check that something fits into this process's memory, before it is allocated.
 
     Args:
         what: what takes the memory, for the message.

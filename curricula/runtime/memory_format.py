@@ -22,7 +22,8 @@ def channels_last(network: Network) -> Network:
 
 
 def as_channels_last(x_NCHW: Tensor) -> Tensor:
-    """Return the same values in channels last, with unambiguous strides.
+    """Return images NCHW in channels-last memory format, with the same values and unambiguous
+    strides.
 
     Example:
         >>> as_channels_last(torch.zeros(2, 1, 4, 4)).stride()

@@ -35,8 +35,7 @@ _NOT_BARE = re.compile(
 
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
-    """Return the text of a regular file in UTF-8, without the mark that editors of Windows begin it
-    with.
+    """Return the text of a regular UTF-8 file, without a byte order mark.
 
     Args:
         path: the file.
@@ -51,7 +50,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a JSON text.
+    """Return the value that a JSON text describes.
 
     >>> parse_json('{"epoch": 1}')
     {'epoch': 1}
@@ -66,7 +65,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the values of a TOML text.
+    """Return the values that a TOML text describes, by key.
 
     >>> parse_toml("epochs = 3")
     {'epochs': 3}
@@ -90,7 +89,8 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _check_toml(value: Any, level: int) -> None:
-    """Refuse whole numbers of more than 64 bits, and deep nesting."""
+    """Raise a ValueError if a TOML value has whole numbers of more than 64 bits, or deep
+    nesting."""
     if level > MAX_NESTING:
         raise ValueError("it is nested too deeply")
     if isinstance(value, int) and abs(value) >= 2**63:

@@ -10,12 +10,12 @@ Precision = Literal["float32", "bf16"]
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return a context manager in which a network computes at a precision."""
+    """Return a context manager in which a network on the device computes in float32 or bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class AtPrecision(nn.Module):
-    """A network that computes at a precision and returns its logits in float32."""
+    """Run a network in float32 or bf16, and return its logits in float32."""
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def random_tensors(device: torch.device) -> dict[str, Tensor]:
-    """Return the global random states as tensors, by name.
+    """Return the global random states of torch, Python and NumPy as tensors, by name.
 
     >>> device = torch.device("cpu")
     >>> state = random_tensors(device)
@@ -59,7 +59,7 @@ def random_tensors(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Set the state of a generator to one that ``get_state`` returned.
+    """Set a generator's state to a tensor from its ``get_state``.
 
     Raises:
         RuntimeError, TypeError, ValueError: the tensor is damaged.
@@ -70,7 +70,7 @@ def set_generator(generator: torch.Generator, state: Tensor) -> None:
 
 
 def _check_twister(state: Tensor) -> None:
-    """Check the position in a state of torch's CPU generator.
+    """Raise a ValueError if a state of torch's CPU generator points past the end of its numbers.
 
     torch checks the count of numbers left and the position of the next one, but not their sum, and
     would read past the end of the numbers.
@@ -84,7 +84,7 @@ def _check_twister(state: Tensor) -> None:
 
 
 def set_random_tensors(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set the global random states to those that `random_tensors` returned.
+    """Set the global random states of torch, Python and NumPy to tensors from `random_tensors`.
 
     Raises:
         ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: the tensors are damaged.

@@ -27,7 +27,8 @@ _WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
 
 
 def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> None:
-    """Register a function that returns the JSON of a class's records, in place of their fields.
+    """Use a function, which returns a mapping, to write the JSON of a class's records instead of
+    all their fields.
 
     Args:
         cls: an attrs class.
@@ -37,7 +38,8 @@ def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> No
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """Return a record's fields by name, unconverted: for the functions of `register_json`."""
+    """Return a record's field values by name, unconverted, for functions given to
+    `register_json`."""
     return {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
 
 
@@ -61,7 +63,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], value: Any) -> T:
-    """Return the record of class ``cls`` that a JSON value describes, as `to_json` writes it.
+    """Return the record, or the collection of records, that a JSON value from `to_json` describes.
 
     >>> @attrs.frozen
     ... class Point:
@@ -86,7 +88,8 @@ def from_json(cls: type[T], value: Any) -> T:
 
 
 def _structured(wanted: Any, value: Any, place: str) -> Any:
-    """Return a value in its type; ``place`` names it in errors, such as ``rows[2].n``."""
+    """Return a JSON value converted to a type; ``place`` names the value in errors, such as
+    ``rows[2].n``."""
     if wanted in _PLAIN:
         return _plain(wanted, value, place)
     if attrs.has(wanted):
@@ -112,7 +115,7 @@ def _structured(wanted: Any, value: Any, place: str) -> Any:
 
 
 def _plain(wanted: type, value: Any, place: str) -> Any:
-    """Return a value of a plain type; a whole number is a number too."""
+    """Return a JSON value as the given plain type; a whole number may stand for a float."""
     if type(value) is not wanted and (wanted, type(value)) != (float, int):
         _fail(place, _PLAIN[wanted], value)
     try:
@@ -124,7 +127,7 @@ def _plain(wanted: type, value: Any, place: str) -> Any:
 
 
 def _record(wanted: Any, value: Any, place: str) -> Any:
-    """Return the record of a class that an object describes."""
+    """Return the record of a class that a JSON object describes."""
     if not isinstance(value, dict):
         _fail(place, "an object", value)
     begin = f"{place}." if place else ""

@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised when a signal has ended some work in order.
+    """SIGINT or SIGTERM has ended some work, in an orderly way.
 
     Attributes:
         status: exit status of the program: 128 and the signal's number, as in a shell.
@@ -26,14 +26,15 @@ class Interrupted(KeyboardInterrupt):
 
 @attrs.define
 class StopRequest:
-    """The signal that asked the work to stop, or None."""
+    """Holds the first signal that asked the work to stop; None while there is none."""
 
     received: int | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Record the first SIGINT or SIGTERM inside the block instead of ending; a second one ends.
+    """Yield an object that records the first SIGINT or SIGTERM in the block, instead of ending; a
+    second signal ends the process.
 
     Outside the main thread, which alone receives signals, nothing is recorded.
     """
@@ -50,7 +51,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Answer a SIGINT that comes inside the block at its end.
+    """Delay a SIGINT that arrives inside the block to its end.
 
     Python would raise KeyboardInterrupt in the middle of the block, and code that starts and stops
     processes can swallow it.
@@ -65,7 +66,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Any, signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
-    """Handle signals by a function inside the block."""
+    """Handle signals by a function inside the block, and restore the old handlers afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

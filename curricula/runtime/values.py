@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Check that a value is a whole number from ``low`` to ``high``; None for no highest one.
+    """Check that a value is a whole number from ``low`` to ``high``; None means no upper limit.
 
     Raises:
         UserError: it is not.
@@ -30,7 +30,7 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> Non
 
 
 def check_number(name: str, value: Any, low: float, high: float | None = None) -> None:
-    """Check that a value is a finite number from ``low`` to ``high``; None for no highest one.
+    """Check that a value is a finite number from ``low`` to ``high``; None means no upper limit.
 
     Raises:
         UserError: it is not.
@@ -72,7 +72,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Check that a value is one of some texts.
+    """Check that a value is one of the given texts.
 
     Raises:
         UserError: it is not.
@@ -88,7 +88,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_printable(record: Any, field: "attrs.Attribute[Any]", value: str) -> None:
-    """Check that a record's text can be shown on a terminal: a validator of attrs.
+    """Check that a record's text can be shown on a terminal (a validator of attrs).
 
     Raises:
         ValueError: it has a character that ends the line, controls a terminal or has no form.
@@ -98,7 +98,7 @@ def check_printable(record: Any, field: "attrs.Attribute[Any]", value: str) -> N
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return the path of a text or a path.
+    """Return a text or a path as a `Path`.
 
     Raises:
         UserError: it is neither, or empty.

@@ -31,7 +31,8 @@ def _step(default: float) -> float:
 
 
 class Adaptive:
-    """A schedule that keeps its strength in its state and ignores all feedback by default."""
+    """Base of the schedules that keep their strength in a state; it ignores all feedback by
+    default."""
 
     def __call__(self, progress: Progress, state: ScheduleState) -> Strength:
         return float(state["strength"])

@@ -20,7 +20,7 @@ valid_positive_share = and_(gt(0.0), le(1.0))
 
 
 def _checked(name: str, value: float, *, positive: bool = False) -> float:
-    """Return a value after checking its range.
+    """Return a number after checking that it is in [0, 1].
 
     Raises:
         ValueError: it is not in [0, 1], or with ``positive`` not in (0, 1].
@@ -56,7 +56,7 @@ class Constant:
 
 @attrs.frozen(kw_only=True)
 class PiecewiseConstant:
-    """Return the value of the last stage that has begun.
+    """Keep the strength constant in each of several stages of training.
 
     Args:
         stages: (fraction of training at which the stage begins, value), both in [0, 1].

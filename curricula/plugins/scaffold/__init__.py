@@ -59,7 +59,7 @@ def write_plugin(name: str, output: Path) -> Path:
 
 
 def _package_of(name: str) -> str:
-    """Return the name of a plugin's Python package, after checking the plugin's name."""
+    """Check a plugin's name, and return the name of its Python package."""
     if not re.fullmatch(PLUGIN_NAME, name) or len(name) > MAX_NAME_LENGTH:
         raise UserError(
             f"plugin name {name!r}: write at most {MAX_NAME_LENGTH} lower-case letters and digits, "
