@@ -130,7 +130,7 @@ class Registry:
                         yield kind, record
 
     def _check_names(self, found: Iterable[Registered]) -> None:
-        """Raise a UserError if a record's name is reserved or already registered."""
+        """Check that no record's name is reserved or already registered."""
         taken = {
             (kind, name): known for kind in KINDS for name, known in self._records[kind].items()
         }

@@ -30,7 +30,7 @@ def compare(
     reference: Point = (0.0, 0.0),
     split: SplitName = "test",
 ) -> Comparison:
-    """Return a comparison of runs and sweeps, from their stored results.
+    """Return a comparison of the runs and sweeps in some folders, from their stored results.
 
     Args:
         paths: folders of runs or of sweeps, or a single one.
@@ -93,7 +93,7 @@ def compare(
 
 
 def _is_pair(value: Any, kind: type) -> bool:
-    """Return whether a value is a tuple or list of two values of a type."""
+    """Return whether a value is a tuple or list of exactly two values of type ``kind``."""
     return (
         isinstance(value, (tuple, list))
         and len(value) == 2
@@ -102,7 +102,8 @@ def _is_pair(value: Any, kind: type) -> bool:
 
 
 def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
-    """Return the rows, each with the folder that it was first found in.
+    """Return the rows, merged where their configurations are equal, each with the folder that it
+    was first found in.
 
     Rows of the same configuration are merged, unless one sweep has both under different names.
     """
@@ -119,7 +120,7 @@ def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
 
 
 def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Return the rows, with the folder added to labels that several rows share."""
+    """Return the rows; where several share a label, their folder is added to it."""
     counts = Counter(row.label for _, row in found)
     return [
         attrs.evolve(row, label=f"{row.label} ({parent})") if counts[row.label] > 1 else row
@@ -129,7 +130,7 @@ def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
 
 @attrs.frozen(kw_only=True)
 class _Member:
-    """A run that is compared, alone or as the cell of a sweep.
+    """The folder of one run to compare, with its row and cell names.
 
     Attributes:
         label: label of the run's row.
@@ -149,7 +150,7 @@ class _Member:
 
 
 def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Member]:
-    """Yield the cells of a sweep's folder, or the one run of a run folder."""
+    """Yield a member for each cell of a sweep's folder, or for the one run of a run folder."""
     if sweep is None:
         Run.open(path)
         yield _Member(
@@ -168,7 +169,7 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
 
 
 def _outcome(run: Run, split: SplitName) -> Outcome:
-    """Return the results and the cost of a run.
+    """Return a run's results on a split of the data set, and what its training cost.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -200,7 +201,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
 
 
 def _check_comparable(outcome: Outcome, first: Outcome) -> None:
-    """Refuse a run that was measured on different images or under different threats from the first.
+    """Check that a run was measured on the same images and under the same threats as the first.
 
     Raises:
         UserError: what each was measured on or under, and the command that measures both alike.
@@ -238,7 +239,8 @@ def _check_comparable(outcome: Outcome, first: Outcome) -> None:
 
 
 def _threats(outcome: Outcome) -> dict[str, str]:
-    """Return each threat of a run with its images, by name."""
+    """Return each threat's expression and number of images in a run's results, by the threat's
+    name."""
     return {
         name: f"{result.threat} on {result.n:,} {outcome.images}"
         for name, result in outcome.results.items()
@@ -246,11 +248,11 @@ def _threats(outcome: Outcome) -> dict[str, str]:
 
 
 def _images(outcome: Outcome) -> str:
-    """Return the number and the name of the images that a run was measured on."""
+    """Return the number and the name of the images that a run was measured on, as text."""
     return ", ".join({f"{result.n:,} {outcome.images}": 0 for result in outcome.results.values()})
 
 
 def _compared_fields(config: TrainConfig) -> str:
-    """Return the fields of a configuration that runs of one row share, as JSON."""
+    """Return, as JSON, the fields of a configuration that are equal for all runs of a row."""
     values = attrs.asdict(config)
     return json.dumps({name: values[name] for name in values if name not in IGNORED_FIELDS})

@@ -22,7 +22,7 @@ from curricula.training.metrics import in_millions
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """Results and cost of one run.
+    """Results of one run's final evaluation, and what its training cost.
 
     Attributes:
         folder: the run folder.
@@ -45,7 +45,7 @@ class Outcome:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """Runs that differ only in the seed.
+    """A group of runs that differ only in the seed, shown as one row of a comparison.
 
     Attributes:
         label: the row's name.
@@ -59,13 +59,15 @@ class Row:
 
     @property
     def configuration(self) -> str:
-        """The first outcome's configuration; ``auto`` can have resolved differently in others."""
+        """Configuration of the row's first run, as JSON; ``auto`` can have resolved differently in
+        others."""
         return self.outcomes[0].configuration
 
     def with_more(
         self, outcomes: Sequence[Outcome] = (), failures: Mapping[str, str] | None = None
     ) -> "Row":
-        """Return the row with outcomes of further seeds and with further failures."""
+        """Return the row with the outcomes of seeds that it does not have yet, and with more
+        failures."""
         seeds = {outcome.seed for outcome in self.outcomes}
         added = (outcome for outcome in outcomes if outcome.seed not in seeds)
         return attrs.evolve(
@@ -79,17 +81,20 @@ class Row:
         return [outcome.results[threat].accuracy for outcome in self.outcomes]
 
     def mean(self, threat: str) -> float:
-        """Return the mean accuracy over the seeds, exactly rounded: equal means compare equal."""
+        """Return the mean accuracy over the seeds, in [0, 1], exactly rounded: equal means compare
+        equal."""
         results = (outcome.results[threat] for outcome in self.outcomes)
         return float(mean(Fraction(result.correct, result.n) for result in results))
 
     def deviation(self, threat: str) -> float | None:
-        """Return the accuracy's sample standard deviation over the seeds; None for one seed."""
+        """Return the sample standard deviation of the accuracy over the seeds, in [0, 1]; None for
+        one seed."""
         found = self.accuracies(threat)
         return stdev(found) if len(found) > 1 else None
 
     def interval(self, threat: str) -> tuple[float, float]:
-        """Return the 95 % interval (Wilson 1927) of the accuracy of these models.
+        """Return the lower and the upper end of the 95 % interval (Wilson 1927) of these models'
+        accuracy, in [0, 1].
 
         The images of all seeds are pooled, so the interval does not extend to other seeds.
         """
@@ -106,18 +111,18 @@ class Row:
 
     @property
     def passes(self) -> float:
-        """Mean number of forward-backward passes of a run, in images."""
+        """Mean number of images passed forward and backward in a run's training."""
         return mean(outcome.passes for outcome in self.outcomes)
 
     @property
     def minutes(self) -> float:
-        """Mean minutes of training and validation of a run."""
+        """Mean wall time of a run's training and validation, in minutes."""
         return mean(outcome.seconds for outcome in self.outcomes) / 60
 
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """Rows, and the Pareto frontier of two of their accuracies.
+    """Rows of runs to compare, with the Pareto frontier of two of their accuracies.
 
     Attributes:
         rows: rows with at least one outcome.
@@ -136,33 +141,34 @@ class Comparison:
     reference: Point = (0.0, 0.0)
 
     def point(self, row: Row) -> Point:
-        """Return a row's mean accuracies under the two threats of the frontier."""
+        """Return a row's mean accuracies under the two threats of ``axes``, in [0, 1]."""
         return row.mean(self.axes[0]), row.mean(self.axes[1])
 
     @property
     def on_frontier(self) -> list[bool]:
-        """True for each row that no other row dominates, in the order of the rows."""
+        """True for each row on the Pareto frontier, False for each that another row dominates; in
+        the order of the rows."""
         return on_frontier([self.point(row) for row in self.rows])
 
     def dominated_by(self, row: Row) -> list[str]:
-        """Return the labels of the rows that dominate a row: at least as good in both accuracies,
-        and better in one."""
+        """Return the labels of the rows that dominate the given one: at least as good in both
+        accuracies, and better in one."""
         point = self.point(row)
         return [other.label for other in self.rows if dominates(self.point(other), point)]
 
     @property
     def hypervolume(self) -> float:
-        """Area that all rows together dominate; see `curricula.evaluation.pareto.hypervolume`."""
+        """Area that all rows together dominate, above the reference point."""
         return hypervolume([self.point(row) for row in self.rows], self.reference)
 
     @property
     def header(self) -> list[str]:
-        """Headings of the columns of `lines`."""
+        """Headings of the columns of `Comparison.lines`."""
         return ["", "seeds", *self.threats, "passes, M", "min"]
 
     @property
     def lines(self) -> list[list[str]]:
-        """Text of each row: label, seeds, accuracies in %, millions of passes, minutes."""
+        """Texts of each row's cells: label, seeds, accuracies in %, millions of passes, minutes."""
         return [
             [
                 row.label,
@@ -176,7 +182,7 @@ class Comparison:
 
     @property
     def failed_cells(self) -> list[dict[str, str]]:
-        """Label, cell and reason of each cell that failed."""
+        """Label, name and reason of failure of each cell that failed."""
         return [
             {"label": row.label, "cell": cell, "reason": reason}
             for row in (*self.rows, *self.failed)
@@ -185,12 +191,13 @@ class Comparison:
 
     @property
     def failures(self) -> list[str]:
-        """A line for each cell that failed."""
+        """One line of text for each cell that failed."""
         return [f"{found['cell']} failed: {found['reason']}" for found in self.failed_cells]
 
     @property
     def unfinished(self) -> list[str]:
-        """A line for each cell that failed, and one for the cells that have not been run."""
+        """One line of text for each cell that failed, and one for all cells that have not been
+        run."""
         pending = [f"{self.pending} cells have not been run yet"] if self.pending else []
         return [*self.failures, *pending]
 
@@ -212,7 +219,7 @@ class Comparison:
         return attrs.evolve(self, rows=tuple(sorted(self.rows, key=keys[column])))
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each row as a flat record, for JSON and CSV; accuracies are in [0, 1]."""
+        """Return a flat dict for each row, for JSON and CSV; accuracies are in [0, 1]."""
         found = []
         for row, front in zip(self.rows, self.on_frontier, strict=True):
             record: dict[str, Any] = {
@@ -234,7 +241,7 @@ class Comparison:
         return found
 
     def as_csv(self) -> str:
-        """Return the records as CSV, with a header."""
+        """Return the comparison as CSV: a header, and one line for each row."""
         stream = io.StringIO()
         records = self.records()
         writer = csv.DictWriter(stream, fieldnames=list(records[0]) if records else ["label"])

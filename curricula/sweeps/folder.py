@@ -28,12 +28,13 @@ DEVICE_FIELDS = ("device", "precision", "compile")  # fields whose ``auto`` depe
 
 
 def default_folder(file: str | Path) -> Path:
-    """Return the folder of a sweep without an output: ``runs/NAME`` of ``NAME.toml``."""
+    """Return the folder for a sweep whose output is not given: ``runs/NAME`` for the file
+    ``NAME.toml``."""
     return RUNS / (Path(file).stem.strip(".") or "sweep")  # a stem may be ".."
 
 
 def sweep_in(folder: Path) -> Sweep | None:
-    """Return the sweep that a folder holds; None if it holds none.
+    """Return the sweep whose file a folder holds; None if it holds no sweep.
 
     Raises:
         UserError: the folder cannot be read, or its file is not a sweep.
@@ -42,7 +43,7 @@ def sweep_in(folder: Path) -> Sweep | None:
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:
-    """Make the folder of a sweep and write the sweep into it.
+    """Make the folder of a sweep and write the sweep's file into it.
 
     Raises:
         UserError: the folder cannot be made.
@@ -56,8 +57,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
-    """Return the values that identify a sweep, by section; the values on an axis may change, and
-    the data's folder."""
+    """Return the values, by section, that two sweeps in one folder must share: all but the values
+    on an axis, and the data's folder."""
     base = {name: value for name, value in sweep.base.items() if name != "data_root"}
     return {
         "[base]": base,
@@ -67,7 +68,8 @@ def identity(sweep: Sweep) -> dict[str, Any]:
 
 
 def check_same_sweep(sweep: Sweep, folder: Path) -> None:
-    """Refuse the folder of a run, or of a sweep with a different base, axes or evaluation.
+    """Check that a folder holds neither a run nor a sweep with a different base, axes or
+    evaluation.
 
     Raises:
         UserError: the folder holds a run or a different sweep; as `check_folder` does.
@@ -85,7 +87,8 @@ def check_same_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: Path) -> None:
-    """Refuse a folder in which a cell of the same name was run with different values.
+    """Check that the folder's cells were run with the same values as the sweep's cells of the same
+    names.
 
     Raises:
         UserError: a value differs; the message names the cell and the field.

@@ -53,7 +53,8 @@ def run_sweep(
     download: bool = False,
     on_message: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Train and evaluate each unfinished cell of a sweep, into ``output/cells``.
+    """Train and evaluate each unfinished cell of a sweep, and write its run folder into
+    ``output/cells``.
 
     The cells are queued in an Optuna study. Several processes that run the same sweep into the same
     folder share its cells; a cell whose process has died is run again.
@@ -156,7 +157,8 @@ def check_cells(
 
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
-    """Return the sweep's threats, or the standard ones of a cell's plan."""
+    """Return the sweep's threats by name; if it has none, the standard ones for the plan's data and
+    perturbation."""
     if not sweep.threats:
         return standard_threats(plan.curriculum.tree, plan.data.budgets)
     threats = {}
@@ -168,7 +170,7 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
 
 
 def _exclusive(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep other processes of the same sweep out of the block."""
+    """Return a context manager that keeps other processes of the same sweep out of its block."""
     return exclusive(folder, files=(SWEEP,), wait=True, what="sweep folder")
 
 
@@ -223,7 +225,7 @@ def _enqueue(
 
 @attrs.frozen(kw_only=True)
 class _Claimed:
-    """A cell that this process runs, its trial, and its lock, held by this process."""
+    """A cell that this process runs, with its trial and the lock that this process holds."""
 
     cell: Cell
     trial: optuna.Trial
@@ -231,7 +233,7 @@ class _Claimed:
 
 
 def _claim(study: Study, cells: Mapping[str, Cell], folder: Path) -> _Claimed | None:
-    """Claim the next queued cell; return None if the sweep no longer has it."""
+    """Claim the next queued cell and return it; None if no cell is queued."""
     name, trial = study.claim()
     cell = cells.get(name)
     if cell is None:
@@ -265,7 +267,7 @@ def _run(
     folder: Path,
     on_message: Callable[[str], None],
 ) -> None:
-    """Train and evaluate a cell; if that fails, keep the reason."""
+    """Train and evaluate a claimed cell; if that fails, write down the reason."""
     cell, path = claimed.cell, inside(folder, f"{CELLS}/{claimed.cell.name}")
     began = time.perf_counter()
     on_message(f"{cell.name}: begins")
@@ -285,7 +287,8 @@ def _run(
 
 
 def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
-    """Return a cell's configuration; where it was begun, as it was resolved then."""
+    """Return the values of a cell's configuration; for a cell that was begun, the values resolved
+    then."""
     if not holds(path, CONFIG):
         return cell.values
     root = {"data_root": cell.values["data_root"]} if "data_root" in cell.values else {}
@@ -295,8 +298,8 @@ def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
 def _results(
     cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
 ) -> list[ThreatResult]:
-    """Return the results in a cell's run folder; train the cell, or the rest of it, if there are
-    none."""
+    """Return the results of a cell's final evaluation; if it has none yet, train the cell, or the
+    rest of it, first."""
     if (path / FAILURE).exists():  # it is run again because the user said --retry
         shutil.rmtree(path)
     if not (path / RESULTS[sweep.split]).exists():

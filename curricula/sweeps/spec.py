@@ -58,7 +58,7 @@ MAX_CELLS = 10_000  # cells of a sweep
 
 @attrs.frozen(kw_only=True)
 class Cell:
-    """One training of a sweep.
+    """One training of a sweep: a label on each axis, and the configuration's fields.
 
     Attributes:
         labels: label of the cell on each axis.
@@ -70,8 +70,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell's folder: every axis and label. If a folder's name cannot hold them, six
-        digits of a hash keep it unique."""
+        """Name of the cell's folder, made of every axis and label. If a folder's name cannot hold
+        them, six digits of a hash keep it unique."""
         text = ",".join(f"{axis}={label}" for axis, label in self.labels.items()).replace(" ", "_")
         plain = re.sub(r"[^\w.,=+%-]", "_", text[:MAX_NAME])
         plain = plain.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
@@ -82,7 +82,7 @@ class Cell:
 
 @attrs.frozen(kw_only=True)
 class Sweep:
-    """A base configuration, axes, and how the cells are measured.
+    """A base configuration, the axes along which it changes, and how the cells are measured.
 
     Attributes:
         base: fields of a configuration that all cells share unless an axis changes them.
@@ -113,7 +113,8 @@ class Sweep:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells; the last axis changes fastest."""
+        """All cells, one for each combination of the axes' values; the last axis changes
+        fastest."""
         cells = []
         for labels in product(*self.axes.values()):
             by_axis = dict(zip(self.axes, labels, strict=True))
@@ -137,7 +138,7 @@ class Sweep:
 
     @functools.cached_property
     def _lists(self) -> frozenset[str]:
-        """Names of the axes that are lists of values."""
+        """Names of the axes that a sweep file writes as lists of values."""
         return frozenset(
             axis
             for axis, changes in self.axes.items()
@@ -148,7 +149,7 @@ class Sweep:
         )
 
     def with_base(self, **values: Any) -> "Sweep":
-        """Return the sweep with other values in its base.
+        """Return the sweep with the given fields of its base replaced.
 
         Raises:
             UserError: an unknown field or a wrong type.
@@ -157,7 +158,7 @@ class Sweep:
         return attrs.evolve(self, base={**self.base, **values})
 
     def as_toml(self) -> str:
-        """Return the text of the sweep's file."""
+        """Return this sweep as TOML, the text of a sweep file."""
         evaluation: dict[str, Any] = {
             "split": self.split,
             "frontier": list(self.frontier_of),
@@ -175,7 +176,7 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Return the sweep in a file, checked as far as possible without its data.
+    """Return the sweep that a file describes, checked as far as possible without its data.
 
     Raises:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
@@ -195,7 +196,7 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def parse_sweep(text: str) -> Sweep:
-    r"""Return the sweep in the text of a file.
+    r"""Return the sweep that the text of a sweep file describes.
 
     >>> sweep = parse_sweep('[base]\nperturb = "rot"\n[axes]\nseed = [0, 1]\nlr = [0.1, 0.2]\n')
     >>> [cell.name for cell in sweep.cells]
@@ -220,7 +221,7 @@ def parse_sweep(text: str) -> Sweep:
 
 
 def check_sweep(sweep: Sweep) -> None:
-    """Refuse a sweep with a wrong value in a cell or a wrong threat, without importing torch.
+    """Check the values of a sweep's cells, and its threats, without importing torch.
 
     Raises:
         UserError: as `curricula.training.checks.check_values` does, after the cell's name.
@@ -235,7 +236,8 @@ def check_sweep(sweep: Sweep) -> None:
 
 @contextlib.contextmanager
 def prefixed_errors(what: str) -> Iterator[None]:
-    """Put a cell's or threat's name before the message of a user error raised inside the block."""
+    """Put a text, such as a cell's name, before the message of a user error raised inside the
+    block."""
     try:
         yield
     except UserError as error:
@@ -243,7 +245,7 @@ def prefixed_errors(what: str) -> Iterator[None]:
 
 
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
-    """Return the changes of an axis, by label."""
+    """Return the fields that each label of an axis changes, by label."""
     _check_name("axis", name)
     if not isinstance(axis, (list, dict)):
         raise UserError(
@@ -271,12 +273,12 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
 
 
 def _label(value: Any) -> str:
-    """Return the label of a value of a list axis."""
+    """Return the label, as text, of one value of an axis that is a list."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fields of `Sweep` that the evaluation's sections state."""
+    """Return the fields of `Sweep` that the evaluation section of a sweep file states, by name."""
     found = dict(sections["evaluation"])
     _check_known("evaluation key", found, EVALUATION_KEYS)
     split, limit = found.get("split", "test"), found.get("limit")
@@ -320,7 +322,7 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check_name(what: str, name: str) -> None:
-    """Refuse a name that a terminal or a table cannot show."""
+    """Check that a terminal and a table can show a name."""
     if len(name) > MAX_LABEL or not name.isprintable():
         raise UserError(
             f"{what} {shown(name)} must be at most {MAX_LABEL:,} characters that can be printed; "
@@ -329,7 +331,7 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _check_folders(sweep: Sweep) -> None:
-    """Refuse two cells whose folders have the same name, ignoring case."""
+    """Check that no two cells have folders of the same name, ignoring case."""
     by_folder: dict[str, Cell] = {}
     for cell in sweep.cells:
         other = by_folder.setdefault(cell.name.casefold(), cell)
@@ -341,14 +343,14 @@ def _check_folders(sweep: Sweep) -> None:
 
 
 def _table(what: str, value: Any) -> dict[str, Any]:
-    """Return a value after checking that it is a table."""
+    """Return a value after checking that it is a TOML table."""
     if not isinstance(value, dict):
         raise UserError(f"{what} must be a table, not {shown(value)}")
     return value
 
 
 def _check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse keys that are not known."""
+    """Check that a table has only known keys."""
     for key in values:
         if key not in known:
             raise UserError(f"unknown {what} {shown(key)}; {did_you_mean(key, known)}")

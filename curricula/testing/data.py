@@ -184,7 +184,7 @@ def splits_share_no_memory(dataset: DataSet) -> None:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """Return the first address of a tensor's elements, and the one after the last."""
+    """Return the memory addresses of a tensor's first byte and of the byte after its last."""
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     last = sum((size - 1) * stride for size, stride in strides)
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

@@ -24,11 +24,11 @@ class Fixture:
 
     @functools.cached_property
     def victim(self) -> ModelVictim:
-        """The model as perturbations see it."""
+        """The model as a `ModelVictim`, the form that perturbations attack."""
         return ModelVictim(self.model)
 
     def run(self, perturbation: Perturbation, strength: Strength = 1.0, seed: int = 0) -> Tensor:
-        """Return the images of the batch, perturbed."""
+        """Return the batch's images, perturbed at a strength with a seed, NCHW."""
         victim = self.victim.with_reference(self.x_NCHW)
         generator = torch.Generator().manual_seed(seed)
         return perturbation(
@@ -37,7 +37,8 @@ class Fixture:
 
 
 def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
-    """Return a fixture with images of these sizes; each parameter of its model has a gradient."""
+    """Return a fixture with N images of the given size, and a model whose parameters all have a
+    gradient."""
     generator = torch.Generator().manual_seed(n + 10 * channels)
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(0)
@@ -59,8 +60,8 @@ def make_fixture(n: int, channels: int, height: int, width: int) -> Fixture:
 
 
 def state_of(model: nn.Module) -> dict[str, object]:
-    """Return a model's parameters, gradients, buffers, training flags and requires_grad, by their
-    names in messages."""
+    """Return a model's parameters, gradients, buffers, training flags and requires_grad, each by a
+    name for messages."""
     found: dict[str, object] = {}
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = parameter.detach().clone()
@@ -74,7 +75,8 @@ def state_of(model: nn.Module) -> dict[str, object]:
 
 
 def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
-    """Check that nothing in `state_of` the model has changed."""
+    """Check that a model's parameters, gradients, buffers and flags equal those that `state_of`
+    returned."""
     after = state_of(model)
     for name, value in before.items():
         other = after[name]

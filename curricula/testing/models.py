@@ -32,13 +32,13 @@ SMALL_SIZES = (1, 2)  # pixels
 
 
 class Factory(Protocol):
-    """The factory of a model, without its other arguments."""
+    """A callable that builds a model from ``num_classes``, ``in_channels`` and ``image_size``."""
 
     def __call__(self, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module: ...
 
 
 class Images(TypedDict, total=False):
-    """The images to try a model on.
+    """Size, channels and number of classes of the images to try a model on.
 
     Keys:
         image_size: height and width in pixels; 32 by default.
@@ -53,7 +53,7 @@ class Images(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Trial:
-    """A factory, and a batch for its models."""
+    """A model's factory, with a batch of images and labels for its models."""
 
     factory: Factory
     x_NCHW: Tensor
@@ -61,7 +61,7 @@ class Trial:
     num_classes: int
 
     def build(self, seed: int = 0) -> nn.Module:
-        """Return a model with the initial weights of a seed."""
+        """Return a new model, whose initial weights depend on the seed."""
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(seed)
             return self.factory(
@@ -71,14 +71,15 @@ class Trial:
             )
 
     def backward(self, model: nn.Module) -> None:
-        """Compute the gradients of a training step, in training mode."""
+        """Compute the gradients of the cross-entropy on the batch, in training mode."""
         model.train().zero_grad()
         with torch.random.fork_rng([]):  # dropout uses it
             loss = F.cross_entropy(model(self.x_NCHW.clone()), self.y_N)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def train(self, model: nn.Module) -> nn.Module:
-        """Run two updates in training mode, which change weights and buffers; return the model."""
+        """Run two updates in training mode, which change weights and buffers, and return the
+        model."""
         for _ in range(2):
             self.backward(model)
             with torch.no_grad():
@@ -95,7 +96,7 @@ def _trials(
     channels: Collection[int] = (1, 3),
     num_classes: int = 5,
 ) -> list[Trial]:
-    """Return a trial for each number of channels, the largest first."""
+    """Return a trial for each number of channels, most channels first."""
     trials = []
     for count in sorted(channels, reverse=True):
         generator = torch.Generator().manual_seed(count)
@@ -107,7 +108,7 @@ def _trials(
 
 
 def _eval_logits(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Return the logits in eval mode."""
+    """Return the model's logits (N, K) on the images in eval mode."""
     with torch.no_grad():
         logits: Tensor = model.eval()(x_NCHW.clone())
     return logits

@@ -31,7 +31,7 @@ def _fixture(*, training: bool) -> Fixture:
 
 
 def _views(x_NCHW: Tensor) -> Views:
-    """Return three different views of the same images."""
+    """Return a clean, a transformed and a perturbed view that differ, all of the same images."""
     return Views(clean=x_NCHW, transformed=x_NCHW.flip(3), perturbed=x_NCHW * 0.75)
 
 

@@ -29,7 +29,7 @@ TOLERANCE = 1e-6  # rounding of float32 values in [0, 1]
 def _fixture(
     perturbation: Perturbation, *, n: int = 6, height: int = 12, width: int = 12
 ) -> Fixture:
-    """Return a fixture whose number of channels is one that the perturbation declares."""
+    """Return a fixture with N images and a number of channels that the perturbation declares."""
     channels = max(perturbation.channels or {3})
     return make_fixture(n, channels, height, width)
 

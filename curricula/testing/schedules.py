@@ -42,8 +42,8 @@ class Moment:
 
 
 def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[Moment]:
-    """Yield each update of a simulated training, in which images are correct at random, half of
-    them at first and more later."""
+    """Yield a `Moment` for each update of a simulated training, in which images are correct at
+    random, half of them at first and more later."""
     state: ScheduleState = {}
     if isinstance(schedule, AdaptiveSchedule):
         state = schedule.start(NUM_TRAIN)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 def adversarial_weight_perturbation(
     model: nn.Module, size: float, gradients_of: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 ) -> Iterator[None]:
-    """Perturb the model's weights inside the block so that a loss increases (algorithm 1).
+    """Perturb the model's weights inside the block along the gradient of a loss, so that the loss
+    increases (algorithm 1); restore them afterwards.
 
     In a single step, each tensor of two or more dimensions moves along the gradient of the loss by
     ``size`` times its norm. On exit the weights are exactly what they were before; the buffers are

@@ -14,30 +14,32 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Callback(Protocol):
-    """Receives the events of a training; a progress bar or an experiment tracker, for example."""
+    """An interface for code that follows a training, such as a progress bar: one method for each
+    event."""
 
     def on_message(self, line: str) -> None:
-        """Called with a line of text for the user, such as a decision and its reason."""
+        """Receive a line of text for the user, such as a decision and its reason."""
 
     def on_train_start(self, run: "Run", plan: "Plan", steps: int) -> None:
-        """Called before the first of ``steps`` updates."""
+        """Receive the run, its plan and the number of updates, before the first update."""
 
     def on_step_end(
         self, progress: "Progress", loss: "Tensor", strengths: "Mapping[str, Strength]"
     ) -> None:
-        """Called after each update. Reading the loss waits for the device, so read it seldom."""
+        """Receive the progress, loss and strengths of an update. Reading the loss waits for the
+        device, so read it seldom."""
 
     def on_epoch_end(self, metrics: "EpochMetrics") -> None:
-        """Called after each epoch with the line that was written to metrics.jsonl."""
+        """Receive the metrics of an epoch, as written to metrics.jsonl."""
 
     def on_eval_start(self, batches: int) -> None:
-        """Called before the final evaluation of ``batches`` batches."""
+        """Receive the number of batches of the final evaluation, before it starts."""
 
     def on_eval_batch_end(self) -> None:
-        """Called after each batch of the final evaluation."""
+        """Run after each batch of the final evaluation."""
 
     def on_train_end(self) -> None:
-        """Called at the end, when everything is written or an error ends the training."""
+        """Run at the end, when everything is written or an error ends the training."""
 
 
 class NoCallback:

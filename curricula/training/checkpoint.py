@@ -32,7 +32,7 @@ MOVABLE = ("data_root",)  # fields that a continued training may change
 
 @attrs.frozen(kw_only=True)
 class State:
-    """The state of a training in a checkpoint, without its tensors.
+    """The values in a checkpoint that are not tensors.
 
     Attributes:
         step, epoch, best_joint, seconds, probe_passes, rollbacks, stopped: as in `TrainingState`.
@@ -68,7 +68,7 @@ class State:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Checkpoint:
-    """The contents of a checkpoint's file.
+    """The tensors and values in a checkpoint's file.
 
     Attributes:
         tensors: tensors by name, on the CPU.
@@ -81,8 +81,8 @@ class Checkpoint:
     file: str
 
     def like(self, prefix: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors ``PREFIX.NAME`` by name, after checking that they have the names,
-        shapes and types of others.
+        """Return the tensors ``PREFIX.NAME`` by name, after checking that they have the same names,
+        shapes and types as ``others``.
 
         Raises:
             ValueError: they do not; the message names the first difference.
@@ -109,14 +109,14 @@ class Checkpoint:
 
 
 def _form(tensor: Tensor) -> str:
-    """Return a tensor's type and shape in words."""
+    """Return a tensor's dtype and shape in words."""
     return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
 
 
 def save_last(
     run: Run, plan: Plan, state: TrainingState, networks: Networks, passes: PassCounter
 ) -> None:
-    """Write the last checkpoint of a training between two updates; the one before it stays as
+    """Write a training's checkpoint between two updates, and keep the older one as
     ``previous.safetensors``.
 
     Raises:
@@ -157,7 +157,7 @@ def save_last(
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's tensors by name: ``PARAMETER.NAME``."""
+    """Return an optimiser's state tensors by name: ``PARAMETER.NAME``."""
     tensors = {}
     for parameter, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -167,7 +167,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _schedule_tensors(states: ScheduleStates) -> dict[str, Tensor]:
-    """Return the tensors of schedules by name: ``LABEL.NAME``."""
+    """Return the state tensors of schedules by name: ``LABEL.NAME``."""
     return {
         f"{label}.{name}": tensor
         for label, state in states.items()
@@ -191,7 +191,7 @@ def providers_of(plan: Plan) -> list[str]:
 
 
 def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
-    """Return the last checkpoint of a run that is whole; None if the training saved none yet.
+    """Return a run's newest undamaged checkpoint; None if the training has saved none yet.
 
     Args:
         run: the run.
@@ -218,7 +218,7 @@ def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
 
 
 def read_checkpoint(run: Run, file: str) -> Checkpoint:
-    """Return the checkpoint in one of the run's files.
+    """Return the checkpoint in the run's file of this name.
 
     Raises:
         UserError: it is missing, damaged, or of another version of curricula.
@@ -235,7 +235,7 @@ def read_checkpoint(run: Run, file: str) -> Checkpoint:
 
 
 def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
-    """Refuse to continue a training whose configuration or plugins have changed.
+    """Check that a training's configuration and plugins are those of its checkpoint.
 
     Raises:
         UserError: the first difference.
@@ -264,7 +264,7 @@ def restore(
     checkpoint: Checkpoint,
     run: Run,
 ) -> None:
-    """Change a state, just started from the same plan, into that of a checkpoint.
+    """Set a training's state, networks and pass counts to those in a checkpoint of the same plan.
 
     Raises:
         UserError: the checkpoint does not fit the plan.
@@ -297,7 +297,7 @@ def restore(
 
 
 def _check_progress(plan: Plan, stored: State) -> None:
-    """Check that a checkpoint was written between the begin and the end of a plan.
+    """Check that a checkpoint's update and epoch lie within a plan.
 
     Raises:
         ValueError: it was not.
@@ -317,7 +317,7 @@ def _check_progress(plan: Plan, stored: State) -> None:
 
 
 def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -> None:
-    """Set all tensors of a state of the same plan, and all random states.
+    """Set a state's tensors, and all random states, to those in a checkpoint of the same plan.
 
     Raises:
         ValueError: the checkpoint's tensors do not fit.
@@ -349,7 +349,7 @@ def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Set the state of an optimiser.
+    """Set the state of an optimiser to the one in a checkpoint.
 
     Raises:
         ValueError: the checkpoint's tensors do not fit.

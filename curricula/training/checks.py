@@ -25,7 +25,7 @@ _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu|hpu|mtia|maia|npu|privateuseone)(:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse unknown keys and names, wrong types, values out of range and wrong syntax.
+    """Check a configuration's keys, names, types, ranges and syntax.
 
     Schedules and averages are built. Other names are only looked up, because their factories import
     torch; so do the adaptive schedules, which are built last.
@@ -53,7 +53,8 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def check_device_name(name: Any) -> None:
-    """Refuse a device name that no build of torch has. This machine's devices are checked later.
+    """Check that some build of torch has a device of this name. This machine's devices are checked
+    later.
 
     Raises:
         UserError: an unknown name.

@@ -22,7 +22,7 @@ NUM_UPDATES = 3  # updates timed; the median counts
 
 
 def decide_compile(plan: Plan) -> tuple[Plan, str]:
-    """Return a plan whose ``compile`` is ``on`` or ``off``, and a line that says why.
+    """Return the plan with its ``compile`` set to ``on`` or ``off``, and a line that says why.
 
     For ``auto``, an update at full strength is timed on weights that are then thrown away. If
     trying the compiler would take more than 2 % of the training, it is off. Otherwise both are
@@ -38,7 +38,8 @@ def decide_compile(plan: Plan) -> tuple[Plan, str]:
 
 
 def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
-    """Return the plan and the line for ``auto``, given updates of the plan without compilation."""
+    """Return the plan with ``compile`` on or off, and a line that says why, after timing some
+    updates."""
     updates = plan.total_steps
     eager = trial.seconds()
     if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
@@ -63,7 +64,7 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
 
 
 class TrialUpdates:
-    """Runs updates of a plan at full strength, on new weights that nothing else uses.
+    """Run updates of a plan at full strength, on new weights that nothing else uses.
 
     Attributes:
         plan: the plan.
@@ -87,17 +88,17 @@ class TrialUpdates:
             )
 
     def update(self) -> None:
-        """Run one update, on the next batch."""
+        """Run one update at full strength, on the next batch."""
         total, epochs = 10**6, self.plan.config.epochs
         last = Progress(step=total - 1, total_steps=total, epoch=epochs - 1, total_epochs=epochs)
         update(self.plan, self.state, self.networks, *next(self.batches), last)
 
     def seconds(self) -> float:
-        """Return the wall time of one update."""
+        """Return the wall time of one update, in seconds."""
         return seconds(self.update, self.plan.device)
 
     def close(self) -> None:
-        """End the stream of batches and the processes that read it.
+        """End the stream of batches and its reader processes.
 
         The garbage collector would end them at any moment of the training, which would then wait.
         """

@@ -44,7 +44,7 @@ COMMON_TRAINING: Mapping[str, Any] = {
 
 
 def _valid(*validators: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], None]:
-    """Return a validator that raises the errors of attrs' validators as user errors."""
+    """Return a validator that runs attrs' validators and raises their errors as user errors."""
 
     def check(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         try:
@@ -57,7 +57,8 @@ def _valid(*validators: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, A
 
 @attrs.frozen(kw_only=True)
 class TrainConfig:
-    """The configuration of a run. Every field is stated; `merge` fills in what a user leaves out.
+    """All settings of a training run. Every field is stated; `merge` fills in what a user leaves
+    out.
 
     Attributes:
         data: expression of the data set.
@@ -135,7 +136,7 @@ FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
 
 
 def merge(*layers: Mapping[str, Any]) -> TrainConfig:
-    """Return a configuration from layers; later layers override earlier ones.
+    """Return a configuration from layers of fields; later layers override earlier ones.
 
     >>> merge(COMMON_TRAINING, {"model": "lenet"}, {"epochs": 5}).epochs
     5
@@ -158,7 +159,8 @@ def merge(*layers: Mapping[str, Any]) -> TrainConfig:
 
 
 def check_keys(layer: Mapping[str, Any]) -> None:
-    """Refuse unknown keys and wrong types.
+    """Check that all keys of some configuration values are known, and that each value has its key's
+    type.
 
     Raises:
         UserError: an unknown key (it suggests a known one), a wrong type.
@@ -168,7 +170,8 @@ def check_keys(layer: Mapping[str, Any]) -> None:
 
 
 def check_fields(layer: Mapping[str, Any]) -> None:
-    """Refuse unknown keys, wrong types and values out of range.
+    """Check that all keys of some configuration values are known, and that each value has its key's
+    type and range.
 
     Raises:
         UserError: an unknown key (it suggests a known one), a wrong type, a value out of range.
@@ -181,7 +184,8 @@ def check_fields(layer: Mapping[str, Any]) -> None:
 
 
 def _checked(key: str, value: Any) -> Any:
-    """Return a field's value in its own type: a list of texts as a tuple, 1 as 1.0.
+    """Return a field's value after checking it, in the field's own type: a list of texts as a
+    tuple, 1 as 1.0.
 
     Raises:
         UserError: an unknown key, a wrong type.
@@ -201,13 +205,14 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def baseline_values(config: TrainConfig) -> dict[str, Any]:
-    """Return the values of a run's baseline: the same run without perturbations."""
+    """Return the values that configure a run's baseline: the same run without perturbations."""
     values = {name: getattr(config, name) for name in FIELDS}
     return values | {"perturb": CLEAN, "schedule": (), "objective": "at"}
 
 
 def images_of(data: str, split: SplitName) -> str:
-    """Return a name for the images of a split; runs measured on the same images have equal names.
+    """Return a name for the images of a data set's split; runs measured on the same images have
+    equal names.
 
     >>> images_of("mnist(images=10000)", "test")
     'test images of mnist'
@@ -224,7 +229,7 @@ def images_of(data: str, split: SplitName) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the values of a configuration file.
+    """Return the values of a configuration file by field.
 
     Raises:
         UserError: no such file, not TOML, an unknown key or a wrong type.
@@ -247,5 +252,5 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Return the text of a configuration's TOML file."""
+    """Return a configuration as TOML, the text of a configuration file."""
     return tomli_w.dumps(to_json(config))

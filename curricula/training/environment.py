@@ -16,7 +16,7 @@ from curricula.plugins.hookspecs import KINDS
 
 @attrs.frozen(kw_only=True)
 class Environment:
-    """The contents of ``environment.json``.
+    """The command, hardware and versions of a training, the contents of ``environment.json``.
 
     Attributes:
         command: the words of the command.
@@ -40,7 +40,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Return the command, hardware and versions with which a run's figures are computed."""
+    """Return this process's command, hardware and versions, which a run stores."""
     import torch
 
     return Environment(

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class LearningRate(Protocol):
-    """A multiple of ``lr`` over training."""
+    """A learning-rate schedule: from progress to a multiple of ``lr``, in [0, 1]."""
 
     def __call__(self, progress: "Progress", /) -> float:
-        """Return the multiple, in [0, 1]."""
+        """Return the multiple of ``lr`` at this progress, in [0, 1]."""
         ...
 
 
@@ -33,7 +33,8 @@ def _half_cosine(t: float) -> float:
 
 
 def cosine() -> LearningRate:
-    """Decrease from 1 to 0 along half a cosine wave (Loshchilov and Hutter 2017, one cycle).
+    """Return a schedule that decreases from 1 to 0 along half a cosine wave (Loshchilov and Hutter
+    2017, one cycle).
 
     >>> round(cosine()(Progress(step=50, total_steps=100, epoch=0, total_epochs=1)), 3)
     0.5
@@ -42,8 +43,8 @@ def cosine() -> LearningRate:
 
 
 def one_cycle(warmup: float = 0.3) -> LearningRate:
-    """Rise from 1/25 to 1, then decrease to 1e-4, each along half a cosine wave (Smith and Topin
-    2018).
+    """Return a schedule that rises from 1/25 to 1, then decreases to 1e-4, each along half a cosine
+    wave (Smith and Topin 2018).
 
     >>> progress = Progress(step=30, total_steps=100, epoch=0, total_epochs=1)
     >>> one_cycle(warmup=0.3)(progress)
@@ -72,8 +73,8 @@ SCHEDULES = ("constant", "step")  # the schedules of curricula that are learning
 
 
 def parse_learning_rate(text: str) -> factories.Built:
-    """Return the learning-rate schedule of an expression, such as ``one-cycle(warmup=0.3)``, and
-    the expression with every default stated.
+    """Return the learning-rate schedule that an expression such as ``one-cycle(warmup=0.3)``
+    describes, and the expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range, a ``step`` without stages.

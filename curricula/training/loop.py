@@ -76,7 +76,7 @@ MAX_ROLLBACKS = 5  # times that a training goes back to its last good checkpoint
 
 
 class _NotFiniteError(UserError):
-    """The loss or the weights are not finite."""
+    """The training's loss or weights are NaN or infinite."""
 
 
 def train_plan(
@@ -90,7 +90,8 @@ def train_plan(
     resume: bool = False,
     checkpoint_every: Interval | None = None,
 ) -> list[ThreatResult]:
-    """Train as planned into a run folder, evaluate the best checkpoint, and return its results.
+    """Train as planned into a run folder, evaluate the best checkpoint, and return the result under
+    each threat.
 
     The global random states of torch, Python and NumPy are seeded for the run and restored
     afterwards. SIGINT and SIGTERM end the training after the current update, once its checkpoint
@@ -144,7 +145,7 @@ def train_plan(
 
 @attrs.define(kw_only=True, eq=False)
 class _Training:
-    """A training that is under way.
+    """A training in progress: its plan, state, networks and files.
 
     Attributes:
         plan: what is trained.
@@ -183,7 +184,7 @@ class _Training:
         stop: StopRequest,
         every: Interval | None,
     ) -> "_Training":
-        """Return a training before its first update."""
+        """Return a new training of a plan, with initial weights, before its first update."""
         state = start(plan)
         networks = Networks.of(plan, state.model)
         return cls(
@@ -220,14 +221,14 @@ class _Training:
         )
 
     def _keep_epochs(self) -> None:
-        """Cut the run's files and the history back to the epochs of the state."""
+        """Cut the run's files and the history back to the epochs that the state has completed."""
         self.run.keep_epochs(self.state.epoch)
         lines = self.run.metrics
         self.history = [_epoch_of(line) for line in lines]
         self.found = list(lines[-1].findings) if lines else []
 
     def _restore_without_checkpoint(self) -> None:
-        """Begin again, or only evaluate a training that has all its epochs.
+        """Begin again from the first update, or only evaluate a training that has all its epochs.
 
         Raises:
             UserError: several epochs would be lost.
@@ -243,7 +244,8 @@ class _Training:
             )
 
     def _save(self) -> None:
-        """Write the last checkpoint, if everything in it is finite.
+        """Write the state to the last checkpoint, after checking that its loss and weights are
+        finite.
 
         Raises:
             UserError: the loss or the weights are not finite; the last checkpoint stays.
@@ -256,14 +258,14 @@ class _Training:
         )
 
     def _save_within_epoch(self) -> None:
-        """Write the last checkpoint, with the time that the epoch has taken so far."""
+        """Add the time so far to the epoch's time, and write the last checkpoint."""
         now = time.perf_counter()
         self.state.seconds += now - self.began
         self.began = now
         self._save()
 
     def check_stop(self) -> None:
-        """End the training, whose checkpoint is saved, if a signal has come.
+        """Raise `Interrupted` if a signal has arrived; the checkpoint is saved by then.
 
         Raises:
             Interrupted: a signal has come.
@@ -273,7 +275,7 @@ class _Training:
             raise Interrupted(f"interrupted; continue with: {command}", self.stop.received)
 
     def _not_finite(self, what: str) -> "_NotFiniteError":
-        """Return the error for a loss or weights that are not finite."""
+        """Return the error to raise for a loss or weights that are not finite."""
         config = self.plan.config
         fixes = [f"lower lr (--lr), now {config.lr:g}"]
         if config.awp:
@@ -287,7 +289,8 @@ class _Training:
         )
 
     def run_epochs(self) -> None:
-        """Train all epochs; after each, validate, write the metrics and save the checkpoints."""
+        """Train all remaining epochs; after each, validate, write the metrics and save the
+        checkpoints."""
         plan, state = self.plan, self.state
         self.callback.on_train_start(self.run, plan, plan.total_steps)
         threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
@@ -383,13 +386,14 @@ class _Training:
         self.check_stop()
 
     def _has_waited_enough(self) -> bool:
-        """Return whether the last ``stop_after`` epochs at full strength were not the best."""
+        """Return whether the best joint accuracy is older than the last ``stop_after`` epochs at
+        full strength."""
         patience = self.plan.config.stop_after
         full = [epoch.joint for epoch in self.history if epoch.full]
         return 0 < patience < len(full) and max(full[:-patience]) > max(full[-patience:])
 
     def _knows_collapse(self) -> bool:
-        """Return whether the last epoch that was measured had collapsed."""
+        """Return whether the latest epoch with a measured strong accuracy had collapsed."""
         measured = [epoch for epoch in self.history if epoch.strong is not None][-1:]
         return any(
             has_collapsed(epoch.train_accuracy, epoch.strong or 0.0, self.plan.data.num_classes)
@@ -404,7 +408,8 @@ class _Training:
         )
 
     def _roll_back(self, reason: str) -> None:
-        """Go back to the last good checkpoint, and continue with a milder setting.
+        """Go back to the last good checkpoint, and continue with weaker pixel attacks and half the
+        learning rate.
 
         Raises:
             UserError: the checkpoint is damaged.
@@ -423,7 +428,7 @@ class _Training:
         )
 
     def _update_epoch(self) -> None:
-        """Update the network on each batch that is left of the current epoch."""
+        """Update the network on each batch of the current epoch that has not been used yet."""
         plan, state = self.plan, self.state
         done = state.step - state.epoch * plan.steps_per_epoch
         order = state.generators["order"] if plan.config.shuffle else None
@@ -450,7 +455,7 @@ class _Training:
             self.check_stop()
 
     def _validate(self, threats: Mapping[str, Threat]) -> dict[str, float]:
-        """Return the accuracies on the validation images, by threat."""
+        """Return the accuracies on the validation images, in [0, 1], by threat."""
         results = evaluate_threats(
             self.state.evaluated_model,
             self.plan.data,
@@ -463,7 +468,7 @@ class _Training:
 
 
 def _epoch_of(metrics: EpochMetrics) -> Epoch:
-    """Return the figures of an epoch that findings are drawn from."""
+    """Return an epoch's accuracies, loss and flags, from which the monitor draws findings."""
     return Epoch(
         train_accuracy=metrics.train_accuracy,
         loss=metrics.loss,
@@ -475,7 +480,8 @@ def _epoch_of(metrics: EpochMetrics) -> Epoch:
 
 
 def _never_raised(plan: Plan, run: Run) -> list[str]:
-    """Return the labels whose adaptive schedules stayed at strength 0 in all epochs."""
+    """Return the labels of the leaves whose adaptive schedules stayed at strength 0 in all
+    epochs."""
     strengths = [line.strength for line in run.metrics]
     return [
         label
@@ -488,7 +494,8 @@ def _never_raised(plan: Plan, run: Run) -> list[str]:
 def _evaluate(
     training: _Training, images: SplitLike, threats: Mapping[str, Threat], file: str
 ) -> list[ThreatResult]:
-    """Return the final accuracies, and write them to a file of the run."""
+    """Return the results of the final evaluation, one per threat, and write them to a file of the
+    run."""
 
     def after_batch() -> None:
         training.callback.on_eval_batch_end()

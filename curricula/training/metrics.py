@@ -39,7 +39,7 @@ class PassCounts:
 
 @attrs.frozen(kw_only=True)
 class EpochMetrics:
-    """A line of ``metrics.jsonl``.
+    """Loss, accuracies and strengths of an epoch: a line of ``metrics.jsonl``.
 
     Attributes:
         epoch: number of the epoch, from 1.
@@ -76,7 +76,7 @@ class EpochMetrics:
 
 @attrs.frozen(kw_only=True)
 class EpochTimes:
-    """A line of ``timing.jsonl``: the wall times of an epoch, in seconds."""
+    """Wall times of an epoch in seconds: a line of ``timing.jsonl``."""
 
     epoch: int = attrs.field(validator=ge(1))
     training_seconds: float = attrs.field(validator=seconds)
@@ -85,13 +85,13 @@ class EpochTimes:
 
 @attrs.frozen(kw_only=True)
 class EvaluationTime:
-    """The last line of ``timing.jsonl``: the wall time of the final evaluation, in seconds."""
+    """Wall time of the final evaluation in seconds: the last line of ``timing.jsonl``."""
 
     evaluation_seconds: float = attrs.field(validator=seconds)
 
 
 def metrics_of(lines: Sequence[Any]) -> list[EpochMetrics]:
-    """Return the records of the lines of ``metrics.jsonl``.
+    """Return the records that the lines of ``metrics.jsonl`` describe.
 
     Raises:
         KeyError, TypeError, ValueError: they are not what a training writes.
@@ -106,7 +106,7 @@ def metrics_of(lines: Sequence[Any]) -> list[EpochMetrics]:
 
 
 def times_of(lines: Sequence[Any]) -> list[EpochTimes | EvaluationTime]:
-    """Return the records of the lines of ``timing.jsonl``.
+    """Return the records that the lines of ``timing.jsonl`` describe.
 
     Raises:
         KeyError, TypeError, ValueError: they are not what a training writes.
@@ -122,14 +122,14 @@ def times_of(lines: Sequence[Any]) -> list[EpochTimes | EvaluationTime]:
 
 
 def _check_epochs(lines: Sequence[EpochMetrics | EpochTimes]) -> None:
-    """Check that the epochs are 1, 2, 3, ..."""
+    """Check that the lines' epoch numbers are 1, 2, 3, ..."""
     for number, line in enumerate(lines, start=1):
         if line.epoch != number:
             raise ValueError(f"epoch {line.epoch} is in the place of epoch {number}")
 
 
 def forward_and_backward(metrics: Iterable[EpochMetrics]) -> int:
-    """Return the number of forward-backward passes of a run, in images: the cost by which runs are
+    """Return the number of images passed forward and backward in a run: the cost by which runs are
     compared.
 
     Forward-only passes are not counted.
@@ -141,7 +141,7 @@ def forward_and_backward(metrics: Iterable[EpochMetrics]) -> int:
 
 
 def in_millions(passes: float) -> str:
-    """Return a number of passes in millions, to two decimals, or two digits below 0.1.
+    """Return a number of passes as text, in millions, to two decimals, or two digits below 0.1.
 
     >>> in_millions(1_234_567), in_millions(4_321)
     ('1.23', '0.0043')

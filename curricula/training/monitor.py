@@ -48,7 +48,7 @@ EXPLANATIONS: Mapping[Finding, str] = {
 
 @attrs.frozen(kw_only=True)
 class Epoch:
-    """Figures of an epoch that findings are drawn from.
+    """Accuracies, loss and flags of an epoch, from which findings are drawn.
 
     Attributes:
         train_accuracy: accuracy on the training attack during the epoch, in [0, 1].
@@ -69,7 +69,8 @@ class Epoch:
 
 
 def findings(epochs: Sequence[Epoch], *, num_classes: int, validation: int) -> list[Finding]:
-    """Return what the last of some epochs shows.
+    """Return what is wrong with the last epoch, such as ``divergence``; an empty list if nothing
+    is.
 
     Args:
         epochs: all epochs of the training so far, 1 or more.
@@ -98,7 +99,8 @@ def findings(epochs: Sequence[Epoch], *, num_classes: int, validation: int) -> l
 
 
 def has_collapsed(train_accuracy: float, strong: float, num_classes: int) -> bool:
-    """Return whether a stronger attack fools far more than the training attack does.
+    """Return whether training accuracy is high, but accuracy under a stronger attack only a small
+    share of it.
 
     Args:
         train_accuracy: accuracy on the training attack, in [0, 1].
@@ -110,8 +112,8 @@ def has_collapsed(train_accuracy: float, strong: float, num_classes: int) -> boo
 
 
 def _has_overfitted(epochs: Sequence[Epoch], validation: int) -> bool:
-    """Return whether the joint validation accuracy is below its best by more than noise while
-    the training accuracy did not fall; only epochs at full strength count."""
+    """Return whether joint validation accuracy is below its best by more than noise while training
+    accuracy did not fall; only epochs at full strength count."""
     full = [epoch for epoch in epochs if epoch.full]
     if len(full) < 2 * WINDOW:
         return False
@@ -125,7 +127,7 @@ def _has_overfitted(epochs: Sequence[Epoch], validation: int) -> bool:
 
 
 def problem(state: TrainingState) -> str | None:
-    """Return what is not finite in a state: ``loss`` or ``weights``; None if all is finite.
+    """Return what is NaN or infinite in a state: ``loss`` or ``weights``; None if all is finite.
 
     A loss, gradient or logit that is not finite makes the sum of the losses, or the weights after
     the update, not finite either. Waits for the device.
@@ -154,7 +156,7 @@ def is_full(strengths: Mapping[str, float]) -> bool:
 
 
 class Prober:
-    """Measures the accuracy under PGD at the training's strengths, on a few validation images.
+    """Measure the accuracy under PGD at the training's strengths, on a few validation images.
 
     Args:
         plan: the training.
@@ -181,7 +183,7 @@ class Prober:
         *,
         known: bool,
     ) -> float | None:
-        """Return the accuracy under PGD at an epoch's last strengths, in [0, 1].
+        """Return the accuracy under PGD at the strengths of an epoch's last update, in [0, 1].
 
         At full strength, that is the joint validation accuracy, which costs nothing more. Below
         it, a few validation images are attacked, as many as the passes so far pay for. Validation

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 
 class _Uncompiled(Optimizer):
-    """An optimiser without the wrappers that import torch's compiler."""
+    """A mixin for optimisers that leaves out the wrappers that import torch's compiler."""
 
     add_param_group: Any = inspect.unwrap(Optimizer.add_param_group)
     load_state_dict: Any = inspect.unwrap(Optimizer.load_state_dict)

@@ -13,7 +13,8 @@ from curricula.training.step import Networks
 
 @attrs.define(kw_only=True)
 class PassCounter:
-    """Counts the images of each kind of pass (see `PassCounts`), from `attach` until `stop`.
+    """Count the images that pass through a training's networks, by kind of pass, from `attach`
+    until `stop`.
 
     Attributes:
         gradient, forward, training: the counts.
@@ -27,7 +28,7 @@ class PassCounter:
 
     @classmethod
     def attach(cls, networks: Networks) -> "PassCounter":
-        """Return a counter that counts the passes of a training's networks from now on."""
+        """Return a counter of the images that pass through a training's networks from now on."""
         counter = cls()
         counter.hooks = [
             networks.victim.as_module().register_forward_pre_hook(counter._count_victim()),
@@ -51,22 +52,22 @@ class PassCounter:
         return count
 
     def counts(self) -> PassCounts:
-        """Return the counts."""
+        """Return the numbers of images counted so far, by kind of pass."""
         return PassCounts(gradient=self.gradient, forward=self.forward, training=self.training)
 
     def set(self, counts: PassCounts) -> None:
-        """Continue from the counts of the same epoch before an interruption."""
+        """Set the counts to those of an interrupted epoch, and continue counting from there."""
         self.gradient = counts.gradient
         self.forward = counts.forward
         self.training = counts.training
 
     def pop(self) -> PassCounts:
-        """Return the counts, and reset them to zero."""
+        """Return the numbers of images counted so far, by kind of pass, and reset them to zero."""
         counts = self.counts()
         self.gradient = self.forward = self.training = 0
         return counts
 
     def stop(self) -> None:
-        """Stop counting."""
+        """Stop counting the images that pass through the networks."""
         for hook in self.hooks:
             hook.remove()

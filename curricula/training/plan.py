@@ -31,7 +31,8 @@ MAX_CHECKED = 32  # images on which a model is checked; few units are zero on th
 
 @attrs.frozen(kw_only=True, eq=False)
 class Plan:
-    """A resolved configuration and the objects that it names.
+    """A resolved configuration and the objects that it names, such as the data set and the training
+    loss.
 
     Attributes:
         config: every value stated, device and precision resolved.
@@ -71,11 +72,11 @@ class Plan:
 
     @property
     def part_size(self) -> int:
-        """Images that go through the networks at once: those of a part of a batch."""
+        """Largest number of images that go through the networks at once, in one part of a batch."""
         return math.ceil(self.config.batch_size / self.config.accumulate)
 
     def parts(self, images: int) -> list[slice]:
-        """Return the parts that a batch of some images is processed in, one after another."""
+        """Return slices that cut a batch of N images into parts of at most `part_size`."""
         begins = range(0, images, self.part_size)
         return [slice(begin, begin + self.part_size) for begin in begins]
 
@@ -87,7 +88,7 @@ class Plan:
 
 
 def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
-    """Return the plan of a configuration; the data set supplies the values left out.
+    """Return the plan that a configuration describes; the data set supplies the values left out.
 
     Args:
         values: any of the fields of `TrainConfig`.
@@ -153,7 +154,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
 
 
 def _augmentation(text: str, data: DataSet) -> Curriculum:
-    """Return the augmentation of an expression, at full strength throughout training.
+    """Return the augmentation that an expression describes, at full strength throughout training.
 
     Raises:
         UserError: it contains an attack, or does not suit the images.
@@ -169,7 +170,7 @@ def _augmentation(text: str, data: DataSet) -> Curriculum:
 
 
 def _check_objective(objective: factories.Built) -> None:
-    """Refuse an objective with an unknown attack loss."""
+    """Check that the attack loss of an objective is known."""
     if objective.value.attack_loss not in ATTACK_LOSSES:
         raise UserError(
             f"objective {objective.call}: its attack loss {objective.value.attack_loss!r} is "
@@ -178,7 +179,8 @@ def _check_objective(objective: factories.Built) -> None:
 
 
 def _check_sizes(config: TrainConfig, data: DataSet, validation: SplitLike) -> None:
-    """Refuse a data set that is too small, and a batch larger than its training images."""
+    """Check that a data set has enough images, and that a batch is no larger than its training
+    images."""
     if not len(validation) or not len(data.test):
         raise UserError(
             f"{data.name} has {len(data.train)} training and {len(data.test)} test images; "

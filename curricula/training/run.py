@@ -74,13 +74,13 @@ WRITTEN_BY_TRAINING = (
 
 
 def _as_path(path: str | Path) -> Path:
-    """Return the path of a run's folder."""
+    """Return the path of a run's folder as a `Path`."""
     return as_path("run", path)
 
 
 @attrs.frozen
 class Run:
-    """A run: one training, whose files are in a folder.
+    """One training, whose configuration, metrics and checkpoints are files in a folder.
 
     A second run of the same ``config.toml`` repeats ``metrics.jsonl`` bit for bit, but not
     ``timing.jsonl``.
@@ -108,7 +108,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """Return the run of an existing folder.
+        """Return the run whose files an existing folder holds.
 
         Raises:
             UserError: the folder holds no run.
@@ -136,7 +136,7 @@ class Run:
 
     @property
     def environment(self) -> Environment | None:
-        """The command, hardware and versions of its training; None if there is no such file.
+        """The command, hardware and versions of the run's training; None if there is no such file.
 
         Raises:
             UserError: the file is damaged.
@@ -145,7 +145,7 @@ class Run:
 
     @property
     def metrics(self) -> list[EpochMetrics]:
-        """The lines of ``metrics.jsonl``: one for each epoch that the training has done.
+        """The metrics of each epoch done, from the lines of ``metrics.jsonl``.
 
         Raises:
             UserError: the file is damaged.
@@ -155,7 +155,7 @@ class Run:
 
     @property
     def times(self) -> list[EpochTimes | EvaluationTime]:
-        """The lines of ``timing.jsonl``.
+        """The wall times of each epoch and of the evaluation, from the lines of ``timing.jsonl``.
 
         Raises:
             UserError: the file is damaged.
@@ -164,7 +164,7 @@ class Run:
             return times_of(self.lines(TIMING))
 
     def check_plugins(self) -> None:
-        """Refuse a run whose configuration names what no plugin of this installation provides.
+        """Check that the installed plugins provide every name in the run's configuration.
 
         Raises:
             UserError: the plugins that are missing, or the names.
@@ -185,7 +185,7 @@ class Run:
             ) from error
 
     def check_data(self, data: "DataSet") -> None:
-        """Refuse a data set that has changed since the run was trained on it.
+        """Check that a data set has not changed since the run was trained on it.
 
         Raises:
             UserError: the class names or the images differ; the file is damaged.
@@ -196,7 +196,8 @@ class Run:
             self.check_identity(identity_of(data), data.name)
 
     def check_identity(self, now: "DataIdentity", name: str) -> None:
-        """Refuse a data set, by its identity and name, on which the run was not trained.
+        """Check that a data set, given by its identity and name, is the one that the run was
+        trained on.
 
         Raises:
             UserError: the class names or the images differ; the file is damaged.
@@ -226,7 +227,7 @@ class Run:
             append_line(path, json.dumps(line))
 
     def write_json(self, file: str, value: Any) -> None:
-        """Write one of the run's JSON files, completely or not at all.
+        """Write a value to one of the run's JSON files, completely or not at all.
 
         Raises:
             UserError: it cannot be written, for example because the disk is full.
@@ -240,7 +241,7 @@ class Run:
             write_atomic(path, content, previous=older)
 
     def copy(self, file: str, new: str) -> None:
-        """Copy one of the run's files, completely or not at all.
+        """Copy one of the run's files to a new name, completely or not at all.
 
         Raises:
             UserError: it cannot be read or written.
@@ -253,7 +254,8 @@ class Run:
         self._write(new, content)
 
     def keep_epochs(self, epochs: int) -> None:
-        """Cut the metrics and the times back to the first epochs, before a training continues.
+        """Cut the files of metrics and times back to the first ``epochs`` epochs, before a training
+        continues.
 
         Raises:
             UserError: a file is damaged, or cannot be written.
@@ -269,7 +271,8 @@ class Run:
                 self._write(file, kept.encode())
 
     def lines(self, file: str) -> list[Any]:
-        """Return the value of each line of a JSON-lines file; an empty list if there is no file.
+        """Return the JSON value of each line of one of the run's files; an empty list if there is
+        no file.
 
         A last line that a process left half written is ignored.
 
@@ -279,7 +282,7 @@ class Run:
         return [value for _, value in self._lines(file)]
 
     def _lines(self, file: str) -> list[tuple[str, Any]]:
-        """Return the text and the value of each line of a JSON-lines file."""
+        """Return the text and the JSON value of each line of one of the run's files."""
         texts = (self._text(file) or "").split("\n")  # texts hold the others that end a line
         found = []
         for number, line in enumerate(texts, start=1):
@@ -292,7 +295,7 @@ class Run:
         return found
 
     def read_json(self, file: str) -> Any:
-        """Return the value of a JSON file; None if the file does not exist.
+        """Return the value in one of the run's JSON files; None if the file does not exist.
 
         Raises:
             UserError: the file is damaged.
@@ -301,7 +304,8 @@ class Run:
         return None if text is None else self._parsed(file, text)
 
     def read(self, file: str, cls: type[T]) -> T | None:
-        """Return the record in a JSON file; None if the file does not exist.
+        """Return the record of class ``cls`` in one of the run's JSON files; None if the file does
+        not exist.
 
         Args:
             file: name of the file.
@@ -317,7 +321,7 @@ class Run:
             return from_json(cls, self._parsed(file, text))
 
     def _text(self, file: str) -> str | None:
-        """Return the text of a file; None if the file does not exist."""
+        """Return the text of one of the run's files; None if the file does not exist."""
         path = self.path / file
         try:
             return read_text(path)
@@ -337,7 +341,7 @@ class Run:
 
     @contextmanager
     def reading(self, file: str) -> Iterator[None]:
-        """Turn errors inside the block, which reads the values of a file, into a user error.
+        """Turn errors raised inside the block, which reads the values of a file, into a user error.
 
         Raises:
             UserError: the values have a different shape from what curricula writes.
@@ -353,7 +357,8 @@ class Run:
             ) from error
 
     def results(self, split: SplitName) -> list[ThreatResult]:
-        """Return the results of the final evaluation on a split; an empty list if there are none.
+        """Return the results of the final evaluation on a split, one per threat; an empty list if
+        there are none.
 
         Raises:
             UserError: the file is damaged.
@@ -371,7 +376,8 @@ class Run:
         *,
         previous: str | None = None,
     ) -> None:
-        """Write a checkpoint, with a digest of its contents, completely or not at all.
+        """Write tensors and texts as a checkpoint, with a digest of its contents, completely or not
+        at all.
 
         Args:
             file: name of the file.
@@ -393,7 +399,7 @@ class Run:
         self._write(file, save(on_cpu, metadata=texts), previous=previous)
 
     def load_weights(self, file: str, model: "nn.Module") -> None:
-        """Load a checkpoint into a model: the averaged weights if the run averages them.
+        """Load a checkpoint's weights into a model; if the run averages weights, load the average.
 
         Raises:
             UserError: the file is missing, damaged, or of a different model.
@@ -449,7 +455,7 @@ class Run:
 
 
 def _fix(file: str) -> str:
-    """Return what to do about a damaged file."""
+    """Return what the user can do about a damaged file, as text."""
     if file in RESULTS.values():
         return "delete it, and train --resume or its sweep will measure again"
     if file in (PROFILE, AUDIT):
@@ -458,7 +464,7 @@ def _fix(file: str) -> str:
 
 
 def _digest(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> str:
-    """Return a hash of everything in a checkpoint."""
+    """Return a hash of a checkpoint's tensors and texts."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
@@ -483,7 +489,7 @@ WRONG_SHAPE = (
 
 @contextmanager
 def _user_errors(path: Path) -> Iterator[None]:
-    """Turn errors inside the block, which writes a file, into user errors."""
+    """Turn errors raised inside the block, which writes a file, into user errors."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -508,7 +514,7 @@ def _is_averaged(tensors: "Mapping[str, Tensor]", path: Path) -> bool:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a folder that already holds a run or a sweep.
+    """Check that a folder holds neither a run nor a sweep.
 
     Raises:
         UserError: it holds one; as `check_folder` does.
@@ -535,5 +541,5 @@ def holds(folder: Path, file: str) -> bool:
 
 
 def prefixed(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Return tensors by their names in a checkpoint: ``PREFIX.NAME``."""
+    """Return the tensors with ``PREFIX.`` before each name, as a checkpoint names them."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

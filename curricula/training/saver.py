@@ -18,14 +18,14 @@ MIN_SECONDS = 60.0  # between checkpoints by default
 
 @attrs.frozen
 class Steps:
-    """A checkpoint every ``number`` updates."""
+    """An interval between checkpoints: a number of updates."""
 
     number: int = attrs.field(validator=and_(ge(1), le(MAX_STEPS)))
 
 
 @attrs.frozen
 class Minutes:
-    """A checkpoint every ``number`` minutes."""
+    """An interval between checkpoints: a number of minutes."""
 
     number: float = attrs.field(validator=and_(gt(0), le(MAX_MINUTES)))
 
@@ -34,7 +34,8 @@ Interval: TypeAlias = Steps | Minutes
 
 
 def parse_interval(value: str | int) -> Interval:
-    """Return an interval: a number of updates, or of minutes.
+    """Return the interval between checkpoints that a text or number gives, in updates or in
+    minutes.
 
     >>> parse_interval("500"), parse_interval(500), parse_interval("2.5min")
     (Steps(number=500), Steps(number=500), Minutes(number=2.5))
@@ -58,7 +59,7 @@ def parse_interval(value: str | int) -> Interval:
 
 
 class Saver:
-    """Decides when a checkpoint is due within an epoch.
+    """Decide when a checkpoint is due within an epoch.
 
     Args:
         every: the interval; None for one that takes under 1 % of the time.
@@ -70,7 +71,7 @@ class Saver:
         self._took = 0.0
 
     def is_due(self, step: int) -> bool:
-        """Return whether a checkpoint is due after ``step`` updates of the training."""
+        """Return whether to write a checkpoint now, after ``step`` updates of the training."""
         if isinstance(self._every, Steps):
             return step % self._every.number == 0
         passed = time.perf_counter() - self._saved
@@ -79,7 +80,8 @@ class Saver:
         return passed >= max(MIN_SECONDS, self._took / MAX_SHARE)
 
     def save(self, write: Callable[[], None]) -> None:
-        """Write a checkpoint, and remember when and how long it took."""
+        """Write a checkpoint by calling ``write``, and remember when it was and how long it
+        took."""
         began = time.perf_counter()
         write()
         self._saved = time.perf_counter()

@@ -21,7 +21,7 @@ from curricula.victim.model_victim import ModelVictim
 
 @attrs.define(kw_only=True)
 class EpochSums:
-    """Sums over the updates of an epoch, kept on the device.
+    """Loss and number of correct images summed over the updates of an epoch, kept on the device.
 
     Attributes:
         loss: sum of the updates' losses.
@@ -35,14 +35,14 @@ class EpochSums:
 
     @classmethod
     def zero(cls, device: torch.device) -> "EpochSums":
-        """Return the sums before the first update of an epoch."""
+        """Return sums of zero on the device, to start an epoch with."""
         return cls(
             loss=torch.zeros((), device=device),
             correct=torch.zeros((), dtype=torch.int64, device=device),
         )
 
     def means(self) -> dict[str, float]:
-        """Return the mean over the batch of each leaf's last strength, by label."""
+        """Return each leaf's strength at the last update, averaged over the batch, by label."""
         return {
             label: float(torch.as_tensor(strength).float().mean())
             for label, strength in self.strengths.items()
@@ -51,7 +51,8 @@ class EpochSums:
 
 @attrs.define(kw_only=True)
 class TrainingState:
-    """Everything that training changes; `curricula.training.checkpoint` saves and restores it.
+    """Everything that updates change: weights, optimiser, random generators and counts.
+    `curricula.training.checkpoint` saves and restores it.
 
     Attributes:
         model: the network.
@@ -97,7 +98,7 @@ class TrainingState:
 
 
 def start(plan: Plan) -> TrainingState:
-    """Return the state before the first update, with weights from torch's global random state."""
+    """Return a training's initial state, with weights from torch's global random state."""
     model = plan.build_model()
     seed, device = plan.config.seed, plan.device
     return TrainingState(
@@ -115,7 +116,7 @@ def start(plan: Plan) -> TrainingState:
 
 
 def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the configured optimiser of a model's parameters."""
+    """Return the optimiser that the plan configures, for a model's parameters."""
     config = plan.config
     if config.optimizer == "sgd":
         return SGD(
@@ -141,7 +142,7 @@ class Networks:
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module) -> "Networks":
-        """Return the networks of a model, compiled if the plan says so."""
+        """Return the trained and the attacked form of a model, compiled if the plan says so."""
         running: nn.Module = AtPrecision(model, plan.precision)
         if plan.config.compile == "on":
             running = Compiled(running, plan.part_size, graphs=False)
@@ -157,14 +158,14 @@ class Networks:
 
     @property
     def compile_failed(self) -> bool:
-        """True if compiling one of the networks failed."""
+        """True if compiling the trained or the attacked network failed."""
         parts = (*self.running.modules(), *self.victim.as_module().modules())
         return any(isinstance(part, Compiled) and part.failed for part in parts)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Update:
-    """Results of one update, all detached.
+    """Loss, strengths and correct images of one update, all detached.
 
     Attributes:
         strengths: strength of each leaf, by label.
@@ -185,7 +186,7 @@ def update(
     batch: Split,
     progress: Progress,
 ) -> Update:
-    """Update the network on one batch and return the results.
+    """Update the network on one batch, and return its loss, strengths and correct images.
 
     Args:
         plan: the training.
@@ -218,7 +219,7 @@ def update(
 
 
 def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
-    """Merge the weights into their average after an epoch, if the average is over epochs."""
+    """Merge the weights into their average after an epoch, if the plan averages over epochs."""
     averaging, average = plan.averaging, state.average
     if averaging is None or average is None or averaging.joins_after != "epoch":
         return
@@ -229,8 +230,8 @@ def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
 def _milder(
     plan: Plan, state: TrainingState, strengths: dict[str, Strength], count: int
 ) -> dict[str, Strength]:
-    """Return the strengths after the training went back to a checkpoint: for each image, that of a
-    pixel attack is drawn evenly from 0 to the given one, and halved from the second time on.
+    """Return the strengths to use after a rollback: each image's pixel attack gets a random
+    strength from 0 to the given one, halved from the second rollback on.
 
     Attacks of all sizes keep the network from masking its gradients along the direction of one
     attack (Kim et al. 2021).
@@ -247,14 +248,15 @@ def _milder(
 
 
 def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
-    """Set the learning rate of all parameters to that of a progress."""
+    """Set the optimiser's learning rate to the schedule's value at this progress, halved once per
+    rollback."""
     for group in state.optimizer.param_groups:
         group["lr"] = plan.config.lr * plan.learning_rate(progress) * 0.5**state.rollbacks
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Part:
-    """A part of a batch as it is trained on.
+    """Images, labels and share of one part of a batch.
 
     Attributes:
         views: its images.
@@ -268,7 +270,8 @@ class _Part:
 
 
 def _part_of(strengths: Mapping[str, Strength], part: slice) -> dict[str, Strength]:
-    """Return the strengths of a part of a batch."""
+    """Return the strengths by label; those with a value per image are cut to the images of one
+    part."""
     return {
         label: strength[part] if isinstance(strength, Tensor) and strength.ndim else strength
         for label, strength in strengths.items()
@@ -283,7 +286,8 @@ def _perturb(
     strengths: Mapping[str, Strength],
     progress: Progress,
 ) -> Views:
-    """Return the augmented and perturbed images of a part of a batch."""
+    """Return the clean, transformed and perturbed views of the augmented images of a part of a
+    batch."""
     augmented = plan.augmentation(
         plan.data.images(batch.pixels),
         batch.labels,
@@ -313,7 +317,8 @@ def _descend(
     logits: list[Tensor] = []  # with AWP twice: at the weights, then at the perturbed weights
 
     def losses() -> Iterator[Tensor]:
-        """Yield the share of each part in the mean loss."""
+        """Yield each part's loss times the part's share of the batch; their sum is the mean
+        loss."""
         for part in parts:
             loss = plan.objective(networks.running, part.views, part.labels_N)
             logits.append(loss.logits.detach())

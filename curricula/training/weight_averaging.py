@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Averaging(Protocol):
-    """A rule that says which weights are averaged, and how.
+    """A rule that says which snapshots of the weights are averaged, and with which share.
 
     Attributes:
         joins_after: when the weights join the average: after each update or each epoch.
@@ -32,7 +32,8 @@ class Averaging(Protocol):
     def start(self) -> float: ...
 
     def share(self, n: int) -> float:
-        """Return the weight of the newest snapshot when it joins an average of ``n`` earlier ones.
+        """Return the share, in [0, 1], of the newest snapshot in an average with ``n`` earlier
+        ones.
 
         Args:
             n: number of earlier snapshots, 1 or more.
@@ -88,7 +89,7 @@ class StochasticAverage:
 
 
 def averaged(model: "nn.Module", averaging: Averaging) -> "AveragedModel":
-    """Return an empty average of a model's weights.
+    """Return an average of a model's weights that contains no snapshot yet.
 
     Batch-norm statistics are averaged too; integer buffers are copied from the newest snapshot.
     """
@@ -116,8 +117,8 @@ FACTORIES: Mapping[str, Callable[..., Averaging]] = {
 
 
 def parse_averaging(text: str) -> factories.Built:
-    """Return the average of an expression, such as ``ema(decay=0.99)`` (None for ``none``), and the
-    expression with every default stated.
+    """Return the average that an expression such as ``ema(decay=0.99)`` describes (None for
+    ``none``), and the expression with every default stated.
 
     Raises:
         UserError: an unknown name or argument, a value out of range.

@@ -21,7 +21,7 @@ Layer = nn.Conv2d | nn.Linear
 
 @attrs.frozen(kw_only=True, eq=False)
 class FoldedLayer:
-    """A layer of the copy whose tensors are computed from layers of the network.
+    """A layer of the frozen copy whose weight and bias are computed from the network's layers.
 
     Attributes:
         source: the network's convolution or linear layer.
@@ -34,7 +34,7 @@ class FoldedLayer:
     target: Layer
 
     def refresh(self) -> None:
-        """Compute the copy's tensors from the network's current ones, in place."""
+        """Compute the copy's weight and bias from the network's current ones, in place."""
         source, norm, target = self.source, self.norm, self.target
         if norm is None:
             target.weight.copy_(source.weight)
@@ -62,7 +62,8 @@ def simplify(
     fast: bool,
     weight_dtype: torch.dtype | None,
 ) -> list[FoldedLayer]:
-    """Fold a copy's batch norms, replace its first convolution, and round its weights.
+    """Fold a copy's batch norms, replace its first convolution, round its weights, and return the
+    layers whose tensors are computed from the network's.
 
     Plain convolutions and linear layers store their weights in the dtype to which autocast would
     otherwise cast them in every pass.
@@ -114,7 +115,8 @@ def _empty_parameter(like: Tensor, dtype: torch.dtype) -> nn.Parameter:
 
 
 def foldable_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the names of each convolution and its batch norm, if nothing else reads its output.
+    """Yield the names of each convolution and the batch norm after it, if nothing else reads the
+    convolution's output.
 
     torch.fx traces the network's code on a copy on the meta device. Code that it cannot trace
     (because it looks at the values of its input) has no pairs. Later passes run the network's own
@@ -167,7 +169,8 @@ def _can_fold(before: nn.Module, after: nn.Module) -> bool:
 
 
 def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a deep copy of a network with replaced tensors, which require no gradients.
+    """Return a deep copy of a network, each of whose tensors is replaced by ``tensor_for`` of it
+    and requires no gradient.
 
     Args:
         network: the network to copy.

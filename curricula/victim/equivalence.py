@@ -13,7 +13,8 @@ TOLERANCE = 1e-3  # share of the largest logit: far more than a different order 
 
 
 def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
-    """Return whether a faster form of a network returns the same logits, on channels-last images.
+    """Return whether a faster form of a network returns the network's logits on channels-last
+    images, within a tolerance.
 
     A network's code may depend on what a form changes: the types and attributes of its layers, its
     weights, or the memory format of its feature maps. The form then fails or returns other logits.
@@ -39,7 +40,8 @@ def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
 
 
 def to_device(model: nn.Module, x_NCHW: Tensor, device: torch.device) -> nn.Module:
-    """Return a model on a device, in channels-last memory format, where convolutions are fastest.
+    """Return a model on a device, in channels-last memory format if its logits stay the same, since
+    convolutions are fastest there.
 
     A model whose code misreads or refuses channels-last feature maps (as ``view`` does) keeps its
     memory format.

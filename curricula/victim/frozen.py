@@ -36,7 +36,8 @@ def _start_counting_steps() -> None:
 
 
 class FrozenModel(nn.Module):
-    """A frozen copy of a network: the two share their tensors, but not their flags.
+    """A copy of a network, always in eval mode and without weight gradients, that shares the
+    network's tensors.
 
     The copy shares the network's parameters and buffers, so it follows each optimiser step; yet it
     is always in eval mode, and its weights require no gradients. It never changes the network's
@@ -108,7 +109,8 @@ class FrozenModel(nn.Module):
         self.network = network
 
     def _weight_versions(self) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """Return the number of optimiser steps so far, and each tensor's address and version."""
+        """Return the number of optimiser steps so far, and the address and version of each tensor
+        of the network: they change when weights do."""
         # In every pass: parameters() and buffers() take three times as long.
         return _optimizer_steps, tuple(
             (tensor.data_ptr(), tensor._version)
@@ -119,7 +121,8 @@ class FrozenModel(nn.Module):
         )
 
     def refresh(self, *, always: bool = False) -> None:
-        """Update the tensors that are computed from the network's instead of shared.
+        """Recompute the copy's folded, rounded and plain-equivalent tensors if the network's
+        weights have changed.
 
         Args:
             always: compute them even if no change of weights is visible, as after a write through
@@ -139,7 +142,8 @@ class FrozenModel(nn.Module):
                 layer.refresh()
 
     def _refresh_plain(self) -> bool:
-        """Update the plain equivalent in place; return False if its form has changed."""
+        """Update the plain equivalent's tensors in place; return False if their names or shapes
+        have changed."""
         model = self._source[0]
         if not isinstance(model, HasPlainEquivalent):
             return True
@@ -158,7 +162,7 @@ class FrozenModel(nn.Module):
         return self
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return logits_NK in float32."""
+        """Return logits (N, K) in float32 for images NCHW."""
         self.refresh()
         if not self._compared:
             self._compare(x_NCHW)
@@ -177,13 +181,13 @@ class FrozenModel(nn.Module):
 
     @property
     def form(self) -> tuple[bool, bool] | None:
-        """The form that the first images decided: cheaper arithmetic, rounded weights. None before
-        them."""
+        """(cheaper arithmetic, rounded weights): two flags for what the copy uses, decided on the
+        first images; None before them."""
         return (self._fast, self._weight_dtype is not None) if self._compared else None
 
     def use_form(self, form: tuple[bool, bool]) -> None:
-        """Use a form that was decided before, as far as the network has it, without comparing it
-        with the network again."""
+        """Use (cheaper arithmetic, rounded weights) as decided in an earlier run, where the network
+        has them, without comparing logits again."""
         own = (self._fast, self._weight_dtype is not None)
         form = (form[0] and own[0], form[1] and own[1])
         self._compared = True
@@ -193,7 +197,8 @@ class FrozenModel(nn.Module):
             self._build()
 
     def _compare(self, x_NCHW: Tensor) -> None:
-        """Compare the cheaper form with the network once, and drop it if their logits differ."""
+        """Compare the logits of the cheaper form and of the network once, and drop the cheaper form
+        if they differ."""
         self._compared = True
         plain = self._plain[0]
         network, form = (copy_with_tensors(plain, Tensor.clone).eval() for _ in range(2))

@@ -10,7 +10,8 @@ MAX_CHANNELS = 4  # input channels; with more, torch's own gradient is as fast
 
 
 class FastInputGradConv2d(nn.Conv2d):
-    """A convolution with few input channels whose gradient in the input is fast on a CPU.
+    """A convolution with few input channels whose gradient with respect to the input is fast on a
+    CPU.
 
     oneDNN computes this gradient for a padded number of channels: for a grey image it takes a tenth
     of a small network's pass, and half of it if the convolution has a stride. This class multiplies
@@ -41,7 +42,8 @@ class FastInputGradConv2d(nn.Conv2d):
 
 
 def is_supported(layer: nn.Module) -> bool:
-    """Return whether `FastInputGradConv2d` can replace a layer.
+    """Return whether `FastInputGradConv2d` can replace a layer: a plain convolution with few input
+    channels.
 
     A stride is supported for grey images only: for more channels torch is often faster.
 
@@ -73,7 +75,8 @@ def has_no_hooks(layer: nn.Module) -> bool:
 
 
 class _Convolve(torch.autograd.Function):
-    """Convolution with torch's forward pass and the gradient of `FastInputGradConv2d`."""
+    """Convolve by torch, and compute the gradient with respect to the input by one matrix
+    product."""
 
     @staticmethod
     def forward(

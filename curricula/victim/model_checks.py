@@ -17,7 +17,8 @@ WEIGHT_NOISE = 0.02  # standard deviation; gives a last layer that starts at zer
 def check_classifier(
     model: nn.Module, x_NCHW: Tensor, num_classes: int, *, name: str = "the model"
 ) -> None:
-    """Check that a model can classify such images and can be trained and attacked.
+    """Check that a model maps the images to logits (N, num_classes) and can be trained and
+    attacked.
 
     The check changes neither the model's weights, gradients, buffers or flags nor the global random
     state.
@@ -97,7 +98,8 @@ def _output_problem(output: object, n: int, num_classes: int) -> str | None:
 
 
 def _perturbed_weights(scratch: nn.Module) -> nn.Module:
-    """Return a copy with noise added to its weights, since a last layer may start at zero."""
+    """Return a copy of a model with noise added to its weights, since a last layer may start at
+    zero."""
     perturbed = copy.deepcopy(scratch)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -108,7 +110,7 @@ def _perturbed_weights(scratch: nn.Module) -> nn.Module:
 
 
 def _calibrated(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
-    """Return a copy in eval mode whose batch norms have the images' statistics.
+    """Return a copy of a model in eval mode whose batch norms have the images' statistics.
 
     With the initial statistics, every ReLU of a narrow network may be inactive on all images.
     """
@@ -123,7 +125,7 @@ def _calibrated(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
 
 
 def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Return a message if the model's outputs are probabilities.
+    """Return a message if the model's outputs are probabilities; None if they are logits.
 
     Logits may all lie between 0 and 1 by chance or after a ReLU, but not once the last layer's
     weights are scaled up.
@@ -144,7 +146,7 @@ def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
 
 
 def _larger_logits(scratch: nn.Module) -> nn.Module:
-    """Return a copy with perturbed weights, those of the last layer scaled up."""
+    """Return a copy of a model with noise added to its weights, and its last layer scaled up."""
     larger = _perturbed_weights(scratch)
     with torch.no_grad():
         for weight in list(larger.parameters())[-2:]:
@@ -153,7 +155,8 @@ def _larger_logits(scratch: nn.Module) -> nn.Module:
 
 
 def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Return a message if no finite gradient reaches the images, whatever the weights."""
+    """Return a message if no finite gradient reaches the images, whatever the weights; None if one
+    does."""
     variants: tuple[Callable[[], nn.Module], ...] = (
         lambda: scratch,
         lambda: _perturbed_weights(scratch),
@@ -185,7 +188,8 @@ def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
 
 
 def _uneven_sum(logits_NK: Tensor, y_N: Tensor, reference: object) -> Tensor:
-    """Return a loss (N,) that never saturates and is not constant after a softmax or a shift."""
+    """Return a weighted sum of each image's logits (N,), a loss that never saturates and that a
+    softmax or shift does not make constant."""
     weights_K = torch.linspace(-1, 1, logits_NK.shape[1], device=logits_NK.device)
     return (logits_NK * weights_K).sum(1)
 

@@ -16,7 +16,7 @@ from curricula.victim.frozen import FrozenModel
 
 
 class ModelVictim:
-    """The victim of a perturbation: the only access that a perturbation has to a network.
+    """A network as perturbations see it: logits and gradients, and no access to its weights.
 
     Args:
         model: any module from images in [0, 1] to logits.
@@ -64,7 +64,7 @@ class ModelVictim:
         return other
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
-        """Return logits_NK in float32, differentiable in x."""
+        """Return logits_NK in float32, differentiable with respect to the images."""
         return self._forward(x_NCHW)
 
     def _forward(self, x_NCHW: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class ModelVictim:
     def gradient(
         self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (grad_NCHW, loss_N, logits_NK), detached; see `curricula.interfaces.Victim`."""
+        """Return each image's gradient of the loss, its loss and its logits, (grad_NCHW, loss_N,
+        logits_NK), detached."""
         with torch.enable_grad():
             x = x_NCHW.detach().requires_grad_()
             logits = self._forward(x)
@@ -85,7 +86,8 @@ class ModelVictim:
         return gradient, loss_N.detach(), logits.detach()
 
     def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
-        """Return this victim with the logits at x as its reference, computed when first needed."""
+        """Return this victim with the network's logits on the given images as its reference,
+        computed when first needed."""
         # A perturbation starts here, so this must not miss any change of weights.
         self._frozen.refresh(always=True)
         x = x_NCHW.detach()
@@ -100,16 +102,17 @@ class ModelVictim:
         return self._with(reference)
 
     def subset(self, index: Tensor) -> "ModelVictim":
-        """Return this victim for x[index], a subset of the images of its reference."""
+        """Return this victim with the reference logits of the images at ``index`` only."""
         reference = self._reference
         return self._with(lambda: reference()[index])
 
     def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
-        """Return the mask (N,) of images to keep attacking; see `curricula.interfaces.Victim`."""
+        """Return the mask (N,) of images to keep attacking: all, or with ``early_stop`` those still
+        classified correctly."""
         return logits_NK.argmax(1) == y_N if self._early_stop else torch.ones_like(y_N).bool()
 
     def as_module(self) -> nn.Module:
-        """Return a frozen module from images to logits_NK that always stays in eval mode."""
+        """Return the frozen copy as a module from images to logits_NK, always in eval mode."""
         return self._frozen
 
 

@@ -71,7 +71,8 @@ class GroupConv(nn.Module):
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def expanded(self) -> tuple[Tensor, Tensor | None]:
-        """Return filters and bias of the equivalent ordinary convolution at the current weights."""
+        """Return filters and bias of the ordinary convolution that computes the same at the current
+        weights."""
         # In float32 under autocast too: sums of rounded filters would not be symmetric.
         with torch.autocast(self.weight.device.type, enabled=False):
             weight_OIEB = self.weight.unflatten(2, (-1, self.moved.shape[1]))
@@ -91,7 +92,7 @@ class GroupConv(nn.Module):
         return F.conv2d(x_NCHW, filters, bias, padding=self.padding)
 
     def plain(self) -> nn.Module:
-        """Return the equivalent ordinary convolution, which shares no tensors with this one."""
+        """Return an ordinary convolution that computes the same, with its own tensors."""
         with torch.no_grad():
             filters, bias = self.expanded()
         state = {"weight": filters} if bias is None else {"weight": filters, "bias": bias}
@@ -120,7 +121,8 @@ class FieldNorm(nn.BatchNorm2d):
         return super().forward(fields).reshape(x_NCHW.shape)
 
     def plain(self) -> nn.Module:
-        """Return the equivalent ordinary batch norm in eval mode, which shares no tensors."""
+        """Return an ordinary batch norm in eval mode that computes the same, with its own
+        tensors."""
         state = {
             name: value.repeat_interleave(self.order) if value.dim() else value.clone()
             for name, value in self.state_dict().items()
@@ -143,7 +145,8 @@ class GroupMax(nn.Module):
 
 
 class InvariantNetwork(nn.Module):
-    """A network from images to logits that are invariant to a group.
+    """A network from images NCHW to logits (N, K) that do not change if a group's element moves the
+    image.
 
     Attributes:
         width: number of fields of its first layer, for the resolved expression.
@@ -159,7 +162,7 @@ class InvariantNetwork(nn.Module):
         return logits
 
     def plain_equivalent(self) -> nn.Module:
-        """Return a network of plain torch layers, in eval mode, with the same logits."""
+        """Return a network of ordinary torch layers, in eval mode, with the same logits."""
         memo = {
             id(layer): layer.plain()
             for layer in self.modules()
@@ -178,8 +181,8 @@ def parameter_count(build: Callable[[], nn.Module]) -> int:
 def matched_width(
     width: int | None, build: Callable[[int], nn.Module], twin: Callable[[], nn.Module]
 ) -> int:
-    """Return the given width, or else the one whose parameter count is closest to the plain
-    network's.
+    """Return the given width, or else the width at which a network's parameter count is closest to
+    the plain network's.
 
     Args:
         width: number of fields of the first layer, 1 to 10,000, or None.

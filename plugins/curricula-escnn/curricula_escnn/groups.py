@@ -40,7 +40,7 @@ def order(group: str) -> int:
 
 @functools.cache
 def quotients(group: str) -> Tensor:
-    """Return the index of the element h^-1 g, at [h, g], int64 (G, G)."""
+    """Return the int64 table (G, G) whose entry [h, g] is the index of the element h^-1 g."""
     elements = list(space(group).fibergroup.elements)
     table = [[elements.index(~h @ g) for g in elements] for h in elements]
     return torch.tensor(table, device="cpu")
@@ -48,7 +48,8 @@ def quotients(group: str) -> Tensor:
 
 @functools.cache
 def moved_filters(group: str, side: int) -> Tensor:
-    """Return a basis of B scalar filters, transformed by element h at [h], (G, B, side * side).
+    """Return a basis of B scalar filters, transformed by each of a group's G elements, (G, B, side
+    * side).
 
     The mean norm of each filter over the group is 1. If the group maps the pixel grid to itself,
     the basis consists of single pixels, so that filters are unrestricted, as in Cohen and Welling
@@ -74,8 +75,8 @@ def moved_filters(group: str, side: int) -> Tensor:
 
 
 def _pixels(side: int) -> Tensor:
-    """Return the coordinates of the pixels, (side * side, 2), row by row: x to the right and y up,
-    from the centre."""
+    """Return the pixels' coordinates (side * side, 2), row by row: x to the right and y up, in
+    pixels from the centre."""
     line = torch.arange(side, device="cpu", dtype=torch.float64) - (side - 1) / 2
     y, x = torch.meshgrid(-line, line, indexing="ij")
     return torch.stack((x, y), -1).flatten(0, 1)

@@ -10,8 +10,8 @@ from curricula.models.normalise import Normalise
 def normalise_and_pad(
     name: str, image_size: int, *, at_least: int, multiple: int
 ) -> list[nn.Module]:
-    """Return two layers: normalisation, and a black border that pads the image to the next
-    multiple.
+    """Return two layers: one normalises images, and one pads them with a black border to the next
+    multiple of a size.
 
     The border is equally wide on all sides. If the size is a multiple already, its width is 0, so
     that checkpoints fit all sizes.

@@ -54,7 +54,7 @@ def gcnn_resnet18(
 
 
 class Residual(nn.Module):
-    """Compute relu(branch(x) + shortcut(x))."""
+    """A residual block: compute relu(branch(x) + shortcut(x))."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()

@@ -28,24 +28,25 @@ class Linear(nn.Module):
 
     @classmethod
     def random(cls, d: int, *, generator: torch.Generator) -> "Linear":
-        """Return a classifier with weights from a normal distribution of variance 1 / D."""
+        """Return a classifier whose weights are normal with mean 0 and variance 1 / D."""
         return cls(torch.randn(d, generator=generator) / d**0.5)
 
     @classmethod
     def of_ratio(cls, d: int, rho: float) -> "Linear":
-        """Return w = (rho, 1, ..., 1), a member of the family of `closed_forms`."""
+        """Return the classifier with weights w = (rho, 1, ..., 1), the family of `closed_forms`."""
         weight_D = torch.ones(d)
         weight_D[0] = rho
         return cls(weight_D)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Return the logits, (N,)."""
+        """Return the logits w . x, (N,)."""
         logits_N: Tensor = x_ND @ self.weight
         return logits_N
 
     @property
     def ratio(self) -> float:
-        """Strong weight over the mean magnitude of the others; rho for members of the family."""
+        """Weight of the strong feature over the mean magnitude of the other weights; rho for w =
+        (rho, 1, ..., 1)."""
         weight_D = self.weight.detach()
         return float(weight_D[0] / weight_D[1:].abs().mean())
 
@@ -70,13 +71,14 @@ class Network(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Return the logits, (N,)."""
+        """Return the logits, (N,), positive for the label 1."""
         logits_N: Tensor = self.out(self.into(x_ND).relu()).squeeze(1)
         return logits_N
 
 
 def worst_corner(model: Linear, x_ND: Tensor, y_N: Tensor, *, eps: float) -> Tensor:
-    """Return the worst input within eps for a linear classifier, exactly.
+    """Return the input x_ND within l-inf distance eps that has a linear classifier's smallest
+    margin, exactly.
 
     It lowers the margin by eps times the l1 norm of w.
     """
@@ -93,7 +95,8 @@ def pgd(
     steps: int,
     rel_step: float,
 ) -> Tensor:
-    """Descend the margin by gradient signs, projected into an l-inf ball (Madry et al. 2018).
+    """Descend the margin y * logit by gradient signs within an l-inf ball, and return the
+    adversarial inputs x_ND (Madry et al. 2018).
 
     The gradient of the loss has the same signs, but vanishes in float32 if the margin is large.
     Features are unbounded: nothing is clipped to a box.
@@ -128,5 +131,5 @@ def pgd(
 
 
 def random_start(x_ND: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """Return a uniformly random point of the l-inf ball around each sample, (N, D)."""
+    """Return a uniformly random point of the l-inf ball of radius eps about each sample, (N, D)."""
     return x_ND + eps * (2 * torch.rand(x_ND.shape, generator=generator) - 1)

@@ -14,20 +14,20 @@ from curricula_theory.setting import Setting
 
 
 def Phi(value: Tensor) -> Tensor:  # noqa: N802, its name in the derivation
-    """Return the distribution function of the standard normal."""
+    """Return the distribution function of the standard normal at each value."""
     share: Tensor = torch.special.ndtr(value)
     return share
 
 
 def clean_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
-    """Return C(rho), the accuracy on unperturbed inputs."""
+    """Return C(rho), the accuracy in [0, 1] on unperturbed inputs, for each rho."""
     rho = _float64(rho)
     root, signal = math.sqrt(setting.weak), setting.eta * setting.weak
     return _mixture(setting, (signal + rho) / root, (signal - rho) / root)
 
 
 def adversarial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
-    """Return A(rho), the accuracy under the worst perturbation within eps.
+    """Return A(rho), the accuracy in [0, 1] under the worst l-inf perturbation within eps.
 
     It lowers the margin by eps times the l1 norm of w.
     """
@@ -38,7 +38,7 @@ def adversarial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
 
 
 def shifted_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
-    """Return R(rho), the accuracy on inputs shifted by any number of places except 0.
+    """Return R(rho), the accuracy in [0, 1] on inputs shifted by any number of places except 0.
 
     The strong feature meets the weight 1, and one weak feature meets the weight rho.
     """
@@ -47,7 +47,7 @@ def shifted_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
 
 
 def spatial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
-    """Return Sp(rho) = C / d + (1 - 1 / d) R, the accuracy under a uniform cyclic shift.
+    """Return Sp(rho) = C / d + (1 - 1 / d) R, the accuracy in [0, 1] under a uniform cyclic shift.
 
     >>> setting = Setting(d=101, p=0.95, c=2)
     >>> [round(float(spatial_accuracy(setting, rho)), 3) for rho in (1, 20, 100)]
@@ -58,7 +58,8 @@ def spatial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
 
 
 def frontier(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Return the best accuracies of a random choice between two members of the family, rho >= 1.
+    """Return the best (spatial, adversarial) accuracies of a random choice between two members of
+    the family, rho >= 1.
 
     They are the corners of the least concave curve above the family's own curve. An adversary who
     does not see the choice cannot exploit it: the same perturbation is the worst for all members
@@ -83,12 +84,14 @@ def frontier(setting: Setting) -> tuple[Tensor, Tensor]:
 
 
 def best_ratio(setting: Setting) -> float:
-    """Return the ratio of the Bayes rule, log(p / (1 - p)) / (2 eta): clean accuracy is highest."""
+    """Return the ratio rho of highest clean accuracy, that of the Bayes rule: log(p / (1 - p)) / (2
+    eta)."""
     return math.log(setting.p / (1 - setting.p)) / (2 * setting.eta)
 
 
 def critical_ratio(setting: Setting) -> float:
-    """Return rho* = (eps - eta) S / (1 - eps): below it adversarial accuracy is below 1/2.
+    """Return rho* = (eps - eta) S / (1 - eps), below which adversarial accuracy is below 1/2; S is
+    the number of weak features, eta their mean.
 
     At eps = 2 eta it is eta S / (1 - 2 eta). For eps <= eta it is 0 or less and excludes no ratio.
     For eps >= 1 > eta it is infinite: the adversary flips the strong feature too.
@@ -99,7 +102,8 @@ def critical_ratio(setting: Setting) -> float:
 
 
 def shifted_bound(setting: Setting) -> float:
-    """Return an upper bound of R over all rho >= 1 with A(rho) >= 1/2.
+    """Return an upper bound of the shifted accuracy R(rho) over all rho >= 1 whose adversarial
+    accuracy A(rho) is 1/2 or more.
 
     It is R(max(rho*, 1)) if R is proved to fall from there on, and slightly more otherwise. It is
     NaN if no rho has A >= 1/2 (eps >= 1 and eps > eta).
@@ -114,7 +118,8 @@ def shifted_bound(setting: Setting) -> float:
 
 
 def shifted_limit(c: float) -> float:
-    """Return the limit of `shifted_bound` for large S at eps = 2 eta: Phi(c / sqrt(1 + c^2)).
+    """Return the limit of `shifted_bound` as the number S of weak features grows at eps = 2 eta,
+    where eta = c / sqrt(S) is their mean: Phi(c / sqrt(1 + c^2)).
 
     It is below Phi(1) = 0.8413 for every c.
     """
@@ -122,7 +127,7 @@ def shifted_limit(c: float) -> float:
 
 
 def _falls_from(setting: Setting) -> float:
-    """Return a ratio beyond which R is proved to fall."""
+    """Return a ratio rho beyond which the shifted accuracy R(rho) is proved to fall."""
     if 2 * setting.eta <= math.log(setting.p / (1 - setting.p)):
         return 1.0
     pull = setting.eta * (setting.weak - 1)
@@ -130,13 +135,14 @@ def _falls_from(setting: Setting) -> float:
 
 
 def _shifted_moments(setting: Setting, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the weak features' part of a shifted input's margin."""
+    """Return mean and standard deviation of the weak features' part of a shifted input's margin,
+    for each rho."""
     return setting.eta * (rho + setting.weak - 1), torch.sqrt(rho * rho + setting.weak - 1)
 
 
 def _mixture(setting: Setting, right: Tensor, wrong: Tensor) -> Tensor:
-    """Return the accuracy, given the margins, in standard deviations, for a correct and a wrong
-    strong feature."""
+    """Return the accuracy p Phi(right) + (1 - p) Phi(wrong), given the mean margins, in standard
+    deviations, for a right and a wrong strong feature."""
     return setting.p * Phi(right) + (1 - setting.p) * Phi(wrong)
 
 

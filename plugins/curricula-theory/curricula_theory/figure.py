@@ -24,7 +24,8 @@ RATIOS = torch.logspace(0, 4, 2001, dtype=torch.float64)  # points of a curve, t
 
 
 def frontier_figure(studies: Sequence[Study]) -> Figure:
-    """Draw adversarial over spatial accuracy: the family as a curve, trained models as points.
+    """Return a figure of adversarial over spatial accuracy: the family as a curve, trained models
+    as points.
 
     Each setting has a column, and each classifier of the trained models a row.
 
@@ -98,7 +99,8 @@ def _draw_model(axes: Axes, model: Trained) -> None:
 
 
 def _style(method: str, curriculum: bool, collapsed: bool) -> dict[str, Any]:
-    """Return a marker: filled for full strength, a ring for a curriculum, a cross if collapsed."""
+    """Return matplotlib's arguments for a marker: filled for full strength, a ring for a
+    curriculum, a cross if collapsed."""
     colour = COLOURS[method]
     style: dict[str, Any] = {"color": colour, "linestyle": "none"}
     if collapsed:

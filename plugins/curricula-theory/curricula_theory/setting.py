@@ -24,7 +24,7 @@ def _critical_size(setting: "Setting") -> float:
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """Distribution of (x, y) and radius of the adversary.
+    """The distribution of features and label (x, y), and the radius of the adversary.
 
     The label y is -1 or 1, each with probability 1/2. Given y the features are independent: x_0 is
     y with probability p and -y otherwise; the others are normal of mean eta * y and variance 1.
@@ -84,11 +84,11 @@ class Setting:
 
     @property
     def eta(self) -> float:
-        """Mean of a weak feature in standard deviations, c / sqrt(S)."""
+        """Mean of a weak feature given the label 1, c / sqrt(S), in standard deviations."""
         return self.c / math.sqrt(self.weak)
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw independent samples: x_ND and labels y_N (-1 or 1), both float32.
+        """Return N independent samples: x_ND and labels y_N (-1 or 1), both float32.
 
         Args:
             n: number of samples.
@@ -102,7 +102,7 @@ class Setting:
 
 
 def shift(x_ND: Tensor, places_N: Tensor) -> Tensor:
-    """Return x_ND with each row rolled to the right by its own number of places.
+    """Return x_ND with each row shifted cyclically to the right by its own number of places.
 
     Args:
         x_ND: samples.

@@ -20,7 +20,8 @@ MAX_VALUES = 2**21  # float32 values per chunk: 8 MiB, small enough for most cac
 
 @attrs.frozen(kw_only=True)
 class Accuracies:
-    """The three measured accuracies of one classifier, each with its 95 % interval."""
+    """Clean, spatial and adversarial accuracy of one classifier by sampling, each with its 95 %
+    interval."""
 
     clean: ThreatResult
     spatial: ThreatResult
@@ -35,8 +36,8 @@ def simulate(
     attacked: int | None = None,
     generator: torch.Generator,
 ) -> list[Accuracies]:
-    """Return each model's accuracies on new samples: clean, under a uniform cyclic shift, under
-    attack.
+    """Return each model's accuracies on N new samples: clean, under a uniform cyclic shift, and
+    under attack.
 
     All models see the same samples and shifts. The attack is exact for a `Linear` model. For any
     other model it is PGD-40 from five starts, which may miss a worse input, so that accuracy is an
@@ -89,7 +90,8 @@ def simulate(
 def withstands(
     model: nn.Module, x_ND: Tensor, y_N: Tensor, *, eps: float, generator: torch.Generator
 ) -> Tensor:
-    """Return a mask (N,) of the samples that stay correctly classified under attack.
+    """Return a mask (N,) of the samples that stay correctly classified under an l-inf attack of
+    radius eps.
 
     The first start of PGD is the corner against the label, the worst input for every linear
     classifier of positive weights; the others are random. Each later start attacks only the

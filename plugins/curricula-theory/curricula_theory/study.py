@@ -32,7 +32,7 @@ NUM_ATTACKED = 2_000  # test samples that PGD attacks, with up to 200 gradients 
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """Accuracies of one classifier of the family, in closed form and by sampling.
+    """Accuracies of one classifier w = (rho, 1, ..., 1), in closed form and by sampling.
 
     Attributes:
         rho: ratio of its weights.
@@ -49,7 +49,7 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Trained:
-    """One trained model.
+    """Ratio, final loss and accuracies of one trained model.
 
     Attributes:
         classifier: ``linear`` or ``MLP``.
@@ -71,7 +71,7 @@ class Trained:
 
     @property
     def collapsed(self) -> bool:
-        """True if training learned nothing, by `training.collapsed`."""
+        """True if the model learned nothing, as judged by its final loss."""
         return collapsed(self.loss)
 
 
@@ -93,7 +93,7 @@ register_json(
 
 @attrs.frozen(kw_only=True)
 class Study:
-    """All results of one setting.
+    """Closed forms, their simulation and trained models of one setting.
 
     Attributes:
         setting: the distribution and the adversary.
@@ -107,7 +107,7 @@ class Study:
 
 
 def _study_keys(found: Study) -> dict[str, Any]:
-    """Return the keys of a study's JSON, with None for values that are not finite."""
+    """Return the keys and values of a study's JSON, with None for values that are not finite."""
     bound = {
         "best_ratio": closed_forms.best_ratio(found.setting),
         "critical_ratio": closed_forms.critical_ratio(found.setting),
@@ -137,7 +137,8 @@ def study(
     lr: float = 0.01,
     on_message: Callable[[str], None] = lambda line: None,
 ) -> Study:
-    """Return the closed forms at some ratios, their simulation, and models trained in the setting.
+    """Return a study of a setting: closed forms at some ratios rho, their simulation, and trained
+    models.
 
     Args:
         setting: the distribution and the adversary.
@@ -181,8 +182,8 @@ def study(
 
 
 def default_ratios(setting: Setting) -> tuple[float, ...]:
-    """Return the reference ratios if c is 2 or 3, or else 1 (the invariant classifier), and those
-    of the Bayes rule and rho* that exceed 1."""
+    """Return values of rho: reference ratios if c is 2 or 3, else 1 (the invariant classifier), and
+    those of the Bayes rule and rho* that exceed 1."""
     if setting.c in REFERENCE_RATIOS:
         return REFERENCE_RATIOS[setting.c]
     critical = closed_forms.critical_ratio(setting)
@@ -198,7 +199,7 @@ def check(
     updates: int,
     lr: float,
 ) -> None:
-    """Check the arguments of `study` before any work.
+    """Check the ranges of the arguments of `study`, before any work.
 
     Raises:
         UserError: a value is out of its range.
@@ -229,7 +230,8 @@ def check(
 
 
 def above_frontier(setting: Setting, spatial: float, adversarial: float) -> float:
-    """Return an adversarial accuracy minus that of the frontier at the same spatial accuracy.
+    """Return how far an adversarial accuracy lies above the frontier at the same spatial accuracy;
+    below 0 if it lies under it.
 
     A spatial accuracy beyond an end of `closed_forms.frontier` is compared with that end.
     """
@@ -245,7 +247,7 @@ def _trained(
     updates: int,
     lr: float,
 ) -> Trained:
-    """Return one model, trained and measured."""
+    """Train a model, measure it, and return its ratio, loss and accuracies."""
     generator = torch.Generator().manual_seed(seed)
     model: Linear | Network
     if classifier == "linear":

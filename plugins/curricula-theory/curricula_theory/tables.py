@@ -47,7 +47,7 @@ def show_theory(studies: Sequence[Study]) -> None:
 
 
 def _bound(study: Study) -> list[str]:
-    """Return lines on a setting and its bound on the accuracy under shifts."""
+    """Return lines of text on a setting and its bound on the accuracy under shifts."""
     setting = study.setting
     lines = [
         f"d = {setting.d}, p = {setting.p:g}, c = {setting.c:g}, eta = {setting.eta:.4g}, "

@@ -23,7 +23,8 @@ NUM_FINAL_SAMPLES = 10_000  # samples of the final loss
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """The perturbations of a model's training.
+    """The perturbations that a model is trained with: shifts, attacks or both, with or without a
+    curriculum.
 
     Attributes:
         name: name of the method, without its curriculum.
@@ -42,7 +43,7 @@ class Method:
 
     @property
     def schedule(self) -> Schedule:
-        """Schedule of both strengths."""
+        """Schedule of the strength, which shifts and attacks share."""
         return linear() if self.curriculum else constant()
 
 
@@ -68,7 +69,7 @@ def perturbed(
     strength: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the samples x_ND, perturbed by a method.
+    """Return the samples x_ND, shifted and attacked by a method at a strength.
 
     Args:
         model: the model to attack: exactly if it is `Linear`, otherwise by PGD-5 from a random
@@ -141,7 +142,7 @@ def train(
 def final_loss(
     model: nn.Module, setting: Setting, method: Method, *, generator: torch.Generator
 ) -> float:
-    """Return the mean logistic loss under a method at full strength, on new samples.
+    """Return the mean logistic loss on new samples, perturbed by a method at full strength.
 
     A classifier whose logits are all 0 has the loss log 2; see `collapsed`.
     """
@@ -154,7 +155,7 @@ def final_loss(
 
 
 def collapsed(loss: float) -> bool:
-    """Return whether a `final_loss` is that of a model that learned nothing: above 0.99 log 2.
+    """Return whether a model learned nothing: whether its final loss is above 0.99 log 2.
 
     >>> collapsed(0.69), collapsed(0.1)
     (True, False)

@@ -13,7 +13,7 @@ from curricula.interfaces import Strength
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[int]:
-    """Seed every random state that an attack may draw from, and restore them all at the end:
+    """Seed inside the block every random state that an attack may use, and restore it afterwards:
     torch's on the CPU and on every GPU, NumPy's global one and Python's.
 
     Yields:
@@ -38,7 +38,8 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
 
 
 def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
-    """Return each different strength above 0, with the indices of the images that have it.
+    """Return pairs of a strength above 0 and the indices of the images that have it, one pair for
+    each different strength.
 
     >>> groups(torch.tensor([0.5, 0.0, 1.0, 0.5]), torch.zeros(4, 1, 2, 2))
     [(0.5, tensor([0, 3])), (1.0, tensor([2]))]
@@ -55,7 +56,7 @@ def groups(strength: Strength, x_NCHW: Tensor) -> list[tuple[float, Tensor]]:
 
 
 class DeviceTagged(nn.Module):
-    """A victim's module in the form that torchattacks needs.
+    """A wrapper of a victim's module in the form that torchattacks needs.
 
     It has a parameter, from which torchattacks reads the model's device (without one it prints a
     warning), and its gradients are contiguous, because some attacks call `view` on them.

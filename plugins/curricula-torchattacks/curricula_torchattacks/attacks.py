@@ -53,7 +53,7 @@ CORRECTED = {"guassian": "gaussian"}  # noise_type of PGDRS and PGDRSL2, theirs 
 
 @attrs.frozen(kw_only=True)
 class AttackSpec:
-    """The description of an attack of torchattacks as a perturbation: its unit, and the parameters
+    """A description of an attack of torchattacks as a perturbation: its unit, and the parameters
     that differ from the package's signature.
 
     Attributes:
@@ -163,7 +163,7 @@ class Attack:
     budget: float
 
     def __attrs_post_init__(self) -> None:
-        """Check the values that depend on several fields.
+        """Check that the values of several fields do not contradict each other.
 
         Raises:
             ValueError: two values contradict each other.
@@ -182,8 +182,8 @@ class Attack:
 
     @property
     def passes(self) -> int:
-        """Number of passes per image, if the image is not fooled: the product of the attack's
-        counts, which is right within a factor of about two."""
+        """Number of passes for an image that is not fooled: the product of the attack's counts,
+        which is right within a factor of about two."""
         counts = (getattr(self, name) for name in MULTIPLIED if name in self.passed.values())
         targets = MAX_TARGETS if getattr(self, "multi_targeted", False) else 1
         return math.prod(counts) * targets * self.spec.passes
@@ -224,7 +224,8 @@ class Attack:
     def _attacked(
         self, x_NCHW: Tensor, y_N: Tensor, eps: float, module: nn.Module, seed: int
     ) -> Tensor:
-        """Return adversarial images for one eps, in [0, 1] and within the ball, if there is one."""
+        """Return adversarial images NCHW at one eps, in [0, 1] and, where the unit is a norm,
+        within the eps-ball."""
         attack = self.construct(module, x_NCHW, eps=eps, seed=seed)
         adversarial = attack(x_NCHW, y_N).detach()
         # Where the gradient is exactly zero, some attacks divide zero by zero.
@@ -235,7 +236,8 @@ class Attack:
         return adversarial.clamp(0, 1)
 
     def construct(self, module: nn.Module, x_NCHW: Tensor, *, eps: float, seed: int) -> Any:
-        """Return torchattacks' own attack object for one eps.
+        """Return an object of torchattacks' attack class, with this perturbation's parameters and
+        one eps.
 
         Raises:
             UserError: the attack needs more classes than the model has.
@@ -277,12 +279,12 @@ NOT_PARAMETERS = frozenset({"model", "norm", "seed", "n_classes", "verbose"})
 
 
 def _has_steps(spec: AttackSpec, takes: Collection[str]) -> bool:
-    """Return whether the package's attack takes a step's absolute length."""
+    """Return whether torchattacks' attack has a parameter for the absolute length of a step."""
     return spec.unit in ("linf", "l2") and spec.step in takes
 
 
 def _class(name: str, spec: AttackSpec) -> type[Attack]:
-    """Return the perturbation class of an attack."""
+    """Return a perturbation class for the attack of torchattacks with this name."""
     signature = inspect.signature(getattr(torchattacks, name)).parameters
     has_steps = _has_steps(spec, signature)
     own = NOT_PARAMETERS | spec.left_out | {spec.budget}

@@ -26,7 +26,7 @@ def run_in_sequence(
     generator: torch.Generator,
 ) -> Tensor:
     """Run attacks one after another, each on the images that are still classified correctly, and
-    return the results."""
+    return the adversarial images NCHW."""
     result = x_NCHW.detach().clone()
     strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
     with torch.no_grad():
@@ -85,7 +85,7 @@ class AutoAttack:
 
     @property
     def parts(self) -> tuple[Perturbation, ...]:
-        """The four published attacks."""
+        """The four published attacks, in the order in which they run."""
         ball = {"budget": self.budget, "norm": self.norm}
         return (
             CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),

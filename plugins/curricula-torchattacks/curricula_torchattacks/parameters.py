@@ -18,7 +18,7 @@ MAX_KERNEL = 101  # side in pixels of a kernel that smooths gradients; the usual
 
 @attrs.frozen
 class Parameter:
-    """A parameter of an attack.
+    """Type, range and meaning of one parameter of an attack.
 
     Attributes:
         annotation: the field's type.
@@ -33,7 +33,7 @@ class Parameter:
     converter: Callable[[Any], Any] | None = None
 
     def field(self, default: Any) -> Any:
-        """Return the attrs field with a default."""
+        """Return an attrs field with the given default and this parameter's validator."""
         return attrs.field(default=default, validator=self.validator, converter=self.converter)
 
 
@@ -230,6 +230,6 @@ RESTARTED_ITERATIONS = _whole("number of moves tried in each run, 1 or more.")
 
 
 def losses(*names: str) -> Parameter:
-    """Return the parameter ``loss`` of an attack that supports these losses."""
+    """Return a parameter ``loss`` whose choices are the given names."""
     need = "; dlr needs three classes or more" if "dlr" in names else ""
     return _word(*names, sentence=f"the loss to ascend: {' or '.join(names)}{need}.")

@@ -53,7 +53,8 @@ class Square(torchattacks.Square):
 
 
 def _fits(side: int, p_init: float) -> bool:
-    """Return whether the l-2 attack's tiles and its largest window fit a square image.
+    """Return whether the l-2 attack's tiles and its largest window fit a square image with this
+    side in pixels.
 
     >>> [side for side in range(8, 14) if _fits(side, p_init=0.8)]
     [8, 9, 10, 11, 13]
