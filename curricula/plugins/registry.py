@@ -74,7 +74,7 @@ class Registered:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """A plugin that failed to load, and the reason."""
+    """A plugin that failed to load, with the reason as text."""
 
     provider: Provider
     reason: str

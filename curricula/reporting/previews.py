@@ -46,8 +46,8 @@ def preview(
     seed: int = EVALUATION_SEED,
     data_root: str | Path | None = None,
 ) -> Figure:
-    """Draw the first test images of a data set under a curriculum's expression, at growing
-    strengths.
+    """Return a figure of the first test images of a data set under a curriculum's expression, at
+    growing strengths.
 
     Attacks ascend cross-entropy unless they name a loss, and take the data set's training
     defaults.

@@ -54,7 +54,8 @@ def expression_of(name: str, unit: str) -> str:
 
 
 def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
-    """Draw a strip of each expression and write it as a PNG file.
+    """Draw a strip of pictures for each expression, at growing strengths, and write it as a PNG
+    file.
 
     The same versions of the libraries write the same bytes.
 

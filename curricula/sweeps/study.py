@@ -34,7 +34,7 @@ _FOLDER, _CELL, _LABELS, _REASON = "folder", "cell", "labels", "reason"  # attri
 
 @attrs.frozen(kw_only=True, eq=False)
 class Study:
-    """The queue of a sweep's cells; each method can raise a `UserError`.
+    """The queue of a sweep's cells in Optuna's database; each method can raise a `UserError`.
 
     Attributes:
         url: the database, without its password.
@@ -49,7 +49,7 @@ class Study:
     def open(
         cls, sweep: Sweep, folder: Path, threats: Sequence[str], storage: str | None
     ) -> "Study":
-        """Return the study of a sweep, opened or created.
+        """Return the queue of a sweep, from the database that holds it or from a new one.
 
         Args:
             sweep: the sweep.
@@ -83,7 +83,8 @@ class Study:
         return _user_errors(self.url, self.in_folder, "used")
 
     def _check_folder(self, folder: Path) -> None:
-        """Refuse a study of another folder of the same name."""
+        """Check that the study in a shared database belongs to this folder, not to another one of
+        the same name."""
         file = inside(folder, STUDY_ID)
         try:
             own = read_file(file).decode().strip()
@@ -108,7 +109,7 @@ class Study:
             raise UserError(f"{file}: cannot be written ({error})") from error
 
     def trials(self) -> dict[str, FrozenTrial]:
-        """Return the latest trial of each cell, by the cell's name."""
+        """Return each cell's latest trial, by the cell's name."""
         with self._used():
             found = {}
             for trial in self._study.get_trials(deepcopy=False):
@@ -118,47 +119,47 @@ class Study:
             return found
 
     def enqueue(self, cell: Cell) -> None:
-        """Queue a cell."""
+        """Add a cell to the end of the queue."""
         attributes = {_CELL: cell.name, _LABELS: dict(cell.labels)}
         with self._used():
             self._study.enqueue_trial({}, user_attrs=attributes)
 
     def abandon(self, trial: FrozenTrial) -> None:
-        """Record that the process that ran a trial has died."""
+        """Mark a trial as failed because the process that ran it has died."""
         with self._used():
             self._study.tell(trial.number, state=TrialState.FAIL)
 
     def claim(self) -> tuple[str, optuna.Trial]:
-        """Return the name of the next queued cell, and its trial."""
+        """Take the next cell from the queue, and return its name and its trial."""
         with self._used():
             trial = self._study.ask()
             return str(trial.user_attrs.get(_CELL)), trial
 
     def drop(self, trial: optuna.Trial) -> None:
-        """Record that the sweep no longer has the cell of a trial."""
+        """Mark a trial as pruned because the sweep no longer has its cell."""
         with self._used():
             self._study.tell(trial, state=TrialState.PRUNED)
 
     def finish(self, trial: optuna.Trial, accuracies: Sequence[float]) -> None:
-        """Record the accuracies of a cell."""
+        """Mark a trial as complete, with its cell's accuracy under each threat."""
         with self._used():
             self._study.tell(trial, list(accuracies))
 
     def fail(self, trial: optuna.Trial, reason: str) -> None:
-        """Record why a cell failed."""
+        """Mark a trial as failed, with the reason."""
         with self._used():
             trial.set_user_attr(_REASON, reason)
             self._study.tell(trial, state=TrialState.FAIL)
 
 
 def has_failed(trial: FrozenTrial) -> bool:
-    """Return whether a trial's cell failed, unlike one whose process died."""
+    """Return whether a trial has the reason why its cell failed; without one, its process died."""
     return _REASON in trial.user_attrs
 
 
 @contextlib.contextmanager
 def _user_errors(url: str, in_folder: bool, what: str) -> Iterator[None]:
-    """Turn errors inside the block, which uses a database, into user errors."""
+    """Turn errors raised inside the block, which uses a database, into user errors."""
     try:
         yield
     except Exception as error:  # of three libraries: damaged rows raise many types
@@ -172,7 +173,7 @@ def _user_errors(url: str, in_folder: bool, what: str) -> Iterator[None]:
 
 
 def _check_file(folder: Path) -> None:
-    """Refuse a database in a sweep's folder that could make SQLite write elsewhere, or compute
+    """Check that the database in a sweep's folder cannot make SQLite write elsewhere, or compute
     without end.
 
     Raises:
@@ -197,7 +198,7 @@ def _check_file(folder: Path) -> None:
 
 
 def _name(sweep: Sweep, folder: Path) -> str:
-    """Return a name for a shared database: the folder's, and a hash of the sweep."""
+    """Return the study's name in a shared database: the folder's name, and a hash of the sweep."""
     text = json.dumps(identity(sweep), sort_keys=True)
     return f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
@@ -212,7 +213,7 @@ def _redacted(url: str) -> str:
 
 @contextlib.contextmanager
 def silence_optuna() -> Iterator[None]:
-    """Silence Optuna's log and its warning that its interface may change."""
+    """Silence, inside the block, Optuna's log and its warning that its interface may change."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.CRITICAL)
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from typing import Any
 def broken_clauses(
     clauses: Iterable[Callable[..., None]], subject: Any, **keywords: Any
 ) -> dict[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is."""
+    """Return the error message of each broken clause, by the clause's name; empty if all hold."""
     broken = {}
     for clause in clauses:
         try:

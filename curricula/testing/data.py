@@ -265,5 +265,5 @@ DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
 
 
 def check_dataset(dataset: DataSet) -> Mapping[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is."""
+    """Return the error message of each broken clause, by the clause's name; empty if all hold."""
     return broken_clauses(DATASET_CLAUSES, dataset)

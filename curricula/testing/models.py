@@ -292,7 +292,7 @@ MODEL_CLAUSES: tuple[ModelClause, ...] = (
 
 
 def check_model(factory: Callable[..., Any], **images: Unpack[Images]) -> Mapping[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is.
+    """Return the error message of each broken clause, by the clause's name; empty if all hold.
 
     Args:
         factory: takes ``num_classes``, ``in_channels`` and ``image_size``; functools.partial binds

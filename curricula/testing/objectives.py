@@ -138,5 +138,5 @@ OBJECTIVE_CLAUSES: tuple[Callable[[Objective], None], ...] = (
 
 
 def check_objective(objective: Objective) -> Mapping[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is."""
+    """Return the error message of each broken clause, by the clause's name; empty if all hold."""
     return broken_clauses(OBJECTIVE_CLAUSES, objective)

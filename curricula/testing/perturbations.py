@@ -184,5 +184,5 @@ PERTURBATION_CLAUSES: tuple[Clause, ...] = (
 
 
 def check_perturbation(perturbation: Perturbation) -> Mapping[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is."""
+    """Return the error message of each broken clause, by the clause's name; empty if all hold."""
     return broken_clauses(PERTURBATION_CLAUSES, perturbation)

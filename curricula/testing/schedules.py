@@ -207,5 +207,5 @@ SCHEDULE_CLAUSES: tuple[Callable[[Schedule], None], ...] = (
 
 
 def check_schedule(schedule: Schedule) -> Mapping[str, str]:
-    """Return the error message of each broken clause, by the clause's name; empty if none is."""
+    """Return the error message of each broken clause, by the clause's name; empty if all hold."""
     return broken_clauses(SCHEDULE_CLAUSES, schedule)

@@ -91,7 +91,8 @@ class TrainingState:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The network that is validated and saved: the average, or the model while it is empty."""
+        """The network that is validated and saved: the weight average, or the trained model while
+        the average has no snapshot yet."""
         if self.average is None or not self.average.n_averaged:
             return self.model
         return self.average.module

@@ -33,7 +33,8 @@ class Linear(nn.Module):
 
     @classmethod
     def of_ratio(cls, d: int, rho: float) -> "Linear":
-        """Return the classifier with weights w = (rho, 1, ..., 1), the family of `closed_forms`."""
+        """Return the classifier with weights w = (rho, 1, ..., 1), to which `closed_forms`
+        applies."""
         weight_D = torch.ones(d)
         weight_D[0] = rho
         return cls(weight_D)

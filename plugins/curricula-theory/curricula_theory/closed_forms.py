@@ -58,8 +58,8 @@ def spatial_accuracy(setting: Setting, rho: Tensor | float) -> Tensor:
 
 
 def frontier(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Return the best (spatial, adversarial) accuracies of a random choice between two members of
-    the family, rho >= 1.
+    """Return the best (spatial, adversarial) accuracies of a random choice between two classifiers
+    w = (rho, 1, ..., 1), rho >= 1.
 
     They are the corners of the least concave curve above the family's own curve. An adversary who
     does not see the choice cannot exploit it: the same perturbation is the worst for all members

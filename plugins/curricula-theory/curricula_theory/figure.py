@@ -24,8 +24,8 @@ RATIOS = torch.logspace(0, 4, 2001, dtype=torch.float64)  # points of a curve, t
 
 
 def frontier_figure(studies: Sequence[Study]) -> Figure:
-    """Return a figure of adversarial over spatial accuracy: the family as a curve, trained models
-    as points.
+    """Return a figure of adversarial over spatial accuracy: classifiers w = (rho, 1, ..., 1) as a
+    curve, trained models as points.
 
     Each setting has a column, and each classifier of the trained models a row.
 
