@@ -24,6 +24,7 @@ from curricula.runtime.values import check_whole
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # of Pillow, that are read
 MAX_PIXELS = 100_000_000  # pixels of an image file
+PIXELS_OF_ANY, PIXELS_PER_BYTE = 20_000_000, 200  # pixels that a file of few bytes may have
 MAX_SIZE = 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
@@ -132,13 +133,15 @@ def _open(path: Path) -> Image.Image:
     Raises:
         UserError: it has too many pixels: a small file may decode to gigabytes.
     """
+    content = read_file(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(read_file(path)), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    most = min(MAX_PIXELS, PIXELS_OF_ANY + PIXELS_PER_BYTE * len(content))
+    if image.width * image.height > most:
         raise UserError(
-            f"folder: {path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; "
-            "make it smaller"
+            f"folder: {path} has {image.width} x {image.height} pixels, more than {most:,} in "
+            f"{len(content):,} bytes; make it smaller"
         )
     return image
 
