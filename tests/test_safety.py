@@ -71,7 +71,7 @@ def found() -> set[tuple[str, str]]:
     }
 
 
-def test_no_source_can_execute_what_it_reads_but_for_explained_uses():
+def test_no_source_can_execute_what_it_reads_except_in_explained_uses():
     assert found() == set(EXPLAINED)
 
 
