@@ -571,7 +571,7 @@ def test_true_false_and_none_are_plain_words_where_a_parameter_wants_words():
 
 @pytest.mark.parametrize("text", ["pgd:1e39", "fgsm:1e39", "trans:1e300", "pgd(0.1, step=1e39)"])
 def test_a_budget_too_large_for_float32_is_refused(text):
-    with pytest.raises(UserError, match="must be at most 1000000, not 1e"):
+    with pytest.raises(UserError, match="must be at most 1,000,000, not 1e"):
         bind(text)
 
 
