@@ -677,7 +677,7 @@ def _check_checkpoint(run: Run, checkpoint: str) -> None:
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     _ = run.config  # raises if it is damaged
     path = run.path / CHECKPOINTS[checkpoint]
-    if not path.exists():
+    if not holds(run.path, CHECKPOINTS[checkpoint]):
         raise UserError(f"checkpoint {path}: no such file; let its training finish, or train again")
 
 

@@ -60,7 +60,7 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
     return f"known: {', '.join(known)}" if otherwise is None else otherwise
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error's message as one line of text, with messages of attrs validators in plain
     words.
 

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from curricula.errors import printable
 from curricula.training.config import FIELDS
 from curricula.training.run import Run
 
@@ -72,7 +73,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print one line of text, neither wrapped nor coloured."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(printable(text), soft_wrap=True, markup=False)
 
     def on_message(self, line: str) -> None:
         self.say(line)

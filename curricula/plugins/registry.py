@@ -153,7 +153,7 @@ class Registry:
             self.add(load(), provider)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a file may call exit()
             reason = f"{type(error).__name__}: {message_of(error)}"
             failure = Failure(provider=provider, reason=reason)
             if strict:

@@ -8,9 +8,10 @@ import uuid
 from pathlib import Path
 
 from curricula.errors import UserError
+from curricula.runtime.memory import total_bytes
 
 PARTIAL = ".partial"  # suffix of a file that is being written
-MAX_BYTES = 2**36  # bytes of a file that is read at once
+MAX_UNASKED = 2**28  # bytes of a file that is read without asking how much memory there is
 
 
 def check_output(path: Path) -> None:
@@ -133,12 +134,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+def read_file(path: Path, limit: int | None = None) -> bytes:
     """Return the bytes of a regular file; a pipe or a device, which may never end, is an error.
 
     Args:
         path: the file.
-        limit: largest size, in bytes.
+        limit: largest size, in bytes; by default half of this machine's memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -152,7 +153,9 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
         os.close(descriptor)
         raise OSError("not a regular file")
     with open(descriptor, "rb") as stream:
-        if status.st_size > limit:  # also of a sparse file, which takes no space on the disk
+        if limit is None and status.st_size > MAX_UNASKED:
+            limit = (total_bytes() or MAX_UNASKED) // 2
+        if limit is not None and status.st_size > limit:  # also a sparse file without a block
             raise OSError(f"larger than {limit:,} bytes")
         return stream.read() or b""  # a file of /proc may have nothing to read
 

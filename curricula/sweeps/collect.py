@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
@@ -123,7 +123,9 @@ def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
     """Return the rows; where several share a label, their folder is added to it."""
     counts = Counter(row.label for _, row in found)
     return [
-        attrs.evolve(row, label=f"{row.label} ({parent})") if counts[row.label] > 1 else row
+        attrs.evolve(row, label=printable(f"{row.label} ({parent})"))
+        if counts[row.label] > 1
+        else row
         for parent, row in found
     ]
 
@@ -149,17 +151,26 @@ class _Member:
     of_sweep: bool
 
 
+def _shown(path: Path) -> str:
+    return printable(str(path))
+
+
 def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Member]:
     """Yield a member for each cell of a sweep's folder, or for the one run of a run folder."""
     if sweep is None:
         Run.open(path)
         yield _Member(
-            label=str(path), name=str(path), parent=path, folder=path, split=split, of_sweep=False
+            label=printable(str(path)),
+            name=printable(str(path)),
+            parent=path,
+            folder=path,
+            split=split,
+            of_sweep=False,
         )
         return
     for cell in sweep.cells:
         yield _Member(
-            label=sweep.row(cell) or str(path),
+            label=sweep.row(cell) or _shown(path),
             name=cell.name,
             parent=path,
             folder=path / CELLS / cell.name,

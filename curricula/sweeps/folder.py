@@ -95,7 +95,7 @@ def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: 
     """
     for cell in sweep.cells:
         path = folder / CELLS / cell.name
-        if not (path / CONFIG).exists():
+        if not holds(path, CONFIG):
             continue
         resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
         before = Run(path).config

@@ -194,10 +194,10 @@ def _enqueue(
     def is_done(name: str) -> bool:
         trial = latest.get(name)
         if trial is None:
-            return (folder / CELLS / name / FAILURE).exists() and not retry
+            return holds(folder / CELLS / name, FAILURE) and not retry
         if has_failed(trial):
             return not retry
-        evaluated = (folder / CELLS / name / RESULTS[split]).exists()
+        evaluated = holds(folder / CELLS / name, RESULTS[split])
         return trial.state is TrialState.COMPLETE and evaluated
 
     # The caller keeps other processes from queueing a cell, so a cell that is done stays done, and
@@ -300,9 +300,9 @@ def _results(
 ) -> list[ThreatResult]:
     """Return the results of a cell's final evaluation; if it has none yet, train the cell, or the
     rest of it, first."""
-    if (path / FAILURE).exists():  # it is run again because the user said --retry
+    if holds(path, FAILURE):  # it is run again because the user said --retry
         shutil.rmtree(path)
-    if not (path / RESULTS[sweep.split]).exists():
+    if not holds(path, RESULTS[sweep.split]):
         train_plan(
             make_plan(_values(cell, path)),
             path,

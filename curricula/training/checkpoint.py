@@ -23,7 +23,7 @@ from curricula.training.metrics import PassCounts
 from curricula.training.optimizers import STATE_TENSORS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
-from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
+from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, holds, prefixed
 from curricula.training.step import Networks, TrainingState
 from curricula.victim.frozen import FrozenModel
 
@@ -202,7 +202,7 @@ def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
     """
     damage: UserError | None = None
     for file in (LAST, PREVIOUS):
-        if not (run.path / file).exists():
+        if not holds(run.path, file):
             continue
         try:
             found = read_checkpoint(run, file)

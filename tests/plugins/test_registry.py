@@ -232,3 +232,24 @@ def test_the_name_of_a_record_is_one_that_expressions_can_hold(name):
         Record(name=name, factory="package:thing", summary="")
     assert "\n" not in str(caught.value)
     assert "Attribute" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "exit(3)",
+        "raise SystemExit",
+        "x = (" * 500,
+        "\0",
+        "def f(:",
+        "import absent",
+        "[" * 5000,
+        "1/0",
+    ],
+)
+def test_a_broken_file_is_one_line_whatever_it_does(tmp_path, source):
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    with pytest.raises(UserError, match=r"^plugin .*broken.py failed to load: ") as raised:
+        registry.build_registry([path], entry_points=False)
+    assert str(raised.value).isprintable()
