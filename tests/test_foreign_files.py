@@ -25,8 +25,8 @@ def known(tmp_path_factory):
 
 NAMES = (
     "config", "sweep", "metrics", "timing", "environment", "data", "evaluation", "profile", "audit",
-    "failure", "compare", "weights", "checkpoint", "mnist-images", "mnist-labels", "png", "jpg",
-    "bmp", "tif", "webp", "ppm", "plugin", "study",
+    "failure", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
+    "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "plugin", "study",
 )  # fmt: skip
 
 

@@ -172,7 +172,8 @@ def inside(folder: Path, name: str) -> Path:
         name: path below it.
 
     Raises:
-        UserError: a part of the path below the folder is a link, or the path leads out of it.
+        UserError: a part of the path below the folder is a link, a pipe or a device, or the path
+            leads out of it.
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
@@ -185,6 +186,8 @@ def inside(folder: Path, name: str) -> Path:
                 f"{path} is a symbolic link, and curricula writes through no link inside a run or "
                 "sweep folder; delete the link"
             )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is not a regular file; delete it")  # writing would wait
     return path
 
 

@@ -15,10 +15,10 @@ from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.folder import CELLS, FAILURE, Failure, sweep_in
-from curricula.sweeps.spec import FRONTIER_OF, Sweep
+from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
-from curricula.training.run import METRICS, RESULTS, TIMING, Run, holds
+from curricula.training.run import CONFIG, METRICS, RESULTS, TIMING, Run, holds
 
 IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
 
@@ -195,6 +195,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             f"{run.path / METRICS} has {len(metrics)} of {config.epochs} epochs, although the run "
             "was measured; restore it, or train again"
         )
+    with prefixed_errors(str(run.path / CONFIG)):
+        images = images_of(config.data, split)
     seconds = sum(
         line.training_seconds + line.validation_seconds
         for line in run.times
@@ -205,7 +207,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         seed=config.seed,
         configuration=_compared_fields(config),
         results={result.name: result for result in run.results(split)},
-        images=images_of(config.data, split),
+        images=images,
         passes=forward_and_backward(metrics),
         seconds=seconds,
     )

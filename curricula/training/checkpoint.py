@@ -356,15 +356,19 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint)
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     names = STATE_TENSORS[type(optimizer)]
-    found: dict[int, dict[str, Tensor]] = {}
-    for key in checkpoint.named("optimizer"):
-        number = int(key.partition(".")[0])
-        if not 0 <= number < len(parameters):
-            raise ValueError(f"optimizer.{key} is not expected")
-        step = torch.zeros(())  # float32 in all optimisers of torch
-        expected = {name: step if name == "step" else parameters[number] for name in names}
-        found[number] = checkpoint.like(f"optimizer.{number}", expected)
-        if "step" in names and not 1 <= float(found[number]["step"]) <= checkpoint.state.step:
+    numbers = {int(key.partition(".")[0]) for key in checkpoint.named("optimizer")}
+    if not numbers <= set(range(len(parameters))):
+        raise ValueError("optimizer has more parameters than the model")
+    step = torch.zeros(())  # float32 in all optimisers of torch
+    expected = {
+        f"{number}.{name}": step if name == "step" else parameters[number]
+        for number in numbers
+        for name in names
+    }
+    tensors = checkpoint.like("optimizer", expected)
+    found = {number: {name: tensors[f"{number}.{name}"] for name in names} for number in numbers}
+    for number, of_number in found.items():
+        if "step" in names and not 1 <= float(of_number["step"]) <= checkpoint.state.step:
             raise ValueError(f"optimizer.{number}.step is out of range")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": found, "param_groups": groups})

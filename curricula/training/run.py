@@ -174,11 +174,13 @@ class Run:
         config = self.config
         try:
             check_values({name: getattr(config, name) for name in FIELDS})
-        except UnknownNameError as error:
-            stored = self.environment
-            missing = sorted(set(stored.providers) - providers()) if stored else []
+        except UserError as error:
+            missing: list[str] = []
+            stored = self.environment if isinstance(error, UnknownNameError) else None
+            if stored is not None:
+                missing = sorted(set(stored.providers) - providers())
             if not missing:
-                raise
+                raise UserError(f"{self.path / CONFIG}: {error}") from error
             raise UserError(
                 f"run {self.path} needs a plugin that is missing here ({error}): it was trained "
                 f"with {', '.join(missing)}; install it, or name its file with --plugin"

@@ -83,6 +83,12 @@ def test_a_path_inside_a_folder_has_no_link_in_any_part(tmp_path):
             inside(folder, name)
 
 
+def test_no_pipe_inside_a_folder_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is not a regular file; delete it"):
+        inside(tmp_path, "pipe")
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "", ".", "..", "a\0b"])
 def test_a_path_inside_a_folder_does_not_lead_out_of_it(tmp_path, name):
     with pytest.raises(UserError, match="is no name of a file inside"):

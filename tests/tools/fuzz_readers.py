@@ -222,9 +222,10 @@ def of_safetensors(content: bytes, draw: Draw) -> bytes:
     header["__metadata__"].pop("digest", None)
     for _ in range(draw.choice((1, 1, 2))):
         kind = draw.randrange(4)
-        if kind == 0 and "state" in header["__metadata__"]:
-            state = json.loads(header["__metadata__"]["state"])
-            header["__metadata__"]["state"] = as_json(changed_value(state, draw))
+        texts = header["__metadata__"]
+        if kind == 0 and isinstance(texts.get("state"), str):
+            with contextlib.suppress(ValueError):  # changed already
+                texts["state"] = as_json(changed_value(json.loads(texts["state"]), draw))
         elif kind == 1 and data:
             at = draw.randrange(len(data))
             piece = draw.choice((b"\xff" * 8, bytes(8), struct.pack("<q", -1), draw.randbytes(8)))
@@ -420,6 +421,8 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             named="failed.json",
         ),
         "compare": of_run("metrics.jsonl", lambda: curricula.compare([run.path]), LINES),
+        "compare-config": of_run("config.toml", lambda: curricula.compare([run.path]), TOML),
+        "plugins-config": of_run("config.toml", run.check_plugins, TOML),
         "weights": of_run(
             BEST, lambda: run.load_weights(BEST, model), (of_bytes, of_safetensors, of_safetensors)
         ),

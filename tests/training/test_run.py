@@ -126,6 +126,21 @@ def test_nothing_is_written_through_a_link_of_a_run(run, tmp_path):
     assert (other / "training.svg").read_text() == "precious"
 
 
+def test_a_pipe_in_place_of_what_is_written_does_not_hang(run):
+    (run.path / "figures").mkdir()
+    for file in ("figures/training.svg", "profile.json"):
+        os.mkfifo(run.path / file)
+    with pytest.raises(UserError, match=r"profile.json is not a regular file; delete it"):
+        curricula.robustness_profile(run, limit=1)
+    (run.path / "profile.json").unlink()
+    with pytest.raises(UserError, match=r"training.svg is not a regular file; delete it"):
+        report(run.path)
+    (run.path / METRICS).unlink()
+    os.mkfifo(run.path / METRICS)
+    with pytest.raises(UserError, match=r"metrics.jsonl is not a regular file; delete it"):
+        run.append(METRICS, {})
+
+
 def test_no_baseline_is_trained_through_a_link(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "elsewhere").mkdir()
