@@ -34,14 +34,16 @@ def show_accuracies(
     table.add_column("threat", overflow="fold")
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(row[0].name, *map(_percent, row))
+    by_name = [{result.name: result for result in results} for results in columns.values()]
+    for name in by_name[0]:
+        cells = (_percent(found[name]) if name in found else "" for found in by_name)
+        table.add_row(Text(name), *cells)
     console = Console(highlight=False)
     console.print(f"{split} accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
     console.print(table)
     for result in first:
         if result.threat != result.name:
-            console.print(f"{result.name}: {result.threat}", soft_wrap=True)
+            console.print(f"{result.name}: {result.threat}", soft_wrap=True, markup=False)
 
 
 def show_profile(profile: "RobustnessProfile") -> None:

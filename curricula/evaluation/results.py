@@ -84,12 +84,14 @@ register_json(
 )
 
 
-def check_names(results: Sequence[ThreatResult]) -> None:
-    """Check that no two results have the same name.
+def check_results(results: Sequence[ThreatResult]) -> None:
+    """Check that there are results, and that no two have the same name.
 
     Raises:
-        ValueError: two have the same name.
+        ValueError: there are none, or two have the same name.
     """
+    if not results:
+        raise ValueError("there are no results")
     for name, count in Counter(result.name for result in results).items():
         if count > 1:
             raise ValueError(f"the threat {shown(name)} is there twice")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from curricula.errors import UnknownNameError, UserError, message_of
-from curricula.evaluation.results import ThreatResult, check_names
+from curricula.evaluation.results import ThreatResult, check_results
 from curricula.runtime.files import (
     append_line,
     check_folder,
@@ -365,9 +365,11 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        found = self.read(RESULTS[split], list[ThreatResult]) or []
+        found = self.read(RESULTS[split], list[ThreatResult])
+        if found is None:
+            return []
         with self.reading(RESULTS[split]):
-            check_names(found)
+            check_results(found)
         return found
 
     def save(

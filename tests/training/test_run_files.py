@@ -4,14 +4,17 @@ import os
 import shutil
 import time
 
+import attrs
 import pytest
 
 import curricula
+from curricula.cli.tables import show_accuracies
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.robustness_profile import RobustnessProfile
 from curricula.plugins import registry
 from curricula.reporting.report import report
+from curricula.runtime.records import to_json
 from curricula.training.run import LAST, Run
 
 FILES = (
@@ -97,3 +100,17 @@ def test_a_run_may_have_any_name(trained, tiny, tmp_path):
     with pytest.raises(UserError, match=r"last.safetensors: damaged") as raised:
         curricula.load_model(path, checkpoint="last")
     assert str(raised.value).isprintable()
+
+
+def test_results_of_someone_else_are_printed_as_they_are(folder, capsys):
+    (result, *_) = Run(folder).results("test")
+    name = "[/red][bold]x"
+    results = [attrs.evolve(result, name=name, threat="[link=x]y[/z]")]
+    Run(folder).write_json("evaluation.json", to_json(results))
+    show_accuracies({"this run": Run(folder).results("test"), "baseline": [result]})
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert f"{name}: [link=x]y[/z]" in printed
+    (folder / "evaluation.json").write_text("[]")
+    with pytest.raises(UserError, match=r"evaluation.json: .*there are no results"):
+        Run(folder).results("test")
