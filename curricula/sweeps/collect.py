@@ -192,8 +192,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     ends_early = config.stop_after > 0 or config.on_collapse == "stop"
     if len(metrics) not in range(1 if ends_early else config.epochs, config.epochs + 1):
         raise UserError(
-            f"{run.path / METRICS} has {len(metrics)} of {config.epochs} epochs, although the run "
-            "was measured; restore it, or train again"
+            f"{run.path / METRICS} has {len(metrics)} of the {config.epochs} epochs of {CONFIG}, "
+            "although the run was measured; restore the one that changed, or train again"
         )
     with prefixed_errors(str(run.path / CONFIG)):
         images = images_of(config.data, split)
