@@ -48,6 +48,10 @@ CONFIGURATIONS: dict[str, list[str]] = {
         "--perturb", "rot+pgd(0.03, steps=2)", "--epochs", "3", "--batch-size", "20",
         "--augmentation", "crop+flip",
     ],
+    "accumulate": [
+        "--perturb", "rot+pgd(0.1, steps=2)", "--accumulate", "3", "--clip-norm", "1", "--epochs",
+        "2", "--batch-size", "128",
+    ],
     "baseline": ["--perturb", "rot", "--epochs", "2", "--batch-size", "128", "--baseline"],
 }  # fmt: skip
 
