@@ -36,6 +36,7 @@ from curricula.sweeps.folder import (
 )
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
 from curricula.sweeps.study import Study, has_failed, silence_optuna
+from curricula.training.callbacks import Callback
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
@@ -272,7 +273,7 @@ def _run(
     began = time.perf_counter()
     on_message(f"{cell.name}: begins")
     try:
-        results = _results(cell, path, sweep, threats)
+        results = run_cell(cell, path, sweep, threats)
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         reason = printable(reason)
@@ -295,11 +296,27 @@ def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
     return {**attrs.asdict(Run(path).config), **root}
 
 
-def _results(
-    cell: Cell, path: Path, sweep: Sweep, threats: Mapping[str, Threat]
+def run_cell(
+    cell: Cell,
+    path: Path,
+    sweep: Sweep,
+    threats: Mapping[str, Threat],
+    *,
+    callback: Callback | None = None,
 ) -> list[ThreatResult]:
     """Return the results of a cell's final evaluation; if it has none yet, train the cell, or the
-    rest of it, first."""
+    rest of it, first.
+
+    Args:
+        cell: what to train.
+        path: its run folder.
+        sweep: names the split and the number of images.
+        threats: threats of the evaluation, by name.
+        callback: receives the events of the training, which an error that it raises ends.
+
+    Raises:
+        UserError: the training failed, or its results are of other threats.
+    """
     if holds(path, FAILURE):  # it is run again because the user said --retry
         shutil.rmtree(path)
     if not holds(path, RESULTS[sweep.split]):
@@ -309,6 +326,7 @@ def _results(
             threats=threats,
             split=sweep.split,
             limit=sweep.limit,
+            callback=callback,
             resume=holds(path, CONFIG),
         )
     results = {result.name: result for result in Run(path).results(sweep.split)}

@@ -143,7 +143,7 @@ class Sweep:
             axis
             for axis, changes in self.axes.items()
             if all(
-                set(change) == {axis} and _label(change[axis]) == name
+                set(change) == {axis} and label_of(change[axis]) == name
                 for name, change in changes.items()
             )
         )
@@ -209,13 +209,13 @@ def parse_sweep(text: str) -> Sweep:
         values = parse_toml(text)
     except ValueError as error:
         raise UserError(f"not TOML ({error})") from error
-    _check_known("section", values, SECTIONS)
-    sections = {name: _table(f"[{name}]", values.get(name, {})) for name in SECTIONS}
+    check_known("section", values, SECTIONS)
+    sections = {name: table_of(f"[{name}]", values.get(name, {})) for name in SECTIONS}
     if not sections["axes"]:
         raise UserError("[axes] is empty: name a field and its values, such as seed = [0, 1, 2]")
     check_keys(sections["base"])
     axes = {name: _axis(name, axis) for name, axis in sections["axes"].items()}
-    sweep = Sweep(base=sections["base"], axes=axes, **_evaluation(sections))
+    sweep = Sweep(base=sections["base"], axes=axes, **read_evaluation(sections["evaluation"]))
     _check_folders(sweep)
     return sweep
 
@@ -246,7 +246,7 @@ def prefixed_errors(what: str) -> Iterator[None]:
 
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
     """Return the fields that each label of an axis changes, by label."""
-    _check_name("axis", name)
+    check_name("axis", name)
     if not isinstance(axis, (list, dict)):
         raise UserError(
             f"axis {name!r} must be a list of values or a table of changes, not {shown(axis)}"
@@ -258,13 +258,13 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
         if name not in FIELDS:
             fix = did_you_mean(name, FIELDS, otherwise=f"fields: {', '.join(FIELDS)}")
             raise UserError(f"axis {name!r}: a list must hold values of a field; {fix}")
-        changes = {_label(value): {name: value} for value in axis}
+        changes = {label_of(value): {name: value} for value in axis}
         if len(changes) < len(axis):
             raise UserError(f"axis {name!r} has a value twice: {shown(axis)}")
     else:
-        changes = {label: _table(f"axis {name!r}, {label}", axis[label]) for label in axis}
+        changes = {label: table_of(f"axis {name!r}, {label}", axis[label]) for label in axis}
     for label, change in changes.items():
-        _check_name(f"axis {name!r}: label", label)
+        check_name(f"axis {name!r}: label", label)
         try:
             check_keys(change)
         except UserError as error:
@@ -272,15 +272,18 @@ def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _label(value: Any) -> str:
+def label_of(value: Any) -> str:
     """Return the label, as text, of one value of an axis that is a list."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fields of `Sweep` that the evaluation section of a sweep file states, by name."""
-    found = dict(sections["evaluation"])
-    _check_known("evaluation key", found, EVALUATION_KEYS)
+def read_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `Sweep` that the evaluation section of a sweep file states, by name.
+
+    Raises:
+        UserError: an unknown key, a wrong type, a frontier of threats that it does not name.
+    """
+    check_known("evaluation key", found, EVALUATION_KEYS)
     split, limit = found.get("split", "test"), found.get("limit")
     if split not in get_args(SplitName):
         raise UserError(
@@ -288,9 +291,9 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         )
     if limit is not None:
         check_whole("evaluation: limit", limit, 1, MAX_LIMIT)
-    threats = _table("[evaluation.threats]", found.get("threats", {}))
+    threats = table_of("[evaluation.threats]", found.get("threats", {}))
     for name, text in threats.items():
-        _check_name("threat", name)
+        check_name("threat", name)
         if not isinstance(text, str):
             raise UserError(
                 f"threat {name!r} must be text, such as 'rot:30+pgd', not {shown(text)}"
@@ -321,7 +324,7 @@ def _evaluation(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
     """Check that a terminal and a table can show a name."""
     if len(name) > MAX_LABEL or not name.isprintable():
         raise UserError(
@@ -342,14 +345,14 @@ def _check_folders(sweep: Sweep) -> None:
             )
 
 
-def _table(what: str, value: Any) -> dict[str, Any]:
+def table_of(what: str, value: Any) -> dict[str, Any]:
     """Return a value after checking that it is a TOML table."""
     if not isinstance(value, dict):
         raise UserError(f"{what} must be a table, not {shown(value)}")
     return value
 
 
-def _check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def check_known(what: str, values: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Check that a table has only known keys."""
     for key in values:
         if key not in known:
