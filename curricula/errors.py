@@ -3,7 +3,7 @@
 import math
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
@@ -12,6 +12,35 @@ _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
 MAX_MESSAGE = 2000  # characters of a message
 MAX_SHOWN = 300  # characters of a text inside a message
 MAX_EXACT = 10**15  # counts up to this one are shown with all their digits
+_ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
+    "batch_size": ("batch", "bs", "minibatch"),
+    "budget": ("eps", "epsilon", "radius", "degrees", "max_degrees"),
+    "clip_norm": ("grad_clip", "max_grad_norm"),
+    "data": ("dataset",),
+    "data_root": ("root", "data_dir", "data_path"),
+    "device": ("gpu", "cuda"),
+    "eps": ("epsilon", "radius", "budget"),
+    "images": ("n", "num_images", "limit"),
+    "limit": ("n", "num_images", "n_examples", "images"),
+    "lr": ("learning_rate", "eta"),
+    "lr_schedule": ("lr_scheduler", "lr_decay"),
+    "model": ("net", "network", "arch", "architecture"),
+    "objective": ("loss", "criterion"),
+    "optimizer": ("optim", "optimiser"),
+    "output": ("out", "outdir", "output_dir", "save_dir"),
+    "perturb": ("attack", "attacks", "perturbations", "curriculum"),
+    "precision": ("amp", "dtype", "bf16", "fp16"),
+    "rel_step": ("alpha", "step_size", "eps_step", "eps_iter"),
+    "restarts": ("n_restarts", "num_restarts"),
+    "seed": ("random_state", "rng"),
+    "step": ("alpha", "step_size", "eps_step", "eps_iter"),
+    "steps": ("iterations", "iters", "num_steps", "nb_iter", "max_iter"),
+    "stop_after": ("patience", "early_stopping"),
+    "threat": ("attack", "attacks"),
+    "threats": ("attack", "attacks", "threat"),
+    "weight_decay": ("wd",),
+}
+"""The words of other libraries for arguments and fields of this one."""
 _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}
 
 
@@ -51,13 +80,26 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
         >>> did_you_mean("vgg", ["smallcnn", "lenet"])
         'known: smallcnn, lenet'
     """
-    import difflib  # here: few runs need it
-
     known = tuple(known)
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    similar = similar_names(name, known)
     if similar:
         return f"did you mean {' or '.join(similar)}?"
     return f"known: {', '.join(known)}" if otherwise is None else otherwise
+
+
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return at most three of the known names: those of the same meaning as ``name``, or else those
+    that are spelt most alike.
+
+    >>> similar_names("learning_rate", ["lr", "lr_schedule", "epochs"])
+    ['lr']
+    """
+    import difflib  # here: few runs need it
+
+    known = tuple(known)
+    word = name.lower().replace("-", "_")
+    meant = [each for each in known if word in _ALSO_CALLED.get(each.replace("-", "_"), ())]
+    return meant or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
 
 
 def message_of(error: BaseException) -> str:

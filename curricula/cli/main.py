@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shortened, similar_names
 from curricula.plugins import registry
 from curricula.runtime.signals import Interrupted
 
@@ -55,8 +55,10 @@ class Program(click.Group):
             except click.exceptions.NoArgsIsHelpError as error:
                 error.show()
                 sys.exit(error.exit_code)
+            except click.NoSuchOption as error:
+                self._end(self._unknown_option(error), error.exit_code)
             except click.ClickException as error:
-                self._end(error.format_message(), error.exit_code)
+                self._end(shortened(error.format_message()), error.exit_code)
             except click.Abort as error:
                 cause = error.__cause__
                 if isinstance(cause, Interrupted):
@@ -65,6 +67,27 @@ class Program(click.Group):
         if standalone_mode:
             sys.exit(status if isinstance(status, int) else 0)
         return status
+
+    def _unknown_option(self, error: click.NoSuchOption) -> str:
+        """Return the message for an option that a command does not have, which the program or
+        the command may have elsewhere or under a similar name."""
+        name, context = error.option_name, error.ctx
+        if context is None:
+            return error.format_message()
+        command = context.command_path.split()[1:]  # the first is the program as it was called
+        if command and any(name in option.opts for option in self.params):
+            words = [name, "FILE", *command] if name == "--plugin" else [name]
+            return f"{name} comes before the command: write curricula {' '.join(words)}"
+        flags = {
+            flag.removeprefix("--"): flag
+            for option in context.command.params
+            for flag in (*option.opts, *option.secondary_opts)
+        }
+        word = name.removeprefix("--")  # a single letter resembles all others
+        similar = [flags[flag] for flag in similar_names(word, flags)] if word != name else []
+        listing = f"{' '.join(['curricula', *command])} --help lists all"
+        fix = f"did you mean {' or '.join(similar)}?" if similar else listing
+        return f"no such option {name}; {fix}"
 
     def _end(self, message: str, status: int) -> NoReturn:
         click.echo(f"Error: {' '.join(message.split())}", err=True)

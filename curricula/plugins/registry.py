@@ -275,7 +275,11 @@ def use(registry: Registry) -> None:
     _current = registry
 
 
-def command_line(*words: object) -> str:
-    """Return the shell command for ``curricula`` with these words and the current plugin files."""
-    plugins = [word for file in current().files for word in ("--plugin", str(file))]
+def command_line(*words: object, files: Iterable[Path] = ()) -> str:
+    """Return the shell command for ``curricula`` with these words and the current plugin files, to
+    which the given files of other names are added."""
+    loaded = current().files
+    names = {file.name for file in loaded}
+    added = {file.name: file for file in files if file.name not in names}
+    plugins = [word for file in (*loaded, *added.values()) for word in ("--plugin", str(file))]
     return shlex.join(["curricula", *plugins, *map(str, words)])

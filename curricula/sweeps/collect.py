@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from curricula.errors import UserError, printable, shown
+from curricula.errors import UserError, printable, shortened, shown
 from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice
@@ -217,7 +217,7 @@ def _check_comparable(outcome: Outcome, first: Outcome) -> None:
     """Check that a run was measured on the same images and under the same threats as the first.
 
     Raises:
-        UserError: what each was measured on or under, and the command that measures both alike.
+        UserError: what each was measured on or under, and how to measure both alike.
     """
     images, images_of_first = _images(outcome), _images(first)
     if images != images_of_first:
@@ -235,20 +235,30 @@ def _check_comparable(outcome: Outcome, first: Outcome) -> None:
     ]
     if not names:
         return
-
-    def under(known: Mapping[str, str]) -> str:
-        found = [f"{name} = {known[name]}" for name in names if name in known]
-        return ", ".join(found) or f"no {' or '.join(names)}"
-
-    others = [threats_of_first[name] for name in names if name in threats_of_first]
-    folder = outcome.folder if others else first.folder
-    options = [word for text in others or map(threats.get, names) for word in ("--threat", text)]
-    command = command_line("evaluate", folder, *options)
+    name, *more = names
+    here, there = threats.get(name), threats_of_first.get(name)
+    others = f" (also: {', '.join(more)})" if more else ""
+    # The command measures one of the runs under the threat of the other, and prints the result.
+    folder, threat = (outcome.folder, there) if there else (first.folder, here)
     raise UserError(
-        f"run {outcome.folder} was measured under {under(threats)}; run {first.folder} under "
-        f"{under(threats_of_first)}; measure both alike: {command}; or train both in one sweep, "
-        "which names its threats"
+        f"compare needs equal threats, but {name} is {shortened(there or 'missing')} in "
+        f"{first.folder} and {shortened(here or 'missing')} in {outcome.folder}{others}: train "
+        "both in one sweep, or print the accuracy under one threat: "
+        f"{_with_plugins((first, outcome), 'evaluate', folder, '--threat', threat)}"
     )
+
+
+def _with_plugins(outcomes: Sequence[Outcome], *words: object) -> str:
+    """Return the shell command for ``curricula`` with these words, and with every plugin file that
+    is loaded or that a run was trained with."""
+    stored = [Run(outcome.folder).environment for outcome in outcomes]
+    files = [
+        Path(name)
+        for environment in stored
+        for name in (environment.providers if environment else ())
+        if name.endswith(".py")
+    ]
+    return command_line(*words, files=files)
 
 
 def _threats(outcome: Outcome) -> dict[str, str]:

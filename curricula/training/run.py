@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from curricula.errors import UnknownNameError, UserError, message_of
+from curricula.errors import UnknownNameError, UserError, message_of, similar_names
 from curricula.evaluation.results import ThreatResult, check_results
+from curricula.plugins.registry import command_line
 from curricula.runtime.files import (
     append_line,
     check_folder,
@@ -111,10 +112,14 @@ class Run:
         """Return the run whose files an existing folder holds.
 
         Raises:
-            UserError: the folder holds no run.
+            UserError: there is no such folder, or it holds no run.
         """
         path = _as_path(path)
         if not holds(path, CONFIG):
+            if not path.exists():
+                raise UserError(
+                    f"{path} is not a run folder: there is no such folder{_similar_folder(path)}"
+                )
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}{fix}")
@@ -181,9 +186,12 @@ class Run:
                 missing = sorted(set(stored.providers) - providers())
             if not missing:
                 raise UserError(f"{self.path / CONFIG}: {error}") from error
+            files = [Path(name) for name in missing if name.endswith(".py")]
+            fix = f"write {command_line('COMMAND', files=files)}" if files else "install it"
+            unknown, _, _ = str(error).partition(": ")  # without the names that are similar
             raise UserError(
-                f"run {self.path} needs a plugin that is missing here ({error}): it was trained "
-                f"with {', '.join(missing)}; install it, or name its file with --plugin"
+                f"run {self.path} needs a plugin that is missing here ({unknown}): it was trained "
+                f"with {', '.join(missing)}; {fix}"
             ) from error
 
     def check_data(self, data: "DataSet") -> None:
@@ -456,6 +464,20 @@ class Run:
         except (SafetensorError, *WRONG_SHAPE) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
         return tensors, texts
+
+
+def _similar_folder(path: Path) -> str:
+    """Return ``; did you mean ...?`` with the runs and sweeps, beside a path or in ``runs``, whose
+    names are similar; or an empty text."""
+    found = {
+        file.parent.name: str(file.parent)
+        for folder in (RUNS, path.parent)
+        if folder.is_dir()
+        for name in (CONFIG, SWEEP)
+        for file in folder.glob(f"*/{name}")
+    }
+    similar = [found[name] for name in similar_names(path.name, sorted(found))]
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def _fix(file: str) -> str:

@@ -288,6 +288,48 @@ def test_bad_input_to_evaluate(trained, tmp_path):
         assert result.stderr.count("\n") == 1
 
 
+def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/first", "runs/fog", "elsewhere/third"):
+        Path(name).mkdir(parents=True)
+        Path(name, "config.toml").touch()
+    for typed, expected in [
+        ("runs/frist", "there is no such folder; did you mean runs/first?"),
+        ("frist", "there is no such folder; did you mean runs/first?"),
+        (tmp_path / "elsewhere" / "thrid", f"did you mean {tmp_path}/elsewhere/third?"),
+        ("runs/zzzz", "runs/zzzz is not a run folder: there is no such folder"),
+        ("runs", "runs is not a run folder: it has no config.toml; name a run in it, such as"),
+    ]:
+        result = run("evaluate", typed)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert expected in result.stderr
+        assert ("did you mean" in result.stderr) == ("did you mean" in expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "evaluate --plugin x.py runs/a",
+            "comes before the command: write curricula --plugin FILE",
+        ),
+        ("train --version", "--version comes before the command: write curricula --version"),
+        ("train --patience 3", "no such option --patience; did you mean --stop-after?"),
+        ("evaluate runs/a --attack rot", "no such option --attack; did you mean --threat?"),
+        ("train -z", "no such option -z; curricula train --help lists all"),
+        (f"train --epochs {'9' * 5000}", "99' is not a valid integer"),
+        (f"train --lr {'x' * 5000}", "xx' is not a valid float"),
+        (f"evaluate a --split {'x' * 5000}", "is not one of 'test', 'validation'"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_wrong_flag_is_a_short_line_with_its_fix(words, expected):
+    result = run(*words.split(), plugin=None)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert expected in result.stderr
+    assert len(result.stderr) < 350
+
+
 def test_an_unknown_command_suggests_a_similar_one():
     result = run("trian")
     assert result.exit_code == 2

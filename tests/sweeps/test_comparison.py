@@ -33,7 +33,6 @@ from curricula.runtime.records import to_json
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
-from curricula.training.run import Run
 
 TENTHS = st.integers(0, 10)
 POINTS = st.lists(st.tuples(TENTHS, TENTHS), max_size=8)
@@ -321,16 +320,18 @@ def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path
     )
     with pytest.raises(UserError) as caught:
         curricula.compare([swept / "third", tmp_path / "other"])
-    mine, theirs, fix, _ = str(caught.value).split("; ")
-    assert mine.startswith(f"run {tmp_path / 'other'} was measured under spatial = rot(10, ")
-    assert theirs.startswith(f"run {swept / 'third'} under spatial = rot(30, ")
-    assert ", joint = rot(30, " in theirs
-    assert "clean" not in mine + theirs
-    # The command measures the second run under the threats of the first.
-    words = shlex.split(fix.removeprefix("measure both alike: "))
-    known = {result.name: result.threat for result in Run(swept / "third").results("test")}
-    options = ["--threat", known["spatial"], "--threat", known["joint"]]
-    assert words[words.index("evaluate") :] == ["evaluate", str(tmp_path / "other"), *options]
+    message = str(caught.value).replace(str(tmp_path), "T").replace(str(swept), "S")
+    text, advice = message.split(" under one threat: ")
+    assert "spatial is rot(30, interpolation=bilinear, padding=zeros) in S/third and rot(10" in text
+    assert text.count("pgd") == 0
+    assert len(message) < 500
+    assert "in T/other (also: joint): train both in one sweep" in text
+    # The advice works, also without the plugin file that the runs need.
+    words = shlex.split(advice.replace("T/", f"{tmp_path}/"))
+    assert "--plugin" in words
+    result = run(*words[1:], plugin=None)
+    assert result.exit_code == 0, result.output
+    assert "rot(30, interpolation=bilinear, padding=zeros)" in result.output
 
 
 def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):

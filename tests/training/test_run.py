@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 
 import pytest
@@ -251,8 +252,12 @@ def test_a_run_whose_plugin_is_missing_says_which(run):
         lambda: curricula.load_model(run),
         lambda: curricula.resume(run),
     ):
-        with pytest.raises(UserError, match=r"needs a plugin that is missing .*with .*tiny.py"):
+        with pytest.raises(
+            UserError, match=r"needs a plugin that is missing .*with .*tiny.py"
+        ) as e:
             measure()
+        assert "did you mean" not in str(e.value)  # a name of another plugin
+        assert re.search("write curricula --plugin .*tiny.py COMMAND$", str(e.value))
     (run.path / "environment.json").unlink()
     with pytest.raises(UserError, match="unknown dataset 'tiny'"):
         curricula.load_model(run)
