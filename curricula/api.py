@@ -27,7 +27,7 @@ from curricula.runtime.values import (
     check_number,
     check_whole,
 )
-from curricula.training.callbacks import Callback
+from curricula.training.callbacks import Callback, Callbacks, check_callbacks
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import (
     EVALUATION_SEED,
@@ -134,7 +134,7 @@ def train(
     *,
     output: str | Path | None = None,
     baseline: bool = False,
-    callback: Callback | None = None,
+    callbacks: Sequence[Callback | str] = (),
     download: bool = False,
     checkpoint_every: str | int | None = None,
     **values: Unpack[TrainValues],
@@ -147,7 +147,8 @@ def train(
     Args:
         output: run folder; by default a new one under ``runs/``.
         baseline: also train without perturbations, all else equal, into ``output/baseline``.
-        callback: receives the events of the training.
+        callbacks: receive the events of the training: objects, or expressions such as
+            ``tensorboard``.
         download: fetch missing data.
         checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
             minutes, such as ``10min``; by default such that they take under 1 % of the time.
@@ -155,7 +156,7 @@ def train(
 
     Raises:
         UserError: a value is wrong, in which case nothing is written; or the loss is no longer
-            finite, or the disk is full, in which case the folder stays.
+            finite, the disk is full or a callback failed, in which case the folder stays.
         KeyboardInterrupt: a signal ended the training.
 
     Example:
@@ -179,11 +180,12 @@ def train(
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
     check_values(values)
-    _check_callback(callback)
+    callbacks = check_callbacks(callbacks)
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
 
     from curricula.training.plan import make_plan
 
+    callback = Callbacks.build(callbacks)
     plan = make_plan(values, download=download)
     path = Path(output) if output is not None else new_folder(plan)
     if baseline:  # an interrupted run shows by this folder that its baseline is to be trained too
@@ -195,7 +197,7 @@ def train(
 def resume(
     run: Run | str | Path,
     *,
-    callback: "Callback | None" = None,
+    callbacks: Sequence[Callback | str] = (),
     data_root: str | Path | None = None,
     checkpoint_every: str | int | None = None,
 ) -> Trained:
@@ -207,7 +209,7 @@ def resume(
 
     Args:
         run: a run or its folder.
-        callback: receives the events of the training.
+        callbacks: as for `train`; a run does not store those it was started with.
         data_root: folder of the data set's files, if they have moved since.
         checkpoint_every: as for `train`.
 
@@ -222,7 +224,7 @@ def resume(
     if data_root is not None:
         values["data_root"] = str(data_root)
     check_values(values)
-    _check_callback(callback)
+    callbacks = check_callbacks(callbacks)
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
     sweep = found.path.absolute().parent.parent
     if holds(sweep, SWEEP):
@@ -238,21 +240,14 @@ def resume(
 
     from curricula.training.plan import make_plan
 
+    callback = Callbacks.build(callbacks)
     return _train(make_plan(values), found.path, callback, every, resume=True)
-
-
-def _check_callback(callback: object) -> None:
-    if callback is not None and not isinstance(callback, Callback):
-        raise UserError(
-            "callback must have the methods of curricula.training.Callback (derive it from "
-            f"NoCallback), not {shown(callback)}"
-        )
 
 
 def _train(
     plan: "Plan",
     path: Path,
-    callback: "Callback | None",
+    callback: Callbacks,
     every: "Interval | None",
     *,
     resume: bool,

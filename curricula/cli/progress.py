@@ -20,16 +20,15 @@ from rich.progress import (
 )
 
 from curricula.errors import printable
+from curricula.training.callbacks import NoCallback
 from curricula.training.config import FIELDS
 from curricula.training.run import Run
 
 if TYPE_CHECKING:  # a callback is made before torch is imported
-    from torch import Tensor
-
-    from curricula.interfaces import Progress as TrainingProgress
     from curricula.interfaces import Strength
     from curricula.training.metrics import EpochMetrics
     from curricula.training.plan import Plan
+    from curricula.training.step import Update
 
 QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
 READ_EVERY = 10  # updates between two reads of the loss, which wait for the device
@@ -45,7 +44,7 @@ class _LastingConsole(Console):
         click.echo("Warning: standard output was closed; the training goes on", err=True)
 
 
-class Terminal:
+class Terminal(NoCallback):
     """A callback that prints the progress and results of a training on standard output.
 
     Args:
@@ -89,16 +88,15 @@ class Terminal:
         self.bar.start()
         self.task = self.bar.add_task("training", total=steps)
 
-    def on_step_end(
-        self, progress: "TrainingProgress", loss: "Tensor", strengths: "Mapping[str, Strength]"
-    ) -> None:
+    def on_step_end(self, update: "Update") -> None:
         if not self.console.is_terminal:
             return
+        progress = update.progress
         description: str | None = None
         if progress.step % READ_EVERY == 0:
             description = (
                 f"epoch {progress.epoch + 1}/{progress.total_epochs} "
-                f"loss {float(loss):.3f}{_shown(strengths)}"
+                f"loss {float(update.loss):.3f}{_shown(update.strengths)}"
             )
         self.bar.update(self.task, completed=progress.step + 1, description=description)
 

@@ -30,6 +30,13 @@ from curricula.training.run import CONFIG
     help="Continue an interrupted run, as it is configured, from its last checkpoint.",
 )
 @click.option(
+    "--callback",
+    "callbacks",
+    multiple=True,
+    metavar="NAME",
+    help="Callback that follows the training; repeatable. --resume takes it again.",
+)
+@click.option(
     "--checkpoint-every",
     metavar="N|Nmin",
     help="Also save a checkpoint every N updates, or every N minutes.  "
@@ -41,6 +48,7 @@ def command(
     output: Path | None,
     baseline: bool,
     resume: Path | None,
+    callbacks: tuple[str, ...],
     checkpoint_every: str | None,
     **flags: Any,
 ) -> None:
@@ -71,7 +79,7 @@ def command(
             )
         trained = api.resume(
             resume,
-            callback=Terminal(),
+            callbacks=[Terminal(), *callbacks],
             data_root=values.get("data_root"),
             checkpoint_every=checkpoint_every,
         )
@@ -80,7 +88,7 @@ def command(
             output=output,
             download=download,
             baseline=baseline,
-            callback=Terminal(),
+            callbacks=[Terminal(), *callbacks],
             checkpoint_every=checkpoint_every,
             **{**(read_config(config) if config is not None else {}), **values},
         )

@@ -1,4 +1,4 @@
-"""The contract between curricula and its plugins: six hooks, each yielding frozen records.
+"""The contract between curricula and its plugins: seven hooks, each yielding frozen records.
 
 A plugin is a module (or any object) whose functions are marked with ``hookimpl``. curricula finds
 it through the entry-point group ``curricula``, or in a file named by ``--plugin FILE``. A record
@@ -26,7 +26,7 @@ from curricula.plugins.names import NAME_PATTERN
 
 PROJECT = "curricula"
 
-Kind = Literal["perturbation", "model", "schedule", "objective", "dataset", "command"]
+Kind = Literal["perturbation", "model", "schedule", "objective", "dataset", "callback", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -108,6 +108,15 @@ def curricula_datasets() -> Iterable[Record]:  # type: ignore[empty-body]
     arguments of the call.
 
     Example: ``Record(name="usps", factory="my_package.data:usps", summary="16x16 digits")``.
+    """
+
+
+@hookspec
+def curricula_callbacks() -> Iterable[Record]:  # type: ignore[empty-body]
+    """Yield a record for each callback, whose factory takes the arguments of the call and returns
+    an object that receives the events of a training.
+
+    Example: ``Record(name="beep", factory="my_package.sound:Beep", summary="beeps at the end")``.
     """
 
 

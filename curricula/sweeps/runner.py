@@ -36,7 +36,7 @@ from curricula.sweeps.folder import (
 )
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
 from curricula.sweeps.study import Study, has_failed, silence_optuna
-from curricula.training.callbacks import Callback
+from curricula.training.callbacks import Callback, Callbacks
 from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
@@ -312,7 +312,8 @@ def run_cell(
         path: its run folder.
         sweep: names the split and the number of images.
         threats: threats of the evaluation, by name.
-        callback: receives the events of the training, which an error that it raises ends.
+        callback: receives the events of the training; an error that it raises ends the training, as
+            the cause of a `UserError`.
 
     Raises:
         UserError: the training failed, or its results are of other threats.
@@ -326,7 +327,7 @@ def run_cell(
             threats=threats,
             split=sweep.split,
             limit=sweep.limit,
-            callback=callback,
+            callback=Callbacks([callback] if callback else []),
             resume=holds(path, CONFIG),
         )
     results = {result.name: result for result in Run(path).results(sweep.split)}

@@ -21,7 +21,7 @@ from curricula.runtime.locks import exclusive
 from curricula.runtime.random_state import seeded
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted, StopRequest, stop_requests
-from curricula.training.callbacks import Callback, NoCallback
+from curricula.training.callbacks import Callbacks
 from curricula.training.checkpoint import (
     check_same_training,
     read_checkpoint,
@@ -86,7 +86,7 @@ def train_plan(
     threats: Mapping[str, Threat],
     split: SplitName = "test",
     limit: int | None = None,
-    callback: Callback | None = None,
+    callback: Callbacks | None = None,
     resume: bool = False,
     checkpoint_every: Interval | None = None,
 ) -> list[ThreatResult]:
@@ -104,17 +104,17 @@ def train_plan(
         split: split of the final evaluation: ``test``, or ``validation``, the training images held
             out to pick the checkpoint.
         limit: evaluate the first ``limit`` images of the split; None for all.
-        callback: receives the events of the training.
+        callback: receive the events of the training.
         resume: continue the run in the folder from its last checkpoint, instead of a new one.
         checkpoint_every: time between checkpoints within an epoch; by default such that they take
             under 1 % of the time. There is one after each epoch in any case.
 
     Raises:
         UserError: the folder already holds a run, or, to resume, none of this plan; another process
-            writes to it; the loss is no longer finite; the disk is full.
+            writes to it; the loss is no longer finite; the disk is full; a callback failed.
         Interrupted: a signal ended the training; it can be resumed.
     """
-    callback = callback or NoCallback()
+    callback = callback or Callbacks()
     images = first(plan.data.test if split == "test" else plan.validation, limit)
     if resume:
         Run.open(path)  # refuses a folder without a run, before anything is written there
@@ -131,16 +131,17 @@ def train_plan(
                 training = _Training.start(plan, run, callback, stop, checkpoint_every)
                 if resume:
                     training.restore()
-                training.run_epochs()
+                training.run_epochs(resumed=resume)
                 run.load_weights(BEST, training.state.model)
             results = _evaluate(training, images, threats, RESULTS[split])
             for file in (PREVIOUS, GOOD):
                 (path / file).unlink(missing_ok=True)
             training.check_stop()
-            return results
         finally:
             torch.set_num_threads(threads)
             callback.on_train_end()
+        training.check_stop()
+        return results
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -153,7 +154,7 @@ class _Training:
         state: everything that the updates change.
         networks: the networks of the state's model.
         passes: counts of the current epoch.
-        callback: receives the events.
+        callback: receive the events.
         saver: decides when a checkpoint is due.
         stop: the signal that ends the training, if one has come.
         prober: measures the accuracy under a stronger attack.
@@ -167,7 +168,7 @@ class _Training:
     state: TrainingState
     networks: Networks
     passes: PassCounter
-    callback: Callback
+    callback: Callbacks
     saver: Saver
     stop: StopRequest
     prober: Prober
@@ -180,7 +181,7 @@ class _Training:
         cls,
         plan: Plan,
         run: Run,
-        callback: Callback,
+        callback: Callbacks,
         stop: StopRequest,
         every: Interval | None,
     ) -> "_Training":
@@ -253,6 +254,7 @@ class _Training:
         spoilt = problem(self.state)
         if spoilt is not None:
             raise self._not_finite(spoilt)
+        self.callback.on_checkpoint()
         self.saver.save(
             lambda: save_last(self.run, self.plan, self.state, self.networks, self.passes)
         )
@@ -264,15 +266,28 @@ class _Training:
         self.began = now
         self._save()
 
+    @property
+    def is_to_stop(self) -> bool:
+        """True if a signal has come or a callback has failed."""
+        return self.stop.received is not None or self.callback.failure is not None
+
     def check_stop(self) -> None:
-        """Raise `Interrupted` if a signal has arrived; the checkpoint is saved by then.
+        """Raise an error if a signal has come or a callback has failed; the checkpoint is saved by
+        then.
 
         Raises:
             Interrupted: a signal has come.
+            UserError: a callback has failed.
         """
+        options = [word for text in self.callback.texts for word in ("--callback", text)]
+        command = command_line("train", "--resume", self.run.path, *options)
         if self.stop.received is not None:
-            command = command_line("train", "--resume", self.run.path)
             raise Interrupted(f"interrupted; continue with: {command}", self.stop.received)
+        failure = self.callback.failure
+        if failure is not None:
+            raise UserError(
+                f"{failure}; everything is saved: correct it, or continue without it: {command}"
+            ) from failure.__cause__
 
     def _not_finite(self, what: str) -> "_NotFiniteError":
         """Return the error to raise for a loss or weights that are not finite."""
@@ -288,11 +303,14 @@ class _Training:
             f"{self.run.path}, whose checkpoints are from before); {', or '.join(fixes)}"
         )
 
-    def run_epochs(self) -> None:
+    def run_epochs(self, *, resumed: bool) -> None:
         """Train all remaining epochs; after each, validate, write the metrics and save the
         checkpoints."""
         plan, state = self.plan, self.state
         self.callback.on_train_start(self.run, plan, plan.total_steps)
+        if resumed:
+            self.callback.on_resume(state.step)
+        self.check_stop()
         threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
         rolls_back = plan.config.on_collapse == "rollback"
         if rolls_back and state.step == 0:
@@ -368,8 +386,8 @@ class _Training:
         acute = [finding for finding in self.found if finding in ACUTE]
         collapsed = bool(acute) and plan.config.on_collapse == "stop"
         state.stopped = collapsed or self._has_waited_enough()
-        self._save()  # after the metrics: a continued training cuts them back to its checkpoint
         self.callback.on_epoch_end(metrics)
+        self._save()  # after the metrics: a continued training cuts them back to its checkpoint
         for finding in self.found:
             if finding not in before:
                 self.callback.on_message(f"epoch {state.epoch}: {finding}: {EXPLANATIONS[finding]}")
@@ -420,6 +438,7 @@ class _Training:
         self.state.rollbacks = rollbacks
         self._keep_epochs()
         self._save()
+        self.callback.on_resume(self.state.step)
         share = 0.5 ** (rollbacks - 1)
         self.callback.on_message(
             f"{reason}: back to epoch {self.state.epoch} (rollback {rollbacks} of at most "
@@ -447,10 +466,11 @@ class _Training:
             state.sums.loss += updated.loss
             state.sums.correct += updated.correct_N.sum()
             state.sums.strengths = updated.strengths
-            self.callback.on_step_end(progress, updated.loss, updated.strengths)
+            self.callback.on_step_end(updated)
+            del updated  # its images, before the next update makes its own
             if state.step % CHECK_EVERY == 0 and not has_finite_loss(state):
                 raise self._not_finite("loss")
-            if self.stop.received is not None or self.saver.is_due(state.step):
+            if self.is_to_stop or self.saver.is_due(state.step):
                 self._save_within_epoch()
             self.check_stop()
 
@@ -512,6 +532,7 @@ def _evaluate(
         batch_size=BATCH_SIZE,
         after_batch=after_batch,
     )
+    training.callback.on_eval_end(results)
     training.run.write_json(file, to_json(results))
     took = EvaluationTime(evaluation_seconds=time.perf_counter() - began)
     training.run.append(TIMING, to_json(took))

@@ -1,6 +1,6 @@
 """One update of a training, and the state that it changes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 import torch
@@ -43,10 +43,15 @@ class EpochSums:
 
     def means(self) -> dict[str, float]:
         """Return each leaf's strength at the last update, averaged over the batch, by label."""
-        return {
-            label: float(torch.as_tensor(strength).float().mean())
-            for label, strength in self.strengths.items()
-        }
+        return _means(self.strengths)
+
+
+def _means(strengths: Mapping[str, Strength]) -> dict[str, float]:
+    """Return strengths averaged over the images of a batch, by label."""
+    return {
+        label: float(torch.as_tensor(strength).float().mean())
+        for label, strength in strengths.items()
+    }
 
 
 @attrs.define(kw_only=True)
@@ -166,17 +171,40 @@ class Networks:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Update:
-    """Loss, strengths and correct images of one update, all detached.
+    """Loss, strengths, learning rate and images of one update, all detached and on the device.
 
     Attributes:
+        progress: progress of the training before the update.
         strengths: strength of each leaf, by label.
         loss: the training loss, a scalar.
+        lr: the learning rate.
         correct_N: bool, which perturbed images the network classified correctly before the update.
+        parts: views of the batch's images, in the parts that it was processed in.
     """
 
+    progress: Progress
     strengths: Mapping[str, Strength]
     loss: Tensor
+    lr: float
     correct_N: Tensor
+    parts: Sequence[Views]
+
+    def mean_strengths(self) -> dict[str, float]:
+        """Return each leaf's strength, averaged over the batch, by label."""
+        return _means(self.strengths)
+
+    def views(self, limit: int) -> Views:
+        """Return copies of the clean (augmented), transformed and perturbed views of the batch's
+        first ``limit`` images."""
+
+        def first(view: Callable[[Views], Tensor]) -> Tensor:
+            return torch.cat([view(part)[:limit] for part in self.parts])[:limit]
+
+        return Views(
+            clean=first(lambda part: part.clean),
+            transformed=first(lambda part: part.transformed),
+            perturbed=first(lambda part: part.perturbed),
+        )
 
 
 def update(
@@ -187,7 +215,7 @@ def update(
     batch: Split,
     progress: Progress,
 ) -> Update:
-    """Update the network on one batch, and return its loss, strengths and correct images.
+    """Update the network on one batch, and return its loss, strengths and images.
 
     Args:
         plan: the training.
@@ -216,7 +244,14 @@ def update(
         state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
     )
     state.step += 1
-    return Update(strengths=strengths, loss=loss, correct_N=correct_N)
+    return Update(
+        progress=progress,
+        strengths=strengths,
+        loss=loss,
+        lr=state.optimizer.param_groups[0]["lr"],
+        correct_N=correct_N,
+        parts=[part.views for part in parts],
+    )
 
 
 def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:

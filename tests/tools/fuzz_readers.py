@@ -315,12 +315,12 @@ def write_files(folder: Path) -> Plan:
     curricula.train(**values, output=folder / "run")
 
     class Kill(NoCallback):
-        def on_step_end(self, progress: Any, loss: Any, strengths: Any) -> None:
-            if progress.step == 12:
+        def on_step_end(self, update: Any) -> None:
+            if update.progress.step == 12:
                 raise _Killed
 
     with contextlib.suppress(_Killed):
-        curricula.train(**values, output=folder / "killed", checkpoint_every=1, callback=Kill())
+        curricula.train(**values, output=folder / "killed", checkpoint_every=1, callbacks=[Kill()])
     for file in ("profile.json", "audit.json"):
         shutil.copy(STORED / file, folder / "run" / file)
     (folder / "failed").mkdir()

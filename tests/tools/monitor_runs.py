@@ -124,7 +124,7 @@ def tried(name: str, values: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with torch.random.fork_rng(devices=[]):
-                curricula.train(**{**common, **values}, output=f"{folder}/run", callback=truth)
+                curricula.train(**{**common, **values}, output=f"{folder}/run", callbacks=[truth])
         except KeyboardInterrupt:
             pass
         lines = curricula.Run.open(f"{folder}/run").lines("metrics.jsonl")

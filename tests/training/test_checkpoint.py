@@ -27,8 +27,8 @@ class Killed(BaseException):
 
 
 class Kill(NoCallback):
-    def on_step_end(self, progress, loss, strengths):
-        if progress.step == STEP:
+    def on_step_end(self, update):
+        if update.progress.step == STEP:
             raise Killed
 
 
@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
         "optimizer": "adamw", "epochs": 2, "precision": "float32",
     }  # fmt: skip
     with pytest.raises(Killed):
-        curricula.train(**values, output=path, checkpoint_every=1, callback=Kill())
+        curricula.train(**values, output=path, checkpoint_every=1, callbacks=[Kill()])
     plan = make_plan(values)
     registry.use(before)
     return path, plan

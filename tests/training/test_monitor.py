@@ -151,7 +151,11 @@ class Messages(NoCallback):
 def test_a_network_without_gradients_is_reported(faults, tmp_path):
     heard = Messages()
     trained = curricula.train(
-        **SMALL, epochs=2, objective="planted(fault=zero)", output=tmp_path / "run", callback=heard
+        **SMALL,
+        epochs=2,
+        objective="planted(fault=zero)",
+        output=tmp_path / "run",
+        callbacks=[heard],
     )
     assert [line["findings"] for line in trained.run.lines(METRICS)] == [["no gradient"]] * 2
     assert sum("no gradient" in line for line in heard.lines) == 1  # said once
@@ -179,7 +183,10 @@ def collapse(monkeypatch):
 def train(path, epochs=4, **values):
     heard = Messages()
     trained = curricula.train(
-        **SMALL | {"perturb": "rot+fgsm:0.1"} | values, epochs=epochs, output=path, callback=heard
+        **SMALL | {"perturb": "rot+fgsm:0.1"} | values,
+        epochs=epochs,
+        output=path,
+        callbacks=[heard],
     )
     return trained, heard.lines
 
@@ -240,8 +247,8 @@ def test_a_loss_that_is_not_finite_is_rolled_back_too(faults, tmp_path):
 
 def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse):
     class Kill(NoCallback):
-        def on_step_end(self, progress, loss, strengths):
-            if progress.step == 2 * 9 + 3:
+        def on_step_end(self, update):
+            if update.progress.step == 2 * 9 + 3:
                 raise KeyboardInterrupt
 
     values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
@@ -249,7 +256,9 @@ def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse):
     whole = curricula.train(**values, output=tmp_path / "whole")
     collapse(2)
     with pytest.raises(KeyboardInterrupt):
-        curricula.train(**values, output=tmp_path / "killed", callback=Kill(), checkpoint_every=2)
+        curricula.train(
+            **values, output=tmp_path / "killed", callbacks=[Kill()], checkpoint_every=2
+        )
     collapse()
     killed = curricula.resume(tmp_path / "killed")
     for file in (METRICS, "evaluation.json"):
@@ -302,7 +311,7 @@ def test_a_real_collapse_is_noticed_in_its_epoch(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         curricula.train(
             **values, compile="off", precision="float32", output=tmp_path / "run",
-            callback=NoEvaluation(),
+            callbacks=[NoEvaluation()],
         )  # fmt: skip
     metrics = Run.open(tmp_path / "run").lines(METRICS)
     collapsed = [

@@ -49,8 +49,8 @@ class KillAt(NoCallback):
     def __init__(self, step):
         self.step = step
 
-    def on_step_end(self, progress, loss, strengths):
-        if progress.step + 1 == self.step:
+    def on_step_end(self, update):
+        if update.progress.step + 1 == self.step:
             raise Killed
 
 
@@ -99,7 +99,7 @@ def test_killed_between_updates_and_continued(whole, tiny, tmp_path, name, step,
             **CONFIGURATIONS[name],
             output=path,
             checkpoint_every=every,
-            callback=KillAt(step + 1),
+            callbacks=[KillAt(step + 1)],
         )
     random.seed(step), np.random.seed(step)  # of another process: the states must not matter
     curricula.resume(path)
@@ -136,12 +136,14 @@ def interrupted(path, step, number=signal.SIGINT, **settings):
     """Send a signal to a training after a number of updates; return the error."""
 
     class Send(NoCallback):
-        def on_step_end(self, progress, loss, strengths):
-            if progress.step + 1 == step:
+        def on_step_end(self, update):
+            if update.progress.step + 1 == step:
                 signal.raise_signal(number)
 
     with pytest.raises(Interrupted) as raised:
-        curricula.train(**SMALL, **CONFIGURATIONS["pgd"], output=path, callback=Send(), **settings)
+        curricula.train(
+            **SMALL, **CONFIGURATIONS["pgd"], output=path, callbacks=[Send()], **settings
+        )
     return raised.value
 
 
@@ -161,13 +163,13 @@ def test_a_signal_finishes_the_update_and_saves(whole, tiny, tmp_path, number):
 
 def test_a_second_signal_ends_at_once(tiny, tmp_path):
     class Twice(NoCallback):
-        def on_step_end(self, progress, loss, strengths):
+        def on_step_end(self, update):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             raise AssertionError
 
     with pytest.raises(Interrupted, match="again"):
-        curricula.train(**SMALL, output=tmp_path / "run", callback=Twice())
+        curricula.train(**SMALL, output=tmp_path / "run", callbacks=[Twice()])
 
 
 def test_a_training_in_another_thread_leaves_signals_alone(tiny, tmp_path):
@@ -194,7 +196,7 @@ def test_an_evaluation_that_was_killed_is_done_again(whole, tiny, tmp_path):
 
     path = tmp_path / "run"
     with pytest.raises(Killed):
-        curricula.train(**SMALL, **CONFIGURATIONS["pgd"], output=path, callback=InEvaluation())
+        curricula.train(**SMALL, **CONFIGURATIONS["pgd"], output=path, callbacks=[InEvaluation()])
     curricula.resume(path)
     assert outcome(path) == whole("pgd")
     with pytest.raises(UserError, match="is finished: there is nothing to continue"):
@@ -208,13 +210,13 @@ def test_a_baseline_is_trained_too_when_its_run_is_continued(tiny, tmp_path):
         seen = []
 
         class Kill(NoCallback):
-            def on_step_end(self, progress, loss, strengths, seen=seen, step=step):
-                seen.append(progress)
+            def on_step_end(self, update, seen=seen, step=step):
+                seen.append(update)
                 if len(seen) == step:
                     raise Killed
 
         with pytest.raises(Killed):
-            curricula.train(**values, output=tmp_path / name, baseline=True, callback=Kill())
+            curricula.train(**values, output=tmp_path / name, baseline=True, callbacks=[Kill()])
         found = curricula.resume(tmp_path / name)
         assert found.results == expected.results
         assert found.baseline.results == expected.baseline.results
@@ -253,7 +255,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(whole, copied, d
             lines.append(line)
 
     (copied / LAST).write_bytes(damage((copied / LAST).read_bytes()))
-    curricula.resume(copied, callback=Collect())
+    curricula.resume(copied, callbacks=[Collect()])
     assert any(
         f"checkpoint {copied / LAST}: damaged" in line and f"continuing from {PREVIOUS}" in line
         for line in lines
@@ -337,10 +339,10 @@ def test_a_finished_training_without_its_results_is_only_evaluated(whole, tiny, 
     without(LAST, "evaluation.json")(path)
 
     class NoUpdate(NoCallback):
-        def on_step_end(self, progress, loss, strengths):
+        def on_step_end(self, update):
             raise AssertionError
 
-    curricula.resume(path, callback=NoUpdate())
+    curricula.resume(path, callbacks=[NoUpdate()])
     expected = whole("pgd")
     assert (path / METRICS).read_bytes() == expected[0]
     assert (path / "evaluation.json").read_bytes() == expected[1]
@@ -351,7 +353,7 @@ def test_a_cell_is_continued_by_its_sweep(tiny, tmp_path):
     (tmp_path / "sweep" / "sweep.toml").write_text("")
     cell = tmp_path / "sweep" / "cells" / "a"
     with pytest.raises(Killed):
-        curricula.train(**SMALL, output=cell, callback=KillAt(2))
+        curricula.train(**SMALL, output=cell, callbacks=[KillAt(2)])
     with pytest.raises(UserError, match="is a cell of a sweep: start the sweep again"):
         curricula.resume(cell)
 
