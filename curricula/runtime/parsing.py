@@ -33,6 +33,13 @@ _NOT_BARE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_OVERWRITES = re.compile(r"Cannot overwrite a value \(at (?:line (\d+), column \d+|end of doc)")
+_PART = r"""(?: [\w-]++ | "[^"\n]*+" | '[^'\n]*+' )"""
+_ASSIGNED = re.compile(
+    rf"\s*+ (?: \[++ \s*+ )? ( {_PART} (?: \s*+ \. \s*+ {_PART} )*+ ) \s*+ []=]", re.VERBOSE
+)
+"""The key that a line of TOML gives a value to, or the name of the table that it begins."""
+
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     """Return the text of a regular UTF-8 file, without a byte order mark.
@@ -83,6 +90,11 @@ def parse_toml(text: str) -> dict[str, Any]:
     except ValueError as error:
         if "Exceeds the limit" in str(error):  # of Python
             raise ValueError("a whole number has too many digits") from error
+        if place := _OVERWRITES.match(str(error)):
+            lines = text.split("\n")[: int(place[1]) if place[1] else None]
+            keys = [key[1] for line in lines if (key := _ASSIGNED.match(line))]
+            if keys:
+                raise ValueError(f"it has the key {shown(keys[-1])} twice") from error
         raise
     _check_toml(values, 0)
     return values
