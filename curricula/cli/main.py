@@ -125,8 +125,7 @@ def program() -> None:
 
 
 def main() -> None:
-    """Run the program on the arguments of the command line (the entry point of the console
-    script)."""
+    """Run the program on the arguments of the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know only ASCII

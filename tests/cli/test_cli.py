@@ -57,6 +57,37 @@ def test_a_signal_ends_the_program_with_its_status_and_the_command_that_continue
     assert "leave out --epochs, or start a new run with --config" in refused.stderr
 
 
+INTERRUPTED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = {arguments!r}
+from curricula.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("evaluate run", "click"),
+        ("profile run", "pluggy"),
+        ("audit run", "curricula.api"),
+        ("bench", "torch"),
+        ("sweep tradeoff-spatial-mnist -o sweep", "torch"),
+    ],
+)
+def test_ctrl_c_is_one_line_whenever_it_comes(words, name, tmp_path):
+    code = INTERRUPTED.format(name=name, arguments=words.split())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "Error: interrupted")
+
+
 def test_a_reader_that_goes_away_does_not_end_a_training(tmp_path):
     values = ["--data", "tiny", "--epochs", "1", "-o", str(tmp_path / "run")]
     process = subprocess.Popen(
