@@ -165,8 +165,7 @@ class Curriculum:
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
             schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one, in a list or
-                alone; the last one for a leaf wins. Default: linear to full strength at 40 % of
-                training.
+                alone. Default: linear to full strength at 40 % of training.
             budgets: as in `bind`.
             defaults: as in `bind`.
 

@@ -372,7 +372,9 @@ def test_missing_budgets_come_from_the_data_set_by_unit():
     assert str(bind("rot+trans+pgd", budgets=BUDGETS)).startswith("rot(30, ")
     assert "pgd(8/255, norm=linf" in str(bind("pgd", budgets=BUDGETS))
     assert "pgd(0.5, norm=l2" in str(bind("pgd(norm=l2)", budgets=BUDGETS))
-    with pytest.raises(UserError, match=r"no standard budget in degrees here.*write rot:BUDGET"):
+    with pytest.raises(
+        UserError, match=r"no standard budget in degrees .*rot:BUDGET, or .* budgets="
+    ):
         bind("rot", budgets={"linf": "0.1"})
 
 
@@ -417,7 +419,15 @@ def test_the_printed_expression_binds_to_itself(text):
         ("pgd(0.1, random_start=1)", "random_start must be true or false, not 1"),
         ("pgd(0.1, loss=hinge)", "loss must be default or ce or kl or dlr, not hinge"),
         ("pgd(0.1, step=rot)", "step must be a number or none, not rot"),
-        ("pgd(eps=1)", r"^pgd\(eps=1\): unknown argument 'eps'"),
+        ("pgd(eps=1)", r"^pgd\(eps=1\): unknown argument 'eps'.*; did you mean budget\?"),
+        ("pgd(0.1, alpha=1)", r"unknown argument 'alpha'.*; did you mean step or rel_step\?"),
+        (
+            "pgd(0.1, step=5)",
+            r"step must be at most 1, 10 times the radius .*, not 5; did you mean 5/255",
+        ),
+        ("pgd(8/255, step=2)", r"0.313725, 10 times .*, not 2; did you mean 2/255\?"),
+        ("pgd(1, norm=l2, step=11)", r"step must be at most 10, .*, not 11$"),
+        ("mim(0.1, rel_step=11)", r"rel_step must be at most 10, 10 times .*, not 11$"),
         ("clean:3", "clean takes no arguments"),
         ("worst(k=3)", "nothing to search; write worst"),
         ("worst(rot, k=0)", "k must be a whole number from 1 to 10000, not 0"),

@@ -38,6 +38,8 @@ from curricula.plugins import registry
 
 MAX_PIXEL_VALUE = 255  # largest 8-bit value; the field writes l-inf radii in 255ths
 MAX_PASSES = 1_000_000  # passes per image of an expression; hours for one image of a small network
+MAX_STEP = 10  # budgets; a longer step leaves the ball from any point and in any direction
+STEP_LENGTHS = ("step", "rel_step")  # arguments of attacks that are lengths of a step
 COUNTS = (*PASS_ARGUMENTS, "restarts")  # arguments of attacks that are 1 or more
 
 
@@ -61,8 +63,9 @@ def bind(
 
     Raises:
         UserError: an unknown name or argument, a value out of range, an l-inf radius above 1, an
-            attack of 0 steps, a spatial or intensity change after a pixel attack, a missing budget
-            without a standard value, or more than a million passes per image.
+            attack of 0 steps or of steps longer than ten budgets, a spatial or intensity change
+            after a pixel attack, a missing budget without a standard value, or more than a million
+            passes per image.
 
     Example:
         >>> from curricula.expressions import bind
@@ -148,8 +151,8 @@ class _Binder:
             known = ", ".join(f"{text} {unit}" for unit, text in self.budgets.items()) or "none"
             raise error_in(
                 call,
-                f"there is no standard budget in {unit} here "
-                f"(there is: {known}); write {call.name}:BUDGET",
+                f"there is no standard budget in {unit} here (there is: {known}); write "
+                f"{call.name}:BUDGET, or in Python give budgets=, such as data.budgets",
             )
         return attrs.evolve(call, arguments=(Argument(budget), *call.arguments))
 
@@ -171,8 +174,8 @@ class _Binder:
 
 
 def _check_meaning(call: Call, built: factories.Built) -> None:
-    """Check that a perturbation is not an obvious mistake, such as a radius beyond all images or an
-    attack of 0 steps.
+    """Check that a perturbation is not an obvious mistake, such as a radius beyond all images, an
+    attack of 0 steps, or a step far longer than the budget.
 
     Raises:
         UserError: a mistake; the message says what was probably meant.
@@ -191,3 +194,14 @@ def _check_meaning(call: Call, built: factories.Built) -> None:
             raise error_in(
                 call, f"{argument.key} must be 1 or more, not 0; leave {call.name} out instead"
             )
+        if argument.key in STEP_LENGTHS and isinstance(argument.value, Number):
+            length, unit = argument.value.value, 1.0 if argument.key == "rel_step" else budget
+            if length > MAX_STEP * unit > 0:
+                in_255ths = argument.key == "step" and perturbation.unit == "linf"
+                is_meant = in_255ths and length <= MAX_STEP * unit * MAX_PIXEL_VALUE
+                meant = f"; did you mean {length:g}/255?" if is_meant else ""
+                raise error_in(
+                    call,
+                    f"{argument.key} must be at most {MAX_STEP * unit:g}, {MAX_STEP} times the "
+                    f"radius of the ball, not {length:g}{meant}",
+                )

@@ -132,31 +132,36 @@ def listed(texts: Any) -> Sequence[str]:
 
 
 def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Mapping[str, Call]:
-    """Return the call of each perturbation's schedule, by label; of several schedules for one
-    perturbation, the last is used.
+    """Return the call of each perturbation's schedule, by label.
 
     Args:
-        texts: each ``SCHEDULE`` for all leaves, or ``LABEL=SCHEDULE`` for one; or a single text.
+        texts: ``SCHEDULE`` for all leaves, and ``LABEL=SCHEDULE`` for single ones, which comes
+            first; or a single text.
         labels: labels of the leaves. A leaf without a schedule gets ``linear``.
 
     Raises:
         UnknownNameError: no plugin registered a schedule of that name.
-        UserError: no leaf has a given label.
+        UserError: no leaf has a given label; two schedules for all leaves, or for one label.
     """
-    calls = dict.fromkeys(labels, parse_call(DEFAULT_SCHEDULE))
+    labels = tuple(labels)
+    given: dict[str | None, Call] = {}
     for text in listed(texts):
         label, call = parse_schedule(text)
         registry.current().find("schedule", call.name)
-        if label is None:
-            calls = dict.fromkeys(calls, call)
-        elif label in calls:
-            calls[label] = call
-        else:
+        if label is not None and label not in labels:
             raise UserError(
                 f"schedule {shortened(text)}: no perturbation is called {shown(label)} here; "
-                f"there is {shortened(', '.join(calls) or 'none')}"
+                f"there is {shortened(', '.join(labels) or 'none')}"
             )
-    return calls
+        if label in given:
+            fix = f", or write LABEL={call.name}" if label is None else ""
+            raise UserError(
+                f"schedule {shortened(text)}: {label or 'every perturbation'} has the schedule "
+                f"{shortened(given[label])} already; leave one out{fix}"
+            )
+        given[label] = call
+    for_all = given.get(None, parse_call(DEFAULT_SCHEDULE))
+    return {label: given.get(label, for_all) for label in labels}
 
 
 def _leaves(expression: Expression) -> Iterator[Call]:

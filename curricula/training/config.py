@@ -65,7 +65,7 @@ class TrainConfig:
         data_root: folder of its files.
         model: expression of the model.
         perturb: expression of the curriculum's perturbations; ``clean`` for none.
-        schedule: each ``[LABEL=]SCHEDULE``; the last one for a leaf wins.
+        schedule: each ``[LABEL=]SCHEDULE``; at most one for each leaf, and one for all others.
         objective: expression of the training loss.
         epochs: passes over the training images, 1 to 1,000,000.
         batch_size: images per update, from 1 to the number of training images, at most 1,000,000.

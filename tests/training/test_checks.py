@@ -8,7 +8,7 @@ import pytest
 
 from curricula.errors import UserError
 from curricula.expressions.binding import bind
-from curricula.expressions.checks import check_perturbation
+from curricula.expressions.checks import check_perturbation, schedules_by_label
 from curricula.training.checks import check_values
 
 WRONG = [
@@ -50,6 +50,20 @@ WRONG = [
         "schedule pdg=linear: no perturbation is called 'pdg' here; there is rot, pgd",
     ),
     ({"perturb": "rot", "schedule": ["rot="]}, "write [LABEL=]SCHEDULE"),
+    (
+        {"perturb": "rot+pgd", "schedule": ["linear", "constant"]},
+        "schedule constant: every perturbation has the schedule linear already; leave one out, or "
+        "write LABEL=constant",
+    ),
+    ({"schedule": ["linear", "linear"]}, "every perturbation has the schedule linear already"),
+    (
+        {"perturb": "rot+rot", "schedule": ["rot.2=linear", "constant", "rot.2=cosine"]},
+        "schedule rot.2=cosine: rot.2 has the schedule linear already; leave one out",
+    ),
+    ({"learning_rate": 0.1}, "unknown key 'learning_rate'; did you mean lr?"),
+    ({"batch": 3}, "unknown key 'batch'; did you mean batch_size?"),
+    ({"optimiser": "sgd"}, "unknown key 'optimiser'; did you mean optimizer?"),
+    ({"patience": 3}, "unknown key 'patience'; did you mean stop_after?"),
     ({"model": "smalcnn"}, "unknown model 'smalcnn': did you mean smallcnn"),
     ({"model": "wrn|vgg16"}, "expected a single name or call"),
     ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
@@ -91,6 +105,12 @@ def test_a_wrong_value_is_one_line(values, message):
 )
 def test_right_values_pass(values):
     check_values(values)
+
+
+def test_the_schedule_of_a_label_comes_before_that_of_all():
+    for texts in (["rot=constant", "linear"], ["linear", "rot=constant"]):
+        calls = schedules_by_label(texts, ["rot", "pgd"])
+        assert [str(call) for call in calls.values()] == ["constant", "linear"]
 
 
 @pytest.mark.parametrize(
