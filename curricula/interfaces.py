@@ -239,10 +239,10 @@ class Victim(Protocol):
 @attrs.frozen(kw_only=True)
 class Progress:
     """A point in training: ``step`` of ``total_steps`` updates, in ``epoch`` of ``total_epochs``,
-    all counted from 0.
+    all counted from 0; at its end a training is at step ``total_steps``.
 
     Raises:
-        UserError: a number below 0, or a total below 1.
+        UserError: a number below 0 or above its total, or a total below 1.
 
     Example:
         >>> Progress(step=5, total_steps=20, epoch=1, total_epochs=4).fraction
@@ -255,14 +255,14 @@ class Progress:
     total_epochs: int
 
     def __attrs_post_init__(self) -> None:
-        check_whole("step", self.step, 0)
-        check_whole("total_steps", self.total_steps, 1)
-        check_whole("epoch", self.epoch, 0)
-        check_whole("total_epochs", self.total_epochs, 1)
+        for count, total in (("step", "total_steps"), ("epoch", "total_epochs")):
+            check_whole(total, getattr(self, total), 1)
+            check_whole(count, getattr(self, count), 0)
+            check_whole(f"{count} (of {total})", getattr(self, count), 0, getattr(self, total))
 
     @property
     def fraction(self) -> float:
-        """Share of all updates that are finished, in [0, 1)."""
+        """Share of all updates that are finished, in [0, 1]."""
         return self.step / self.total_steps
 
 

@@ -243,6 +243,14 @@ FOREIGN = [
         lambda: curricula.Progress(**PROGRESS | {"total_epochs": 0}),
         "total_epochs must be 1 or more",
     ),
+    (
+        lambda: curricula.Progress(**PROGRESS | {"step": 20}),
+        "step .of total_steps. must lie from 0 to 4, not 20",
+    ),
+    (
+        lambda: curricula.Progress(**PROGRESS | {"epoch": 2}),
+        "epoch .of total_epochs. must lie from 0 to 1, not 2",
+    ),
 ]
 
 

@@ -102,11 +102,12 @@ class Registry:
         """Register a plugin object and all its records, or none of them if one is invalid.
 
         Raises:
+            TypeError: if it has no hook, an unknown one, or one that yields no records.
             UserError: if a name is already registered; the message names both providers.
         """
         self._manager.register(plugin)
         try:
-            self._manager.check_pending()
+            self._check_hooks(plugin)
             found = [
                 Registered(kind=kind, record=record, provider=provider)
                 for kind, record in self._records_of(plugin)
@@ -118,13 +119,26 @@ class Registry:
         for registered in found:
             self._records[registered.kind][registered.record.name] = registered
 
+    def _check_hooks(self, plugin: object) -> None:
+        """Check that a plugin has a hook, and none of an unknown name."""
+        known = [f"{PROJECT}_{kind}s" for kind in KINDS]
+        callers = self._manager.get_hookcallers(plugin)
+        if not callers:
+            raise TypeError(f"it has no hook: mark one with @hookimpl; there is {', '.join(known)}")
+        for caller in callers:
+            if not caller.has_spec():
+                raise TypeError(f"unknown hook {caller.name!r}; {did_you_mean(caller.name, known)}")
+
     def _records_of(self, plugin: object) -> Iterator[tuple[Kind, Record]]:
         """Yield the kind and the record of each name that a plugin registers."""
         for kind in KINDS:
             hook = getattr(self._manager.hook, f"{PROJECT}_{kind}s")
             for implementation in hook.get_hookimpls():
                 if implementation.plugin is plugin:
-                    for record in implementation.function():
+                    records = implementation.function()
+                    if not isinstance(records, Iterable):
+                        raise TypeError(f"{hook.name} returned {records!r}: yield records instead")
+                    for record in records:
                         if not isinstance(record, Record):
                             raise TypeError(f"{hook.name} yielded {record!r}, not a Record")
                         yield kind, record

@@ -175,6 +175,35 @@ def test_a_loose_file_may_register_callables(tmp_path):
     assert str(found.provider) == str(path)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1", "it has no hook: mark one with @hookimpl; there is curricula_perturbations, "),
+        ("def curricula_models():\n    yield 1", "it has no hook"),
+        ("", "it has no hook"),
+        (
+            "from curricula import hookimpl\n\n@hookimpl\ndef curricula_model():\n    yield 1",
+            "unknown hook 'curricula_model'; did you mean curricula_models",
+        ),
+        (
+            "from curricula import hookimpl\n\n@hookimpl\ndef curricula_models():\n    pass",
+            "curricula_models returned None: yield records instead",
+        ),
+    ],
+)
+def test_a_plugin_file_that_registers_nothing_is_an_error(source, message, tmp_path):
+    (tmp_path / "bare.py").write_text(source)
+    with pytest.raises(UserError, match=message) as caught:
+        build_registry([tmp_path / "bare.py"])
+    assert "bare.py failed to load" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_plugin_may_yield_nothing():
+    registry = build_registry(entry_points=False)
+    registry.add(plugin(), THIRD_PARTY)
+
+
 def test_a_broken_plugin_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         build_registry([tmp_path / "absent.py"])
