@@ -141,7 +141,13 @@ class DataSet:
         return self.train.shape[0]
 
     def images(self, pixels_NCHW: Tensor) -> Tensor:
-        """Return stored uint8 pixels as float32 images NCHW in [0, 1]."""
+        """Return stored uint8 pixels as float32 images NCHW in [0, 1].
+
+        Raises:
+            UserError: pixels of a floating-point type are NaN or outside [0, max_value].
+        """
+        if pixels_NCHW.is_floating_point():
+            _check_pixels(pixels_NCHW, self)
         x = pixels_NCHW.float().div_(self.max_value)
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
@@ -163,6 +169,42 @@ class DataSet:
         """Return a data set whose labels and pixels are on a device, or are copied there when
         read."""
         return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def _check_values(data: DataSet) -> None:
+    """Check that a data set's labels are among its classes, and the pixels that are in memory from
+    0 to `max_value`.
+
+    Raises:
+        UserError: they are not; the message has the value.
+    """
+    check_whole(f"max_value of {data.name}", data.max_value, 1, 255)
+    for part, split in (("training", data.train), ("test", data.test)):
+        if len(split):
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= data.num_classes:
+                raise UserError(
+                    f"{data.name} has {part} labels from {low} to {high}; they must be from 0 to "
+                    f"{data.num_classes - 1}, for its {data.num_classes} classes"
+                )
+        if isinstance(split, Split) and (split.pixels.is_floating_point() or data.max_value < 255):
+            _check_pixels(split.pixels, data)
+
+
+def _check_pixels(pixels: Tensor, data: DataSet) -> None:
+    """Check that pixels are numbers from 0 to the data set's `max_value`. Waits for the device.
+
+    Raises:
+        UserError: one is not, such as NaN; the message has the value.
+    """
+    if not pixels.numel():
+        return
+    for pixel in map(float, torch.aminmax(pixels)):
+        if not 0 <= pixel <= data.max_value:
+            raise UserError(
+                f"{data.name} has a pixel of {pixel:g}; pixels must be uint8, from 0 to its "
+                f"max_value, {data.max_value}"
+            )
 
 
 def first(split: SplitLike, limit: int | None) -> SplitLike:
@@ -202,7 +244,9 @@ def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Bu
     which every default is written out."""
     check_flag("download", download)
     supplied = {"root": os.path.expanduser(as_path("root", root)), "download": download}
-    return factories.build("dataset", parse_call(text), supplied=supplied)
+    built = factories.build("dataset", parse_call(text), supplied=supplied)
+    _check_values(built.value)
+    return built
 
 
 def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
@@ -215,6 +259,7 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
         return load_data(data, root=root)
     if not isinstance(data, DataSet):
         raise UserError(f"data must be a DataSet or its name, such as 'digits', not {shown(data)}")
+    _check_values(data)
     return data
 
 

@@ -228,6 +228,11 @@ class LazySplit:
         """Return a split with the pixels of all images in memory, on the device of the labels."""
         pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
         for indices, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
+            if batch.pixels.dtype != torch.uint8:  # the assignment would cut fractions off
+                raise UserError(
+                    f"an image was read with pixels of {batch.pixels.dtype}; a reader returns "
+                    "torch.uint8, from 0 to max_value"
+                )
             pixels[indices] = batch.pixels
         return Split(pixels=pixels, labels=self.labels)
 

@@ -136,8 +136,9 @@ def _predicted(
     indices = torch.arange(len(split), device=device)
     predicted = []
     for number, batch in enumerate(in_order(split, batch_size)):
+        clean = data.images(batch.pixels)
         x = threat(
-            data.images(batch.pixels),
+            clean,
             batch.labels,
             victim=victim,
             generator=generator,
@@ -146,13 +147,24 @@ def _predicted(
         with torch.no_grad():
             logits_NK = victim.logits(x)
             if logits_NK.isnan().any():  # argmax would return the first class
-                raise UserError(
-                    f"the network's logits under {threat} are NaN: its training has diverged "
-                    "and needs a lower lr (--lr), or a perturbation gives images with NaN"
-                )
+                raise _nan_error(threat, victim.logits(clean), x)
             predicted.append(logits_NK.argmax(1))
         after_batch()
     return torch.cat(predicted)
+
+
+def _nan_error(threat: Threat, clean_NK: Tensor, x_NCHW: Tensor) -> UserError:
+    """Return the error for logits that are NaN, given the logits of the clean images and the
+    perturbed images."""
+    if x_NCHW.isnan().any() and not clean_NK.isnan().any():
+        return UserError(
+            f"{threat} made an image with NaN, although the network's logits on the clean images "
+            "are numbers; check its perturbations"
+        )
+    return UserError(
+        f"the network's logits under {threat} are NaN: its training has diverged and needs a lower "
+        "lr (--lr)"
+    )
 
 
 def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:

@@ -51,6 +51,11 @@ class Registered:
     record: Record
     provider: Provider
 
+    @property
+    def is_builtin(self) -> bool:
+        """True if the record comes with this library, rather than with a plugin."""
+        return self.provider.name == PROJECT
+
     def load(self) -> Callable[..., Any]:
         """Import the record's factory if it is given as text, and return it.
 

@@ -15,7 +15,7 @@ from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
 from curricula.evaluation.names import JOINT
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import validation_threats
-from curricula.interfaces import AdaptiveSchedule, Progress
+from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.plugins.registry import command_line
 from curricula.runtime.locks import exclusive
 from curricula.runtime.random_state import seeded
@@ -37,11 +37,14 @@ from curricula.training.monitor import (
     EXPLANATIONS,
     Epoch,
     Prober,
+    Trace,
+    cause,
     findings,
     has_collapsed,
     has_finite_loss,
     has_no_gradient,
     is_full,
+    nan_strength,
     problem,
 )
 from curricula.training.pass_counter import PassCounter
@@ -160,6 +163,7 @@ class _Training:
         prober: measures the accuracy under a stronger attack.
         history: figures of the epochs done.
         found: findings of the last of them.
+        unchecked: traces of the updates since the loss was last known to be finite.
         began: moment at which the current epoch began or was continued, in seconds.
     """
 
@@ -174,6 +178,7 @@ class _Training:
     prober: Prober
     history: list[Epoch] = attrs.field(factory=list)
     found: list[Finding] = attrs.field(factory=list)
+    unchecked: list[Trace] = attrs.field(factory=list)
     began: float = 0.0
 
     @classmethod
@@ -245,15 +250,18 @@ class _Training:
             )
 
     def _save(self) -> None:
-        """Write the state to the last checkpoint, after checking that its loss and weights are
-        finite.
+        """Write the state to the last checkpoint, after checking that its loss, weights and
+        strengths are finite.
 
         Raises:
-            UserError: the loss or the weights are not finite; the last checkpoint stays.
+            UserError: one is not finite; the last checkpoint stays.
         """
         spoilt = problem(self.state)
         if spoilt is not None:
             raise self._not_finite(spoilt)
+        if (known := nan_strength(self.plan, self._strengths())) is not None:
+            raise self._spoilt_by(*known)
+        self.unchecked.clear()
         self.callback.on_checkpoint()
         self.saver.save(
             lambda: save_last(self.run, self.plan, self.state, self.networks, self.passes)
@@ -289,8 +297,10 @@ class _Training:
                 f"{failure}; everything is saved: correct it, or continue without it: {command}"
             ) from failure.__cause__
 
-    def _not_finite(self, what: str) -> "_NotFiniteError":
-        """Return the error to raise for a loss or weights that are not finite."""
+    def _not_finite(self, what: str) -> UserError:
+        """Return the error to raise for a loss or weights that are not finite, with its cause."""
+        if (known := cause(self.plan, self.unchecked)) is not None:
+            return self._spoilt_by(*known)
         config = self.plan.config
         fixes = [f"lower lr (--lr), now {config.lr:g}"]
         if config.awp:
@@ -298,9 +308,38 @@ class _Training:
         if self.plan.precision != "float32":
             fixes.append("set precision (--precision) to float32")
         verb = "is" if what == "loss" else "are"
-        return _NotFiniteError(
-            f"the {what} {verb} no longer finite in epoch {self.state.epoch + 1} (run "
-            f"{self.run.path}, whose checkpoints are from before); {', or '.join(fixes)}"
+        return self._spoilt_by(
+            f"the {what} {verb} no longer finite", ", or ".join(fixes), kind=_NotFiniteError
+        )
+
+    def _spoilt_by(self, what: str, fix: str, kind: type[UserError] = UserError) -> UserError:
+        """Return the error that ends the training before anything that is not finite is saved."""
+        epoch = self.state.epoch + 1
+        path = self.run.path
+        return kind(
+            f"{what} in epoch {epoch} (run {path}, whose checkpoints are from before); {fix}"
+        )
+
+    def _strengths(self) -> dict[str, Strength]:
+        """Return the strengths of all training images in the next update, by label; none after the
+        last."""
+        plan, state = self.plan, self.state
+        if state.step >= plan.total_steps:
+            return {}
+        return plan.curriculum.strengths(
+            self._progress(),
+            states=state.schedules,
+            indices_N=torch.arange(len(plan.data.train), device=plan.device),
+        )
+
+    def _progress(self) -> Progress:
+        """Return the progress at the next update."""
+        plan, state = self.plan, self.state
+        return Progress(
+            step=state.step,
+            total_steps=plan.total_steps,
+            epoch=state.epoch,
+            total_epochs=plan.config.epochs,
         )
 
     def run_epochs(self, *, resumed: bool) -> None:
@@ -456,20 +495,18 @@ class _Training:
         for indices_N, batch in batches(
             plan.data.train, plan.config.batch_size, generator=order, skip=done
         ):
-            progress = Progress(
-                step=state.step,
-                total_steps=plan.total_steps,
-                epoch=state.epoch,
-                total_epochs=plan.config.epochs,
-            )
+            progress = self._progress()
             updated = update(plan, state, self.networks, indices_N, batch, progress)
+            self.unchecked.append(Trace.of(updated))
             state.sums.loss += updated.loss
             state.sums.correct += updated.correct_N.sum()
             state.sums.strengths = updated.strengths
             self.callback.on_step_end(updated)
             del updated  # its images, before the next update makes its own
-            if state.step % CHECK_EVERY == 0 and not has_finite_loss(state):
-                raise self._not_finite("loss")
+            if state.step % CHECK_EVERY == 0:
+                if not has_finite_loss(state):
+                    raise self._not_finite("loss")
+                self.unchecked.clear()
             if self.is_to_stop or self.saver.is_due(state.step):
                 self._save_within_epoch()
             self.check_stop()

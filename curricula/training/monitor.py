@@ -5,7 +5,7 @@ The thresholds were chosen on a few runs on digits (seeds 3 and 100) and confirm
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import torch
@@ -15,10 +15,12 @@ from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import first
 from curricula.evaluation.threats import pixel_budget, standard_attack
 from curricula.expressions.binding import bind
+from curricula.interfaces import Strength
+from curricula.plugins import registry
 from curricula.training.config import EVALUATION_SEED
 from curricula.training.metrics import Finding
 from curricula.training.plan import Plan
-from curricula.training.step import TrainingState
+from curricula.training.step import TrainingState, Update
 from curricula.victim.model_victim import ModelVictim
 
 ACUTE: tuple[Finding, ...] = ("catastrophic overfitting", "divergence", "no gradient")
@@ -142,6 +144,81 @@ def problem(state: TrainingState) -> str | None:
 def has_finite_loss(state: TrainingState) -> bool:
     """Return whether all losses of the epoch so far are finite. Waits for the device."""
     return bool(torch.isfinite(state.sums.loss))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Trace:
+    """Strengths, loss and sums of pixels of an update, by which the cause of a NaN is found later
+    without its images.
+
+    Attributes:
+        strengths: strength of each leaf, by label.
+        loss: the training loss, a scalar.
+        transformed, perturbed: sums of all pixels of these images, for each part of the batch; NaN
+            if a pixel is.
+    """
+
+    strengths: Mapping[str, Strength]
+    loss: Tensor
+    transformed: Sequence[Tensor]
+    perturbed: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, update: Update) -> "Trace":
+        """Return the trace of an update. Does not wait for the device."""
+        return cls(
+            strengths=update.strengths,
+            loss=update.loss,
+            transformed=[views.transformed.sum() for views in update.parts],
+            perturbed=[views.perturbed.sum() for views in update.parts],
+        )
+
+
+def cause(plan: Plan, updates: Iterable[Trace]) -> tuple[str, str] | None:
+    """Return what made the first update with a NaN, and the fix: a schedule's strengths, or images
+    that a perturbation made; None if it was the network or the objective. Waits for the device.
+
+    A network that has diverged makes the gradients of attacks NaN too. Built-in attacks are
+    therefore never the cause.
+
+    Args:
+        plan: the training.
+        updates: the updates since the last that is known to have a finite loss.
+    """
+    for update in updates:
+        if found := nan_strength(plan, update.strengths):
+            return found
+        curriculum = [*plan.curriculum.tree.leaves.values()]
+        if not all(map(torch.isfinite, update.transformed)):
+            leaves = [*plan.augmentation.tree.leaves.values(), *curriculum]
+            names = [leaf.call.name for leaf in leaves if leaf.perturbation.kind != "pixel"]
+            made = " or ".join(_third_party(names) or dict.fromkeys(names))
+            return f"{made} made an image with NaN", f"check {made}"
+        if not all(map(torch.isfinite, update.perturbed)):
+            names = [leaf.call.name for leaf in curriculum if leaf.perturbation.kind == "pixel"]
+            if made := " or ".join(_third_party(names)):
+                return f"{made} made an image with NaN", f"check {made}, or lower lr (--lr)"
+        if not bool(torch.isfinite(update.loss)):
+            return None
+    return None
+
+
+def nan_strength(plan: Plan, strengths: Mapping[str, Strength]) -> tuple[str, str] | None:
+    """Return what is wrong with strengths that are NaN, by label, and the fix; None if nothing is.
+    Waits for the device."""
+    for label, strength in strengths.items():
+        if bool(torch.as_tensor(strength).isnan().any()):
+            call = plan.curriculum.schedule_calls[label]
+            return f"the schedule of {label} gave a strength of NaN", f"check {call}"
+    return None
+
+
+def _third_party(names: Iterable[str]) -> list[str]:
+    """Return the names of the perturbations that come from plugins, each once."""
+    known = registry.current()
+    return [
+        name for name in dict.fromkeys(names) if not known.find("perturbation", name).is_builtin
+    ]
 
 
 def has_no_gradient(state: TrainingState) -> bool:

@@ -4,14 +4,20 @@ import os
 import pickle
 import struct
 
+import attrs
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from curricula.data.dataset import batches, in_order, load_data
+import curricula
+from curricula import Record, hookimpl
+from curricula.data.dataset import Split, as_dataset, batches, in_order, load_data
+from curricula.data.lazy_split import LazySplit, Reader
 from curricula.errors import UserError
+from curricula.plugins import registry
+from curricula.plugins.registry import Provider
 
 
 def write_idx(path, array):
@@ -297,3 +303,62 @@ def test_wrong_folders_are_one_line(tmp_path):
 def test_an_unknown_data_set():
     with pytest.raises(UserError, match="unknown dataset 'mnits': did you mean mnist"):
         load_data("mnits")
+
+
+def spoilt(value, *, lazy):
+    """Return a small data set with float pixels, one of them with a given value."""
+    data = load_data("random(size=8, channels=1, images=100)")
+    pixels = data.train.pixels / 255
+    pixels[40, 0, 3, 3] = value
+    train = Split(pixels=pixels, labels=data.train.labels)
+    if lazy:
+        train = LazySplit(
+            reader=Reader(read=lambda number: pixels[number], workers=0),
+            numbers=torch.arange(100),
+            labels=data.train.labels,
+            shape=(1, 8, 8),
+        )
+    test = Split(pixels=data.test.pixels / 255, labels=data.test.labels)
+    return attrs.evolve(data, name="spoilt", train=train, test=test, max_value=1)
+
+
+class Spoilt:
+    def __init__(self, *arguments, **settings):
+        self.data = spoilt(*arguments, **settings)
+
+    @hookimpl
+    def curricula_datasets(self):
+        return [Record(name="spoilt", factory=lambda root, download: self.data, summary="NaN")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.25, 1.5])
+def test_a_pixel_that_is_nan_or_out_of_range_is_said_before_the_training(tmp_path, value):
+    registry.current().add(Spoilt(value, lazy=False), Provider(name="spoilt", source="file"))
+    with pytest.raises(UserError, match=rf"^spoilt has a pixel of {value:g}; pixels must be uint8"):
+        curricula.train(data="spoilt", model="lenet", epochs=1, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=rf"^spoilt has a pixel of {value:g}; pixels must be uint8"):
+        as_dataset(spoilt(value, lazy=False))
+
+
+def test_a_pixel_that_is_read_when_needed_is_checked_then():
+    data = spoilt(float("nan"), lazy=True)
+    third = list(in_order(as_dataset(data).train, 20))[2]  # image 40 is in it
+    with pytest.raises(UserError, match=r"^spoilt has a pixel of nan; pixels must be uint8"):
+        data.images(third.pixels)
+    with pytest.raises(UserError, match=r"read with pixels of torch.float32; .* torch.uint8"):
+        data.train.load()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_value": 0}, "max_value of random.* from 1 to 255, not 0"),
+        ({"max_value": 99}, r"random.* has a pixel of \d+; .* from 0 to its max_value, 99"),
+        ({"classes": ("a", "b")}, "has training labels from 0 to 9; they must be from 0 to 1,"),
+    ],
+)
+def test_values_that_do_not_suit_a_data_set_are_refused(change, message):
+    data = attrs.evolve(load_data("random(size=8, images=100)"), **change)
+    with pytest.raises(UserError, match=message):
+        as_dataset(data)

@@ -1,5 +1,6 @@
 """Accuracies, their intervals, and the standard threats of a run."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record, hookimpl
 from curricula.runtime.records import to_json
 
+NANS = Path(__file__).parents[1] / "fixtures" / "nans.py"
 BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.1", "l2": "1"}
 
 
@@ -158,7 +160,7 @@ def test_a_threats_figure_does_not_depend_on_the_other_threats(robust_digits):
 def paying(monkeypatch, seconds, *, images=10_000, device="meta"):
     """Return the batch size found if a gradient takes seconds(n), and the sizes tried."""
     split = Split(
-        pixels=torch.empty((images, 1, 8, 8), device=device),
+        pixels=torch.empty((images, 1, 8, 8), dtype=torch.uint8, device=device),
         labels=torch.zeros(images, dtype=torch.long, device=device),
     )
     data = DataSet(
@@ -214,3 +216,11 @@ def test_nan_logits_are_refused():
     data = load_data("digits")
     with pytest.raises(UserError, match=r"logits under clean are NaN: .* has diverged"):
         evaluate_threats(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})
+
+
+def test_a_perturbation_that_makes_nan_is_named():
+    registry.use(registry.build_registry([NANS]))
+    data = load_data("digits")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(UserError, match=r"^rot\(9.*nans.* made an image with NaN, although"):
+        evaluate_threats(model, data, data.test[slice(20)], {"x": Threat.parse("rot:9+nans")})

@@ -5,6 +5,7 @@ import math
 
 import attrs
 import pytest
+from conftest import TINY
 from torch import nn
 
 import curricula
@@ -17,6 +18,7 @@ from curricula.training.callbacks import NoCallback
 from curricula.training.monitor import Epoch, findings
 from curricula.training.run import BEST, GOOD, LAST, METRICS, Run
 
+NANS = TINY.with_name("nans.py")
 GOOD_EPOCH = Epoch(train_accuracy=0.7, loss=0.9, joint=0.6, strong=0.6, full=True)
 
 
@@ -138,6 +140,43 @@ def test_the_message_does_not_offer_what_is_set_already(faults, tmp_path):
         curricula.train(**SMALL, epochs=1, objective="planted", output=tmp_path / "run")
     assert "float32" not in str(raised.value)
     assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "message"),
+    [
+        ({"perturb": "nans(at=12)"}, 12, "^nans made an image with NaN in epoch 2 .*; check nans$"),
+        ({"perturb": "rot+nans(at=12)+fgsm:0.1"}, 12, "^nans made an image .* 2 .*; check nans$"),
+        ({"augmentation": "nans(at=12)"}, 11, "^nans made an image .* epoch 2 .*; check nans$"),
+        (
+            {"perturb": "rot+nan-attack(at=12)", "accumulate": 2},
+            6,
+            "^nan-attack made an image .* epoch 1 .*; check nan-attack, or lower lr",
+        ),
+        (
+            {"schedule": ["nan-schedule(at=12)"]},
+            12,
+            r"^the schedule of rot gave a strength of NaN in epoch 2 .*; check nan-schedule\(at=12",
+        ),
+        # A network that has diverged makes the gradients of attacks NaN too.
+        ({"perturb": "rot+fgsm:0.1", "lr": 1e30}, 1, "^the loss is no longer finite .*; lower lr"),
+    ],
+)
+@pytest.mark.parametrize("on_collapse", ["warn", "rollback"])
+def test_what_made_the_nan_is_said_and_no_checkpoint_is_lost(
+    tiny, tmp_path, changes, step, message, on_collapse
+):
+    registry.use(registry.build_registry([TINY, NANS]))
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match=message):
+        curricula.train(
+            **{**SMALL, **changes}, epochs=3, on_collapse=on_collapse, output=path,
+            checkpoint_every=1,
+        )  # fmt: skip
+    run = Run.open(path)
+    tensors, texts = run.load(LAST)
+    assert all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
+    assert json.loads(texts["state"])["step"] == step
 
 
 class Messages(NoCallback):
