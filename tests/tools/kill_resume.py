@@ -4,9 +4,10 @@
 
 Each configuration is trained once without interruption. Then it is trained again; the process is
 killed after a random delay, the run continued by a new process, and so on, until it was killed as
-often as requested; the last process is left alone. Delays are drawn from a fixed seed, over the
-time that a whole training takes after its imports, so that they also fall into the writing of
-checkpoints (there is one after each update or two), into validation and into the final evaluation.
+often as requested; the last process is left alone. A training that ends before is followed by
+another. Delays are drawn from a fixed seed, over the time that a whole training takes after its
+imports, so that they also fall into the writing of checkpoints (there is one after each update or
+two), into validation and into the final evaluation.
 metrics.jsonl, evaluation.json and all tensors of both checkpoints must be equal bit for bit. The
 exit status is 1 on any difference.
 """
@@ -180,25 +181,39 @@ def write_images(folder: Path) -> None:
 def compare(name: str, folder: Path, kills: int, seed: int) -> bool:
     """Train one configuration with and without kills; return whether all is equal."""
     draws = random.Random(f"{seed}-{name}")
-    whole, broken = folder / "whole", folder / "broken"
-    for place in (whole, broken):
-        place.mkdir(parents=True)
-        write_images(place / "images")
-        (place / "four.toml").write_text(SWEEP, encoding="utf-8")
     if name == "sweep":
         first = again = command("sweep", "four.toml", "-o", "run")
-        marker = broken / "run" / "sweep.toml"
+        marker = Path("run", "sweep.toml")
     else:
         first = command("train", *CONFIGURATIONS[name], *COMMON, "-o", "run")
         again = command("train", "--resume", "run", "--checkpoint-every", "2")
-        marker = broken / "run" / "config.toml"
+        marker = Path("run", "config.toml")
+    whole = prepared(folder / "whole")
     took = finish(first, whole)
-    done = killed_and_continued(first, again, marker, broken, kills, took, draws)
-    before, after = contents(whole / "run"), contents(broken / "run")
-    different = [path for path in {**before, **after} if before.get(path) != after.get(path)]
-    verdict = f"{len(different)} differ: {different[:5]}" if different else "all equal"
-    print(f"{name}: {took:.1f} s, killed {done} times, {len(before)} items, {verdict}", flush=True)
+    before = contents(whole / "run")
+    done, runs, different = 0, 0, set[str]()
+    while done < kills:  # a run that ends too early is followed by another
+        broken = prepared(folder / f"broken-{runs}")
+        runs += 1
+        done += killed_and_continued(
+            first, again, broken / marker, broken, kills - done, took, draws
+        )
+        after = contents(broken / "run")
+        different |= {path for path in {**before, **after} if before.get(path) != after.get(path)}
+    verdict = f"{len(different)} differ: {sorted(different)[:5]}" if different else "all equal"
+    print(
+        f"{name}: {took:.1f} s, {runs} runs killed {done} times, {len(before)} items, {verdict}",
+        flush=True,
+    )
     return not different
+
+
+def prepared(folder: Path) -> Path:
+    """Make a folder with all that the commands read, and return it."""
+    folder.mkdir(parents=True)
+    write_images(folder / "images")
+    (folder / "four.toml").write_text(SWEEP, encoding="utf-8")
+    return folder
 
 
 def main() -> None:

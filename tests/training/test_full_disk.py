@@ -1,4 +1,4 @@
-"""A disk that fills up during a training, a sweep or a report, on a small file system of its own:
+"""A disk that fills up during a training, a sweep or a report, on a small file system:
 one clear line, no checkpoint lost, and the same end once there is space again."""
 
 import os
