@@ -7,6 +7,7 @@ torchvision reads only if their check sums are those of the published ones.
 import math
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,24 @@ def cifar100(root: str, download: bool, images: int | None = None) -> DataSet:
 
 
 def _fetch(name: str, loader: str, root: str) -> None:
-    """Download the missing files of a data set into the folder ``root``.
+    """Download the missing files of a data set into the folder ``root``; if that fails, remove the
+    folders that it made and left empty.
 
     Raises:
         UserError: a failed download.
     """
     import torchvision.datasets
 
+    folder = Path(root, FOLDERS[loader])
+    made = [path for path in (folder / "raw", folder, *folder.parents) if not path.exists()]
     try:
         getattr(torchvision.datasets, loader)(root, download=True)
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
+    finally:
+        for path in made:  # the innermost first
+            with suppress(OSError):  # there is something in it
+                path.rmdir()
 
 
 def _read_idx(path: Path, dimensions: int) -> Tensor:
@@ -196,11 +204,11 @@ def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
     import torchvision.datasets
 
     source = getattr(torchvision.datasets, loader)
+    if download:
+        _fetch(name, loader, root)
     try:
-        train, test = (source(root, train=part, download=download) for part in (True, False))
+        train, test = (source(root, train=part) for part in (True, False))
     except (RuntimeError, OSError, ValueError) as error:
-        if download:
-            raise UserError(f"{name} could not be fetched into {root!r}: {error}") from error
         raise missing_data_error(name, root, FETCH) from error
     return train, test
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+from urllib.error import URLError
 
 import attrs
 import numpy as np
@@ -258,6 +259,22 @@ def test_missing_files_are_one_line(tmp_path, name):
         UserError, match=rf"{name} is not in .*data_root \(--data-root\), or fetch it by download"
     ):
         load_data(name, root=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("error", [URLError("no network"), KeyboardInterrupt()])
+def test_a_failed_download_leaves_no_empty_folder(tmp_path, monkeypatch, name, error):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other" / "mine").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    for root in ("absent/data", "empty", "other"):
+        with pytest.raises((UserError, KeyboardInterrupt), match=r"could not be fetched|^$"):
+            load_data(name, root=tmp_path / root, download=True)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 class Trap:
