@@ -87,7 +87,7 @@ class Program(click.Group):
         similar = [flags[flag] for flag in similar_names(word, flags)] if word != name else []
         listing = f"{' '.join(['curricula', *command])} --help lists all"
         fix = f"did you mean {' or '.join(similar)}?" if similar else listing
-        return f"no such option {name}; {fix}"
+        return f"No such option {name!r}; {fix}"
 
     def _end(self, message: str, status: int) -> NoReturn:
         click.echo(f"Error: {' '.join(message.split())}", err=True)

@@ -111,6 +111,8 @@ def show_audit(audit: "Audit") -> None:
         soft_wrap=True,
     )
     console.print(table)
+    if audit.caveat:
+        console.print(audit.caveat, soft_wrap=True)
     for what in audit.left_out:
         console.print(f"left out: {what}", soft_wrap=True, markup=False)
 

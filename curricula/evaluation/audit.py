@@ -29,7 +29,7 @@ from curricula.evaluation.audit_checks import (
 )
 from curricula.evaluation.names import CLEAN
 from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.results import ThreatResult, wilson_interval
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
 from curricula.expressions.syntax import Number, parse_number
 from curricula.interfaces import Norm
@@ -39,6 +39,7 @@ from curricula.runtime.records import fields_of, register_json
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
+ENOUGH_IMAGES = 100  # images; fewer of an audit bring a caveat
 QUERIES = 1000  # queries of Square Attack
 # Gradient steps of PGD, then its random starts.
 STEPS, MORE_STEPS = TEST_STEPS, 100
@@ -80,6 +81,19 @@ class Audit:
     def passed(self) -> bool:
         """True if every check passed."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def caveat(self) -> str:
+        """A sentence on how little the checks say if there are too few images; an empty text if
+        there are enough."""
+        if self.n >= ENOUGH_IMAGES:
+            return ""
+        images = "1 image says" if self.n == 1 else f"{self.n} images say"
+        _, share = wilson_interval(0, self.n)
+        return (
+            f"{images} little: where a check passed, up to {100 * share:.0f} % of all images may "
+            f"break its rule; measure {ENOUGH_IMAGES} or more (--limit)"
+        )
 
 
 register_json(Audit, lambda found: {"passed": found.passed, **fields_of(found)})

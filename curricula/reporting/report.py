@@ -237,9 +237,10 @@ def _audit(run: Run) -> Section:
         )
         for check in found.checks
     ]
+    caveat = f". {found.caveat}" if found.caveat else ""
     return Section(
         title=title,
-        text=f"At eps {found.eps} in {found.norm}, on {found.n:,} test images.",
+        text=f"At eps {found.eps} in {found.norm}, on {found.n:,} test images{caveat}.",
         table=Table(header=["check", "result", "finding"], rows=rows, texts=(2,)),
         missing={f"Left out: {what}.": [] for what in found.left_out},
     )

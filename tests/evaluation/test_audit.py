@@ -400,6 +400,20 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
     assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
 
 
+def test_an_audit_of_few_images_says_how_little_it_means(plain, hasty):
+    model, data = plain
+    found = audit(model, data, data.test[:3])
+    # The largest share p at which 3 of 3 images keep the order is within 1.96 deviations of it.
+    share = 1.96**2 / (3 + 1.96**2)
+    assert found.caveat.startswith(
+        f"3 images say little: where a check passed, up to {share:.0%}"[:-1]
+    )
+    for n, expected in [(1, "1 image says little"), (99, "up to 4 %"), (100, ""), (200, "")]:
+        caveat = attrs.evolve(found, n=n).caveat
+        assert expected in caveat
+        assert bool(caveat) == bool(expected)
+
+
 def test_two_classes_have_no_dlr(hasty):
     data = load_data("digits")
     split = attrs.evolve(data.test, labels=data.test.labels % 2)[:20]
@@ -457,6 +471,7 @@ def test_the_command_prints_a_table_and_writes_a_file(folder, hasty, monkeypatch
     written = json.loads((folder / "audit.json").read_text())
     assert result.exit_code == (0 if written["passed"] else 1)
     assert "audit at eps 0.05 in linf, 20 images, seed 0" in result.output
+    assert "20 images say little: where a check passed, up to 16 % of all" in result.output
     for check in written["checks"]:
         assert check["name"] in result.output
         assert check["passed"] in (True, False)
