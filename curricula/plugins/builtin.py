@@ -202,6 +202,16 @@ def curricula_datasets() -> Iterable[Record]:
 
 
 @hookimpl
+def curricula_callbacks() -> Iterable[Record]:
+    yield Record(
+        name="tensorboard",
+        factory="curricula.training.tensorboard:TensorBoard",
+        summary="writes scalars, images and results for TensorBoard",
+        install="pip install 'curricula[tensorboard]'",
+    )
+
+
+@hookimpl
 def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",

@@ -50,12 +50,13 @@ TITLES: Mapping[Kind, str] = {
     "objective": "Objectives",
     "model": "Models",
     "dataset": "Data sets",
+    "callback": "Callbacks",
 }
 
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """One parameter of a perturbation, model, schedule, objective or data set, in words.
+    """One parameter of a perturbation, model, schedule, objective, data set or callback, in words.
 
     Attributes:
         name: its keyword; with a star in front if it takes any number of values.
@@ -303,8 +304,9 @@ def render(known: Iterable[Entry]) -> str:
         "<!-- Made by `python -m curricula.reporting.catalogue`: change the docstrings, not this "
         "file. -->",
         "# Catalogue",
-        "Every perturbation, schedule, objective, model and data set, with every parameter. Names "
-        "and parameters are written as in [the expression language](expressions.md); "
+        "Every perturbation, schedule, objective, model, data set and callback, with every "
+        "parameter. Names and parameters are written as in "
+        "[the expression language](expressions.md); "
         "`curricula plugins` lists all names that are installed, with those of third-party "
         "[plugins](plugins.md). Strips of pictures show one image at strengths 0 (the original), "
         "0.25, 0.5, 0.75 and 1; attacks are aimed at a network trained on the digits for five "
