@@ -68,20 +68,22 @@ def evaluate_threats(
         began=began,
         after_batch=after_batch,
     )
-    counts = {
-        name: torch.stack([(found_N == split.labels).sum(), (found_N != predicted[""]).sum()])
-        for name, found_N in predicted.items()
-    }
     return [
-        ThreatResult(
-            name=name,
-            threat=str(threat),
-            correct=int(counts[name][0]),
-            fooled=int(counts[name][1]),
-            n=len(split),
-        )
+        threat_result(name, threat, predicted[name], clean_N=predicted[""], labels_N=split.labels)
         for name, threat in threats.items()
     ]
+
+
+def threat_result(
+    name: str, threat: Threat, predicted_N: Tensor, *, clean_N: Tensor, labels_N: Tensor
+) -> ThreatResult:
+    """Return the result of a threat from the classes predicted under it and on the clean images."""
+    correct, fooled = torch.stack(
+        [(predicted_N == labels_N).sum(), (predicted_N != clean_N).sum()]
+    ).tolist()
+    return ThreatResult(
+        name=name, threat=str(threat), correct=correct, fooled=fooled, n=len(labels_N)
+    )
 
 
 def predictions(
