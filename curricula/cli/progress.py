@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from curricula.errors import printable
+from curricula.evaluation.names import CLEAN, JOINT
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import FIELDS
 from curricula.training.run import Run
@@ -80,10 +81,15 @@ class Terminal(NoCallback):
     def on_train_start(self, run: Run, plan: "Plan", steps: int) -> None:
         self.title = str(run.path)
         self.epochs = plan.config.epochs
-        self.say(f"{self.title}: {len(plan.data.train):,} training images")
+        from curricula.evaluation.threats import validation_threats
+
+        train, validation = len(plan.data.train), len(plan.validation)
+        self.say(f"{self.title}: {train:,} training images, {validation:,} for validation")
         for name in FIELDS:
             value = getattr(plan.config, name)
             self.say(f"  {name:<12} {', '.join(value) if isinstance(value, tuple) else value}")
+        joint = validation_threats(plan.curriculum.tree, plan.data.budgets)[JOINT]
+        self.say(f"joint in validation: {joint}; * marks the best epoch so far")
         self.bar = self._new_bar()
         self.bar.start()
         self.task = self.bar.add_task("training", total=steps)
@@ -105,7 +111,7 @@ class Terminal(NoCallback):
         self.say(
             f"epoch {metrics.epoch:>3}/{self.epochs}  loss {metrics.loss:.4f}  "
             f"train {metrics.train_accuracy:.3f}  "
-            f"validation clean {validation['clean']:.3f} joint {validation['joint']:.3f}"
+            f"validation clean {validation[CLEAN]:.3f} joint {validation[JOINT]:.3f}"
             f"{' *' if metrics.best else '  '}{_shown(metrics.strength)}"
         )
 

@@ -51,7 +51,8 @@ def show_profile(profile: "RobustnessProfile") -> None:
     threats at the budgets."""
     console = Console(highlight=False)
     console.print(
-        f"accuracy and fooling rate in % (95 % interval of the accuracy), {profile.n:,} images",
+        f"accuracy in % (95 % interval), {profile.n:,} images; fooled: % of the images whose "
+        "predicted class differs from that on the clean image",
         soft_wrap=True,
     )
     headings = {"degrees": "rotation, ± degrees", "pixels": "translation, ± px", "linf": "eps"}
@@ -138,13 +139,7 @@ def show_comparison(compared: "Comparison") -> None:
         table.add_row(*map(Text, line))
     if lines:
         console.print(table)
-        x, y = compared.axes
-        console.print(
-            f"* on the frontier of {x} and {y}; hypervolume {compared.hypervolume:.4f} "
-            f"from {compared.reference}",
-            soft_wrap=True,
-            markup=False,
-        )
+        console.print(compared.legend("*"), soft_wrap=True, markup=False)
     for unfinished in compared.unfinished:
         console.print(unfinished, soft_wrap=True, markup=False)
 
@@ -185,10 +180,13 @@ def show_speed(speed: "Speed") -> None:
 
     row("training, images/s", speed.images_per_second)
     row("update, ms", speed.update, 1000)
-    row(f"{speed.gradient_passes:g} x input-gradient pass, ms", speed.gradient_pass, 1000)
-    if speed.forward_passes:
-        row(f"{speed.forward_passes:g} x forward pass, ms", speed.forward_pass, 1000)
-    row(f"{speed.training_passes:g} x training pass, ms", speed.training_pass, 1000)
+    for name, passes, sample in (
+        ("input-gradient pass", speed.gradient_passes, speed.gradient_pass),
+        ("forward pass", speed.forward_passes, speed.forward_pass),
+        ("training pass", speed.training_passes, speed.training_pass),
+    ):
+        if passes:
+            row(f"{name}, ms ({passes:g} in an update)", sample, 1000)
     row("share of the limit", speed.share)
     for name, sample in speed.baselines.items():
         row(f"{name}, images/s", sample)
@@ -198,6 +196,11 @@ def show_speed(speed: "Speed") -> None:
     if speed.peak_memory is not None:
         table.add_row("peak memory, MiB", f"{speed.peak_memory / 2**20:,.0f}", "")
     console.print(table)
+    console.print(
+        "At the limit, an update takes as long as its passes, each timed alone: nothing but the "
+        "network runs. A share above 1 is noise of the timing.",
+        soft_wrap=True,
+    )
 
 
 def _rounded(value: float, digits: int) -> str:

@@ -186,7 +186,7 @@ def preview_figure(
     columns = len(headings) + 1
     changes = [largest_change(x_NCHW, after).numpy(force=True) for after in perturbed_SNCHW]
     limit = float(np.abs(changes).max()) or 1.0
-    # A root scale keeps an attack of 8/255 visible beside the edges that a rotation moves.
+    # A square-root scale keeps an attack of 8/255 visible beside the edges that a rotation moves.
     scale = FuncNorm((_signed_root, _signed_square), -limit, limit)
 
     # In inches from the lower left corner, so that no text is cut off.
@@ -301,6 +301,7 @@ def _explain(axes: Axes, scale: FuncNorm, *, several: bool) -> None:
     ticks = [scale.vmax * share for share in (-1, -0.25, 0, 0.25, 1)]
     bar.set_ticks(ticks, labels=[_signed(tick) for tick in ticks])
     axes.tick_params(labelsize=8, colors=TEXT, length=2)
-    what = "change of the channel\nthat changed most" if several else "change of a pixel"
-    bar.set_label(f"{what} (root scale)", fontsize=8, color=TEXT)
+    what = "largest channel's change" if several else "change of a pixel"
+    label = f"{what}, coloured by\nits square root to show small ones"
+    bar.set_label(label, fontsize=8, color=TEXT)
     bar.outline.set_linewidth(0.5)

@@ -335,9 +335,8 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
     return Section(
         title="Accuracy",
         text="In %: mean and standard deviation over seeds, or the 95 % interval of a single seed; "
-        f"in float32, on {split} images. ★ is on the Pareto frontier of {x} and {y}; the "
-        f'hypervolume is {compared.hypervolume:.4f} from {compared.reference}. The column "passes, '
-        'M" counts millions of images that went through the networks forward and backward, '
+        f'in float32, on {split} images. {compared.legend("★")} The column "passes, M" counts '
+        "millions of images that went through the networks forward and backward, "
         '"min" the minutes of training and validation.',
         table=Table(header=compared.header, rows=rows),
         pictures=[

@@ -161,6 +161,20 @@ class Comparison:
         """Area that all rows together dominate, above the reference point."""
         return hypervolume([self.point(row) for row in self.rows], self.reference)
 
+    def legend(self, mark: str) -> str:
+        """Return what the mark of a row on the frontier and the hypervolume mean, in two sentences.
+
+        Args:
+            mark: the mark, such as ``*``.
+        """
+        x, y = self.axes
+        corner = " and ".join(f"{share:g}" for share in self.reference)
+        return (
+            f"{mark} is on the Pareto frontier: no other row is as good in both {x} and {y}, and "
+            f"better in one. The hypervolume, {self.hypervolume:.4f}, is the area under this "
+            f"frontier, with accuracies from {corner} to 1: the larger, the better."
+        )
+
     @property
     def header(self) -> list[str]:
         """Headings of the columns of `Comparison.lines`."""

@@ -44,8 +44,9 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
     eager = trial.seconds()
     if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
         return _with_compile(plan, "off"), (
-            f"compile: off; training takes about {_duration(eager * updates)}, "
-            f"and compiling about {_duration(COMPILE_SECONDS)}"
+            f"compile: off, because torch.compile takes about {_duration(COMPILE_SECONDS)}: more "
+            f"than {100 * MAX_TRIAL_SHARE:g} % of this training, which takes about "
+            f"{_duration(eager * updates)} without it"
         )
     eager = median(trial.seconds() for _ in range(NUM_UPDATES))
     compiled_plan = _with_compile(plan, "on")
@@ -58,8 +59,8 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
     chosen: Literal["on", "off"] = "on" if faster else "off"
     measured = "failed" if failed else f"{compiled:.3g} s"
     return _with_compile(plan, chosen), (
-        f"compile: {chosen}; an update takes {eager:.3g} s, compiled {measured} after "
-        f"{_duration(first)}; {updates:,} updates remain"
+        f"compile: {chosen}, because an update takes {eager:.3g} s, and compiled {measured}; to "
+        f"compile took {_duration(first)}, and {updates:,} updates follow"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -175,6 +176,8 @@ def test_baseline_adds_a_column(tmp_path, no_report):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "baseline" in result.output
+    joint = re.findall(r"^joint in validation: (.*); \* marks", result.output, re.MULTILINE)
+    assert joint == ["rot(30, interpolation=bilinear, padding=zeros)", "clean"]
 
 
 def test_recipes_are_listed():

@@ -302,7 +302,8 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
     table = run("compare", *both, "--sort", "joint", "-o", tmp_path / "f.svg")
     assert table.exit_code == 0, table.output
     assert "objective=trades" in table.output
-    assert "hypervolume" in table.output
+    assert "The hypervolume, 0." in table.output
+    assert "with accuracies from 0 and 0 to 1" in table.output
     assert (tmp_path / "f.svg").read_text().startswith("<?xml")
     markdown = run("compare", *both, "--format", "markdown").output.splitlines()
     assert len(markdown) == 2 + 3
