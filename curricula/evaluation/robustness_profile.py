@@ -4,7 +4,7 @@ translation and PGD.
 Every number is an ordinary threat. So an expression that occurs twice runs once, an image is
 rotated alike in all threats that begin with the same link, and a fooled image is not attacked
 further. The union alone does not run: it counts the images that are robust to the rotation and to
-the attack as measured, because a run of its own would start the attack elsewhere.
+the attack as measured, because a separate run would start the attack elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
