@@ -23,7 +23,9 @@ from curricula.training.config import FIELDS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:`(?P<file>\w+)\.py`:\n\n)?^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL
+)  # a block that follows the name of a file is saved as that file
 PRINTED = re.compile(r"^prints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 OWN_PROCESS = "plugin_file.py"
@@ -31,7 +33,7 @@ STATES_TRAINING_IMAGES = ("training.md",)  # pages that state the number of trai
 
 
 def blocks(page):
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+    return list(BLOCK.finditer(page.read_text(encoding="utf-8")))
 
 
 def in_a_process(script, folder):
@@ -47,6 +49,7 @@ def in_a_process(script, folder):
 def in_this_process(script, folder, capsys, monkeypatch, arguments=()):
     """Run a script in this process, which has imported torch already, and return its output."""
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     module = ModuleType("__main__")  # as in a separate process: pickled names are found there
     module.__file__ = str(script)
@@ -63,10 +66,22 @@ def in_this_process(script, folder, capsys, monkeypatch, arguments=()):
 
 
 def check_page(page, run, folder):
-    """Check that the blocks of a page run in their order and print what the page says."""
+    """Check that the blocks of a page run in their order and print what the page says. A block that
+    the reader saves as a file is imported from it, as in a new session."""
     script = folder / "page.py"
-    script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
-    output = run(script, folder)
+    parts = []
+    for block in blocks(page):
+        code = block["code"]
+        if block["file"] is not None:
+            (folder / f"{block['file']}.py").write_text(code, encoding="utf-8")
+            code = f"import {block['file']}"
+        parts.append(code)
+    script.write_text("\n\n".join(parts), encoding="utf-8")
+    try:
+        output = run(script, folder)
+    finally:
+        for block in blocks(page):
+            sys.modules.pop(block["file"], None)
     for printed in PRINTED.findall(page.read_text(encoding="utf-8")):
         assert printed in output
 

@@ -141,7 +141,8 @@ def _training(metrics: Sequence[EpochMetrics]) -> Section:
                 figure=training_figure(metrics),
                 alt=alt,
                 caption="Accuracies, the loss, and the strength of each link of the curriculum at "
-                "the end of the epoch.",
+                "the end of the epoch. Joint in validation is what this run trains for: its "
+                "curriculum at full strength, attacks as PGD-10.",
             )
         ],
     )
@@ -189,7 +190,8 @@ def _profile(run: Run) -> Section:
     return Section(
         title=title,
         text=f"Accuracy, with 95 % intervals, and fooling rate in % on {profile.n:,} test images; "
-        "the table is at the budgets.",
+        "the table is at the budgets. The fooling rate is the share of all images whose predicted "
+        "class differs from that on the clean image.",
         table=Table(
             header=["threat", "accuracy", "fooling rate", "meaning"], rows=rows, texts=(3,)
         ),

@@ -168,11 +168,11 @@ class Comparison:
             mark: the mark, such as ``*``.
         """
         x, y = self.axes
-        corner = " and ".join(f"{share:g}" for share in self.reference)
+        corner = ", ".join(f"{share:g}" for share in self.reference)
         return (
             f"{mark} is on the Pareto frontier: no other row is as good in both {x} and {y}, and "
             f"better in one. The hypervolume, {self.hypervolume:.4f}, is the area under this "
-            f"frontier, with accuracies from {corner} to 1: the larger, the better."
+            f"frontier, seen from ({corner}), with accuracies in [0, 1]: the larger, the better."
         )
 
     @property
