@@ -499,7 +499,7 @@ def test_json_is_all_that_is_on_standard_output(trained, found, monkeypatch):
 
 def test_bad_input_is_one_line(trained, tmp_path):
     for arguments, message in [
-        ([trained, "--threat", "rot"], "no such option --threat"),
+        ([trained, "--threat", "rot"], "No such option '--threat'"),
         ([trained, "--limit", "0"], "limit must lie from 1 to 1,000,000,000, not 0"),
         ([trained, "--seed", "-1"], "seed must lie from 0"),
         ([tmp_path], "is not a run folder"),
