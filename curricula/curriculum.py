@@ -1,13 +1,13 @@
 """Curricula and threats: perturbations whose strengths come from schedules, or are fixed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, message_of, shown
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
 from curricula.expressions.checks import listed, parse_schedule, schedules_by_label
@@ -25,6 +25,9 @@ from curricula.interfaces import (
     Views,
 )
 from curricula.runtime.values import check_number
+
+ROUNDING = 1e-3  # pixel value; interpolation may leave [0, 1] by rounding
+VICTIM_METHODS = ("logits", "gradient", "with_reference", "subset", "active", "as_module")
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +99,12 @@ class Threat:
             victim: the model; with ``early_stop=True`` attacks stop on images that are fooled.
             generator: source of random draws, on the images' device.
             streams: random stream of each image; by default new ones, seeded by the generator.
+
+        Raises:
+            UserError: an argument of another type, shape or device; on a CPU, images outside [0, 1]
+                or a label beyond the model's classes.
         """
+        _check_batch(x_NCHW, y_N, victim, generator)
         context = Context(
             y_N=y_N,
             strengths=dict.fromkeys(self.tree.leaves, self.strength),
@@ -105,11 +113,112 @@ class Threat:
             threat=True,
             streams=streams or Streams.drawn(len(x_NCHW), generator),
         )
-        return self.tree.run(_unchanged(x_NCHW.detach()), context).perturbed
+        return _run(self.tree, x_NCHW, context).perturbed
 
 
-def _unchanged(x_NCHW: Tensor) -> Views:
-    return Views(clean=x_NCHW, transformed=x_NCHW, perturbed=x_NCHW)
+def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
+    """Check the arguments that the calls of a curriculum and of a threat share.
+
+    The values of images are looked at on a CPU only: elsewhere the host would wait for the device.
+
+    Raises:
+        UserError: one is of another type, shape or device; a value is out of range.
+    """
+    if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not len(x_NCHW):
+        raise UserError(
+            "images must be a tensor NCHW of one image or more, such as of shape (8, 3, 32, 32), "
+            f"not {_described(x_NCHW)}"
+        )
+    n = len(x_NCHW)
+    if not x_NCHW.is_floating_point():
+        raise UserError(
+            f"images must be float32 in [0, 1], not {x_NCHW.dtype}; write x.float() / 255"
+        )
+    if not isinstance(y_N, Tensor) or y_N.shape != (n,) or y_N.dtype != torch.int64:
+        raise UserError(
+            f"labels must be an int64 tensor of shape ({n},), one for each image, not "
+            f"{_described(y_N)}"
+        )
+    if not isinstance(generator, torch.Generator):
+        raise UserError(
+            f"generator must be a torch.Generator, not {shown(generator)}; write "
+            "torch.Generator(x.device).manual_seed(SEED)"
+        )
+    for name, device in (("labels", y_N.device), ("the generator", generator.device)):
+        if device.type != x_NCHW.device.type:
+            raise UserError(f"{name} must be on the images' device, {x_NCHW.device}, not {device}")
+    if not all(callable(getattr(victim, name, None)) for name in VICTIM_METHODS):
+        raise UserError(
+            f"victim must be a curricula.ModelVictim, not {shown(victim)}; write "
+            "curricula.ModelVictim(model)"
+        )
+    if x_NCHW.device.type == "cpu":
+        low, high = map(float, x_NCHW.detach().aminmax())
+        if low < -ROUNDING or high > 1 + ROUNDING:  # NaN is reported where it matters
+            fix = "; write x / 255" if low >= 0 and 1 < high <= 255 else ""
+            raise UserError(f"images must lie in [0, 1], not from {low:.3g} to {high:.3g}{fix}")
+
+
+def _check_strengths(strengths: Any, labels: Iterable[str], n: int) -> None:
+    """Check that there is a strength for each label: one, or one for each of ``n`` images.
+
+    Raises:
+        UserError: a strength is missing, of another type or shape, or outside [0, 1].
+    """
+    if not isinstance(strengths, Mapping) or not set(strengths) >= set(labels):
+        raise UserError(
+            f"strengths must map each of {', '.join(labels)} to a number from 0 to 1 (as "
+            f"curriculum.strengths(progress) does), not {shown(strengths)}"
+        )
+    for label, strength in strengths.items():
+        if not isinstance(strength, Tensor):
+            check_number(f"the strength of {label}", strength, 0, 1)
+        elif strength.shape not in ((), (n,)):
+            raise UserError(
+                f"the strength of {label} must be a number or a tensor of shape ({n},), one for "
+                f"each image, not {_described(strength)}"
+            )
+
+
+def _described(value: Any) -> str:
+    """Return the type and the shape of a tensor, or any other value, as text for a message."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return shown(value)
+
+
+def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
+    """Return the clean, transformed and perturbed images of an expression.
+
+    Raises:
+        UserError: on a CPU, if the victim does not take the images, or has no class of a label.
+    """
+    x = x_NCHW.detach()
+    try:
+        return tree.run(Views(clean=x, transformed=x, perturbed=x), context)
+    except (IndexError, RuntimeError) as error:
+        if x.device.type == "cpu":  # an accelerator does not work any more after such an error
+            _explain(error, x, context)
+        raise
+
+
+def _explain(error: Exception, x_NCHW: Tensor, context: Context) -> None:
+    """Raise a user error if an expression failed for its images or labels."""
+    try:
+        with torch.no_grad():
+            classes = context.victim.logits(x_NCHW[:1]).shape[1]
+    except (IndexError, RuntimeError) as cause:
+        size = "x".join(map(str, x_NCHW.shape[1:]))
+        raise UserError(
+            f"the victim's model cannot take {x_NCHW.dtype} images of {size} "
+            f"({message_of(cause)}); build it for them"
+        ) from cause
+    low, high = map(int, context.y_N.aminmax())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"labels must lie from 0 to {classes - 1}, since the model has {classes} classes, not "
+            f"from {low} to {high}"
+        ) from error
 
 
 def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
@@ -280,15 +389,20 @@ class Curriculum:
             indices_N: the images' indices in the training set; needed by per-image schedules only.
 
         Raises:
-            UserError: a schedule gave a number outside [0, 1]; values per image are clamped.
-            ValueError: a schedule is per image, and there are no indices.
+            UserError: a schedule gave a number outside [0, 1] (values per image are clamped); a
+                schedule is per image, and there are no indices.
         """
+        if not isinstance(progress, Progress):
+            raise UserError(
+                f"progress must be a curricula.Progress, not {shown(progress)}; write "
+                "Progress(step=5, total_steps=10, epoch=0, total_epochs=1)"
+            )
         strengths: dict[str, Strength] = {}
         for label, schedule in self.schedules.items():
             strength = schedule(progress, (states or {}).get(label, {}))
             if isinstance(strength, Tensor) and strength.ndim == 1:
                 if indices_N is None:
-                    raise ValueError(f"the schedule of {label} is per image: give indices_N")
+                    raise UserError(f"the schedule of {label} is per image: give indices_N")
                 strengths[label] = strength[indices_N].float().clamp(0, 1)
                 continue
             strengths[label] = value = float(strength)
@@ -316,8 +430,15 @@ class Curriculum:
             strengths: strength of each leaf, by label.
             victim: the model that attacks and searches query.
             generator: source of random draws, on the images' device.
+
+        Raises:
+            UserError: an argument of another type, shape or device; a missing strength, or one
+                outside [0, 1]; on a CPU, images outside [0, 1] or a label beyond the model's
+                classes.
         """
+        _check_batch(x_NCHW, y_N, victim, generator)
+        _check_strengths(strengths, self.tree.leaves, len(x_NCHW))
         context = Context(
             y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
         )
-        return self.tree.run(_unchanged(x_NCHW.detach()), context)
+        return _run(self.tree, x_NCHW, context)

@@ -590,3 +590,99 @@ def test_a_schedule_in_shorthand_prints_its_stages():
     assert str(calls["rot"]) == "step(0:0, 0.25:0.5, 0.5:1)"
     with pytest.raises(ValueError, match="strength must lie from 0 to 1, not 7"):
         Threat.parse("rot:30", strength=7)
+
+
+BAD_BATCHES = {
+    "a network as victim": (
+        {"victim": nn.Flatten()},
+        r"victim must be a curricula.ModelVictim, not Flatten.*; write curricula.ModelVictim\(mod",
+    ),
+    "no victim": ({"victim": None}, "victim must be a curricula.ModelVictim, not None"),
+    "images from 0 to 255": (
+        {"x": lambda x: x * 255},
+        r"images must lie in \[0, 1\], not from 0.* to 25\d; write x / 255$",
+    ),
+    "normalised images": ({"x": lambda x: x - 0.5}, r"must lie in \[0, 1\], not from -0.* to 0.5$"),
+    "whole numbers": (
+        {"x": lambda x: x.int()},
+        r"float32 in \[0, 1\], not torch.int32; write x.fl",
+    ),
+    "bytes": ({"x": lambda x: x.byte()}, "not torch.uint8; write x.float"),
+    "one image": (
+        {"x": lambda x: x[0]},
+        r"NCHW of one .* not torch.float32 of shape \(1, 12, 12\)",
+    ),
+    "no image": ({"x": lambda x: x[:0]}, r"of one image or more, .* of shape \(0, 1, 12, 12\)"),
+    "an array": ({"x": lambda x: x.numpy()}, r"images must be a tensor NCHW .* not array\("),
+    "other images": ({"x": lambda x: x[..., :9]}, "cannot take torch.float32 images of 1x12x9 "),
+    "few labels": ({"y": lambda y: y[:3]}, r"int64 tensor of shape \(8,\), .* of shape \(3,\)"),
+    "float labels": ({"y": lambda y: y.float()}, "labels must be an int64 .* not torch.float32 of"),
+    "one-hot labels": ({"y": lambda y: torch.eye(3).long()[y]}, r"of shape \(8,\), .* \(8, 3\)"),
+    "a list of labels": ({"y": lambda y: y.tolist()}, r"labels must be .* not \[0, 1, 2, "),
+    "label 12": ({"y": lambda y: y + 12}, "must lie from 0 to 2, since .* not from 12 to 14"),
+    "label -1": ({"y": lambda y: y - 1}, "must lie from 0 to 2, since .* not from -1 to 1"),
+    "a seed": ({"generator": 3}, "generator must be a torch.Generator, not 3"),
+    "one strength": ({"strengths": 1.0}, "strengths must map each of rot, pgd to .*, not 1.0"),
+    "a missing strength": (
+        {"strengths": {"rot": 1.0}},
+        "each of rot, pgd to a number .* not {'rot'",
+    ),
+    "a large strength": (
+        {"strengths": {"rot": 2.0, "pgd": 1.0}},
+        "of rot must lie from 0 to 1, not 2",
+    ),
+    "text": ({"strengths": {"rot": 1, "pgd": "1"}}, "strength of pgd must be a number, .* not '1'"),
+    "strengths of others": (
+        {"strengths": {"rot": torch.ones(3), "pgd": 1.0}},
+        r"strength of rot must be a number or a tensor of shape \(8,\), .* of shape \(3,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_BATCHES.values(), ids=BAD_BATCHES)
+def test_a_bad_batch_is_one_line(scene, changes, message):
+    victim, x, y = scene
+    given = {"victim": victim, "generator": seeded(), "x": x, "y": y}
+    given["strengths"] = {"rot": 1.0, "pgd": 1.0}
+    for name, value in changes.items():
+        given[name] = value(given[name]) if name in ("x", "y") else value
+    text, batch = "rot:30+pgd(0.1, steps=1)", (given.pop("x"), given.pop("y"))
+    with pytest.raises(UserError, match=message) as caught:
+        Curriculum.parse(text)(*batch, **given)
+    assert len(str(caught.value)) < 350
+    del given["strengths"]  # a threat has its own
+    if "strengths" not in changes:
+        with pytest.raises(UserError, match=message):
+            Threat.parse(text)(*batch, **given)
+
+
+@pytest.mark.parametrize("text", ["worst(rot:30, k=2)", "rot:30|fgsm:0.1", "apgd:0.1", "mim:0.1"])
+def test_a_label_that_the_model_lacks_is_one_line_in_any_expression(scene, text):
+    victim, x, y = scene
+    message = "labels must lie from 0 to 2, since the model has 3"
+    with pytest.raises(UserError, match=message):
+        views_of(text, (victim, x, y + 3))
+    with pytest.raises(UserError, match=message):
+        Threat.parse(text)(x, y + 3, victim=victim, generator=seeded())
+
+
+def test_an_error_of_another_cause_stays_as_it_is(scene, monkeypatch):
+    def broken(*arguments, **settings):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(PGD, "__call__", broken)
+    with pytest.raises(RuntimeError, match=r"^broken$"):
+        views_of("pgd:0.1", scene)
+
+
+def test_images_may_leave_their_range_by_rounding_and_keep_their_gradient(scene):
+    victim, x, y = scene
+    views = views_of("rot:30", (victim, (x * 1.0001).requires_grad_(), y))
+    assert views.perturbed.max() <= 1
+
+
+def test_strengths_need_a_progress():
+    with pytest.raises(
+        UserError, match=r"progress must be a curricula.Progress, not 0.5; write Pr"
+    ):
+        Curriculum.parse("rot:30").strengths(0.5)
