@@ -1,5 +1,6 @@
 """Contracts for plugin authors: the requirements on each kind of object, as tests."""
 
+from curricula.testing.callbacks import CALLBACK_CLAUSES, check_callback
 from curricula.testing.data import DATASET_CLAUSES, check_dataset
 from curricula.testing.models import MODEL_CLAUSES, check_model
 from curricula.testing.objectives import OBJECTIVE_CLAUSES, check_objective
@@ -7,11 +8,13 @@ from curricula.testing.perturbations import PERTURBATION_CLAUSES, check_perturba
 from curricula.testing.schedules import SCHEDULE_CLAUSES, check_schedule
 
 __all__ = [
+    "CALLBACK_CLAUSES",
     "DATASET_CLAUSES",
     "MODEL_CLAUSES",
     "OBJECTIVE_CLAUSES",
     "PERTURBATION_CLAUSES",
     "SCHEDULE_CLAUSES",
+    "check_callback",
     "check_dataset",
     "check_model",
     "check_objective",
