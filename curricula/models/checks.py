@@ -54,18 +54,20 @@ def check_dropout(dropout: float) -> None:
         raise UserError(f"dropout must lie from 0 to below 1, not {dropout:g}")
 
 
-def check_weights(name: str, count: int) -> None:
+def check_weights(
+    name: str, count: int, *, fix: str = "give it a lower width or depth, or smaller images"
+) -> None:
     """Check that training a model of ``count`` weights fits into memory, before they are allocated.
 
     Args:
         name: name of the model in the message.
         count: number of its weights, at least of its largest layers.
+        fix: what to do instead, for the message.
 
     Raises:
         UserError: it does not fit.
     """
     size = BYTES_PER_WEIGHT * count
-    fix = "give it a lower width or depth, or smaller images"
     check_fits(f"training {name} of {amount(count)} weights", size, fix=fix)
 
 

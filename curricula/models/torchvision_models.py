@@ -7,9 +7,10 @@ import torch
 import torchvision
 from torch import nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from curricula.errors import UserError, did_you_mean
-from curricula.models.checks import image_size_error
+from curricula.models.checks import check_weights, image_size_error
 from curricula.models.normalise import Normalise
 
 IMAGENET_SIZE = 224  # pixels; every network takes images of this size or more
@@ -30,22 +31,45 @@ def classifier(num_classes: int, in_channels: int, image_size: int, name: str) -
         name: torchvision's name of the classifier.
 
     Raises:
-        UserError: an unknown name, or a size that the network does not take.
+        UserError: an unknown name, a size that the network does not take, or weights that do not
+            fit into memory.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise UserError(f"unknown torchvision model {name!r}: {did_you_mean(name, names)}")
-    network = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **_keywords(name, image_size)
-    )
-    if in_channels != 3:
-        _replace_stem(network, in_channels)
+
+    def build() -> nn.Module:
+        network: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=num_classes, **_keywords(name, image_size)
+        )
+        if in_channels != 3:
+            _replace_stem(network, in_channels)
+        return network
+
+    with torch.random.fork_rng(devices=[]), _WithoutMemory():
+        count = sum(weight.numel() for weight in build().parameters())
+    check_weights(f"torchvision({name})", count, fix="choose a smaller network, or fewer classes")
+    network = build()
     if image_size < IMAGENET_SIZE and not _takes(network, in_channels, image_size):
         sizes = range(image_size, IMAGENET_SIZE)
         index = bisect_left(sizes, True, key=lambda side: _takes(network, in_channels, side))
         smallest = image_size + index
         raise image_size_error(f"torchvision({name})", image_size, at_least=smallest)
     return nn.Sequential(Normalise(), network)
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Makes `torch.empty`, with which layers allocate their weights, allocate nothing.
+
+    `torch.device("meta")` would do so for all new tensors, but the RegNets compute their widths
+    with some.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
 
 def _keywords(name: str, image_size: int) -> dict[str, Any]:

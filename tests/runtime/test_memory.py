@@ -1,5 +1,6 @@
 """Images and networks that do not fit into memory are refused before they are allocated."""
 
+import attrs
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -94,6 +95,25 @@ def test_a_depth_or_width_beyond_any_use_is_refused(text, message):
     with pytest.raises(UserError) as caught:
         build_model(text, "digits")
     assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("small_machine")
+@pytest.mark.parametrize(
+    ("name", "classes", "figure"),
+    [
+        ("regnet_y_128gf", 1000, "644,812,894 weights would take 10 GiB"),  # torchvision's number
+        ("mobilenet_v3_small", 10**6, "weights would take 16 GiB"),
+    ],
+)
+def test_a_network_of_torchvision_is_refused_before_it_is_allocated(name, classes, figure):
+    data = attrs.evolve(load_data("random(size=32, images=20)"), classes=("a",) * classes)
+    before = torch.get_rng_state()
+    with pytest.raises(UserError) as caught:
+        build_model(f"torchvision({name})", data)
+    assert f"training torchvision({name}) of " in str(caught.value)
+    assert figure in str(caught.value)
+    assert "choose a smaller network, or fewer classes" in str(caught.value)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_large_images_make_the_linear_layer_of_a_small_network_too_large(monkeypatch):
