@@ -23,8 +23,10 @@ import curricula
 from curricula import ModelVictim, Threat
 from curricula.evaluation.threats import pixel_budget
 from curricula.training.callbacks import NoCallback
+from curricula.training.metrics import EpochMetrics
 from curricula.training.monitor import ACUTE
 from curricula.training.plan import Plan, make_plan
+from curricula.training.step import Update
 
 CONSTANT = ["constant"]
 COLLAPSES: dict[str, dict[str, Any]] = {
@@ -66,18 +68,30 @@ ORDINARY: dict[str, dict[str, Any]] = {
 
 
 class Truth(NoCallback):
-    """Measures each epoch under an attack that the monitor does not use."""
+    """Measures each epoch under an attack that the monitor does not use, as soon as its checkpoint
+    is written: at the first event after its end."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
         self.strong: list[float | None] = []
         self.plan: Plan | None = None
         self.run: curricula.Run | None = None
+        self._ended: EpochMetrics | None = None
 
     def on_train_start(self, run: curricula.Run, plan: Plan, steps: int) -> None:
         self.plan, self.run = plan, run
 
-    def on_epoch_end(self, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        self._ended = metrics
+
+    def on_step_end(self, update: Update) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        """Measure the epoch that has ended, if it is not measured yet."""
+        metrics, self._ended = self._ended, None
+        if metrics is None:
+            return
         assert self.plan is not None
         assert self.run is not None
         labels = [
@@ -85,19 +99,19 @@ class Truth(NoCallback):
             for label, leaf in self.plan.curriculum.tree.leaves.items()
             if leaf.perturbation.kind == "pixel"
         ]
-        strength = max((metrics["strength"][label] for label in labels), default=0.0)
+        strength = max((metrics.strength[label] for label in labels), default=0.0)
         self.strong.append(self._accuracy(strength, metrics) if strength else None)
 
-    def _accuracy(self, strength: float, metrics: dict[str, Any]) -> float:
+    def _accuracy(self, strength: float, metrics: EpochMetrics) -> float:
         plan, run = self.plan, self.run
         assert plan is not None
         assert run is not None
         eps, norm = pixel_budget(plan.curriculum.tree, plan.data.budgets)
-        spatial = f"rot:{max(30 * metrics['strength'].get('rot', 0.0), 1e-6):f}+"
+        spatial = f"rot:{max(30 * metrics.strength.get('rot', 0.0), 1e-6):f}+"
         attack = (
             f"pgd({float(eps.value) * strength:f}, norm={norm}, steps=20, rel_step=1/8, restarts=2)"
         )
-        text = (spatial if "rot" in metrics["strength"] else "") + attack
+        text = (spatial if "rot" in metrics.strength else "") + attack
         tensors, _ = run.load("last.safetensors")
         network = plan.build_model()
         network.load_state_dict(
@@ -114,6 +128,7 @@ class Truth(NoCallback):
         return float((victim.logits(x).argmax(1) == batch.labels).float().mean())
 
     def on_eval_start(self, batches: int) -> None:
+        self._measure()
         raise KeyboardInterrupt  # the final evaluation is not needed
 
 
@@ -185,12 +200,7 @@ def main() -> None:
                     stream.write(json.dumps(done[-1]) + "\n")
     planted = [run for run in done if run["name"].startswith("collapse")]
     ordinary = [run for run in done if run["name"].startswith("ordinary")]
-    missed = [
-        run["name"]
-        for run in planted
-        if not run["collapsed"]
-        or not {run["collapsed"][0], run["collapsed"][0] + 1} & {*run["found"]}
-    ]
+    missed = [run["name"] for run in planted if is_missed(run)]
     alarms = [run["name"] for run in ordinary if run["found"] and not run["collapsed"]]
     print(f"{len(planted)} collapses, missed: {missed or 'none'}")
     print(f"{len(ordinary)} ordinary runs, false alarms: {alarms or 'none'}")

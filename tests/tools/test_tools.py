@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from tools import compare_runs, mutants, words
+from tools import compare_runs, costs, monitor_runs, mutants, words
+
+from curricula.training.saver import Saver
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,23 @@ def test_a_command_is_translated_into_the_present_words():
     assert compare_runs.present(["evaluate", "run", "--profile", "--limit", "9"]) == [
         "profile", "run", "--limit", "9",
     ]  # fmt: skip
+
+
+QUICK = {"data": "tiny", "model": "tinycnn(width=2)", "epochs": 1, "compile": "off"}
+
+
+def test_the_truth_of_a_training_is_measured_beside_its_monitor(tiny):
+    values = QUICK | {"perturb": "rot+pgd(0.1, steps=1)", "schedule": ["constant"]}
+    found = monitor_runs.tried("ordinary: tiny", values)
+    assert found["collapsed"] == found["found"] == []
+    missed = {"collapsed": [2], "found": [4], "name": ""}
+    assert monitor_runs.is_missed(missed)
+    assert not monitor_runs.is_missed(missed | {"found": [3]})
+
+
+def test_checkpoints_and_the_monitor_take_a_part_of_the_training(tiny):
+    save = Saver.save
+    found = costs.measured(QUICK | {"perturb": "rot"})
+    assert 0 < found["checkpoints"] < found["training"]
+    assert 0 < found["monitor"] < found["training"]
+    assert Saver.save is save
