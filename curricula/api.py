@@ -671,9 +671,8 @@ def _named(threats: Any) -> Mapping[str, str]:
 def _check_checkpoint(run: Run, checkpoint: str) -> None:
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     _ = run.config  # raises if it is damaged
-    path = run.path / CHECKPOINTS[checkpoint]
     if not holds(run.path, CHECKPOINTS[checkpoint]):
-        raise UserError(f"checkpoint {path}: no such file; let its training finish, or train again")
+        raise run.missing(CHECKPOINTS[checkpoint])
 
 
 def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
 _ALLOCATED = re.compile(r"tried to allocate (\d+) bytes")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
+_USER_PASSWORD = re.compile(r"(//[^\s:@/]*:)\S*@")
+_QUERY_PASSWORD = re.compile(r"([?&;]\w*pass\w*=)[^\s&;]*", re.IGNORECASE)
 MAX_MESSAGE = 2000  # characters of a message
 MAX_SHOWN = 300  # characters of a text inside a message
 MAX_EXACT = 10**15  # counts up to this one are shown with all their digits
@@ -200,3 +202,13 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
+
+
+def redacted(text: str) -> str:
+    """Return a text without the passwords of the URLs in it.
+
+    Example:
+        >>> redacted("--storage postgresql://me:secret@host/db?sslpassword=secret")
+        '--storage postgresql://me:***@host/db?sslpassword=***'
+    """
+    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", text))

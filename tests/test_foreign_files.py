@@ -4,7 +4,6 @@ import pytest
 from tools import fuzz_readers
 
 from curricula.errors import UserError
-from curricula.sweeps.study import silence_optuna
 
 INPUTS = {
     "study": 3,
@@ -19,8 +18,7 @@ OTHERS = 100
 def known(tmp_path_factory):
     """Return the folder of the files, and the readers by name."""
     folder = tmp_path_factory.mktemp("files")
-    with silence_optuna():
-        return folder, fuzz_readers.readers(folder, fuzz_readers.write_files(folder))
+    return folder, fuzz_readers.readers(folder, fuzz_readers.write_files(folder))
 
 
 NAMES = (
@@ -34,9 +32,8 @@ NAMES = (
 @pytest.mark.filterwarnings("error")
 def test_a_reader_answers_damaged_files_in_one_line(known, tiny, name):
     folder, readers = known
-    with silence_optuna():
-        readers[name].read()  # the real file
-        found = fuzz_readers.fuzz(name, readers[name], folder, INPUTS.get(name, OTHERS), seed=1)
+    readers[name].read()  # the real file
+    found = fuzz_readers.fuzz(name, readers[name], folder, INPUTS.get(name, OTHERS), seed=1)
     assert not found.faults
     assert found.refused >= found.inputs / 5  # the changes are damages
 

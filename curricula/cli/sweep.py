@@ -14,7 +14,8 @@ from curricula.cli.options import combined, download_option, output_option, trai
 @click.option(
     "--storage",
     metavar="URL",
-    help="Database of the Optuna study.  [default: SQLite in OUTPUT/study.db]",
+    help="Database that workers share, such as postgresql://USER@HOST/NAME.  [default: SQLite in "
+    "OUTPUT/study.db]",
 )
 @click.option("--retry", is_flag=True, help="Run failed cells again.")
 def command(
@@ -28,8 +29,8 @@ def command(
     """Train and evaluate every cell of a sweep (a recipe or a TOML file), and compare them.
 
     Started again, an interrupted sweep continues. Processes that run the same sweep at the same
-    time share its cells; with --storage, several machines do. The exit status is 1 if a cell
-    failed.
+    time share its cells; with --storage, on several machines too, with or without a shared folder.
+    The exit status is 1 if a cell failed.
 
     Example: curricula sweep cusp-vs-baselines-mnist --data-root data
     """

@@ -101,7 +101,7 @@ def write_atomic(path: Path, content: bytes, *, previous: Path | None = None) ->
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def remove_partials(path: Path) -> None:
@@ -124,7 +124,7 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force the names of a folder's files to disk, where the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folder; some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)

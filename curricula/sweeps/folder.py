@@ -1,19 +1,23 @@
 """The folder of a sweep: what it holds, and which sweep it belongs to. Needs no torch."""
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, message_of
 from curricula.runtime.files import check_folder, inside, write_atomic
+from curricula.runtime.parsing import read_text
 from curricula.runtime.values import check_printable
-from curricula.sweeps.spec import Sweep, read_sweep
+from curricula.sweeps.spec import Cell, Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, RUNS, SWEEP, Run, holds
 
 CELLS = "cells"  # folder of the run folders
+IDENTITY = ".folder"  # file that tells a sweep's folder from all others
+MAX_IDENTITY = 100  # bytes of that file
 FAILURE = "failed.json"  # file with the reason why a cell failed
 
 
@@ -83,7 +87,7 @@ def check_same_sweep(sweep: Sweep, folder: Path) -> None:
     before = identity(held)
     for section, value in identity(sweep).items():
         if value != before[section]:
-            raise _different_sweep(folder, section)
+            raise different_sweep(folder, section)
 
 
 def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: Path) -> None:
@@ -95,16 +99,47 @@ def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: 
     """
     for cell in sweep.cells:
         path = folder / CELLS / cell.name
-        if not holds(path, CONFIG):
-            continue
-        resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
-        before = Run(path).config
-        for name, value in attrs.asdict(configs[cell.name]).items():
-            if name not in ("data_root", *resolved) and value != getattr(before, name):
-                raise _different_sweep(folder, f"cell {cell.name} ({name})")
+        if holds(path, CONFIG):
+            different = different_field(configs[cell.name], Run(path).config, cell)
+            if different is not None:
+                raise different_sweep(folder, f"cell {cell.name} ({different})")
 
 
-def _different_sweep(folder: Path, what: str) -> UserError:
+def different_field(expected: TrainConfig, found: TrainConfig, cell: Cell) -> str | None:
+    """Return a field in which a cell's configuration is not as expected; None if there is none.
+
+    The data's folder may differ, and so may what ``auto`` stands for on each machine.
+    """
+    resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
+    for name, value in attrs.asdict(expected).items():
+        if name not in ("data_root", *resolved) and value != getattr(found, name):
+            return name
+    return None
+
+
+def folder_identity(folder: Path) -> str:
+    """Return the identity of a sweep's folder, which it keeps when it is moved; a new folder gets
+    one.
+
+    Raises:
+        UserError: its file cannot be read or written.
+    """
+    file = inside(folder, IDENTITY)
+    try:
+        return uuid.UUID(hex=read_text(file, MAX_IDENTITY).strip()).hex
+    except FileNotFoundError:
+        found = uuid.uuid4().hex
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({message_of(error)}); delete it") from error
+    try:
+        write_atomic(file, f"{found}\n".encode())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error})") from error
+    return found
+
+
+def different_sweep(folder: Path, what: str) -> UserError:
+    """Return the user error for a folder or database that holds another sweep."""
     return UserError(
         f"sweep folder {folder} holds another sweep: {what} has changed; choose another output "
         "(--output)"

@@ -1,21 +1,21 @@
-"""Run the cells of a sweep, in one process or in several that share the study.
+"""Run the cells of a sweep, in one process or in several workers that share a queue.
 
-The process that runs a cell holds the cell's lock, which the operating system releases when the
-process ends. So a cell whose trial is running while its lock is free belongs to a dead process.
+The worker that runs a cell holds a lease in the database, and the lock of the cell in its folder,
+which the operating system releases when the process ends. So a worker of the same machine and
+folder is known to be dead as soon as its lock is free; any other one when its lease has ended.
 """
 
 import contextlib
+import hashlib
 import json
-import shutil
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import filelock
-import optuna
-from optuna.trial import TrialState
 
 from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError, printable, shown
@@ -23,8 +23,18 @@ from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.files import inside
 from curricula.runtime.locks import LOCK, exclusive
+from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import to_json
+from curricula.runtime.signals import Interrupted
 from curricula.runtime.values import as_path, check_flag
+from curricula.sweeps.attempts import (
+    attempt_folder,
+    begin,
+    publish,
+    results_of,
+    write_results,
+)
+from curricula.sweeps.database import Database
 from curricula.sweeps.folder import (
     CELLS,
     FAILURE,
@@ -32,17 +42,20 @@ from curricula.sweeps.folder import (
     check_same_sweep,
     check_same_values,
     default_folder,
+    different_sweep,
+    folder_identity,
+    identity,
     write_sweep,
 )
+from curricula.sweeps.queue import Entry, Lease, LeaseLostError, Place, Queue, lease_seconds
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
-from curricula.sweeps.study import Study, has_failed, silence_optuna
-from curricula.training.callbacks import Callback, Callbacks
-from curricula.training.config import FIELDS, SplitName, TrainConfig, images_of, merge
+from curricula.training.callbacks import Callback, Callbacks, NoCallback
+from curricula.training.config import FIELDS, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
 from curricula.training.plan import Plan, make_plan
 from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 
-POLL_SECONDS = 2  # interval at which cells of other processes are checked
+POLL_SECONDS = 2  # interval at which cells of other workers are checked
 
 
 def run_sweep(
@@ -57,22 +70,24 @@ def run_sweep(
     """Train and evaluate each unfinished cell of a sweep, and write its run folder into
     ``output/cells``.
 
-    The cells are queued in an Optuna study. Several processes that run the same sweep into the same
-    folder share its cells; a cell whose process has died is run again.
+    Several workers that run the same sweep share its cells: processes with the same folder, or,
+    with ``storage``, on any machines with folders of the same name. A cell whose worker has ended
+    is run again. At the end, each folder has the results of all cells.
 
     Args:
         sweep: what to run, or its TOML file.
         output: folder of the sweep; it may hold finished cells already. By default ``runs/NAME``
             of a file ``NAME.toml``.
-        storage: URL of the study's database; by default a SQLite file in the folder.
+        storage: URL of the queue's database, such as ``postgresql://USER@HOST/NAME``; by default a
+            SQLite file in the folder.
         retry: run failed cells again.
         download: fetch missing data.
         on_message: receives a line whenever a cell begins or ends.
 
     Raises:
         UserError: a wrong configuration, a threat that does not suit the data, a folder of a
-            different sweep, a database that cannot be opened. A cell that fails does not raise:
-            its reason is kept.
+            different sweep, a database that cannot be used. A cell that fails does not raise: its
+            reason is kept.
     """
     if not isinstance(sweep, Sweep):
         file = as_path("sweep", sweep)
@@ -83,41 +98,59 @@ def run_sweep(
         raise UserError(f"storage must be the URL of a database, not {shown(storage)}")
     check_flag("retry", retry)
     folder = as_path("output", output)
+    seconds = lease_seconds()
     check_same_sweep(sweep, folder)
-    configs, threats = check_cells(sweep, download=download)
-    cells = {cell.name: cell for cell in sweep.cells}
-    with silence_optuna():
-        with _exclusive(folder):
-            check_same_sweep(sweep, folder)  # again: another process may have started meanwhile
-            check_same_values(configs, sweep, folder)
-            study = Study.open(sweep, folder, list(threats), storage)
-            write_sweep(sweep, folder)
-            states = _enqueue(study, cells, folder, sweep.split, retry=retry)
-        left = sum(state != "done" for state in states.values())
-        on_message(f"{folder}: {len(cells)} cells, {left} of them to run")
-        waiting = False
-        while "queued" in states.values() or "running" in states.values():
-            with _exclusive(folder):
-                check_same_values(configs, sweep, folder)  # another process may use other values
-                states = _enqueue(study, cells, folder, sweep.split)
-                claimed = _claim(study, cells, folder) if "queued" in states.values() else None
-            if claimed:
-                waiting = False
-                try:
-                    _run(study, claimed, sweep, threats, folder, on_message)
-                finally:
-                    claimed.lock.release()
-            elif "queued" not in states.values() and "running" in states.values():
-                if not waiting:
-                    on_message(f"{folder}: waiting for cells that other processes run")
-                waiting = True
-                time.sleep(POLL_SECONDS)
+    planned = check_cells(sweep, download=download)
+    with exclusive(folder, files=(SWEEP,), wait=True, what="sweep folder"):
+        check_same_sweep(sweep, folder)  # again: another process may have started meanwhile
+        check_same_values(planned.configs, sweep, folder)
+        database = Database.open(folder, storage, on_message)
+        place = Place(
+            host=printable(socket.gethostname()),
+            folder=folder_identity(folder),
+            path=printable(str(folder.resolve())),
+        )
+        study = "sweep" if storage is None else _study(sweep, folder)
+        queue = Queue(database=database, study=study, place=place, lease_seconds=seconds)
+        write_sweep(sweep, folder)
+    worker = _Worker(
+        sweep=sweep,
+        folder=folder,
+        planned=planned,
+        cells={cell.name: cell for cell in sweep.cells},
+        queue=queue,
+        on_message=on_message,
+    )
+    worker.enqueue(retry=retry)
+    worker.run()
+    worker.write_results()
 
 
-def check_cells(
-    sweep: Sweep, *, download: bool = False
-) -> tuple[dict[str, TrainConfig], dict[str, Threat]]:
-    """Return each cell's configuration by name, and the threats that all cells are evaluated under.
+def _study(sweep: Sweep, folder: Path) -> str:
+    """Return the name of a sweep in a shared database: the folder's name, and a hash of the
+    sweep."""
+    text = json.dumps(identity(sweep), sort_keys=True)
+    return f"{folder.resolve().name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@attrs.frozen(kw_only=True)
+class Planned:
+    """The configurations, data and threats of a sweep's cells, after all of them were checked.
+
+    Attributes:
+        configs: configuration of each cell, every value stated, by name.
+        data: identity of each cell's data, for JSON, by name.
+        threats: threats that all cells are evaluated under, by name.
+    """
+
+    configs: Mapping[str, TrainConfig]
+    data: Mapping[str, Any]
+    threats: Mapping[str, Threat]
+
+
+def check_cells(sweep: Sweep, *, download: bool = False) -> Planned:
+    """Return the configurations and data of a sweep's cells, and the threats that they are
+    evaluated under.
 
     Every cell is planned; of cells that differ only in the seed, only the first.
 
@@ -127,7 +160,9 @@ def check_cells(
     """
     check_sweep(sweep)
     planned: dict[str, TrainConfig] = {}
+    identities: dict[str, Any] = {}
     configs: dict[str, TrainConfig] = {}
+    data: dict[str, Any] = {}
     threats: dict[str, Threat] = {}
     for cell in sweep.cells:
         values = {name: value for name, value in cell.values.items() if name != "seed"}
@@ -136,10 +171,12 @@ def check_cells(
             if key in planned:
                 seed = {"seed": cell.values.get("seed", FIELDS["seed"].default)}
                 configs[cell.name] = merge(attrs.asdict(planned[key]), seed)
+                data[cell.name] = identities[key]
                 continue
             plan = make_plan(cell.values, download=download)
             found = _threats(sweep, plan)
             planned[key] = configs[cell.name] = plan.config
+            identities[key] = data[cell.name] = to_json(plan.identity)
         del plan  # it holds its data: one at a time
         threats = threats or found
         for name, threat in found.items():
@@ -154,7 +191,7 @@ def check_cells(
             f"the cells would be measured on different images ({' and '.join(images)}), and could "
             "not be compared; make a sweep of each"
         )
-    return configs, threats
+    return Planned(configs=configs, data=data, threats=threats)
 
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
@@ -170,121 +207,242 @@ def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
     return threats
 
 
-def _exclusive(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Return a context manager that keeps other processes of the same sweep out of its block."""
-    return exclusive(folder, files=(SWEEP,), wait=True, what="sweep folder")
+@attrs.frozen(kw_only=True, eq=False)
+class _Worker:
+    """One process that runs cells of a sweep.
 
-
-_State = Literal["done", "queued", "running"]
-
-
-def _enqueue(
-    study: Study,
-    cells: Mapping[str, Cell],
-    folder: Path,
-    split: SplitName,
-    *,
-    retry: bool = False,
-) -> dict[str, _State]:
-    """Queue every cell that still has to run, and return each cell's state by name.
-
-    These are cells that are new, were abandoned by a dead process, or lack their results; with
-    ``retry`` also those that failed.
+    Attributes:
+        sweep: the sweep.
+        folder: its folder.
+        planned: what its cells do.
+        cells: its cells, by name.
+        queue: their queue.
+        on_message: receives lines for the user.
     """
 
-    def is_done(name: str) -> bool:
-        trial = latest.get(name)
-        if trial is None:
-            return holds(folder / CELLS / name, FAILURE) and not retry
-        if has_failed(trial):
-            return not retry
-        evaluated = holds(folder / CELLS / name, RESULTS[split])
-        return trial.state is TrialState.COMPLETE and evaluated
+    sweep: Sweep
+    folder: Path
+    planned: Planned
+    cells: Mapping[str, Cell]
+    queue: Queue
+    on_message: Callable[[str], None]
 
-    # The caller keeps other processes from queueing a cell, so a cell that is done stays done, and
-    # its lock need not be tried.
-    latest = study.trials()
-    states: dict[str, _State] = {name: "done" for name in cells if is_done(name)}
-    # Locks before trials: a process reports its trial and then frees its lock, so the trial of a
-    # cell whose lock is free is up to date.
-    locked = {name: _is_locked(folder, name) for name in cells if name not in states}
-    latest = study.trials()
-    for name in locked:
-        trial = latest.get(name)
-        if is_done(name):
-            states[name] = "done"
-        elif locked[name]:
-            states[name] = "running"
-        else:
-            states[name] = "queued"
-            if trial is not None and trial.state is TrialState.RUNNING:
-                study.abandon(trial)
-            if trial is None or trial.state is not TrialState.WAITING:
-                study.enqueue(cells[name])
-    return states
+    def enqueue(self, *, retry: bool) -> None:
+        """Queue the cells that are new, and those that failed if they are to be run again."""
+        entries = self._entries()
+        new = {name: self._definition(name) for name in self.cells if name not in entries}
+        failures = {}
+        for name in new:
+            failure = Run(self.folder / CELLS / name).read(FAILURE, Failure)
+            if failure is not None and not retry:
+                failures[name] = failure.reason
+        self.queue.add(new, failures)
+        if retry:
+            for name, entry in entries.items():
+                if entry.state == "failed":
+                    self.queue.retry(name, entry)
+        left = len(self._open(self._entries()))
+        self.on_message(f"{self.folder}: {len(self.cells)} cells, {left} of them to run")
+
+    def run(self) -> None:
+        """Run cells until none is left, also while other workers run the last ones."""
+        waiting = False
+        while found := self._open(self._entries()):
+            for name, entry in found.items():
+                with self._locked(name) as locked:
+                    if not locked:
+                        continue
+                    if self._publish(name, entry):
+                        break
+                    lease = self._claim(name, entry)
+                    if lease is not None:
+                        waiting = False
+                        self._run(lease)
+                        break  # other workers have gone on meanwhile
+            else:
+                if not waiting:
+                    self.on_message(f"{self.folder}: waiting for cells that other workers run")
+                waiting = True
+                time.sleep(POLL_SECONDS)
+
+    def write_results(self) -> None:
+        """Write the results of the cells that workers with other folders have run into this one."""
+        written: dict[str, int] = {}
+        with exclusive(self.folder, wait=True, what="sweep folder"):
+            for name, entry in self._entries().items():
+                if self._is_elsewhere(entry) and not self._has_results(name, entry):
+                    self._write_results(name, entry)
+                    where = f"{entry.place.path} on {entry.place.host}"
+                    written[where] = written.get(where, 0) + 1
+        if written:
+            places = ", ".join(f"{where} ({count})" for where, count in written.items())
+            self.on_message(
+                f"{self.folder}: has the results of {sum(written.values())} cells of other workers "
+                f"too; their weights are in {places}"
+            )
+
+    def _write_results(self, name: str, entry: Entry) -> None:
+        try:
+            write_results(
+                self.folder,
+                self.cells[name],
+                self.queue.results(name, entry),
+                entry.place,
+                config=self.planned.configs[name],
+                split=self.sweep.split,
+                threats=self.planned.threats,
+            )
+        except UserError as error:
+            raise UserError(
+                f"database {self.queue.database.url}: the results of cell {name}, whose folder is "
+                f"{entry.place.path} on {entry.place.host}, cannot be used: {error}"
+            ) from error
+
+    def _is_elsewhere(self, entry: Entry) -> bool:
+        return entry.place.folder not in ("", self.queue.place.folder)
+
+    def _has_results(self, name: str, entry: Entry) -> bool:
+        """Return whether this folder has the results, or the failure, of a finished cell."""
+        path = self.folder / CELLS / name
+        return holds(path, FAILURE if entry.state == "failed" else RESULTS[self.sweep.split])
+
+    def _definition(self, name: str) -> dict[str, Any]:
+        """Return what defines a cell, for JSON: workers with different values are noticed."""
+        values = {k: v for k, v in self.cells[name].values.items() if k != "data_root"}
+        return {"values": values, "data": self.planned.data[name]}
+
+    def _entries(self) -> dict[str, Entry]:
+        """Return the state of each cell, after checking that all workers run the same values.
+
+        Raises:
+            UserError: a cell was queued with different values or data.
+        """
+        found = self.queue.entries(self.cells)
+        for name, entry in found.items():
+            own = self._definition(name)
+            try:
+                other = parse_json(entry.definition)
+            except ValueError:
+                other = None
+            if own == other:
+                continue
+            values = other.get("values") if isinstance(other, dict) else None
+            if isinstance(values, dict):
+                mine: dict[str, Any] = own["values"]
+                names = [k for k in {**mine, **values} if mine.get(k) != values.get(k)]
+            else:
+                names = []
+            field = names[0] if names else "its images"
+            raise different_sweep(self.folder, f"cell {name} ({printable(field)})")
+        return found
+
+    def _open(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Return the state of the cells that are not finished, by name."""
+        return {name: entry for name, entry in entries.items() if not self._is_done(name, entry)}
+
+    def _is_done(self, name: str, entry: Entry) -> bool:
+        if entry.state not in ("done", "failed"):
+            return False
+        # A worker may have ended before it renamed the folder; results may have been deleted.
+        return self._is_elsewhere(entry) or self._has_results(name, entry)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[bool]:
+        """Hold a cell's lock in this folder inside the block, and yield whether it was free."""
+        lock = filelock.FileLock(inside(self.folder, f"{CELLS}/.{name}{LOCK}"))
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _publish(self, name: str, entry: Entry) -> bool:
+        """Return whether a cell is finished now; its worker may have ended after the database had
+        accepted its results, and before it published them."""
+        if entry.state in ("done", "failed"):
+            attempt = attempt_folder(self.folder, name, entry.token)
+            if holds(attempt, FAILURE if entry.state == "failed" else RESULTS[self.sweep.split]):
+                publish(self.folder, name, attempt)
+        return self._is_done(name, entry)
+
+    def _claim(self, name: str, entry: Entry) -> Lease | None:
+        """Return the lease of a cell whose lock this process holds; None if another worker has
+        it."""
+        is_dead = entry.place.shares_locks(self.queue.place)
+        if entry.state == "running" and not (is_dead or entry.expired):
+            return None
+        return self.queue.claim(name, entry, is_dead=is_dead)
+
+    def _run(self, lease: Lease) -> None:
+        """Train and evaluate a claimed cell, and report its results or why it failed."""
+        name = lease.cell
+        began = time.perf_counter()
+        self.on_message(f"{name}: begins")
+        try:
+            with lease:
+                line = self._attempt(lease)
+        except LeaseLostError:
+            self.on_message(
+                f"{name}: another worker has taken it over, since this one did not extend its "
+                f"lease within {self.queue.lease_seconds:g} seconds; its attempt is not used"
+            )
+            return
+        except Interrupted as error:
+            number = error.status - 128
+            message = "interrupted; start the sweep again to continue"
+            raise Interrupted(message, number) from error
+        self.on_message(f"{name}: {line} in {(time.perf_counter() - began) / 60:.1f} min")
+
+    def _attempt(self, lease: Lease) -> str:
+        """Run a cell, publish its folder, and return its accuracies or its failure as text.
+
+        Raises:
+            LeaseLostError: another worker has taken over the cell.
+        """
+        name, split = lease.cell, self.sweep.split
+        attempt = attempt_folder(self.folder, name, lease.token)
+        failure, line = "", ""
+        try:
+            attempt = begin(self.folder, name, lease.token, split)
+            results = run_cell(
+                self.cells[name],
+                attempt,
+                self.sweep,
+                self.planned.threats,
+                callback=_LeaseCheck(lease),
+            )
+            line = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results) + " %"
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            lease.extend()  # another worker may have deleted this folder
+            failure = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
+            failure = printable(failure) or "unknown"
+            line = f"failed: {failure}"
+            attempt.mkdir(parents=True, exist_ok=True)
+            Run(attempt).write_json(FAILURE, to_json(Failure(reason=failure)))
+        lease.finish(results_of(attempt, split), failure=failure)
+        publish(self.folder, name, attempt)
+        return line
 
 
-@attrs.frozen(kw_only=True)
-class _Claimed:
-    """A cell that this process runs, with its trial and the lock that this process holds."""
+@attrs.frozen(eq=False)
+class _LeaseCheck(NoCallback):
+    """End a training whose cell another worker has taken over."""
 
-    cell: Cell
-    trial: optuna.Trial
-    lock: filelock.BaseFileLock
+    lease: Lease
 
+    def on_step_end(self, *event: object) -> None:
+        self.lease.check()
 
-def _claim(study: Study, cells: Mapping[str, Cell], folder: Path) -> _Claimed | None:
-    """Claim the next queued cell and return it; None if no cell is queued."""
-    name, trial = study.claim()
-    cell = cells.get(name)
-    if cell is None:
-        study.drop(trial)
-        return None
-    lock = _lock(folder, cell.name)
-    lock.acquire(blocking=False)
-    return _Claimed(cell=cell, trial=trial, lock=lock)
-
-
-def _lock(folder: Path, name: str) -> filelock.BaseFileLock:
-    return filelock.FileLock(inside(folder, f"{CELLS}/.{name}{LOCK}"))
-
-
-def _is_locked(folder: Path, name: str) -> bool:
-    """Return whether some process holds the lock of a cell."""
-    lock = _lock(folder, name)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def _run(
-    study: Study,
-    claimed: _Claimed,
-    sweep: Sweep,
-    threats: Mapping[str, Threat],
-    folder: Path,
-    on_message: Callable[[str], None],
-) -> None:
-    """Train and evaluate a claimed cell; if that fails, write down the reason."""
-    cell, path = claimed.cell, inside(folder, f"{CELLS}/{claimed.cell.name}")
-    began = time.perf_counter()
-    on_message(f"{cell.name}: begins")
-    try:
-        results = run_cell(cell, path, sweep, threats)
-    except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        reason = printable(reason)
-        path.mkdir(parents=True, exist_ok=True)
-        Run(path).write_json(FAILURE, to_json(Failure(reason=reason)))
-        study.fail(claimed.trial, reason)
-        on_message(f"{cell.name}: failed: {reason}")
-        return
-    study.finish(claimed.trial, [result.accuracy for result in results])
-    shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
-    on_message(f"{cell.name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
+    def on_eval_batch_end(self) -> None:
+        self.lease.check()
 
 
 def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
@@ -318,8 +476,6 @@ def run_cell(
     Raises:
         UserError: the training failed, or its results are of other threats.
     """
-    if holds(path, FAILURE):  # it is run again because the user said --retry
-        shutil.rmtree(path)
     if not holds(path, RESULTS[sweep.split]):
         train_plan(
             make_plan(_values(cell, path)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from curricula.errors import redacted
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS
 
@@ -19,7 +20,7 @@ class Environment:
     """The command, hardware and versions of a training, the contents of ``environment.json``.
 
     Attributes:
-        command: the words of the command.
+        command: the words of the command, without the passwords of URLs.
         python, torch, torchvision: versions.
         platform: the operating system.
         processor: name of the processor.
@@ -44,7 +45,7 @@ def environment() -> Environment:
     import torch
 
     return Environment(
-        command=tuple(sys.argv),
+        command=tuple(map(redacted, sys.argv)),
         python=platform.python_version(),
         platform=platform.platform(),
         processor=processor_name(),

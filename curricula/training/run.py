@@ -24,7 +24,7 @@ from curricula.runtime.files import (
 )
 from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
-from curricula.runtime.values import as_path
+from curricula.runtime.values import as_path, check_printable
 from curricula.training.config import FIELDS, SplitName, TrainConfig, merge, read_toml, to_toml
 from curricula.training.environment import Environment, environment, providers
 from curricula.training.metrics import (
@@ -43,6 +43,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+@attrs.frozen(kw_only=True)
+class Elsewhere:
+    """The contents of ``elsewhere.json``: where the weights of a run are, of which a folder has
+    only the results.
+
+    Attributes:
+        host: name of the machine.
+        path: path of the run's folder on it.
+    """
+
+    host: str = attrs.field(validator=check_printable)
+    path: str = attrs.field(validator=check_printable)
+
+
 RUNS = Path("runs")
 """The folder that holds the runs and sweeps for which the caller names no folder."""
 
@@ -56,6 +71,7 @@ RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "va
 PROFILE = "profile.json"
 AUDIT = "audit.json"
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
+ELSEWHERE = "elsewhere.json"  # file that says where the weights of a run are
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 GOOD = "good.safetensors"  # the last checkpoint before a collapse, to go back to
@@ -410,6 +426,15 @@ class Run:
         texts[DIGEST] = _digest(on_cpu, texts)
         self._write(file, save(on_cpu, metadata=texts), previous=previous)
 
+    def missing(self, file: str) -> UserError:
+        """Return the user error for a checkpoint that does not exist, with the place of its weights
+        if another machine has them."""
+        elsewhere = self.read(ELSEWHERE, Elsewhere)
+        fix = "let its training finish, or train again"
+        if elsewhere is not None:
+            fix = f"it is on {elsewhere.host}, in {elsewhere.path}: copy it, or work there"
+        return UserError(f"checkpoint {self.path / file}: no such file; {fix}")
+
     def load_weights(self, file: str, model: "nn.Module") -> None:
         """Load a checkpoint's weights into a model; if the run averages weights, load the average.
 
@@ -456,9 +481,7 @@ class Run:
             if expected is not None and _digest(tensors, texts) != expected:
                 raise ValueError("its contents changed after it was written")
         except FileNotFoundError as error:
-            raise UserError(
-                f"checkpoint {path}: no such file; let its training finish, or train again"
-            ) from error
+            raise self.missing(file) from error
         except OSError as error:
             raise UserError(f"checkpoint {path}: cannot be read ({error})") from error
         except (SafetensorError, *WRONG_SHAPE) as error:

@@ -1,14 +1,15 @@
 """Sweeps: their files, and that an interrupted sweep ends like an uninterrupted one."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 from fixtures.quick import shorten_attacks
 from fixtures.sweeping import run_and_report
@@ -276,32 +277,30 @@ def test_a_sweep_runs_every_cell_and_does_nothing_when_started_again(out, finish
     assert outcomes(out) == before
 
 
-def test_the_locks_of_finished_cells_are_not_tried(tiny, tmp_path, monkeypatch):
+def test_finished_cells_are_neither_locked_nor_claimed(tiny, tmp_path, monkeypatch):
     tried = []
-    is_locked = runner._is_locked
+    locked = runner._Worker._locked
     monkeypatch.setattr(
-        runner, "_is_locked", lambda folder, name: tried.append(name) or is_locked(folder, name)
+        runner._Worker, "_locked", lambda self, name: tried.append(name) or locked(self, name)
     )
-    sweep = parse_sweep(QUICK.replace("[0, 1]", "[0]"))
-    first, second = (cell.name for cell in sweep.cells)
+    sweep = parse_sweep(TWO_CELLS)
     run_sweep(sweep, tmp_path / "out")
-    assert tried == [first, second, first, second, second]  # at the start, and before each cell
+    assert tried == [cell.name for cell in sweep.cells]
     tried.clear()
     run_sweep(sweep, tmp_path / "out")
     assert tried == []
 
 
-def test_the_study_has_the_accuracies_and_the_labels(out):
-    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{out / 'study.db'}")
-    trials = {trial.user_attrs["cell"]: trial for trial in study.trials}
-    assert study.metric_names == ["clean", "spatial", "adversarial", "joint"]
-    for name, trial in trials.items():
-        file = out / "cells" / name / "evaluation.json"
-        assert trial.values == [one["accuracy"] for one in json.loads(file.read_text())]
-    assert trials["seed=1,curriculum=ramp"].user_attrs["labels"] == {
-        "seed": "1",
-        "curriculum": "ramp",
-    }
+def test_the_database_has_the_results_of_each_cell(out):
+    with contextlib.closing(sqlite3.connect(out / "study.db")) as database:
+        rows = database.execute("SELECT cell, state, token, results FROM curricula_cells")
+        found = {cell: (state, token, json.loads(text)) for cell, state, token, text in rows}
+    assert set(found) == {cell.name for cell in parse_sweep(SWEEP).cells}
+    for name, (state, token, results) in found.items():
+        assert (state, token) == ("done", 1)
+        assert {"evaluation.json", "metrics.jsonl", "config.toml"} < set(results["files"])
+        for file, text in results["files"].items():
+            assert text == (out / "cells" / name / file).read_text()
 
 
 def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp_path):
@@ -406,7 +405,7 @@ def test_a_process_that_runs_other_values_meanwhile_is_noticed(tiny, tmp_path, m
 )
 def test_cells_that_differ_only_in_the_seed_or_not_at_all(tiny, axis, seeds):
     sweep = parse_sweep(f'[base]\ndata = "tiny"\nepochs = 1\n[axes.m]\n{axis}')
-    configs, _ = runner.check_cells(sweep)
+    configs = runner.check_cells(sweep).configs
     assert [config.seed for config in configs.values()] == seeds
     assert [run.lr for run in configs.values()] == [0.01, 0.01]
 
@@ -558,7 +557,7 @@ def started(out, *, pausing=False):
     """
     # Modules of the tests themselves cannot be preloaded: the server lacks pytest's sys.path.
     PROCESSES.set_forkserver_preload(
-        ["optuna", "torch", "curricula.api", "curricula.sweeps.runner"]
+        ["sqlalchemy", "torch", "curricula.api", "curricula.sweeps.runner"]
     )
     ours, theirs = PROCESSES.Pipe()
     process = PROCESSES.Process(target=run_and_report, args=(TINY, SWEEP, out, theirs, pausing))
@@ -586,7 +585,7 @@ def test_a_killed_sweep_that_is_started_again_gives_the_same_table(tiny, finishe
     never = finished[0]
     killed = tmp_path / "killed"
     process, _connection = started(killed, pausing=True)
-    cell = killed / "cells" / "seed=0,curriculum=constant"
+    cell = killed / "cells" / ".seed=0,curriculum=constant.1"  # the folder of its first attempt
     wait_for(cell / "metrics.jsonl", process)
     process.kill()
     process.join()
@@ -611,7 +610,7 @@ def test_a_process_that_is_stopped_keeps_its_cell(tiny, tmp_path):
     try:
         line = next(line for line in messages(connection) if "begins" in line)
         mine = out / "cells" / line.partition(":")[0]
-        wait_for(mine / "metrics.jsonl", stopped)
+        wait_for(out / "cells" / f".{mine.name}.1" / "metrics.jsonl", stopped)
         os.kill(stopped.pid, signal.SIGSTOP)
         other, second_connection = started(out)
         assert any("waiting for cells" in line for line in messages(second_connection))
@@ -639,11 +638,211 @@ def test_two_processes_share_the_cells_and_run_none_twice(tiny, tmp_path):
     assert len(outcomes(out)) == 12
 
 
+@pytest.fixture(scope="module")
+def separate(tmp_path_factory):
+    """(parent, url, messages of the second): one sweep in two folders that share a database; the
+    second has run one cell of two. Not to be changed."""
+    registry.use(registry.build_registry([TINY]))
+    parent = tmp_path_factory.mktemp("separate")
+    url = f"sqlite:///{parent / 'shared.db'}"
+    lines, on_message = collector()
+    second = parent / "second" / "out"
+
+    def meanwhile(line):
+        on_message(line)
+        if line.endswith("constant: begins"):
+            run_sweep(parse_sweep(TWO_CELLS), parent / "first" / "out", storage=url)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runner, "POLL_SECONDS", 0.2)
+        train = runner.train_plan
+
+        def once(*arguments, **keywords):
+            """End the first worker at its second cell."""
+            if runs:
+                raise KeyboardInterrupt
+            runs.append(True)
+            return train(*arguments, **keywords)
+
+        runs = []
+        patched.setattr(runner, "train_plan", once)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(parse_sweep(TWO_CELLS), parent / "first" / "out", storage=url)
+    with contextlib.closing(sqlite3.connect(parent / "shared.db")) as database:
+        database.execute("UPDATE curricula_cells SET expires = 0 WHERE state = 'running'")
+        database.commit()
+    run_sweep(parse_sweep(TWO_CELLS), second, storage=url, on_message=on_message)
+    return parent, url, lines
+
+
+@pytest.fixture
+def two_folders(separate, tmp_path, tiny):
+    """Return copies of the folders, and a copy of their database, to be changed."""
+    parent, _, lines = separate
+    shutil.copytree(parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "first" / "out", tmp_path / "second" / "out", tmp_path / "shared.db", lines
+
+
+def change(path, statement, *values):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute(statement, values).rowcount
+        database.commit()
+
+
+FIRST, SECOND = "seed=0,curriculum=constant", "seed=0,curriculum=ramp"
+
+
+def test_folders_that_share_a_database_share_the_cells_and_end_with_all_results(two_folders):
+    first, second, path, lines = two_folders
+    assert [line for line in lines if "begins" in line] == [f"{SECOND}: begins"]
+    assert "has the results of 1 cells of other workers too; their weights are in" in lines[-1]
+    assert str(first.parent.name) in lines[-1]
+    assert (second / "cells" / SECOND / "best.safetensors").exists()
+    assert not (second / "cells" / FIRST / "best.safetensors").exists()
+    again, on_message = collector()
+    run_sweep(parse_sweep(TWO_CELLS), first, storage=f"sqlite:///{path}", on_message=on_message)
+    assert not [line for line in again if "begins" in line]
+    assert outcomes(first) == outcomes(second)
+    tables = [curricula.compare(folder).records() for folder in (first, second)]
+    assert tables[0] == tables[1]
+    assert curricula.compare(first).pending == 0
+    left = sorted(path.name for path in (first / "cells").iterdir())
+    assert left == [f".{FIRST}.lock", f".{SECOND}.lock", FIRST, SECOND]
+
+
+def test_a_command_that_needs_weights_says_where_they_are(two_folders):
+    _, second, _, _ = two_folders
+    with pytest.raises(UserError, match=r"no such file; it is on .*first/out/cells/seed=0") as one:
+        curricula.evaluate(second / "cells" / FIRST)
+    assert "\n" not in str(one.value)
+    assert curricula.evaluate(second / "cells" / SECOND, threats=["clean"], limit=5)
+
+
+def stored(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (text,) = database.execute(
+            "SELECT results FROM curricula_cells WHERE cell = ?", (FIRST,)
+        ).fetchone()
+    return json.loads(text)["files"]
+
+
+DAMAGES = {
+    "a path": (lambda files: {**files, "../../../evil": "x"}, "is not a file of a cell's results"),
+    "a checkpoint": (lambda files: {**files, "best.safetensors": "x"}, "is not a file of a cell"),
+    "no metrics": (lambda files: {**files, "metrics.jsonl": ""}, "metrics, times or environment"),
+    "no results": (lambda files: {**files, "evaluation.json": "[]"}, "there are no results"),
+    "another type": (lambda files: {**files, "evaluation.json": "3"}, "must be a list"),
+    "no data": (lambda files: {k: v for k, v in files.items() if k != "data.json"}, "is missing"),
+    "other values": (
+        lambda files: {
+            **files, "config.toml": files["config.toml"].replace("epochs = 1", "epochs = 3"),
+        },
+        "its epochs is not that of the sweep",
+    ),
+    "nothing": (lambda files: {}, "is missing|no such file|cannot be read"),
+    "a number": (lambda files: {**files, "metrics.jsonl": 3}, "must be text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_results_in_the_database_are_checked_like_files_of_someone_else(two_folders, name):
+    first, second, path, _ = two_folders
+    damage, message = DAMAGES[name]
+    text = json.dumps({"files": damage(stored(path))})
+    change(path, "UPDATE curricula_cells SET results = ? WHERE cell = ?", text, FIRST)
+    shutil.rmtree(second / "cells" / FIRST)
+    before = {each for each in first.parents[1].rglob("*") if "cells/." not in str(each)}
+    with pytest.raises(UserError, match=message) as caught:
+        run_sweep(parse_sweep(TWO_CELLS), second, storage=f"sqlite:///{path}")
+    assert "\n" not in str(caught.value)
+    after = {each for each in first.parents[1].rglob("*") if "cells/." not in str(each)}
+    assert after == before
+
+
+def test_the_failure_of_a_cell_reaches_other_folders_and_is_retried_from_them(tiny, tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    sweep = parse_sweep(
+        '[base]\ndata = "tiny"\nepochs = 1\nperturb = "rot+pgd"\n'
+        "[axes]\nlr = [1e30, 0.01]\n[evaluation]\nlimit = 20\n"
+    )
+    folders = [tmp_path / name / "out" for name in "ab"]
+    lines, on_message = collector()
+    for folder in folders:
+        run_sweep(sweep, folder, storage=url, on_message=on_message)
+    assert sum("begins" in line for line in lines) == 2
+    failures = [curricula.compare(folder).failed[0].failures for folder in folders]
+    assert failures[0] == failures[1]
+    lines.clear()
+    run_sweep(sweep, folders[1], storage=url, retry=True, on_message=on_message)
+    assert [line for line in lines if "begins" in line] == ["lr=1e+30: begins"]
+    assert (folders[1] / "cells" / "lr=1e+30" / "metrics.jsonl").exists() is False
+    assert (folders[1] / "cells" / "lr=1e+30" / "config.toml").exists()
+
+
+def test_other_values_or_other_data_under_one_name_are_noticed(two_folders, monkeypatch):
+    _, second, path, _ = two_folders
+    url = f"sqlite:///{path}"
+    changed = TWO_CELLS.replace('objective = "trades"', 'objective = "mart"')
+    with pytest.raises(UserError, match=r"cell seed=0,curriculum=ramp \(objective\) has changed"):
+        run_sweep(parse_sweep(changed), second.parent.with_name("third") / "out", storage=url)
+    definition = json.dumps(
+        {"values": parse_sweep(TWO_CELLS).cells[0].values | {"epochs": 1}, "data": {}}
+    )
+    change(path, "UPDATE curricula_cells SET definition = ? WHERE cell = ?", definition, FIRST)
+    with pytest.raises(UserError, match=r"constant \(its images\) has changed"):
+        run_sweep(parse_sweep(TWO_CELLS), second, storage=url)
+
+
+def test_a_worker_that_ended_between_acceptance_and_publication_is_healed(two_folders):
+    first, _, path, _ = two_folders
+    (first / "cells" / FIRST).rename(first / "cells" / f".{FIRST}.1")
+    lines, on_message = collector()
+    run_sweep(parse_sweep(TWO_CELLS), first, storage=f"sqlite:///{path}", on_message=on_message)
+    assert not [line for line in lines if "begins" in line]
+    assert (first / "cells" / FIRST / "best.safetensors").exists()
+
+
+def test_a_worker_whose_lease_is_lost_says_so_and_takes_the_next_cell(tiny, tmp_path, monkeypatch):
+    """While the first worker trains, its lease ends and another one, elsewhere, runs all cells."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    lines, on_message = collector()
+    first, second = (tmp_path / name / "out" for name in ("first", "second"))
+    train = runner.train_plan
+    ended = []
+
+    def slow(*arguments, **keywords):
+        if not ended:
+            ended.append(True)
+            change(tmp_path / "shared.db", "UPDATE curricula_cells SET expires = 0 WHERE token = 1")
+            run_sweep(parse_sweep(TWO_CELLS), second, storage=url)
+        return train(*arguments, **keywords)
+
+    monkeypatch.setattr(runner, "train_plan", slow)
+    run_sweep(parse_sweep(TWO_CELLS), first, storage=url, on_message=on_message)
+    assert [line for line in lines if "begins" in line] == [f"{FIRST}: begins"]
+    assert f"{FIRST}: another worker has taken it over, since" in lines[2]
+    assert outcomes(first) == outcomes(second)
+    assert not (first / "cells" / FIRST / "best.safetensors").exists()
+    assert (second / "cells" / FIRST / "best.safetensors").exists()
+    left = sorted(path.name for path in (first / "cells").iterdir())
+    assert left == [f".{FIRST}.lock", FIRST, SECOND]
+
+
+def test_a_password_is_neither_printed_nor_stored(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["curricula", "sweep", "--storage", "pg://me:secret@there/db"])
+    lines, on_message = collector()
+    run_sweep(parse_sweep(TWO_CELLS), tmp_path / "out", on_message=on_message)
+    assert "secret" not in "".join(lines)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"secret" not in path.read_bytes()
+    assert Run(tmp_path / "out" / "cells" / FIRST).environment.command[-1].endswith("***@there/db")
+
+
 def test_a_database_that_cannot_be_opened_is_one_line(tiny, tmp_path):
     with pytest.raises(UserError, match="cannot be opened") as caught:
         run_sweep(parse_sweep(SWEEP), tmp_path / "out", storage="sqlite:////nowhere/study.db")
     assert "\n" not in str(caught.value)
     url = "unknown://me:secret@there/db"
-    with pytest.raises(UserError, match=r"study unknown://me:\*\*\*@there/db: cannot be") as caught:
+    with pytest.raises(UserError, match=r"storage unknown://me:\*\*\*@there/db: cannot") as caught:
         run_sweep(parse_sweep(SWEEP), tmp_path / "other", storage=url)
     assert "secret" not in str(caught.value)
