@@ -90,7 +90,7 @@ def call_factory(
     supplied = supplied or {}
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(factory).parameters.items()
+        for name, parameter in _parameters(factory, kind, call.name).items()
         if name not in supplied and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     given = _match(kind, call, parameters)
@@ -122,8 +122,25 @@ def requires(kind: Kind, name: str, parameter: str) -> bool:
     """Return whether the registered factory of a name has a parameter ``parameter`` without a
     default."""
     factory = registry.current().find(kind, name).load()
-    found = inspect.signature(factory).parameters.get(parameter)
+    found = _parameters(factory, kind, name).get(parameter)
     return found is not None and found.default is found.empty
+
+
+def _parameters(
+    factory: Callable[..., Any], kind: str, name: str
+) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a registered factory, by name.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{kind} {name!r}: the parameters of its factory cannot be read ({message_of(error)}); "
+            "its plugin must register a Python function or class"
+        ) from error
 
 
 def _match(

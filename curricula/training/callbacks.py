@@ -169,7 +169,7 @@ class Callbacks:
                 continue
             try:
                 getattr(callback, event)(*values)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # third-party code may call exit()
                 self._failed.add(key)
                 if self.failure is None:
                     name = self._texts.get(key, type(callback).__name__)

@@ -75,3 +75,9 @@ def test_a_misspelt_keyword_gets_a_suggestion(kind, text, end):
     with pytest.raises(UserError) as caught:
         build(kind, parse_call(text), supplied=supplied)
     assert str(caught.value).endswith(end)
+
+
+@pytest.mark.parametrize("factory", [dict, 3])
+def test_a_factory_without_a_signature_is_one_line(factory):
+    with pytest.raises(UserError, match=r"callback 'odd': the parameters of its factory cannot be"):
+        call_factory(factory, "callback", parse_call("odd(a=1)"))

@@ -189,6 +189,13 @@ def test_a_callback_that_failed_hears_only_the_end(tiny, tmp_path):
     assert [name for name, _ in log.events][-2:] == ["on_step_end", "on_train_end"]
 
 
+def test_a_callback_that_exits_loses_nothing(tiny, tmp_path):
+    failing = Fails("on_step_end", 4, SystemExit(3))
+    with pytest.raises(UserError, match=r"failed in on_step_end \(SystemExit: 3\)"):
+        curricula.train(**SMALL, output=tmp_path / "run", callbacks=[failing])
+    assert '"step": 4' in Run.open(tmp_path / "run").load(LAST)[1]["state"]
+
+
 def test_a_rollback_says_what_comes_again(tiny, tmp_path, monkeypatch):
     from curricula.training import loop
 
