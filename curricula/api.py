@@ -26,6 +26,7 @@ from curricula.runtime.values import (
     check_flag,
     check_number,
     check_whole,
+    known_keywords,
 )
 from curricula.training.callbacks import Callback, Callbacks, check_callbacks
 from curricula.training.checks import check_device_name, check_values
@@ -130,6 +131,7 @@ class Trained:
     baseline: "Trained | None" = None
 
 
+@known_keywords(*FIELDS)
 def train(
     *,
     output: str | Path | None = None,
@@ -194,6 +196,7 @@ def train(
     return _train(plan, path, callback, every, resume=False)
 
 
+@known_keywords()
 def resume(
     run: Run | str | Path,
     *,
@@ -323,6 +326,7 @@ def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
     return data
 
 
+@known_keywords()
 def load_model(
     run: Run | str | Path, *, checkpoint: Checkpoint = "best", data: "DataSet | None" = None
 ) -> "nn.Module":
@@ -351,6 +355,7 @@ def load_model(
     return model.eval()
 
 
+@known_keywords()
 def evaluate(
     model: Measurable,
     *,
@@ -401,7 +406,6 @@ def evaluate(
     named = None if threats is None else _named(threats)
 
     from curricula.curriculum import Threat, check_channels
-    from curricula.data.dataset import first
     from curricula.evaluation.accuracy import evaluate_threats
     from curricula.evaluation.progress import EvaluationProgress
     from curricula.evaluation.threats import standard_threats
@@ -409,7 +413,7 @@ def evaluate(
 
     where = _device(model, device)
     dataset = _data(run, data, data_root)
-    images = first(_images(dataset, split), limit)
+    images = _images(dataset, split, limit)
     if named is not None:
         chosen = {name: Threat.parse(text, budgets=dataset.budgets) for name, text in named.items()}
     else:
@@ -417,7 +421,7 @@ def evaluate(
         chosen = standard_threats(bind(perturb), dataset.budgets)
     for threat in chosen.values():
         check_channels(threat.tree, dataset.in_channels, data=dataset.name)
-    network = _network(model, run, checkpoint, dataset, where)
+    network = _network(model, run, checkpoint, dataset, images, where)
     work = EvaluationProgress(chosen.values(), progress)
     return evaluate_threats(
         network,
@@ -431,6 +435,7 @@ def evaluate(
     )
 
 
+@known_keywords()
 def robustness_profile(
     model: Measurable,
     *,
@@ -479,7 +484,6 @@ def robustness_profile(
     if run is not None:
         check_output(inside(run.path, PROFILE))
 
-    from curricula.data.dataset import first
     from curricula.evaluation.robustness_profile import (
         check_units,
         measure_profile,
@@ -491,8 +495,8 @@ def robustness_profile(
     where = _device(model, device)
     dataset = _data(run, data, data_root)
     known = profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
-    images = first(_images(dataset, split), limit)
-    network = _network(model, run, checkpoint, dataset, where)
+    images = _images(dataset, split, limit)
+    network = _network(model, run, checkpoint, dataset, images, where)
     found = measure_profile(
         network,
         dataset,
@@ -509,6 +513,7 @@ def robustness_profile(
     return found
 
 
+@known_keywords()
 def audit(
     model: Measurable,
     *,
@@ -556,7 +561,6 @@ def audit(
     if run is not None:
         check_output(inside(run.path, AUDIT))
 
-    from curricula.data.dataset import first
     from curricula.evaluation import audit as auditing
     from curricula.evaluation.threats import pixel_budget
     from curricula.expressions.binding import bind
@@ -569,8 +573,8 @@ def audit(
     if run is not None and eps is None and norm is None:
         budget, norm = pixel_budget(bind(run.config.perturb), dataset.budgets)
         eps = budget.value
-    images = first(_images(dataset, split), limit)
-    network = _network(model, run, checkpoint, dataset, where)
+    images = _images(dataset, split, limit)
+    network = _network(model, run, checkpoint, dataset, images, where)
     found = auditing.audit(
         network,
         dataset,
@@ -623,9 +627,9 @@ def _checked(
     if isinstance(split, str):
         check_choice("split", split, get_args(SplitName))
     else:
-        from curricula.data.dataset import SplitLike
+        from curricula.data.dataset import Split, SplitLike
 
-        if not isinstance(split, SplitLike):
+        if not isinstance(split, (Split, SplitLike)):  # a wrong Split has its own message
             raise UserError(
                 f"split must be test, validation or labelled images, not {shown(split)}"
             )
@@ -690,12 +694,19 @@ def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None
     return as_dataset(data, root=root or "data")
 
 
-def _images(data: "DataSet", split: "SplitName | SplitLike") -> "SplitLike":
-    """Return the test or validation images of a data set, or the labelled images that were
-    given."""
+def _images(data: "DataSet", split: "SplitName | SplitLike", limit: int | None) -> "SplitLike":
+    """Return the first test or validation images of a data set, or of the labelled images that were
+    given.
+
+    Raises:
+        UserError: the images that were given are not those of the data set, or none.
+    """
+    from curricula.data.dataset import check_split, first
+
     if not isinstance(split, str):
-        return split
-    return data.test if split == "test" else data.with_validation()[1]
+        check_split(split, data)
+        return first(split, limit)
+    return first(data.test if split == "test" else data.with_validation()[1], limit)
 
 
 def _device(model: Measurable, name: str) -> "torch.device":
@@ -716,19 +727,28 @@ def _network(
     run: Run | None,
     checkpoint: Checkpoint,
     data: "DataSet",
+    images: "SplitLike",
     where: "torch.device",
 ) -> "nn.Module":
     """Return the network to measure, on the device ``where``: a run's checkpoint, or the given
-    model, which is copied if it is on a different device."""
+    model, which is copied if it is on a different device.
+
+    Raises:
+        UserError: the given model is no classifier of the images.
+    """
     if run is not None:
         from curricula.victim.equivalence import MAX_IMAGES, to_device
 
         network = load_model(run, checkpoint=checkpoint, data=data)
         return to_device(network, data.images(data.train[slice(MAX_IMAGES)].load().pixels), where)
     assert not isinstance(model, (Run, str, Path))
-    if _device(model, "auto") == where:
-        return model
 
     from copy import deepcopy
 
-    return deepcopy(model).to(where)
+    from curricula.victim.equivalence import MAX_IMAGES
+    from curricula.victim.model_checks import check_measurable
+
+    network = model if _device(model, "auto") == where else deepcopy(model).to(where)
+    some = data.images(images[slice(MAX_IMAGES)].load().pixels)
+    check_measurable(network, some.to(where), images.labels)
+    return network

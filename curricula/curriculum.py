@@ -24,7 +24,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
-from curricula.runtime.values import check_number
+from curricula.runtime.values import check_number, described, known_keywords
 
 ROUNDING = 1e-3  # pixel value; interpolation may leave [0, 1] by rounding
 VICTIM_METHODS = ("logits", "gradient", "with_reference", "subset", "active", "as_module")
@@ -58,6 +58,7 @@ class Threat:
         check_number("strength", strength, 0, 1)
 
     @classmethod
+    @known_keywords()
     def parse(
         cls, text: str, *, budgets: Mapping[str, str] | None = None, strength: float = 1.0
     ) -> "Threat":
@@ -127,7 +128,7 @@ def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
     if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not len(x_NCHW):
         raise UserError(
             "images must be a tensor NCHW of one image or more, such as of shape (8, 3, 32, 32), "
-            f"not {_described(x_NCHW)}"
+            f"not {described(x_NCHW)}"
         )
     n = len(x_NCHW)
     if not x_NCHW.is_floating_point():
@@ -137,7 +138,7 @@ def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
     if not isinstance(y_N, Tensor) or y_N.shape != (n,) or y_N.dtype != torch.int64:
         raise UserError(
             f"labels must be an int64 tensor of shape ({n},), one for each image, not "
-            f"{_described(y_N)}"
+            f"{described(y_N)}"
         )
     if not isinstance(generator, torch.Generator):
         raise UserError(
@@ -176,15 +177,8 @@ def _check_strengths(strengths: Any, labels: Iterable[str], n: int) -> None:
         elif strength.shape not in ((), (n,)):
             raise UserError(
                 f"the strength of {label} must be a number or a tensor of shape ({n},), one for "
-                f"each image, not {_described(strength)}"
+                f"each image, not {described(strength)}"
             )
-
-
-def _described(value: Any) -> str:
-    """Return the type and the shape of a tensor, or any other value, as text for a message."""
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return shown(value)
 
 
 def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
@@ -261,6 +255,7 @@ class Curriculum:
     schedule_calls: Mapping[str, Call]
 
     @classmethod
+    @known_keywords()
     def parse(
         cls,
         perturb: str,

@@ -10,6 +10,13 @@ import curricula
 from curricula.data import Split
 from curricula.errors import UserError
 from curricula.sweeps.spec import parse_sweep
+from curricula.testing import (
+    check_dataset,
+    check_model,
+    check_objective,
+    check_perturbation,
+    check_schedule,
+)
 from curricula.training.config import COMMON_TRAINING
 from curricula.training.run import Run
 
@@ -145,6 +152,19 @@ def batches(batch_size, generator=None):
 
 
 FOREIGN = [
+    (lambda: evaluate(threat=["clean"]), "evaluate has no argument 'threat'; did you mean threats"),
+    (lambda: profile(limt=3), "robustness_profile has no argument 'limt'; did you mean limit"),
+    (lambda: audit(epsilon=3), "audit has no argument 'epsilon'; did you mean eps"),
+    (lambda: curricula.train(learning_rate=3), "train has no argument .*; did you mean lr"),
+    (lambda: curricula.train(out="x"), "train has no argument 'out'; did you mean output"),
+    (lambda: curricula.train(zzz="x"), r"no argument 'zzz'; help\(train\) lists all"),
+    (lambda: curricula.resume("x", root="y"), "has no argument 'root'; did you mean data_root"),
+    (lambda: curricula.load_model("x", chekpoint=1), "load_model has no .*; did you mean checkp"),
+    (lambda: curricula.load_data("digits", data_root="x"), "load_data has no .*; did you mean roo"),
+    (lambda: curricula.compare("x", axis=3), "compare has no argument 'axis'; did you mean axes"),
+    (lambda: curricula.run_sweep(SWEEP, out="x"), "run_sweep has no .*; did you mean output"),
+    (lambda: parse(budget={}), "Curriculum.parse has no .* 'budget'; did you mean budgets"),
+    (lambda: curricula.Threat.parse("rot", strengths=1), "Threat.parse has no .* strength"),
     (lambda: curricula.train(output=3), "output must be a path, not 3"),
     (lambda: curricula.train(output=""), "output must be a path, not ''"),
     (lambda: curricula.train(callbacks=[print]), "callback must have the methods of .*Callback"),
@@ -264,6 +284,59 @@ def test_a_foreign_value_of_any_argument_is_one_line(call, message, tmp_path, mo
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pixels": lambda x: x[:, 0]}, r"pixels must be a uint8 tensor NCHW, not .* \(5, 8, 8\)"),
+        ({"pixels": lambda x: x / 255}, r"must be a uint8 tensor NCHW, not torch.float32 of shape"),
+        ({"pixels": lambda x: x.expand(5, 3, 8, 8)}, r"have 3 channels; those of digits have 1"),
+        (
+            {"labels": torch.arange(4)},
+            r"there are 5 images and 4 labels; give each image its label",
+        ),
+        ({"labels": torch.ones(5)}, r"labels must be an int64 tensor \(N,\), not torch.float32"),
+        ({"labels": torch.ones(5, 2).long()}, r"labels must be .*, not .* of shape \(5, 2\)"),
+        ({"labels": [1] * 5}, r"labels must be an int64 tensor .*, not \[1, "),
+        ({"labels": torch.arange(8, 13)}, r"from 0 to 9, since digits has .* not from 8 to 12"),
+        ({"labels": torch.arange(5) - 1}, r"labels must lie from 0 to 9, .* not from -1 to 3"),
+    ],
+)
+@pytest.mark.parametrize("verb", [curricula.evaluate, curricula.robustness_profile])
+def test_labelled_images_that_are_not_the_data_sets_are_one_line(changes, message, verb):
+    digits = curricula.load_data("digits")
+    pixels, labels = changes.get("pixels", torch.clone), changes.get("labels", torch.arange(5))
+    split = Split(pixels=pixels(digits.test.pixels[:5]), labels=labels)
+    with pytest.raises(UserError, match=message):
+        verb(nn.Flatten(), data=digits, split=split)
+
+
+@pytest.mark.parametrize(
+    ("returns", "message"),
+    [
+        (lambda x: x, r"return logits of shape \(8, K\) for 8 images, not torch.float32 of shape"),
+        (lambda x: x.sum((1, 2, 3)), r"must return logits .*, not torch.float32 of shape \(8,\)"),
+        (lambda x: x.flatten(1)[:, :5], r"has 5 classes, and labels reach 9; give its last layer"),
+        (lambda x: None, r"must return logits .*, not None"),
+        (lambda x: x @ torch.ones(3, 3), r"cannot take images of 1x28x28 .*; build it for them"),
+    ],
+)
+def test_a_model_that_cannot_classify_the_images_is_one_line(returns, message):
+    model = nn.Identity()
+    model.forward = returns
+    with pytest.raises(UserError, match=message):
+        evaluate(model, data="digits")
+
+
+CHECKS = [check_dataset, check_model, check_objective, check_perturbation, check_schedule]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_contract_needs_an_object(check):
+    for subject in ("rot", None, 3):
+        with pytest.raises(UserError, match="is checked on the object itself, not on"):
+            check(subject)
 
 
 @pytest.mark.parametrize(

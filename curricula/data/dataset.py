@@ -13,7 +13,7 @@ from torch import Tensor
 from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
-from curricula.runtime.values import as_path, check_flag, check_whole
+from curricula.runtime.values import as_path, check_flag, check_whole, described, known_keywords
 
 VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
 
@@ -220,6 +220,43 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
     return split if limit is None else split[slice(min(limit, len(split)))]
 
 
+def check_split(split: SplitLike, data: DataSet) -> None:
+    """Check that labelled images are those of a data set: of its channels and classes.
+
+    Raises:
+        UserError: pixels or labels of another type or shape, other channels, or a label beyond
+            the classes of the data set.
+    """
+    pixels: Any = split.pixels if isinstance(split, Split) else None
+    labels: Any = split.labels
+    if isinstance(split, Split) and not _is_tensor(pixels, 4, torch.uint8):
+        raise UserError(f"pixels must be a uint8 tensor NCHW, not {described(pixels)}")
+    if not _is_tensor(labels, 1, torch.int64):
+        raise UserError(f"labels must be an int64 tensor (N,), not {described(labels)}")
+    if pixels is not None and len(pixels) != len(labels):
+        raise UserError(
+            f"there are {len(pixels)} images and {len(labels)} labels; give each image its label"
+        )
+    if not len(labels):
+        return
+    if split.shape[0] != data.in_channels:
+        raise UserError(
+            f"the images have {split.shape[0]} channels; those of {data.name} have "
+            f"{data.in_channels}"
+        )
+    low, high = map(int, labels.aminmax())
+    if low < 0 or high >= data.num_classes:
+        raise UserError(
+            f"labels must lie from 0 to {data.num_classes - 1}, since {data.name} has "
+            f"{data.num_classes} classes, not from {low} to {high}"
+        )
+
+
+def _is_tensor(value: Any, ndim: int, dtype: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.ndim == ndim and value.dtype == dtype
+
+
+@known_keywords()
 def load_data(text: str, *, root: str | Path = "data", download: bool = False) -> DataSet:
     """Return the data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
 
@@ -263,6 +300,7 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
     return data
 
 
+@known_keywords()
 def batches(
     split: SplitLike, batch_size: int, *, generator: torch.Generator | None, skip: int = 0
 ) -> Iterator[tuple[Tensor, Split]]:

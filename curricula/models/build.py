@@ -5,8 +5,10 @@ from torch import nn
 from curricula.data.dataset import DataSet, as_dataset
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.runtime.values import known_keywords
 
 
+@known_keywords()
 def build_model(text: str, data: DataSet | str) -> nn.Module:
     """Return a new network from an expression such as ``wrn(depth=28)``, with initial weights from
     torch's global random state.

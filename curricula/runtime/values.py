@@ -1,16 +1,53 @@
 """Checks of single values that a caller gives, each reported in one line."""
 
+import functools
+import inspect
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, did_you_mean, shown
 
 if TYPE_CHECKING:
     import attrs
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def known_keywords(*more: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator that refuses an unknown keyword with the names that are similar.
+
+    Args:
+        more: keywords that the function takes as ``**values``.
+
+    Example:
+        >>> @known_keywords()
+        ... def measure(*, threats): ...
+        >>> measure(threat=["rot:30"])
+        Traceback (most recent call last):
+        curricula.errors.UserError: measure has no argument 'threat'; did you mean threats?
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        parameters = inspect.signature(function).parameters.values()
+        known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD] + [*more]
+
+        @functools.wraps(function)
+        def checked(*arguments: P.args, **keywords: P.kwargs) -> T:
+            for name in keywords:
+                if name not in known:
+                    verb = function.__qualname__
+                    fix = did_you_mean(name, known, otherwise=f"help({verb}) lists all")
+                    raise UserError(f"{verb} has no argument {shown(name)}; {fix}")
+            return function(*arguments, **keywords)
+
+        return checked
+
+    return decorate
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
@@ -95,6 +132,14 @@ def check_printable(record: Any, field: "attrs.Attribute[Any]", value: str) -> N
     """
     if not value.isprintable():
         raise ValueError(f"{field.name} must be text that can be printed, not {shown(value)}")
+
+
+def described(value: Any) -> str:
+    """Return the type and the shape of a tensor of torch, or any other value, as text for a
+    message."""
+    if str(getattr(value, "dtype", "")).startswith("torch."):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return shown(value)
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -12,7 +12,7 @@ import attrs
 from curricula.errors import UserError, printable, shortened, shown
 from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
-from curricula.runtime.values import as_path, check_choice
+from curricula.runtime.values import as_path, check_choice, known_keywords
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.folder import CELLS, FAILURE, Failure, sweep_in
 from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
@@ -23,6 +23,7 @@ from curricula.training.run import CONFIG, METRICS, RESULTS, TIMING, Run, holds
 IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
 
 
+@known_keywords()
 def compare(
     paths: str | Path | Sequence[str | Path],
     *,

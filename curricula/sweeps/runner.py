@@ -26,7 +26,7 @@ from curricula.runtime.locks import LOCK, exclusive
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted
-from curricula.runtime.values import as_path, check_flag
+from curricula.runtime.values import as_path, check_flag, known_keywords
 from curricula.sweeps.attempts import (
     attempt_folder,
     begin,
@@ -58,6 +58,7 @@ from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 POLL_SECONDS = 2  # interval at which cells of other workers are checked
 
 
+@known_keywords()
 def run_sweep(
     sweep: Sweep | str | Path,
     output: str | Path | None = None,

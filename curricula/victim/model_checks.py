@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from curricula.errors import UserError
+from curricula.runtime.values import described
 from curricula.victim.model_victim import ModelVictim
 
 WEIGHT_SCALE = 1000.0  # factor; takes logits far above 1, unless a softmax or sigmoid follows
@@ -42,6 +43,40 @@ def check_classifier(
     problem = _problem(model, x_NCHW, num_classes)
     if problem:
         raise UserError(f"{name} {problem}")
+
+
+def check_measurable(model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> None:
+    """Check that a model maps the images to logits (N, K), and has a class for every label.
+
+    Unlike `check_classifier` it says nothing on what the logits are worth: an audit finds that.
+
+    Args:
+        model: the model, on the images' device. It is not changed.
+        x_NCHW: some of the images.
+        y_N: all labels.
+
+    Raises:
+        UserError: the model fails on the images; its output is no tensor (N, K); a label is K or
+            more.
+    """
+    with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []), torch.no_grad():
+        try:
+            output = copy.deepcopy(model).eval()(x_NCHW.clone())
+        except Exception as error:
+            raise UserError(
+                f"the model cannot take images of {'x'.join(map(str, x_NCHW.shape[1:]))} "
+                f"({_one_line(error)}); build it for them, or choose other images"
+            ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x_NCHW):
+        raise UserError(
+            f"the model must return logits of shape ({len(x_NCHW)}, K) for {len(x_NCHW)} images, "
+            f"not {described(output)}"
+        )
+    if int(y_N.max()) >= output.shape[1]:
+        raise UserError(
+            f"the model has {output.shape[1]} classes, and labels reach {int(y_N.max())}; give its "
+            "last layer an output for each class"
+        )
 
 
 def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
