@@ -24,7 +24,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
-from curricula.runtime.values import check_number, described, known_keywords
+from curricula.runtime.values import check_number, check_whole, described, known_keywords
 
 ROUNDING = 1e-3  # pixel value; interpolation may leave [0, 1] by rounding
 VICTIM_METHODS = ("logits", "gradient", "with_reference", "subset", "active", "as_module")
@@ -299,7 +299,9 @@ class Curriculum:
         return str(self.tree)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
-        """Return the state of each schedule, by label, before training on ``num_train`` images."""
+        """Return the state of each schedule, by label, before training on ``num_train``
+        images, 1 or more."""
+        check_whole("num_train", num_train, 1)
         states: dict[str, ScheduleState] = {}
         for label, schedule in self.schedules.items():
             state = schedule.start(num_train) if isinstance(schedule, AdaptiveSchedule) else {}
@@ -394,11 +396,22 @@ class Curriculum:
             )
         strengths: dict[str, Strength] = {}
         for label, schedule in self.schedules.items():
+            if isinstance(schedule, AdaptiveSchedule) and label not in (states or {}):
+                raise UserError(
+                    f"the schedule of {label} adapts to the training: give states=, at first those "
+                    "of curriculum.start(NUM_TRAIN)"
+                )
             strength = schedule(progress, (states or {}).get(label, {}))
             if isinstance(strength, Tensor) and strength.ndim == 1:
                 if indices_N is None:
                     raise UserError(f"the schedule of {label} is per image: give indices_N")
-                strengths[label] = strength[indices_N].float().clamp(0, 1)
+                try:
+                    strengths[label] = strength[indices_N].float().clamp(0, 1)
+                except IndexError as error:
+                    raise UserError(
+                        f"indices_N must lie below {len(strength)}, the number of training images "
+                        f"given to curriculum.start ({error})"
+                    ) from error
                 continue
             strengths[label] = value = float(strength)
             if not 0 <= value <= 1:

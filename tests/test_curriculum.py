@@ -681,6 +681,23 @@ def test_images_may_leave_their_range_by_rounding_and_keep_their_gradient(scene)
     assert views.perturbed.max() <= 1
 
 
+def test_adaptive_strengths_need_their_states_and_indices():
+    now = Progress(step=1, total_steps=10, epoch=0, total_epochs=1)
+    curriculum = Curriculum.parse("rot:30", ["per-image"])
+    states = curriculum.start(5)
+    for given, message in [
+        ({}, r"schedule of rot adapts .*: give states=, .* curriculum.start\(NUM_TRAIN\)"),
+        ({"states": {"pgd": {}}}, r"schedule of rot adapts to the training: give states="),
+        ({"states": states}, r"the schedule of rot is per image: give indices_N"),
+        ({"states": states, "indices_N": torch.arange(9)}, r"indices_N must lie below 5, the num"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            curriculum.strengths(now, **given)
+    for number in (0, -1, "a"):
+        with pytest.raises(UserError, match=r"num_train must be .*1 or more, not"):
+            curriculum.start(number)
+
+
 def test_strengths_need_a_progress():
     with pytest.raises(
         UserError, match=r"progress must be a curricula.Progress, not 0.5; write Pr"

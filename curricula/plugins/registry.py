@@ -20,6 +20,7 @@ from curricula.errors import UnknownNameError, UserError, did_you_mean, message_
 from curricula.plugins import builtin, hookspecs
 from curricula.plugins.hookspecs import KINDS, PROJECT, Kind, Record
 from curricula.plugins.names import RESERVED
+from curricula.runtime.files import similar_path
 
 STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
 NO_PLUGINS_VARIABLE = "CURRICULA_NO_PLUGINS"
@@ -223,7 +224,7 @@ def load_file(path: Path) -> ModuleType:
         UserError: if there is no such file, or it is not a Python file.
     """
     if not path.is_file():
-        raise UserError(f"plugin file {path}: no such file")
+        raise UserError(f"plugin file {path}: no such file{similar_path(path, ['*.py'])}")
     name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from curricula.errors import UserError, did_you_mean
+from curricula.runtime.files import similar_path
 from curricula.sweeps.spec import Sweep, read_sweep
 from curricula.training.config import read_toml
 
@@ -74,6 +75,7 @@ def _located(
     if name_or_file in known:
         return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")
     if not os.path.exists(name_or_file):  # unlike Path's, never raises
-        fix = did_you_mean(name_or_file, known, otherwise=f"recipes: {', '.join(known)}")
-        raise UserError(f"{what} {name_or_file!r}: no such recipe or file; {fix}")
+        recipe = did_you_mean(name_or_file, known, otherwise=f"recipes: {', '.join(known)}")
+        fix = similar_path(Path(name_or_file), ["*.toml"]) or f"; {recipe}"
+        raise UserError(f"{what} {name_or_file!r}: no such recipe or file{fix}")
     return contextlib.nullcontext(Path(name_or_file))

@@ -5,13 +5,35 @@ import glob
 import os
 import stat
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
-from curricula.errors import UserError
+from curricula.errors import UserError, similar_names
 from curricula.runtime.memory import total_bytes
 
 PARTIAL = ".partial"  # suffix of a file that is being written
 MAX_UNASKED = 2**28  # bytes of a file that is read without asking how much memory there is
+
+
+def similar_path(path: Path, patterns: Iterable[str], *, folders: Iterable[Path] = ()) -> str:
+    """Return ``; did you mean ...?`` with the files or folders whose names are most similar to that
+    of a path that does not exist; an empty text if there are none.
+
+    Args:
+        path: the path.
+        patterns: patterns, as of `Path.glob`, of the files to look for in its folder. Of a pattern
+            ``*/NAME`` the folder that holds NAME is meant.
+        folders: more folders to look in.
+    """
+    found = {}
+    for folder in (*folders, path.parent):
+        if folder.is_dir():
+            for pattern in patterns:
+                for file in folder.glob(pattern):
+                    near = file if "/" not in pattern else file.parent
+                    found[near.name] = near
+    similar = [str(found[name]) for name in similar_names(path.name, sorted(found))]
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def check_output(path: Path) -> None:

@@ -239,7 +239,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"configuration {path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration {path}: cannot be read ({error})") from error
+        fix = f"; name a file, such as {path / 'config.toml'}" if path.is_dir() else ""
+        raise UserError(f"configuration {path}: cannot be read ({error}){fix}") from error
     except ValueError as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
     if isinstance(values.get("base"), dict):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from curricula.errors import UnknownNameError, UserError, message_of, similar_names
+from curricula.errors import UnknownNameError, UserError, message_of
 from curricula.evaluation.results import ThreatResult, check_results
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import (
@@ -20,6 +20,7 @@ from curricula.runtime.files import (
     check_folder,
     inside,
     read_file,
+    similar_path,
     write_atomic,
 )
 from curricula.runtime.parsing import parse_json, read_text
@@ -133,9 +134,8 @@ class Run:
         path = _as_path(path)
         if not holds(path, CONFIG):
             if not path.exists():
-                raise UserError(
-                    f"{path} is not a run folder: there is no such folder{_similar_folder(path)}"
-                )
+                similar = similar_path(path, [f"*/{CONFIG}", f"*/{SWEEP}"], folders=[RUNS])
+                raise UserError(f"{path} is not a run folder: there is no such folder{similar}")
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}{fix}")
@@ -487,20 +487,6 @@ class Run:
         except (SafetensorError, *WRONG_SHAPE) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
         return tensors, texts
-
-
-def _similar_folder(path: Path) -> str:
-    """Return ``; did you mean ...?`` with the runs and sweeps, beside a path or in ``runs``, whose
-    names are similar; or an empty text."""
-    found = {
-        file.parent.name: str(file.parent)
-        for folder in (RUNS, path.parent)
-        if folder.is_dir()
-        for name in (CONFIG, SWEEP)
-        for file in folder.glob(f"*/{name}")
-    }
-    similar = [found[name] for name in similar_names(path.name, sorted(found))]
-    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def _fix(file: str) -> str:

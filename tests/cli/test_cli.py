@@ -343,6 +343,28 @@ def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkey
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ("--plugin fgo.py plugins", "plugin file fgo.py: no such file; did you mean fog.py?"),
+        ("train --config miin.toml", "no such recipe or file; did you mean mine.toml?"),
+        ("train --config runs/frist.toml", "no such recipe or file; did you mean runs/first.toml?"),
+        ("sweep miin.toml", "no such recipe or file; did you mean mine.toml?"),
+        ("train --config runs", "(not a regular file); name a file, such as runs/config.toml"),
+    ],
+)
+def test_a_file_that_is_not_there_gets_the_name_of_a_similar_one(
+    words, expected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    for name in ("fog.py", "mine.toml", "other.txt", "runs/first.toml"):
+        Path(name).touch()
+    result = run(*words.split(), plugin=None)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
         (
             "evaluate --plugin x.py runs/a",
             "comes before the command: write curricula --plugin FILE",
