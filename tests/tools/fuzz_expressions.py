@@ -49,6 +49,7 @@ from curricula.interfaces import AdaptiveSchedule, Progress
 from curricula.plugins import registry
 from curricula.plugins.names import RESERVED
 from curricula.runtime import memory
+from curricula.training.callbacks import Callbacks, check_callbacks
 from curricula.training.checks import check_values
 from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.saver import parse_interval
@@ -407,6 +408,13 @@ def check_data(text: str) -> None:
         check_built(lambda text: resolve_data(text, root="no folder", download=False), text)
 
 
+def check_callback(text: str) -> None:
+    """Check a callback."""
+    check_syntax(text)
+    (printed,) = Callbacks.build(check_callbacks([text])).texts
+    assert Callbacks.build([printed]).texts == [printed], "the printed call builds another"
+
+
 def check_configuration(text: str) -> None:
     """Check a text as the value of every field that takes an expression."""
     problems = []
@@ -433,11 +441,12 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "objective": check_objective,
     "model": check_model,
     "data set": check_data,
+    "callback": check_callback,
     "configuration": check_configuration,
     "number": parse_number,
     "interval": parse_interval,
 }
-WEIGHTS = (40, 12, 6, 6, 6, 6, 4, 8, 6, 6)  # share of each kind, in percent
+WEIGHTS = (38, 12, 6, 6, 6, 6, 4, 2, 8, 6, 6)  # share of each kind, in percent
 GRAMMARS = {
     "schedule": "schedule",
     "learning rate": "lr_schedule",
@@ -445,6 +454,7 @@ GRAMMARS = {
     "objective": "objective",
     "model": "model",
     "data set": "dataset",
+    "callback": "callback",
 }
 
 
@@ -521,7 +531,7 @@ def _small_machine() -> Iterator[None]:
 
 def warm_up() -> None:
     """Import every factory, so that no input is charged for it."""
-    for kind in ("perturbation", "schedule", "objective", "model", "dataset"):
+    for kind in ("perturbation", "schedule", "objective", "model", "dataset", "callback"):
         for name in names(kind):
             parameters(kind, name)
     kinds()
