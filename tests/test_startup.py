@@ -110,8 +110,8 @@ COMMANDS = [
     *(
         ([command, "--help"], OK, f"Example: curricula {command}")
         for command in (
-            "train", "evaluate", "profile", "audit", "sweep", "compare", "report", "bench",
-            "preview", "schedule", "plugins", "recipes", "theory",
+            "train", "evaluate", "profile", "audit", "sweep", "search", "compare", "report",
+            "bench", "preview", "schedule", "plugins", "recipes", "theory",
         )
     ),
     (["plugins"], OK, "rot"),
@@ -157,6 +157,15 @@ COMMANDS = [
     (["audit", "first", "--seed", "-1"], WRONG, "seed must lie from 0"),
     (["report", "absent"], WRONG, "is not a run folder"),
     (["sweep", "absent"], WRONG, "no such recipe or file"),
+    (["search", "absent"], WRONG, "no such recipe or file"),
+    (["search", "ramps-digits"], WRONG, "is a sweep: use curricula sweep ramps-digits"),
+    (["sweep", "search-digits"], WRONG, "is a search: use curricula search search-digits"),
+    (["train", "--config", "search-digits"], WRONG, "is a search: use curricula search"),
+    (["train", "--config", "ranges.toml"], WRONG, "it holds a search; run curricula search"),
+    (["search", "ranges.toml"], WRONG, "range 'lrr' is not used"),
+    (["search", "high.toml"], WRONG, "end=2.0: linear(until=2): until must be at most 1"),
+    (["search", "high.toml", "-o", "first"], WRONG, "holds a run: choose another output"),
+    (["search", "high.toml", "-o", "file/x"], WRONG, "file is a file, not a folder"),
     (["sweep", "wrong.toml"], WRONG, "unknown perturbation 'rott'"),
     (["bench", "--perturb", "rott"], WRONG, "unknown perturbation 'rott'"),
     (["bench", "--rounds", "0"], WRONG, "0 is not in the range"),
@@ -183,6 +192,9 @@ def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
     late = '[base]\nschedule = "linear(until=2)"\n[axes]\nseed = [0]\n'
     (tmp_path / "late.toml").write_text(late)
     (tmp_path / "few.toml").write_text("[axes]\nseed = [0]\n")
+    (tmp_path / "ranges.toml").write_text("[base]\n[ranges]\nlrr = [0.1, 0.2]\n")
+    high = '[base]\nschedule = ["linear(until={end})"]\n[ranges]\nend = { low = 0.1, high = 2.0 }\n'
+    (tmp_path / "high.toml").write_text(high)
     (tmp_path / "file").touch()
     write_run(tmp_path / "crowded", 0)
     (tmp_path / "crowded" / "figures").touch()

@@ -156,9 +156,12 @@ def markdown_of(compared: "Comparison") -> str:
 
 def _with_frontier(compared: "Comparison") -> list[list[str]]:
     """Return the header and the rows of a comparison as text cells, with a last column that marks
-    the Pareto frontier."""
+    the Pareto frontier; runs whose training a search ended come last."""
     marks = ["*" if front else "" for front in compared.on_frontier]
-    lines = zip(compared.lines, marks, strict=True)
+    lines = [
+        *zip(compared.lines, marks, strict=True),
+        *((line, "") for line in compared.pruned_lines),
+    ]
     return [[*compared.header, "frontier"], *([*line, mark] for line, mark in lines)]
 
 

@@ -219,6 +219,7 @@ def curricula_commands() -> Iterable[Record]:
         "profile": "measure the robustness profile of a run: accuracy over growing ranges",
         "audit": "check a run for gradient masking",
         "sweep": "train and evaluate many runs that differ in stated values",
+        "search": "search ranges of values for the best trade-off of two accuracies",
         "compare": "compare runs and sweeps, with their Pareto frontier",
         "report": "write the page of a run or a sweep, with its figures",
         "bench": "measure the speed of training on this machine, and its limit",

@@ -23,7 +23,8 @@ from curricula.reporting.training import learning_figure, training_figure
 from curricula.runtime.records import fields_of
 from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
-from curricula.sweeps.folder import sweep_in
+from curricula.sweeps.folder import search_in, sweep_in
+from curricula.sweeps.search_spec import Search
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName
 from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
@@ -55,7 +56,11 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
     sweep = sweep_in(path)
     if sweep is not None:
         compared = compare([path])
+        search = search_in(path)
         title, sections = f"Sweep {path.name}", _of_sweep(sweep, compared)
+        if search is not None:
+            title = f"Search {path.name}"
+            sections.append(_of_search(search))
         subtitle = f"{sum(len(row.outcomes) for row in compared.rows)} runs"
     else:
         run = Run.open(path)
@@ -318,6 +323,14 @@ def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
     return sections
 
 
+def _of_search(search: Search) -> Section:
+    """Return the section with the settings of a search and its ranges."""
+    sections = search.sections
+    settings = {name: _text(value) for name, value in sections["search"].items()}
+    ranges = {f"range {name}": _text(value) for name, value in sections["ranges"].items()}
+    return Section(title="Search", values={**settings, **ranges})
+
+
 def _environment(run: Run, *, text: str = "") -> Section:
     found = run.environment
     values = (
@@ -333,7 +346,7 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
     rows = [
         Line(cells, on_frontier=on_frontier)
         for cells, on_frontier in zip(compared.lines, compared.on_frontier, strict=True)
-    ]
+    ] + [Line(cells) for cells in compared.pruned_lines]
     return Section(
         title="Accuracy",
         text="In %: mean and standard deviation over seeds, or the 95 % interval of a single seed; "

@@ -13,8 +13,8 @@ from curricula.errors import UserError, printable, shortened, shown
 from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice, known_keywords
-from curricula.sweeps.comparison import Comparison, Outcome, Row
-from curricula.sweeps.folder import CELLS, FAILURE, Failure, sweep_in
+from curricula.sweeps.comparison import Comparison, Outcome, PrunedRun, Row
+from curricula.sweeps.folder import CELLS, FAILURE, PRUNED, Failure, Pruned, sweep_in
 from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
@@ -62,13 +62,17 @@ def compare(
     axes = axes or next((sweep.frontier_of for sweep in sweeps.values() if sweep), FRONTIER_OF)
     found: dict[tuple[Path, str], Row] = {}
     first: Outcome | None = None
+    pruned: list[PrunedRun] = []
     pending = 0
     for member in (member for path in folders for member in _members(path, sweeps[path], split)):
         key = (member.parent, member.label)
         row = found.setdefault(key, Row(label=member.label))
         failure = Run(member.folder).read(FAILURE, Failure)
+        ended = Run(member.folder).read(PRUNED, Pruned)
         if failure is not None:
             found[key] = row.with_more(failures={member.name: failure.reason})
+        elif ended is not None:
+            pruned.append(_pruned(member.label, Run.open(member.folder), ended))
         elif holds(member.folder, RESULTS[member.split]):
             outcome = _outcome(Run.open(member.folder), member.split)
             first = first or outcome
@@ -86,6 +90,7 @@ def compare(
     return Comparison(
         rows=tuple(row for row in rows if row.outcomes),
         failed=tuple(row for row in rows if row.failures and not row.outcomes),
+        pruned=tuple(pruned),
         pending=pending,
         threats=threats,
         axes=axes,
@@ -180,15 +185,45 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
         )
 
 
+def _pruned(label: str, run: Run, ended: Pruned) -> PrunedRun:
+    """Return a run that a search has ended, and what its training cost.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    _check_cost(run)
+    return PrunedRun(
+        label=label,
+        epoch=ended.epoch,
+        epochs=run.config.epochs,
+        passes=forward_and_backward(run.metrics),
+        seconds=_seconds(run),
+    )
+
+
+def _check_cost(run: Run) -> None:
+    """Check that a run has the files with its training cost."""
+    for file in (TIMING, METRICS):
+        if not holds(run.path, file):
+            raise UserError(f"run {run.path}: its {file}, which has the training cost, is missing")
+
+
+def _seconds(run: Run) -> float:
+    """Return the wall time of a run's training and validation, in seconds."""
+    return sum(
+        line.training_seconds + line.validation_seconds
+        for line in run.times
+        if isinstance(line, EpochTimes)
+    )
+
+
 def _outcome(run: Run, split: SplitName) -> Outcome:
     """Return a run's results on a split of the data set, and what its training cost.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    for file in (TIMING, METRICS):
-        if not holds(run.path, file):
-            raise UserError(f"run {run.path}: its {file}, which has the training cost, is missing")
+    _check_cost(run)
     config, metrics = run.config, run.metrics
     ends_early = config.stop_after > 0 or config.on_collapse == "stop"
     if len(metrics) not in range(1 if ends_early else config.epochs, config.epochs + 1):
@@ -198,11 +233,6 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         )
     with prefixed_errors(str(run.path / CONFIG)):
         images = images_of(config.data, split)
-    seconds = sum(
-        line.training_seconds + line.validation_seconds
-        for line in run.times
-        if isinstance(line, EpochTimes)
-    )
     return Outcome(
         folder=run.path,
         seed=config.seed,
@@ -210,7 +240,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         results={result.name: result for result in run.results(split)},
         images=images,
         passes=forward_and_backward(metrics),
-        seconds=seconds,
+        seconds=_seconds(run),
     )
 
 

@@ -121,12 +121,32 @@ class Row:
 
 
 @attrs.frozen(kw_only=True)
+class PrunedRun:
+    """A run whose training a search ended, since it was poor: it has no results.
+
+    Attributes:
+        label: its row's name.
+        epoch: number of its last epoch.
+        epochs: number of epochs that it would have had.
+        passes: images that went forward and backward through its networks in training.
+        seconds: wall time of training and validation.
+    """
+
+    label: str
+    epoch: int
+    epochs: int
+    passes: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class Comparison:
     """Rows of runs to compare, with the Pareto frontier of two of their accuracies.
 
     Attributes:
         rows: rows with at least one outcome.
         failed: rows whose runs all failed.
+        pruned: runs whose training a search ended.
         pending: number of sweep cells that have not been run yet.
         threats: expressions by name; the same for all rows.
         axes: names of the two threats of the frontier.
@@ -135,6 +155,7 @@ class Comparison:
 
     rows: tuple[Row, ...]
     failed: tuple[Row, ...] = ()
+    pruned: tuple[PrunedRun, ...] = ()
     pending: int = 0
     threats: Mapping[str, str]
     axes: tuple[str, str]
@@ -192,6 +213,21 @@ class Comparison:
                 f"{row.minutes:.1f}",
             ]
             for row in self.rows
+        ]
+
+    @property
+    def pruned_lines(self) -> list[list[str]]:
+        """Texts of the cells of each run whose training was ended, as in `Comparison.lines`, but
+        without accuracies."""
+        return [
+            [
+                f"{run.label} (pruned after epoch {run.epoch} of {run.epochs})",
+                "1",
+                *("" for _ in self.threats),
+                in_millions(run.passes),
+                f"{run.seconds / 60:.1f}",
+            ]
+            for run in self.pruned
         ]
 
     @property
@@ -272,6 +308,7 @@ register_json(
         "reference": compared.reference,
         "hypervolume": compared.hypervolume,
         "rows": compared.records(),
+        "pruned": compared.pruned,
         "pending": compared.pending,
         "failed": compared.failed_cells,
     },

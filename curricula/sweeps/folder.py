@@ -1,5 +1,6 @@
 """The folder of a sweep: what it holds, and which sweep it belongs to. Needs no torch."""
 
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from curricula.errors import UserError, message_of
 from curricula.runtime.files import check_folder, inside, write_atomic
 from curricula.runtime.parsing import read_text
 from curricula.runtime.values import check_printable
+from curricula.sweeps.search_spec import Search, read_search
 from curricula.sweeps.spec import Cell, Sweep, read_sweep
 from curricula.training.config import TrainConfig
 from curricula.training.run import CONFIG, RUNS, SWEEP, Run, holds
@@ -19,6 +21,8 @@ CELLS = "cells"  # folder of the run folders
 IDENTITY = ".folder"  # file that tells a sweep's folder from all others
 MAX_IDENTITY = 100  # bytes of that file
 FAILURE = "failed.json"  # file with the reason why a cell failed
+SEARCH = "search.toml"  # file in the folder of a search, which is also a sweep's
+PRUNED = "pruned.json"  # file that says when a search ended a cell's training
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +30,13 @@ class Failure:
     """The contents of ``failed.json``: the reason why a cell failed, on one line."""
 
     reason: str = attrs.field(validator=check_printable)
+
+
+@attrs.frozen(kw_only=True)
+class Pruned:
+    """The contents of ``pruned.json``: the last epoch of a training that a search ended."""
+
+    epoch: int = attrs.field(validator=attrs.validators.ge(1))
 
 
 DEVICE_FIELDS = ("device", "precision", "compile")  # fields whose ``auto`` depends on the machine
@@ -44,6 +55,49 @@ def sweep_in(folder: Path) -> Sweep | None:
         UserError: the folder cannot be read, or its file is not a sweep.
     """
     return read_sweep(folder / SWEEP) if holds(folder, SWEEP) else None
+
+
+def search_in(folder: Path) -> Search | None:
+    """Return the search whose file a folder holds; None if it holds no search.
+
+    Raises:
+        UserError: the folder cannot be read, or its file is not a search.
+    """
+    return read_search(folder / SEARCH) if holds(folder, SEARCH) else None
+
+
+def check_same_search(search: Search, folder: Path) -> None:
+    """Check that a folder holds neither a run, nor a sweep without a search, nor a search that
+    differs in more than the number of trials and the data's folder.
+
+    Raises:
+        UserError: it holds one; as `check_folder` does.
+    """
+    check_folder(folder)
+    held = search_in(folder)
+    for file, what in ((CONFIG, "run"), (SWEEP, "sweep")):
+        if held is None and holds(folder, file):
+            raise UserError(
+                f"search folder {folder} holds a {what}: choose another output (--output)"
+            )
+    if held is None:
+        return
+    before = _identity(held)
+    for section, value in _identity(search).items():
+        if value != before[section]:
+            raise UserError(
+                f"search folder {folder} holds another search: [{section}] has changed; choose "
+                "another output (--output)"
+            )
+
+
+def _identity(search: Search) -> dict[str, str]:
+    """Return the values, by section, that two searches in one folder must share, as JSON; the order
+    of the ranges counts."""
+    sections = attrs.evolve(search, trials=1).with_base(data_root="").sections
+    return {
+        name: json.dumps(section, sort_keys=name != "ranges") for name, section in sections.items()
+    }
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:

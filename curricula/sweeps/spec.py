@@ -28,7 +28,7 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -209,6 +209,8 @@ def parse_sweep(text: str) -> Sweep:
         values = parse_toml(text)
     except ValueError as error:
         raise UserError(f"not TOML ({error})") from error
+    if "ranges" in values and "axes" not in values:
+        raise UserError("it has [ranges], so it is a search: use curricula search")
     check_known("section", values, SECTIONS)
     sections = {name: table_of(f"[{name}]", values.get(name, {})) for name in SECTIONS}
     if not sections["axes"]:
@@ -307,21 +309,34 @@ def read_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
     names = list(threats or STANDARD)
     if len(names) < 2:
         raise UserError(f"evaluation: a sweep compares two of its threats or more, not {names}")
-    pair = found.get("frontier")
+    return {
+        "split": cast(SplitName, split),
+        "limit": limit,
+        "frontier_of": frontier_of("evaluation: frontier", found.get("frontier"), names),
+        "threats": threats,
+    }
+
+
+def frontier_of(what: str, pair: Any, names: Sequence[str]) -> tuple[str, str]:
+    """Return the names of the two threats of a frontier; by default spatial and adversarial, or the
+    first two.
+
+    Args:
+        what: name of the pair in errors.
+        pair: the value that was read; None for the default.
+        names: names of all threats, two or more.
+
+    Raises:
+        UserError: it is not a list of two different threats.
+    """
     if pair is None:
         pair = list(FRONTIER_OF) if set(FRONTIER_OF) <= set(names) else names[:2]
     known = [name for name in pair if name in names] if isinstance(pair, list) else []
     if known != pair or len(known) != 2 or known[0] == known[1]:
         raise UserError(
-            "evaluation: frontier must be a list of two of the threats "
-            f"({', '.join(names)}), not {shown(pair)}"
+            f"{what} must be a list of two of the threats ({', '.join(names)}), not {shown(pair)}"
         )
-    return {
-        "split": cast(SplitName, split),
-        "limit": limit,
-        "frontier_of": (known[0], known[1]),
-        "threats": threats,
-    }
+    return known[0], known[1]
 
 
 def check_name(what: str, name: str) -> None:

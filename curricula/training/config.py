@@ -244,7 +244,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"configuration {path}: not TOML ({error})") from error
     if isinstance(values.get("base"), dict):
-        raise UserError(f"configuration {path}: it holds a sweep; run curricula sweep {path}")
+        kind = "search" if "ranges" in values else "sweep"
+        raise UserError(f"configuration {path}: it holds a {kind}; run curricula {kind} {path}")
     try:
         check_keys(values)
     except UserError as error:

@@ -187,7 +187,7 @@ def test_recipes_are_listed():
     from curricula.recipes import find_sweep, recipes
 
     assert recipes()["cusp"].startswith("CuSP")
-    for name in recipes(sweeps=True):
+    for name in recipes("sweep"):
         assert find_sweep(name).cells
 
 
@@ -520,6 +520,10 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
     (info / "entry_points.txt").write_text("[curricula]\nrotten = rotten\n")
     sweep = tmp_path / "few.toml"
     sweep.write_text('[base]\ndata = "tiny"\nepochs = 1\n[axes]\nseed = [0]\n')
+    search = tmp_path / "ranges.toml"
+    search.write_text(
+        '[base]\ndata = "tiny"\nepochs = 1\n[ranges]\nlr = [0.01, 0.1]\n[search]\ntrials = 1\n'
+    )
     folder = tmp_path / "run"
     runs = {
         "train": ["--data", "tiny", "--epochs", "1", "--output", folder],
@@ -527,6 +531,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
         "profile": [folder, "--limit", "1"],
         "audit": [folder, "--limit", "1"],
         "sweep": [sweep, "--output", tmp_path / "sweep"],
+        "search": [search, "--output", tmp_path / "search"],
         "compare": [tmp_path / "sweep"],
         "report": [folder],
         "bench": ["--data", "tiny", "--perturb", "clean", "--rounds", "1"],
@@ -552,8 +557,8 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
 
 
 COMMANDS = [
-    "train", "evaluate", "profile", "audit", "sweep", "compare", "report", "bench", "preview",
-    "schedule", "plugins", "recipes",
+    "train", "evaluate", "profile", "audit", "sweep", "search", "compare", "report", "bench",
+    "preview", "schedule", "plugins", "recipes",
 ]  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_a_sweep_is_written_and_read_back():
 STUDIES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.toml"))
 
 
-@pytest.mark.parametrize("name", [*recipes(sweeps=True), *map(str, STUDIES)])
+@pytest.mark.parametrize("name", [*recipes("sweep"), *map(str, STUDIES)])
 def test_every_shipped_sweep_and_study_can_be_run(name):
     sweep = find_sweep(name)
     labels = {sweep.row(cell) for cell in sweep.cells}
