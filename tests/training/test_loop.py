@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_fix(tiny, tmp_path):
         ({"schedule": ["linear", 3]}, "schedule must be a list of texts"),
         ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
         ({"precision": "fp16"}, "precision must be auto or float32 or bf16"),
-        ({"epoch": 3}, "unknown key 'epoch'; did you mean epochs"),
+        ({"epoch": 3}, "train has no argument 'epoch'; did you mean epochs"),
         ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
         ({"model": "tinycnm"}, "unknown model 'tinycnm': did you mean tinycnn"),
         ({"data": "tinny"}, "unknown dataset 'tinny': did you mean tiny"),
