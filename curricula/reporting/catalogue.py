@@ -1,6 +1,6 @@
 """The catalogue: a page of everything registered, made from records, signatures and docstrings.
 
-This writes docs/catalogue.md, and a strip of pictures for each built-in perturbation:
+This writes docs/catalogue.md, and a strip of pictures for each perturbation:
 
 python -m curricula.reporting.catalogue
 """
@@ -28,8 +28,8 @@ from curricula.runtime.files import write_output
 PROVIDERS = ("curricula", "curricula-torchattacks", "curricula-escnn")
 """The distributions on our page, whatever else is installed."""
 
-WITH_PICTURES = "curricula"
-"""The provider whose perturbations have a strip of pictures."""
+WITH_PICTURES = ("curricula", "curricula-torchattacks")
+"""The providers whose perturbations have a strip of pictures."""
 
 SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
     "model": ("num_classes", "in_channels", "image_size"),
@@ -120,8 +120,8 @@ def entry(registered: Registered) -> Entry:
             and parameter.kind is not parameter.VAR_KEYWORD
         ),
         facts=_facts(factory) if kind == "perturbation" else {},
-        strip=expression_of(record.name, _probes(factory)[0].unit)
-        if kind == "perturbation" and registered.provider.name == WITH_PICTURES
+        strip=expression_of(record.name, _probes(factory)[0])
+        if kind == "perturbation" and registered.provider.name in WITH_PICTURES
         else "",
     )
 
@@ -310,7 +310,7 @@ def render(known: Iterable[Entry]) -> str:
         "`curricula plugins` lists all names that are installed, with those of third-party "
         "[plugins](plugins.md). Strips of pictures show one image at strengths 0 (the original), "
         "0.25, 0.5, 0.75 and 1; attacks are aimed at a network trained on the digits for five "
-        "epochs.",
+        "epochs, so those that need colours have no strip.",
     ]
     anchors: dict[str, int] = {title.lower().replace(" ", "-"): 1 for title in TITLES.values()}
     for kind, title in TITLES.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 from curricula.api import load_model
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, load_data
-from curricula.interfaces import Victim
+from curricula.interfaces import Perturbation, Victim
 from curricula.reporting.previews import STRENGTHS, at_strengths
 from curricula.runtime.files import write_output
 from curricula.training.loop import train_plan
@@ -31,7 +31,10 @@ BUDGETS: Mapping[str, str] = {
     "probability": "1",
     "turns": "0.5",
     "sigma": "0.2",
+    "std": "0.2",
     "linf": "0.2",
+    "l2": "4",
+    "switch": "1",
 }
 """Budget of a strip by the unit of its perturbation: large enough to be visible."""
 
@@ -47,10 +50,12 @@ NUM_COLOURS = 64  # colours of a strip in colour, which keep its file small
 ZOOM, GAP = 3, 6  # screen pixels: side of an image pixel, gap between pictures
 
 
-def expression_of(name: str, unit: str) -> str:
-    """Return the expression, with a budget for the unit, that the catalogue's strip shows for a
-    perturbation."""
-    return f"{name}:{BUDGETS_BY_NAME.get(name) or BUDGETS[unit]}"
+def expression_of(name: str, perturbation: Perturbation) -> str:
+    """Return the expression, with a budget for its unit, that the catalogue's strip shows for a
+    perturbation; empty for an attack on colours, since the attacked network takes grey images."""
+    if perturbation.kind == "pixel" and perturbation.channels == frozenset({3}):
+        return ""
+    return f"{name}:{BUDGETS_BY_NAME.get(name) or BUDGETS[perturbation.unit]}"
 
 
 def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
