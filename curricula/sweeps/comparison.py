@@ -191,9 +191,10 @@ class Comparison:
         x, y = self.axes
         corner = ", ".join(f"{share:g}" for share in self.reference)
         return (
-            f"{mark} is on the Pareto frontier: no other row is as good in both {x} and {y}, and "
-            f"better in one. The hypervolume, {self.hypervolume:.4f}, is the area under this "
-            f"frontier, seen from ({corner}), with accuracies in [0, 1]: the larger, the better."
+            f"{mark} is on the Pareto frontier: no other row is as good in both {x} and {y} "
+            f"accuracy, and better in one. The hypervolume, {self.hypervolume:.4f}, is the area "
+            f"between ({corner}) and this frontier, for accuracies in [0, 1]: the larger, the "
+            "better."
         )
 
     @property

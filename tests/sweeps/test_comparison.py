@@ -303,7 +303,7 @@ def test_compare_prints_a_table_and_writes_a_figure(swept, tmp_path):
     assert table.exit_code == 0, table.output
     assert "objective=trades" in table.output
     assert "The hypervolume, 0." in table.output
-    assert "seen from (0, 0)" in table.output
+    assert "is the area between (0, 0) and this frontier" in table.output
     assert (tmp_path / "f.svg").read_text().startswith("<?xml")
     markdown = run("compare", *both, "--format", "markdown").output.splitlines()
     assert len(markdown) == 2 + 3
