@@ -3,10 +3,9 @@
     python tests/tools/costs.py [--only NAME] [--rounds 3]
 
 Each training runs on one thread, with the default interval of checkpoints. Times are seconds of the
-processor, so that other processes of the machine do not count; the wait for the disk is no part of
-them, and is printed beside. The time of a training is that of its epochs, validation included,
-without what comes before the first update and without the final evaluation. Medians of the rounds
-are printed; they differ in the seed.
+processor, so that other processes of the machine and the wait for the disk do not count. The time
+of a training is that of its epochs, validation included, without what comes before the first update
+and without the final evaluation. Medians of the rounds are printed; they differ in the seed.
 """
 
 import argparse
@@ -44,7 +43,8 @@ MONITOR = (
     (loop, "nan_strength"), (loop._Training, "_strengths"), (Trace, "of"),
     (Prober, "strong_accuracy"),
 )  # fmt: skip
-CHECKPOINTS = ((Saver, "save"), (Run, "save"))
+WITHIN_EPOCHS = ((loop._Training, "_save_within_epoch"),)
+AFTER_EPOCHS = ((Saver, "save"), (Run, "save"))  # the others
 
 
 class Clock:
@@ -52,7 +52,6 @@ class Clock:
 
     def __init__(self) -> None:
         self.processor: dict[str, float] = defaultdict(float)
-        self.wall: dict[str, float] = defaultdict(float)
         self._inside = False
 
     def wrapped(self, function: Callable[..., Any], kind: str) -> Callable[..., Any]:
@@ -62,13 +61,12 @@ class Clock:
             if self._inside:
                 return function(*arguments, **settings)
             self._inside = True
-            began, worked = time.perf_counter(), time.process_time()
+            began = time.process_time()
             try:
                 return function(*arguments, **settings)
             finally:
                 self._inside = False
-                self.processor[kind] += time.process_time() - worked
-                self.wall[kind] += time.perf_counter() - began
+                self.processor[kind] += time.process_time() - began
 
         return run
 
@@ -95,10 +93,13 @@ class Whole(NoCallback):
 
 
 def measured(values: dict[str, Any]) -> dict[str, float]:
-    """Train once, and return the seconds of the training, its checkpoints and its monitor."""
+    """Train once, and return the seconds of the training, its monitor, and its checkpoints within
+    and after epochs."""
     clock, whole = Clock(), Whole()
-    restore = [clock.replace(owner, name, "monitor") for owner, name in MONITOR]
-    restore += [clock.replace(owner, name, "checkpoints") for owner, name in CHECKPOINTS]
+    kinds = {"monitor": MONITOR, "within": WITHIN_EPOCHS, "after": AFTER_EPOCHS}
+    restore = [
+        clock.replace(owner, name, kind) for kind, parts in kinds.items() for owner, name in parts
+    ]
     try:
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
             curricula.train(**{**COMMON, **values}, output=f"{folder}/run", callbacks=[whole])
@@ -109,9 +110,7 @@ def measured(values: dict[str, Any]) -> dict[str, float]:
             each()
     return {
         "training": whole.ended - whole.began,
-        "checkpoints": clock.processor["checkpoints"],
-        "waiting": max(0.0, clock.wall["checkpoints"] - clock.processor["checkpoints"]),
-        "monitor": clock.processor["monitor"],
+        **{kind: clock.processor[kind] for kind in kinds},
     }
 
 
@@ -121,17 +120,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("training      seconds   checkpoints       (waiting)   monitor")
+    print("training      seconds   within epochs     after epochs     monitor")
     for name in [arguments.only] if arguments.only else TRAININGS:
         rounds = [measured({**TRAININGS[name], "seed": 500 + k}) for k in range(arguments.rounds)]
         found = {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
-        share = {key: found[key] / found["training"] for key in ("checkpoints", "monitor")}
-        print(
-            f"{name:<12} {found['training']:8.1f}   {found['checkpoints']:.3f} s "
-            f"{share['checkpoints']:6.2%}   {found['waiting']:.3f} s   {found['monitor']:.3f} s "
-            f"{share['monitor']:6.2%}",
-            flush=True,
+        columns = (
+            f"{found[kind]:7.3f} {found[kind] / found['training']:7.2%}"
+            for kind in ("within", "after", "monitor")
         )
+        print(f"{name:<12} {found['training']:8.1f}   {'   '.join(columns)}", flush=True)
 
 
 if __name__ == "__main__":

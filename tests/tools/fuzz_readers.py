@@ -12,6 +12,7 @@ there is one, or if a file took longer than a second.
 import argparse
 import contextlib
 import json
+import logging
 import random
 import shutil
 import signal
@@ -541,6 +542,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("error")
+    logging.disable()  # Pillow's about damaged TIFF files
     torch.set_num_threads(1)
     ok = True
     with tempfile.TemporaryDirectory() as temporary:
