@@ -9,6 +9,7 @@ from torch import Tensor
 
 from curricula.errors import UserError, message_of, shown
 from curricula.expressions import factories
+from curricula.expressions.batch_rows import BatchRows
 from curricula.expressions.binding import bind
 from curricula.expressions.checks import listed, parse_schedule, schedules_by_label
 from curricula.expressions.nodes import Context, Node
@@ -428,6 +429,7 @@ class Curriculum:
         strengths: Mapping[str, Strength],
         victim: Victim,
         generator: torch.Generator,
+        rows: BatchRows | None = None,
     ) -> Views:
         """Return a batch's images NCHW before all links (clean), after the spatial and intensity
         links (transformed) and after all links (perturbed), all detached.
@@ -438,6 +440,8 @@ class Curriculum:
             strengths: strength of each leaf, by label.
             victim: the model that attacks and searches query.
             generator: source of random draws, on the images' device.
+            rows: rows of a larger batch that these images are, if other processes perturb the
+                rest of it with a generator in the same state.
 
         Raises:
             UserError: an argument of another type, shape or device; a missing strength, or one
@@ -447,6 +451,11 @@ class Curriculum:
         _check_batch(x_NCHW, y_N, victim, generator)
         _check_strengths(strengths, self.tree.leaves, len(x_NCHW))
         context = Context(
-            y_N=y_N, strengths=strengths, victim=victim, generator=generator, threat=False
+            y_N=y_N,
+            strengths=strengths,
+            victim=victim,
+            generator=generator,
+            threat=False,
+            rows=rows,
         )
         return _run(self.tree, x_NCHW, context)

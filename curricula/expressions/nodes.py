@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curricula.errors import UserError, amount, shortened
+from curricula.expressions.batch_rows import BatchRows
 from curricula.expressions.random_interception import intercept
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import (
@@ -74,6 +75,7 @@ class Context:
         parameters: (N, P) by label, for the leaves that a grid moves; they are not drawn.
         streams: random numbers of each image in an evaluation. None in training: the generator
             draws for the whole batch.
+        rows: rows of the batch that these images are, if other processes hold the rest of it.
     """
 
     y_N: Tensor
@@ -83,20 +85,25 @@ class Context:
     threat: bool
     parameters: Mapping[str, Tensor] = attrs.field(factory=dict)
     streams: Streams | None = None
+    rows: BatchRows | None = None
 
     def drawing(self) -> AbstractContextManager[Any]:
         """Return a context manager in which a perturbation's calls such as ``torch.rand`` draw from
-        each image's own stream, if there are streams.
+        each image's own stream, if there are streams, or for the whole batch, if other processes
+        hold a part of it.
 
         It uses one key of each image's stream, however many numbers are drawn, so that the draws of
         later links do not depend on that number.
         """
         if self.streams is None:
-            return nullcontext()
+            return nullcontext() if self.rows is None else self.rows.drawing(self.generator)
         return intercept(self.streams.split(), self.generator)
 
-    def subset(self, index: Tensor, streams: Streams | None = None) -> "Context":
-        """Return a context for the images at ``index`` only, with the given random streams."""
+    def subset(
+        self, index: Tensor, streams: Streams | None = None, rows: BatchRows | None = None
+    ) -> "Context":
+        """Return a context for the images at ``index`` only, with the given random streams, which
+        are the given rows of a batch."""
         return attrs.evolve(
             self,
             y_N=self.y_N[index],
@@ -107,6 +114,7 @@ class Context:
             victim=self.victim.subset(index),
             parameters={label: given[index] for label, given in self.parameters.items()},
             streams=streams,
+            rows=rows,
         )
 
 
@@ -430,19 +438,26 @@ class UnionNode(Node):
     def run(self, views: Views, context: Context) -> Views:
         if context.threat:
             return _search((_Candidates(node=b, count=1) for b in self.branches), views, context)
-        n = len(views.clean)
-        generator = context.generator
-        choice = torch.randint(
-            len(self.branches), (n,), generator=generator, device=generator.device
+        generator, rows = context.generator, context.rows
+        total = len(views.clean) if rows is None else rows.total
+        whole = torch.randint(
+            len(self.branches), (total,), generator=generator, device=generator.device
         )
+        choice = whole if rows is None else whole[rows.index_N]
         result = views.map(torch.Tensor.clone)
         # Counting is the only time that the host waits for the device.
-        counts = torch.bincount(choice, minlength=len(self.branches)).tolist()
+        both = [torch.bincount(each, minlength=len(self.branches)) for each in (choice, whole)]
+        counts, totals = torch.stack(both).tolist()
         order = torch.split(choice.argsort(stable=True), counts)
-        for branch, index in zip(self.branches, order, strict=True):
+        for number, (branch, index) in enumerate(zip(self.branches, order, strict=True)):
+            if totals[number] == 0:
+                continue
+            # Without images here, one still makes the draws of those that other processes hold.
+            used = index if len(index) else index.new_zeros(1)
+            inner = rows and rows.of(whole == number, totals[number], used)
+            part = branch.run(views.map(lambda x, i=used: x[i]), context.subset(used, rows=inner))  # type: ignore[misc]
             if len(index) == 0:
                 continue
-            part = branch.run(views.map(lambda x, i=index: x[i]), context.subset(index))  # type: ignore[misc]
             result = result.combined(part, lambda x, new, i=index: x.index_copy(0, i, new))  # type: ignore[misc]
         return result
 
@@ -636,14 +651,17 @@ def _search(searches: Iterable[_Candidates], views: Views, context: Context) -> 
     for search in searches:
         begin = 0
         while begin < search.count and len(active) > 0:
-            together = max(1, PIXELS_AT_ONCE // (len(active) * height * width))
+            images = len(active) if context.rows is None else context.rows.total
+            together = max(1, PIXELS_AT_ONCE // (images * height * width))
             if context.threat:
                 together = min(together, max(1, begin))
             end = min(begin + together, search.count)
             image_M = active.repeat(end - begin)
             number_M = torch.arange(begin, end, device=device).repeat_interleave(len(active))
             several = context.subset(
-                image_M, streams and streams.fold_in(image_M, finished + number_M)
+                image_M,
+                streams and streams.fold_in(image_M, finished + number_M),
+                context.rows and context.rows.repeated(end - begin),
             )
             parameters = {**several.parameters, **search.parameters(number_M, image_M)}
             several = attrs.evolve(several, parameters=parameters)
