@@ -19,6 +19,7 @@ from curricula.plugins.names import CLEAN
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, check_output, inside
 from curricula.runtime.locks import exclusive
+from curricula.runtime.processes import from_first, place
 from curricula.runtime.records import to_json
 from curricula.runtime.values import (
     as_path,
@@ -112,6 +113,7 @@ class TrainValues(TypedDict, total=False):
     compile: "CompileChoice"
     on_collapse: "CollapseAction"
     accumulate: int
+    sync_batchnorm: bool
     clip_norm: float
     stop_after: int
 
@@ -173,12 +175,14 @@ def train(
     """
     check_flag("baseline", baseline)
     check_flag("download", download)
-    if output is None:
-        check_folder(RUNS)
-    else:
-        check_free(as_path("output", output))
-        if baseline:
-            check_free(inside(Path(output), BASELINE))
+    path = None if output is None else as_path("output", output)
+    if place().is_first:
+        if path is None:
+            check_folder(RUNS)
+        else:
+            check_free(path)
+            if baseline:
+                check_free(inside(path, BASELINE))
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
     check_values(values)
@@ -189,11 +193,15 @@ def train(
 
     callback = Callbacks.build(callbacks)
     plan = make_plan(values, download=download)
-    path = Path(output) if output is not None else new_folder(plan)
-    if baseline:  # an interrupted run shows by this folder that its baseline is to be trained too
-        with exclusive(inside(path, BASELINE)):
-            pass
-    return _train(plan, path, callback, every, resume=False)
+
+    def made() -> str:
+        folder = new_folder(plan) if path is None else path
+        if baseline:  # an interrupted run shows by this folder that its baseline is to be trained
+            with exclusive(inside(folder, BASELINE)):
+                pass
+        return str(folder)
+
+    return _train(plan, Path(from_first(made)), callback, every, resume=False)
 
 
 @known_keywords()
@@ -264,21 +272,21 @@ def _train(
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
 
     def finished(plan: "Plan", path: Path) -> Trained:
-        if not (resume and holds(path, TESTED)):
-            train_plan(
-                plan,
-                path,
-                threats=threats,
-                callback=callback,
-                resume=resume and holds(path, CONFIG),
-                checkpoint_every=every,
-            )
-        run = Run.open(path)
-        return Trained(run=run, results=run.results("test"))
+        if resume and from_first(lambda: holds(path, TESTED)):
+            return Trained(run=Run(path), results=Run(path).results("test"))
+        results = train_plan(
+            plan,
+            path,
+            threats=threats,
+            callback=callback,
+            resume=resume and from_first(lambda: holds(path, CONFIG)),
+            checkpoint_every=every,
+        )
+        return Trained(run=Run(path), results=results)
 
     trained = finished(plan, path)
-    baseline = inside(path, BASELINE)
-    if not baseline.is_dir():
+    baseline = path / BASELINE
+    if not from_first(lambda: inside(path, BASELINE).is_dir()):
         return trained
     plain = make_plan(baseline_values(plan.config))
     return attrs.evolve(trained, baseline=finished(plain, baseline))
@@ -508,7 +516,7 @@ def robustness_profile(
         name=f"{run.config.model}, {checkpoint} checkpoint of {run.path}" if run else name,
         progress=progress,
     )
-    if run is not None:
+    if run is not None and place().is_first:
         run.write_json(PROFILE, to_json(found))
     return found
 
@@ -585,7 +593,7 @@ def audit(
         batch_size=batch_size,
         progress=progress,
     )
-    if run is not None:
+    if run is not None and place().is_first:
         run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
     return found
 

@@ -28,12 +28,15 @@ def command(run: Path, form: str, **flags: Any) -> None:
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_audit
     from curricula.runtime.malloc import keep_freed_memory
+    from curricula.runtime.processes import joined
     from curricula.training.run import AUDIT, Run
 
     keep_freed_memory()
     settings = given(flags)
-    with ProgressBar("audit") as bar:
+    with joined() as place, ProgressBar("audit") as bar:
         found = audit(run, progress=bar.progress, **settings)
+    if not place.is_first:
+        return
 
     from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 

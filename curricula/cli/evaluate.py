@@ -41,12 +41,15 @@ def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags:
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_accuracies
     from curricula.runtime.malloc import keep_freed_memory
+    from curricula.runtime.processes import joined
 
     keep_freed_memory()
-    with ProgressBar("evaluation") as bar:
+    with joined() as place, ProgressBar("evaluation") as bar:
         results = evaluate(
             run, threats=threats or None, split=split, progress=bar.progress, **given(flags)
         )
+    if not place.is_first:
+        return
     if form == "json":
         click.echo(json.dumps(to_json(results), indent=2))
     else:

@@ -1,6 +1,7 @@
 """The ``curricula`` program. Its commands are records of the registry, imported when they run."""
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ import click
 
 from curricula.errors import UserError, shortened, similar_names
 from curricula.plugins import registry
+from curricula.runtime.processes import FirstProcessError, started
 from curricula.runtime.signals import Interrupted
+
+SHARED = ("train", "evaluate", "profile", "audit")  # commands that several processes can share
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
@@ -29,7 +33,14 @@ class Program(click.Group):
         return list(registry.current().records("command"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = registry.current().find("command", cmd_name).load()
+        registered = registry.current().find("command", cmd_name)
+        processes = started().count
+        if processes > 1 and cmd_name not in SHARED:
+            raise UserError(
+                f"curricula {cmd_name} runs in one process, and torchrun has started {processes}: "
+                "start it without torchrun"
+            )
+        command = registered.load()
         if not isinstance(command, click.Command):
             raise UserError(f"command {cmd_name!r}: its factory must be a click.Command")
         return command
@@ -50,6 +61,8 @@ class Program(click.Group):
             warnings.showwarning = _show_warning
             try:
                 status = super().main(args, standalone_mode=False, **extra)
+            except FirstProcessError:
+                sys.exit(2)  # the first process prints it
             except UserError as error:
                 self._end(str(error), 2)
             except click.exceptions.NoArgsIsHelpError as error:
@@ -90,7 +103,9 @@ class Program(click.Group):
         return f"No such option {name!r}; {fix}"
 
     def _end(self, message: str, status: int) -> NoReturn:
-        click.echo(f"Error: {' '.join(message.split())}", err=True)
+        rank = started().rank
+        where = f" (process {rank})" if rank else ""
+        click.echo(f"Error{where}: {' '.join(message.split())}", err=True)
         sys.exit(status)
 
 
@@ -129,4 +144,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know only ASCII
+    if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process prints)
     program(prog_name="curricula")

@@ -82,6 +82,11 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "1",
         {"type": int},
     ),
+    "sync-batchnorm/--no-sync-batchnorm": (
+        "Compute batch norm over the whole batch that several processes share; on GPUs only.",
+        "no-sync-batchnorm",
+        {"default": None},
+    ),
     "clip-norm": (
         "Largest l-2 norm of all gradients together; 0 for no limit.",
         "0",

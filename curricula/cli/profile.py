@@ -32,11 +32,14 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_profile
     from curricula.runtime.malloc import keep_freed_memory
+    from curricula.runtime.processes import joined
 
     keep_freed_memory()
     settings = given(flags)
-    with ProgressBar("profile") as bar:
+    with joined() as place, ProgressBar("profile") as bar:
         profile = robustness_profile(run, grid=grid, progress=bar.progress, **settings)
+    if not place.is_first:
+        return
 
     from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 

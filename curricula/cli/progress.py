@@ -21,6 +21,7 @@ from rich.progress import (
 
 from curricula.errors import printable
 from curricula.evaluation.names import CLEAN, JOINT
+from curricula.runtime.processes import place
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import FIELDS
 from curricula.training.run import Run
@@ -141,7 +142,8 @@ class ProgressBar:
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self.name = name
-        self.console = console or Console(stderr=True, highlight=False)
+        quiet = not place().is_first  # of several processes
+        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
         self.tenths = 0
         self.start = time.perf_counter()
         self.bar = Progress(

@@ -65,6 +65,7 @@ def command(
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
     from curricula.runtime.malloc import keep_freed_memory
+    from curricula.runtime.processes import joined
 
     keep_freed_memory()
     values = given(flags)
@@ -77,21 +78,25 @@ def command(
                 f"--resume continues a run as it is configured: leave out --{flag}, or start a "
                 f"new run with --config {resume / CONFIG}"
             )
-        trained = api.resume(
-            resume,
-            callbacks=[Terminal(), *callbacks],
-            data_root=values.get("data_root"),
-            checkpoint_every=checkpoint_every,
-        )
-    else:
-        trained = api.train(
-            output=output,
-            download=download,
-            baseline=baseline,
-            callbacks=[Terminal(), *callbacks],
-            checkpoint_every=checkpoint_every,
-            **{**(read_config(config) if config is not None else {}), **values},
-        )
+    with joined() as place:
+        if resume is not None:
+            trained = api.resume(
+                resume,
+                callbacks=[Terminal(), *callbacks],
+                data_root=values.get("data_root"),
+                checkpoint_every=checkpoint_every,
+            )
+        else:
+            trained = api.train(
+                output=output,
+                download=download,
+                baseline=baseline,
+                callbacks=[Terminal(), *callbacks],
+                checkpoint_every=checkpoint_every,
+                **{**(read_config(config) if config is not None else {}), **values},
+            )
+    if not place.is_first:
+        return
     columns = {"this run": trained.results}
     if trained.baseline is not None:
         columns["baseline"] = trained.baseline.results

@@ -302,7 +302,12 @@ def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
 
 @known_keywords()
 def batches(
-    split: SplitLike, batch_size: int, *, generator: torch.Generator | None, skip: int = 0
+    split: SplitLike,
+    batch_size: int,
+    *,
+    generator: torch.Generator | None,
+    skip: int = 0,
+    rows: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Split]]:
     """Yield (indices_N, batch) for one epoch in random or stored order, without the last incomplete
     batch.
@@ -313,6 +318,8 @@ def batches(
         generator: draws the order, on the CPU, so that it does not depend on the device; None
             keeps the stored order.
         skip: number of first batches to leave out, without reading them.
+        rows: positions in each batch of the images to read, int64 on the CPU, ascending; by default
+            all. The indices are those of the whole batch.
 
     Raises:
         UserError: a split without labels, a batch size below 1, a generator that is not torch's.
@@ -330,7 +337,14 @@ def batches(
     else:
         order_N = torch.randperm(len(split), generator=generator)
     whole = len(split) // batch_size
-    yield from split.batches(order_N[skip * batch_size : whole * batch_size], batch_size)
+    order_N = order_N[skip * batch_size : whole * batch_size]
+    if rows is None:
+        yield from split.batches(order_N, batch_size)
+        return
+    order_BN = order_N.reshape(-1, batch_size)
+    own = split.batches(order_BN[:, rows].flatten(), len(rows))
+    for indices_N, (_, batch) in zip(order_BN.to(split.labels.device), own, strict=True):
+        yield indices_N, batch
 
 
 def in_order(split: SplitLike, batch_size: int) -> Iterator[Split]:

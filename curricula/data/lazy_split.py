@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from curricula.data.dataset import Split
 from curricula.errors import UserError, shown
+from curricula.runtime.processes import place
 from curricula.runtime.signals import deferred
 
 WORKERS_VARIABLE = "CURRICULA_WORKERS"
@@ -27,7 +28,8 @@ LOAD_BATCH = 256  # images per batch when a whole split is read into memory
 
 def number_of_workers() -> int:
     """Return the number of processes that read images: the environment variable
-    ``CURRICULA_WORKERS``, or one per core, at most 8. It changes the speed, never the result.
+    ``CURRICULA_WORKERS``, or one per core, at most 8, shared among the processes of a training. It
+    changes the speed, never the result.
 
     Raises:
         UserError: the variable is not a whole number from 0 to 512.
@@ -36,7 +38,8 @@ def number_of_workers() -> int:
     if not text:
         # A container or a batch system can allow fewer cores than the machine has.
         affinity = getattr(os, "sched_getaffinity", None)
-        return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MAX_WORKERS)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        return min(max(cores // place().local_count, 1), MAX_WORKERS)
     whole = text.isascii() and text.isdecimal() and len(text) < 10
     if not whole or int(text) > MAX_PROCESSES:
         raise UserError(

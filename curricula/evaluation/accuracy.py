@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.data.dataset import DataSet, SplitLike, in_order
+from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
 from curricula.evaluation.results import ThreatResult
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
 from curricula.runtime.precision import no_tf32
+from curricula.runtime.processes import from_first, place, sum_over
 from curricula.runtime.timing import seconds
 from curricula.victim.model_victim import ModelVictim
 
@@ -106,12 +107,13 @@ def predictions(
     with no_tf32():
         victim = ModelVictim(model, early_stop=True)
         if batch_size is None:
-            batch_size = fastest_batch(victim, data, split)
+            batch_size = from_first(lambda: fastest_batch(victim, data, split))
+        order_M = _own_images(len(split), batch_size)
         for threat in threats.values():
             if _identity(threat) not in found:
-                began(threat, math.ceil(len(split) / batch_size))
+                began(threat, math.ceil(len(order_M) / batch_size))
                 found[_identity(threat)] = _predicted(
-                    victim, data, split, threat, seed, batch_size, after_batch
+                    victim, data, split, threat, seed, order_M, batch_size, after_batch
                 )
     return {name: found[_identity(threat)] for name, threat in threats.items()}
 
@@ -123,36 +125,44 @@ def _identity(threat: Threat) -> tuple[str, float]:
     return str(threat), 0.0 if str(threat) == CLEAN else threat.strength
 
 
+def _own_images(images: int, batch_size: int) -> Tensor:
+    """Return the indices of the images that this process classifies, int64 (M,): every P-th batch,
+    where P is the number of processes. So an image has the same neighbours for any P, and its
+    logits the same bits."""
+    batches = torch.split(torch.arange(images), batch_size)
+    return torch.cat([torch.arange(0), *batches[place().rank :: place().count]])
+
+
 def _predicted(
     victim: Victim,
     data: DataSet,
     split: SplitLike,
     threat: Threat,
     seed: int,
+    order_M: Tensor,
     batch_size: int,
     after_batch: Callable[[], None],
 ) -> Tensor:
-    """Return the class that the model predicts for each image under a threat, int64 (N,)."""
-    device = split.labels.device
-    generator = torch.Generator(device).manual_seed(seed)
-    indices = torch.arange(len(split), device=device)
-    predicted = []
-    for number, batch in enumerate(in_order(split, batch_size)):
+    """Return the class that the model predicts for each image under a threat, int64 (N,); this
+    process classifies the images ``order_M``."""
+    generator = torch.Generator(split.labels.device).manual_seed(seed)
+    predicted_N = torch.zeros_like(split.labels)
+    for indices_M, batch in split.batches(order_M, batch_size):
         clean = data.images(batch.pixels)
         x = threat(
             clean,
             batch.labels,
             victim=victim,
             generator=generator,
-            streams=Streams.of(seed, indices[number * batch_size :][: len(batch)]),
+            streams=Streams.of(seed, indices_M),
         )
         with torch.no_grad():
             logits_NK = victim.logits(x)
             if logits_NK.isnan().any():  # argmax would return the first class
                 raise _nan_error(threat, victim.logits(clean), x)
-            predicted.append(logits_NK.argmax(1))
+            predicted_N[indices_M] = logits_NK.argmax(1)
         after_batch()
-    return torch.cat(predicted)
+    return sum_over(predicted_N)
 
 
 def _nan_error(threat: Threat, clean_NK: Tensor, x_NCHW: Tensor) -> UserError:

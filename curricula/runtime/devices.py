@@ -4,10 +4,13 @@ import torch
 
 from curricula.errors import UserError
 from curricula.runtime.precision import Precision
+from curricula.runtime.processes import local_device
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the torch device with this name; ``auto`` means the first accelerator, else the CPU.
+
+    Of several processes on one machine (`curricula.runtime.processes`), each gets a different GPU.
 
     Raises:
         UserError: this machine has no such device.
@@ -18,14 +21,14 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator if accelerator is not None else torch.device("cpu")
+        return local_device(accelerator) if accelerator is not None else torch.device("cpu")
     available = ["auto", "cpu"]
     if torch.accelerator.is_available():
         kind = str(torch.accelerator.current_accelerator())
         available += [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
     if name not in available:
         raise UserError(f"device {name!r} is not available; choose from {', '.join(available)}")
-    return torch.device(name)
+    return local_device(torch.device(name))
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:

@@ -22,14 +22,23 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+        reseed(seed)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def reseed(seed: int) -> None:
+    """Seed the global random states.
+
+    Args:
+        seed: the seed, from 0 below 2**63; NumPy uses it modulo 2**32.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def random_tensors(device: torch.device) -> dict[str, Tensor]:

@@ -32,15 +32,21 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, patient: bool = False) -> Iterator[StopRequest]:
     """Yield an object that records the first SIGINT or SIGTERM in the block, instead of ending; a
     second signal ends the process.
+
+    Args:
+        patient: ignore further signals: torchrun passes a Ctrl-C on to processes that the terminal
+            has sent it already, and kills those that do not end.
 
     Outside the main thread, which alone receives signals, nothing is recorded.
     """
     request = StopRequest()
 
     def record(number: int, frame: FrameType | None) -> None:
+        if request.received is not None and patient:
+            return
         if request.received is not None:
             raise Interrupted("interrupted again: ended at once", number)
         request.received = number

@@ -15,6 +15,7 @@ from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
 from curricula.runtime.parsing import parse_json
+from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
 from curricula.runtime.records import from_json, to_json
 from curricula.training import metrics
@@ -23,7 +24,7 @@ from curricula.training.metrics import PassCounts
 from curricula.training.optimizers import STATE_TENSORS
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
-from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, holds, prefixed
+from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
 from curricula.training.step import Networks, TrainingState
 from curricula.victim.frozen import FrozenModel
 
@@ -202,7 +203,7 @@ def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:
     """
     damage: UserError | None = None
     for file in (LAST, PREVIOUS):
-        if not holds(run.path, file):
+        if not run.holds(file):
             continue
         try:
             found = read_checkpoint(run, file)
@@ -281,7 +282,7 @@ def restore(
         state.passes, state.probe_passes = stored.total_passes, stored.probe_passes
         state.rollbacks, state.stopped = stored.rollbacks, stored.stopped
         state.order_began = None
-        passes.set(stored.passes)
+        passes.set(stored.passes if place().is_first else PassCounts())  # they are summed
         frozen = networks.victim.as_module()
         if stored.form is not None and isinstance(frozen, FrozenModel):
             fast, rounded = stored.form

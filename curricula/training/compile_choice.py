@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curricula.data.dataset import Split, batches
 from curricula.interfaces import Progress
+from curricula.runtime.processes import largest
 from curricula.runtime.timing import seconds
 from curricula.training.plan import Plan
 from curricula.training.step import Networks, TrainingState, start, update
@@ -54,7 +55,7 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
         warnings.simplefilter("ignore")  # the returned line says it
         first = compiled_trial.seconds()
         compiled = median(compiled_trial.seconds() for _ in range(NUM_UPDATES))
-    failed = compiled_trial.networks.compile_failed
+    (failed,) = largest(compiled_trial.networks.compile_failed)
     faster = not failed and compiled < MAX_RELATIVE_TIME * eager
     chosen: Literal["on", "off"] = "on" if faster else "off"
     measured = "failed" if failed else f"{compiled:.3g} s"
@@ -86,6 +87,7 @@ class TrialUpdates:
                 self.plan.data.train,
                 self.plan.config.batch_size,
                 generator=self.state.generators["order"],
+                rows=self.plan.rows,
             )
 
     def update(self) -> None:
@@ -95,8 +97,8 @@ class TrialUpdates:
         update(self.plan, self.state, self.networks, *next(self.batches), last)
 
     def seconds(self) -> float:
-        """Return the wall time of one update, in seconds."""
-        return seconds(self.update, self.plan.device)
+        """Return the wall time of one update, in seconds; of several processes, the longest."""
+        return largest(seconds(self.update, self.plan.device))[0]
 
     def close(self) -> None:
         """End the stream of batches and its reader processes.

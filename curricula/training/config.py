@@ -94,6 +94,8 @@ class TrainConfig:
         accumulate: parts that a batch is processed in, one after another, so that less memory is
             needed; 1 or more. The update is that of the whole batch, except for batch norm, whose
             statistics are a part's.
+        sync_batchnorm: compute the statistics of batch norm over the whole batch when several
+            processes share it (on GPUs only), instead of over each process's share.
         clip_norm: largest l-2 norm of all gradients together, to which larger ones are scaled; 0
             for no limit.
         stop_after: epochs at full strength without a better joint validation accuracy after which
@@ -126,6 +128,7 @@ class TrainConfig:
     compile: CompileChoice = "auto"
     on_collapse: CollapseAction = "warn"
     accumulate: int = attrs.field(default=1, validator=_valid(ge(1), le(MAX_BATCH_SIZE)))
+    sync_batchnorm: bool = False
     clip_norm: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
     stop_after: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_EPOCHS)))
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
@@ -18,6 +19,7 @@ from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.plugins.registry import command_line
 from curricula.runtime.locks import exclusive
+from curricula.runtime.processes import FirstProcessError, from_first, largest, place
 from curricula.runtime.random_state import seeded
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted, StopRequest, stop_requests
@@ -61,10 +63,10 @@ from curricula.training.run import (
     WRITTEN_BY_TRAINING,
     Run,
     check_free,
-    holds,
     prefixed,
 )
 from curricula.training.saver import Interval, Saver
+from curricula.training.shared_run import SharedRun
 from curricula.training.step import (
     EpochSums,
     Networks,
@@ -117,17 +119,21 @@ def train_plan(
             writes to it; the loss is no longer finite; the disk is full; a callback failed.
         Interrupted: a signal ended the training; it can be resumed.
     """
-    callback = callback or Callbacks()
+    first_process = place().is_first
+    callback = callback if callback and first_process else Callbacks()
     images = first(plan.data.test if split == "test" else plan.validation, limit)
     if resume:
         Run.open(path)  # refuses a folder without a run, before anything is written there
     else:
-        check_free(path)
+        from_first(lambda: check_free(path))
         with seeded(plan.config.seed, plan.device):
             plan, reason = decide_compile(plan)
         callback.on_message(reason)
-    with exclusive(path, files=WRITTEN_BY_TRAINING), stop_requests() as stop:
-        run = Run.open(path) if resume else Run.create(path, plan.config, plan.identity)
+    lock = exclusive(path, files=WRITTEN_BY_TRAINING) if first_process else nullcontext()
+    with lock, stop_requests(patient=place().count > 1) as stop:
+        if first_process and not resume:
+            Run.create(path, plan.config, plan.identity)
+        run = Run(path) if place().count == 1 else SharedRun(path)
         threads = torch.get_num_threads()
         try:
             with seeded(plan.config.seed, plan.device):
@@ -138,12 +144,12 @@ def train_plan(
                 run.load_weights(BEST, training.state.model)
             results = _evaluate(training, images, threats, RESULTS[split])
             for file in (PREVIOUS, GOOD):
-                (path / file).unlink(missing_ok=True)
-            training.check_stop()
+                run.remove(file)
+            training.agree_and_check()
         finally:
             torch.set_num_threads(threads)
             callback.on_train_end()
-        training.check_stop()
+        training.agree_and_check()
         return results
 
 
@@ -159,7 +165,9 @@ class _Training:
         passes: counts of the current epoch.
         callback: receive the events.
         saver: decides when a checkpoint is due.
-        stop: the signal that ends the training, if one has come.
+        stop: the signal that this process has received, if one has come.
+        signal: the signal that ends the training, on which all processes agree.
+        failed: whether a callback of any process has failed.
         prober: measures the accuracy under a stronger attack.
         history: figures of the epochs done.
         found: findings of the last of them.
@@ -180,6 +188,8 @@ class _Training:
     found: list[Finding] = attrs.field(factory=list)
     unchecked: list[Trace] = attrs.field(factory=list)
     began: float = 0.0
+    signal: int | None = None
+    failed: bool = False
 
     @classmethod
     def start(
@@ -240,7 +250,7 @@ class _Training:
             UserError: several epochs would be lost.
         """
         epochs = len(self.run.metrics)
-        if epochs >= self.plan.config.epochs and holds(self.run.path, BEST):
+        if epochs >= self.plan.config.epochs and self.run.holds(BEST):
             self.state.epoch = self.plan.config.epochs
             self.state.step = self.plan.total_steps
         elif epochs > 1:
@@ -276,8 +286,18 @@ class _Training:
 
     @property
     def is_to_stop(self) -> bool:
-        """True if a signal has come or a callback has failed."""
-        return self.stop.received is not None or self.callback.failure is not None
+        """True if a signal has come or a callback has failed, in any process."""
+        return self.signal is not None or self.failed
+
+    def _agree(self, due: bool = False) -> bool:
+        """Return whether a checkpoint is due in the first process. A signal or a failed callback of
+        any process counts for all from now on."""
+        failed = self.callback.failure is not None
+        received, any_failed, any_due = largest(
+            self.stop.received or 0, failed, due and place().is_first
+        )
+        self.signal, self.failed = int(received) or None, bool(any_failed)
+        return bool(any_due)
 
     def check_stop(self) -> None:
         """Raise an error if a signal has come or a callback has failed; the checkpoint is saved by
@@ -289,13 +309,36 @@ class _Training:
         """
         options = [word for text in self.callback.texts for word in ("--callback", text)]
         command = command_line("train", "--resume", self.run.path, *options)
-        if self.stop.received is not None:
-            raise Interrupted(f"interrupted; continue with: {command}", self.stop.received)
+        if self.signal is not None:
+            raise Interrupted(f"interrupted; continue with: {command}", self.signal)
         failure = self.callback.failure
         if failure is not None:
             raise UserError(
                 f"{failure}; everything is saved: correct it, or continue without it: {command}"
             ) from failure.__cause__
+        if self.failed:
+            raise FirstProcessError("a callback of the first process failed")
+
+    def agree_and_check(self) -> None:
+        """Raise an error in all processes if a signal has come or a callback has failed in one.
+
+        Raises:
+            Interrupted: a signal has come.
+            UserError: a callback has failed.
+        """
+        self._agree()
+        self.check_stop()
+
+    def check_stop_here(self) -> None:
+        """Raise an error if a signal has come or a callback has failed in this process; the
+        training is complete by then.
+
+        Raises:
+            Interrupted: a signal has come.
+            UserError: a callback has failed.
+        """
+        self.signal = self.stop.received
+        self.check_stop()
 
     def _not_finite(self, what: str) -> UserError:
         """Return the error to raise for a loss or weights that are not finite, with its cause."""
@@ -346,10 +389,10 @@ class _Training:
         """Train all remaining epochs; after each, validate, write the metrics and save the
         checkpoints."""
         plan, state = self.plan, self.state
-        self.callback.on_train_start(self.run, plan, plan.total_steps)
+        self.callback.on_train_start(Run(self.run.path), plan, plan.total_steps)
         if resumed:
             self.callback.on_resume(state.step)
-        self.check_stop()
+        self.agree_and_check()
         threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
         rolls_back = plan.config.on_collapse == "rollback"
         if rolls_back and state.step == 0:
@@ -398,6 +441,7 @@ class _Training:
             train_accuracy,
             known=self._knows_collapse(),
         )
+        strong = from_first(lambda: strong)  # all processes decide alike
         metrics = EpochMetrics(
             epoch=state.epoch + 1,
             loss=mean_loss,
@@ -440,7 +484,7 @@ class _Training:
                 self.run.copy(LAST, GOOD)
             elif state.rollbacks < MAX_ROLLBACKS:
                 self._roll_back(acute[0])
-        self.check_stop()
+        self.agree_and_check()
 
     def _has_waited_enough(self) -> bool:
         """Return whether the best joint accuracy is older than the last ``stop_after`` epochs at
@@ -493,7 +537,7 @@ class _Training:
         if order is not None:
             state.order_began = order.get_state()
         for indices_N, batch in batches(
-            plan.data.train, plan.config.batch_size, generator=order, skip=done
+            plan.data.train, plan.config.batch_size, generator=order, skip=done, rows=plan.rows
         ):
             progress = self._progress()
             updated = update(plan, state, self.networks, indices_N, batch, progress)
@@ -507,7 +551,7 @@ class _Training:
                 if not has_finite_loss(state):
                     raise self._not_finite("loss")
                 self.unchecked.clear()
-            if self.is_to_stop or self.saver.is_due(state.step):
+            if self._agree(self.saver.is_due(state.step)) or self.is_to_stop:
                 self._save_within_epoch()
             self.check_stop()
 
@@ -556,7 +600,7 @@ def _evaluate(
 
     def after_batch() -> None:
         training.callback.on_eval_batch_end()
-        training.check_stop()
+        training.check_stop_here()
 
     training.callback.on_eval_start(len(threats) * math.ceil(len(images) / BATCH_SIZE))
     began = time.perf_counter()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from curricula.runtime.processes import sum_over
 from curricula.training.metrics import PassCounts
 from curricula.training.step import Networks
 
@@ -17,7 +18,7 @@ class PassCounter:
     until `stop`.
 
     Attributes:
-        gradient, forward, training: the counts.
+        gradient, forward, training: the counts of this process.
         hooks: the hooks that count.
     """
 
@@ -52,8 +53,9 @@ class PassCounter:
         return count
 
     def counts(self) -> PassCounts:
-        """Return the numbers of images counted so far, by kind of pass."""
-        return PassCounts(gradient=self.gradient, forward=self.forward, training=self.training)
+        """Return the numbers of images counted so far in all processes, by kind of pass."""
+        counts = sum_over(torch.tensor([self.gradient, self.forward, self.training])).tolist()
+        return PassCounts(gradient=counts[0], forward=counts[1], training=counts[2])
 
     def set(self, counts: PassCounts) -> None:
         """Set the counts to those of an interrupted epoch, and continue counting from there."""
@@ -62,7 +64,8 @@ class PassCounter:
         self.training = counts.training
 
     def pop(self) -> PassCounts:
-        """Return the numbers of images counted so far, by kind of pass, and reset them to zero."""
+        """Return the numbers of images counted so far in all processes, by kind of pass, and reset
+        them to zero."""
         counts = self.counts()
         self.gradient = self.forward = self.training = 0
         return counts

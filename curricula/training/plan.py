@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, SplitLike, resolve_data
@@ -19,6 +19,7 @@ from curricula.losses import ATTACK_LOSSES
 from curricula.models.build import build_model, resolve_model
 from curricula.runtime.devices import resolve_device, resolve_precision
 from curricula.runtime.precision import Precision
+from curricula.runtime.processes import place
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
@@ -27,6 +28,21 @@ from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
 
 MAX_CHECKED = 32  # images on which a model is checked; few units are zero on that many
+
+
+@attrs.frozen
+class BatchPart:
+    """A part of each batch, as `accumulate` cuts it, and this process's share of it.
+
+    Attributes:
+        begin: position in the batch of its first image.
+        count: number of its images.
+        own: positions in the batch of those that this process handles.
+    """
+
+    begin: int
+    count: int
+    own: slice
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -72,19 +88,38 @@ class Plan:
 
     @property
     def part_size(self) -> int:
-        """Largest number of images that go through the networks at once, in one part of a batch."""
-        return math.ceil(self.config.batch_size / self.config.accumulate)
+        """Largest number of images that go through the networks at once in this process."""
+        parts = self.parts(self.config.batch_size)
+        return max(len(range(self.config.batch_size)[part.own]) for part in parts)
 
-    def parts(self, images: int) -> list[slice]:
-        """Return slices that cut a batch of N images into parts of at most `part_size`."""
-        begins = range(0, images, self.part_size)
-        return [slice(begin, begin + self.part_size) for begin in begins]
+    def parts(self, images: int) -> list[BatchPart]:
+        """Return the parts that a batch of N images is processed in, one after another."""
+        size = math.ceil(self.config.batch_size / self.config.accumulate)
+        parts = []
+        for begin in range(0, images, size):
+            count = min(size, images - begin)
+            own = place().rows(count)
+            parts.append(BatchPart(begin, count, slice(begin + own.start, begin + own.stop)))
+        return parts
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Positions in each batch of the images that this process handles, int64, on the CPU; None
+        for all."""
+        if place().count == 1:
+            return None
+        parts = self.parts(self.config.batch_size)
+        own = (torch.arange(part.own.start, part.own.stop) for part in parts)
+        return torch.cat([*own])
 
     def build_model(self) -> nn.Module:
         """Return the configured model on the device, with weights from torch's global random
         state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
-        return to_device(build_model(self.config.model, self.data), images, self.device)
+        model = build_model(self.config.model, self.data)
+        if self.config.sync_batchnorm and place().count > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return to_device(model, images, self.device)
 
 
 def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
@@ -125,6 +160,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
     images = data.images(data.train[slice(min(MAX_CHECKED, config.batch_size))].load().pixels)
+    _check_processes(config, device)
     check_classifier(model.value, images.to(device), data.num_classes, name=f"model {model.call}")
     return Plan(
         config=attrs.evolve(
@@ -137,7 +173,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
             perturb=str(curriculum),
             schedule=tuple(f"{label}={call}" for label, call in curriculum.schedule_calls.items()),
             objective=str(objective.call),
-            device=str(device),
+            device=device.type if place().count > 1 else str(device),
             precision=precision,
         ),
         data=data.to(device),
@@ -151,6 +187,28 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         device=device,
         precision=precision,
     )
+
+
+def _check_processes(config: TrainConfig, device: torch.device) -> None:
+    """Check that a training can be shared among the processes of this group.
+
+    Raises:
+        UserError: a part of the batch has too few images, or batch norm cannot be synchronised.
+    """
+    processes = place().count
+    size = math.ceil(config.batch_size / config.accumulate)
+    smallest = config.batch_size % size or size
+    if smallest < processes:
+        parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+        raise UserError(
+            f"batch_size {config.batch_size}{parts} is too small for {processes} processes: each "
+            "needs one image or more of every part"
+        )
+    if config.sync_batchnorm and processes > 1 and device.type == "cpu":
+        raise UserError(
+            "sync_batchnorm (--sync-batchnorm) needs GPUs: torch cannot synchronise batch norm on "
+            "a CPU"
+        )
 
 
 def _augmentation(text: str, data: DataSet) -> Curriculum:

@@ -242,6 +242,18 @@ class Run:
                     "data, pass load_model's network and data= to evaluate"
                 )
 
+    def holds(self, file: str) -> bool:
+        """Return whether the run's folder holds a file of the given name.
+
+        Raises:
+            UserError: the folder cannot be read.
+        """
+        return holds(self.path, file)
+
+    def remove(self, file: str) -> None:
+        """Delete one of the run's files, if there is one."""
+        (self.path / file).unlink(missing_ok=True)
+
     def append(self, file: str, line: Mapping[str, Any]) -> None:
         """Append a line to one of the run's JSON-lines files.
 
@@ -472,21 +484,27 @@ class Run:
         from safetensors.torch import load
 
         path = self.path / file
+        content = self._content(file)
         try:
-            content = read_file(path)
             tensors = load(content)
             length = int.from_bytes(content[:8], "little")
             texts = json.loads(content[8 : 8 + length]).get("__metadata__", {})
             expected = texts.pop(DIGEST, None)
             if expected is not None and _digest(tensors, texts) != expected:
                 raise ValueError("its contents changed after it was written")
-        except FileNotFoundError as error:
-            raise self.missing(file) from error
-        except OSError as error:
-            raise UserError(f"checkpoint {path}: cannot be read ({error})") from error
         except (SafetensorError, *WRONG_SHAPE) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
         return tensors, texts
+
+    def _content(self, file: str) -> bytes:
+        """Return the bytes of one of the run's checkpoints."""
+        path = self.path / file
+        try:
+            return read_file(path)
+        except FileNotFoundError as error:
+            raise self.missing(file) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"checkpoint {path}: cannot be read ({error})") from error
 
 
 def _fix(file: str) -> str:

@@ -1,6 +1,6 @@
 """One update of a training, and the state that it changes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
@@ -9,12 +9,22 @@ from torch.optim.swa_utils import AveragedModel
 
 from curricula.curriculum import ScheduleStates
 from curricula.data.dataset import Split
+from curricula.expressions.batch_rows import BatchRows
+from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Progress, Strength, Victim, Views
 from curricula.runtime.compile import Compiled
 from curricula.runtime.precision import AtPrecision
+from curricula.runtime.processes import (
+    mean_gradients,
+    mean_over,
+    place,
+    share_state,
+    sum_over,
+)
+from curricula.runtime.random_state import reseed
 from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.optimizers import SGD, AdamW
-from curricula.training.plan import Plan
+from curricula.training.plan import BatchPart, Plan
 from curricula.training.weight_averaging import averaged
 from curricula.victim.model_victim import ModelVictim
 
@@ -179,7 +189,8 @@ class Update:
         loss: the training loss, a scalar.
         lr: the learning rate.
         correct_N: bool, which perturbed images the network classified correctly before the update.
-        parts: views of the batch's images, in the parts that it was processed in.
+        parts: views of the batch's images, in the parts that it was processed in; of several
+            processes, each has those of its share.
     """
 
     progress: Progress
@@ -217,29 +228,40 @@ def update(
 ) -> Update:
     """Update the network on one batch, and return its loss, strengths and images.
 
+    Several processes each handle their share of the batch, and return the same.
+
     Args:
         plan: the training.
         state: changed in place.
         networks: the networks of ``state.model``.
         indices_N: indices of the batch's images in the training set.
-        batch: the images and labels.
+        batch: the images and labels of this process's share, in the order of `Plan.parts`.
         progress: the progress of training, which sets the strengths and the learning rate.
     """
+    if place().count > 1:  # so that dropout differs, and a continued training draws the same
+        reseed(_seed(plan.config.seed, state.step, place().rank))
     _set_learning_rate(plan, state, progress)
     strengths = plan.curriculum.strengths(progress, states=state.schedules, indices_N=indices_N)
     strengths = _milder(plan, state, strengths, len(indices_N))
-    parts = [
-        _Part(
-            views=_perturb(plan, state, networks, batch[part], _part_of(strengths, part), progress),
-            labels_N=batch.labels[part],
-            share=len(batch.labels[part]) / len(batch),
+    shares, begin = [], 0
+    for part in plan.parts(len(indices_N)):
+        count = part.own.stop - part.own.start
+        images = batch[slice(begin, begin + count)]
+        views = _perturb(
+            plan,
+            state,
+            networks,
+            images,
+            _part_of(strengths, part.own),
+            progress,
+            _rows(plan, part),
         )
-        for part in plan.parts(len(batch))
-    ]
-    loss, logits_NK = _descend(plan, state, networks, parts)
+        share_state(state.generators["augmentation"], state.generators["perturbation"])
+        shares.append(_Share(views=views, labels_N=images.labels, part=part))
+        begin += count
+    loss, correct_N = _descend(plan, state, networks, shares)
     if plan.averaging and state.average and plan.averaging.joins_after == "update":
         state.average.update_parameters(state.model)
-    correct_N = logits_NK.argmax(1) == batch.labels
     state.schedules = plan.curriculum.after_batch(
         state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
     )
@@ -250,8 +272,23 @@ def update(
         loss=loss,
         lr=state.optimizer.param_groups[0]["lr"],
         correct_N=correct_N,
-        parts=[part.views for part in parts],
+        parts=[share.views for share in shares],
     )
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """Return a seed of the global random states for an update of one process, which no other
+    update, process or neighbouring seed has."""
+    key = Streams.of(seed, torch.tensor([step])).fold_in(torch.tensor([0]), torch.tensor([rank]))
+    return int(key.key_N) % 2**63
+
+
+def _rows(plan: Plan, part: BatchPart) -> BatchRows | None:
+    """Return which rows of a part of a batch this process holds; None if it holds them all."""
+    if place().count == 1:
+        return None
+    own = torch.arange(part.own.start, part.own.stop, device=plan.device) - part.begin
+    return BatchRows(own, part.count)
 
 
 def average_epoch(plan: Plan, state: TrainingState, epoch: int) -> None:
@@ -291,23 +328,23 @@ def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> 
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class _Part:
-    """Images, labels and share of one part of a batch.
+class _Share:
+    """This process's images of one part of a batch, with their labels.
 
     Attributes:
         views: its images.
         labels_N: their labels.
-        share: its share of the batch's images.
+        part: the part.
     """
 
     views: Views
     labels_N: Tensor
-    share: float
+    part: BatchPart
 
 
 def _part_of(strengths: Mapping[str, Strength], part: slice) -> dict[str, Strength]:
-    """Return the strengths by label; those with a value per image are cut to the images of one
-    part."""
+    """Return the strengths by label; those with a value per image are cut to some images of the
+    batch."""
     return {
         label: strength[part] if isinstance(strength, Tensor) and strength.ndim else strength
         for label, strength in strengths.items()
@@ -321,15 +358,17 @@ def _perturb(
     batch: Split,
     strengths: Mapping[str, Strength],
     progress: Progress,
+    rows: BatchRows | None,
 ) -> Views:
     """Return the clean, transformed and perturbed views of the augmented images of a part of a
-    batch."""
+    batch, or of the given rows of it."""
     augmented = plan.augmentation(
         plan.data.images(batch.pixels),
         batch.labels,
         strengths=plan.augmentation.strengths(progress),
         victim=networks.victim,
         generator=state.generators["augmentation"],
+        rows=rows,
     )
     return plan.curriculum(
         augmented.transformed,
@@ -337,40 +376,68 @@ def _perturb(
         strengths=strengths,
         victim=networks.victim,
         generator=state.generators["perturbation"],
+        rows=rows,
     )
 
 
 def _descend(
-    plan: Plan, state: TrainingState, networks: Networks, parts: Sequence[_Part]
+    plan: Plan, state: TrainingState, networks: Networks, shares: Sequence[_Share]
 ) -> tuple[Tensor, Tensor]:
     """Take one step of the optimiser along the gradient of a batch's mean loss.
 
     Returns:
-        The loss that was minimised, and the logits_NK of the perturbed images at the weights before
-        the step; both detached.
+        The loss that was minimised, and which perturbed images (N,) of the batch were classified
+        correctly at the weights before the step; both detached.
     """
     networks.running.train()
+    total = sum(share.part.count for share in shares)  # images of the batch
     logits: list[Tensor] = []  # with AWP twice: at the weights, then at the perturbed weights
 
-    def losses() -> Iterator[Tensor]:
-        """Yield each part's loss times the part's share of the batch; their sum is the mean
-        loss."""
-        for part in parts:
-            loss = plan.objective(networks.running, part.views, part.labels_N)
-            logits.append(loss.logits.detach())
-            yield loss.value * part.share
+    def loss_of(share: _Share) -> Tensor:
+        """Return the mean loss of a share's images times their part of the batch. The gradient is
+        a mean over the processes, so of several it is larger by their number."""
+        loss = plan.objective(networks.running, share.views, share.labels_N)
+        logits.append(loss.logits.detach())
+        images = len(share.labels_N) * place().count
+        return loss.value * (images / total)
 
     def gradients_of(weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        of_parts = [torch.autograd.grad(loss, weights, materialize_grads=True) for loss in losses()]
-        return [torch.stack(gradients).sum(0) for gradients in zip(*of_parts, strict=True)]
+        of_shares = [
+            torch.autograd.grad(loss_of(share), weights, materialize_grads=True) for share in shares
+        ]
+        gradients = [torch.stack(each).sum(0) for each in zip(*of_shares, strict=True)]
+        mean_over(gradients)
+        return gradients
 
     with adversarial_weight_perturbation(state.model, plan.config.awp, gradients_of):
         state.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=plan.device)
-        for loss in losses():
+        value = torch.zeros((), device=plan.device)
+        for share in shares:
+            loss = loss_of(share)
             loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            value += loss.detach()
+    mean_gradients(state.model.parameters())
     if plan.config.clip_norm:
         nn.utils.clip_grad_norm_(state.model.parameters(), plan.config.clip_norm)
     state.optimizer.step()
-    return total, torch.cat(logits[: len(parts)])
+    mean_over([buffer for buffer in state.model.buffers() if buffer.is_floating_point()])
+    return _gathered(value, total, shares, logits[: len(shares)])
+
+
+def _gathered(
+    loss: Tensor, total: int, shares: Sequence[_Share], logits: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch, and which of its ``total`` images (N,) were classified correctly,
+    from the processes' losses and logits."""
+    correct = [
+        logits_NK.argmax(1) == share.labels_N
+        for share, logits_NK in zip(shares, logits, strict=True)
+    ]
+    if place().count == 1:
+        return loss, torch.cat(correct)
+    found = loss.new_zeros(1 + total)
+    found[0] = loss / place().count
+    for share, correct_N in zip(shares, correct, strict=True):
+        found[1:][share.part.own] = correct_N.to(found.dtype)
+    sum_over(found)
+    return found[0], found[1:] > 0.5
