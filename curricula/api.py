@@ -397,7 +397,8 @@ def evaluate(
         progress: called after each batch with the share of the work that is done, in [0, 1].
 
     Raises:
-        UserError: no such run, a damaged checkpoint, a wrong threat, limit or device.
+        UserError: no such run, a damaged checkpoint, a wrong threat, limit or device; labelled
+            images that are not the data set's, or a model that cannot classify them.
 
     Example:
         >>> data = curricula.load_data("digits")

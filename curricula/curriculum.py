@@ -180,6 +180,9 @@ def _check_strengths(strengths: Any, labels: Iterable[str], n: int) -> None:
                 f"the strength of {label} must be a number or a tensor of shape ({n},), one for "
                 f"each image, not {described(strength)}"
             )
+        elif strength.device.type == "cpu":
+            for bound in strength.aminmax():
+                check_number(f"the strength of {label}", float(bound), 0, 1)
 
 
 def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:

@@ -632,6 +632,10 @@ BAD_BATCHES = {
         "of rot must lie from 0 to 1, not 2",
     ),
     "text": ({"strengths": {"rot": 1, "pgd": "1"}}, "strength of pgd must be a number, .* not '1'"),
+    "one of many is large": (
+        {"strengths": {"rot": 1.0, "pgd": torch.arange(8) / 4}},
+        "the strength of pgd must lie from 0 to 1, not 1.75",
+    ),
     "strengths of others": (
         {"strengths": {"rot": torch.ones(3), "pgd": 1.0}},
         r"strength of rot must be a number or a tensor of shape \(8,\), .* of shape \(3,\)",
