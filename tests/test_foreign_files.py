@@ -22,7 +22,8 @@ def known(tmp_path_factory):
 
 
 NAMES = (
-    "config", "sweep", "metrics", "timing", "environment", "data", "evaluation", "profile", "audit",
+    "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
+    "environment", "data", "evaluation", "profile", "audit",
     "failure", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
     "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "plugin", "study",
 )  # fmt: skip

@@ -112,6 +112,24 @@ def run_search(
             return
 
 
+def read_trials(search: Search, folder: Path) -> list[Trial]:
+    """Return the values of all trials of a search so far, in order, from its folder.
+
+    Raises:
+        UserError: their file is damaged.
+    """
+    file = inside(folder, TRIALS)
+    try:
+        return check_trials(search, parse_json(read_text(file)))
+    except FileNotFoundError:
+        return []
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file}: cannot be read ({message_of(error)}); restore it, or choose another output "
+            "(--output)"
+        ) from error
+
+
 _State = Literal["done", "pruned", "failed", "running", "queued"]
 
 
@@ -152,7 +170,7 @@ class _Running:
             check_same_search(self.search, self.folder)  # again: another process may have started
             self._write(SEARCH, self.search.as_toml())
             inside(self.folder, CELLS).mkdir(exist_ok=True)
-            trials = self._trials()
+            trials = read_trials(self.search, self.folder)
             if trials:  # it may be one behind
                 write_sweep(self.search.sweep(trials), self.folder)
             ended = 0
@@ -171,7 +189,7 @@ class _Running:
 
         The caller keeps other processes out.
         """
-        trials = self._trials()
+        trials = read_trials(self.search, self.folder)
         cells = self._cells(trials)
         states = [self._state(cell) for cell in cells]
         for cell, state in zip(cells, states, strict=True):
@@ -198,7 +216,7 @@ class _Running:
             results = run_cell(
                 cell,
                 path,
-                self.search.sweep(self._trials()),
+                self.search.sweep(read_trials(self.search, self.folder)),
                 self.threats,
                 callback=self._pruner() if self.search.prune else None,
             )
@@ -221,30 +239,13 @@ class _Running:
 
     def _pruner(self) -> Pruner:
         """Return the callback that compares a trial with those that are finished now."""
-        cells = self._cells(self._trials())
+        cells = self._cells(read_trials(self.search, self.folder))
         done = [cell for cell in cells if self._state(cell) == "done"]
         return Pruner(
             threats={name: self.threats[name] for name in self.search.objectives},
             finished=[intermediate(Run(self._path(cell))) for cell in done],
             limit=self.search.limit,
         )
-
-    def _trials(self) -> list[Trial]:
-        """Return the values of all trials so far, in order.
-
-        Raises:
-            UserError: their file is damaged.
-        """
-        file = inside(self.folder, TRIALS)
-        try:
-            return check_trials(self.search, parse_json(read_text(file)))
-        except FileNotFoundError:
-            return []
-        except (OSError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{file}: cannot be read ({message_of(error)}); restore it, or choose another "
-                "output (--output)"
-            ) from error
 
     def _cells(self, trials: list[Trial]) -> list[Cell]:
         """Return each trial's cell."""

@@ -44,8 +44,11 @@ from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.runtime.parsing import parse_toml
 from curricula.runtime.random_state import seeded
 from curricula.sweeps.database import Database
-from curricula.sweeps.folder import Failure
+from curricula.sweeps.folder import Failure, Pruned
+from curricula.sweeps.pruning import INTERMEDIATE, intermediate
 from curricula.sweeps.queue import Place, Queue
+from curricula.sweeps.search import TRIALS, read_trials
+from curricula.sweeps.search_spec import parse_search, read_search
 from curricula.sweeps.spec import read_sweep
 from curricula.training.callbacks import NoCallback
 from curricula.training.checkpoint import read_checkpoint, restore
@@ -78,6 +81,27 @@ ramp = { schedule = ["linear(until=0.4)"], epochs = 3 }
 limit = 2000
 split = "test"
 frontier = ["spatial", "joint"]
+[evaluation.threats]
+spatial = "rot:60"
+joint = "rot:60+pgd(0.3, steps=40)"
+"""
+SEARCH = """[base]
+data = "tiny"
+perturb = "rot:{angle}+pgd"
+schedule = ["rot=constant", "pgd=linear(until={end})"]
+[ranges]
+lr = { low = 0.001, high = 0.1, log = true }
+angle = { low = 10, high = 30, step = 5 }
+end = { low = 0.05, high = 0.95 }
+objective = ["at", "trades(beta=6)"]
+[search]
+trials = 30
+sampler = "nsga2"
+seed = 1
+objectives = ["spatial", "joint"]
+prune = true
+[evaluation]
+limit = 2000
 [evaluation.threats]
 spatial = "rot:60"
 joint = "rot:60+pgd(0.3, steps=40)"
@@ -327,7 +351,12 @@ def write_files(folder: Path) -> Plan:
         shutil.copy(STORED / file, folder / "run" / file)
     (folder / "failed").mkdir()
     (folder / "failed" / "failed.json").write_text('{"reason": "no reason"}')
+    (folder / "failed" / "pruned.json").write_text('{"epoch": 3}')
+    lines = [{"epoch": epoch, "first": 0.5, "second": 0.25} for epoch in (2, 3)]
+    (folder / "failed" / INTERMEDIATE).write_text(json.dumps(lines))
     (folder / "sweep.toml").write_text(SWEEP)
+    (folder / "search.toml").write_text(SEARCH)
+    (folder / TRIALS).write_text(json.dumps(parse_search(SEARCH).extremes))
     draws = np.random.default_rng(0)
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -368,6 +397,11 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
         for cell in found.cells[:100]:
             assert Path(cell.name).name == cell.name not in ("", ".", ".."), cell.name
             found.row(cell)
+
+    def read_and_name() -> None:
+        found = read_search(folder / "search.toml")
+        for cell in found.sweep(found.extremes[:100]).cells:
+            assert Path(cell.name).name == cell.name not in ("", ".", ".."), cell.name
 
     def restored() -> None:
         with seeded(0, CPU):
@@ -411,6 +445,27 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
     return {
         "config": of_run("config.toml", lambda: run.config, TOML),
         "sweep": Reader(file="sweep.toml", read=read_cells, changes=TOML, named="sweep.toml"),
+        "search": Reader(
+            file="search.toml", read=read_and_name, changes=TOML, named="search.toml"
+        ),
+        "trials": Reader(
+            file=TRIALS,
+            read=lambda: read_trials(parse_search(SEARCH), folder),
+            changes=JSON,
+            named=TRIALS,
+        ),
+        "pruned": Reader(
+            file="failed/pruned.json",
+            read=lambda: Run(folder / "failed").read("pruned.json", Pruned),
+            changes=JSON,
+            named="pruned.json",
+        ),
+        "intermediate": Reader(
+            file=f"failed/{INTERMEDIATE}",
+            read=lambda: intermediate(Run(folder / "failed")),
+            changes=JSON,
+            named=INTERMEDIATE,
+        ),
         "metrics": of_run("metrics.jsonl", lambda: run.metrics, LINES),
         "timing": of_run("timing.jsonl", lambda: run.times, LINES),
         "environment": of_run("environment.json", lambda: run.environment, JSON),
