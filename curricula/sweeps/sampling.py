@@ -91,11 +91,13 @@ def _sampler(search: Search, number: int) -> BaseSampler:
 
 @contextlib.contextmanager
 def _silence_optuna() -> Iterator[None]:
-    """Silence, inside the block, Optuna's log and its warning that its interface may change."""
+    """Silence, inside the block, Optuna's log, its warning that its interface may change, and
+    those of its arithmetic, which very large or small numbers cause."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
         try:
             yield
         finally:

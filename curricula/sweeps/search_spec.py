@@ -67,6 +67,7 @@ MAX_TRIALS = 1000  # trials of a search; proposing one takes seconds by then
 MAX_RANGES = 50  # ranges of a search
 MAX_CHOICES = 100  # choices of a range
 MAX_NUMBER = 1e35  # largest limit of a range
+MAX_STEPS = 1_000_000  # steps of a range
 DIGITS = 4  # significant digits of a number that is not whole
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 
@@ -393,10 +394,11 @@ def _numbers(name: str, found: Any) -> NumberRange:
     if step is not None:
         if log:
             raise UserError(f"{what}: log and step exclude each other; leave one out")
-        steps = (high - low) / step if step > 0 else 0.5
-        if not math.isclose(steps, round(steps), rel_tol=1e-9):
+        steps = (high - low) / step if step > 0 else math.inf
+        if steps > MAX_STEPS or not math.isclose(steps, round(steps), rel_tol=1e-9):
             raise UserError(
-                f"{what}: step must be above 0 and divide high - low, {high - low:g}, not {step:g}"
+                f"{what}: step must be above 0 and divide high - low, {high - low:g}, into at most "
+                f"{MAX_STEPS:,} parts, not {step:g}"
             )
     return NumberRange(low=low, high=high, log=log, step=step)
 

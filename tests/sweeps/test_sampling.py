@@ -105,3 +105,20 @@ def test_running_trials_of_other_processes_are_not_proposed_again():
     for _ in range(4):
         history.append((propose(search, history), None))
     assert sorted(trial["objective"] for trial, _ in history) == ["at", "kl", "mart", "trades"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        "low = -999999999999999999, high = 999999999999999999", "low = 1e-320, high = 2e-320",
+        "low = -1e35, high = 1e35", "low = 1e-300, high = 1e35, log = true", "low = 0, high = 1",
+        "low = 0.1, high = 0.10000001", "low = 0.0, high = 1e35, step = 1e30",
+    ],
+)  # fmt: skip
+def test_extreme_ranges_are_searched_without_a_warning(sampler, limits):
+    search = attrs.evolve(parse_search(f"[ranges]\nlr = {{ {limits} }}\n"), sampler=sampler)
+    history = []
+    for number in range(14):
+        history.append((propose(search, history), (number / 100, 0.4)))
+    check_trials(search, [trial for trial, _ in history])

@@ -138,6 +138,8 @@ LR = "lr = { low = 0.1, high = 0.2 }"
         (ranges("lr = { low = 0.1, high = 0.5, step = 0.3 }"), "step must be above 0 and divide"),
         (ranges("lr = { low = 0, high = 4, step = -2 }"), "step must be above 0 and divide"),
         (ranges("lr = { low = 0, high = 4, step = 0 }"), "step must be above 0 and divide"),
+        (ranges("lr = { low = 0, high = 1, step = 1e-320 }"), "into at most 1,000,000 parts, not"),
+        (ranges("lr = { low = 0.0, high = 1.0, step = 1e-7 }"), "into at most 1,000,000 parts"),
         (ranges("lr = { low = 0.1 }"), "range 'lr' has no high; write"),
         (ranges("lr = {}"), "range 'lr' has no low; write"),
         (ranges("lr = { low = 0.1, hihg = 0.3 }"), "unknown key 'hihg'; did you mean high"),
