@@ -18,7 +18,6 @@ import attrs
 import sqlalchemy
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from curricula.errors import UserError, message_of, redacted
 from curricula.runtime.files import inside, read_file
@@ -89,7 +88,10 @@ class Database:
             connect = {key: value for key, value in _POSTGRESQL.items() if key not in url.query}
         try:
             engine = sqlalchemy.create_engine(
-                url, connect_args=connect, isolation_level="AUTOCOMMIT", pool_pre_ping=True
+                url,
+                connect_args=connect,
+                isolation_level="AUTOCOMMIT",
+                poolclass=sqlalchemy.NullPool,  # no connection is left to processes that read data
             )
         except ImportError as error:
             raise UserError(
@@ -193,7 +195,7 @@ def is_temporary(error: Exception) -> bool:
         return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, (OperationalError, InterfaceError, PoolTimeoutError))
+    return isinstance(error, (OperationalError, InterfaceError))
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import attrs
@@ -23,7 +23,7 @@ from curricula.errors import UserError, message_of, shown
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_printable
-from curricula.sweeps.database import Database
+from curricula.sweeps.database import MAX_DELAY, Database
 from curricula.training.run import WRONG_SHAPE
 
 LEASE_VARIABLE = "CURRICULA_LEASE"
@@ -132,7 +132,8 @@ class Queue:
                     raise self.database.error(error, "opened") from error
 
     def entries(self, cells: Collection[str]) -> dict[str, Entry]:
-        """Return the state of each of the given cells that the queue holds, by name."""
+        """Return the state of each of the given cells that the queue holds, by name, in their
+        order."""
         columns = _TABLE.c
         expired = sqlalchemy.case((columns.expires < self.database.clock, 1), else_=0)
         texts = (columns.definition, columns.host, columns.folder, columns.path, columns.reason)
@@ -153,7 +154,7 @@ class Queue:
             value = {**row, "place": place, "expired": bool(row["expired"])}
             with self._checked(name):
                 found[name] = from_json(Entry, value)
-        return found
+        return {name: found[name] for name in cells if name in found}
 
     def add(self, definitions: Mapping[str, Any], failures: Mapping[str, str]) -> None:
         """Queue the cells that the queue does not hold yet; several workers may do so at once.
@@ -330,15 +331,21 @@ class Lease:
         return update(_TABLE).values(expires=expires).where(self._held)
 
     def _keep(self) -> None:
-        """Renew the lease until the block ends or the lease is lost."""
+        """Extend the lease until the block ends or the lease is lost."""
         interval = self.queue.lease_seconds / EXTENSIONS
-        while not self._ended.wait(interval):
-            with suppress(Exception):  # the database does not answer; it may at the next extension
-                if not self.queue.database.once(
+        delay = interval
+        while not self._ended.wait(delay):
+            try:
+                held = self.queue.database.once(
                     lambda connection: connection.execute(self._extension).rowcount
-                ):
-                    self._lost.set()
-                    return
+                )
+            except Exception:  # the database does not answer; soon it may
+                delay = min(interval / 4, MAX_DELAY)
+                continue
+            if not held:
+                self._lost.set()
+                return
+            delay = interval
 
 
 def lease_seconds() -> int:

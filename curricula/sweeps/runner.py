@@ -8,6 +8,7 @@ folder is known to be dead as soon as its lock is free; any other one when its l
 import contextlib
 import hashlib
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +48,15 @@ from curricula.sweeps.folder import (
     identity,
     write_sweep,
 )
-from curricula.sweeps.queue import Entry, Lease, LeaseLostError, Place, Queue, lease_seconds
+from curricula.sweeps.queue import (
+    EXTENSIONS,
+    Entry,
+    Lease,
+    LeaseLostError,
+    Place,
+    Queue,
+    lease_seconds,
+)
 from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
 from curricula.training.callbacks import Callback, Callbacks, NoCallback
 from curricula.training.config import FIELDS, TrainConfig, images_of, merge
@@ -219,6 +228,7 @@ class _Worker:
         cells: its cells, by name.
         queue: their queue.
         on_message: receives lines for the user.
+        expired: moments since which leases are seen to have ended, by cell and token, in seconds.
     """
 
     sweep: Sweep
@@ -227,6 +237,7 @@ class _Worker:
     cells: Mapping[str, Cell]
     queue: Queue
     on_message: Callable[[str], None]
+    expired: dict[tuple[str, int], float] = attrs.field(factory=dict)
 
     def enqueue(self, *, retry: bool) -> None:
         """Queue the cells that are new, and those that failed if they are to be run again."""
@@ -276,10 +287,10 @@ class _Worker:
                     where = f"{entry.place.path} on {entry.place.host}"
                     written[where] = written.get(where, 0) + 1
         if written:
-            places = ", ".join(f"{where} ({count})" for where, count in written.items())
+            places = ", ".join(f"{where} (cells: {count})" for where, count in written.items())
             self.on_message(
-                f"{self.folder}: has the results of {sum(written.values())} cells of other workers "
-                f"too; their weights are in {places}"
+                f"{self.folder}: results of other workers' cells were added; their weights are in "
+                f"{places}"
             )
 
     def _write_results(self, name: str, entry: Entry) -> None:
@@ -335,7 +346,17 @@ class _Worker:
                 names = []
             field = names[0] if names else "its images"
             raise different_sweep(self.folder, f"cell {name} ({printable(field)})")
+        self._note_expired(found)
         return found
+
+    def _note_expired(self, entries: Mapping[str, Entry]) -> None:
+        """Remember since when each lease is seen to have ended."""
+        before = dict(self.expired)
+        self.expired.clear()
+        for name, entry in entries.items():
+            if entry.state == "running" and entry.expired:
+                key = name, entry.token
+                self.expired[key] = before.get(key, time.monotonic())
 
     def _open(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
         """Return the state of the cells that are not finished, by name."""
@@ -374,8 +395,10 @@ class _Worker:
         """Return the lease of a cell whose lock this process holds; None if another worker has
         it."""
         is_dead = entry.place.shares_locks(self.queue.place)
-        if entry.state == "running" and not (is_dead or entry.expired):
-            return None
+        if entry.state == "running" and not is_dead:
+            since = self.expired.get((name, entry.token), math.inf)
+            if time.monotonic() - since < self.queue.lease_seconds / EXTENSIONS:
+                return None  # the database may be back only now, and the worker may extend it yet
         return self.queue.claim(name, entry, is_dead=is_dead)
 
     def _run(self, lease: Lease) -> None:

@@ -648,13 +648,9 @@ def separate(tmp_path_factory):
     lines, on_message = collector()
     second = parent / "second" / "out"
 
-    def meanwhile(line):
-        on_message(line)
-        if line.endswith("constant: begins"):
-            run_sweep(parse_sweep(TWO_CELLS), parent / "first" / "out", storage=url)
-
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(runner, "POLL_SECONDS", 0.2)
+        patched.setattr(runner, "EXTENSIONS", 1e9)  # take over at once what has expired
         train = runner.train_plan
 
         def once(*arguments, **keywords):
@@ -668,10 +664,11 @@ def separate(tmp_path_factory):
         patched.setattr(runner, "train_plan", once)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(parse_sweep(TWO_CELLS), parent / "first" / "out", storage=url)
-    with contextlib.closing(sqlite3.connect(parent / "shared.db")) as database:
-        database.execute("UPDATE curricula_cells SET expires = 0 WHERE state = 'running'")
-        database.commit()
-    run_sweep(parse_sweep(TWO_CELLS), second, storage=url, on_message=on_message)
+        with contextlib.closing(sqlite3.connect(parent / "shared.db")) as database:
+            patched.setattr(runner, "train_plan", train)
+            database.execute("UPDATE curricula_cells SET expires = 0 WHERE state = 'running'")
+            database.commit()
+        run_sweep(parse_sweep(TWO_CELLS), second, storage=url, on_message=on_message)
     return parent, url, lines
 
 
@@ -695,7 +692,7 @@ FIRST, SECOND = "seed=0,curriculum=constant", "seed=0,curriculum=ramp"
 def test_folders_that_share_a_database_share_the_cells_and_end_with_all_results(two_folders):
     first, second, path, lines = two_folders
     assert [line for line in lines if "begins" in line] == [f"{SECOND}: begins"]
-    assert "has the results of 1 cells of other workers too; their weights are in" in lines[-1]
+    assert "results of other workers' cells were added; their weights are in" in lines[-1]
     assert str(first.parent.name) in lines[-1]
     assert (second / "cells" / SECOND / "best.safetensors").exists()
     assert not (second / "cells" / FIRST / "best.safetensors").exists()
@@ -818,6 +815,7 @@ def test_a_worker_whose_lease_is_lost_says_so_and_takes_the_next_cell(tiny, tmp_
         return train(*arguments, **keywords)
 
     monkeypatch.setattr(runner, "train_plan", slow)
+    monkeypatch.setattr(runner, "EXTENSIONS", 1e9)  # take over at once what has expired
     run_sweep(parse_sweep(TWO_CELLS), first, storage=url, on_message=on_message)
     assert [line for line in lines if "begins" in line] == [f"{FIRST}: begins"]
     assert f"{FIRST}: another worker has taken it over, since" in lines[2]
@@ -826,6 +824,30 @@ def test_a_worker_whose_lease_is_lost_says_so_and_takes_the_next_cell(tiny, tmp_
     assert (second / "cells" / FIRST / "best.safetensors").exists()
     left = sorted(path.name for path in (first / "cells").iterdir())
     assert left == [f".{FIRST}.lock", FIRST, SECOND]
+
+
+def test_an_expired_lease_is_taken_once_it_was_seen_so_for_a_third_of_its_time(
+    tiny, tmp_path, monkeypatch
+):
+    """After an outage of the database all leases have expired, and are extended in a moment."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "train_plan", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(parse_sweep(TWO_CELLS), tmp_path / "first" / "out", storage=url)
+    change(tmp_path / "shared.db", "UPDATE curricula_cells SET expires = 0 WHERE token = 1")
+    now, seen = [100.0], []
+
+    def sleep(seconds):
+        with contextlib.closing(sqlite3.connect(tmp_path / "shared.db")) as database:
+            (row,) = database.execute("SELECT token FROM curricula_cells WHERE token > 0 LIMIT 1")
+        seen.append((now[0], row[0]))
+        now[0] += 4
+
+    monkeypatch.setattr(runner.time, "sleep", sleep)
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    run_sweep(parse_sweep(TWO_CELLS), tmp_path / "second" / "out", storage=url)
+    assert seen == [(100 + 4 * count, 1) for count in range(5)]
 
 
 def test_a_password_is_neither_printed_nor_stored(tiny, tmp_path, monkeypatch):

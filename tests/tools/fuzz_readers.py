@@ -422,7 +422,6 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
                 lease.finish({"evaluation.json": "[]"})
         for seen in queue.entries(["cell"]).values():
             queue.results("cell", seen)
-        queue.database.engine.dispose()
 
     def figures(file: str, cls: Any, *draw: Callable[[Any], object]) -> Callable[[], None]:
         def read() -> None:
