@@ -7,6 +7,7 @@ from curricula.errors import UserError
 
 INPUTS = {
     "study": 3,
+    "rows": 20,
     "checkpoint": 20,
     "compare": 40,
     "plugin": 40,
@@ -25,7 +26,8 @@ NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
     "environment", "data", "evaluation", "profile", "audit",
     "failure", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
-    "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "plugin", "study",
+    "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity", "rows",
+    "plugin", "study",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import logging
 import random
 import shutil
 import signal
+import sqlite3
 import struct
 import sys
 import tempfile
@@ -44,7 +45,7 @@ from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.runtime.parsing import parse_toml
 from curricula.runtime.random_state import seeded
 from curricula.sweeps.database import Database
-from curricula.sweeps.folder import Failure, Pruned
+from curricula.sweeps.folder import IDENTITY, Failure, Pruned, folder_identity
 from curricula.sweeps.pruning import INTERMEDIATE, intermediate
 from curricula.sweeps.queue import Place, Queue
 from curricula.sweeps.search import TRIALS, read_trials
@@ -301,6 +302,25 @@ def of_database(content: bytes, draw: Draw) -> bytes:
     return bytes(changed)
 
 
+def of_row(content: bytes, draw: Draw) -> bytes:
+    """Return a database of which one value is changed, as SQL would."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(content)
+        ((table,),) = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
+        name = draw.choice([*names, *["results"] * len(names)])
+        ((before,),) = database.execute(f"SELECT {name} FROM {table}")
+        text = str(before).encode()
+        is_json = text.startswith((b"[", b"{"))
+        changes = [of_bytes, of_text, invented, *([of_json] * 3 if is_json else [])]
+        after: Any = draw.choice(changes)(text, draw).decode(errors="replace")
+        after = draw.choice((after, after, after, after.encode(), None, 2**62, -1, 0.5, ""))
+        with contextlib.suppress(sqlite3.Error):  # a constraint, or a surrogate
+            database.execute(f"UPDATE {table} SET {name} = ?", (after,))
+            database.commit()
+        return database.serialize()
+
+
 # Readers.
 
 
@@ -372,8 +392,16 @@ def write_files(folder: Path) -> Plan:
         picture = Image.fromarray(draws.integers(0, 256, (9, 9, 3)).astype(np.uint8))
         for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm"):
             picture.save(folder / "images" / part / "bee" / f"image.{suffix}")
-    (folder / "study").mkdir()
-    open_queue(folder / "study").add({"cell": {"values": {"seed": 0}}}, {})
+    for name in ("study", "rows"):
+        (folder / name).mkdir()
+        queue = open_queue(folder / name)
+        queue.add({"cell": {"values": {"seed": 0}}}, {})
+        if name == "rows":
+            lease = queue.claim("cell", queue.entries(["cell"])["cell"], is_dead=False)
+            assert lease is not None
+            lease.finish({"evaluation.json": "[]", "metrics.jsonl": "{}"})
+        queue.database.engine.dispose()
+    folder_identity(folder / "study")
     shutil.copy(TINY, folder / "plugin.py")
     return make_plan(values)
 
@@ -420,8 +448,14 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             lease = queue.claim("cell", seen, is_dead=True)
             if lease is not None:
                 lease.finish({"evaluation.json": "[]"})
+        queue.database.engine.dispose()
+        read_results("study")
+
+    def read_results(name: str) -> None:
+        queue = open_queue(folder / name)
         for seen in queue.entries(["cell"]).values():
             queue.results("cell", seen)
+        queue.database.engine.dispose()
 
     def figures(file: str, cls: Any, *draw: Callable[[Any], object]) -> Callable[[], None]:
         def read() -> None:
@@ -507,6 +541,18 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             named="mnist in",
         ),
         **{suffix: image(suffix) for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm")},
+        "identity": Reader(
+            file=f"study/{IDENTITY}",
+            read=lambda: folder_identity(folder / "study"),
+            changes=(of_bytes, of_text, invented),
+            named=IDENTITY,
+        ),
+        "rows": Reader(
+            file="rows/study.db",
+            read=lambda: read_results("rows"),
+            changes=(of_row,),
+            named="study.db",
+        ),
         "plugin": Reader(
             file="plugin.py",
             read=lambda: registry.build_registry([folder / "plugin.py"], entry_points=False),
