@@ -23,6 +23,7 @@ from curricula.reporting.point_labels import label_points
 from curricula.sweeps.comparison import Comparison, Row
 
 MARKERS = "osD^vP*X<>hp"
+MAX_BARS = 20  # rows that all have bars
 MIN_LIMIT = -2.0  # %, lower limit of an axis: bars at 0 stay visible above its line
 MIN_SPAN = 5.0  # %, smallest range of an axis
 
@@ -32,23 +33,26 @@ def draw_frontier(compared: Comparison) -> Figure:
     """Return a figure with each row at its two mean accuracies in %, the Pareto frontier as a line,
     and the area that it dominates in grey.
 
-    Bars show the standard deviation over seeds, or the 95 % interval of a single seed. Up to 60
-    rows are named beside their points, those on the frontier first and in bold; a legend names up
-    to 60 rows whose points lie too close together.
+    Bars show the standard deviation over seeds, or the 95 % interval of a single seed; with more
+    than 20 rows, only those on the frontier have bars. Up to 60 rows are named beside their points,
+    those on the frontier first and in bold; a legend names up to 60 rows whose points lie too close
+    together. The trials of a search are named by their numbers.
     """
     x, y = compared.axes
     height = height_with_legend(4.6, len(compared.rows))
     figure = Figure(figsize=(7, height), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
+    with_bars = _with_bars(compared)
     for number, row in enumerate(compared.rows):
         color = PALETTE[number % len(PALETTE)]
         at = 100 * row.mean(x), 100 * row.mean(y)
-        axes.errorbar(
-            *at, xerr=_spread(row, x), yerr=_spread(row, y), fmt="none", ecolor=color, capsize=3,
-            elinewidth=1,
-        )  # fmt: skip
+        if with_bars[number]:
+            axes.errorbar(
+                *at, xerr=_spread(row, x), yerr=_spread(row, y), fmt="none", ecolor=color,
+                capsize=3, elinewidth=1,
+            )  # fmt: skip
         axes.plot(
-            *at, label=as_label(row.label), marker=MARKERS[number % len(MARKERS)], linestyle="none",
+            *at, label=as_label(row.name), marker=MARKERS[number % len(MARKERS)], linestyle="none",
             markersize=7, color=color, clip_on=False,
         )  # fmt: skip
     frontier = sorted(
@@ -85,6 +89,13 @@ def draw_frontier(compared: Comparison) -> Figure:
     return figure
 
 
+def _with_bars(compared: Comparison) -> list[bool]:
+    """Return for each row whether it has bars: the bars of many rows hide their points."""
+    if len(compared.rows) <= MAX_BARS:
+        return [True] * len(compared.rows)
+    return compared.on_frontier
+
+
 def _legend(figure: Figure, handles_labels: Sequence[Sequence[Any]]) -> Legend:
     named = [items[:MAX_NAMED] for items in handles_labels]
     return figure.legend(*named, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
@@ -97,13 +108,15 @@ def _name_rows(
     and return for each whether there was room."""
     x, y = compared.axes
     points, lines = [], list(edges)
-    for row in compared.rows:
+    for row, has_bars in zip(compared.rows, _with_bars(compared), strict=True):
         at_x, at_y = (100 * share for share in compared.point(row))
-        ((left,), (right,)), ((below,), (above,)) = _spread(row, x), _spread(row, y)
         points.append((at_x, at_y))
+        if not has_bars:
+            continue
+        ((left,), (right,)), ((below,), (above,)) = _spread(row, x), _spread(row, y)
         lines.append(((at_x - left, at_y), (at_x + right, at_y)))
         lines.append(((at_x, at_y - below), (at_x, at_y + above)))
-    labels = [row.label for row in compared.rows]
+    labels = [row.name for row in compared.rows]
     return label_points(axes, points, labels, bold=compared.on_frontier, lines=lines)
 
 

@@ -294,8 +294,7 @@ def _example_images(
 def _of_sweep(sweep: Sweep, compared: Comparison) -> list[Section]:
     sections = [_comparison(compared, sweep.split)]
     curves = {
-        row.label: [Run(outcome.folder).metrics for outcome in row.outcomes]
-        for row in compared.rows
+        row.name: [Run(outcome.folder).metrics for outcome in row.outcomes] for row in compared.rows
     }
     if curves:
         sections.append(

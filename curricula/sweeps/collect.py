@@ -14,7 +14,8 @@ from curricula.evaluation.pareto import Point
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice, known_keywords
 from curricula.sweeps.comparison import Comparison, Outcome, PrunedRun, Row
-from curricula.sweeps.folder import CELLS, FAILURE, PRUNED, Failure, Pruned, sweep_in
+from curricula.sweeps.folder import CELLS, FAILURE, PRUNED, SEARCH, Failure, Pruned, sweep_in
+from curricula.sweeps.search_spec import AXIS
 from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
@@ -66,7 +67,7 @@ def compare(
     pending = 0
     for member in (member for path in folders for member in _members(path, sweeps[path], split)):
         key = (member.parent, member.label)
-        row = found.setdefault(key, Row(label=member.label))
+        row = found.setdefault(key, Row(label=member.label, short=member.short))
         failure = Run(member.folder).read(FAILURE, Failure)
         ended = Run(member.folder).read(PRUNED, Pruned)
         if failure is not None:
@@ -126,8 +127,14 @@ def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
 
 
 def _with_unique_labels(found: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Return the rows; where several share a label, their folder is added to it."""
+    """Return the rows; where several share a label, their folder is added to it, and where several
+    share a short name, they have none."""
     counts = Counter(row.label for _, row in found)
+    shorts = Counter(row.short for _, row in found)
+    found = [
+        (parent, row if shorts[row.short] == 1 else attrs.evolve(row, short=""))
+        for parent, row in found
+    ]
     return [
         attrs.evolve(row, label=printable(f"{row.label} ({parent})"))
         if counts[row.label] > 1
@@ -147,6 +154,7 @@ class _Member:
         folder: the run folder.
         split: the split that the run was measured on.
         of_sweep: whether the run is a cell of a sweep.
+        short: number of a search's trial, which names the row in a figure.
     """
 
     label: str
@@ -155,6 +163,7 @@ class _Member:
     folder: Path
     split: SplitName
     of_sweep: bool
+    short: str = ""
 
 
 def _shown(path: Path) -> str:
@@ -174,6 +183,7 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
             of_sweep=False,
         )
         return
+    of_search = holds(path, SEARCH)
     for cell in sweep.cells:
         yield _Member(
             label=sweep.row(cell) or _shown(path),
@@ -182,6 +192,7 @@ def _members(path: Path, sweep: Sweep | None, split: SplitName) -> Iterator[_Mem
             folder=path / CELLS / cell.name,
             split=sweep.split,
             of_sweep=True,
+            short=cell.labels.get(AXIS, "").partition(" ")[0] if of_search else "",
         )
 
 

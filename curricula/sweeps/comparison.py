@@ -51,11 +51,18 @@ class Row:
         label: the row's name.
         outcomes: results and cost of the runs, one per seed.
         failures: reason of each failed run, by cell.
+        short: a shorter name, for figures; empty if there is none.
     """
 
     label: str
     outcomes: tuple[Outcome, ...] = ()
     failures: Mapping[str, str] = attrs.field(factory=dict)
+    short: str = ""
+
+    @property
+    def name(self) -> str:
+        """The row's name in a figure."""
+        return self.short or self.label
 
     @property
     def configuration(self) -> str:

@@ -21,6 +21,7 @@ from fixtures.quick import shorten_attacks
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 
 import curricula
 from curricula.errors import UserError
@@ -193,6 +194,16 @@ def test_the_figure_bars_are_deviations_and_the_interval_of_one_seed():
     assert bars[0][:, 0] == pytest.approx([92 - deviation, 92 + deviation])
     low, high = COMPARED.rows[1].interval("adversarial")
     assert bars[3][:, 1] == pytest.approx([100 * low, 100 * high])
+
+
+@pytest.mark.parametrize(("count", "with_bars"), [(20, 20), (21, 2)])
+def test_of_many_rows_only_those_on_the_frontier_have_bars(count, with_bars):
+    best = (0.9, 0.5), (0.5, 0.9)
+    points = [*best, *((0.01 * number, 0.3) for number in range(count - 2))]
+    rows = tuple(Row(label=str(n), outcomes=(outcome(0, *at),)) for n, at in enumerate(points))
+    (axes,) = draw_frontier(attrs.evolve(COMPARED, rows=rows)).axes
+    bars = [each for each in axes.collections if isinstance(each, LineCollection)]
+    assert len(bars) == 2 * with_bars
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,6 +15,7 @@ import curricula
 from curricula.errors import UserError
 from curricula.evaluation.pareto import on_frontier
 from curricula.plugins import registry
+from curricula.reporting.pareto_figure import draw_frontier
 from curricula.reporting.report import report
 from curricula.sweeps import pruning
 from curricula.sweeps.folder import sweep_in
@@ -143,6 +144,17 @@ def test_a_search_is_a_sweep_whose_frontier_is_that_of_its_trials(finished):
         assert outcome.images == "validation images of tiny"
     assert sweep_in(finished).split == "validation"
     assert not list(finished.glob("cells/*/evaluation.json"))
+
+
+def test_figures_name_trials_by_their_numbers_unless_two_searches_are_compared(finished, tmp_path):
+    figure = draw_frontier(curricula.compare(finished))
+    entries = [*figure.axes[0].texts, *(text for one in figure.legends for text in one.texts)]
+    assert sorted(text.get_text() for text in entries) == list("12345")
+    other = tmp_path / "other"
+    run_search(parse_search(QUICK.replace("trials = 5", "trials = 2\nseed = 9")), other)
+    compared = curricula.compare([finished, other])
+    assert [row.name for row in compared.rows][2:5] == ["3", "4", "5"]
+    assert all(row.name == row.label for row in [*compared.rows[:2], *compared.rows[5:]])
 
 
 def test_a_search_that_is_done_does_nothing_when_started_again(finished):
