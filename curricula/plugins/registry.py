@@ -224,7 +224,8 @@ def load_file(path: Path) -> ModuleType:
         UserError: if there is no such file, or it is not a Python file.
     """
     if not path.is_file():
-        raise UserError(f"plugin file {path}: no such file{similar_path(path, ['*.py'])}")
+        fix = similar_path(path, path.parent.glob("*.py"))
+        raise UserError(f"plugin file {path}: no such file{fix}")
     name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

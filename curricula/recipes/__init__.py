@@ -108,7 +108,11 @@ def _located(
     if name_or_file in known:
         return resources.as_file(resources.files(__name__) / f"{name_or_file}.toml")
     if not os.path.exists(name_or_file):  # unlike Path's, never raises
-        recipe = did_you_mean(name_or_file, known, otherwise=f"recipes: {', '.join(known)}")
-        fix = similar_path(Path(name_or_file), ["*.toml"]) or f"; {recipe}"
+        recipe = did_you_mean(
+            name_or_file.removesuffix(".toml"), known, otherwise=f"recipes: {', '.join(known)}"
+        )
+        path = Path(name_or_file)
+        files = path.parent.glob("*.toml") if path.suffix == ".toml" else ()
+        fix = similar_path(path, files) or f"; {recipe}"
         raise UserError(f"{what} {name_or_file!r}: no such recipe or file{fix}")
     return contextlib.nullcontext(Path(name_or_file))

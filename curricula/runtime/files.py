@@ -15,24 +15,16 @@ PARTIAL = ".partial"  # suffix of a file that is being written
 MAX_UNASKED = 2**28  # bytes of a file that is read without asking how much memory there is
 
 
-def similar_path(path: Path, patterns: Iterable[str], *, folders: Iterable[Path] = ()) -> str:
-    """Return ``; did you mean ...?`` with the files or folders whose names are most similar to that
-    of a path that does not exist; an empty text if there are none.
+def similar_path(path: Path, existing: Iterable[Path]) -> str:
+    """Return ``; did you mean ...?`` with the existing files or folders whose names are most
+    similar to that of a path that does not exist; an empty text if there are none.
 
-    Args:
-        path: the path.
-        patterns: patterns, as of `Path.glob`, of the files to look for in its folder. Of a pattern
-            ``*/NAME`` the folder that holds NAME is meant.
-        folders: more folders to look in.
+    >>> similar_path(Path("plugins/fgo.py"), [Path("plugins/fog.py"), Path("plugins/small.py")])
+    '; did you mean plugins/fog.py?'
     """
-    found = {}
-    for folder in (*folders, path.parent):
-        if folder.is_dir():
-            for pattern in patterns:
-                for file in folder.glob(pattern):
-                    near = file if "/" not in pattern else file.parent
-                    found[near.name] = near
-    similar = [str(found[name]) for name in similar_names(path.name, sorted(found))]
+    suffix = path.suffix  # which all may share, and which would make them similar
+    found = {each.name.removesuffix(suffix): str(each) for each in existing}
+    similar = [found[name] for name in similar_names(path.name.removesuffix(suffix), sorted(found))]
     return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 

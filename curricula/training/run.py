@@ -134,8 +134,17 @@ class Run:
         path = _as_path(path)
         if not holds(path, CONFIG):
             if not path.exists():
-                similar = similar_path(path, [f"*/{CONFIG}", f"*/{SWEEP}"], folders=[RUNS])
-                raise UserError(f"{path} is not a run folder: there is no such folder{similar}")
+                existing = (
+                    file.parent
+                    for folder in (RUNS, path.parent)
+                    for name in (CONFIG, SWEEP)
+                    for file in folder.glob(f"*/{name}")
+                )
+                fix = similar_path(path, existing)
+                raise UserError(f"{path} is not a run folder: there is no such folder{fix}")
+            if path.is_file():
+                fix = f"; did you mean {path.parent}?" if holds(path.parent, CONFIG) else ""
+                raise UserError(f"{path} is not a run folder: it is a file{fix}")
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}{fix}")

@@ -332,6 +332,10 @@ def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkey
         ("frist", "there is no such folder; did you mean runs/first?"),
         (tmp_path / "elsewhere" / "thrid", f"did you mean {tmp_path}/elsewhere/third?"),
         ("runs/zzzz", "runs/zzzz is not a run folder: there is no such folder"),
+        (
+            "runs/fog/config.toml",
+            "config.toml is not a run folder: it is a file; did you mean runs/fog?",
+        ),
         ("runs", "runs is not a run folder: it has no config.toml; name a run in it, such as"),
     ]:
         result = run("evaluate", typed)
@@ -346,6 +350,8 @@ def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkey
         ("--plugin fgo.py plugins", "plugin file fgo.py: no such file; did you mean fog.py?"),
         ("train --config miin.toml", "no such recipe or file; did you mean mine.toml?"),
         ("train --config runs/frist.toml", "no such recipe or file; did you mean runs/first.toml?"),
+        ("train --config cups.toml", "'cups.toml': no such recipe or file; did you mean cusp?"),
+        ("train --config cups", "'cups': no such recipe or file; did you mean cusp?"),
         ("sweep miin.toml", "no such recipe or file; did you mean mine.toml?"),
         ("train --config runs", "(not a regular file); name a file, such as runs/config.toml"),
     ],
@@ -355,7 +361,7 @@ def test_a_file_that_is_not_there_gets_the_name_of_a_similar_one(
 ):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    for name in ("fog.py", "mine.toml", "other.txt", "runs/first.toml"):
+    for name in ("fog.py", "mine.toml", "dup.txt", "runs/first.toml"):
         Path(name).touch()
     result = run(*words.split(), plugin=None)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
