@@ -92,6 +92,8 @@ def publish(folder: Path, name: str, attempt: Path) -> None:
         try:
             os.replace(attempt, published)
         except OSError as error:
+            if published.exists() and not attempt.exists():
+                return  # another worker has published it
             raise UserError(f"{published}: cannot be written ({error.strerror})") from error
         sync_folder(published.parent)
     forget_attempts(folder, name)
@@ -99,9 +101,10 @@ def publish(folder: Path, name: str, attempt: Path) -> None:
 
 def forget_attempts(folder: Path, name: str) -> None:
     """Delete the folders of a cell's attempts, once the cell has results."""
-    for token in filter(None, _attempts(folder, name)):
-        shutil.rmtree(attempt_folder(folder, name, token), ignore_errors=True)
-    shutil.rmtree(_partial(folder, name), ignore_errors=True)
+    pattern = re.compile(rf"\.{re.escape(name)}(\.[0-9]+)?({re.escape(PARTIAL)})?")
+    for each in os.listdir(folder / CELLS):
+        if pattern.fullmatch(each) and not (folder / CELLS / each).is_symlink():
+            shutil.rmtree(folder / CELLS / each, ignore_errors=True)
 
 
 def _attempts(folder: Path, name: str) -> list[int]:

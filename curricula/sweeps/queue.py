@@ -6,6 +6,7 @@ the database. Each attempt at a cell has a number, its fencing token: once anoth
 the next attempt, the database refuses whatever an earlier one still reports.
 """
 
+import functools
 import json
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import attrs
 import sqlalchemy
-from sqlalchemy import Column, Double, Integer, String, Text, select, update
+from sqlalchemy import Column, Connection, Double, Integer, String, Text, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
@@ -32,6 +33,7 @@ MAX_LEASE = 86_400  # seconds
 EXTENSIONS = 3  # extensions in the time of a lease
 MAX_RESULTS = 2**26  # characters of a cell's results in the database
 MAX_TEXT = 2**20  # characters of another text in the database
+MAX_ROWS = 500  # rows added by one statement
 MAX_TRIES = 5  # tries to make the table while other workers make it too
 
 State = Literal["queued", "running", "done", "failed"]
@@ -177,11 +179,11 @@ class Queue:
             }
             for name, definition in definitions.items()
         ]
-        if rows:
-            is_sqlite = self.database.engine.dialect.name == "sqlite"
-            statement = (sqlite.insert if is_sqlite else postgresql.insert)(_TABLE)
-            ignoring = statement.on_conflict_do_nothing()
-            self.database.use(lambda connection: connection.execute(ignoring, rows))
+        is_sqlite = self.database.engine.dialect.name == "sqlite"
+        statement = (sqlite.insert if is_sqlite else postgresql.insert)(_TABLE)
+        for first in range(0, len(rows), MAX_ROWS):
+            some = statement.values(rows[first : first + MAX_ROWS]).on_conflict_do_nothing()
+            self.database.use(functools.partial(Connection.execute, statement=some))
 
     def retry(self, cell: str, seen: Entry) -> None:
         """Queue a failed cell again."""
@@ -228,8 +230,10 @@ class Queue:
         text = sqlalchemy.func.substr(_TABLE.c.results, 1, MAX_RESULTS + 1)
         query = select(text).where(*self._as_seen(cell, seen))
         found = self.database.use(lambda connection: connection.execute(query).scalar())
+        if found == "":
+            raise UserError(f"they are larger than {MAX_RESULTS:,} characters: copy that folder")
         with self._checked(cell):
-            if not isinstance(found, str) or not 0 < len(found) <= MAX_RESULTS:
+            if not isinstance(found, str) or len(found) > MAX_RESULTS:
                 raise ValueError("its results are missing or too large")
             return from_json(_Results, parse_json(found)).files
 
