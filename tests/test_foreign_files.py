@@ -25,7 +25,7 @@ def known(tmp_path_factory):
 NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
     "environment", "data", "evaluation", "profile", "audit",
-    "failure", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
+    "failure", "elsewhere", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
     "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity", "rows",
     "plugin", "study",
 )  # fmt: skip

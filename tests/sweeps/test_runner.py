@@ -25,6 +25,7 @@ from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.recipes import find_sweep, recipes
 from curricula.runtime.records import to_json
+from curricula.runtime.signals import Interrupted
 from curricula.sweeps import runner
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
@@ -848,6 +849,16 @@ def test_an_expired_lease_is_taken_once_it_was_seen_so_for_a_third_of_its_time(
     monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
     run_sweep(parse_sweep(TWO_CELLS), tmp_path / "second" / "out", storage=url)
     assert seen == [(100 + 4 * count, 1) for count in range(5)]
+
+
+def test_a_signal_ends_a_sweep_with_how_to_continue_it(tiny, tmp_path, monkeypatch):
+    def ended(*arguments, **keywords):
+        raise Interrupted("interrupted; continue with: curricula train --resume", signal.SIGTERM)
+
+    monkeypatch.setattr(runner, "train_plan", ended)
+    with pytest.raises(Interrupted, match="interrupted; start the sweep again to") as caught:
+        run_sweep(parse_sweep(TWO_CELLS), tmp_path / "out")
+    assert caught.value.status == 143
 
 
 def test_a_password_is_neither_printed_nor_stored(tiny, tmp_path, monkeypatch):

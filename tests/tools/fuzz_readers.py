@@ -55,7 +55,7 @@ from curricula.training.callbacks import NoCallback
 from curricula.training.checkpoint import read_checkpoint, restore
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
-from curricula.training.run import BEST, LAST, Run
+from curricula.training.run import BEST, LAST, Elsewhere, Run
 from curricula.training.step import Networks, start
 
 TESTS = Path(__file__).parents[1]
@@ -371,6 +371,7 @@ def write_files(folder: Path) -> Plan:
         shutil.copy(STORED / file, folder / "run" / file)
     (folder / "failed").mkdir()
     (folder / "failed" / "failed.json").write_text('{"reason": "no reason"}')
+    (folder / "failed" / "elsewhere.json").write_text('{"host": "a", "path": "/runs/a"}')
     (folder / "failed" / "pruned.json").write_text('{"epoch": 3}')
     lines = [{"epoch": epoch, "first": 0.5, "second": 0.25} for epoch in (2, 3)]
     (folder / "failed" / INTERMEDIATE).write_text(json.dumps(lines))
@@ -510,6 +511,12 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             JSON,
         ),
         "audit": of_run("audit.json", figures("audit.json", Audit), JSON),
+        "elsewhere": Reader(
+            file="failed/elsewhere.json",
+            read=lambda: Run(folder / "failed").read("elsewhere.json", Elsewhere),
+            changes=JSON,
+            named="elsewhere.json",
+        ),
         "failure": Reader(
             file="failed/failed.json",
             read=lambda: Run(folder / "failed").read("failed.json", Failure),
