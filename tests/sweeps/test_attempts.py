@@ -83,7 +83,7 @@ def test_the_failure_of_an_attempt_does_not_stay_in_the_next(folder):
     assert "failed.json" not in results_of(begin(folder, NAME, 2, "test"), "test")
     write(folder / "cells" / NAME, config_toml="1", failed_json="{}")
     forget_attempts(folder, NAME)
-    assert not begin(folder, NAME, 3, "test").exists()  # it is deleted, and begins anew
+    assert not begin(folder, NAME, 3, "test").exists()  # it is deleted first
 
 
 def test_a_cell_that_another_worker_has_published_is_not_published_again(folder):
