@@ -126,15 +126,18 @@ def identity(sweep: Sweep) -> dict[str, Any]:
 
 
 def check_same_sweep(sweep: Sweep, folder: Path) -> None:
-    """Check that a folder holds neither a run nor a sweep with a different base, axes or
-    evaluation.
+    """Check that a folder holds neither a run nor a search, nor a sweep with a different base, axes
+    or evaluation.
 
     Raises:
-        UserError: the folder holds a run or a different sweep; as `check_folder` does.
+        UserError: the folder holds one of these; as `check_folder` does.
     """
     check_folder(folder)
-    if holds(folder, CONFIG):
-        raise UserError(f"sweep folder {folder} holds a run: choose another output (--output)")
+    for file, what in ((CONFIG, "run"), (SEARCH, "search")):
+        if holds(folder, file):
+            raise UserError(
+                f"sweep folder {folder} holds a {what}: choose another output (--output)"
+            )
     held = sweep_in(folder)
     if held is None:
         return

@@ -328,8 +328,9 @@ def test_a_run_a_sweep_and_a_search_do_not_share_a_folder(finished, tmp_path):
     sweep = parse_sweep(
         '[base]\ndata = "tiny"\nepochs = 1\nperturb = "clean"\n[axes]\nseed = [0]\n'
     )
-    with pytest.raises(UserError, match="holds another sweep"):
-        run_sweep(sweep, finished)
+    for one in (sweep, sweep_in(finished)):
+        with pytest.raises(UserError, match="holds a search: choose another output"):
+            run_sweep(one, finished)
     (tmp_path / "sweep.toml").write_text(sweep.as_toml())
     with pytest.raises(UserError, match="holds a sweep: choose another output"):
         run_search(parse_search(QUICK), tmp_path)
