@@ -111,7 +111,10 @@ def killed_and_continued(
     done = 0
     while done < kills:
         process = start(again if marker.exists() else first, folder)
-        wait_until_killed(process, marker.parent, whole_seconds, draws)
+        if marker.name == "sweep.toml":  # within a cell: a sweep first writes its own files
+            wait_until_killed(process, marker.parent / "cells", whole_seconds, draws, share=1 / 8)
+        else:
+            wait_until_killed(process, marker.parent, whole_seconds, draws)
         if process.returncode == -signal.SIGKILL:
             done += 1
             continue
@@ -127,12 +130,17 @@ def killed_and_continued(
 
 
 def wait_until_killed(
-    process: "subprocess.Popen[bytes]", run: Path, whole_seconds: float, draws: random.Random
+    process: "subprocess.Popen[bytes]",
+    run: Path,
+    whole_seconds: float,
+    draws: random.Random,
+    share: float = 1 / 80,
 ) -> None:
-    """Kill a process a random time after it first wrote a file, or after its start if it wrote none
-    until then; leave it alone if it ends by itself."""
+    """Kill a process a random time after it first wrote a file, at most a share of the time of a
+    whole run, or after its start if it wrote none until then; leave it alone if it ends by
+    itself."""
     before = newest(run)
-    written = draws.uniform(0.0, whole_seconds / 80)
+    written = draws.uniform(0.0, whole_seconds * share)
     end = time.perf_counter() + draws.uniform(2.0, 2.0 + whole_seconds)
     while process.poll() is None and time.perf_counter() < end:
         if newest(run) > before:
