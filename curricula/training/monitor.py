@@ -17,6 +17,7 @@ from curricula.evaluation.threats import pixel_budget, standard_attack
 from curricula.expressions.binding import bind
 from curricula.interfaces import Strength
 from curricula.plugins import registry
+from curricula.runtime.processes import largest
 from curricula.training.config import EVALUATION_SEED
 from curricula.training.metrics import Finding
 from curricula.training.plan import Plan
@@ -173,10 +174,26 @@ class Trace:
             perturbed=[views.perturbed.sum() for views in update.parts],
         )
 
+    @property
+    def spoilt(self) -> dict[str, bool]:
+        """Return whether the strengths, transformed images, perturbed images and loss hold a value
+        that is not finite. Waits for the device."""
+        parts: dict[str, Iterable[Strength]] = {
+            "strengths": self.strengths.values(),
+            "transformed": self.transformed,
+            "perturbed": self.perturbed,
+            "loss": [self.loss],
+        }
+        return {
+            name: not all(bool(torch.isfinite(torch.as_tensor(part)).all()) for part in values)
+            for name, values in parts.items()
+        }
+
 
 def cause(plan: Plan, updates: Iterable[Trace]) -> tuple[str, str] | None:
     """Return what made the first update with a NaN, and the fix: a schedule's strengths, or images
-    that a perturbation made; None if it was the network or the objective. Waits for the device.
+    that a perturbation made in any process; None if it was the network or the objective. Waits for
+    the device.
 
     A network that has diverged makes the gradients of attacks NaN too. Built-in attacks are
     therefore never the cause.
@@ -185,20 +202,22 @@ def cause(plan: Plan, updates: Iterable[Trace]) -> tuple[str, str] | None:
         plan: the training.
         updates: the updates since the last that is known to have a finite loss.
     """
+    curriculum = plan.curriculum.tree.leaves.values()
     for update in updates:
-        if found := nan_strength(plan, update.strengths):
-            return found
-        curriculum = [*plan.curriculum.tree.leaves.values()]
-        if not all(map(torch.isfinite, update.transformed)):
+        here = update.spoilt
+        spoilt = dict(zip(here, largest(*here.values()), strict=True))
+        if spoilt["strengths"]:
+            return nan_strength(plan, update.strengths)
+        if spoilt["transformed"]:
             leaves = [*plan.augmentation.tree.leaves.values(), *curriculum]
             names = [leaf.call.name for leaf in leaves if leaf.perturbation.kind != "pixel"]
             made = " or ".join(_third_party(names) or dict.fromkeys(names))
             return f"{made} made an image with NaN", f"check {made}"
-        if not all(map(torch.isfinite, update.perturbed)):
+        if spoilt["perturbed"]:
             names = [leaf.call.name for leaf in curriculum if leaf.perturbation.kind == "pixel"]
             if made := " or ".join(_third_party(names)):
                 return f"{made} made an image with NaN", f"check {made}, or lower lr (--lr)"
-        if not bool(torch.isfinite(update.loss)):
+        if spoilt["loss"]:
             return None
     return None
 

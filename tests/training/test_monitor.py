@@ -5,6 +5,7 @@ import math
 
 import attrs
 import pytest
+import torch
 from conftest import TINY
 from torch import nn
 
@@ -15,7 +16,8 @@ from curricula.plugins import registry
 from curricula.plugins.registry import Provider
 from curricula.training import monitor
 from curricula.training.callbacks import NoCallback
-from curricula.training.monitor import Epoch, findings
+from curricula.training.monitor import Epoch, Trace, cause, findings
+from curricula.training.plan import make_plan
 from curricula.training.run import BEST, GOOD, LAST, METRICS, Run
 
 NANS = TINY.with_name("nans.py")
@@ -177,6 +179,24 @@ def test_what_made_the_nan_is_said_and_no_checkpoint_is_lost(
     tensors, texts = run.load(LAST)
     assert all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
     assert json.loads(texts["state"])["step"] == step
+
+
+def test_all_processes_name_a_perturbation_that_spoilt_the_images_of_one(tiny, monkeypatch):
+    registry.use(registry.build_registry([TINY, NANS]))
+    plan = make_plan({**SMALL, "perturb": "nans+fgsm:0.1"})
+    nan, one = torch.tensor(float("nan")), torch.tensor(1.0)
+    strengths = {"nans": 1.0, "fgsm": 1.0}
+    fine = Trace(strengths=strengths, loss=one, transformed=[one], perturbed=[one])
+    here = attrs.evolve(fine, loss=nan)  # the loss is that of all processes
+    there = attrs.evolve(here, transformed=[nan], perturbed=[nan])
+    assert cause(plan, [fine, here]) is None
+
+    def in_any(*flags):
+        others = there.spoilt.values() if any(flags) else fine.spoilt.values()
+        return tuple(map(max, flags, others))
+
+    monkeypatch.setattr(monitor, "largest", in_any)
+    assert cause(plan, [fine, here]) == ("nans made an image with NaN", "check nans")
 
 
 class Messages(NoCallback):
