@@ -97,8 +97,9 @@ def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
         )
     size = "x".join(map(str, x_NCHW.shape[1:]))
     # The network may write to its tensors and draw random numbers: it is a copy, and the random
-    # states are restored.
+    # states are restored. They are seeded, so that all processes and runs find the same.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
+        torch.manual_seed(0)
         for mode, training in (("in eval mode", False), ("in training mode", True)):
             shown = x_NCHW.clone()
             try:

@@ -74,6 +74,22 @@ def test_a_narrow_network_with_fresh_statistics_is_a_classifier():
     assert no_gradient > 0  # else this test shows nothing
 
 
+def test_the_verdict_on_a_network_with_dropout_does_not_depend_on_earlier_draws():
+    torch.manual_seed(0)
+    hidden = nn.Dropout(0.9), nn.Linear(16, 1), nn.BatchNorm1d(1, momentum=1.0), nn.ReLU()
+    model = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(1, 3))
+    images = torch.rand(4, 1, 4, 4)
+    verdicts = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        try:
+            check_classifier(model, images, num_classes=3)
+            verdicts.add("accepted")
+        except UserError as error:
+            verdicts.add(str(error))
+    assert len(verdicts) == 1
+
+
 def test_the_command_line_reports_it_in_one_line(tmp_path):
     done = CliRunner().invoke(
         program,
