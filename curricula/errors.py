@@ -101,7 +101,7 @@ def similar_names(name: str, known: Iterable[str]) -> list[str]:
     known = tuple(known)
     word = name.lower().replace("-", "_")
     meant = [each for each in known if word in _ALSO_CALLED.get(each.replace("-", "_"), ())]
-    return meant or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return meant or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 def message_of(error: BaseException) -> str:

@@ -423,10 +423,16 @@ def test_the_printed_expression_binds_to_itself(text):
         ("pgd(0.1, alpha=1)", r"unknown argument 'alpha'.*; did you mean step or rel_step\?"),
         (
             "pgd(0.1, step=5)",
-            r"step must be at most 1, 10 times the radius .*, not 5; did you mean 5/255",
+            r"step must be at most 1, 10 times the radius .*, not 5; did you mean steps=5 or step=5/255",
         ),
-        ("pgd(8/255, step=2)", r"0.313725, 10 times .*, not 2; did you mean 2/255\?"),
-        ("pgd(1, norm=l2, step=11)", r"step must be at most 10, .*, not 11$"),
+        (
+            "pgd(8/255, step=2)",
+            r"0.313725, 10 times .*, not 2; did you mean steps=2 or step=2/255\?",
+        ),
+        (
+            "pgd(1, norm=l2, step=11)",
+            r"step must be at most 10, .*, not 11; did you mean steps=11\?$",
+        ),
         ("mim(0.1, rel_step=11)", r"rel_step must be at most 10, 10 times .*, not 11$"),
         ("clean:3", "clean takes no arguments"),
         ("worst(k=3)", "nothing to search; write worst"),

@@ -86,6 +86,10 @@ def show_profile(profile: "RobustnessProfile") -> None:
     for result in results:
         table.add_row(result.name, _percent(result), _fooled(result))
     console.print(table)
+    console.print(
+        "union: robust to rotation and to the attack, each alone; average: the mean of the two",
+        soft_wrap=True,
+    )
 
 
 def _fooled(result: "ThreatResult | Average") -> str:

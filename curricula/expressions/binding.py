@@ -199,7 +199,14 @@ def _check_meaning(call: Call, built: factories.Built) -> None:
             if length > MAX_STEP * unit > 0:
                 in_255ths = argument.key == "step" and perturbation.unit == "linf"
                 is_meant = in_255ths and length <= MAX_STEP * unit * MAX_PIXEL_VALUE
-                meant = f"; did you mean {length:g}/255?" if is_meant else ""
+                meant = f"{length:g}/255" if is_meant else ""
+                if (
+                    argument.key == "step"
+                    and length.is_integer()
+                    and hasattr(perturbation, "steps")
+                ):
+                    meant = f"steps={length:g}" + (f" or step={meant}" if meant else "")
+                meant = f"; did you mean {meant}?" if meant else ""
                 raise error_in(
                     call,
                     f"{argument.key} must be at most {MAX_STEP * unit:g}, {MAX_STEP} times the "

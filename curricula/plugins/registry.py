@@ -196,7 +196,11 @@ class Registry:
         if name in known:
             return known[name]
         many = len(known) > MAX_LISTED_NAMES
-        listing = f"curricula plugins lists all {len(known)}" if many else None
+        listing = (
+            f"curricula plugins lists all {len(known)}, and --plugin FILE adds those of a file"
+            if many
+            else None
+        )
         fix = did_you_mean(name, known, otherwise=listing)
         failed = "".join(f"; {failure}" for failure in self.failures)
         raise UnknownNameError(f"unknown {kind} {name!r}: {fix}{failed}")

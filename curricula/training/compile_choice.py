@@ -45,9 +45,9 @@ def _decide(plan: Plan, trial: "TrialUpdates") -> tuple[Plan, str]:
     eager = trial.seconds()
     if MAX_TRIAL_SHARE * eager * updates < COMPILE_SECONDS:
         return _with_compile(plan, "off"), (
-            f"compile: off, because torch.compile takes about {_duration(COMPILE_SECONDS)}: more "
-            f"than {100 * MAX_TRIAL_SHARE:g} % of this training, which takes about "
-            f"{_duration(eager * updates)} without it"
+            f"compile: off; to try torch.compile takes about {_duration(COMPILE_SECONDS)}, at most "
+            f"{100 * MAX_TRIAL_SHARE:g} % of a training is spent on that, and this one takes about "
+            f"{_duration(eager * updates)}"
         )
     eager = median(trial.seconds() for _ in range(NUM_UPDATES))
     compiled_plan = _with_compile(plan, "on")

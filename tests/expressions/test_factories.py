@@ -61,7 +61,7 @@ def test_a_validator_of_attrs_is_reported_in_plain_words(arguments, message):
         ("perturbation", "rot(30, paddign=zeros)", "; did you mean padding?"),
         ("schedule", "linear(untill=0.2)", "takes start, until; did you mean until?"),
         ("objective", "trades(bta=6)", "objective 'trades' takes beta; did you mean beta?"),
-        ("model", "wrn(dept=16)", "takes depth, width, dropout; did you mean depth or dropout?"),
+        ("model", "wrn(dept=16)", "takes depth, width, dropout; did you mean depth?"),
         ("dataset", "random(chanels=1)", "; did you mean channels?"),
         (
             "schedule",
