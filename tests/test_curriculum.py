@@ -423,7 +423,7 @@ def test_the_printed_expression_binds_to_itself(text):
         ("pgd(0.1, alpha=1)", r"unknown argument 'alpha'.*; did you mean step or rel_step\?"),
         (
             "pgd(0.1, step=5)",
-            r"step must be at most 1, 10 times the radius .*, not 5; did you mean steps=5 or step=5/255",
+            r"step must be at most 1, 10 times .*, not 5; did you mean steps=5 or step=5/255",
         ),
         (
             "pgd(8/255, step=2)",
