@@ -29,6 +29,7 @@ from curricula.runtime.values import (
     check_whole,
     known_keywords,
 )
+from curricula.sweeps.folder import CELLS
 from curricula.training.callbacks import Callback, Callbacks, check_callbacks
 from curricula.training.checks import check_device_name, check_values
 from curricula.training.config import (
@@ -238,7 +239,7 @@ def resume(
     callbacks = check_callbacks(callbacks)
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
     sweep = found.path.absolute().parent.parent
-    if holds(sweep, SWEEP):
+    if found.path.absolute().parent.name == CELLS and holds(sweep, SWEEP):
         raise UserError(
             f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
         )

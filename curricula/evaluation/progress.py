@@ -25,8 +25,8 @@ class EvaluationProgress:
 
     def began(self, threat: Threat, batches: int) -> None:
         """Store the number of passes in each batch of a threat that now starts and has ``batches``
-        batches."""
-        self.each = _max_passes(threat) / batches
+        batches; of several processes, one may have none."""
+        self.each = _max_passes(threat) / max(batches, 1)
 
     def after_batch(self) -> None:
         """Count the passes of one finished batch, and report the share."""

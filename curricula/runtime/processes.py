@@ -110,7 +110,6 @@ def joined() -> Iterator[Place]:
     before, _place = _place, started()
     try:
         yield _place
-        _leave()
     except RuntimeError as error:
         if _place.count == 1 or not _is_lost(error):
             raise
@@ -118,6 +117,7 @@ def joined() -> Iterator[Place]:
             "another process of the group has ended or cannot be reached; its own message says why"
         ) from error
     finally:
+        _leave()
         _place = before
 
 
@@ -141,7 +141,7 @@ def _start() -> None:
 
 
 def _leave() -> None:
-    """End the exchange, after all processes have come here."""
+    """End the exchange; without that, its threads would abort the process at its end."""
     if _place.count == 1:
         return
     import torch.distributed as dist

@@ -237,7 +237,18 @@ class _Training:
         )
 
     def _keep_epochs(self) -> None:
-        """Cut the run's files and the history back to the epochs that the state has completed."""
+        """Cut the run's files and the history back to the epochs that the state has completed.
+
+        Raises:
+            UserError: the file of metrics lacks some of them.
+        """
+        known = len(self.run.metrics)
+        if known < self.state.epoch:
+            raise UserError(
+                f"run {self.run.path} cannot be continued: its {METRICS} has {known} of the "
+                f"{self.state.epoch} epochs of its checkpoint; restore it, or start a new run with "
+                f"--config {self.run.path / CONFIG}"
+            )
         self.run.keep_epochs(self.state.epoch)
         lines = self.run.metrics
         self.history = [_epoch_of(line) for line in lines]
@@ -257,6 +268,10 @@ class _Training:
             raise UserError(
                 f"run {self.run.path} cannot be continued: its {LAST}, after {epochs} epochs, is "
                 f"missing; start a new run with --config {self.run.path / CONFIG}"
+            )
+        else:
+            self.callback.on_message(
+                f"{self.run.path}: no checkpoint has been saved yet: the training begins again"
             )
 
     def _save(self) -> None:

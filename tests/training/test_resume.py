@@ -304,6 +304,7 @@ def damaged_best(path):
         (edited("data.json", '"train": "', '"train": "0'), "training images of tiny have changed"),
         (damaged_best, "best.safetensors: damaged"),
         (without("config.toml"), "is not a run folder"),
+        (without(METRICS), "its metrics.jsonl has 0 of the 1 epochs of its checkpoint"),
     ],
 )
 def test_a_run_that_changed_is_not_continued_and_nothing_is_written(copied, change, message):
@@ -331,6 +332,25 @@ def test_metrics_without_their_checkpoint_are_not_thrown_away(copied):
     with pytest.raises(UserError, match=r"cannot be continued: its last.safetensors, after 2"):
         curricula.resume(copied)
     assert len(run.lines(METRICS)) == 2
+
+
+def test_a_training_that_begins_again_says_so(copied):
+    without(LAST, PREVIOUS)(copied)
+    lines = []
+
+    class Collect(NoCallback):
+        def on_message(self, line):
+            lines.append(line)
+
+    curricula.resume(copied, callbacks=[Collect()])
+    assert any("no checkpoint has been saved yet: the training begins again" in x for x in lines)
+
+
+def test_a_file_of_a_sweep_beside_the_runs_does_not_matter(copied, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shutil.move(copied, tmp_path / "runs" / "first")
+    (tmp_path / "sweep.toml").write_text("[axes]\nseed = [0]\n")
+    curricula.resume(tmp_path / "runs" / "first")
 
 
 def test_a_finished_training_without_its_results_is_only_evaluated(whole, tiny, tmp_path):
