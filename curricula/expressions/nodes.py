@@ -475,7 +475,8 @@ class WorstNode(Node):
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "WorstNode":
-        """Return the node of a call such as ``worst(EXPR, k=10)``, whose arguments are checked."""
+        """Check the arguments of a parsed call, such as ``worst(EXPR, k=10)``, and return its
+        node."""
         inner, keywords = _searched(call, "worst(EXPR, k=10)")
         if unknown := [argument for argument in keywords.values() if argument.key != "k"]:
             raise error_in(
@@ -544,7 +545,8 @@ class GridNode(Node):
 
     @classmethod
     def from_call(cls, call: Call, binder: Binder) -> "GridNode":
-        """Return the node of a call such as ``grid(EXPR, rot=31)``, whose arguments are checked."""
+        """Check the arguments of a parsed call, such as ``grid(EXPR, rot=31)``, and return its
+        node."""
         inner, keywords = _searched(call, "grid(EXPR, rot=31)")
         nodes = [binder.bind(expression) for expression in inner]
         moved = [_moved(call, node) for node in nodes]

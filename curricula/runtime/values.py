@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def known_keywords(*more: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return a decorator that refuses an unknown keyword with the names that are similar.
+    """Return a decorator that raises a UserError for an unknown keyword and suggests similar names.
 
     Args:
         more: keywords that the function takes as ``**values``.

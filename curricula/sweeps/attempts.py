@@ -161,8 +161,8 @@ def write_results(
     split: SplitName,
     threats: Collection[str],
 ) -> None:
-    """Write the small files of a cell that a worker with another folder has run, after checking
-    them.
+    """Check the result files of a cell that a worker ran in a different folder, and write them to
+    this sweep's folder. Weights stay where they are.
 
     Args:
         folder: the sweep's folder.

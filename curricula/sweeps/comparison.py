@@ -225,8 +225,8 @@ class Comparison:
 
     @property
     def pruned_lines(self) -> list[list[str]]:
-        """Texts of the cells of each run whose training was ended, as in `Comparison.lines`, but
-        without accuracies."""
+        """Table lines of the pruned runs, with the columns of `Comparison.lines` and no
+        accuracies."""
         return [
             [
                 f"{run.label} (pruned after epoch {run.epoch} of {run.epochs})",

@@ -319,7 +319,8 @@ class _Worker:
         return holds(path, FAILURE if entry.state == "failed" else RESULTS[self.sweep.split])
 
     def _definition(self, name: str) -> dict[str, Any]:
-        """Return what defines a cell, for JSON: workers with different values are noticed."""
+        """Return a cell's configuration values and the identity of its data, for JSON: they must be
+        equal in all workers of a sweep."""
         values = {k: v for k, v in self.cells[name].values.items() if k != "data_root"}
         return {"values": values, "data": self.planned.data[name]}
 

@@ -102,7 +102,7 @@ class NumberRange:
 
     @property
     def ends(self) -> list[Value]:
-        """The smallest and the largest number."""
+        """The smallest and the largest number of the range."""
         return [self.low, self.high]
 
     def rounded(self, number: float) -> float:
@@ -116,7 +116,7 @@ class NumberRange:
         return type(value) is type(self.low) and self.low <= value <= self.high
 
     def value(self, value: Value) -> Any:
-        """Return what a trial's value puts into the configuration."""
+        """Return the configuration's value for a trial's number, which is the number itself."""
         return value
 
     def as_toml(self) -> Any:
@@ -139,7 +139,7 @@ class Choices:
 
     @property
     def ends(self) -> list[Value]:
-        """All labels."""
+        """Labels of all choices."""
         return list(self.values)
 
     def has(self, value: Any) -> bool:
@@ -147,7 +147,7 @@ class Choices:
         return isinstance(value, str) and value in self.values
 
     def value(self, value: Value) -> Any:
-        """Return what a trial's value puts into the configuration."""
+        """Return the configuration's value for the label that a trial has chosen."""
         return self.values[str(value)]
 
     def as_toml(self) -> Any:

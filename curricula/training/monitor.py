@@ -252,7 +252,8 @@ def is_full(strengths: Mapping[str, float]) -> bool:
 
 
 class Prober:
-    """Measure the accuracy under PGD at the training's strengths, on a few validation images.
+    """Measure the accuracy under PGD on a few validation images after an epoch, at the strengths
+    that the schedules have reached.
 
     Args:
         plan: the training.

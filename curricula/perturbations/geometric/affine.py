@@ -162,12 +162,13 @@ class Scale(Affine):
     padding: Padding = "zeros"
 
     def sample(self, n: int, strength: Strength, generator: torch.Generator) -> Tensor:
-        """Return random factors minus 1, (n, 1), uniform within +-budget times the strength."""
+        """Return random changes of the scale factor (the factor minus 1), (n, 1), uniform within
+        +-budget times the strength."""
         return uniform(n, 1, self.budget, strength, generator)
 
     def grid(self, strength: Strength, points: int) -> Tensor:
-        """Return evenly spaced factors minus 1 within +-budget times the strength: (points, 1), or
-        (points, N, 1) for strengths (N,)."""
+        """Return evenly spaced changes of the scale factor (the factor minus 1) within +-budget
+        times the strength: (points, 1), or (points, N, 1) for strengths (N,)."""
         return lattice(1, self.budget, strength, points)
 
     def matrix(self, parameters_NP: Tensor) -> Tensor:
