@@ -43,6 +43,7 @@ from curricula.training.config import (
 )
 from curricula.training.run import (
     AUDIT,
+    BASELINE,
     BEST,
     CONFIG,
     LAST,
@@ -74,7 +75,6 @@ if TYPE_CHECKING:
     from curricula.training.plan import Plan
     from curricula.training.saver import Interval
 
-BASELINE = "baseline"
 TESTED = RESULTS["test"]  # file of a finished training
 MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
 PROFILE_IMAGES = 1000  # images of a profile by default
@@ -243,8 +243,7 @@ def resume(
         raise UserError(
             f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
         )
-    baseline = inside(found.path, BASELINE)
-    if holds(found.path, TESTED) and (holds(baseline, TESTED) or not baseline.is_dir()):
+    if found.is_finished:
         page = command_line("report", found.path)
         raise UserError(
             f"run {found.path} is finished: there is nothing to continue; {page} writes its page"

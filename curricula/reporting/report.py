@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from curricula.api import BASELINE, load_model, open_data
+from curricula.api import load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
@@ -31,6 +31,7 @@ from curricula.training.metrics import EpochMetrics, Finding, forward_and_backwa
 from curricula.training.monitor import EXPLANATIONS
 from curricula.training.run import (
     AUDIT,
+    BASELINE,
     CONFIG,
     PROFILE,
     RESULTS,

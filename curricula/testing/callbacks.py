@@ -43,7 +43,7 @@ STEPS = 3  # updates of an epoch
 EVENTS = tuple(name for name in vars(NoCallback) if name.startswith("on_"))
 
 
-class _Interruption(BaseException):
+class _Interruption(KeyboardInterrupt):
     """Ends a training in the middle."""
 
 

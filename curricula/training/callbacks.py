@@ -1,6 +1,8 @@
 """Callbacks: follow a training from the outside, without changing it. Needs no torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from curricula.errors import UserError, message_of, shown
@@ -168,8 +170,11 @@ class Callbacks:
             if key in self._failed and event != "on_train_end":
                 continue
             try:
-                getattr(callback, event)(*values)
-            except (Exception, SystemExit) as error:  # third-party code may call exit()
+                with _same_modes():
+                    getattr(callback, event)(*values)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # third-party code may call exit()
                 self._failed.add(key)
                 if self.failure is None:
                     name = self._texts.get(key, type(callback).__name__)
@@ -178,6 +183,22 @@ class Callbacks:
                         reason = f"{type(error).__name__}: {reason}"
                     self.failure = UserError(f"callback {name} failed in {event} ({reason})")
                     self.failure.__cause__ = error
+
+
+@contextmanager
+def _same_modes() -> Iterator[None]:
+    """Restore torch's grad mode and default dtype after the block, which third-party code may
+    change."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
 
 
 def check_callbacks(callbacks: Any) -> "Sequence[Callback | str]":

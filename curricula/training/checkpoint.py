@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 import torch
-from attrs.validators import ge, le
+from attrs.validators import and_, deep_iterable, ge, le, min_len
 from torch import Tensor
 
 from curricula.curriculum import ScheduleStates
@@ -18,6 +18,7 @@ from curricula.runtime.parsing import parse_json
 from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
 from curricula.runtime.records import from_json, to_json
+from curricula.runtime.values import check_printable
 from curricula.training import metrics
 from curricula.training.config import FIELDS, TrainConfig
 from curricula.training.metrics import PassCounts
@@ -28,6 +29,7 @@ from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
 from curricula.training.step import Networks, TrainingState
 from curricula.victim.frozen import FrozenModel
 
+MAX_ROLLBACKS = 5  # times that a training goes back to its last good checkpoint
 MOVABLE = ("data_root",)  # fields that a continued training may change
 
 
@@ -63,7 +65,9 @@ class State:
     form: tuple[bool, ...] | None
     threads: int = attrs.field(validator=ge(1))
     config: TrainConfig
-    providers: tuple[str, ...]
+    providers: tuple[str, ...] = attrs.field(
+        validator=[min_len(1), deep_iterable(and_(min_len(1), check_printable))]
+    )
     torch: str
 
 
@@ -298,11 +302,17 @@ def restore(
 
 
 def _check_progress(plan: Plan, stored: State) -> None:
-    """Check that a checkpoint's update and epoch lie within a plan.
+    """Check that a checkpoint's update, epoch, stop and rollbacks are possible in a plan.
 
     Raises:
-        ValueError: it was not.
+        ValueError: one is not.
     """
+    config = plan.config
+    if stored.stopped and not config.stop_after and config.on_collapse != "stop":
+        raise ValueError("stopped, without stop_after and without on_collapse = stop")
+    most = MAX_ROLLBACKS if config.on_collapse == "rollback" else 0
+    if stored.rollbacks > most:
+        raise ValueError(f"{stored.rollbacks:,} rollbacks, of at most {most}")
     in_epoch = stored.step - stored.epoch * plan.steps_per_epoch
     if not 0 <= in_epoch <= plan.steps_per_epoch or stored.step > plan.total_steps:
         raise ValueError(

@@ -25,6 +25,7 @@ from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted, StopRequest, stop_requests
 from curricula.training.callbacks import Callbacks
 from curricula.training.checkpoint import (
+    MAX_ROLLBACKS,
     check_same_training,
     read_checkpoint,
     read_last,
@@ -77,7 +78,6 @@ from curricula.training.step import (
 )
 
 CHECK_EVERY = 100  # updates between checks of the loss within an epoch
-MAX_ROLLBACKS = 5  # times that a training goes back to its last good checkpoint
 
 
 class _NotFiniteError(UserError):
@@ -315,24 +315,31 @@ class _Training:
         return bool(any_due)
 
     def check_stop(self) -> None:
-        """Raise an error if a signal has come or a callback has failed; the checkpoint is saved by
-        then.
+        """Raise an error if a signal has come or a callback has failed; the checkpoint, or all of a
+        finished run, is saved by then.
 
         Raises:
             Interrupted: a signal has come.
             UserError: a callback has failed.
         """
-        options = [word for text in self.callback.texts for word in ("--callback", text)]
-        command = command_line("train", "--resume", self.run.path, *options)
-        if self.signal is not None:
-            raise Interrupted(f"interrupted; continue with: {command}", self.signal)
         failure = self.callback.failure
+        if self.signal is not None:
+            raise Interrupted(f"interrupted; {self._continuation('continue with')}", self.signal)
         if failure is not None:
-            raise UserError(
-                f"{failure}; everything is saved: correct it, or continue without it: {command}"
-            ) from failure.__cause__
+            how = self._continuation("everything is saved: correct it, or continue without it")
+            raise UserError(f"{failure}; {how}") from failure.__cause__
         if self.failed:
             raise FirstProcessError("a callback of the first process failed")
+
+    def _continuation(self, how: str) -> str:
+        """Return how a stopped training is continued: the given words and a command; of a run that
+        is finished, what shows its results."""
+        path = self.run.path
+        if Run(path).is_finished:
+            page = command_line("report", path)
+            return f"everything is saved, and run {path} is finished: {page} writes its page"
+        options = [word for text in self.callback.texts for word in ("--callback", text)]
+        return f"{how}: {command_line('train', '--resume', path, *options)}"
 
     def agree_and_check(self) -> None:
         """Raise an error in all processes if a signal has come or a callback has failed in one.

@@ -71,6 +71,7 @@ RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "va
 """Files of the final accuracies, by the split that they were measured on."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
+BASELINE = "baseline"  # folder of the baseline of a run, inside its own
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
 ELSEWHERE = "elsewhere.json"  # file that says where the weights of a run are
 BEST = "best.safetensors"
@@ -250,6 +251,17 @@ class Run:
                     "them: name the right folder with --data-root; to measure the network on other "
                     "data, pass load_model's network and data= to evaluate"
                 )
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the run has its test results, and so has its baseline, if one was requested.
+
+        Raises:
+            UserError: the baseline's folder is a link, or the run's folder cannot be read.
+        """
+        tested = RESULTS["test"]
+        baseline = inside(self.path, BASELINE)
+        return self.holds(tested) and (holds(baseline, tested) or not baseline.is_dir())
 
     def holds(self, file: str) -> bool:
         """Return whether the run's folder holds a file of the given name.

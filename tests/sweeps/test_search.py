@@ -99,7 +99,7 @@ def pruned(tmp_path_factory):
     return out
 
 
-class _Killed(BaseException):
+class _Killed(KeyboardInterrupt):
     pass
 
 

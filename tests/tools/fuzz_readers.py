@@ -346,7 +346,7 @@ LINES = (of_bytes, of_text, of_json_lines, of_json_lines, of_json_lines, invente
 TOML = (of_bytes, of_text, of_toml, of_toml, of_toml, invented)
 
 
-class _Killed(BaseException):
+class _Killed(KeyboardInterrupt):
     pass
 
 

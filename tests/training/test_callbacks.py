@@ -1,5 +1,7 @@
 """Callbacks receive what happens, change nothing, and their errors lose nothing."""
 
+import asyncio
+
 import pytest
 import safetensors.torch
 import torch
@@ -159,7 +161,10 @@ def test_an_error_is_one_line_and_loses_nothing(alone, tiny, tmp_path, event, ti
         curricula.train(**SMALL, output=path, callbacks=[failing, log])
     message = str(caught.value)
     assert message.startswith(f"callback Fails failed in {event} (ValueError: two lines); ")
-    assert message.endswith(f" train --resume {path}")
+    finished = event in ("on_eval_end", "on_train_end")
+    command = f" report {path} writes its page" if finished else f" train --resume {path}"
+    assert message.endswith(command)
+    assert (path / "evaluation.json").exists() == finished
     assert caught.value.__cause__ is failing.error
     done = len(log.of("on_step_end"))
     assert done == {
@@ -170,7 +175,7 @@ def test_an_error_is_one_line_and_loses_nothing(alone, tiny, tmp_path, event, ti
     if 0 < done < 2 * STEPS:
         assert f'"step": {done}' in Run.open(path).load(LAST)[1]["state"]
     assert log.events[-1][0] == "on_train_end"
-    if not (path / "evaluation.json").exists():
+    if not finished:
         resumed = Log()
         curricula.resume(path, callbacks=[resumed])
         assert resumed.of("on_resume") == [(done,)]
@@ -189,11 +194,53 @@ def test_a_callback_that_failed_hears_only_the_end(tiny, tmp_path):
     assert [name for name, _ in log.events][-2:] == ["on_step_end", "on_train_end"]
 
 
-def test_a_callback_that_exits_loses_nothing(tiny, tmp_path):
-    failing = Fails("on_step_end", 4, SystemExit(3))
-    with pytest.raises(UserError, match=r"failed in on_step_end \(SystemExit: 3\)"):
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_a_callback_that_exits_loses_nothing(tiny, tmp_path, error):
+    failing = Fails("on_step_end", 4, error(3))
+    with pytest.raises(UserError, match=rf"failed in on_step_end \({error.__name__}: 3\)"):
         curricula.train(**SMALL, output=tmp_path / "run", callbacks=[failing])
     assert '"step": 4' in Run.open(tmp_path / "run").load(LAST)[1]["state"]
+
+
+def test_an_error_at_the_end_of_a_run_whose_baseline_is_missing_says_how_to_continue(
+    alone, tiny, tmp_path
+):
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match=f"continue without it: .* train --resume {path}$"):
+        curricula.train(**SMALL, output=path, baseline=True, callbacks=[Fails("on_train_end")])
+    with pytest.raises(UserError, match=f"run {path / 'baseline'} is finished"):
+        curricula.resume(path, callbacks=[Fails("on_eval_end")])
+    assert Run.open(path).is_finished
+    assert contents(path) == contents(alone)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_callback_changes_no_modes_of_torch(alone, tiny, tmp_path, fails):
+    modes = []
+
+    class Changes(Log):
+        pass
+
+    def change(self, *values):
+        modes.append((torch.is_grad_enabled(), torch.get_default_dtype()))
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        torch.set_default_dtype(torch.float64)
+        if fails and len(modes) == 2 * STEPS:
+            raise ValueError
+
+    for event in EVENTS:
+        setattr(Changes, event, change)
+    path = tmp_path / "run"
+    if fails:
+        with pytest.raises(UserError, match="callback Changes failed in"):
+            curricula.train(**SMALL, output=path, callbacks=[Changes()])
+        curricula.resume(path)
+    else:
+        curricula.train(**SMALL, output=path, callbacks=[Changes()])
+    assert contents(path) == contents(alone)
+    assert {dtype for _, dtype in modes} == {torch.float32}
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_rollback_says_what_comes_again(tiny, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 
+import attrs
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from curricula.errors import UserError
 from curricula.plugins import registry
 from curricula.runtime.random_state import random_tensors, seeded
 from curricula.training.callbacks import NoCallback
-from curricula.training.checkpoint import read_checkpoint, restore
+from curricula.training.checkpoint import MAX_ROLLBACKS, read_checkpoint, restore
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import make_plan
 from curricula.training.run import LAST, Run
@@ -22,7 +23,7 @@ STEP = 12  # updates done, of two epochs of 9
 CPU = torch.device("cpu")
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     pass
 
 
@@ -59,7 +60,10 @@ def restoring(trained, tiny, tmp_path):
     shutil.copytree(path, tmp_path / "run")
     run = Run.open(tmp_path / "run")
 
-    def changed(change_values=lambda values: None, change_tensors=lambda tensors: None):
+    def changed(
+        change_values=lambda values: None, change_tensors=lambda tensors: None, settings=None
+    ):
+        changed_plan = attrs.evolve(plan, config=attrs.evolve(plan.config, **(settings or {})))
         tensors, texts = run.load(LAST)
         values = json.loads(texts["state"])
         values = change_values(values) or values
@@ -72,7 +76,8 @@ def restoring(trained, tiny, tmp_path):
                 state = start(plan)
                 networks = Networks.of(plan, state.model)
                 passes = PassCounter.attach(networks)
-                restore(plan, state, networks, passes, read_checkpoint(run, LAST), run)
+                found = read_checkpoint(run, LAST)
+                restore(changed_plan, state, networks, passes, found, run)
                 return state, random_tensors(CPU)
         finally:
             torch.set_num_threads(threads)
@@ -127,6 +132,11 @@ VALUES = {
     "configuration of another type": put(config=[]),
     "configuration out of range": lambda values: values["config"].update(lr=-1),
     "negative rollbacks": put(rollbacks=-1),
+    "rollbacks of a training without": put(rollbacks=1),
+    "stopped, of a training without": put(stopped=True),
+    "no providers": put(providers=[]),
+    "provider without a name": put(providers=["curricula 0.1.0", ""]),
+    "provider of two lines": put(providers=["curricula 0.1.0\n"]),
     "stopped of another type": put(stopped="no"),
 }
 
@@ -136,6 +146,26 @@ def test_a_wrong_value_is_one_line(restoring, name):
     with pytest.raises(UserError, match=r"last.safetensors: .*; train again") as raised:
         restoring(VALUES[name])
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "fits"),
+    [
+        ({"on_collapse": "stop"}, {"stopped": True}, True),
+        ({"stop_after": 3}, {"stopped": True}, True),
+        ({"on_collapse": "rollback"}, {"rollbacks": MAX_ROLLBACKS}, True),
+        ({"on_collapse": "rollback"}, {"rollbacks": MAX_ROLLBACKS + 1}, False),
+        ({"on_collapse": "rollback"}, {"stopped": True}, False),
+        ({"on_collapse": "stop"}, {"rollbacks": 1}, False),
+    ],
+)
+def test_stops_and_rollbacks_are_those_of_the_settings(restoring, settings, values, fits):
+    if fits:
+        state, _ = restoring(put(**values), settings=settings)
+        assert {name: getattr(state, name) for name in values} == values
+    else:
+        with pytest.raises(UserError, match=r"not of this training .*; train again"):
+            restoring(put(**values), settings=settings)
 
 
 def test_more_threads_than_the_machine_has_are_not_started(restoring, monkeypatch):

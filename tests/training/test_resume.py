@@ -39,7 +39,7 @@ CONFIGURATIONS = {
 }
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """Stands for SIGKILL: nothing catches it."""
 
 

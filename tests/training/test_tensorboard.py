@@ -37,7 +37,7 @@ STEPS = 9  # updates of an epoch of the tiny data set
 CALLBACK = "tensorboard(images=3, every=2)"
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """Stands for SIGKILL: nothing catches it."""
 
 
