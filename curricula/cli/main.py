@@ -14,9 +14,10 @@ import click
 from curricula.errors import UserError, shortened, similar_names
 from curricula.plugins import registry
 from curricula.runtime.processes import FirstProcessError, started
-from curricula.runtime.signals import Interrupted
+from curricula.runtime.signals import Interrupted, sigterm_raises
 
 SHARED = ("train", "evaluate", "profile", "audit")  # commands that several processes can share
+CONTINUED = ("sweep", "search")  # commands that continue when they are started again
 
 
 def _use_plugins(context: click.Context, parameter: click.Parameter, files: Any) -> None:
@@ -53,6 +54,15 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            what, status = str(error) or "interrupted", getattr(error, "status", 130)
+            if ctx.invoked_subcommand in CONTINUED and ";" not in what:
+                what = f"{what}; start it again to continue"
+            raise Interrupted(what, status - 128) from error
+
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
     ) -> Any:
@@ -60,7 +70,8 @@ class Program(click.Group):
             warnings.simplefilter("always", registry.PluginWarning)
             warnings.showwarning = _show_warning
             try:
-                status = super().main(args, standalone_mode=False, **extra)
+                with sigterm_raises():
+                    status = super().main(args, standalone_mode=False, **extra)
             except FirstProcessError:
                 sys.exit(2)  # the first process prints it
             except UserError as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 
+from curricula.runtime.processes import started
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -56,18 +58,32 @@ def stop_requests(*, patient: bool = False) -> Iterator[StopRequest]:
 
 
 @contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise `Interrupted` inside the block, as Ctrl-C raises KeyboardInterrupt.
+
+    One of several processes still ends at once: it may wait for the others in an exchange, during
+    which Python handles no signal.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("terminated", number)
+
+    with _handled_by(end, () if started().count > 1 else (signal.SIGTERM,)):
+        yield
+
+
+@contextmanager
 def deferred() -> Iterator[None]:
-    """Delay a SIGINT that arrives inside the block to its end.
+    """Delay a SIGINT or SIGTERM that arrives inside the block to its end.
 
     Python would raise KeyboardInterrupt in the middle of the block, and code that starts and stops
     processes can swallow it.
     """
-    outer = signal.getsignal(signal.SIGINT)
-    received: list[tuple[int, FrameType | None]] = []
-    with _handled_by(lambda number, frame: received.append((number, frame)), (signal.SIGINT,)):
+    received: list[int] = []
+    with _handled_by(lambda number, frame: received.append(number)):
         yield
-    if received and callable(outer):
-        outer(*received[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -72,21 +72,21 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("words", "name", "fix"),
     [
-        ("evaluate run", "click"),
-        ("profile run", "pluggy"),
-        ("audit run", "curricula.api"),
-        ("bench", "torch"),
-        ("sweep tradeoff-spatial-mnist -o sweep", "torch"),
+        ("evaluate run", "click", ""),
+        ("profile run", "pluggy", ""),
+        ("audit run", "curricula.api", ""),
+        ("bench", "torch", ""),
+        ("sweep tradeoff-spatial-mnist -o sweep", "torch", "; start it again to continue"),
     ],
 )
-def test_ctrl_c_is_one_line_whenever_it_comes(words, name, tmp_path):
+def test_ctrl_c_is_one_line_whenever_it_comes(words, name, fix, tmp_path):
     code = INTERRUPTED.format(name=name, arguments=words.split())
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert (done.returncode, done.stderr.strip()) == (130, "Error: interrupted")
+    assert (done.returncode, done.stderr.strip()) == (130, f"Error: interrupted{fix}")
 
 
 def test_a_reader_that_goes_away_does_not_end_a_training(tmp_path):
@@ -103,6 +103,25 @@ def test_a_reader_that_goes_away_does_not_end_a_training(tmp_path):
     assert (tmp_path / "run" / "evaluation.json").exists(), errors
     assert "standard output was closed; the training goes on" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("command", "fix"),
+    [
+        ("recipes", ""),
+        ("bench", ""),
+        ("sweep", "; start it again to continue"),
+        ("search", "; start it again to continue"),
+    ],
+)
+def test_sigterm_is_one_line_and_its_status(command, fix, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    loaded = registry.current().find("command", command).load()
+    monkeypatch.setattr(loaded, "invoke", lambda context: signal.raise_signal(signal.SIGTERM))
+    words = ["x"] if command in ("sweep", "search") else []
+    result = run(command, *words)
+    assert (result.exit_code, result.stderr.strip()) == (143, f"Error: terminated{fix}")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_ascii_terminal_gets_every_table(trained):

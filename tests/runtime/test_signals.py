@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from curricula.runtime.signals import Interrupted, deferred, stop_requests
+from curricula.runtime.processes import Place
+from curricula.runtime.signals import Interrupted, deferred, sigterm_raises, stop_requests
 
 
 def test_a_deferred_interrupt_is_raised_at_the_end_of_the_block():
@@ -21,12 +22,24 @@ def test_a_deferred_interrupt_is_raised_at_the_end_of_the_block():
     assert reached == ["end of the block"]
 
 
-def test_a_deferred_interrupt_reaches_the_handler_outside():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deferred_signal_reaches_the_handler_outside(number):
     with stop_requests() as stop:
         with deferred():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             assert stop.received is None
-        assert stop.received == signal.SIGINT
+        assert stop.received == number
+
+
+def test_sigterm_raises_with_its_status_in_one_process_alone(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="terminated") as raised, sigterm_raises():
+        signal.raise_signal(signal.SIGTERM)
+    assert raised.value.status == 143
+    shared = Place(rank=1, count=2)
+    monkeypatch.setattr("curricula.runtime.signals.started", lambda: shared)
+    with sigterm_raises():
+        assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_nothing_is_raised_without_a_signal_and_handlers_are_restored():
