@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from curricula.cli.output import LastingFile, ResultFile, lasting, lost
 from curricula.errors import UserError, shortened, similar_names
 from curricula.plugins import registry
 from curricula.runtime.processes import FirstProcessError, started
@@ -152,9 +153,16 @@ def program() -> None:
 
 def main() -> None:
     """Run the program on the arguments of the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may know only ASCII
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = lasting(sys.stdout, ResultFile)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = lasting(sys.stderr, LastingFile)
     if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process prints)
-    program(prog_name="curricula")
+    try:
+        program(prog_name="curricula")
+    except SystemExit:
+        if message := lost(sys.stdout):
+            click.echo(f"Error: {message}", err=True)
+            sys.exit(2)
+        raise

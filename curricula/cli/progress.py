@@ -1,12 +1,10 @@
 """Show the progress of long work: a bar on a terminal, plain lines elsewhere."""
 
-import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,16 +34,6 @@ QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
 READ_EVERY = 10  # updates between two reads of the loss, which wait for the device
 
 
-class _LastingConsole(Console):
-    """A rich console that drops its output after a broken pipe (as in ``| head``), so that the work
-    goes on."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        self.file = open(os.devnull, "w")  # noqa: SIM115
-        click.echo("Warning: standard output was closed; the training goes on", err=True)
-
-
 class Terminal(NoCallback):
     """A callback that prints the progress and results of a training on standard output.
 
@@ -55,7 +43,7 @@ class Terminal(NoCallback):
 
     def __init__(self, console: Console | None = None) -> None:
         self.title = ""
-        self.console = console or _LastingConsole(highlight=False)
+        self.console = console or Console(highlight=False)
         self.bar = self._new_bar()
         self.task = TaskID(0)
         self.epochs = 0

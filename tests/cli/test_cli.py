@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from curricula.cli.main import program
+from curricula.cli.main import main, program
 from curricula.plugins import registry
 from curricula.reporting.report import report
 
@@ -101,7 +101,9 @@ def test_a_reader_that_goes_away_does_not_end_a_training(tmp_path):
     process.stdout.close()
     _, errors = process.communicate(timeout=60)
     assert (tmp_path / "run" / "evaluation.json").exists(), errors
-    assert "standard output was closed; the training goes on" in errors
+    assert "standard output: cannot be written (Broken pipe); the work goes on" in errors
+    assert process.returncode == 0
+    assert (tmp_path / "run" / "report.html").exists()
     assert "Traceback" not in errors
 
 
@@ -122,6 +124,68 @@ def test_sigterm_is_one_line_and_its_status(command, fix, monkeypatch):
     result = run(command, *words)
     assert (result.exit_code, result.stderr.strip()) == (143, f"Error: terminated{fix}")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def program_into(monkeypatch, tmp_path):
+    """Return a function that runs the program, with standard output in a file, and returns its
+    status and standard error."""
+
+    def started(output, *arguments, into="errors"):
+        errors = tmp_path / into
+        with open(errors, "w") as stream, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", output)
+            patched.setattr(sys, "stderr", stream)
+            patched.setattr(sys, "argv", ["curricula", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return ended.value.code, errors.read_text().strip() if errors.is_file() else ""
+
+    return started
+
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has /dev/full")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["plugins"], ["recipes"], "compare"])
+def test_a_full_disk_behind_standard_output_is_one_line(words, program_into, trained):
+    if words == "compare":  # it prints through rich
+        words = ["compare", trained[0]]
+    with open("/dev/full", "w") as full:
+        status, errors = program_into(full, *words)
+    assert (status, errors) == (
+        2,
+        "Error: standard output: cannot be written (No space left on device)",
+    )
+
+
+@needs_dev_full
+def test_a_training_outlasts_a_full_disk_behind_standard_output(program_into, no_report, tmp_path):
+    values = ["--data", "tiny", "--epochs", "1", "-o", tmp_path / "run"]
+    with open("/dev/full", "w") as full:
+        status, errors = program_into(full, "--plugin", TINY, "train", *values)
+    assert (tmp_path / "run" / "evaluation.json").exists()
+    assert (status, errors) == (
+        0,
+        "Warning: standard output: cannot be written (No space left on device); the work goes on",
+    )
+
+
+@needs_dev_full
+def test_a_training_outlasts_a_full_disk_behind_both_streams(program_into, no_report, tmp_path):
+    values = ["--data", "tiny", "--epochs", "1", "-o", tmp_path / "run"]
+    with open("/dev/full", "w") as full:
+        ended = program_into(full, "--plugin", TINY, "train", *values, into="/dev/full")
+    assert ended == (0, "")
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_a_reader_that_has_read_enough_leaves_the_status_at_zero(program_into):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        assert program_into(gone, "plugins") == (0, "")
 
 
 def test_an_ascii_terminal_gets_every_table(trained):
