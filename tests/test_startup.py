@@ -148,6 +148,13 @@ COMMANDS = [
     (["theory", "-o", "absent/x"], WRONG, "there is no folder absent; make it first"),
     (["plugins", "new", "smoke", "-o", "file/x"], WRONG, "file is a file, not a folder"),
     (["report", "crowded"], WRONG, "output crowded/figures: there is a file of that name"),
+    (["profile", "crowded"], WRONG, "output crowded/figures: there is a file of that name"),
+    (["audit", "crowded"], WRONG, "output crowded/figures: there is a file of that name"),
+    (["train", "--resume", "crowded"], WRONG, "output crowded/figures: there is a file of that"),
+    (["train", "--resume", "absent"], WRONG, "is not a run folder"),
+    (["train", "-o", "titled"], WRONG, "output titled/report.html: there is a folder of that name"),
+    (["sweep", "few.toml", "-o", "titled"], WRONG, "titled/report.html: there is a folder of that"),
+    (["search", "few-ranges.toml", "-o", "titled"], WRONG, "titled/report.html: there is a folder"),
     (["evaluate", "absent"], WRONG, "is not a run folder"),
     (["evaluate", "first"], WRONG, "no such file; let its training finish"),
     (["evaluate", "first", "--threat", "rott"], WRONG, ""),
@@ -198,6 +205,8 @@ def test_help_listings_comparisons_and_mistakes_import_nothing_heavy(tmp_path):
     (tmp_path / "file").touch()
     write_run(tmp_path / "crowded", 0)
     (tmp_path / "crowded" / "figures").touch()
+    (tmp_path / "titled" / "report.html").mkdir(parents=True)
+    (tmp_path / "few-ranges.toml").write_text("[base]\n[ranges]\nlr = [0.1, 0.2]\n")
     found = python(RUN, [command for command, _, _ in COMMANDS], tmp_path)
     assert found[0] == ["import curricula", OK, "", []]
     for (_, status, text), (command, exit_code, output, imported) in zip(

@@ -28,12 +28,13 @@ def command(run: Path, form: str, **flags: Any) -> None:
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_audit
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import joined
-    from curricula.training.run import AUDIT, Run
+    from curricula.runtime.processes import from_first, joined
+    from curricula.training.run import AUDIT, Run, check_page
 
     keep_freed_memory()
     settings = given(flags)
     with joined() as place, ProgressBar("audit") as bar:
+        from_first(lambda: check_page(run))
         found = audit(run, progress=bar.progress, **settings)
     if not place.is_first:
         return

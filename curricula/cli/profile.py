@@ -32,11 +32,13 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_profile
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import joined
+    from curricula.runtime.processes import from_first, joined
+    from curricula.training.run import check_page
 
     keep_freed_memory()
     settings = given(flags)
     with joined() as place, ProgressBar("profile") as bar:
+        from_first(lambda: check_page(run))
         profile = robustness_profile(run, grid=grid, progress=bar.progress, **settings)
     if not place.is_first:
         return

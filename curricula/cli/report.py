@@ -20,15 +20,12 @@ def command(folder: Path, data_root: str | None) -> None:
 
     Example: curricula report runs/first
     """
-    from curricula.reporting.figures import FIGURES, REPORT
-    from curricula.runtime.files import check_folder, check_output
     from curricula.sweeps.folder import sweep_in
-    from curricula.training.run import Run
+    from curricula.training.run import Run, check_page
 
     if sweep_in(folder) is None:
         Run.open(folder)  # before the imports below, which take seconds
-    check_output(folder / REPORT)
-    check_folder(folder / FIGURES)
+    check_page(folder)
 
     from curricula.reporting.report import report
 

@@ -27,12 +27,14 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.sweeps.folder import check_same_search, default_folder
     from curricula.sweeps.search_spec import check_search
+    from curricula.training.run import check_page
 
     definition = find_search(search)
     if data_root is not None:
         definition = definition.with_base(data_root=data_root)
     output = output or default_folder(search)
     check_same_search(definition, output)
+    check_page(output)
     check_search(definition)
     keep_freed_memory()
 

@@ -38,12 +38,14 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.sweeps.folder import check_same_sweep, default_folder
     from curricula.sweeps.spec import check_sweep
+    from curricula.training.run import check_page
 
     definition = find_sweep(sweep)
     if data_root is not None:
         definition = definition.with_base(data_root=data_root)
     output = output or default_folder(sweep)
     check_same_sweep(definition, output)
+    check_page(output)
     check_sweep(definition)
     keep_freed_memory()
 

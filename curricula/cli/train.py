@@ -9,7 +9,7 @@ from curricula.cli.options import combined, download_option, given, output_optio
 from curricula.cli.paths import PATH
 from curricula.errors import UserError
 from curricula.plugins import registry
-from curricula.training.run import CONFIG
+from curricula.training.run import CONFIG, check_page
 
 
 @click.command()
@@ -65,7 +65,7 @@ def command(
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import joined
+    from curricula.runtime.processes import from_first, joined
 
     keep_freed_memory()
     values = given(flags)
@@ -79,6 +79,9 @@ def command(
                 f"new run with --config {resume / CONFIG}"
             )
     with joined() as place:
+        folder = resume or output
+        if folder is not None:
+            from_first(lambda: check_page(folder))
         if resume is not None:
             trained = api.resume(
                 resume,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a secon
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REPORT, FIGURES = "report.html", "figures"  # names of a page and of the folder of its figures
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160  # pixels per inch of a PNG file
 MAX_LABEL = 60  # characters of a label

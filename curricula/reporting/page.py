@@ -11,8 +11,9 @@ import jinja2
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError, printable
-from curricula.reporting.figures import FIGURES, REPORT, write_figure
+from curricula.reporting.figures import write_figure
 from curricula.runtime.files import inside, write_atomic
+from curricula.training.run import FIGURES, REPORT
 
 FORMATS = (".svg", ".png")
 REM_PER_INCH = 5.05  # rem per inch of a figure: readable on a phone, where 4.4 inches fit

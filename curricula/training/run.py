@@ -5,6 +5,7 @@ Only saving and loading weights, and recording the environment, import torch.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from curricula.plugins.registry import command_line
 from curricula.runtime.files import (
     append_line,
     check_folder,
+    check_output,
     inside,
     read_file,
     similar_path,
@@ -72,6 +74,7 @@ RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "va
 PROFILE = "profile.json"
 AUDIT = "audit.json"
 BASELINE = "baseline"  # folder of the baseline of a run, inside its own
+REPORT, FIGURES = "report.html", "figures"  # the page and the folder of its figures
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
 ELSEWHERE = "elsewhere.json"  # file that says where the weights of a run are
 BEST = "best.safetensors"
@@ -224,25 +227,28 @@ class Run:
         """Check that a data set has not changed since the run was trained on it.
 
         Raises:
-            UserError: the class names or the images differ; the file is damaged.
+            UserError: the class names or the images differ; the file is missing or damaged.
         """
         from curricula.data.identity import identity_of
 
-        if holds(self.path, DATA):  # runs of earlier versions have no such file
-            self.check_identity(identity_of(data), data.name)
+        self.check_identity(identity_of(data), data.name)
 
     def check_identity(self, now: "DataIdentity", name: str) -> None:
         """Check that a data set, given by its identity and name, is the one that the run was
         trained on.
 
         Raises:
-            UserError: the class names or the images differ; the file is damaged.
+            UserError: the class names or the images differ; the file is missing or damaged.
         """
         from curricula.data.identity import DataIdentity
 
         then = self.read(DATA, DataIdentity)
         if then is None:
-            raise UserError(f"run {self.path} has no {DATA}; train again")
+            raise UserError(
+                f"run {self.path} has no {DATA}, which identifies the data that it was trained on: "
+                "restore it or train again; to measure the network without this check, pass the "
+                "network of load_model(RUN, data=DATA) to evaluate, with data=DATA"
+            )
         what = {"classes": "classes", "train": "training images", "test": "test images"}
         for field, described in what.items():
             if getattr(then, field) != getattr(now, field):
@@ -585,6 +591,19 @@ def _is_averaged(tensors: "Mapping[str, Tensor]", path: Path) -> bool:
             f"checkpoint {path}: damaged (average.n_averaged is not a count); train again"
         )
     return int(count) > 0
+
+
+def check_page(folder: Path) -> None:
+    """Check that the page of a run or a sweep can be written into its folder, if there is one yet,
+    before any work.
+
+    Raises:
+        UserError: a link, a folder or a file is where the page or its figures belong, or the folder
+            cannot be written to.
+    """
+    if os.path.isdir(folder):
+        check_output(inside(folder, REPORT))
+        check_folder(inside(folder, FIGURES))
 
 
 def check_free(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Callbacks receive what happens, change nothing, and their errors lose nothing."""
 
 import asyncio
+import signal
 
 import pytest
 import safetensors.torch
@@ -212,6 +213,18 @@ def test_an_error_at_the_end_of_a_run_whose_baseline_is_missing_says_how_to_cont
         curricula.resume(path, callbacks=[Fails("on_eval_end")])
     assert Run.open(path).is_finished
     assert contents(path) == contents(alone)
+
+
+@pytest.mark.parametrize("event", ["on_eval_end", "on_train_end"])
+def test_a_signal_after_the_last_update_names_no_continuation(tiny, tmp_path, event):
+    class Interrupts(NoCallback):
+        pass
+
+    setattr(Interrupts, event, lambda self, *values: signal.raise_signal(signal.SIGTERM))
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match=f"interrupted; .* run {path} is finished"):
+        curricula.train(**SMALL, output=path, callbacks=[Interrupts()])
+    assert Run.open(path).is_finished
 
 
 @pytest.mark.parametrize("fails", [False, True])

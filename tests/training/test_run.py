@@ -162,6 +162,13 @@ def test_data_that_changed_since_the_training_are_not_measured(run):
         (run.path / "data.json").write_text(json.dumps(stored | {name: value}))
         with pytest.raises(UserError, match=f"the {what} of tiny have changed since run"):
             curricula.evaluate(run, threats=["clean"], limit=1)
+    (run.path / "data.json").unlink()
+    for measure in (curricula.evaluate, curricula.robustness_profile, curricula.audit):
+        with pytest.raises(UserError, match=r"has no data.json, which identifies the data"):
+            measure(run, limit=1)
+    data = curricula.load_data("tiny")
+    network = curricula.load_model(run, data=data)
+    assert curricula.evaluate(network, data=data, threats=["clean"], limit=1)[0].n == 1
     (run.path / "data.json").write_text(json.dumps(stored))
     assert curricula.evaluate(run, threats=["clean"], limit=1)[0].n == 1
 
