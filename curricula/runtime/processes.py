@@ -110,6 +110,7 @@ def joined() -> Iterator[Place]:
     before, _place = _place, started()
     try:
         yield _place
+        largest(0)  # none leaves before the others
     except RuntimeError as error:
         if _place.count == 1 or not _is_lost(error):
             raise
