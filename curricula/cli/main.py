@@ -161,13 +161,8 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process prints)
     try:
         program(prog_name="curricula")
-    except SystemExit as ended:
-        end = ended
+    except SystemExit:
         if message := lost(sys.stdout):
             click.echo(f"Error: {message}", err=True)
-            end = SystemExit(2)
-        if started().count > 1:  # threads of torch.distributed can abort a process as Python ends
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)
-        raise end from None
+            sys.exit(2)
+        raise

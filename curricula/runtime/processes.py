@@ -136,9 +136,13 @@ def _start() -> None:
 
     if dist.is_initialized():
         return
+    backend = (
+        "gloo"  # torch's default adds NCCL, which aborted processes without a GPU at their end
+    )
     if torch.cuda.is_available():
         torch.cuda.set_device(_place.local_rank % torch.cuda.device_count())
-    dist.init_process_group()
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend)
 
 
 def _leave() -> None:
