@@ -14,7 +14,7 @@ import click
 from curricula.cli.output import LastingFile, ResultFile, lasting, lost
 from curricula.errors import UserError, shortened, similar_names
 from curricula.plugins import registry
-from curricula.runtime.processes import FirstProcessError, started
+from curricula.runtime.processes import FirstProcessError, launched_rank, started
 from curricula.runtime.signals import Interrupted, sigterm_raises
 
 SHARED = ("train", "evaluate", "profile", "audit")  # commands that several processes can share
@@ -115,8 +115,8 @@ class Program(click.Group):
         return f"No such option {name!r}; {fix}"
 
     def _end(self, message: str, status: int) -> NoReturn:
-        rank = started().rank
-        where = f" (process {rank})" if rank else ""
+        rank = launched_rank()  # unchecked: the message may be about it
+        where = f" (process {rank})" if rank.isdecimal() and int(rank) else ""
         click.echo(f"Error{where}: {' '.join(message.split())}", err=True)
         sys.exit(status)
 
@@ -157,7 +157,7 @@ def main() -> None:
         sys.stdout = lasting(sys.stdout, ResultFile)
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr = lasting(sys.stderr, LastingFile)
-    if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+    if launched_rank() != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process prints)
     try:
         program(prog_name="curricula")

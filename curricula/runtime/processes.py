@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LAUNCHED = "TORCHELASTIC_RUN_ID"  # environment variable that torchrun sets
 MAX_PROCESSES = 100_000  # processes of a group
 
 
@@ -73,7 +74,7 @@ def started() -> Place:
     Raises:
         UserError: a variable is not a whole number in its range.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if LAUNCHED not in os.environ:
         return Place()
     count = _variable("WORLD_SIZE", 1, MAX_PROCESSES)
     local_count = _variable("LOCAL_WORLD_SIZE", 1, count)
@@ -83,6 +84,12 @@ def started() -> Place:
         local_rank=_variable("LOCAL_RANK", 0, local_count - 1),
         local_count=local_count,
     )
+
+
+def launched_rank() -> str:
+    """Return the number of this process as torchrun's environment variable has it, unchecked; ``0``
+    without torchrun."""
+    return os.environ.get("RANK", "0") if LAUNCHED in os.environ else "0"
 
 
 def _variable(name: str, low: int, high: int) -> int:
@@ -129,20 +136,20 @@ def _is_lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _start() -> None:
-    """Start the exchange with the other processes, unless it has begun."""
+def _exchange() -> Any:
+    """Return the module torch.distributed, after starting the exchange with the other processes
+    unless it has begun."""
     import torch
     import torch.distributed as dist
 
-    if dist.is_initialized():
-        return
-    backend = (
-        "gloo"  # torch's default adds NCCL, which aborted processes without a GPU at their end
-    )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(_place.local_rank % torch.cuda.device_count())
-        backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    if not dist.is_initialized():
+        # Without a GPU torch's default adds NCCL too, which aborted processes at their end.
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(_place.local_rank % torch.cuda.device_count())
+            backend = "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend)
+    return dist
 
 
 def _leave() -> None:
@@ -161,10 +168,7 @@ def sum_over(tensor: "Tensor") -> "Tensor":
     All processes get the same bits.
     """
     if _place.count > 1:
-        import torch.distributed as dist
-
-        _start()
-        dist.all_reduce(tensor)
+        _exchange().all_reduce(tensor)
     return tensor
 
 
@@ -207,9 +211,8 @@ def largest(*numbers: float) -> tuple[float, ...]:
     if _place.count == 1:
         return numbers
     import torch
-    import torch.distributed as dist
 
-    _start()
+    dist = _exchange()
     tensor = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, whatever the device
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tuple(tensor.tolist())
@@ -220,9 +223,7 @@ def share_state(*generators: "torch.Generator") -> None:
     process than in another, for example because it has fooled all images there."""
     if _place.count == 1:
         return
-    import torch.distributed as dist
-
-    _start()
+    dist = _exchange()
     for generator in generators:
         state = generator.get_state()  # on the CPU, whatever the device
         dist.broadcast(state, 0)
@@ -263,9 +264,8 @@ def from_first(make: Callable[[], T]) -> T:
 def _broadcast(content: bytes) -> bytes:
     """Return the first process's bytes."""
     import torch
-    import torch.distributed as dist
 
-    _start()
+    dist = _exchange()
     length = torch.tensor(len(content))
     dist.broadcast(length, 0)
     tensor = torch.empty(int(length), dtype=torch.uint8)

@@ -188,6 +188,19 @@ def test_commands_for_one_process_say_so(monkeypatch, capsys):
     assert "compare runs in one process, and torchrun has started 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("rank", "begin"), [("0", "Error: WORLD_SIZE"), ("1", "Error (process 1): WORLD_SIZE")]
+)
+def test_a_damaged_environment_is_one_line_of_the_program(monkeypatch, capsys, rank, begin):
+    for name, value in {**LAUNCHED, "WORLD_SIZE": "two", "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="2"):
+        program(["plugins"])
+    found = capsys.readouterr().err
+    assert found.startswith(begin)
+    assert found.count("\n") == 1
+
+
 def test_each_process_of_a_machine_takes_a_different_gpu(second_of_three, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert processes.local_device(torch.device("cuda")) == torch.device("cuda:1")
