@@ -17,7 +17,7 @@ from curricula.errors import UserError
 from curricula.runtime.files import PARTIAL, inside, read_file, sync_folder, write_atomic
 from curricula.runtime.parsing import MAX_TEXT, read_text
 from curricula.runtime.records import to_json
-from curricula.sweeps.folder import CELLS, FAILURE, Failure, different_field
+from curricula.sweeps.folder import CELLS, FAILURE, Failure, cell_folder, different_field
 from curricula.sweeps.queue import Place
 from curricula.sweeps.spec import Cell
 from curricula.training.config import SplitName, TrainConfig
@@ -41,11 +41,6 @@ from curricula.training.run import (
 # In this order a copy of a folder that is written meanwhile can be continued: its metrics are as
 # new as its checkpoint, or newer.
 _CONTINUED = (LAST, PREVIOUS, BEST, GOOD, METRICS, TIMING, CONFIG, DATA, ENVIRONMENT)
-
-
-def cell_folder(folder: Path, name: str) -> Path:
-    """Return the path of a cell's run folder."""
-    return inside(folder, f"{CELLS}/{name}")
 
 
 def attempt_folder(folder: Path, name: str, token: int) -> Path:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import filelock
 
-from curricula.errors import UserError, message_of
+from curricula.errors import UserError, message_of, printable
 from curricula.runtime.files import check_folder, inside, write_atomic
+from curricula.runtime.locks import LOCK
 from curricula.runtime.parsing import read_text
+from curricula.runtime.records import to_json
 from curricula.runtime.values import check_printable
 from curricula.sweeps.search_spec import Search, read_search
 from curricula.sweeps.spec import Cell, Sweep, read_sweep
@@ -100,6 +103,25 @@ def _identity(search: Search) -> dict[str, str]:
     }
 
 
+def cell_folder(folder: Path, name: str) -> Path:
+    """Return the path of a cell's run folder."""
+    return inside(folder, f"{CELLS}/{name}")
+
+
+def cell_lock(folder: Path, name: str) -> filelock.BaseFileLock:
+    """Return the lock, not yet acquired, of a cell in a folder."""
+    return filelock.FileLock(inside(folder, f"{CELLS}/.{name}{LOCK}"))
+
+
+def record_failure(path: Path, error: Exception) -> str:
+    """Write into a cell's run folder why it failed, and return the reason."""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    reason = printable(reason) or "unknown"
+    path.mkdir(parents=True, exist_ok=True)
+    Run(path).write_json(FAILURE, to_json(Failure(reason=reason)))
+    return reason
+
+
 def write_sweep(sweep: Sweep, folder: Path) -> None:
     """Make the folder of a sweep and write the sweep's file into it.
 
@@ -165,7 +187,7 @@ def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: 
 def different_field(expected: TrainConfig, found: TrainConfig, cell: Cell) -> str | None:
     """Return a field in which a cell's configuration is not as expected; None if there is none.
 
-    The data's folder may differ, and so may what ``auto`` stands for on each machine.
+    The data's folder may differ, and so may what each machine chooses for ``auto``.
     """
     resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
     for name, value in attrs.asdict(expected).items():

@@ -11,7 +11,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError, printable, shown
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import standard_threats
-from curricula.runtime.files import inside
-from curricula.runtime.locks import LOCK, exclusive
+from curricula.runtime.locks import exclusive
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted
@@ -40,12 +39,14 @@ from curricula.sweeps.folder import (
     CELLS,
     FAILURE,
     Failure,
+    cell_lock,
     check_same_sweep,
     check_same_values,
     default_folder,
     different_sweep,
     folder_identity,
     identity,
+    record_failure,
     write_sweep,
 )
 from curricula.sweeps.queue import (
@@ -372,7 +373,7 @@ class _Worker:
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[bool]:
         """Hold a cell's lock in this folder inside the block, and yield whether it was free."""
-        lock = filelock.FileLock(inside(self.folder, f"{CELLS}/.{name}{LOCK}"))
+        lock = cell_lock(self.folder, name)
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -440,18 +441,13 @@ class _Worker:
                 self.planned.threats,
                 callback=_LeaseCheck(lease),
             )
-            line = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results) + " %"
+            line = accuracies_line(results)
         except LeaseLostError:
             raise
         except Exception as error:
             lease.extend()  # another worker may have deleted this folder
-            failure = (
-                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            )
-            failure = printable(failure) or "unknown"
+            failure = record_failure(attempt, error)
             line = f"failed: {failure}"
-            attempt.mkdir(parents=True, exist_ok=True)
-            Run(attempt).write_json(FAILURE, to_json(Failure(reason=failure)))
         lease.finish(results_of(attempt, split), failure=failure)
         publish(self.folder, name, attempt)
         return line
@@ -468,6 +464,11 @@ class _LeaseCheck(NoCallback):
 
     def on_eval_batch_end(self) -> None:
         self.lease.check()
+
+
+def accuracies_line(results: Sequence[ThreatResult]) -> str:
+    """Return the accuracy under each threat as a line of text."""
+    return ", ".join(f"{each.name} {100 * each.accuracy:.1f}" for each in results) + " %"
 
 
 def _values(cell: Cell, path: Path) -> Mapping[str, Any]:

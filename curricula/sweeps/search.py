@@ -17,9 +17,9 @@ import attrs
 import filelock
 
 from curricula.curriculum import Threat
-from curricula.errors import UserError, message_of, printable
+from curricula.errors import UserError, message_of
 from curricula.runtime.files import inside, write_atomic
-from curricula.runtime.locks import LOCK, exclusive
+from curricula.runtime.locks import exclusive
 from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted
@@ -29,14 +29,16 @@ from curricula.sweeps.folder import (
     FAILURE,
     PRUNED,
     SEARCH,
-    Failure,
     Pruned,
+    cell_folder,
+    cell_lock,
     check_same_search,
     default_folder,
+    record_failure,
     write_sweep,
 )
 from curricula.sweeps.pruning import PrunedError, Pruner, intermediate
-from curricula.sweeps.runner import check_cells, run_cell
+from curricula.sweeps.runner import accuracies_line, check_cells, run_cell
 from curricula.sweeps.sampling import Ending, propose
 from curricula.sweeps.search_spec import (
     AXIS,
@@ -228,14 +230,10 @@ class _Running:
                 Run(path).write_json(PRUNED, to_json(Pruned(epoch=error.__cause__.epoch)))
                 self.on_message(f"{name}: {error.__cause__}")
                 return
-            is_known = isinstance(error, UserError)
-            reason = printable(str(error) if is_known else f"{type(error).__name__}: {error}")
-            path.mkdir(parents=True, exist_ok=True)
-            Run(path).write_json(FAILURE, to_json(Failure(reason=reason)))
-            self.on_message(f"{name}: failed: {reason}")
+            self.on_message(f"{name}: failed: {record_failure(path, error)}")
         else:
-            shown = ", ".join(f"{r.name} {100 * r.accuracy:.1f}" for r in results)
-            self.on_message(f"{name}: {shown} % in {(time.perf_counter() - began) / 60:.1f} min")
+            minutes = (time.perf_counter() - began) / 60
+            self.on_message(f"{name}: {accuracies_line(results)} in {minutes:.1f} min")
 
     def _pruner(self) -> Pruner:
         """Return the callback that compares a trial with those that are finished now."""
@@ -254,7 +252,7 @@ class _Running:
     def _state(self, cell: Cell) -> _State:
         """Return how far a trial is, by its folder and its lock."""
         path = self._path(cell)
-        lock = self._lock(cell)
+        lock = cell_lock(self.folder, cell.name)
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -284,15 +282,12 @@ class _Running:
         return found[first], found[second]
 
     def _claimed(self, cell: Cell) -> _Claimed:
-        lock = self._lock(cell)
+        lock = cell_lock(self.folder, cell.name)
         lock.acquire(blocking=False)
         return _Claimed(cell=cell, lock=lock)
 
-    def _lock(self, cell: Cell) -> filelock.BaseFileLock:
-        return filelock.FileLock(inside(self.folder, f"{CELLS}/.{cell.name}{LOCK}"))
-
     def _path(self, cell: Cell) -> Path:
-        return inside(self.folder, f"{CELLS}/{cell.name}")
+        return cell_folder(self.folder, cell.name)
 
     def _write(self, name: str, text: str) -> None:
         file = inside(self.folder, name)

@@ -35,19 +35,20 @@ import tomli_w
 
 from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.names import STANDARD
-from curricula.expressions.checks import check_perturbation
-from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.values import check_choice, check_flag, check_number, check_whole
 from curricula.sweeps.spec import (
     MAX_LABEL,
     Sweep,
     check_known,
     check_name,
+    check_threats,
     frontier_of,
     label_of,
     prefixed_errors,
+    read_definition,
     read_evaluation,
-    table_of,
+    sections_of,
+    toml_of,
 )
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, MAX_SEED, check_keys
@@ -261,18 +262,7 @@ def read_search(path: str | Path) -> Search:
         UserError: no such file, not TOML, an unknown section or field, a range that is empty or not
             used, a placeholder without a range, objectives that are not two threats.
     """
-    try:
-        return parse_search(read_text(Path(path), MAX_TOML))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"search {path}: no such file; curricula.recipes.find_search reads a recipe"
-        ) from error
-    except OSError as error:
-        raise UserError(f"search {path}: cannot be read ({error})") from error
-    except UserError as error:
-        raise UserError(f"search {path}: {error}") from error
-    except ValueError as error:  # not a path, or not UTF-8
-        raise UserError(f"search {path}: cannot be read ({error})") from error
+    return read_definition("search", path, parse_search)
 
 
 def parse_search(text: str) -> Search:
@@ -291,14 +281,10 @@ def parse_search(text: str) -> Search:
     Raises:
         UserError: as `read_search` does.
     """
-    try:
-        values = parse_toml(text)
-    except ValueError as error:
-        raise UserError(f"not TOML ({error})") from error
+    values = toml_of(text)
     if "axes" in values and "ranges" not in values:
         raise UserError("it has [axes], so it is a sweep: use curricula sweep, or state [ranges]")
-    check_known("section", values, SECTIONS)
-    sections = {name: table_of(f"[{name}]", values.get(name, {})) for name in SECTIONS}
+    sections = sections_of(values, SECTIONS)
     base = sections["base"]
     check_keys(base)
     ranges = _ranges(sections["ranges"])
@@ -324,9 +310,7 @@ def check_search(search: Search) -> None:
     for trial in search.extremes:
         with prefixed_errors(f"with {search.label(trial)}"):
             check_values(search.configuration(trial))
-    for name, text in search.threats.items():
-        with prefixed_errors(f"threat {name}"):
-            check_perturbation(text)
+    check_threats(search.threats)
 
 
 def check_trials(search: Search, found: Any) -> list[Trial]:

@@ -28,10 +28,10 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import attrs
 import tomli_w
@@ -43,6 +43,8 @@ from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.values import check_whole
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, MAX_LIMIT, SplitName, check_keys
+
+T = TypeVar("T")
 
 SECTIONS = ("base", "axes", "evaluation")
 EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
@@ -181,18 +183,32 @@ def read_sweep(path: str | Path) -> Sweep:
     Raises:
         UserError: no such file, not TOML, an unknown section or field, an empty axis, a wrong type.
     """
+    return read_definition("sweep", path, parse_sweep)
+
+
+def read_definition(kind: str, path: str | Path, parse: Callable[[str], T]) -> T:
+    """Return what ``parse`` makes of the text of a file.
+
+    Args:
+        kind: ``sweep`` or ``search``, for messages.
+        path: the file.
+        parse: parses its text.
+
+    Raises:
+        UserError: no such file, or it cannot be read; as ``parse`` does, after the file's name.
+    """
     try:
-        return parse_sweep(read_text(Path(path), MAX_TOML))
+        return parse(read_text(Path(path), MAX_TOML))
     except FileNotFoundError as error:
         raise UserError(
-            f"sweep {path}: no such file; curricula.recipes.find_sweep reads a recipe"
+            f"{kind} {path}: no such file; curricula.recipes.find_{kind} reads a recipe"
         ) from error
     except OSError as error:
-        raise UserError(f"sweep {path}: cannot be read ({error})") from error
+        raise UserError(f"{kind} {path}: cannot be read ({error})") from error
     except UserError as error:
-        raise UserError(f"sweep {path}: {error}") from error
+        raise UserError(f"{kind} {path}: {error}") from error
     except ValueError as error:  # not a path, or not UTF-8
-        raise UserError(f"sweep {path}: cannot be read ({error})") from error
+        raise UserError(f"{kind} {path}: cannot be read ({error})") from error
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -205,14 +221,10 @@ def parse_sweep(text: str) -> Sweep:
     Raises:
         UserError: as `read_sweep` does.
     """
-    try:
-        values = parse_toml(text)
-    except ValueError as error:
-        raise UserError(f"not TOML ({error})") from error
+    values = toml_of(text)
     if "ranges" in values and "axes" not in values:
         raise UserError("it has [ranges], so it is a search: use curricula search")
-    check_known("section", values, SECTIONS)
-    sections = {name: table_of(f"[{name}]", values.get(name, {})) for name in SECTIONS}
+    sections = sections_of(values, SECTIONS)
     if not sections["axes"]:
         raise UserError("[axes] is empty: name a field and its values, such as seed = [0, 1, 2]")
     check_keys(sections["base"])
@@ -231,7 +243,16 @@ def check_sweep(sweep: Sweep) -> None:
     for cell in sweep.cells:
         with prefixed_errors(f"cell {cell.name}"):
             check_values(cell.values)
-    for name, text in sweep.threats.items():
+    check_threats(sweep.threats)
+
+
+def check_threats(threats: Mapping[str, str]) -> None:
+    """Check the expressions of threats, by name, without importing torch.
+
+    Raises:
+        UserError: as `curricula.expressions.checks.check_perturbation` does, after the name.
+    """
+    for name, text in threats.items():
         with prefixed_errors(f"threat {name}"):
             check_perturbation(text)
 
@@ -358,6 +379,20 @@ def _check_folders(sweep: Sweep) -> None:
                 f"cells {other.labels} and {cell.labels} would share the folder {cell.name}; "
                 "give one of them another name, in a table of changes"
             )
+
+
+def toml_of(text: str) -> dict[str, Any]:
+    """Return the values in a text of TOML."""
+    try:
+        return parse_toml(text)
+    except ValueError as error:
+        raise UserError(f"not TOML ({error})") from error
+
+
+def sections_of(values: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return each known section of a file, by name; an empty one for what the file leaves out."""
+    check_known("section", values, known)
+    return {name: table_of(f"[{name}]", values.get(name, {})) for name in known}
 
 
 def table_of(what: str, value: Any) -> dict[str, Any]:
