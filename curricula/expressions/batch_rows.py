@@ -8,12 +8,14 @@ result does not depend on the number of processes.
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from curricula.expressions.random_interception import GeneratorCalls
 
 
 @attrs.frozen(eq=False)
@@ -37,7 +39,7 @@ class BatchRows:
     index_N: Tensor
     total: int
 
-    def drawing(self, generator: torch.Generator) -> TorchFunctionMode:
+    def drawing(self, generator: torch.Generator) -> AbstractContextManager[Any]:
         """Return a context manager in which ``torch.rand`` and other random calls with this
         generator draw for all rows of the batch, and return this process's rows."""
         return _Drawing(self, generator)
@@ -59,21 +61,14 @@ class BatchRows:
         return BatchRows((begins + self.index_N).flatten(), times * self.total)
 
 
-class _Drawing(TorchFunctionMode):
+class _Drawing(GeneratorCalls):
     def __init__(self, rows: BatchRows, generator: torch.Generator) -> None:
-        super().__init__()
-        self.rows, self.generator = rows, generator
+        super().__init__(generator)
+        self.rows = rows
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def answer(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("generator") is not self.generator:
-            return func(*args, **kwargs)
         if func in (torch.rand, torch.randn) and args and isinstance(args[0], int):
             args = (args,)  # rand(2, 3) is rand((2, 3))
         wide_args = [self._wide(value) for value in args]

@@ -8,6 +8,7 @@ row per image.
 import functools
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -42,10 +43,16 @@ def intercept(streams: Streams, generator: torch.Generator) -> AbstractContextMa
     return _Interception(streams, generator)
 
 
-class _Interception(TorchFunctionMode):
-    def __init__(self, streams: Streams, generator: torch.Generator) -> None:
+class GeneratorCalls(TorchFunctionMode, ABC):
+    """A context manager whose `answer` replaces torch's calls with one generator.
+
+    Args:
+        generator: the generator; all other calls run as they are.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        self.streams, self.generator = streams, generator
+        self.generator = generator
 
     def __torch_function__(
         self,
@@ -57,6 +64,23 @@ class _Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if kwargs.get("generator") is not self.generator:
             return func(*args, **kwargs)
+        return self.answer(func, args, kwargs)
+
+    @abstractmethod
+    def answer(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Return the result of a call with the generator."""
+
+
+class _Interception(GeneratorCalls):
+    def __init__(self, streams: Streams, generator: torch.Generator) -> None:
+        super().__init__(generator)
+        self.streams = streams
+
+    def answer(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         request = _requested(func, args, kwargs)
         n = len(self.streams.key_N)
         if request is not None and request.shape and request.shape[0] == n:
