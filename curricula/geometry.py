@@ -255,7 +255,7 @@ def shift(x_NCHW: Tensor, pixels_N2: Tensor, edge: Padding | Literal["wrap"]) ->
 
 def _inside(place: Tensor, size: int, edge: Padding | Literal["wrap"]) -> Tensor:
     """Return the index from 0 to ``size - 1`` of the pixel to show at each coordinate along an
-    axis; the index ``size`` stands for a zero."""
+    axis; the index ``size`` means a zero."""
     if edge == "wrap":
         return place % size
     if edge == "border":

@@ -145,7 +145,6 @@ def train_plan(
             results = _evaluate(training, images, threats, RESULTS[split])
             for file in (PREVIOUS, GOOD):
                 run.remove(file)
-            training.agree_and_check()
         finally:
             torch.set_num_threads(threads)
             callback.on_train_end()

@@ -575,7 +575,7 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
 
 @attrs.define
 class Report:
-    """What came of the files of a reader.
+    """Counts of the files that a reader was given.
 
     Attributes:
         inputs, refused: number of files, and of those that were refused.

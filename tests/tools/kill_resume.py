@@ -153,8 +153,8 @@ def wait_until_killed(
 def newest(folder: Path) -> float:
     """Return the time at which the newest file of a folder changed, in seconds; 0 without files."""
     times = [0.0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # renamed in this moment
+    with contextlib.suppress(FileNotFoundError):  # a file or folder is renamed at this moment
+        for path in folder.rglob("*"):
             times.append(path.stat().st_mtime)
     return max(times)
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-import safetensors.torch
+from fixtures.outcomes import outcome
 
 import curricula
 from curricula.errors import UserError
@@ -60,15 +60,6 @@ def disk(file_system, tiny):
     yield Disk(file_system)
     for path in file_system.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def outcome(path):
-    """Return what must be equal: metrics, results and the tensors of both checkpoints."""
-    files = [(path / file).read_bytes() for file in (METRICS, "evaluation.json")]
-    for file in (BEST, LAST):
-        tensors = safetensors.torch.load((path / file).read_bytes())
-        files.append({name: tensor.numpy().tobytes() for name, tensor in tensors.items()})
-    return files
 
 
 @pytest.fixture(scope="module")

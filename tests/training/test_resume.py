@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-import safetensors.torch
+from fixtures.outcomes import outcome
 
 import curricula
 from curricula.errors import UserError
@@ -40,7 +40,7 @@ CONFIGURATIONS = {
 
 
 class Killed(KeyboardInterrupt):
-    """Stands for SIGKILL: nothing catches it."""
+    """Imitate SIGKILL: nothing catches it."""
 
 
 class KillAt(NoCallback):
@@ -52,15 +52,6 @@ class KillAt(NoCallback):
     def on_step_end(self, update):
         if update.progress.step + 1 == self.step:
             raise Killed
-
-
-def outcome(path):
-    """Return what must be equal: metrics, results and the tensors of both checkpoints."""
-    files = [(path / file).read_bytes() for file in (METRICS, "evaluation.json")]
-    for file in (BEST, LAST):
-        tensors = safetensors.torch.load((path / file).read_bytes())
-        files.append({name: tensor.numpy().tobytes() for name, tensor in tensors.items()})
-    return files
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ CALLBACK = "tensorboard(images=3, every=2)"
 
 
 class Killed(KeyboardInterrupt):
-    """Stands for SIGKILL: nothing catches it."""
+    """Imitate SIGKILL: nothing catches it."""
 
 
 def written(path):
