@@ -15,7 +15,7 @@ import torch
 from fixtures.few_digits import few_digits
 
 import curricula
-from curricula.api import TrainValues
+from curricula.api.training import TrainValues
 from curricula.data import digits
 from curricula.plugins.hookspecs import KINDS
 from curricula.training.config import FIELDS

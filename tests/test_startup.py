@@ -45,7 +45,7 @@ WITH_TORCH = """
     from curricula.cli.main import program
     from curricula.cli.progress import ProgressBar, Terminal
     from torch.optim.optimizer import _global_optimizer_post_hooks
-    import curricula.api, curricula.victim.frozen
+    import curricula.api.measuring, curricula.api.training, curricula.victim.frozen
 
     hooks = [len(_global_optimizer_post_hooks)]
     _, commands = json.loads(sys.argv[1])

@@ -24,7 +24,7 @@ def command(run: Path, form: str, **flags: Any) -> None:
 
     Example: curricula audit runs/first
     """
-    from curricula.api import audit
+    from curricula.api.measuring import audit
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_audit
     from curricula.runtime.malloc import keep_freed_memory

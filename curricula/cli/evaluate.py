@@ -37,7 +37,7 @@ def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags:
 
     Example: curricula evaluate runs/first --threat 'worst(rot:30, k=10)+pgd:0.1'
     """
-    from curricula.api import evaluate
+    from curricula.api.measuring import evaluate
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_accuracies
     from curricula.runtime.malloc import keep_freed_memory

@@ -28,7 +28,7 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
 
     Example: curricula profile runs/first
     """
-    from curricula.api import robustness_profile
+    from curricula.api.measuring import robustness_profile
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_profile
     from curricula.runtime.malloc import keep_freed_memory

@@ -60,7 +60,7 @@ def command(
 
     Example: curricula train --perturb rot+pgd --schedule linear --baseline -o runs/first
     """
-    from curricula import api
+    from curricula.api import training
     from curricula.cli.progress import Terminal
     from curricula.cli.tables import show_accuracies
     from curricula.recipes import read_config
@@ -83,14 +83,14 @@ def command(
         if folder is not None:
             from_first(lambda: check_page(folder))
         if resume is not None:
-            trained = api.resume(
+            trained = training.resume(
                 resume,
                 callbacks=[Terminal(), *callbacks],
                 data_root=values.get("data_root"),
                 checkpoint_every=checkpoint_every,
             )
         else:
-            trained = api.train(
+            trained = training.train(
                 output=output,
                 download=download,
                 baseline=baseline,

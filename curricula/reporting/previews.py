@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.api import load_model
+from curricula.api.loading import load_model
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError, printable, shown

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from curricula.api import load_model, open_data
+from curricula.api.loading import load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit

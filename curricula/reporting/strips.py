@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from curricula.api import load_model
+from curricula.api.loading import load_model
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, load_data
 from curricula.interfaces import Perturbation, Victim

@@ -76,7 +76,7 @@ main()
     [
         ("evaluate run", "click", ""),
         ("profile run", "pluggy", ""),
-        ("audit run", "curricula.api", ""),
+        ("audit run", "curricula.api.measuring", ""),
         ("bench", "torch", ""),
         ("sweep tradeoff-spatial-mnist -o sweep", "torch", "; start it again to continue"),
     ],

@@ -558,7 +558,7 @@ def started(out, *, pausing=False):
     """
     # Modules of the tests themselves cannot be preloaded: the server lacks pytest's sys.path.
     PROCESSES.set_forkserver_preload(
-        ["sqlalchemy", "torch", "curricula.api", "curricula.sweeps.runner"]
+        ["sqlalchemy", "torch", "curricula.api.training", "curricula.sweeps.runner"]
     )
     ours, theirs = PROCESSES.Pipe()
     process = PROCESSES.Process(target=run_and_report, args=(TINY, SWEEP, out, theirs, pausing))

@@ -116,7 +116,7 @@ def contents(folder):
 
 def started(text, out):
     """Return a process that runs a search, and the connection that yields its messages."""
-    PROCESSES.set_forkserver_preload(["torch", "curricula.api", "curricula.sweeps.search"])
+    PROCESSES.set_forkserver_preload(["torch", "curricula.api.training", "curricula.sweeps.search"])
     ours, theirs = PROCESSES.Pipe()
     process = PROCESSES.Process(target=search_and_report, args=(TINY, text, out, theirs))
     process.start()

@@ -323,7 +323,7 @@ def check(
 ) -> list[str]:
     """Run a sweep by two workers and by some that are killed, and return what went wrong."""
     text = SWEEP.format(seeds=list(range(seeds)), epochs=epochs)
-    PROCESSES.set_forkserver_preload(["sqlalchemy", "torch", "curricula.api",
+    PROCESSES.set_forkserver_preload(["sqlalchemy", "torch", "curricula.api.training",
                                       "curricula.sweeps.runner"])  # fmt: skip
     draws, url = random.Random(seed), running.url
     alone = Worker(folder / "alone")

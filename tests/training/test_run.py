@@ -207,12 +207,12 @@ def test_of_two_trainings_that_begin_together_one_has_the_folder(tiny, tmp_path)
 def test_runs_without_a_name_that_begin_in_one_second_have_a_folder_each(
     tiny, tmp_path, monkeypatch
 ):
-    from curricula import api
+    from curricula.api.training import new_folder
     from curricula.training.plan import make_plan
 
     monkeypatch.chdir(tmp_path)
     plan = make_plan(SMALL)
-    found = [api.new_folder(plan) for _ in range(3)]
+    found = [new_folder(plan) for _ in range(3)]
     assert len({path for path in found if path.is_dir()}) == 3
 
 

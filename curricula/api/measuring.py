@@ -1,25 +1,19 @@
-"""The library's main functions: train, resume, evaluate, robustness_profile, audit, load_model.
+"""Measure a run or a model: `evaluate`, `robustness_profile` and `audit`.
 
 Nothing here imports torch before it has checked the values of a call, so that a mistake is
 answered at once.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-import attrs
-
+from curricula.api.loading import CHECKPOINTS, Checkpoint, check_checkpoint, load_model, open_data
 from curricula.errors import UserError, shown
 from curricula.expressions.checks import check_call, check_perturbation
-from curricula.expressions.syntax import parse_call
 from curricula.plugins.names import CLEAN
-from curricula.plugins.registry import command_line
-from curricula.runtime.files import check_folder, check_output, inside
-from curricula.runtime.locks import exclusive
-from curricula.runtime.processes import from_first, place
+from curricula.runtime.files import check_output, inside
+from curricula.runtime.processes import place
 from curricula.runtime.records import to_json
 from curricula.runtime.values import (
     as_path,
@@ -29,33 +23,15 @@ from curricula.runtime.values import (
     check_whole,
     known_keywords,
 )
-from curricula.sweeps.folder import CELLS
-from curricula.training.callbacks import Callback, Callbacks, check_callbacks
-from curricula.training.checks import check_device_name, check_values
+from curricula.training.checks import check_device_name
 from curricula.training.config import (
     EVALUATION_SEED,
-    FIELDS,
     MAX_BATCH_SIZE,
     MAX_LIMIT,
     MAX_SEED,
     SplitName,
-    baseline_values,
 )
-from curricula.training.run import (
-    AUDIT,
-    BASELINE,
-    BEST,
-    CONFIG,
-    LAST,
-    PROFILE,
-    RESULTS,
-    RUNS,
-    SWEEP,
-    Run,
-    check_free,
-    holds,
-)
-from curricula.training.saver import parse_interval
+from curricula.training.run import AUDIT, PROFILE, Run
 
 if TYPE_CHECKING:
     import torch
@@ -66,301 +42,12 @@ if TYPE_CHECKING:
     from curricula.evaluation.results import ThreatResult
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
-    from curricula.training.config import (
-        CollapseAction,
-        CompileChoice,
-        Optimizer,
-        PrecisionChoice,
-    )
-    from curricula.training.plan import Plan
-    from curricula.training.saver import Interval
 
-TESTED = RESULTS["test"]  # file of a finished training
-MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
 PROFILE_IMAGES = 1000  # images of a profile by default
 AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
 
-Checkpoint = Literal["best", "last"]
-CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
-"""The file of each checkpoint."""
-
 Measurable: TypeAlias = "Run | str | Path | nn.Module"
 """A run, its folder, or a model: the subject of `evaluate`, `robustness_profile` and `audit`."""
-
-
-class TrainValues(TypedDict, total=False):
-    """The keyword arguments of `train` that set fields of `curricula.TrainConfig`."""
-
-    data: str
-    data_root: str | Path
-    model: str
-    perturb: str
-    schedule: str | Sequence[str]
-    objective: str
-    epochs: int
-    batch_size: int
-    optimizer: "Optimizer"
-    lr: float
-    momentum: float
-    weight_decay: float
-    lr_schedule: str
-    awp: float
-    average: str
-    shuffle: bool
-    augmentation: str
-    seed: int
-    device: str
-    precision: "PrecisionChoice"
-    compile: "CompileChoice"
-    on_collapse: "CollapseAction"
-    accumulate: int
-    sync_batchnorm: bool
-    clip_norm: float
-    stop_after: int
-
-
-@attrs.frozen(kw_only=True)
-class Trained:
-    """A trained run: its folder, its accuracies on the test images, and its baseline if it has one.
-
-    Attributes:
-        run: its run folder.
-        results: accuracies under the standard threats, on the test images.
-        baseline: the same training without perturbations, if it was requested.
-    """
-
-    run: Run
-    results: "list[ThreatResult]"
-    baseline: "Trained | None" = None
-
-
-@known_keywords(*FIELDS)
-def train(
-    *,
-    output: str | Path | None = None,
-    baseline: bool = False,
-    callbacks: Sequence[Callback | str] = (),
-    download: bool = False,
-    checkpoint_every: str | int | None = None,
-    **values: Unpack[TrainValues],
-) -> Trained:
-    """Train a classifier under a curriculum into a run folder, and evaluate it.
-
-    SIGINT and SIGTERM end the training after the current update, once its checkpoint is saved;
-    `resume` continues it.
-
-    Args:
-        output: run folder; by default a new one under ``runs/``.
-        baseline: also train without perturbations, all else equal, into ``output/baseline``.
-        callbacks: receive the events of the training: objects, or expressions such as
-            ``tensorboard``.
-        download: fetch missing data.
-        checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
-            minutes, such as ``10min``; by default such that they take under 1 % of the time.
-        **values: fields of `curricula.TrainConfig`; the data set supplies those left out.
-
-    Raises:
-        UserError: a value is wrong, in which case nothing is written; or the loss is no longer
-            finite, the disk is full or a callback failed, in which case the folder stays.
-        KeyboardInterrupt: a signal ended the training.
-
-    Example:
-        >>> trained = curricula.train(
-        ...     data="random(size=12, channels=1, images=20)", model="lenet",
-        ...     perturb="rot", epochs=1, batch_size=9, output="runs/first",
-        ... )
-        >>> [result.name for result in trained.results]
-        ['clean', 'spatial', 'adversarial', 'joint']
-        >>> trained.run.config.schedule
-        ('rot=linear(start=0, until=0.4)',)
-    """
-    check_flag("baseline", baseline)
-    check_flag("download", download)
-    path = None if output is None else as_path("output", output)
-    if place().is_first:
-        if path is None:
-            check_folder(RUNS)
-        else:
-            check_free(path)
-            if baseline:
-                check_free(inside(path, BASELINE))
-    if isinstance(values.get("data_root"), Path):
-        values["data_root"] = str(values["data_root"])
-    check_values(values)
-    callbacks = check_callbacks(callbacks)
-    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
-
-    from curricula.training.plan import make_plan
-
-    callback = Callbacks.build(callbacks)
-    plan = make_plan(values, download=download)
-
-    def made() -> str:
-        folder = new_folder(plan) if path is None else path
-        if baseline:  # an interrupted run shows by this folder that its baseline is to be trained
-            with exclusive(inside(folder, BASELINE)):
-                pass
-        return str(folder)
-
-    return _train(plan, Path(from_first(made)), callback, every, resume=False)
-
-
-@known_keywords()
-def resume(
-    run: Run | str | Path,
-    *,
-    callbacks: Sequence[Callback | str] = (),
-    data_root: str | Path | None = None,
-    checkpoint_every: str | int | None = None,
-) -> Trained:
-    """Continue an interrupted training from its last checkpoint, evaluate it on the test images,
-    and return the finished run with these results.
-
-    On the same machine with the same versions, weights and metrics are equal, bit for bit, to those
-    of a training that was never interrupted.
-
-    Args:
-        run: a run or its folder.
-        callbacks: as for `train`; a run does not store those it was started with.
-        data_root: folder of the data set's files, if they have moved since.
-        checkpoint_every: as for `train`.
-
-    Raises:
-        UserError: there is nothing to continue; the configuration, the data or a plugin has changed
-            since the training began; its checkpoints are damaged.
-        KeyboardInterrupt: a signal ended the training.
-    """
-    found = run if isinstance(run, Run) else Run.open(run)
-    found.check_plugins()
-    values: dict[str, Any] = {name: getattr(found.config, name) for name in FIELDS}
-    if data_root is not None:
-        values["data_root"] = str(data_root)
-    check_values(values)
-    callbacks = check_callbacks(callbacks)
-    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
-    sweep = found.path.absolute().parent.parent
-    if found.path.absolute().parent.name == CELLS and holds(sweep, SWEEP):
-        raise UserError(
-            f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
-        )
-    if found.is_finished:
-        page = command_line("report", found.path)
-        raise UserError(
-            f"run {found.path} is finished: there is nothing to continue; {page} writes its page"
-        )
-
-    from curricula.training.plan import make_plan
-
-    callback = Callbacks.build(callbacks)
-    return _train(make_plan(values), found.path, callback, every, resume=True)
-
-
-def _train(
-    plan: "Plan",
-    path: Path,
-    callback: Callbacks,
-    every: "Interval | None",
-    *,
-    resume: bool,
-) -> Trained:
-    """Train a run, or resume it, then its baseline if it has a baseline folder, and return both
-    with their test results."""
-    from curricula.evaluation.threats import standard_threats
-    from curricula.training.loop import train_plan
-    from curricula.training.plan import make_plan
-
-    threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
-
-    def finished(plan: "Plan", path: Path) -> Trained:
-        if resume and from_first(lambda: holds(path, TESTED)):
-            return Trained(run=Run(path), results=Run(path).results("test"))
-        results = train_plan(
-            plan,
-            path,
-            threats=threats,
-            callback=callback,
-            resume=resume and from_first(lambda: holds(path, CONFIG)),
-            checkpoint_every=every,
-        )
-        return Trained(run=Run(path), results=results)
-
-    trained = finished(plan, path)
-    baseline = path / BASELINE
-    if not from_first(lambda: inside(path, BASELINE).is_dir()):
-        return trained
-    plain = make_plan(baseline_values(plan.config))
-    return attrs.evolve(trained, baseline=finished(plain, baseline))
-
-
-def new_folder(plan: "Plan") -> Path:
-    """Make a new run folder and return its path: ``runs/DATA-MODEL-DATE-TIME``.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    model = parse_call(plan.config.model).name
-    data = re.sub(r"[^\w.-]", "_", plan.data.name)  # of a plugin: perhaps with slashes
-    name = f"{data[:50]}-{model[:50]}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = RUNS / name
-    try:
-        path.parent.mkdir(exist_ok=True)
-        for number in range(2, MAX_RUNS_PER_SECOND):
-            try:
-                path.mkdir()  # fails if another process has just made it
-                return path
-            except FileExistsError:
-                path = RUNS / f"{name}-{number}"
-    except OSError as error:
-        raise UserError(f"run folder {path}: cannot be made ({error})") from error
-    raise UserError(f"run folder {path}: there are too many of that name; choose with --output")
-
-
-def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
-    """Return the data set that a run was trained on.
-
-    Args:
-        run: the run.
-        root: folder of its files, if they have moved since.
-
-    Raises:
-        UserError: the data are missing, or have changed since.
-    """
-    from curricula.data.dataset import load_data
-
-    run.check_plugins()
-    config = run.config
-    data = load_data(config.data, root=root or config.data_root)
-    run.check_data(data)
-    return data
-
-
-@known_keywords()
-def load_model(
-    run: Run | str | Path, *, checkpoint: Checkpoint = "best", data: "DataSet | None" = None
-) -> "nn.Module":
-    """Return the trained network of a run, on the CPU, in eval mode.
-
-    Args:
-        run: a run or its folder.
-        checkpoint: ``best`` on validation, or the ``last`` epoch's.
-        data: its data set, if it is loaded already.
-
-    Raises:
-        UserError: no such run, a damaged checkpoint, a model that no plugin provides.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    _check_checkpoint(run, checkpoint)
-
-    import torch
-
-    from curricula.models.build import build_model
-
-    run.check_plugins()
-    data = open_data(run) if data is None else data
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(run.config.model, data)
-    run.load_weights(CHECKPOINTS[checkpoint], model)
-    return model.eval()
 
 
 @known_keywords()
@@ -646,7 +333,7 @@ def _checked(
         if data is not None:
             raise UserError("data is for a model: a run is measured on the data set it names")
         run = model if isinstance(model, Run) else Run.open(model)
-        _check_checkpoint(run, checkpoint)
+        check_checkpoint(run, checkpoint)
         return run
     if data is None and callable(model):
         raise UserError("a model is measured on data: give data=, such as data='digits'")
@@ -679,13 +366,6 @@ def _named(threats: Any) -> Mapping[str, str]:
         if not isinstance(name, str) or not name.isprintable():
             raise UserError(f"the name of a threat must be text on one line, not {shown(name)}")
     return named or {text: text for text in texts}
-
-
-def _check_checkpoint(run: Run, checkpoint: str) -> None:
-    check_choice("checkpoint", checkpoint, CHECKPOINTS)
-    _ = run.config  # raises if it is damaged
-    if not holds(run.path, CHECKPOINTS[checkpoint]):
-        raise run.missing(CHECKPOINTS[checkpoint])
 
 
 def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str) -> None:

@@ -1,0 +1,1 @@
+"""The library's main functions, by what they do: train, load what a run holds, measure it."""

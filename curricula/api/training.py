@@ -1,0 +1,268 @@
+"""Train a network into a run folder, or continue a training: `train` and `resume`.
+
+Nothing here imports torch before it has checked the values of a call, so that a mistake is
+answered at once.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import attrs
+
+from curricula.errors import UserError
+from curricula.expressions.syntax import parse_call
+from curricula.plugins.registry import command_line
+from curricula.runtime.files import check_folder, inside
+from curricula.runtime.locks import exclusive
+from curricula.runtime.processes import from_first, place
+from curricula.runtime.values import as_path, check_flag, known_keywords
+from curricula.sweeps.folder import CELLS
+from curricula.training.callbacks import Callback, Callbacks, check_callbacks
+from curricula.training.checks import check_values
+from curricula.training.config import FIELDS, baseline_values
+from curricula.training.run import BASELINE, CONFIG, RESULTS, RUNS, SWEEP, Run, check_free, holds
+from curricula.training.saver import parse_interval
+
+if TYPE_CHECKING:
+    from curricula.evaluation.results import ThreatResult
+    from curricula.training.config import (
+        CollapseAction,
+        CompileChoice,
+        Optimizer,
+        PrecisionChoice,
+    )
+    from curricula.training.plan import Plan
+    from curricula.training.saver import Interval
+
+TESTED = RESULTS["test"]  # file of a finished training
+MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
+
+
+class TrainValues(TypedDict, total=False):
+    """The keyword arguments of `train` that set fields of `curricula.TrainConfig`."""
+
+    data: str
+    data_root: str | Path
+    model: str
+    perturb: str
+    schedule: str | Sequence[str]
+    objective: str
+    epochs: int
+    batch_size: int
+    optimizer: "Optimizer"
+    lr: float
+    momentum: float
+    weight_decay: float
+    lr_schedule: str
+    awp: float
+    average: str
+    shuffle: bool
+    augmentation: str
+    seed: int
+    device: str
+    precision: "PrecisionChoice"
+    compile: "CompileChoice"
+    on_collapse: "CollapseAction"
+    accumulate: int
+    sync_batchnorm: bool
+    clip_norm: float
+    stop_after: int
+
+
+@attrs.frozen(kw_only=True)
+class Trained:
+    """A trained run: its folder, its accuracies on the test images, and its baseline if it has one.
+
+    Attributes:
+        run: its run folder.
+        results: accuracies under the standard threats, on the test images.
+        baseline: the same training without perturbations, if it was requested.
+    """
+
+    run: Run
+    results: "list[ThreatResult]"
+    baseline: "Trained | None" = None
+
+
+@known_keywords(*FIELDS)
+def train(
+    *,
+    output: str | Path | None = None,
+    baseline: bool = False,
+    callbacks: Sequence[Callback | str] = (),
+    download: bool = False,
+    checkpoint_every: str | int | None = None,
+    **values: Unpack[TrainValues],
+) -> Trained:
+    """Train a classifier under a curriculum into a run folder, and evaluate it.
+
+    SIGINT and SIGTERM end the training after the current update, once its checkpoint is saved;
+    `resume` continues it.
+
+    Args:
+        output: run folder; by default a new one under ``runs/``.
+        baseline: also train without perturbations, all else equal, into ``output/baseline``.
+        callbacks: receive the events of the training: objects, or expressions such as
+            ``tensorboard``.
+        download: fetch missing data.
+        checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
+            minutes, such as ``10min``; by default such that they take under 1 % of the time.
+        **values: fields of `curricula.TrainConfig`; the data set supplies those left out.
+
+    Raises:
+        UserError: a value is wrong, in which case nothing is written; or the loss is no longer
+            finite, the disk is full or a callback failed, in which case the folder stays.
+        KeyboardInterrupt: a signal ended the training.
+
+    Example:
+        >>> trained = curricula.train(
+        ...     data="random(size=12, channels=1, images=20)", model="lenet",
+        ...     perturb="rot", epochs=1, batch_size=9, output="runs/first",
+        ... )
+        >>> [result.name for result in trained.results]
+        ['clean', 'spatial', 'adversarial', 'joint']
+        >>> trained.run.config.schedule
+        ('rot=linear(start=0, until=0.4)',)
+    """
+    check_flag("baseline", baseline)
+    check_flag("download", download)
+    path = None if output is None else as_path("output", output)
+    if place().is_first:
+        if path is None:
+            check_folder(RUNS)
+        else:
+            check_free(path)
+            if baseline:
+                check_free(inside(path, BASELINE))
+    if isinstance(values.get("data_root"), Path):
+        values["data_root"] = str(values["data_root"])
+    check_values(values)
+    callbacks = check_callbacks(callbacks)
+    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
+
+    from curricula.training.plan import make_plan
+
+    callback = Callbacks.build(callbacks)
+    plan = make_plan(values, download=download)
+
+    def made() -> str:
+        folder = new_folder(plan) if path is None else path
+        if baseline:  # an interrupted run shows by this folder that its baseline is to be trained
+            with exclusive(inside(folder, BASELINE)):
+                pass
+        return str(folder)
+
+    return _train(plan, Path(from_first(made)), callback, every, resume=False)
+
+
+@known_keywords()
+def resume(
+    run: Run | str | Path,
+    *,
+    callbacks: Sequence[Callback | str] = (),
+    data_root: str | Path | None = None,
+    checkpoint_every: str | int | None = None,
+) -> Trained:
+    """Continue an interrupted training from its last checkpoint, evaluate it on the test images,
+    and return the finished run with these results.
+
+    On the same machine with the same versions, weights and metrics are equal, bit for bit, to those
+    of a training that was never interrupted.
+
+    Args:
+        run: a run or its folder.
+        callbacks: as for `train`; a run does not store those it was started with.
+        data_root: folder of the data set's files, if they have moved since.
+        checkpoint_every: as for `train`.
+
+    Raises:
+        UserError: there is nothing to continue; the configuration, the data or a plugin has changed
+            since the training began; its checkpoints are damaged.
+        KeyboardInterrupt: a signal ended the training.
+    """
+    found = run if isinstance(run, Run) else Run.open(run)
+    found.check_plugins()
+    values: dict[str, Any] = {name: getattr(found.config, name) for name in FIELDS}
+    if data_root is not None:
+        values["data_root"] = str(data_root)
+    check_values(values)
+    callbacks = check_callbacks(callbacks)
+    every = None if checkpoint_every is None else parse_interval(checkpoint_every)
+    sweep = found.path.absolute().parent.parent
+    if found.path.absolute().parent.name == CELLS and holds(sweep, SWEEP):
+        raise UserError(
+            f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
+        )
+    if found.is_finished:
+        page = command_line("report", found.path)
+        raise UserError(
+            f"run {found.path} is finished: there is nothing to continue; {page} writes its page"
+        )
+
+    from curricula.training.plan import make_plan
+
+    callback = Callbacks.build(callbacks)
+    return _train(make_plan(values), found.path, callback, every, resume=True)
+
+
+def _train(
+    plan: "Plan",
+    path: Path,
+    callback: Callbacks,
+    every: "Interval | None",
+    *,
+    resume: bool,
+) -> Trained:
+    """Train a run, or resume it, then its baseline if it has a baseline folder, and return both
+    with their test results."""
+    from curricula.evaluation.threats import standard_threats
+    from curricula.training.loop import train_plan
+    from curricula.training.plan import make_plan
+
+    threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
+
+    def finished(plan: "Plan", path: Path) -> Trained:
+        if resume and from_first(lambda: holds(path, TESTED)):
+            return Trained(run=Run(path), results=Run(path).results("test"))
+        results = train_plan(
+            plan,
+            path,
+            threats=threats,
+            callback=callback,
+            resume=resume and from_first(lambda: holds(path, CONFIG)),
+            checkpoint_every=every,
+        )
+        return Trained(run=Run(path), results=results)
+
+    trained = finished(plan, path)
+    baseline = path / BASELINE
+    if not from_first(lambda: inside(path, BASELINE).is_dir()):
+        return trained
+    plain = make_plan(baseline_values(plan.config))
+    return attrs.evolve(trained, baseline=finished(plain, baseline))
+
+
+def new_folder(plan: "Plan") -> Path:
+    """Make a new run folder and return its path: ``runs/DATA-MODEL-DATE-TIME``.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    model = parse_call(plan.config.model).name
+    data = re.sub(r"[^\w.-]", "_", plan.data.name)  # of a plugin: perhaps with slashes
+    name = f"{data[:50]}-{model[:50]}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = RUNS / name
+    try:
+        path.parent.mkdir(exist_ok=True)
+        for number in range(2, MAX_RUNS_PER_SECOND):
+            try:
+                path.mkdir()  # fails if another process has just made it
+                return path
+            except FileExistsError:
+                path = RUNS / f"{name}-{number}"
+    except OSError as error:
+        raise UserError(f"run folder {path}: cannot be made ({error})") from error
+    raise UserError(f"run folder {path}: there are too many of that name; choose with --output")
