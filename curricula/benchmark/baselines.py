@@ -69,11 +69,10 @@ def _foolbox(library: ModuleType, model: nn.Module, pgd: _PGDArguments, plan: Pl
 def _art(library: ModuleType, model: nn.Module, pgd: _PGDArguments, plan: Plan) -> Attack:
     estimators = importlib.import_module("art.estimators.classification")
     evasion = importlib.import_module("art.attacks.evasion")
-    size = plan.data.image_size
     wrapped = estimators.PyTorchClassifier(
         model=model,
         loss=nn.CrossEntropyLoss(),
-        input_shape=(plan.data.in_channels, size, size),
+        input_shape=plan.data.image_shape,
         nb_classes=plan.data.num_classes,
         clip_values=(0.0, 1.0),
         device_type="gpu" if plan.device.type == "cuda" else "cpu",

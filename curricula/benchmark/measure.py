@@ -277,7 +277,7 @@ def _setting(plan: Plan) -> dict[str, str | int]:
     cuda = plan.device.type == "cuda"
     return {
         **{name: getattr(config, name) for name in FIELDS if name in names},
-        "image": f"{plan.data.in_channels}x{plan.data.image_size}x{plan.data.image_size}",
+        "image": "x".join(map(str, plan.data.image_shape)),
         "device": torch.cuda.get_device_name(plan.device) if cuda else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

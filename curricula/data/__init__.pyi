@@ -5,3 +5,4 @@ from .dataset import batches as batches
 from .dataset import load_data as load_data
 from .lazy_split import LazySplit as LazySplit
 from .lazy_split import Reader as Reader
+from .spec import ImageSpec as ImageSpec

@@ -1,4 +1,4 @@
-"""Data sets: labelled uint8 images, in memory or read when needed, and their conventions."""
+"""Data sets: labelled images, in memory or read when needed, and their conventions."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curricula.data.spec import ImageSize, as_image_size, height_width
 from curricula.errors import UserError, shown
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
@@ -20,7 +21,7 @@ VALIDATION_SEED = 0  # seed; the held-out images are the same for every training
 
 @runtime_checkable
 class SplitLike(Protocol):
-    """Labelled uint8 images, either in memory (`Split`) or read when needed
+    """Labelled images, either in memory (`Split`) or read when needed
     (`curricula.data.LazySplit`)."""
 
     @property
@@ -59,14 +60,15 @@ class SplitLike(Protocol):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Split:
-    """Labelled uint8 images in memory.
+    """Labelled images in memory.
 
     >>> split = Split(pixels=torch.zeros(5, 1, 8, 8, dtype=torch.uint8), labels=torch.arange(5))
     >>> [len(batch) for _, batch in split.batches(torch.arange(5), 2)]
     [2, 2, 1]
 
     Attributes:
-        pixels: pixels_NCHW, uint8.
+        pixels: pixels_NCHW: uint8 from 0 to the data set's ``max_value``, or floating-point numbers
+            in [0, 1], which are the images themselves.
         labels: labels_N, int64.
     """
 
@@ -109,10 +111,11 @@ class DataSet:
         name: name of the data set.
         train: training images.
         test: test images.
+        validation: validation images; None to hold out a part of the training images.
         classes: class names, by label.
-        image_size: height and width in pixels; stored images of a different size are resized
-            bilinearly when read.
-        max_value: stored value that means 1.0.
+        image_size: height and width in pixels, as one number or, if they differ, as ``(height,
+            width)``; stored images of a different size are resized bilinearly when read.
+        max_value: stored uint8 value that means 1.0.
         budgets: standard budget of each unit, as written in expressions:
             ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
         attack_defaults: defaults of training attacks, by parameter: ``{"steps": "10"}``.
@@ -123,8 +126,9 @@ class DataSet:
     name: str
     train: SplitLike
     test: SplitLike
+    validation: SplitLike | None = None
     classes: tuple[str, ...]
-    image_size: int
+    image_size: ImageSize = attrs.field(converter=as_image_size)
     max_value: int = 255
     budgets: Mapping[str, str]
     attack_defaults: Mapping[str, str]
@@ -140,25 +144,39 @@ class DataSet:
         """Number of channels of each image."""
         return self.train.shape[0]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images that networks receive."""
+        return self.in_channels, *height_width(self.image_size)
+
     def images(self, pixels_NCHW: Tensor) -> Tensor:
-        """Return stored uint8 pixels as float32 images NCHW in [0, 1].
+        """Return stored pixels as float32 images NCHW in [0, 1], in new memory.
 
         Raises:
-            UserError: pixels of a floating-point type are NaN or outside [0, max_value].
+            UserError: pixels on the CPU are NaN, above `max_value` or, if they are floating-point
+                numbers, outside [0, 1].
         """
         if pixels_NCHW.is_floating_point():
-            _check_pixels(pixels_NCHW, self)
-        x = pixels_NCHW.float().div_(self.max_value)
-        if x.shape[-2:] != (self.image_size, self.image_size):
-            x = F.interpolate(x, size=self.image_size, mode="bilinear", align_corners=False)
+            if pixels_NCHW.device.type == "cpu":  # elsewhere the host would wait for the device
+                check_fractions(pixels_NCHW, self.name)
+            x = pixels_NCHW.to(torch.float32, copy=True)
+        else:
+            if self.max_value < 255 and pixels_NCHW.device.type == "cpu":
+                _check_whole_pixels(pixels_NCHW, self)
+            x = pixels_NCHW.float().div_(self.max_value)
+        size = height_width(self.image_size)
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         return x
 
     def with_validation(self) -> tuple["DataSet", SplitLike]:
         """Return the data set without its validation images, and the split of validation images.
 
-        Validation images are a tenth of the training images, at most 1,000, the same for every
-        training seed.
+        If it has no validation images, a tenth of the training images is held out, at most 1,000,
+        the same for every training seed.
         """
+        if self.validation is not None:
+            return attrs.evolve(self, validation=None), self.validation
         count = min(len(self.train) // 10, 1000)
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         order = torch.randperm(len(self.train), generator=generator)
@@ -168,7 +186,12 @@ class DataSet:
     def to(self, device: torch.device) -> "DataSet":
         """Return a data set whose labels and pixels are on a device, or are copied there when
         read."""
-        return attrs.evolve(self, train=self.train.to(device), test=self.test.to(device))
+        return attrs.evolve(
+            self,
+            train=self.train.to(device),
+            test=self.test.to(device),
+            validation=None if self.validation is None else self.validation.to(device),
+        )
 
 
 def _check_values(data: DataSet) -> None:
@@ -179,32 +202,63 @@ def _check_values(data: DataSet) -> None:
         UserError: they are not; the message has the value.
     """
     check_whole(f"max_value of {data.name}", data.max_value, 1, 255)
-    for part, split in (("training", data.train), ("test", data.test)):
-        if len(split):
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= data.num_classes:
-                raise UserError(
-                    f"{data.name} has {part} labels from {low} to {high}; they must be from 0 to "
-                    f"{data.num_classes - 1}, for its {data.num_classes} classes"
-                )
-        if isinstance(split, Split) and (split.pixels.is_floating_point() or data.max_value < 255):
-            _check_pixels(split.pixels, data)
+    parts = {"training": data.train, "test": data.test, "validation": data.validation}
+    for part, split in parts.items():
+        if split is None or not len(split):
+            continue
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= data.num_classes:
+            raise UserError(
+                f"{data.name} has {part} labels from {low} to {high}; they must be from 0 to "
+                f"{data.num_classes - 1}, for its {data.num_classes} classes"
+            )
+        if not isinstance(split, Split) or not split.pixels.numel():
+            continue
+        if split.pixels.is_floating_point():
+            check_fractions(split.pixels, data.name)
+        elif data.max_value < 255:
+            _check_whole_pixels(split.pixels, data)
 
 
-def _check_pixels(pixels: Tensor, data: DataSet) -> None:
-    """Check that pixels are numbers from 0 to the data set's `max_value`. Waits for the device.
+def _check_whole_pixels(pixels: Tensor, data: DataSet) -> None:
+    """Check that uint8 pixels are at most the data set's `max_value`. Waits for the device.
 
     Raises:
-        UserError: one is not, such as NaN; the message has the value.
+        UserError: one is not; the message has the value.
+    """
+    highest = int(pixels.max()) if pixels.numel() else 0
+    if highest > data.max_value:
+        raise UserError(
+            f"{data.name} has a pixel of {highest}; uint8 pixels must be from 0 to its max_value, "
+            f"{data.max_value}"
+        )
+
+
+def check_fractions(pixels: Tensor, name: str) -> None:
+    """Check that floating-point pixels are in [0, 1]. Waits for the device.
+
+    Args:
+        pixels: the pixels.
+        name: name of the data set in the message.
+
+    Raises:
+        UserError: one is not, such as NaN; the message has the value and the fix.
     """
     if not pixels.numel():
         return
-    for pixel in map(float, torch.aminmax(pixels)):
-        if not 0 <= pixel <= data.max_value:
-            raise UserError(
-                f"{data.name} has a pixel of {pixel:g}; pixels must be uint8, from 0 to its "
-                f"max_value, {data.max_value}"
-            )
+    low, high = map(float, torch.aminmax(pixels))
+    if low >= 0 and high <= 1:
+        return
+    if low != low:
+        fix = "replace what is not a number"
+    elif low >= 0 and 1 < high <= 255:
+        fix = "divide them: pixels / 255"
+    else:
+        fix = "undo their normalisation (pixels * std + mean), and give it to the model: normalise="
+    value = low if not low >= 0 else high
+    raise UserError(
+        f"{name} has a pixel of {value:g}; floating-point pixels must be from 0 to 1: {fix}"
+    )
 
 
 def first(split: SplitLike, limit: int | None) -> SplitLike:

@@ -2,14 +2,24 @@
 them."""
 
 import hashlib
+from typing import Any
 
 import attrs
 import torch
+from attrs.validators import ge, le, optional
 
 from curricula.data.dataset import DataSet, Split, SplitLike
 from curricula.data.lazy_split import LazySplit
+from curricula.data.spec import ImageSpec, height_width
+from curricula.errors import printable, shown
+from curricula.runtime.values import check_printable
 
 SAMPLED = 64  # images hashed of a split that is not in memory
+
+
+def _is_size(identity: Any, field: "attrs.Attribute[Any]", value: tuple[int, ...]) -> None:
+    if len(value) != 2 or min(value) < 1:
+        raise ValueError(f"image_size must be a height and a width, 1 or more, not {shown(value)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -18,20 +28,46 @@ class DataIdentity:
 
     Attributes:
         classes: class names, by label.
-        train: fingerprint of the training images, the validation images among them.
+        train: fingerprint of the training images; held-out validation images are among them.
         test: fingerprint of the test images.
+        validation: fingerprint of the data set's own validation images; None if it has none.
+        name: name of the data set.
+        channels: number of channels of each image.
+        image_size: (height, width) in pixels of the images that networks receive.
+        max_value: stored uint8 value that means 1.0.
     """
 
     classes: tuple[str, ...]
     train: str
     test: str
+    validation: str | None = None
+    # Runs of earlier versions lack these fields.
+    name: str | None = attrs.field(default=None, validator=optional(check_printable))
+    channels: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    image_size: tuple[int, ...] | None = attrs.field(default=None, validator=optional(_is_size))
+    max_value: int | None = attrs.field(default=None, validator=optional([ge(1), le(255)]))
+
+    @property
+    def spec(self) -> ImageSpec | None:
+        """What a network is built for; None if the run does not state it."""
+        if self.channels is None or self.image_size is None:
+            return None
+        height, width = self.image_size
+        return ImageSpec(classes=self.classes, channels=self.channels, image_size=(height, width))
 
 
 def identity_of(data: DataSet) -> DataIdentity:
-    """Return the class names of a data set, and the hashes of its training images (with the
-    validation images) and test images."""
+    """Return the class names of a data set, the shape of its images, and the hashes of its
+    training images (with the held-out validation images), test images and own validation images."""
     return DataIdentity(
-        classes=data.classes, train=fingerprint(data.train), test=fingerprint(data.test)
+        classes=data.classes,
+        train=fingerprint(data.train),
+        test=fingerprint(data.test),
+        validation=None if data.validation is None else fingerprint(data.validation),
+        name=printable(data.name),
+        channels=data.in_channels,
+        image_size=height_width(data.image_size),
+        max_value=data.max_value,
     )
 
 
@@ -58,5 +94,5 @@ def fingerprint(split: SplitLike) -> str:
     else:
         count = min(SAMPLED, len(split))
         pixels = split[torch.arange(count) * len(split) // max(count, 1)].load().pixels
-    digest.update(pixels.cpu().contiguous().numpy().data)
+    digest.update(pixels.cpu().contiguous().view(torch.uint8).numpy().data)  # of any type
     return digest.hexdigest()

@@ -200,7 +200,7 @@ def _radius(eps: float | None, norm: Norm, data: DataSet) -> Number:
 def _unbounded(norm: Norm, data: DataSet) -> float:
     """Return the radius, in [0, 1] pixel units, at which the ball around any image contains all
     images."""
-    values = data.in_channels * data.image_size**2
+    values = math.prod(data.image_shape)
     return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[norm]
 
 

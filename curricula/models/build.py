@@ -3,13 +3,14 @@
 from torch import nn
 
 from curricula.data.dataset import DataSet, as_dataset
+from curricula.data.spec import ImageSpec
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.values import known_keywords
 
 
 @known_keywords()
-def build_model(text: str, data: DataSet | str) -> nn.Module:
+def build_model(text: str, data: DataSet | ImageSpec | str) -> nn.Module:
     """Return a new network from an expression such as ``wrn(depth=28)``, with initial weights from
     torch's global random state.
 
@@ -19,18 +20,19 @@ def build_model(text: str, data: DataSet | str) -> nn.Module:
 
     Args:
         text: the expression, such as ``wrn(depth=16, width=4)``.
-        data: a data set, or its expression: it states the number of classes and channels and the
-            image size.
+        data: a data set, its expression, or its `curricula.data.ImageSpec`: it states the number of
+            classes and channels and the image size.
 
     Raises:
         UserError: an unknown model or argument, an image size that the model cannot take, or
             weights that do not fit into memory.
     """
-    model: nn.Module = resolve_model(text, as_dataset(data)).value
+    spec = data if isinstance(data, ImageSpec) else as_dataset(data)
+    model: nn.Module = resolve_model(text, spec).value
     return model
 
 
-def resolve_model(text: str, data: DataSet) -> factories.Built:
+def resolve_model(text: str, data: DataSet | ImageSpec) -> factories.Built:
     """Return a new network from an expression such as ``wrn(depth=28)``, with the expression in
     which every default is written out.
 

@@ -249,7 +249,12 @@ class Run:
                 "restore it or train again; to measure the network without this check, pass the "
                 "network of load_model(RUN, data=DATA) to evaluate, with data=DATA"
             )
-        what = {"classes": "classes", "train": "training images", "test": "test images"}
+        what = {
+            "classes": "classes",
+            "train": "training images",
+            "test": "test images",
+            "validation": "validation images",
+        }
         for field, described in what.items():
             if getattr(then, field) != getattr(now, field):
                 raise UserError(

@@ -348,20 +348,29 @@ class Spoilt:
         return [Record(name="spoilt", factory=lambda root, download: self.data, summary="NaN")]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.25, 1.5])
+FIXES = {
+    float("nan"): "replace what is not a number",
+    float("inf"): "undo their normalisation .*normalise=",
+    -0.25: "undo their normalisation .*normalise=",
+    1.5: "divide them: pixels / 255",
+}
+
+
+@pytest.mark.parametrize("value", FIXES)
 def test_a_pixel_that_is_nan_or_out_of_range_is_said_before_the_training(tmp_path, value):
     registry.current().add(Spoilt(value, lazy=False), Provider(name="spoilt", source="file"))
-    with pytest.raises(UserError, match=rf"^spoilt has a pixel of {value:g}; pixels must be uint8"):
+    message = rf"^spoilt has a pixel of {value:g}; .* must be from 0 to 1: {FIXES[value]}"
+    with pytest.raises(UserError, match=message):
         curricula.train(data="spoilt", model="lenet", epochs=1, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match=rf"^spoilt has a pixel of {value:g}; pixels must be uint8"):
+    with pytest.raises(UserError, match=message):
         as_dataset(spoilt(value, lazy=False))
 
 
 def test_a_pixel_that_is_read_when_needed_is_checked_then():
     data = spoilt(float("nan"), lazy=True)
     third = list(in_order(as_dataset(data).train, 20))[2]  # image 40 is in it
-    with pytest.raises(UserError, match=r"^spoilt has a pixel of nan; pixels must be uint8"):
+    with pytest.raises(UserError, match=r"^spoilt has a pixel of nan; floating-point"):
         data.images(third.pixels)
     with pytest.raises(UserError, match=r"read with pixels of torch.float32; .* torch.uint8"):
         data.train.load()
@@ -379,3 +388,36 @@ def test_values_that_do_not_suit_a_data_set_are_refused(change, message):
     data = attrs.evolve(load_data("random(size=8, images=100)"), **change)
     with pytest.raises(UserError, match=message):
         as_dataset(data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_float_pixels_are_the_images_and_are_never_written_to(dtype):
+    data = load_data("random(size=8, images=20)")
+    x = (data.train.pixels.double() / 255).to(dtype)
+    floats = attrs.evolve(data, train=Split(pixels=x, labels=data.train.labels))
+    before = x.clone()
+    found = as_dataset(floats).images(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, before.float())
+    found.zero_()  # as a network that normalises in place would do
+    assert torch.equal(x, before)
+
+
+def test_own_validation_images_win_over_held_out_ones():
+    whole = load_data("digits")
+    own = whole.test[slice(50)]
+    data, validation = attrs.evolve(whole, validation=own).with_validation()
+    assert validation is own
+    assert len(data.train) == len(whole.train)
+    assert data.validation is None
+
+
+def test_image_sizes():
+    data = load_data("digits")
+    assert attrs.evolve(data, image_size=(28, 28)).image_size == 28
+    wide = attrs.evolve(data, image_size=(20, 28))
+    assert wide.image_shape == (1, 20, 28)
+    assert wide.images(wide.train.pixels[:2]).shape == (2, 1, 20, 28)
+    for wrong in (0, (28,), (28, 0), "28", 2.5, (1, 2, 3)):
+        with pytest.raises(UserError, match=r"image_size must be .* \(height, width\), not"):
+            attrs.evolve(data, image_size=wrong)

@@ -1,5 +1,7 @@
 """A data set that has changed is distinguished from the one that a run was trained on."""
 
+import json
+
 import attrs
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ import torch
 from PIL import Image
 
 from curricula.data.dataset import Split, load_data
-from curricula.data.identity import fingerprint, identity_of
+from curricula.data.identity import DataIdentity, fingerprint, identity_of
+from curricula.data.spec import ImageSpec
+from curricula.models.build import build_model
+from curricula.runtime.records import from_json, to_json
 
 
 @pytest.fixture
@@ -69,3 +74,48 @@ def test_every_pixel_and_label_in_memory_counts():
             pixels = pixels.reshape(100, 1, 4, 16)
         seen.add(fingerprint(attrs.evolve(split, pixels=pixels, labels=labels)))
     assert len(seen) == 6
+
+
+def test_an_identity_states_what_a_network_is_built_for():
+    data = load_data("digits")
+    identity = identity_of(data)
+    assert identity.spec == ImageSpec(classes=data.classes, channels=1, image_size=28)
+    written = json.loads(json.dumps(to_json(identity)))
+    assert (written["image_size"], written["max_value"]) == ([28, 28], 16)
+    assert from_json(DataIdentity, written) == identity
+    with torch.random.fork_rng([]):
+        network = build_model("lenet", identity.spec)
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_the_identity_of_an_earlier_version_is_read():
+    old = {"classes": ["a", "b"], "train": "0", "test": "1"}
+    identity = from_json(DataIdentity, old)
+    assert (identity.spec, identity.validation) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"image_size": [28]}, {"image_size": [28, 0]}, {"channels": 0}, {"max_value": 256}],
+)
+def test_a_damaged_identity_is_refused(change):
+    written = {**to_json(identity_of(load_data("digits"))), **change}
+    with pytest.raises(ValueError, match=next(iter(change))):
+        from_json(DataIdentity, written)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_float_pixels_are_identified_too(dtype):
+    pixels = (torch.arange(40).reshape(10, 1, 2, 2) / 64).to(dtype)
+    split = Split(pixels=pixels, labels=torch.arange(10) % 2)
+    other = pixels.clone()
+    other[7, 0, 1, 1] += 1 / 64
+    assert fingerprint(split) != fingerprint(attrs.evolve(split, pixels=other))
+    assert fingerprint(split) == fingerprint(attrs.evolve(split, pixels=pixels.clone()))
+
+
+def test_own_validation_images_count():
+    data = load_data("digits")
+    own = attrs.evolve(data, validation=data.test[slice(100)], test=data.test[slice(100, None)])
+    assert identity_of(own).validation == fingerprint(data.test[slice(100)])
+    assert identity_of(data).validation is None
