@@ -35,6 +35,7 @@ EXPLAINED = {
         "curricula/testing/data.py",
         "pickle",
     ): "a reader of images in memory, as for a worker process",
+    ("curricula/models/weights.py", "torch.load"): "weights of the user, with weights_only=True",
     ("curricula/testing/models.py", "torch.load"): "weights that the same function has just saved",
 }
 

@@ -8,9 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from curricula.errors import UserError, shown
+from curricula.models.normalisation import (
+    NONE,
+    OWN,
+    SMALLEST_STD,
+    check_normalisation,
+    parse_normalisation,
+)
 from curricula.runtime.values import check_number
-
-SMALLEST_STD = 1e-6  # pixel units; a smaller one is a mistake
 
 
 class Normalise(nn.Module):
@@ -103,3 +108,42 @@ def _of_channels(values: float | list[float]) -> Tensor:
     """Return a number as a tensor (), and a list of C numbers as (C, 1, 1)."""
     tensor = torch.tensor(values)
     return tensor[:, None, None] if tensor.ndim else tensor
+
+
+def with_normalisation(model: nn.Module, text: str, in_channels: int, *, data: str) -> nn.Module:
+    """Return a model whose images are normalised as a text such as ``cifar10`` or ``0.5/0.25``
+    says: its first `Normalise` layer is replaced in place, or a layer is put in front of it.
+
+    Args:
+        model: the model.
+        text: ``own`` returns the model as it is; ``none`` removes its first `Normalise` layer.
+        in_channels: number of channels of the images.
+        data: name of the data set, for messages.
+
+    Raises:
+        UserError: an unknown name, or a normalisation for a different number of channels.
+
+    Example:
+        >>> model = with_normalisation(nn.Flatten(), "mnist", 1, data="mnist")
+        >>> model(torch.full((1, 1, 1, 1), 0.1307))
+        tensor([[0.]])
+    """
+    if text == OWN:
+        return model
+    check_normalisation(text, in_channels, data=data)
+    found = parse_normalisation(text)
+    layer: nn.Module = nn.Identity()
+    if found is not None:
+        mean = found.mean if len(found.mean) > 1 else found.mean[0]
+        layer = Normalise(mean, found.std if len(found.std) > 1 else found.std[0])
+    first = first_normalise(model)
+    if first is None:
+        return model if text == NONE else nn.Sequential(layer, model)
+    model.set_submodule(first, layer)
+    return model
+
+
+def first_normalise(model: nn.Module) -> str | None:
+    """Return the name of the first `Normalise` layer inside a model; None if there is none."""
+    layers = model.named_modules()
+    return next((name for name, layer in layers if isinstance(layer, Normalise) and name), None)

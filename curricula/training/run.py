@@ -485,18 +485,15 @@ class Run:
         Raises:
             UserError: the file is missing, damaged, or of a different model.
         """
+        from curricula.models.weights import network_tensors
+
         path = self.path / file
         tensors, _ = self.load(file)
-        prefix = "average.module." if _is_averaged(tensors, path) else "model."
-        weights = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
+        weights = network_tensors(tensors, f"checkpoint {path}")
         for name, tensor in model.state_dict().items():
             if name in weights and weights[name].dtype is not tensor.dtype:  # torch would convert
                 raise UserError(
-                    f"checkpoint {path}: {prefix}{name} is of {weights[name].dtype}, not "
+                    f"checkpoint {path}: {name} is of {weights[name].dtype}, not "
                     f"{tensor.dtype} as in this model; train again"
                 )
         try:
@@ -580,22 +577,6 @@ def _user_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be written ({reason}); what is there is kept") from error
-
-
-def _is_averaged(tensors: "Mapping[str, Tensor]", path: Path) -> bool:
-    """Return whether a checkpoint has averaged weights.
-
-    Raises:
-        UserError: the count of averaged weights is not a number.
-    """
-    count = tensors.get("average.n_averaged")
-    if count is None:
-        return False
-    if count.numel() != 1 or count.is_floating_point() or count.is_complex():
-        raise UserError(
-            f"checkpoint {path}: damaged (average.n_averaged is not a count); train again"
-        )
-    return int(count) > 0
 
 
 def check_page(folder: Path) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from curricula.errors import UserError
 from curricula.models import Normalise
+from curricula.models.normalise import with_normalisation
 from curricula.victim.batchnorm_folding import foldable_pairs
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,3 +61,58 @@ def test_a_wrong_mean_or_std_is_refused_in_one_line(mean, std):
 def test_a_batch_norm_behind_it_is_folded():
     network = nn.Sequential(Normalise(MEAN, STD), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     assert list(foldable_pairs(network.eval())) == [("1", "2")]
+
+
+def front(text, channels=3, model=None):
+    model = nn.Sequential(nn.Flatten()) if model is None else model
+    return with_normalisation(model, text, channels, data="cifar10")
+
+
+@pytest.mark.parametrize(
+    ("text", "mean", "std"),
+    [
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+        ("imagenet", MEAN, STD),
+        ("0.5/0.25", (0.5,) * 3, (0.25,) * 3),
+        ("0.1,0.2,0.3/0.5", (0.1, 0.2, 0.3), (0.5,) * 3),
+        ("0.5/0.1,0.2,0.3", (0.5,) * 3, (0.1, 0.2, 0.3)),
+        ("none", (0.0,) * 3, (1.0,) * 3),
+        ("own", (0.0,) * 3, (1.0,) * 3),
+    ],
+)
+def test_a_normalisation_is_put_in_front(text, mean, std):
+    x_NCHW = torch.rand(2, 3, 4, 5)
+    expected = (x_NCHW - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(front(text)(x_NCHW), expected.flatten(1))
+
+
+def test_a_normalisation_replaces_the_first_of_the_model_and_no_other():
+    x_NCHW = torch.rand(2, 1, 4, 5)
+    for text, expected in [("mnist", (x_NCHW - 0.1307) / 0.3081), ("none", x_NCHW)]:
+        model = nn.Sequential(nn.Sequential(Normalise(0.1, 0.2), nn.Flatten()), Normalise(0, 2))
+        torch.testing.assert_close(front(text, 1, model)(x_NCHW), expected.flatten(1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("imagnet", "did you mean imagenet"),
+        ("", "unknown: write cifar10, .*none or MEAN/STD"),
+        ("0.5", "unknown: write"),
+        ("0.5/", "not a list of numbers"),
+        ("0.5,/0.5", "not a list of numbers"),
+        ("0.5/nan", "not finite"),
+        ("0.5/0", "must be above 0"),
+        ("0.5/-1", "must be above 0"),
+        ("127.5/127.5", r"in \[0, 1\].*divide"),
+        ("0.1,0.2/0.1,0.2,0.3", "2 means and 3 standard"),
+        ("mnist", "has 1 for the channels of an image, and those of cifar10 have 3"),
+        ("0.1,0.2/0.5", "has 2 for the channels"),
+        (None, "must be text"),
+        (0.5, "must be text"),
+    ],
+)
+def test_a_wrong_normalisation_is_refused_in_one_line(text, match):
+    with pytest.raises(UserError, match=match) as caught:
+        front(text)
+    assert "\n" not in str(caught.value)

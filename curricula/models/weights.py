@@ -1,0 +1,389 @@
+"""Read the weights of a network from a file of any origin, and load them into a model.
+
+A file is read as data: safetensors, or torch's format with ``weights_only=True``, which runs no
+code of the file.
+"""
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from curricula.errors import UserError, message_of, printable, shortened, shown
+from curricula.models.normalise import Normalise
+from curricula.runtime.files import read_file, similar_path
+from curricula.runtime.values import as_path
+
+KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
+        "ema", "model_ema", "state_dict_ema", "ema_state_dict")  # fmt: skip
+"""Keys under which training programs store a network's tensors; the first one found is taken."""
+DIGEST = "digest"  # text of a checkpoint of curricula that tells damage
+AVERAGE = "average.module."  # prefix of the averaged weights in a checkpoint of curricula
+COUNTED = "n_averaged"  # number of averaged weights, of torch's AveragedModel
+BATCHES = "num_batches_tracked"  # a counter of batch norm, which no evaluation reads
+MAX_NAMES = 3  # names of tensors in a message
+MAX_DEPTH = 8  # mappings inside each other, in a file of torch
+SAVE = "torch.save(model.state_dict(), 'weights.pt')"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Weights:
+    """The tensors of a network, as a file holds them.
+
+    Attributes:
+        tensors: tensors on the CPU, by name.
+        source: the file, as text for messages.
+        notes: what was recognised in the file, a phrase each.
+    """
+
+    tensors: Mapping[str, Tensor]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Loaded:
+    """Record what `load_weights` has recognised in weights.
+
+    Attributes:
+        notes: what was recognised in the weights, a phrase each, such as ``the prefix 'module.'``.
+        normalised: whether the weights also state the values of the model's `Normalise` layers;
+            True for a model without such a layer.
+    """
+
+    notes: tuple[str, ...]
+    normalised: bool
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Return the tensors of a network from a file: safetensors, or what ``torch.save`` has written
+    of a state dict, alone or within a mapping of a training program.
+
+    Raises:
+        UserError: the file is missing, damaged, holds something else, or holds Python objects,
+            which are not read because that runs code.
+
+    Example:
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(2)}}, "net.pt")
+        >>> weights = read_weights("net.pt")
+        >>> [*weights.tensors], weights.notes
+        (['module.weight'], ("the key 'state_dict'",))
+    """
+    path = as_path("weights", path)
+    source = printable(f"weights {path}")
+    try:
+        content = read_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: no such file{_similar(path)}") from error
+    except (OSError, ValueError) as error:
+        reason = "it is a folder; name a file in it" if path.is_dir() else str(error)
+        raise UserError(f"{source}: cannot be read ({reason})") from error
+    if content.startswith(b"version https://git-lfs"):
+        raise UserError(f"{source}: a pointer of Git LFS, not the file; fetch it: git lfs pull")
+    if content[8:9] == b"{":
+        return _of_safetensors(content, source)
+    return _of_torch(content, source)
+
+
+def _similar(path: Path) -> str:
+    endings = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
+    return similar_path(path, (each for each in path.parent.glob("*") if each.suffix in endings))
+
+
+def _of_safetensors(content: bytes, source: str) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        texts = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{source}: damaged ({message_of(error)}); fetch or save it again"
+        ) from error
+    if DIGEST in texts:
+        return Weights(
+            tensors=network_tensors(tensors, source),
+            source=source,
+            notes=("a checkpoint of curricula",),
+        )
+    return _checked(tensors, source, ())
+
+
+def network_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the network's tensors by name from those of a checkpoint of curricula: the averaged
+    weights if there are some.
+
+    Raises:
+        UserError: the count of averaged weights is not a number.
+    """
+    count = tensors.get(f"average.{COUNTED}")
+    if count is not None and (
+        count.numel() != 1 or count.is_floating_point() or count.is_complex()
+    ):
+        raise UserError(f"{source}: damaged (average.{COUNTED} is not a count); train again")
+    prefix = AVERAGE if count is not None and int(count) > 0 else "model."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _of_torch(content: bytes, source: str) -> Weights:
+    if zipfile.is_zipfile(io.BytesIO(content)) and _is_script(content):
+        raise UserError(f"{source}: a TorchScript program, not weights; save those: {SAVE}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats and sparse tensors, refused below
+            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        objects = any(word in str(error) for word in ("Unsupported global", "Unsupported operand"))
+        if objects and content.startswith((b"PK", b"\x80")):  # an archive or a pickle
+            raise UserError(
+                f"{source}: holds Python objects, which are not loaded since that runs code of the "
+                f"file; open it where you trust it, and save its weights alone: {SAVE}"
+            ) from error
+        raise UserError(
+            f"{source}: neither safetensors nor weights of torch, or damaged; save it again: {SAVE}"
+        ) from error
+    return _found(value, source)
+
+
+def _is_script(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def _found(value: Any, source: str) -> Weights:
+    """Return the state dict in a value of ``torch.load``: the value itself, or the one under a key
+    of `KEYS`."""
+    notes: tuple[str, ...] = ()
+    for _ in range(MAX_DEPTH):
+        if _is_state_dict(value):
+            return _checked(value, source, notes)
+        if not isinstance(value, Mapping):
+            break
+        within = [
+            key for key in KEYS if isinstance(value.get(key), Mapping) and len(value[key]) > 0
+        ] or [key for key, part in value.items() if _is_state_dict(part)][:2]
+        if not within or (within[0] not in KEYS and len(within) > 1):
+            break
+        others = [repr(key) for key in within[1:]]
+        aside = f" (not {', '.join(others)}, which is there too)" if others else ""
+        notes = (*notes, f"the key {shown(within[0])}{aside}")
+        value = value[within[0]]
+    what = f"a {type(value).__name__}"
+    if isinstance(value, Mapping):
+        what = f"a mapping of {shortened(', '.join(map(shown, value)) or 'nothing')}"
+    raise UserError(f"{source}: holds {what}, not weights by name; save those: {SAVE}")
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(key, str) and isinstance(part, Tensor) for key, part in value.items())
+    )
+
+
+def _checked(tensors: Mapping[str, Tensor], source: str, notes: tuple[str, ...]) -> Weights:
+    """Return the tensors as weights, after checking that each has values in memory."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise UserError(
+                f"{source}: {shown(name)} is not a plain tensor (sparse, quantised or without "
+                "values); save dense weights in floating point"
+            )
+    if COUNTED in tensors and all(n == COUNTED or n.startswith("module.") for n in tensors):
+        tensors = {name: tensor for name, tensor in tensors.items() if name != COUNTED}
+        notes = (*notes, "averaged weights")
+    return Weights(tensors=tensors, source=source, notes=notes)
+
+
+def load_weights(
+    model: nn.Module, weights: Weights, *, what: str = "this model", new: Collection[str] = ()
+) -> Loaded:
+    """Load weights into a model, in place and strictly: each of the model's tensors receives one of
+    the same name, shape and type, and none is left over.
+
+    A prefix that all names share, such as ``module.``, is taken off, or added where the model has
+    it and the weights do not. The values of the model's `Normalise` layers may be missing from the
+    weights; if they are there in another shape, such as one for each channel, the layer takes it.
+
+    Args:
+        model: the model; it is unchanged if an error is raised.
+        weights: the weights.
+        what: the model, in messages.
+        new: names of the model's tensors that keep their values, such as those of a new last layer.
+
+    Raises:
+        UserError: tensors are missing, left over, or of a different shape or type; one line.
+
+    Example:
+        >>> weights = Weights(tensors={"module.weight": torch.ones(1, 2)}, source="net.pt")
+        >>> load_weights(nn.Linear(2, 1, bias=False), weights).notes
+        ("the prefix 'module.'",)
+    """
+    own = model.state_dict()
+    normalisations = _normalisation_names(model)
+    tensors, note = _renamed(weights.tensors, own, normalisations)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in new}
+    missing = [
+        name
+        for name in own
+        if name not in tensors
+        and name not in normalisations
+        and name not in new
+        and not name.endswith(BATCHES)
+    ]
+    left_over = [name for name in tensors if name not in own]
+    shapes, types = [], []
+    for name, tensor in tensors.items():
+        if name in left_over or name in normalisations:
+            continue
+        if tensor.shape != own[name].shape:
+            shapes.append(name)
+        elif tensor.dtype != own[name].dtype and not name.endswith(BATCHES):
+            types.append(name)
+    problems = []
+    if missing:
+        problems.append(f"{len(missing):,} missing ({_names(missing)})")
+    if left_over:
+        problems.append(f"{len(left_over):,} left over ({_names(left_over)})")
+    if shapes:
+        first = shapes[0]
+        was, now = tuple(tensors[first].shape), tuple(own[first].shape)
+        problems.append(f"{len(shapes):,} of another shape ({first}: {was}, not {now})")
+    if types:
+        first = types[0]
+        was_type, now_type = tensors[first].dtype, own[first].dtype
+        problems.append(f"{len(types):,} of another type ({first}: {was_type}, not {now_type})")
+    if problems:
+        cause = _cause(tensors, own, missing=missing, left_over=left_over, shapes=shapes)
+        raise UserError(
+            f"{weights.source} do not fit {what}: of {len(own):,} tensors, "
+            f"{', '.join(problems)}; {cause}"
+        )
+    stated = normalisations <= tensors.keys()
+    _take_normalisation(model, tensors, weights.source)
+    kept = {name: own[name] for name in own if name not in tensors}
+    model.load_state_dict({**kept, **tensors})
+    return Loaded(notes=(*weights.notes, *note), normalised=stated)
+
+
+def _normalisation_names(model: nn.Module) -> set[str]:
+    """Return the names of the buffers of a model's `Normalise` layers."""
+    return {
+        f"{name}.{buffer}" if name else buffer
+        for name, layer in model.named_modules()
+        if isinstance(layer, Normalise)
+        for buffer, _ in layer.named_buffers(recurse=False)
+    }
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], normalisations: set[str]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the tensors under the names of a model, and what was taken off or added, a phrase
+    each.
+
+    Of all prefixes that the weights' names share, and all that the model's names share, those are
+    taken off that let the most names agree.
+    """
+    best: tuple[tuple[int, int], str, str] | None = None
+    plain = [name for name in own if name not in normalisations]
+    for known, added in [([*own], ""), *((plain, prefix) for prefix in _prefixes(plain))]:
+        short = {name.removeprefix(added) for name in known}
+        for taken in _prefixes([*tensors]):
+            agree = sum(name.removeprefix(taken) in short for name in tensors)
+            rank = (agree, -taken.count(".") - added.count("."))
+            if best is None or rank > best[0]:
+                best = rank, taken, added
+    _, taken, added = best or ((0, 0), "", "")
+    note = (f"the prefix {shown(taken)}",) if taken and taken != added else ()
+    return {added + name.removeprefix(taken): tensor for name, tensor in tensors.items()}, note
+
+
+def _prefixes(names: list[str]) -> list[str]:
+    """Return the empty text and every prefix, up to a dot, that all of the names share."""
+    if not names:
+        return [""]
+    low, high = min(names), max(names)
+    shared = 0
+    while shared < min(len(low), len(high)) and low[shared] == high[shared]:
+        shared += 1
+    return ["", *(low[: at + 1] for at in range(shared) if low[at] == ".")]
+
+
+def _names(names: list[str]) -> str:
+    more = ", ..." if len(names) > MAX_NAMES else ""
+    return shortened(", ".join(names[:MAX_NAMES])) + more
+
+
+def _cause(
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    *,
+    missing: list[str],
+    left_over: list[str],
+    shapes: list[str],
+) -> str:
+    """Return the likely cause of weights that do not fit, and the fix."""
+    if not missing and not left_over and not shapes:
+        return (
+            "convert them first: {name: tensor.float() for name, tensor in "
+            "model.state_dict().items()}"
+        )
+    if len(missing) == sum(not name.endswith(BATCHES) for name in own):
+        return "they are of a different network: name theirs"
+    if shapes and not missing and not left_over:
+        of_last = [*own][-1].rpartition(".")[0]
+        first = tensors[shapes[0]].shape, own[shapes[0]].shape
+        if all(name.rpartition(".")[0] == of_last for name in shapes):
+            return (
+                f"they are of a network with {first[0][0]:,} classes, and the data have "
+                f"{first[1][0]:,}: name the data that they were trained on"
+            )
+        if len(shapes) == 1 and len(first[0]) == 4 and first[0][2:] == first[1][2:]:
+            return (
+                f"they are of a network whose images have a channel count of {first[0][1]}, "
+                f"and the data have {first[1][1]}"
+            )
+        return "they are of a network with other arguments (such as width), classes or image size"
+    if left_over and not missing:
+        return "they are of a network with more layers: name theirs, or save these layers alone"
+    if missing and not left_over:
+        return "they are a part of the network, or of one with fewer layers: name theirs"
+    return "they are of a network with other layers: name theirs, with its arguments"
+
+
+def _take_normalisation(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Replace each `Normalise` layer of a model for which the weights have means or standard
+    deviations of another shape, such as one for each channel."""
+    for name, layer in [*model.named_modules()]:
+        if not isinstance(layer, Normalise) or not name:
+            continue
+        mean, std = (tensors.get(f"{name}.{buffer}") for buffer in ("mean", "std"))
+        if (
+            mean is None
+            or std is None
+            or (mean.shape, std.shape) == (layer.mean.shape, layer.std.shape)
+        ):
+            continue
+        try:
+            new = Normalise(*(each.float().squeeze().tolist() for each in (mean, std)))
+        except UserError as error:
+            raise UserError(f"{source}: {name}: {error}") from error
+        model.set_submodule(name, new.to(layer.mean.device))
