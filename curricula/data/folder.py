@@ -1,9 +1,7 @@
 """A data set from a folder of images."""
 
-import io
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,20 +9,15 @@ import attrs
 import numpy as np
 import torch
 import torchvision.datasets
-from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
+from curricula.data.photos import read_image
 from curricula.errors import UserError, shown
-from curricula.runtime.files import read_file
 from curricula.runtime.memory import check_fits
 from curricula.runtime.values import check_whole
 
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # of Pillow, that are read
-MAX_PIXELS = 100_000_000  # pixels of an image file
-PIXELS_OF_ANY, PIXELS_PER_BYTE = 20_000_000, 200  # pixels that a file of few bytes may have
 MAX_SIZE = 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
@@ -125,27 +118,6 @@ def _check_links(folder: Path) -> None:
         left += below
 
 
-def _open(path: Path) -> Image.Image:
-    """Return the image in a file, not decoded yet, after checking its number of pixels.
-
-    Pillow tells a format by the content, and would run Ghostscript on a file in PostScript.
-
-    Raises:
-        UserError: it has too many pixels: a small file may decode to gigabytes.
-    """
-    content = read_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    most = min(MAX_PIXELS, PIXELS_OF_ANY + PIXELS_PER_BYTE * len(content))
-    if image.width * image.height > most:
-        raise UserError(
-            f"folder: {path} has {image.width} x {image.height} pixels, more than {most:,} in "
-            f"{len(content):,} bytes; make it smaller"
-        )
-    return image
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
     """Reads the image of a given number from its file, as pixels_CHW, uint8, resized to ``size`` x
@@ -165,29 +137,12 @@ class ReadFile:
     def __call__(self, number: int) -> torch.Tensor:
         path = os.fsdecode(self.paths[number])
         try:
-            with _open(Path(path)) as file:
-                pixels: torch.Tensor = transforms.pil_to_tensor(_eight_bits(file).convert("RGB"))
-        except UserError:
-            raise
-        except Exception as error:  # decoders raise many types on damaged bytes
-            reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
-            raise UserError(f"folder: {path} cannot be read as an image{reason}") from error
-        if self.grey:
-            pixels = transforms.rgb_to_grayscale(pixels)
-        size = [self.size, self.size]
-        resized: torch.Tensor = transforms.resize(pixels, size, antialias=True)
-        return resized
+            return read_image(path, self.size, self.grey)
+        except UserError as error:
+            raise UserError(f"folder: {error}") from error
 
     def stamp(self, number: int) -> str:
         """Return the class folder, the name and the size in bytes of the file of image ``number``,
         as text."""
         path = Path(os.fsdecode(self.paths[number]))
         return f"{path.parent.name}/{path.name} {path.stat().st_size}"
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image with 16 bits per channel as one with 8 bits, scaled; Pillow would clip it at
-    255. Other images are returned unchanged."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
