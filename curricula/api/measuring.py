@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from curricula.data.dataset import DataSet, SplitLike
     from curricula.evaluation.audit import Audit
-    from curricula.evaluation.results import ThreatResult
+    from curricula.evaluation.results import Evaluation
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
 
@@ -64,8 +64,9 @@ def evaluate(
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
     progress: Callable[[float], None] = lambda share: None,
-) -> "list[ThreatResult]":
-    """Return the accuracy of a run or a model under each threat, in float32.
+) -> "Evaluation":
+    """Return the accuracy of a run or a model under each threat, in float32, and the class
+    predicted for each image.
 
     Args:
         model: a run, its folder, or a classifier of images in [0, 1], which is not changed.

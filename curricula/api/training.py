@@ -83,7 +83,7 @@ class Trained:
     """
 
     run: Run
-    results: "list[ThreatResult]"
+    results: "Sequence[ThreatResult]"
     baseline: "Trained | None" = None
 
 

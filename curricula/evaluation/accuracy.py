@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError
-from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.results import Evaluation, threat_result
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
@@ -19,6 +19,7 @@ from curricula.runtime.timing import seconds
 from curricula.victim.model_victim import ModelVictim
 
 BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
+UNTOUCHED = "\n"  # name of the clean images beside the threats, whose names are printable
 MIN_SPEED_UP = 1.1  # factor in images per second that makes a batch of twice the size worth it
 
 
@@ -32,9 +33,9 @@ def evaluate_threats(
     batch_size: int | None = None,
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
-) -> list[ThreatResult]:
+) -> Evaluation:
     """Return the numbers of correctly classified and of fooled images under each threat, over all
-    images of a split, computed in float32.
+    images of a split, computed in float32, with the class predicted for each image.
 
     The clean images are classified once, before all threats.
 
@@ -58,7 +59,7 @@ def evaluate_threats(
     Raises:
         UserError: logits that are NaN.
     """
-    with_clean = {"": Threat.parse(CLEAN), **threats}
+    with_clean = {UNTOUCHED: Threat.parse(CLEAN), **threats}
     predicted = predictions(
         model,
         data,
@@ -69,21 +70,16 @@ def evaluate_threats(
         began=began,
         after_batch=after_batch,
     )
-    return [
-        threat_result(name, threat, predicted[name], clean_N=predicted[""], labels_N=split.labels)
-        for name, threat in threats.items()
-    ]
-
-
-def threat_result(
-    name: str, threat: Threat, predicted_N: Tensor, *, clean_N: Tensor, labels_N: Tensor
-) -> ThreatResult:
-    """Return the result of a threat from the classes predicted under it and on the clean images."""
-    correct, fooled = torch.stack(
-        [(predicted_N == labels_N).sum(), (predicted_N != clean_N).sum()]
-    ).tolist()
-    return ThreatResult(
-        name=name, threat=str(threat), correct=correct, fooled=fooled, n=len(labels_N)
+    arrays = {name: predicted_N.numpy(force=True) for name, predicted_N in predicted.items()}
+    clean_N, labels_N = arrays.pop(UNTOUCHED), split.labels.numpy(force=True).copy()
+    return Evaluation(
+        results=[
+            threat_result(name, str(threats[name]), each_N, clean_N=clean_N, labels_N=labels_N)
+            for name, each_N in arrays.items()
+        ],
+        labels=labels_N,
+        predictions=arrays,
+        classes=data.classes,
     )
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError, did_you_mean, shown
-from curricula.evaluation.accuracy import predictions, threat_result
+from curricula.evaluation.accuracy import predictions
 from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import ThreatResult, wilson_interval
+from curricula.evaluation.results import ThreatResult, threat_result, wilson_interval
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
 from curricula.expressions.binding import MAX_PIXEL_VALUE
 from curricula.expressions.nodes import Leaf, Node
@@ -288,7 +288,7 @@ def measure_profile(
     def named(name: str, expression: str) -> ThreatResult:
         return threat_result(
             name,
-            threats[expression],
+            str(threats[expression]),
             predicted[expression],
             clean_N=predicted[CLEAN],
             labels_N=split.labels,

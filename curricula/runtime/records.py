@@ -7,7 +7,7 @@ that was not written so: no text as a list, no "12" as a count.
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
@@ -23,16 +23,17 @@ _PLAIN: Mapping[type, str] = {
     str: "text",
     bool: "true or false",
 }
-_WRITTEN: dict[type, Callable[[Any], Mapping[str, Any]]] = {}
+_WRITTEN: dict[type, Callable[[Any], Mapping[str, Any] | Sequence[Any]]] = {}
 
 
-def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any]]) -> None:
-    """Use a function, which returns a mapping, to write the JSON of a class's records instead of
-    all their fields.
+def register_json(cls: type[T], written: Callable[[T], Mapping[str, Any] | Sequence[Any]]) -> None:
+    """Use a function, which returns a mapping or a list, to write the JSON of a class's records
+    instead of all their fields.
 
     Args:
         cls: an attrs class.
-        written: returns the keys and values of a record's JSON, in order; values may be records.
+        written: returns the keys and values of a record's JSON, in order, or its parts; values may
+            be records.
     """
     _WRITTEN[cls] = written
 

@@ -14,7 +14,7 @@ from curricula.data.dataset import SplitLike, batches, first
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import BATCH_SIZE, evaluate_threats
 from curricula.evaluation.names import JOINT
-from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.results import Evaluation
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
 from curricula.plugins.registry import command_line
@@ -94,9 +94,8 @@ def train_plan(
     callback: Callbacks | None = None,
     resume: bool = False,
     checkpoint_every: Interval | None = None,
-) -> list[ThreatResult]:
-    """Train as planned into a run folder, evaluate the best checkpoint, and return the result under
-    each threat.
+) -> Evaluation:
+    """Train as planned into a run folder, evaluate the best checkpoint, and return the results.
 
     The global random states of torch, Python and NumPy are seeded for the run and restored
     afterwards. SIGINT and SIGTERM end the training after the current update, once its checkpoint
@@ -615,7 +614,7 @@ def _never_raised(plan: Plan, run: Run) -> list[str]:
 
 def _evaluate(
     training: _Training, images: SplitLike, threats: Mapping[str, Threat], file: str
-) -> list[ThreatResult]:
+) -> Evaluation:
     """Return the results of the final evaluation, one per threat, and write them to a file of the
     run."""
 
