@@ -47,6 +47,7 @@ class TrainValues(TypedDict, total=False):
     data: str
     data_root: str | Path
     model: str
+    normalise: str
     perturb: str
     schedule: str | Sequence[str]
     objective: str

@@ -14,6 +14,12 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "data": ("Data set, such as mnist or folder(size=64).", "digits", {"metavar": "DATA"}),
     "data-root": ("Folder of the data set's files.", "data", {"metavar": "DIR"}),
     "model": ("Network, such as smallcnn.", "the data set's", {"metavar": "MODEL"}),
+    "normalise": (
+        "Normalisation of the images, in place of the network's: cifar10, cifar100, imagenet, "
+        "mnist, none or MEAN/STD, such as 0.5/0.25.",
+        "the network's own",
+        {"metavar": "NORMALISATION"},
+    ),
     "perturb": (
         "Curriculum of perturbations, such as rot:30+pgd:8/255.",
         "clean",

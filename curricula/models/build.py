@@ -1,16 +1,19 @@
 """Build a model from an expression, such as ``wrn(depth=28)``, for the images of a data set."""
 
+import attrs
 from torch import nn
 
 from curricula.data.dataset import DataSet, as_dataset
 from curricula.data.spec import ImageSpec
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.models.normalisation import OWN, check_normalisation
+from curricula.models.normalise import with_normalisation
 from curricula.runtime.values import known_keywords
 
 
 @known_keywords()
-def build_model(text: str, data: DataSet | ImageSpec | str) -> nn.Module:
+def build_model(text: str, data: DataSet | ImageSpec | str, *, normalise: str = OWN) -> nn.Module:
     """Return a new network from an expression such as ``wrn(depth=28)``, with initial weights from
     torch's global random state.
 
@@ -22,26 +25,33 @@ def build_model(text: str, data: DataSet | ImageSpec | str) -> nn.Module:
         text: the expression, such as ``wrn(depth=16, width=4)``.
         data: a data set, its expression, or its `curricula.data.ImageSpec`: it states the number of
             classes and channels and the image size.
+        normalise: normalisation of the images, in place of the model's first one: ``cifar10``,
+            ``cifar100``, ``imagenet``, ``mnist``, ``none`` or ``MEAN/STD``.
 
     Raises:
-        UserError: an unknown model or argument, an image size that the model cannot take, or
-            weights that do not fit into memory.
+        UserError: an unknown model, argument or normalisation, an image size that the model cannot
+            take, or weights that do not fit into memory.
     """
     spec = data if isinstance(data, ImageSpec) else as_dataset(data)
-    model: nn.Module = resolve_model(text, spec).value
+    model: nn.Module = resolve_model(text, spec, normalise=normalise).value
     return model
 
 
-def resolve_model(text: str, data: DataSet | ImageSpec) -> factories.Built:
+def resolve_model(text: str, data: DataSet | ImageSpec, *, normalise: str = OWN) -> factories.Built:
     """Return a new network from an expression such as ``wrn(depth=28)``, with the expression in
     which every default is written out.
 
     Raises:
         UserError: as `build_model` does.
     """
+    check_normalisation(normalise, data.in_channels)  # before the network is built
     supplied = {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
-    return factories.build("model", parse_call(text), supplied=supplied)
+    built = factories.build("model", parse_call(text), supplied=supplied)
+    if not isinstance(built.value, nn.Module):
+        return built  # its check reports it
+    model = with_normalisation(built.value, normalise, data.in_channels)
+    return attrs.evolve(built, value=model)

@@ -98,13 +98,8 @@ def _numbers(text: str, part: str) -> tuple[float, ...]:
     return numbers
 
 
-def check_normalisation(text: str, in_channels: int, *, data: str) -> None:
+def check_normalisation(text: str, in_channels: int) -> None:
     """Check that a normalisation suits images of ``in_channels`` channels.
-
-    Args:
-        text: the normalisation.
-        in_channels: number of channels of the images.
-        data: name of the data set, for the message.
 
     Raises:
         UserError: it is wrong, or of a different number of channels.
@@ -116,6 +111,6 @@ def check_normalisation(text: str, in_channels: int, *, data: str) -> None:
     if channels != in_channels and (channels > 1 or found.name):
         raise UserError(
             f"normalise (--normalise) {text} has {channels} for the channels of an image, and "
-            f"those of {data} have {in_channels}: give one mean and standard deviation, such as "
+            f"these images have {in_channels}: give one mean and standard deviation, such as "
             "0.5/0.25, or one for each channel"
         )

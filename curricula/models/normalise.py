@@ -110,7 +110,7 @@ def _of_channels(values: float | list[float]) -> Tensor:
     return tensor[:, None, None] if tensor.ndim else tensor
 
 
-def with_normalisation(model: nn.Module, text: str, in_channels: int, *, data: str) -> nn.Module:
+def with_normalisation(model: nn.Module, text: str, in_channels: int) -> nn.Module:
     """Return a model whose images are normalised as a text such as ``cifar10`` or ``0.5/0.25``
     says: its first `Normalise` layer is replaced in place, or a layer is put in front of it.
 
@@ -118,19 +118,18 @@ def with_normalisation(model: nn.Module, text: str, in_channels: int, *, data: s
         model: the model.
         text: ``own`` returns the model as it is; ``none`` removes its first `Normalise` layer.
         in_channels: number of channels of the images.
-        data: name of the data set, for messages.
 
     Raises:
         UserError: an unknown name, or a normalisation for a different number of channels.
 
     Example:
-        >>> model = with_normalisation(nn.Flatten(), "mnist", 1, data="mnist")
+        >>> model = with_normalisation(nn.Flatten(), "mnist", 1)
         >>> model(torch.full((1, 1, 1, 1), 0.1307))
         tensor([[0.]])
     """
     if text == OWN:
         return model
-    check_normalisation(text, in_channels, data=data)
+    check_normalisation(text, in_channels)
     found = parse_normalisation(text)
     layer: nn.Module = nn.Identity()
     if found is not None:

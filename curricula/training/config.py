@@ -12,6 +12,7 @@ from attrs.validators import and_, ge, gt, le, lt
 from curricula.errors import UserError, did_you_mean, message_of, shown
 from curricula.expressions.checks import listed
 from curricula.expressions.syntax import parse_call
+from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.plugins.names import CLEAN
 from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.records import from_json, to_json
@@ -55,15 +56,52 @@ def _valid(*validators: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, A
     return check
 
 
+def _is_normalisation(instance: Any, attribute: "attrs.Attribute[Any]", value: str) -> None:
+    parse_normalisation(value)
+
+
 @attrs.frozen(kw_only=True)
-class TrainConfig:
-    """All settings of a training run. Every field is stated; `merge` fills in what a user leaves
-    out.
+class ModelConfig:
+    """The data set and the network of a run, whether it was trained or only measured.
 
     Attributes:
         data: expression of the data set.
         data_root: folder of its files.
         model: expression of the model.
+        normalise: normalisation of the model's images, in place of the model's first one:
+            ``cifar10``, ``cifar100``, ``imagenet``, ``mnist``, ``none`` or ``MEAN/STD``; ``own``
+            for that of the model.
+        perturb: expression of the curriculum's perturbations; ``clean`` for none.
+
+    Raises:
+        ValueError: an unknown normalisation.
+    """
+
+    data: str = "digits"
+    data_root: str = "data"
+    model: str
+    normalise: str = attrs.field(default=OWN, validator=_is_normalisation)
+    perturb: str = CLEAN
+
+
+@attrs.frozen(kw_only=True)
+class MeasuredConfig(ModelConfig):
+    """The settings of a model from elsewhere whose weights and results a folder keeps, as a run's.
+
+    Attributes:
+        weights: file or folder that its weights come from; empty for those that the model had.
+    """
+
+    weights: str
+
+
+@attrs.frozen(kw_only=True)
+class TrainConfig(ModelConfig):
+    """All settings of a training run. Every field is stated; `merge` fills in what a user leaves
+    out.
+
+    Attributes:
+        data, data_root, model, normalise: as in `ModelConfig`.
         perturb: expression of the curriculum's perturbations; ``clean`` for none.
         schedule: each ``[LABEL=]SCHEDULE``; at most one for each leaf, and one for all others.
         objective: expression of the training loss.
@@ -105,10 +143,6 @@ class TrainConfig:
         ValueError: a value out of range.
     """
 
-    data: str = "digits"
-    data_root: str = "data"
-    model: str
-    perturb: str = "clean"
     schedule: tuple[str, ...] = ()
     objective: str = "at"
     epochs: int = attrs.field(validator=_valid(ge(1), le(MAX_EPOCHS)))
@@ -136,6 +170,8 @@ class TrainConfig:
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {
     field.name: field for field in attrs.fields(TrainConfig)
 }
+MODEL_FIELDS = tuple(field.name for field in attrs.fields(ModelConfig))
+"""Names of the fields that a training and a measured model share."""
 
 
 def merge(*layers: Mapping[str, Any]) -> TrainConfig:
@@ -232,10 +268,35 @@ def images_of(data: str, split: SplitName) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the values of a configuration file by field.
+    """Return the values of a configuration file of a training, by field.
 
     Raises:
-        UserError: no such file, not TOML, an unknown key or a wrong type.
+        UserError: no such file, not TOML, an unknown key or a wrong type, or the configuration of
+            a measured model.
+    """
+    values = read_values(path)
+    if is_measured(values):
+        raise UserError(
+            f"configuration {path}: it is of a model that was measured, not trained; train one "
+            "with --model, --data and --init"
+        )
+    try:
+        check_keys(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return values
+
+
+def is_measured(values: Mapping[str, Any]) -> bool:
+    """Return whether the values of a configuration file are of a `MeasuredConfig`."""
+    return "weights" in values and "epochs" not in values
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the values of a configuration file, unchecked.
+
+    Raises:
+        UserError: no such file, not TOML, or the file of a sweep or search.
     """
     try:
         values = parse_toml(read_text(path, MAX_TOML))
@@ -249,13 +310,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     if isinstance(values.get("base"), dict):
         kind = "search" if "ranges" in values else "sweep"
         raise UserError(f"configuration {path}: it holds a {kind}; run curricula {kind} {path}")
-    try:
-        check_keys(values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
     return values
 
 
-def to_toml(config: TrainConfig) -> str:
+def measured_config(values: Mapping[str, Any]) -> MeasuredConfig:
+    """Return the settings of a measured model from those of its file.
+
+    Raises:
+        UserError: a missing key, a wrong type, an unknown normalisation.
+    """
+    try:
+        return from_json(MeasuredConfig, values)
+    except (LookupError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"configuration: {message_of(error)}") from error
+
+
+def to_toml(config: ModelConfig) -> str:
     """Return a configuration as TOML, the text of a configuration file."""
     return tomli_w.dumps(to_json(config))

@@ -116,7 +116,7 @@ class Plan:
         """Return the configured model on the device, with weights from torch's global random
         state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
-        model = build_model(self.config.model, self.data)
+        model = build_model(self.config.model, self.data, normalise=self.config.normalise)
         if self.config.sync_batchnorm and place().count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return to_device(model, images, self.device)
@@ -153,7 +153,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
-        model = resolve_model(config.model, data)
+        model = resolve_model(config.model, data, normalise=config.normalise)
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)

@@ -28,7 +28,19 @@ from curricula.runtime.files import (
 from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import as_path, check_printable
-from curricula.training.config import FIELDS, SplitName, TrainConfig, merge, read_toml, to_toml
+from curricula.training.config import (
+    FIELDS,
+    MODEL_FIELDS,
+    ModelConfig,
+    SplitName,
+    TrainConfig,
+    is_measured,
+    measured_config,
+    merge,
+    read_toml,
+    read_values,
+    to_toml,
+)
 from curricula.training.environment import Environment, environment, providers
 from curricula.training.metrics import (
     EpochMetrics,
@@ -114,7 +126,7 @@ class Run:
     path: Path = attrs.field(converter=_as_path)
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig, identity: "DataIdentity") -> "Run":
+    def create(cls, path: Path, config: ModelConfig, identity: "DataIdentity") -> "Run":
         """Write the configuration, the environment and the identity of the data set into a folder,
         and return the run.
 
@@ -156,15 +168,32 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """The run's configuration, every value stated.
+        """The configuration of the run's training, every value stated.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: the file is missing or damaged, or the run's model was only measured.
         """
         path = self.path / CONFIG
         values = read_toml(path)
         try:
             return merge(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The run's data set and model: the `TrainConfig` of a training, or the `MeasuredConfig` of
+        a model from elsewhere.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = self.path / CONFIG
+        values = read_values(path)
+        if not is_measured(values):
+            return self.config
+        try:
+            return measured_config(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -205,9 +234,10 @@ class Run:
         """
         from curricula.training.checks import check_values
 
-        config = self.config
+        config = self.model_config
+        names = FIELDS if isinstance(config, TrainConfig) else MODEL_FIELDS
         try:
-            check_values({name: getattr(config, name) for name in FIELDS})
+            check_values({name: getattr(config, name) for name in names})
         except UserError as error:
             missing: list[str] = []
             stored = self.environment if isinstance(error, UnknownNameError) else None

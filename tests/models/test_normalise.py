@@ -65,7 +65,7 @@ def test_a_batch_norm_behind_it_is_folded():
 
 def front(text, channels=3, model=None):
     model = nn.Sequential(nn.Flatten()) if model is None else model
-    return with_normalisation(model, text, channels, data="cifar10")
+    return with_normalisation(model, text, channels)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_normalisation_replaces_the_first_of_the_model_and_no_other():
         ("0.5/-1", "must be above 0"),
         ("127.5/127.5", r"in \[0, 1\].*divide"),
         ("0.1,0.2/0.1,0.2,0.3", "2 means and 3 standard"),
-        ("mnist", "has 1 for the channels of an image, and those of cifar10 have 3"),
+        ("mnist", "has 1 for the channels of an image, and these images have 3"),
         ("0.1,0.2/0.5", "has 2 for the channels"),
         (None, "must be text"),
         (0.5, "must be text"),

@@ -54,7 +54,7 @@ def test_weights_of_another_type_are_not_converted(run, dtype):
 
     rewrite(run.path / BEST, change)
     with pytest.raises(
-        UserError, match=rf"best.safetensors: model.6.weight is of {dtype}, not torch.float32"
+        UserError, match=rf"best.safetensors: 6.weight is of {dtype}, not torch.float32"
     ):
         curricula.load_model(run)
 
