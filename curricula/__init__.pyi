@@ -16,7 +16,6 @@ from . import sweeps as sweeps
 from . import testing as testing
 from . import training as training
 from . import victim as victim
-from .api.loading import load_model as load_model
 from .api.measuring import audit as audit
 from .api.measuring import evaluate as evaluate
 from .api.measuring import robustness_profile as robustness_profile
@@ -37,6 +36,7 @@ from .plugins.hookspecs import hookimpl as hookimpl
 from .sweeps.collect import compare as compare
 from .sweeps.runner import run_sweep as run_sweep
 from .training.config import TrainConfig as TrainConfig
+from .training.loading import load_model as load_model
 from .training.run import Run as Run
 from .victim.model_victim import ModelVictim as ModelVictim
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from curricula.api.loading import CHECKPOINTS, Checkpoint, check_checkpoint, load_model, open_data
 from curricula.errors import UserError, shown
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.plugins.names import CLEAN
@@ -30,6 +29,13 @@ from curricula.training.config import (
     MAX_LIMIT,
     MAX_SEED,
     SplitName,
+)
+from curricula.training.loading import (
+    CHECKPOINTS,
+    Checkpoint,
+    check_checkpoint,
+    load_model,
+    open_data,
 )
 from curricula.training.run import AUDIT, PROFILE, Run
 

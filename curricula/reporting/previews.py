@@ -18,7 +18,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from curricula.api.loading import load_model
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
 from curricula.errors import UserError, printable, shown
@@ -28,6 +27,7 @@ from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
+from curricula.training.loading import load_model
 from curricula.training.run import Run
 from curricula.victim.model_victim import ModelVictim
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from curricula.api.loading import load_model, open_data
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
@@ -27,6 +26,7 @@ from curricula.sweeps.folder import search_in, sweep_in
 from curricula.sweeps.search_spec import Search
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName
+from curricula.training.loading import load_model, open_data
 from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
 from curricula.training.monitor import EXPLANATIONS
 from curricula.training.run import (

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from curricula.api.loading import load_model
 from curricula.curriculum import Curriculum
 from curricula.data.dataset import DataSet, load_data
 from curricula.interfaces import Perturbation, Victim
 from curricula.reporting.previews import STRENGTHS, at_strengths
 from curricula.runtime.files import write_output
+from curricula.training.loading import load_model
 from curricula.training.loop import train_plan
 from curricula.training.plan import make_plan
 from curricula.training.run import Run

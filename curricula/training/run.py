@@ -226,8 +226,11 @@ class Run:
         with self.reading(TIMING):
             return times_of(self.lines(TIMING))
 
-    def check_plugins(self) -> None:
+    def check_plugins(self, *fields: str) -> None:
         """Check that the installed plugins provide every name in the run's configuration.
+
+        Args:
+            fields: fields to check; by default all.
 
         Raises:
             UserError: the plugins that are missing, or the names.
@@ -235,7 +238,7 @@ class Run:
         from curricula.training.checks import check_values
 
         config = self.model_config
-        names = FIELDS if isinstance(config, TrainConfig) else MODEL_FIELDS
+        names = fields or (FIELDS if isinstance(config, TrainConfig) else MODEL_FIELDS)
         try:
             check_values({name: getattr(config, name) for name in names})
         except UserError as error:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from curricula.api.loading import load_model
 from curricula.data.dataset import load_data
+from curricula.training.loading import load_model
 from curricula.training.loop import train_plan
 from curricula.training.plan import make_plan
 

@@ -339,7 +339,9 @@ def test_a_damaged_file_is_named(tmp_path, keep):
             Image.new("RGB", (20, 20), "red").save(tmp_path / part / name / "0.jpg")
     damaged = tmp_path / "train" / "bee" / "0.jpg"
     damaged.write_bytes(damaged.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"^folder: \S*train/bee/0.jpg cannot be read as an image: \S.*$"):
+    with pytest.raises(
+        UserError, match=r"^folder: \S*train/bee/0.jpg cannot be read as an image: \S.*$"
+    ):
         load(str(tmp_path), keep=keep).train.load()
     damaged.unlink()
     if keep == "disk":

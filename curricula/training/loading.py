@@ -1,0 +1,129 @@
+"""Load what a run holds: its network and its data set.
+
+Nothing here imports torch before it has checked the values of a call, so that a mistake is
+answered at once.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from curricula.errors import UserError, shown
+from curricula.runtime.values import check_choice, known_keywords
+from curricula.training.config import MeasuredConfig, is_given
+from curricula.training.run import BEST, DATA, LAST, Run, holds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from curricula.data.dataset import DataSet
+    from curricula.data.spec import ImageSpec
+
+Checkpoint = Literal["best", "last"]
+CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
+"""The file of each checkpoint."""
+
+
+def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
+    """Return the data set that a run was trained or measured on.
+
+    Args:
+        run: the run.
+        root: folder of its files, if they have moved since.
+
+    Raises:
+        UserError: the data are missing, have changed since, or were given in Python.
+    """
+    from curricula.data.dataset import load_data
+
+    config = run.model_config
+    if is_given(config.data):
+        raise UserError(
+            f"the data of run {run.path} were given in Python, as {config.data}: give them again "
+            "with data="
+        )
+    run.check_plugins("data")
+    data = load_data(config.data, root=root or config.data_root)
+    run.check_data(data)
+    return data
+
+
+def image_spec(run: Run) -> "DataSet | ImageSpec":
+    """Return the classes, channels and size of the images that a run's network was built for: as
+    the run states them, or else, in runs of earlier versions, as its data set does."""
+    from curricula.data.identity import DataIdentity
+
+    stored = run.read(DATA, DataIdentity)
+    spec = None if stored is None else stored.spec
+    return open_data(run) if spec is None else spec
+
+
+@known_keywords()
+def load_model(
+    run: Run | str | Path,
+    *,
+    checkpoint: Checkpoint = "best",
+    data: "DataSet | ImageSpec | None" = None,
+    model: "nn.Module | None" = None,
+) -> "nn.Module":
+    """Return the network of a run, on the CPU, in eval mode.
+
+    Neither the data are needed, nor plugins other than the one that provides the model.
+
+    Args:
+        run: a run or its folder.
+        checkpoint: ``best`` on validation, or the ``last`` epoch's.
+        data: classes, channels and size of the images to build the network for; by default those
+            that the run states.
+        model: the network without its weights, for a run whose model was given in Python; it is
+            copied.
+
+    Raises:
+        UserError: no such run, a damaged checkpoint, a model that no plugin provides or that was
+            given in Python, or weights of a different model.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    check_checkpoint(run, checkpoint)
+    config = run.model_config
+    if model is None:
+        if is_given(config.model):
+            raise UserError(
+                f"the model of run {run.path} was given in Python, as {config.model}: give it "
+                "again, load_model(RUN, model=MODEL)"
+            )
+        run.check_plugins("model")
+
+    import torch
+    from torch import nn
+
+    from curricula.models.build import build_model
+    from curricula.models.normalise import with_normalisation
+
+    spec = image_spec(run) if data is None else data
+    if model is None:
+        with torch.random.fork_rng(devices=[]):
+            network = build_model(config.model, spec, normalise=config.normalise)
+    elif isinstance(model, nn.Module):
+        copied = copy.deepcopy(model).cpu()
+        network = with_normalisation(copied, config.normalise, spec.in_channels)
+    else:
+        raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
+    run.load_weights(CHECKPOINTS[checkpoint], network)
+    return network.eval()
+
+
+def check_checkpoint(run: Run, checkpoint: str) -> None:
+    """Check that a run has a checkpoint, and that its configuration can be read.
+
+    Raises:
+        UserError: it has none of this name, or its configuration is damaged.
+    """
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    if isinstance(run.model_config, MeasuredConfig) and checkpoint != "best":
+        raise UserError(
+            f"run {run.path} was measured, not trained, and has one set of weights: leave out "
+            "checkpoint (--checkpoint)"
+        )
+    if not holds(run.path, CHECKPOINTS[checkpoint]):
+        raise run.missing(CHECKPOINTS[checkpoint])
