@@ -1,18 +1,30 @@
 """Build the object that a call such as ``wrn(depth=28)`` names, and write out every default of the
 call."""
 
+import contextlib
 import inspect
 import math
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
 from curricula.errors import UserError, did_you_mean, message_of, shortened
-from curricula.expressions.syntax import Argument, Call, Number, Pair, Value, error_in
+from curricula.expressions.syntax import (
+    MAX_NAME,
+    Argument,
+    Call,
+    Number,
+    Pair,
+    Quoted,
+    Value,
+    error_in,
+    quotable,
+)
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
 from curricula.plugins.names import NAME_PATTERN
@@ -115,7 +127,7 @@ def call_factory(
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise error_in(call, f"{message_of(error)}") from error
-    return Built(value=value, call=_explicit(call, parameters, given, value))
+    return Built(value=value, call=_explicit(call, parameters, hints, given, value))
 
 
 def requires(kind: Kind, name: str, parameter: str) -> bool:
@@ -204,6 +216,8 @@ def _untyped(value: Value) -> Any:
             return (left.value, right.value)
         case Call(name, ()):
             return {"true": True, "false": False, "none": None}.get(name, name)
+        case Quoted(text):
+            return text
     return value
 
 
@@ -212,14 +226,17 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
     UserError if it does not fit."""
     value = _untyped(written)
     word = written.name if isinstance(written, Call) and not written.arguments else None
+    text = written.text if isinstance(written, Quoted) else word
     if hint is None or hint is Any:
         return value
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    if value is None and types.NoneType in options:
+        return None
     for option in options:
         if typing.get_origin(option) is Literal:
-            if word in typing.get_args(option):
-                return word
-            if word is None and value in typing.get_args(option):
+            if text in typing.get_args(option):
+                return text
+            if text is None and value in typing.get_args(option):
                 return value
         elif option is float:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -227,8 +244,8 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
         elif option is tuple or typing.get_origin(option) is tuple:
             if isinstance(value, tuple):
                 return value
-        elif option is str and word is not None:
-            return word
+        elif option in (str, Path) and text is not None:
+            return option(text)
         elif isinstance(option, type):
             if type(value) is option:
                 return value
@@ -248,7 +265,8 @@ def _described(options: tuple[Any, ...]) -> str:
         float: "a number",
         int: "a whole number",
         bool: "true or false",
-        str: "a name",
+        str: "a name or a text in quotes",
+        Path: "a path in quotes",
         tuple: "a pair NUMBER:NUMBER",
         types.NoneType: "none",
     }
@@ -264,6 +282,7 @@ def _described(options: tuple[Any, ...]) -> str:
 def _explicit(
     call: Call,
     parameters: Mapping[str, inspect.Parameter],
+    hints: Mapping[str, Any],
     given: Mapping[str, Value | list[Value]],
     built: Any,
 ) -> Call:
@@ -283,7 +302,10 @@ def _explicit(
                     # The object knows its stages even if they were given as a shorthand.
                     return Call(call.name, tuple(Argument(_pair(stage)) for stage in stages))
                 continue
-            written = _written(getattr(built, name, parameter.default))
+            written = _written(call, name, getattr(built, name, parameter.default), hints.get(name))
+        elif isinstance(written, Quoted):
+            text = _convert(call, name, written, hints.get(name))
+            written = _written(call, name, text, hints.get(name)) or written
         if written is None:
             continue
         arguments.append(Argument(written, None if name == "budget" and not arguments else name))
@@ -294,14 +316,30 @@ def _pair(stage: tuple[float, float]) -> Pair:
     return Pair(Number.of(float(stage[0])), Number.of(float(stage[1])))
 
 
-def _written(value: Any) -> Value | None:
-    """Return a Python value as it is written in an expression, or None if it cannot be written
-    there."""
+def _written(call: Call, name: str, value: Any, hint: Any) -> Value | None:
+    """Return a Python value as it is written in an expression for a parameter of this annotation,
+    or None if it cannot be written there."""
     match value:
         case bool():
             return Call("true" if value else "false")
         case int() | float() if math.isfinite(value):
             return Number.of(float(value))
-        case str() if re.fullmatch(NAME_PATTERN, value):
-            return Call(value)
+        case str() | Path():
+            return _written_text(call, name, value, hint)
+    return None
+
+
+def _written_text(call: Call, name: str, value: str | Path, hint: Any) -> Value | None:
+    """Return a text as a bare name if that converts to this text again (``none`` may not), else in
+    quotes if that does, else None."""
+    text = str(value)
+    forms: list[Value] = []
+    if len(text) <= MAX_NAME and re.fullmatch(NAME_PATTERN, text):
+        forms.append(Call(text))
+    if quotable(text):
+        forms.append(Quoted(text))
+    for form in forms:
+        with contextlib.suppress(UserError):
+            if _convert(call, name, form, hint) == value:
+                return form
     return None

@@ -1,19 +1,22 @@
-"""The syntax of the expression language, in which users write perturbations, models and schedules.
+r"""The syntax of the expression language, in which users write perturbations, models and schedules.
 
     union  := chain ("|" chain)*
     chain  := link ("+" link)*                   "+" binds tighter than "|"
     link   := NAME | NAME ":" NUMBER | NAME "(" [arg ("," arg)*] ")" | "(" union ")"
     arg    := [NAME "="] value
-    value  := union | NUMBER | NUMBER ":" NUMBER
+    value  := union | NUMBER | NUMBER ":" NUMBER | QUOTED
     NUMBER := ["-" | "+"] DECIMAL ["/" DECIMAL]
+    QUOTED := '"' CHARACTER* '"' | "'" CHARACTER* "'"
 
 ``name:NUMBER`` and ``name(NUMBER)`` mean the same and print as the former. Spaces, digits and
-letters are those of ASCII, and what prints parses again to the same. This module knows only the
-syntax; `factories` knows the meaning of names. Text is never evaluated.
+letters are those of ASCII, and what prints parses again to the same. Quotes hold any characters
+except control characters; ``\"``, ``\'`` and ``\\`` stand for a quote and a backslash. This module
+knows only the syntax; `factories` knows the meaning of names. Text is never evaluated.
 """
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import NoReturn, TypeAlias, TypeVar
@@ -26,6 +29,7 @@ from curricula.plugins.names import NAME_PATTERN
 MAX_DEPTH = 50  # nested parentheses, far below Python's recursion limit
 MAX_LENGTH = 100_000  # characters, as written and as printed; parsing takes linear time
 MAX_NAME = 100  # characters
+MAX_QUOTED = 4096  # characters between quotes, as many as a path of Linux may have
 _SPACES = " \t\n\r\f\v"  # Python's own notion of space has more, which float() refuses
 
 
@@ -68,6 +72,20 @@ class Pair:
 
     def __str__(self) -> str:
         return f"{self.left}:{self.right}"
+
+
+@attrs.frozen
+class Quoted:
+    """A text in quotes, such as a path.
+
+    >>> print(parse("file('my net.py', Net)"))
+    file("my net.py", Net)
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return '"' + re.sub(r'(["\\])', r"\\\1", self.text) + '"'
 
 
 @attrs.frozen
@@ -120,7 +138,7 @@ class Union:
 
 
 Expression: TypeAlias = Call | Chain | Union
-Value: TypeAlias = Expression | Number | Pair
+Value: TypeAlias = Expression | Number | Pair | Quoted
 
 
 def chain(*expressions: Expression) -> Expression:
@@ -194,7 +212,8 @@ def parse_call(text: str) -> Call:
 
 
 def parse_value(text: str) -> Value:
-    """Return the parsed form of an argument's text: a number, a pair or an expression.
+    """Return the parsed form of an argument's text: a number, a pair, a quoted text or an
+    expression.
 
     Raises:
         UserError: the text is not one value.
@@ -254,6 +273,24 @@ def _printable(value: V) -> V:
     return value
 
 
+def quotable(text: str) -> bool:
+    """Return whether a text can be written in quotes: it is short enough, and no character of it
+    controls a terminal, ends a line, or is half of one (a surrogate).
+
+    Example:
+        >>> quotable("réseau 1.py"), quotable("two\\nlines")
+        (True, False)
+    """
+    return len(text) <= MAX_QUOTED and _bad_character(text) is None
+
+
+def _bad_character(text: str) -> str | None:
+    """Return the first character of a text that quotes cannot hold, or None."""
+    if text.isprintable():
+        return None
+    return next((c for c in text if unicodedata.category(c) in _UNQUOTABLE), None)
+
+
 def _decimal(value: float) -> str:
     text = repr(float(value))
     return text.removesuffix(".0")
@@ -263,11 +300,14 @@ _TOKEN = re.compile(
     rf"""\s*(?:
         (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?)
       | (?P<name>{NAME_PATTERN})
+      | (?P<quoted>"(?:[^"\\]|\\(?s:.))*"|'(?:[^'\\]|\\(?s:.))*')
       | (?P<sign>[-+|:=,()])
       | (?P<end>$)
     )""",
     re.VERBOSE | re.ASCII,
 )
+_UNQUOTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
+_ESCAPE = re.compile(r"\\(.)")
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 
 
@@ -293,7 +333,10 @@ class _Parser:
                 return
         if match is None or match.lastgroup is None:
             self.start = len(self.text) - len(self.text[self.position :].lstrip(_SPACES))
-            self.fail(f"unexpected {self.text[self.start]!r}")
+            character = self.text[self.start]
+            if character in "\"'":
+                self.fail("this quote is not closed")
+            self.fail(f"unexpected {character!r}")
         self.kind, self.token = match.lastgroup, match.group(match.lastgroup)
         self.start, self.position = match.start(match.lastgroup), match.end()
         if self.kind == "name" and len(self.token) > MAX_NAME:
@@ -346,6 +389,8 @@ class _Parser:
     def link(self) -> Expression:
         if self.at("("):
             return self.parenthesised()
+        if self.kind == "quoted":
+            self.fail("expected a name without quotes; only values are quoted")
         if self.kind != "name":
             self.fail("expected a name")
         name = self.token
@@ -414,6 +459,8 @@ class _Parser:
                 return left
             self.advance(number_allowed=True)
             return Pair(left, self.number("a number after ':'"))
+        if self.kind == "quoted":
+            return self.quoted()
         if self.kind == "end":
             self.fail("expected a value")
         return self.union()
@@ -431,3 +478,19 @@ class _Parser:
             self.fail("a fraction needs a positive denominator of a reasonable size")
         self.advance(number_allowed=False)
         return Number(numerator, denominator)
+
+    def quoted(self) -> Quoted:
+        text = self.token[1:-1]
+        character = _bad_character(text)
+        if character is not None:
+            self.fail(f"quotes cannot hold the character {character!r}")
+        for escape in _ESCAPE.finditer(text):
+            if escape[1] not in "\"'\\":
+                self.fail(rf"write \\ for a backslash in quotes, not \ before {escape[1]!r}")
+        text = _ESCAPE.sub(r"\1", text)
+        if len(text) > MAX_QUOTED:
+            self.fail(
+                f"a quoted text of {len(text):,} characters; at most {MAX_QUOTED:,} are allowed"
+            )
+        self.advance(number_allowed=False)
+        return Quoted(text)

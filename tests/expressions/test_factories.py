@@ -1,6 +1,8 @@
 """Calls of factories: arguments converted by annotation, or as written where there is none."""
 
 import math
+from pathlib import Path
+from typing import Literal
 
 import attrs
 import pytest
@@ -21,6 +23,7 @@ def without_annotations(number, word="none", *stages):
         ("f(2)", (2, "none", ())),
         ("f(1/4, word=true)", (0.25, True, ())),
         ("f(number=3, word=bilinear)", (3, "bilinear", ())),
+        ("f('3', word='true')", ("3", "true", ())),
     ],
 )
 def test_a_factory_without_annotations_gets_its_arguments_as_written(text, expected):
@@ -81,3 +84,84 @@ def test_a_misspelt_keyword_gets_a_suggestion(kind, text, end):
 def test_a_factory_without_a_signature_is_one_line(factory):
     with pytest.raises(UserError, match=r"callback 'odd': the parameters of its factory cannot be"):
         call_factory(factory, "callback", parse_call("odd(a=1)"))
+
+
+@attrs.frozen(kw_only=True)
+class Weights:
+    """Texts, paths and choices."""
+
+    name: str = "resnet10t.c3_in1k"
+    path: Path = Path("my nets/a.pt")
+    source: str | None = None
+    form: Literal["none", "pt"] = "none"
+    tag: str = "none"
+    other: str | None = "none"
+
+
+DEFAULTS = 'w(name="resnet10t.c3_in1k", path="my nets/a.pt", form=none, tag=none, other="none")'
+
+
+@pytest.mark.parametrize(
+    ("text", "printed", "expected"),
+    [
+        ("w", DEFAULTS, Weights()),
+        ("w(source=none)", DEFAULTS.replace("form", "source=none, form"), Weights()),
+        ("w('resnet18')", DEFAULTS.replace('"resnet10t.c3_in1k"', "resnet18"), None),
+        ("w(resnet18)", DEFAULTS.replace('"resnet10t.c3_in1k"', "resnet18"), None),
+        ("w(path='b.pt')", DEFAULTS.replace("my nets/a.pt", "b.pt"), Weights(path=Path("b.pt"))),
+        ("w(path=nets)", DEFAULTS.replace('"my nets/a.pt"', "nets"), Weights(path=Path("nets"))),
+        ("w(form='pt')", DEFAULTS.replace("form=none", "form=pt"), Weights(form="pt")),
+        ("w(source='none')", DEFAULTS.replace("form", 'source="none", form'),
+         Weights(source="none")),
+        ("w(other=none)", DEFAULTS.replace('"none"', "none"), Weights(other=None)),
+        ("w(tag='8/255')", DEFAULTS.replace("tag=none", 'tag="8/255"'), Weights(tag="8/255")),
+    ],
+)  # fmt: skip
+def test_a_quoted_text_is_a_text_a_path_or_a_choice(text, printed, expected):
+    built = call_factory(Weights, "model", parse_call(text))
+    assert str(built.call) == printed
+    assert expected is None or built.value == expected
+    again = call_factory(Weights, "model", parse_call(printed))
+    assert again == built
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\udcff", "a" * 4097])
+def test_a_default_that_cannot_be_written_is_left_out(name):
+    def factory(name: str = name, size: int = 3): ...
+
+    assert str(call_factory(factory, "model", parse_call("f")).call) == "f(size=3)"
+
+
+@pytest.mark.parametrize("name", ["true", "a" * 101, "3", "", "a-", 'it\'s "ours"', "C:\\nets"])
+@pytest.mark.parametrize("hint", [None, str])
+def test_a_default_prints_as_a_text_that_means_it(name, hint):
+    def factory(name=name):
+        return name
+
+    factory.__annotations__ = {"name": hint} if hint else {}
+    built = call_factory(factory, "model", parse_call("f"))
+    again = call_factory(factory, "model", parse_call(str(built.call)))
+    assert built.value == again.value == name
+    assert str(again.call) == str(built.call)
+    assert "name=" in str(built.call)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("3", "name must be a name or a text in quotes, not 3"),
+        ("path=8/255", "path must be a path in quotes, not 8/255"),
+        ("form='pth'", 'form must be none or pt, not "pth"'),
+        ("source=1:2", "source must be a name or a text in quotes or none, not 1:2"),
+    ],
+)
+def test_a_wrong_value_for_a_text_is_one_line(arguments, message):
+    with pytest.raises(UserError) as caught:
+        call_factory(Weights, "model", parse_call(f"w({arguments})"))
+    assert str(caught.value) == f"{parse_call(f'w({arguments})')}: {message}"
+
+
+def test_a_quoted_text_is_neither_number_nor_flag():
+    for text in ("pgd('8/255')", "rot(30, padding='3')", "pgd(0.1, random_start='true')"):
+        with pytest.raises(UserError, match="must be"):
+            build("perturbation", parse_call(text))

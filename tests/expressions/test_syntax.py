@@ -17,6 +17,7 @@ from curricula.expressions.syntax import (
     ExpressionError,
     Number,
     Pair,
+    Quoted,
     Union,
     calls,
     chain,
@@ -27,6 +28,7 @@ from curricula.expressions.syntax import (
 )
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,6}(-[A-Za-z0-9_]{1,3})?", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])) | st.text("\\\"' a(,=)")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.builds(Number, finite) | st.builds(
     Number,
@@ -44,7 +46,7 @@ def arguments_of(values):
 
 
 def composites(children):
-    values = numbers | st.builds(Pair, numbers, numbers) | children
+    values = numbers | st.builds(Pair, numbers, numbers) | st.builds(Quoted, texts) | children
     return (
         st.builds(Call, names, arguments_of(values))
         | st.lists(children, min_size=2, max_size=3).map(lambda parts: chain(*parts))
@@ -60,7 +62,16 @@ def test_printing_and_parsing_are_inverse(expression):
     assert parse(str(expression)) == expression
 
 
-@given(st.text(alphabet="rotpgd0123456789:+|()=,./-e ", max_size=30))
+@given(texts)
+def test_a_text_in_quotes_of_either_kind_is_that_text(text):
+    escaped = text.replace("\\", r"\\")
+    for quote in "\"'":
+        written = quote + escaped.replace(quote, "\\" + quote) + quote
+        assert parse_value(written) == parse_value(f" {written}\t") == Quoted(text)
+        assert parse_call(f"f({written}, b)").arguments[0] == Argument(Quoted(text))
+
+
+@given(st.text(alphabet="rotpgd0123456789:+|()=,./-e \\\"'", max_size=30))
 def test_any_text_is_an_expression_or_one_clear_line(text):
     message = ""
     try:
@@ -137,6 +148,22 @@ def test_stages_are_pairs():
         ("rot:" + "9" * 5000, "character 5", "too large"),
         ("rot:1e-999/0", "character 5", "division by zero"),
         ("a" * 101, "character 1", "a name of 101 characters; at most 100"),
+        ("file('a.py)", "character 6", "this quote is not closed"),
+        ("file('a\\')", "character 6", "this quote is not closed"),
+        ("file(a.py')", "character 7", "unexpected '.'"),
+        ('file("it\'s" 3)', "character 13", "expected ',' or ')'"),
+        ("'rot'+pgd", "character 1", "without quotes"),
+        ("rot'a'", "character 4", "expected '+'"),
+        ("rot:'30'", "character 5", "expected a number"),
+        ("f('a':1)", "character 6", "expected ','"),
+        ("f('a'=1)", "character 6", "expected ','"),
+        (r"f('C:\nets')", "character 3", r"write \\ for a backslash in quotes, not \ before 'n'"),
+        ("f('two\nlines')", "character 3", r"cannot hold the character '\n'"),
+        ("f('\x1b[2J')", "character 3", r"cannot hold the character '\x1b'"),
+        ("f('\u2028')", "character 3", r"cannot hold the character '\u2028'"),
+        ("f('\udcff')", "character 3", r"cannot hold the character '\udcff'"),
+        (f"f('{'a' * 4097}')", "character 3", "a quoted text of 4,097 characters; at most 4,096"),
+        ("f(" + "'\"'," * 24_900 + "1)", "", "characters; at most 100,000 are allowed"),  # printed
         ("rot:" + "0" * 100_000, "", "100,004 characters; at most 100,000 are allowed"),
         ("f(" + "1e15," * 19_000 + "1)", "", "characters; at most 100,000 are allowed"),  # printed
         *(
@@ -159,7 +186,9 @@ def test_spaces_of_ascii_have_no_meaning():
     assert parse(" \t\n\r\f\vrot(\n8 /\t255 ,\fk = 1 ) ") == parse("rot(8/255,k=1)")
 
 
-@pytest.mark.parametrize("unit", ["rot:30+", "rot:30|", "f(a,", "(a|b)+", "1:2,", "a=1,", "1 , "])
+@pytest.mark.parametrize(
+    "unit", ["rot:30+", "rot:30|", "f(a,", "(a|b)+", "1:2,", "a=1,", "1 , ", "'a',", "'", "\\'"]
+)
 def test_parsing_takes_linear_time(unit):
     def seconds(count):
         text = f"f({''.join(f'a{n}=1,' if unit == 'a=1,' else unit for n in range(count))}a)"

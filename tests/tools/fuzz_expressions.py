@@ -85,6 +85,13 @@ WORDS = (
     "nearest", "zeros", "border", "epoch", "update", "joint", "clean", "rot", "x" * 100, "x" * 101,
     "\u0430pgd", "pgd-", "a--b", "-a", "_", "a_b-c",
 )  # fmt: skip
+QUOTES = (
+    '""', "''", "'none'", '"true"', "'l2'", '"8/255"', "'my net.py'", '"it\'s"', r"'it\'s'",
+    r'"a\\b"',
+    r"'C:\nets'", '"a', "a'", "'\x1b'", "'\ud800'", "'\u202f'", "'\u2028'", r"'\'",
+    f"'{'x' * 4096}'",
+    f"'{'x' * 4097}'", "'\U0001f600'", "'a, b=(1|2)'",
+)  # fmt: skip
 SPACES = ("", "", "", "", "", "", "", "", " ", "  ", "\t", "\n", "\r\n", "\f", "\v")
 ODD = (
     "\x00", "\x1b", "\x1c", "\x1d", "\x1e", "\x1f", "\x7f", "\x85", "\xa0", "\xad", "\u2003",
@@ -94,7 +101,8 @@ ODD = (
     "]", "<",
     ">", "#", "%", "&", ";", "~", "^", "@", "!", "?", "*",
 )  # fmt: skip
-SIGNS = ("+", "|", "(", ")", ",", ":", "=", "-", "/", ".", "e", "0", "1", " ", "(" * 51, ")" * 51)
+SIGNS = ("+", "|", "(", ")", ",", ":", "=", "-", "/", ".", "e", "0", "1", " ", "(" * 51, ")" * 51,
+         '"', "'", "\\")  # fmt: skip
 
 
 @functools.cache
@@ -197,11 +205,15 @@ class Grammar:
         if choice < 0.8:
             if isinstance(default, bool):
                 return self.draws.choice(("true", "false"))
-            return default if isinstance(default, str) else self.number()
+            if isinstance(default, str):
+                return default if self.draws.random() < 0.9 else f"{default!r}"
+            return self.number()
         if choice < 0.85:
             return f"{self.number()}:{self.number()}"
-        if choice < 0.97:
+        if choice < 0.93:
             return self.draws.choice(WORDS)
+        if choice < 0.97:
+            return self.draws.choice(QUOTES)
         return self.call("perturbation", self.draws.choice(names("perturbation")))
 
     def number(self) -> str:
@@ -263,7 +275,8 @@ def mutated(draws: random.Random) -> str:
                 words = list(re.finditer(r"[A-Za-z]\w*", text))
                 if words:
                     chosen = draws.choice(words)
-                    text = text[: chosen.start()] + draws.choice(WORDS) + text[chosen.end() :]
+                    other = draws.choice(draws.choice((WORDS, QUOTES)))
+                    text = text[: chosen.start()] + other + text[chosen.end() :]
     return text
 
 
@@ -287,7 +300,7 @@ def extreme(draws: random.Random) -> str:
         "rot:30+", "rot:30|", "clean|", "pgd+", "(", "worst(", "grid(", "f(", "((rot|", "a,",
         "a=1,",
         "1:2,", "1,", "rot:30+(clean|", "+", "|", ":", "=", " ", "9", "x", "-", ".", "/", "1/",
-        "1e15,",
+        "1e15,", "'a',", "'", "\\", "'\"',",
         "\xa0", "\ud800", "rot+worst(", "worst(rot+", "grid(rot:1+",
     ))  # fmt: skip
     count = draws.choice((49, 50, 51, 199, 200, 201, 1000, 3000))
