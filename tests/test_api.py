@@ -374,8 +374,10 @@ def test_a_run_is_opened_by_the_text_of_its_path(trained):
 
 
 def test_bad_input_about_a_run(trained, tmp_path):
-    with pytest.raises(UserError, match="a run is measured on the data set it names"):
-        curricula.evaluate(trained.run, data="tiny")
+    with pytest.raises(UserError, match=r"normalise is for a model: run .* leave it out"):
+        curricula.evaluate(trained.run, normalise="none")
+    with pytest.raises(UserError, match="output is for a model"):
+        curricula.evaluate(trained.run, output=tmp_path / "kept")
     with pytest.raises(UserError, match="checkpoint must be best or last, not 'first'"):
         curricula.load_model(trained.run, checkpoint="first")
     with pytest.raises(UserError, match="not a run folder"):

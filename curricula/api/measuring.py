@@ -4,14 +4,19 @@ Nothing here imports torch before it has checked the values of a call, so that a
 answered at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from curricula.errors import UserError, shown
+import attrs
+
+from curricula.api.networks import Network
+from curricula.errors import UserError, shortened, shown
 from curricula.expressions.checks import check_call, check_perturbation
+from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output, inside
+from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import place
 from curricula.runtime.records import to_json
 from curricula.runtime.values import (
@@ -28,20 +33,31 @@ from curricula.training.config import (
     MAX_BATCH_SIZE,
     MAX_LIMIT,
     MAX_SEED,
+    MeasuredConfig,
     SplitName,
+    given,
 )
 from curricula.training.loading import (
     CHECKPOINTS,
     Checkpoint,
     check_checkpoint,
+    image_spec,
     load_model,
     open_data,
 )
-from curricula.training.run import AUDIT, PROFILE, Run
+from curricula.training.run import (
+    AUDIT,
+    BEST,
+    PROFILE,
+    RESULTS,
+    Run,
+    check_free,
+    prefixed,
+)
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from curricula.data.dataset import DataSet, SplitLike
     from curricula.evaluation.audit import Audit
@@ -49,19 +65,22 @@ if TYPE_CHECKING:
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
 
+Layout = Literal["NCHW", "NHWC"]
 PROFILE_IMAGES = 1000  # images of a profile by default
 AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
 
-Measurable: TypeAlias = "Run | str | Path | nn.Module"
+Measurable: TypeAlias = "Run | str | Path | nn.Module | Network"
 """A run, its folder, or a model: the subject of `evaluate`, `robustness_profile` and `audit`."""
 
 
 @known_keywords()
 def evaluate(
     model: Measurable,
-    *,
-    data: "DataSet | str | None" = None,
+    data: Any = None,
     threats: Mapping[str, str] | Iterable[str] | None = None,
+    *,
+    normalise: str | None = None,
+    layout: Layout | None = None,
     split: "SplitName | SplitLike" = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
@@ -69,6 +88,8 @@ def evaluate(
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
+    report: str | Path | None = None,
+    output: str | Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> "Evaluation":
     """Return the accuracy of a run or a model under each threat, in float32, and the class
@@ -76,10 +97,16 @@ def evaluate(
 
     Args:
         model: a run, its folder, or a classifier of images in [0, 1], which is not changed.
-        data: data set to measure a model on, or its expression; leave it out for a run.
+        data: images to measure on: a data set or its expression, a pair (images, labels) of tensors
+            or arrays, a torch data set or loader, or a Hugging Face data set; by default the data
+            of the run. A run may be measured on other data of equal classes and image shapes.
         threats: expressions, in a list or by name; by default the standard ones: clean, spatial,
             adversarial (PGD-40) and joint, at the budgets of the run's curriculum or else of the
             data set.
+        normalise: normalisation of a model's images: ``cifar10``, ``cifar100``, ``imagenet``,
+            ``mnist``, ``none`` or ``MEAN/STD``; by default the model has it inside.
+        layout: ``NCHW`` or ``NHWC``, the order of the axes of images in arrays; by default it is
+            recognised where the shape leaves no doubt.
         split: ``test``; ``validation``, the training images that are held out; or images.
         limit: number of images, the first ones, 1 to 1,000,000,000; by default all.
         seed: seed of the random draws, from 0 to 2**62.
@@ -88,25 +115,37 @@ def evaluate(
         device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
         data_root: folder of the data set's files; by default the run's, or ``data``.
         checkpoint: weights of a run: ``best`` on validation, or the ``last`` epoch's.
+        report: file to write a page with the results to, such as ``page.html``.
+        output: folder to keep a model's weights and results in, which `load_model`, `compare` and
+            the commands take like a run.
         progress: called after each batch with the share of the work that is done, in [0, 1].
 
     Raises:
-        UserError: no such run, a damaged checkpoint, a wrong threat, limit or device; labelled
-            images that are not the data set's, or a model that cannot classify them.
+        UserError: no such run, a damaged checkpoint, a wrong threat, limit, device or
+            normalisation; images or labels that are not the run's or the model's; a file or folder
+            that cannot be written.
 
     Example:
-        >>> data = curricula.load_data("digits")
-        >>> model = curricula.build_model("stdcnn(width=1)", data)
-        >>> threats = {"spatial": "rot:30", "joint": "rot:30+pgd(0.1, steps=3)"}
-        >>> for result in curricula.evaluate(model, data=data, threats=threats, limit=20):
-        ...     print(result.name, result.n, 0 <= result.accuracy <= 1)
-        spatial 20 True
-        joint 20 True
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+        >>> x, y = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
+        >>> for result in curricula.evaluate(model, (x, y), ["clean", "rot:30+pgd:0.1"]):
+        ...     print(result.threat.partition("(")[0], result.n, 0 <= result.accuracy <= 1)
+        clean 20 True
+        rot 20 True
     """
     run = _checked(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
+    _check_foreign(run, normalise, output, split)
     named = None if threats is None else _named(threats)
+    page = None if report is None else as_path("report", report)
+    if page is not None:
+        check_output(page)
+    folder = None if output is None else as_path("output", output)
+    if folder is not None:
+        check_free(folder)
+    if run is not None and named is None:
+        run.check_plugins("perturb")
 
     from curricula.curriculum import Threat, check_channels
     from curricula.evaluation.accuracy import evaluate_threats
@@ -114,35 +153,48 @@ def evaluate(
     from curricula.evaluation.threats import standard_threats
     from curricula.expressions.binding import bind
 
-    where = _device(model, device)
-    dataset = _data(run, data, data_root)
-    images = _images(dataset, split, limit)
+    subject = _subject(
+        model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
+    )
+    data_set = subject.data
     if named is not None:
-        chosen = {name: Threat.parse(text, budgets=dataset.budgets) for name, text in named.items()}
+        chosen = {
+            name: Threat.parse(text, budgets=data_set.budgets) for name, text in named.items()
+        }
     else:
-        perturb = run.config.perturb if run is not None else CLEAN
-        chosen = standard_threats(bind(perturb), dataset.budgets)
+        chosen = standard_threats(bind(subject.perturb), data_set.budgets)
     for threat in chosen.values():
-        check_channels(threat.tree, dataset.in_channels, data=dataset.name)
-    network = _network(model, run, checkpoint, dataset, images, where)
+        check_channels(threat.tree, data_set.in_channels, data=data_set.name)
     work = EvaluationProgress(chosen.values(), progress)
-    return evaluate_threats(
-        network,
-        dataset,
-        images.to(where),
+    found = evaluate_threats(
+        subject.network,
+        data_set,
+        subject.images,
         chosen,
         seed=seed,
         batch_size=batch_size,
         began=work.began,
         after_batch=work.after_batch,
     )
+    if not place().is_first:
+        return found
+    if folder is not None:
+        assert isinstance(split, str)
+        _keep(folder, model, subject, found, split, normalise=normalise, root=data_root)
+    if page is not None:
+        from curricula.reporting.report import report_results
+
+        report_results(page, found, model=subject.name, data=subject.data.name)
+    return found
 
 
 @known_keywords()
 def robustness_profile(
     model: Measurable,
+    data: Any = None,
     *,
-    data: "DataSet | str | None" = None,
+    normalise: str | None = None,
+    layout: Layout | None = None,
     split: "SplitName | SplitLike" = "test",
     budgets: Mapping[str, str] | None = None,
     grid: bool = False,
@@ -158,11 +210,12 @@ def robustness_profile(
     """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
     ranges of rotation, translation and PGD, alone and jointly (Kamath et al. 2021).
 
-    A run's profile is measured on its test images and written into its folder as
-    ``profile.json``; an older one is replaced.
+    A run's profile is measured on its test images and, unless other data are given, written into
+    its folder as ``profile.json``; an older one is replaced.
 
     Args:
-        model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
+        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, progress:
+            as for `evaluate`.
         split: as for `evaluate`; only for a model.
         budgets: largest changes, by unit (``degrees``, ``pixels``, ``linf``), as text such as
             ``8/255``; by default those of the run's curriculum, or else the data set's.
@@ -182,9 +235,11 @@ def robustness_profile(
     run = _checked(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
+    _check_foreign(run, normalise)
     _check_test_split(run, split, "profile")
     check_flag("grid", grid)
     if run is not None:
+        run.check_plugins("perturb")
         check_output(inside(run.path, PROFILE))
 
     from curricula.evaluation.robustness_profile import (
@@ -195,23 +250,22 @@ def robustness_profile(
     from curricula.expressions.binding import bind
 
     check_units(budgets or {})
-    where = _device(model, device)
-    dataset = _data(run, data, data_root)
-    known = profile_budgets(bind(run.config.perturb), dataset.budgets) if run else {}
-    images = _images(dataset, split, limit)
-    network = _network(model, run, checkpoint, dataset, images, where)
+    subject = _subject(
+        model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
+    )
+    known = profile_budgets(bind(subject.perturb), subject.data.budgets) if run else {}
     found = measure_profile(
-        network,
-        dataset,
-        images.to(where),
+        subject.network,
+        subject.data,
+        subject.images,
         budgets={**known, **(budgets or {})},
         grid=grid,
         seed=seed,
         batch_size=batch_size,
-        name=f"{run.config.model}, {checkpoint} checkpoint of {run.path}" if run else name,
+        name=name or subject.name,
         progress=progress,
     )
-    if run is not None and place().is_first:
+    if run is not None and data is None and place().is_first:
         run.write_json(PROFILE, to_json(found))
     return found
 
@@ -219,8 +273,10 @@ def robustness_profile(
 @known_keywords()
 def audit(
     model: Measurable,
+    data: Any = None,
     *,
-    data: "DataSet | str | None" = None,
+    normalise: str | None = None,
+    layout: Layout | None = None,
     split: "SplitName | SplitLike" = "test",
     eps: float | None = None,
     norm: "Norm | None" = None,
@@ -235,11 +291,12 @@ def audit(
     """Return the audit of a run or a model: sanity checks for gradient masking, which makes attacks
     fail without making a model robust (Carlini et al. 2019; Croce and Hein 2020).
 
-    A run's audit is made on its test images and written into its folder as ``audit.json``; an
-    older one is replaced.
+    A run's audit is made on its test images and, unless other data are given, written into its
+    folder as ``audit.json``; an older one is replaced.
 
     Args:
-        model, data, seed, batch_size, device, data_root, checkpoint, progress: as for `evaluate`.
+        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, progress:
+            as for `evaluate`.
         split: as for `evaluate`; only for a model.
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
             of the run's curriculum, or else the data set's budget.
@@ -258,10 +315,12 @@ def audit(
     run = _checked(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
+    _check_foreign(run, normalise)
     _check_test_split(run, split, "audit")
     if eps is not None:
         check_number("eps", eps, 0)
     if run is not None:
+        run.check_plugins("perturb")
         check_output(inside(run.path, AUDIT))
 
     from curricula.evaluation import audit as auditing
@@ -271,24 +330,23 @@ def audit(
 
     if norm is not None:
         check_choice("norm", norm, get_args(Norm))
-    where = _device(model, device)
-    dataset = _data(run, data, data_root)
+    subject = _subject(
+        model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
+    )
     if run is not None and eps is None and norm is None:
-        budget, norm = pixel_budget(bind(run.config.perturb), dataset.budgets)
+        budget, norm = pixel_budget(bind(subject.perturb), subject.data.budgets)
         eps = budget.value
-    images = _images(dataset, split, limit)
-    network = _network(model, run, checkpoint, dataset, images, where)
     found = auditing.audit(
-        network,
-        dataset,
-        images.to(where),
+        subject.network,
+        subject.data,
+        subject.images,
         eps=eps,
         norm=norm or "linf",
         seed=seed,
         batch_size=batch_size,
         progress=progress,
     )
-    if run is not None and place().is_first:
+    if run is not None and data is None and place().is_first:
         run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
     return found
 
@@ -336,12 +394,14 @@ def _checked(
             raise UserError(
                 f"split must be test, validation or labelled images, not {shown(split)}"
             )
+    if isinstance(data, str):
+        check_call("dataset", data)
     if isinstance(model, (Run, str, Path)):
-        if data is not None:
-            raise UserError("data is for a model: a run is measured on the data set it names")
         run = model if isinstance(model, Run) else Run.open(model)
         check_checkpoint(run, checkpoint)
         return run
+    if isinstance(model, Network):
+        return None
     if data is None and callable(model):
         raise UserError("a model is measured on data: give data=, such as data='digits'")
 
@@ -349,9 +409,26 @@ def _checked(
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {shown(model)}")
-    if isinstance(data, str):
-        check_call("dataset", data)
     return None
+
+
+def _check_foreign(
+    run: Run | None, normalise: Any, output: Any = None, split: Any = "test"
+) -> None:
+    """Check the arguments that are for a model, not for a run.
+
+    Raises:
+        UserError: a run was given one of them, or it is wrong.
+    """
+    for name, value in (("normalise", normalise), ("output", output)):
+        if run is not None and value is not None:
+            raise UserError(f"{name} is for a model: run {run.path} has its own; leave it out")
+    if normalise is not None:
+        parse_normalisation(normalise)
+    if output is not None and not isinstance(split, str):
+        raise UserError(
+            "output keeps results on a split of data: give the images as data, not as split"
+        )
 
 
 def _named(threats: Any) -> Mapping[str, str]:
@@ -380,16 +457,6 @@ def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str
         raise UserError(f"the {what} of a run is measured on its test images: leave out split")
 
 
-def _data(run: Run | None, data: "DataSet | str | None", root: str | Path | None) -> "DataSet":
-    """Return the data set to measure on: the given one, or the one that the run was trained on."""
-    if run is not None:
-        return open_data(run, root=root)
-
-    from curricula.data.dataset import as_dataset
-
-    return as_dataset(data, root=root or "data")
-
-
 def _images(data: "DataSet", split: "SplitName | SplitLike", limit: int | None) -> "SplitLike":
     """Return the first test or validation images of a data set, or of the labelled images that were
     given.
@@ -406,45 +473,199 @@ def _images(data: "DataSet", split: "SplitName | SplitLike", limit: int | None) 
 
 
 def _device(model: Measurable, name: str) -> "torch.device":
-    """Return the torch device to measure on; ``auto`` is the device of a model's parameters, or the
-    best one for a run."""
+    """Return the torch device to measure on; ``auto`` is the device of a module's parameters, or
+    the best one for a run."""
     import torch
 
     from curricula.runtime.devices import resolve_device
 
-    if name == "auto" and not isinstance(model, (Run, str, Path)):
+    if name == "auto" and not isinstance(model, (Run, str, Path, Network)):
         tensors = (*model.parameters(), *model.buffers())
         return tensors[0].device if tensors else torch.device("cpu")
     return resolve_device(name)
 
 
-def _network(
+@attrs.frozen(kw_only=True, eq=False)
+class _Subject:
+    """A network with the images to measure it on.
+
+    Attributes:
+        network: the network, on the device.
+        data: the data set of the images.
+        data_text: its expression.
+        images: the images, on the device.
+        perturb: the curriculum that it was trained under.
+        name: its name, for captions.
+    """
+
+    network: "nn.Module"
+    data: "DataSet"
+    data_text: str
+    images: "SplitLike"
+    perturb: str
+    name: str
+
+
+def _subject(
     model: Measurable,
     run: Run | None,
+    data: Any,
+    split: "SplitName | SplitLike",
+    limit: int | None,
+    normalise: str | None,
+    layout: Layout | None,
+    device: str,
+    data_root: str | Path | None,
     checkpoint: Checkpoint,
-    data: "DataSet",
-    images: "SplitLike",
-    where: "torch.device",
-) -> "nn.Module":
-    """Return the network to measure, on the device ``where``: a run's checkpoint, or the given
-    model, which is copied if it is on a different device.
+) -> _Subject:
+    """Return the network of a run, or a model, with the images to measure it on.
 
     Raises:
-        UserError: the given model is no classifier of the images.
+        UserError: the images are not those of the run, or the model is no classifier of them.
     """
-    if run is not None:
-        from curricula.victim.equivalence import MAX_IMAGES, to_device
-
-        network = load_model(run, checkpoint=checkpoint, data=data)
-        return to_device(network, data.images(data.train[slice(MAX_IMAGES)].load().pixels), where)
-    assert not isinstance(model, (Run, str, Path))
-
-    from copy import deepcopy
-
-    from curricula.victim.equivalence import MAX_IMAGES
+    from curricula.victim.equivalence import MAX_IMAGES, to_device
     from curricula.victim.model_checks import check_measurable
 
-    network = model if _device(model, "auto") == where else deepcopy(model).to(where)
-    some = data.images(images[slice(MAX_IMAGES)].load().pixels)
-    check_measurable(network, some.to(where), images.labels)
-    return network
+    where = _device(model, device)
+    data_set, text = _data(model, run, data, data_root, layout)
+    images = _images(data_set, split, limit)
+    some = data_set.images(images[slice(MAX_IMAGES)].load().pixels)
+    perturb, network = CLEAN, model
+    if run is not None:
+        config = run.model_config
+        name, perturb = f"{config.model}, {checkpoint} checkpoint of {run.path}", config.perturb
+        network = to_device(load_model(run, checkpoint=checkpoint), some, where)
+    elif isinstance(model, Network):
+        name = model.name
+        network = to_device(model.module, some, where)
+        check_measurable(network, some.to(where), images.labels)
+    else:
+        assert not isinstance(model, (Run, str, Path))
+        name = type(model).__name__
+        network = _prepared(model, normalise, data_set.in_channels, where)
+        check_measurable(network, some.to(where), images.labels)
+        if not isinstance(data, str):
+            data_set = _with_outputs(data_set, network, some.to(where))
+    return _Subject(
+        network=network,
+        data=data_set,
+        data_text=text,
+        images=images.to(where),
+        perturb=perturb,
+        name=name,
+    )
+
+
+def _data(
+    model: Measurable,
+    run: Run | None,
+    data: Any,
+    root: str | Path | None,
+    layout: Layout | None,
+) -> "tuple[DataSet, str]":
+    """Return the data set to measure on, and its expression: the given one, or the one that the
+    run was trained on, or that a network was built for."""
+    from curricula.data.dataset import as_dataset, resolve_data
+
+    if data is None and run is not None:
+        return open_data(run, root=root), run.model_config.data
+    if data is None and isinstance(model, Network):
+        return model.data, model.config.data
+    if isinstance(data, str):
+        loaded = resolve_data(data, root=root or "data", download=False)
+        data_set, text = loaded.value, str(loaded.call)
+    else:
+        more = {} if layout is None else {"layout": layout}
+        data_set, text = as_dataset(data, root=root or "data", **more), given(data)
+    if run is not None:
+        data_set = _of_run(data_set, run)
+    return data_set, text
+
+
+def _of_run(data: "DataSet", run: Run) -> "DataSet":
+    """Return data that a run was not trained on, after checking that they fit its network; data
+    without class names have those of the run.
+
+    Raises:
+        UserError: other classes, channels or sizes.
+    """
+    from curricula.data.spec import height_width
+
+    spec = image_spec(run)
+    if _is_numbered(data.classes) and data.num_classes <= spec.num_classes:
+        data = attrs.evolve(data, classes=spec.classes)
+    if data.classes != spec.classes:
+        raise UserError(
+            f"the classes of {data.name} are {_listed(data.classes)}; those of run {run.path} are "
+            f"{_listed(spec.classes)}: name and order them alike, or train on these data"
+        )
+    theirs, own = ((each.in_channels, *height_width(each.image_size)) for each in (data, spec))
+    if theirs != own:
+        raise UserError(
+            f"the images of {data.name} are of {'x'.join(map(str, theirs))} (channels, height, "
+            f"width), and run {run.path} takes {'x'.join(map(str, own))}: convert them first"
+        )
+    return data
+
+
+def _is_numbered(classes: Sequence[str]) -> bool:
+    """Return whether class names are the numbers of the labels, as of data without class names."""
+    return list(classes) == [str(number) for number in range(len(classes))]
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"{len(classes):,} ({shortened(', '.join(classes))})"
+
+
+def _with_outputs(data: "DataSet", network: "nn.Module", x_NCHW: "Tensor") -> "DataSet":
+    """Return data without class names with a class for each output of a network."""
+    from curricula.victim.model_victim import ModelVictim
+
+    if not _is_numbered(data.classes):
+        return data
+    outputs = ModelVictim(network).logits(x_NCHW[:1]).shape[1]
+    count = max(outputs, data.num_classes)
+    return attrs.evolve(data, classes=tuple(str(number) for number in range(count)))
+
+
+def _prepared(
+    model: "nn.Module", normalise: str | None, in_channels: int, where: "torch.device"
+) -> "nn.Module":
+    """Return a model on the device ``where`` with its stated normalisation: the model itself, or a
+    copy of it where it has to change."""
+    from copy import deepcopy
+
+    from curricula.models.normalise import with_normalisation
+
+    if _device(model, "auto") == where and normalise is None:
+        return model
+    return with_normalisation(deepcopy(model), normalise or OWN, in_channels).to(where)
+
+
+def _keep(
+    folder: Path,
+    model: Measurable,
+    subject: _Subject,
+    found: "Evaluation",
+    split: SplitName,
+    *,
+    normalise: str | None,
+    root: str | Path | None,
+) -> None:
+    """Write a folder like a run's with a model from elsewhere: its weights and its results."""
+    from curricula.data.identity import identity_of
+
+    if isinstance(model, Network):
+        config = model.config
+    else:
+        config = MeasuredConfig(
+            data=subject.data_text,
+            data_root=str(root or "data"),
+            model=given(model),
+            normalise=normalise or OWN,
+            weights="",
+        )
+    with exclusive(folder):
+        run = Run.create(folder, config, identity_of(subject.data))
+        run.save(BEST, prefixed("model", subject.network.state_dict()))
+        run.write_json(RESULTS[split], to_json(found))

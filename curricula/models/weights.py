@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from curricula.errors import UserError, message_of, printable, shortened, shown
-from curricula.models.normalise import Normalise
+from curricula.models.normalisation import OWN
+from curricula.models.normalise import Normalise, first_normalise
 from curricula.runtime.files import read_file, similar_path
 from curricula.runtime.values import as_path
 
@@ -56,10 +57,13 @@ class Loaded:
         notes: what was recognised in the weights, a phrase each, such as ``the prefix 'module.'``.
         normalised: whether the weights also state the values of the model's `Normalise` layers;
             True for a model without such a layer.
+        normalisation: ``MEAN/STD`` if the weights state them for each channel, and the model does
+            not; else ``own``.
     """
 
     notes: tuple[str, ...]
     normalised: bool
+    normalisation: str = OWN
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -277,10 +281,10 @@ def load_weights(
             f"{', '.join(problems)}; {cause}"
         )
     stated = normalisations <= tensors.keys()
-    _take_normalisation(model, tensors, weights.source)
+    normalisation = _take_normalisation(model, tensors, weights.source)
     kept = {name: own[name] for name in own if name not in tensors}
     model.load_state_dict({**kept, **tensors})
-    return Loaded(notes=(*weights.notes, *note), normalised=stated)
+    return Loaded(notes=(*weights.notes, *note), normalised=stated, normalisation=normalisation)
 
 
 def _normalisation_names(model: nn.Module) -> set[str]:
@@ -369,21 +373,27 @@ def _cause(
     return "they are of a network with other layers: name theirs, with its arguments"
 
 
-def _take_normalisation(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+def _take_normalisation(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> str:
     """Replace each `Normalise` layer of a model for which the weights have means or standard
-    deviations of another shape, such as one for each channel."""
+    deviations of another shape, such as one for each channel; return the first one as text, and
+    ``own`` if there is none."""
+    text = OWN
     for name, layer in [*model.named_modules()]:
         if not isinstance(layer, Normalise) or not name:
             continue
         mean, std = (tensors.get(f"{name}.{buffer}") for buffer in ("mean", "std"))
-        if (
-            mean is None
-            or std is None
-            or (mean.shape, std.shape) == (layer.mean.shape, layer.std.shape)
-        ):
+        if mean is None or std is None:
             continue
+        if (mean.shape, std.shape) == (layer.mean.shape, layer.std.shape):
+            continue
+        values = [each.float().squeeze().tolist() for each in (mean, std)]
         try:
-            new = Normalise(*(each.float().squeeze().tolist() for each in (mean, std)))
+            new = Normalise(*values)
         except UserError as error:
             raise UserError(f"{source}: {name}: {error}") from error
+        if text == OWN and name == first_normalise(model):
+            text = "/".join(
+                ",".join(map(repr, torch.tensor(each).reshape(-1).tolist())) for each in values
+            )
         model.set_submodule(name, new.to(layer.mean.device))
+    return text

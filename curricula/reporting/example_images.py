@@ -99,7 +99,7 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
     victim = ModelVictim(model, early_stop=True)
     split = data.test[slice(NUM_SEARCHED)].load()
     x_NCHW, y_N = data.images(split.pixels), split.labels
-    threats = standard_threats(bind(run.config.perturb), data.budgets)
+    threats = standard_threats(bind(run.model_config.perturb), data.budgets)
 
     def under(name: str, index: Tensor) -> Tensor:
         """Return the images at an index, NCHW, perturbed by a named threat as in the evaluation."""

@@ -106,7 +106,12 @@ def write_figure(figure: "Figure", path: Path) -> None:
         UserError: as `check_figure` does; a full disk.
     """
     check_figure(path)
-    drawn = io.BytesIO()  # drawn before the file is touched
+    write_output(path, drawn(figure, path.suffix.lower()))  # drawn before the file is touched
+
+
+def drawn(figure: "Figure", suffix: str) -> bytes:
+    """Return a figure as the contents of a file with the given suffix, such as ``.png``."""
+    stream = io.BytesIO()
     with plain_text():
-        figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
-    write_output(path, drawn.getvalue())
+        figure.savefig(stream, format=suffix.removeprefix("."))
+    return stream.getvalue()

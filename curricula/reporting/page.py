@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from curricula.errors import UserError, printable
-from curricula.reporting.figures import write_figure
+from curricula.reporting.figures import drawn, write_figure
 from curricula.runtime.files import inside, write_atomic
 from curricula.training.run import FIGURES, REPORT
 
@@ -97,13 +97,24 @@ def write_page(folder: Path, *, title: str, subtitle: str, sections: Sequence[Se
     """
     try:
         inside(folder, FIGURES).mkdir(exist_ok=True)
-        page = _template().render(
-            title=title, subtitle=subtitle, sections=[_shown(s, folder) for s in sections]
-        )
+        page = render_page(title=title, subtitle=subtitle, sections=sections, folder=folder)
         write_atomic(inside(folder, REPORT), page.encode())
     except OSError as error:
         raise UserError(f"report of {folder}: cannot be written ({error})") from error
     return folder / REPORT
+
+
+def render_page(
+    *, title: str, subtitle: str, sections: Sequence[Section], folder: Path | None = None
+) -> str:
+    """Return the HTML of a page, with its figures inside.
+
+    Args:
+        title, subtitle, sections: what it shows.
+        folder: folder that receives the figures as PNG and SVG, too.
+    """
+    shown = [_shown(section, folder) for section in sections]
+    return _template().render(title=title, subtitle=subtitle, sections=shown)
 
 
 def _template() -> jinja2.Template:
@@ -118,14 +129,17 @@ def _template() -> jinja2.Template:
     ).from_string(text)
 
 
-def _shown(section: Section, folder: Path) -> dict[str, Any]:
-    """Write the figures of a section as files and return the section's values for the template."""
+def _shown(section: Section, folder: Path | None) -> dict[str, Any]:
+    """Return a section's values for the template, and write its figures into a folder, if any."""
     figures = []
     for picture in section.pictures:
-        for suffix in FORMATS:
-            write_figure(picture.figure, inside(folder, f"{FIGURES}/{picture.name}{suffix}"))
         suffix, kind = (".svg", "svg+xml") if picture.kind == "chart" else (".png", "png")
-        content = (folder / FIGURES / f"{picture.name}{suffix}").read_bytes()
+        if folder is None:
+            content = drawn(picture.figure, suffix)
+        else:
+            for each in FORMATS:
+                write_figure(picture.figure, inside(folder, f"{FIGURES}/{picture.name}{each}"))
+            content = (folder / FIGURES / f"{picture.name}{suffix}").read_bytes()
         encoded = base64.b64encode(content).decode("ascii")
         figures.append(
             {

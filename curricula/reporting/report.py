@@ -15,17 +15,19 @@ from curricula.evaluation.results import ThreatResult, in_percent
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
 from curricula.reporting.example_images import draw_fooled_images, draw_training_images
-from curricula.reporting.page import Line, Picture, Section, Table, write_page
+from curricula.reporting.page import Line, Picture, Section, Table, render_page, write_page
 from curricula.reporting.pareto_figure import draw_frontier
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.reporting.training import learning_figure, training_figure
+from curricula.runtime.files import write_output
 from curricula.runtime.records import fields_of
 from curricula.sweeps.collect import compare
 from curricula.sweeps.comparison import Comparison
 from curricula.sweeps.folder import search_in, sweep_in
 from curricula.sweeps.search_spec import Search
 from curricula.sweeps.spec import Sweep
-from curricula.training.config import SplitName
+from curricula.training.config import SplitName, TrainConfig
+from curricula.training.environment import Environment, environment
 from curricula.training.loading import load_model, open_data
 from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
 from curricula.training.monitor import EXPLANATIONS
@@ -66,9 +68,29 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
     else:
         run = Run.open(path)
         title, sections = f"Run {path.name}", _of_run(run, data_root)
-        config = run.config
+        config = run.model_config
         subtitle = f"{config.model} on {config.data}: {config.perturb}"
     return write_page(path, title=title, subtitle=subtitle, sections=sections)
+
+
+def report_results(path: Path, results: Sequence[ThreatResult], *, model: str, data: str) -> None:
+    """Write a page with the results of an evaluation as a single file, which refers to no other.
+
+    Args:
+        path: the file.
+        results: the results, one or more.
+        model: name of the model.
+        data: name of the data set.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    sections = [
+        _accuracies({"accuracy": results}, f"images of {data}"),
+        _of_environment(environment()),
+    ]
+    page = render_page(title=f"Model {model}", subtitle=f"measured on {data}", sections=sections)
+    write_output(path, page.encode())
 
 
 def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
@@ -77,14 +99,12 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     if metrics:
         sections.append(_training(metrics))
     sections += [_profile(run), _audit(run), _example_images(run, metrics, data_root)]
-    config = {name: _text(value) for name, value in attrs.asdict(run.config).items()}
-    sections.append(
-        Section(
-            title="Configuration",
-            values=config,
-            missing={"Run it again:": [command_line("train", "--config", run.path / CONFIG)]},
-        )
-    )
+    config = run.model_config
+    again: dict[str, list[str]] = {}
+    if isinstance(config, TrainConfig):
+        again = {"Run it again:": [command_line("train", "--config", run.path / CONFIG)]}
+    values = {name: _text(value) for name, value in attrs.asdict(config).items()}
+    sections.append(Section(title="Configuration", values=values, missing=again))
     sections.append(_environment(run))
     return sections
 
@@ -102,23 +122,24 @@ def _headline(run: Run) -> Section:
             },
         )
     split, results = next(iter(found.items()))
-    columns = {"accuracy": {result.name: result for result in results}}
+    columns = {"accuracy": results}
     baseline = Run(run.path / BASELINE).results(split)
     if baseline:
-        columns["baseline"] = {result.name: result for result in baseline}
+        columns["baseline"] = baseline
+    return _accuracies(columns, f"{split} images")
+
+
+def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> Section:
+    """Return the section with a table of results: a row for each threat of the first column."""
+    by_name = [{result.name: result for result in results} for results in columns.values()]
+    first = next(iter(columns.values()))
     rows = [
-        Line(
-            [
-                result.name,
-                *(_accuracy(of.get(result.name)) for of in columns.values()),
-                result.threat,
-            ]
-        )
-        for result in results
+        Line([result.name, *(_accuracy(of.get(result.name)) for of in by_name), result.threat])
+        for result in first
     ]
     return Section(
         title="Accuracy",
-        text=f"In %, with 95 % intervals, on {results[0].n:,} {split} images, in float32.",
+        text=f"In %, with 95 % intervals, on {first[0].n:,} {images}, in float32.",
         table=Table(header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)),
     )
 
@@ -333,11 +354,14 @@ def _of_search(search: Search) -> Section:
 
 def _environment(run: Run, *, text: str = "") -> Section:
     found = run.environment
-    values = (
-        {} if found is None else {name: _text(value) for name, value in fields_of(found).items()}
-    )
-    if found is not None:
-        values["command"] = shlex.join(found.command)
+    if found is None:
+        return Section(title="Environment", text=text)
+    return _of_environment(found, text)
+
+
+def _of_environment(found: Environment, text: str = "") -> Section:
+    values = {name: _text(value) for name, value in fields_of(found).items()}
+    values["command"] = shlex.join(found.command)
     return Section(title="Environment", text=text, values=values)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from curricula.data.dataset import DataSet
     from curricula.data.spec import ImageSpec
+    from curricula.models.weights import Weights
 
 Checkpoint = Literal["best", "last"]
 CHECKPOINTS: Mapping[str, str] = {"best": BEST, "last": LAST}
@@ -57,6 +58,22 @@ def image_spec(run: Run) -> "DataSet | ImageSpec":
     stored = run.read(DATA, DataIdentity)
     spec = None if stored is None else stored.spec
     return open_data(run) if spec is None else spec
+
+
+def read_network(path: Path) -> "Weights":
+    """Return the weights of a network from a file of any origin, or from a run's folder: its best
+    checkpoint.
+
+    Raises:
+        UserError: the file is missing, damaged or no weights; the folder is not a run's.
+    """
+    from curricula.models.weights import read_weights
+
+    if not path.is_dir():
+        return read_weights(path)
+    run = Run.open(path)
+    check_checkpoint(run, "best")
+    return read_weights(path / BEST)
 
 
 @known_keywords()

@@ -11,7 +11,6 @@ from torch import nn
 import curricula
 from curricula.errors import UserError
 from curricula.models import Normalise
-from curricula.plugins import registry
 from curricula.training.config import given, is_given
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -92,7 +91,7 @@ def test_a_model_that_was_given_in_python_is_given_again(run):
         curricula.load_model(run, model="lenet")
 
 
-def test_data_that_were_given_in_python_are_asked_for(run):
+def test_data_that_were_given_in_python_are_requested(run):
     edited(run, data="given(DataSet)")
     curricula.load_model(run)
     with pytest.raises(UserError, match=r"were given in Python, as given\(DataSet\): give them"):
