@@ -127,8 +127,8 @@ def evaluate(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
-        >>> x, y = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
-        >>> for result in curricula.evaluate(model, (x, y), ["clean", "rot:30+pgd:0.1"]):
+        >>> threats = ["clean", "rot:30+pgd:0.1"]
+        >>> for result in curricula.evaluate(model, "digits", threats, limit=20):
         ...     print(result.threat.partition("(")[0], result.n, 0 <= result.accuracy <= 1)
         clean 20 True
         rot 20 True
