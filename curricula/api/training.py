@@ -53,8 +53,10 @@ class TrainValues(TypedDict, total=False):
     objective: str
     epochs: int
     batch_size: int
+    freeze: str | Sequence[str]
     optimizer: "Optimizer"
     lr: float
+    head_lr: float
     momentum: float
     weight_decay: float
     lr_schedule: str

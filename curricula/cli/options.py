@@ -33,8 +33,19 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "objective": ("Training loss, such as trades(beta=6).", "at", {"metavar": "OBJECTIVE"}),
     "epochs": ("Passes over the training images, 1 to 1,000,000.", "the data set's", {"type": int}),
     "batch-size": ("Images per update, 1 to 1,000,000.", "the data set's", {"type": int}),
+    "freeze": (
+        "Layers that are not trained, by name: a pattern such as 'layer1.*', or backbone for all "
+        "but the last; repeatable.",
+        "none",
+        {"metavar": "PATTERN", "multiple": True},
+    ),
     "optimizer": ("Optimiser.", "the data set's", {"metavar": "[sgd|adamw]"}),
     "lr": ("Learning rate, above 0 to 1e35.", "the data set's", {"type": float}),
+    "head-lr": (
+        "Learning rate of the last layer, above 0 to 1e35; 0 for that of --lr.",
+        "0",
+        {"type": float},
+    ),
     "momentum": ("Momentum of sgd, from 0 to below 1.", "0.9", {"type": float}),
     "weight-decay": ("Weight decay, from 0 to 1e35.", "the data set's", {"type": float}),
     "lr-schedule": (

@@ -113,9 +113,9 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
     return None, parse_call(text)
 
 
-def listed(texts: Any) -> Sequence[str]:
-    """Return a configuration's schedules as a sequence of texts, after checking their type and
-    number; a single text becomes a tuple of one.
+def listed(texts: Any, name: str = "schedule") -> Sequence[str]:
+    """Return a configuration's schedules, or another list of texts, as a sequence of texts, after
+    checking their type and number; a single text becomes a tuple of one.
 
     Raises:
         UserError: they are neither.
@@ -123,10 +123,13 @@ def listed(texts: Any) -> Sequence[str]:
     if isinstance(texts, str):
         return (texts,)
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"schedule must be a list of texts, such as ['linear'], not {shown(texts)}")
+        example = "linear" if name == "schedule" else "layer1.*"
+        raise UserError(
+            f"{name} must be a list of texts, such as [{example!r}], not {shown(texts)}"
+        )
     if len(texts) > MAX_SCHEDULES:
         raise UserError(
-            f"schedule must be a list of at most {MAX_SCHEDULES:,} texts, not of {len(texts):,}"
+            f"{name} must be a list of at most {MAX_SCHEDULES:,} texts, not of {len(texts):,}"
         )
     return texts
 

@@ -23,11 +23,11 @@ def adversarial_weight_perturbation(
         size: length of the step relative to a tensor's norm, 0 or more; 0 does nothing.
         gradients_of: returns the gradients of the loss in the given weights; called once.
     """
-    if not size:
+    weights = [weight for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
+    if not size or not weights:
         yield
         return
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    weights = [weight for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
     gradients = gradients_of(weights)
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():

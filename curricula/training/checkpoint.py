@@ -281,8 +281,7 @@ def restore(
         state.sums.strengths = stored.strengths
         state.step, state.epoch = stored.step, stored.epoch
         state.best_joint, state.seconds = stored.best_joint, stored.seconds
-        for group in state.optimizer.param_groups:
-            group["lr"] = stored.lr
+        state.optimizer.param_groups[0]["lr"] = stored.lr  # reported; updates set all of them
         state.passes, state.probe_passes = stored.total_passes, stored.probe_passes
         state.rollbacks, state.stopped = stored.rollbacks, stored.stopped
         state.order_began = None

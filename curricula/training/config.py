@@ -109,8 +109,13 @@ class TrainConfig(ModelConfig):
         objective: expression of the training loss.
         epochs: passes over the training images, 1 to 1,000,000.
         batch_size: images per update, from 1 to the number of training images, at most 1,000,000.
+        freeze: patterns of layers that are not trained, as of `fnmatch`: names of parameters or
+            modules, such as ``layer1.*``, or ``backbone`` for all layers but the last. They stay in
+            eval mode, so that batch norm keeps its statistics and dropout is off.
         optimizer: ``sgd`` (momentum without Nesterov) or ``adamw``.
         lr: learning rate that the learning-rate schedule scales, above 0 to 1e35.
+        head_lr: learning rate of the last layer, which the schedule scales in the same way, to
+            1e35; 0 for ``lr``.
         momentum: momentum of sgd, in [0, 1).
         weight_decay: weight decay, from 0 to 1e35; decoupled in adamw.
         lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
@@ -149,8 +154,10 @@ class TrainConfig(ModelConfig):
     objective: str = "at"
     epochs: int = attrs.field(validator=_valid(ge(1), le(MAX_EPOCHS)))
     batch_size: int = attrs.field(validator=_valid(ge(1), le(MAX_BATCH_SIZE)))
+    freeze: tuple[str, ...] = ()
     optimizer: Optimizer
     lr: float = attrs.field(validator=_valid(gt(0.0), le(MAX_FACTOR)))
+    head_lr: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
     momentum: float = attrs.field(default=0.9, validator=_valid(ge(0), lt(1)))
     weight_decay: float = attrs.field(validator=_valid(ge(0.0), le(MAX_FACTOR)))
     lr_schedule: str
@@ -238,7 +245,7 @@ def _checked(key: str, value: Any) -> Any:
         check_choice(f"configuration: {key}", value, typing.get_args(field.type))
         return value
     if field.type == tuple[str, ...]:
-        return tuple(listed(value))
+        return tuple(listed(value, key))
     try:
         return from_json(cast(type[Any], field.type), value)
     except (TypeError, ValueError) as error:

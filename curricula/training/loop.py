@@ -127,7 +127,8 @@ def train_plan(
         from_first(lambda: check_free(path))
         with seeded(plan.config.seed, plan.device):
             plan, reason = decide_compile(plan)
-        callback.on_message(reason)
+        for line in (*plan.notes, reason):
+            callback.on_message(line)
     lock = exclusive(path, files=WRITTEN_BY_TRAINING) if first_process else nullcontext()
     with lock, stop_requests(patient=place().count > 1) as stop:
         if first_process and not resume:

@@ -22,6 +22,7 @@ from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
+from curricula.training.layers import Layers, choose_layers
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.equivalence import MAX_IMAGES, to_device
@@ -60,6 +61,8 @@ class Plan:
         objective: the training loss.
         learning_rate: multiple of ``config.lr`` at a progress.
         averaging: average of the weights, if any.
+        layers: the frozen layers and the head.
+        notes: lines that tell the user what is trained.
         device: device of the model and of every batch.
         precision: precision of training and of its attacks.
     """
@@ -73,6 +76,8 @@ class Plan:
     objective: Objective
     learning_rate: LearningRate
     averaging: Averaging | None
+    layers: Layers
+    notes: tuple[str, ...] = ()
     device: torch.device
     precision: Precision
 
@@ -119,7 +124,7 @@ class Plan:
         model = build_model(self.config.model, self.data, normalise=self.config.normalise)
         if self.config.sync_batchnorm and place().count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return to_device(model, images, self.device)
+        return self.layers.freeze(to_device(model, images, self.device))
 
 
 def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
@@ -162,6 +167,14 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     images = data.images(data.train[slice(min(MAX_CHECKED, config.batch_size))].load().pixels)
     _check_processes(config, device)
     check_classifier(model.value, images.to(device), data.num_classes, name=f"model {model.call}")
+    layers = choose_layers(
+        model.value,
+        images,
+        num_classes=data.num_classes,
+        name=f"model {model.call}",
+        freeze=config.freeze,
+        needs_head=bool(config.head_lr),
+    )
     return Plan(
         config=attrs.evolve(
             config,
@@ -184,6 +197,8 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         objective=objective.value,
         learning_rate=learning_rate.value,
         averaging=averaging.value,
+        layers=layers,
+        notes=layers.notes(config.freeze, config.head_lr),
         device=device,
         precision=precision,
     )

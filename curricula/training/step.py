@@ -134,14 +134,15 @@ def start(plan: Plan) -> TrainingState:
 def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that the plan configures, for a model's parameters."""
     config = plan.config
+    groups = plan.layers.groups(model, config.lr, config.head_lr)
     if config.optimizer == "sgd":
         return SGD(
-            model.parameters(),
+            groups,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -321,10 +322,10 @@ def _milder(
 
 
 def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
-    """Set the optimiser's learning rate to the schedule's value at this progress, halved once per
-    rollback."""
+    """Set the learning rate of each of the optimiser's groups to the schedule's value at this
+    progress, halved once per rollback."""
     for group in state.optimizer.param_groups:
-        group["lr"] = plan.config.lr * plan.learning_rate(progress) * 0.5**state.rollbacks
+        group["lr"] = group["base_lr"] * plan.learning_rate(progress) * 0.5**state.rollbacks
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -390,6 +391,7 @@ def _descend(
         correctly at the weights before the step; both detached.
     """
     networks.running.train()
+    plan.layers.rest(state.model)
     total = sum(share.part.count for share in shares)  # images of the batch
     logits: list[Tensor] = []  # with AWP twice: at the weights, then at the perturbed weights
 
