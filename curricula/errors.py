@@ -68,6 +68,16 @@ class UnknownNameError(UserError):
     registered names."""
 
 
+class DataWarning(UserWarning):
+    """Tell in one line how a data set's files were understood, and which were passed over.
+
+    The command line prints it as a note. The message may have names from someone else.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
     """Return ``did you mean ...?`` with the known names that are closest to ``name``.
 

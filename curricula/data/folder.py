@@ -1,148 +1,295 @@
 """A data set from a folder of images."""
 
+import hashlib
 import math
 import os
+import unicodedata
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-import torchvision.datasets
 
+from curricula.data.class_folders import Search, listed
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
-from curricula.data.dataset import DataSet, missing_data_error
+from curricula.data.dataset import DataSet, SplitLike, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
-from curricula.data.photos import read_image
-from curricula.errors import UserError, shown
+from curricula.data.photos import Ground, read_image
+from curricula.data.spec import ImageSize
+from curricula.errors import DataWarning, UserError
 from curricula.runtime.memory import check_fits
+from curricula.runtime.processes import place
 from curricula.runtime.values import check_whole
 
-MAX_SIZE = 4096  # pixels of a side of the images as they are used
+MIN_SIZE, MAX_SIZE = 8, 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
+
+LAYOUT = "it must hold train/CLASS/* and test/CLASS/*"
+
+SplitFolder = Literal["train", "validation", "test"]
+SPLIT_FOLDERS: Mapping[str, SplitFolder] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""The splits by the names of their folders, in lower case."""
+
+Classes = Mapping[str, list[str]]
+"""The paths of the images of each class, by the name of the class."""
 
 
 def folder(
     root: str,
     download: bool,
-    size: int = 32,
+    size: int | tuple[float, float] = 32,
     grey: bool = False,
     keep: Literal["auto", "memory", "disk"] = "auto",
+    ground: Ground = "white",
+    split: tuple[float, float] | None = None,
+    split_seed: int = 0,
 ) -> DataSet:
-    """Load your own images from ``root/train/CLASS/*`` and ``root/test/CLASS/*`` (JPEG, PNG, PPM,
-    BMP, TIFF or WebP), resized with antialiasing to ``size`` x ``size``.
+    """Load your own images from ``root/train/CLASS/*`` and ``root/test/CLASS/*``, with or without
+    ``root/val/CLASS/*``, resized with antialiasing to ``size``.
+
+    Without ``test``, the images of ``val`` are the test images. A folder without these splits,
+    ``root/CLASS/*``, is split as ``split`` says. All formats of photos that Pillow reads are
+    recognised by their content; photos are turned upright. What is passed over, such as hidden
+    files, is counted in a `curricula.errors.DataWarning`.
 
     Budgets and training defaults are those of CIFAR.
 
     Args:
         root: the folder.
         download: unused: the images are on your disk.
-        size: height and width in pixels, 8 to 4,096.
+        size: height and width in pixels, 8 to 4,096, as one number or as ``HEIGHT:WIDTH``; the
+            proportions of an image are not kept.
         grey: one channel instead of three.
         keep: where the pixels are kept. ``memory`` reads all images once and holds them on the
             device; ``disk`` reads each batch from the files when it is needed; ``auto`` means
             ``memory`` for up to 4 GiB of pixels (350,000 colour images of 64x64). The results are
             the same.
+        ground: colour behind transparent pixels: ``white``, ``grey`` (128 of 255) or ``black``.
+        split: shares ``TRAIN:TEST`` of the images of each class, such as ``80:20``, for a folder
+            of classes. The same names of files give the same split.
+        split_seed: seed of that split, 0 or more.
 
     Raises:
-        UserError: the folders are missing or have different classes, an image cannot be read, or
-            the images to hold do not fit into memory.
+        UserError: the folders are missing or have different classes, there is only one class, an
+            image cannot be read, or the images to hold do not fit into memory.
     """
-    check_whole("folder: size", size, 8, MAX_SIZE)
-    parts = {name: Path(root) / name for name in ("train", "test")}
-    if not all(path.is_dir() for path in parts.values()):
-        raise missing_data_error("folder", root, " (it must hold train/CLASS/* and test/CLASS/*)")
-    for path in parts.values():
-        _check_links(path)
+    height, width = _height_width(size)
+    check_whole("folder: split_seed", split_seed, 0)
+    if not os.path.isdir(root):
+        raise missing_data_error("folder", root, f" ({LAYOUT})")
     try:
-        train, test = (torchvision.datasets.ImageFolder(str(path)) for path in parts.values())
-    except OSError as error:
-        raise UserError(f"folder: {' '.join(str(error).split())}") from error
-    if train.classes != test.classes:
-        raise UserError(
-            f"folder: the classes of train ({', '.join(train.classes)}) and of test "
-            f"({', '.join(test.classes)}) differ; give both the same sub-folders"
-        )
-    for name in train.classes:
-        if not name.isprintable():
-            raise UserError(f"folder: the name of class {shown(name)} cannot be shown; rename it")
-    paths = [os.fsencode(path) for path, _ in (*train.samples, *test.samples)]
-    read = ReadFile(paths=np.array(paths), size=size, grey=grey)
-    reader = Reader(read=read, stamp=read.stamp)
-    shape = (1 if grey else 3, size, size)
+        splits, notes = _find(root, split, split_seed)
+    except UserError as error:
+        raise UserError(f"folder: {error}") from error
+    if notes and not place().rank:
+        warnings.warn(f"folder {root}: {'; '.join(notes)}", DataWarning, stacklevel=2)
+    images = [
+        (os.fsencode(path), label)
+        for classes in splits.values()
+        for label, paths in enumerate(classes.values())
+        for path in paths
+    ]
+    paths, labels = zip(*images, strict=True)
+    read = ReadFile(paths=np.array(paths), size=(height, width), grey=grey, ground=ground)
+    shape = (1 if grey else 3, height, width)
     whole = LazySplit(
-        reader=reader,
+        reader=Reader(read=read, stamp=read.stamp),
         numbers=torch.arange(len(paths)),
-        labels=torch.tensor([*train.targets, *test.targets]),
+        labels=torch.tensor(labels),
         shape=shape,
     )
     num_bytes = len(paths) * math.prod(shape)
     hold = keep == "memory" or (keep == "auto" and num_bytes <= MAX_BYTES)
     if hold:
         fix = "lower size, or write keep=disk"
-        check_fits(f"folder(size={size}): its {len(paths):,} images", num_bytes, fix=fix)
-    splits = (whole[slice(len(train))], whole[slice(len(train), None)])
+        written = f"{height}" if height == width else f"{height}:{width}"
+        check_fits(f"folder(size={written}): its {len(paths):,} images", num_bytes, fix=fix)
+    loaded: dict[SplitFolder, SplitLike] = {}
+    begin = 0
+    for part, classes in splits.items():
+        end = begin + sum(map(len, classes.values()))
+        loaded[part] = whole[slice(begin, end)].load() if hold else whole[slice(begin, end)]
+        begin = end
     return DataSet(
         name="folder",
-        train=splits[0].load() if hold else splits[0],
-        test=splits[1].load() if hold else splits[1],
-        classes=tuple(train.classes),
-        image_size=size,
+        train=loaded["train"],
+        test=loaded["test"],
+        validation=loaded.get("validation"),
+        classes=tuple(splits["train"]),
+        image_size=(height, width),
         budgets=COLOUR_BUDGETS,
         attack_defaults={"steps": "10"},
         training_defaults=COLOUR_TRAINING,
     )
 
 
-def _check_links(folder: Path) -> None:
-    """Check that no link leads to a folder a second time, because reading the images might then
-    never end.
+def _height_width(size: int | tuple[float, float]) -> tuple[int, int]:
+    """Return the height and the width of a size as it is written in an expression.
 
     Raises:
-        UserError: the folder that is found again, or cannot be read.
+        UserError: one is not a whole number from 8 to 4,096.
     """
-    seen: set[tuple[int, int]] = set()
-    left = [str(folder)]
-    while left:
-        path = left.pop()
-        try:
-            status = os.stat(path)
-            below = [entry.path for entry in os.scandir(path) if entry.is_dir()]
-        except OSError as error:
-            raise UserError(f"folder: {path} cannot be read ({error.strerror})") from error
-        if (status.st_dev, status.st_ino) in seen:
+    sides = size if isinstance(size, tuple) else (size, size)
+    for side in sides:
+        whole = int(side) if isinstance(side, float) and side.is_integer() else side
+        check_whole("folder: size", whole, MIN_SIZE, MAX_SIZE)
+    return int(sides[0]), int(sides[1])
+
+
+def _find(
+    root: str, shares: tuple[float, float] | None, seed: int
+) -> tuple[dict[SplitFolder, Classes], list[str]]:
+    """Return the images of each split, the training images first, and what to tell the user.
+
+    Raises:
+        UserError: as `folder` does.
+    """
+    search, notes = Search(), []
+    names = search.folders(root)
+    if not names:
+        raise UserError(f"{root} has no folders; {LAYOUT}")
+    named: dict[SplitFolder, str] = {}
+    for name in names:
+        part = SPLIT_FOLDERS.get(name.lower())
+        if part in named:
+            raise UserError(f"{root} has both {named[part]} and {name}; keep one of them")
+        if part is not None:
+            named[part] = name
+    if "train" not in named:
+        if shares is None:
             raise UserError(
-                f"folder: {path} is a link to a folder that is there already; delete the link"
+                f"{root} has no folder train, only {listed(names)}; if these are the classes, "
+                "write split=80:20, the shares of training and test images"
             )
-        seen.add((status.st_dev, status.st_ino))
-        left += below
+        search = Search()
+        splits = _divided(search.classes(root), root, shares, seed)
+    else:
+        train = os.path.join(root, named["train"])
+        if shares is not None:
+            raise UserError(
+                f"{root} has a folder {named['train']}; leave split out, or name {train} in "
+                "data_root (--data-root) to split its images alone"
+            )
+        if len(named) == 1:
+            raise UserError(
+                f"{root} has {named['train']}, but neither test nor val; add one, or name {train} "
+                "in data_root (--data-root) and write split=80:20"
+            )
+        if "test" not in named:
+            named["test"] = named.pop("validation")
+            notes.append(f"{named['test']} holds the test images, since there is no folder test")
+        splits = {
+            part: search.classes(os.path.join(root, named[part]))
+            for part in ("train", "validation", "test")
+            if part in named
+        }
+        for part, classes in splits.items():
+            _check_same(splits["train"], classes, named["train"], named[part])
+        if others := [name for name in names if name not in named.values()]:
+            notes.append(f"passed over other folders ({listed(others)})")
+    if over := search.passed_over():
+        notes.append(f"passed over {', '.join(over)}")
+    return splits, notes
+
+
+def _check_same(train: Classes, other: Classes, train_name: str, other_name: str) -> None:
+    """Check that two splits have the same classes.
+
+    Raises:
+        UserError: they have not; the message has the names.
+    """
+    missing = [name for name in train if name not in other]
+    added = [name for name in other if name not in train]
+    if missing or added:
+        lacks = [
+            f"{folder} has no images of {listed(names)}"
+            for folder, names in ((other_name, missing), (train_name, added))
+            if names
+        ]
+        raise UserError(
+            f"the classes of {train_name} and of {other_name} differ: {' and '.join(lacks)}; give "
+            "both the same folders"
+        )
+
+
+def _divided(
+    classes: Classes, root: str, shares: tuple[float, float], seed: int
+) -> dict[SplitFolder, Classes]:
+    """Return the images of each class as training and test images in the given shares.
+
+    The order in which they are drawn follows from the hash of each file's name and the seed, so
+    that it does not depend on the other files.
+
+    Raises:
+        UserError: a share is not above 0, or a class has a single image.
+    """
+    if not all(share > 0 and math.isfinite(share) for share in shares):
+        raise UserError(
+            f"split must be two numbers above 0, the shares TRAIN:TEST, such as 80:20, not "
+            f"{shares[0]:g}:{shares[1]:g}"
+        )
+    train, test = {}, {}
+    for name, paths in classes.items():
+        if len(paths) < 2:
+            raise UserError(f"class {name} has a single image; a class to split needs two or more")
+
+        def drawn(path: str) -> bytes:
+            inner = unicodedata.normalize("NFC", os.path.relpath(path, root)).replace(os.sep, "/")
+            text = f"{seed} {inner}".encode(errors="surrogatepass")
+            return hashlib.blake2b(text, digest_size=16).digest()
+
+        count = round(len(paths) * shares[0] / sum(shares))
+        chosen = set(sorted(paths, key=drawn)[: min(max(count, 1), len(paths) - 1)])
+        train[name] = [path for path in paths if path in chosen]
+        test[name] = [path for path in paths if path not in chosen]
+    return {"train": train, "test": test}
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReadFile:
-    """Reads the image of a given number from its file, as pixels_CHW, uint8, resized to ``size`` x
-    ``size``.
+    """Reads the image of a given number from its file, as pixels_CHW, uint8.
 
     Attributes:
         paths: paths of the files, as bytes, in an array: if they were Python strings, each worker
             process would copy them all by counting references.
-        size: height and width in pixels.
+        size: height and width in pixels, as for `read_image`.
         grey: one channel instead of three.
+        ground: colour behind transparent pixels.
     """
 
     paths: "np.ndarray[Any, Any]"
-    size: int
+    size: ImageSize
     grey: bool
+    ground: Ground = "white"
 
     def __call__(self, number: int) -> torch.Tensor:
         path = os.fsdecode(self.paths[number])
         try:
-            return read_image(path, self.size, self.grey)
+            return read_image(path, self.size, self.grey, self.ground)
         except UserError as error:
             raise UserError(f"folder: {error}") from error
 
     def stamp(self, number: int) -> str:
         """Return the class folder, the name and the size in bytes of the file of image ``number``,
-        as text."""
+        as text.
+
+        Raises:
+            UserError: the file is gone.
+        """
         path = Path(os.fsdecode(self.paths[number]))
-        return f"{path.parent.name}/{path.name} {path.stat().st_size}"
+        try:
+            num_bytes = path.stat().st_size
+        except OSError as error:
+            raise UserError(
+                f"folder: {path} cannot be read as an image: {error.strerror}"
+            ) from error
+        return f"{path.parent.name}/{path.name} {num_bytes}"

@@ -100,23 +100,36 @@ def read_image(
     return resized
 
 
-def suffixes() -> frozenset[str]:
-    """Return the lower-case endings of the file names of all formats that are read, such as
+def endings() -> frozenset[str]:
+    """Return the lower-case endings of the names of files in the formats that are read, such as
     ``.jpg``."""
     Image.init()
-    return frozenset(end for end, name in Image.EXTENSION.items() if name not in LEFT_OUT)
+    return frozenset(
+        ending
+        for ending, name in Image.EXTENSION.items()
+        if name in Image.OPEN and name not in LEFT_OUT
+    )
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file's first bytes are those of a format that is read.
+def is_image(path: str | Path) -> bool:
+    """Return whether a file's content begins like an image in a format that is read; the rest may
+    be damaged.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be read.
     """
-    with path.open("rb") as stream:
-        start = stream.read(16)
-    accepts = (Image.OPEN[name][1] for name in _formats(path))
-    return any(accept(start) is True for accept in accepts if accept is not None)
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_formats(path)):
+                return True
+    except Image.DecompressionBombError:  # `read_image` refuses it
+        return True
+    except Exception as error:  # decoders raise many types on damaged bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return False
 
 
 def _formats(path: Path) -> list[str]:

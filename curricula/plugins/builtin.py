@@ -192,7 +192,7 @@ def curricula_datasets() -> Iterable[Record]:
     yield Record(
         name="folder",
         factory="curricula.data.folder:folder",
-        summary="your images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png",
+        summary="your photos: ROOT/train/CLASS/* and ROOT/test/CLASS/*, or a split of ROOT/CLASS/*",
     )
     yield Record(
         name="random",

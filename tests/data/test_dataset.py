@@ -311,7 +311,7 @@ def test_wrong_folders_are_one_line(tmp_path):
         load_data("folder", root=str(tmp_path))
     write_folder(tmp_path, ("cat", "dog"), ("train",))
     write_folder(tmp_path, ("cat", "cow"), ("test",))
-    with pytest.raises(UserError, match=r"classes of train \(cat, dog\) and of test \(cat, cow\)"):
+    with pytest.raises(UserError, match=r"test has no images of dog and train has .* of cow; give"):
         load_data("folder", root=str(tmp_path))
     with pytest.raises(UserError, match="size must lie from 8 to 4,096, not 2"):
         load_data("folder(size=2)", root=str(tmp_path))
