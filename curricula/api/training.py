@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import attrs
 
 from curricula.errors import UserError
+from curricula.expressions.model_files import named_model, names_file
 from curricula.expressions.syntax import parse_call
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, inside
@@ -142,6 +143,8 @@ def train(
                 check_free(inside(path, BASELINE))
     if isinstance(values.get("data_root"), Path):
         values["data_root"] = str(values["data_root"])
+    if isinstance(values.get("model"), str) and names_file(values["model"]):
+        values["model"] = named_model(values["model"])
     check_values(values)
     callbacks = check_callbacks(callbacks)
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)

@@ -6,14 +6,25 @@ from typing import Any, TypeAlias
 import click
 
 from curricula.cli.paths import PATH
+from curricula.expressions.model_files import named_model
 
 Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 """A decorator that adds options to a command's function."""
 
+
+def named(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Return the expression of the model that a flag names, and load its file if it names one."""
+    return None if text is None else named_model(text)
+
+
 _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "data": ("Data set, such as mnist or folder(size=64).", "digits", {"metavar": "DATA"}),
     "data-root": ("Folder of the data set's files.", "data", {"metavar": "DIR"}),
-    "model": ("Network, such as smallcnn.", "the data set's", {"metavar": "MODEL"}),
+    "model": (
+        "Network, such as smallcnn, or FILE.py:NAME of your own.",
+        "the data set's",
+        {"metavar": "MODEL", "callback": named},
+    ),
     "normalise": (
         "Normalisation of the images, in place of the network's: cifar10, cifar100, imagenet, "
         "mnist, none or MEAN/STD, such as 0.5/0.25.",

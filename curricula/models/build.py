@@ -1,12 +1,16 @@
 """Build a model from an expression, such as ``wrn(depth=28)``, for the images of a data set."""
 
+import functools
+
 import attrs
 from torch import nn
 
 from curricula.data.dataset import DataSet, as_dataset
 from curricula.data.spec import ImageSpec
 from curricula.expressions import factories
+from curricula.expressions.model_files import FILE
 from curricula.expressions.syntax import parse_call
+from curricula.models.file_models import build_from_file
 from curricula.models.normalisation import OWN, check_normalisation
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.values import known_keywords
@@ -50,7 +54,9 @@ def resolve_model(text: str, data: DataSet | ImageSpec, *, normalise: str = OWN)
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
-    built = factories.build("model", parse_call(text), supplied=supplied)
+    call = parse_call(text)
+    build = build_from_file if call.name == FILE else functools.partial(factories.build, "model")
+    built = build(call, supplied=supplied)
     if not isinstance(built.value, nn.Module):
         return built  # its check reports it
     model = with_normalisation(built.value, normalise, data.in_channels)

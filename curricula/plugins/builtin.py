@@ -168,6 +168,11 @@ def curricula_models() -> Iterable[Record]:
             "torchvision_models:classifier",
             "any torchvision classifier by name, untrained: torchvision(convnext_tiny)",
         ),
+        (
+            "file",
+            "file_models:file_model",
+            'a class or function of a Python file that you name: file("mynet.py", MyNet)',
+        ),
     ):
         yield Record(name=name, factory=f"curricula.models.{factory}", summary=summary)
 

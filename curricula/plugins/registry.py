@@ -94,12 +94,14 @@ class Registry:
 
     Attributes:
         failures: the plugins that failed to load.
-        files: the loose plugin files that were loaded.
+        files: the loose Python files that were loaded, of plugins and of models.
+        modules: their modules, by file.
     """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self.files: list[Path] = []
+        self.modules: dict[Path, ModuleType] = {}
         self._records: dict[Kind, dict[str, Registered]] = {kind: {} for kind in KINDS}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -129,6 +131,8 @@ class Registry:
         """Check that a plugin has a hook, and none of an unknown name."""
         known = [f"{PROJECT}_{kind}s" for kind in KINDS]
         callers = self._manager.get_hookcallers(plugin)
+        if not callers and plugin in self.modules.values() and _may_define_models(plugin):
+            return
         if not callers:
             raise TypeError(f"it has no hook: mark one with @hookimpl; there is {', '.join(known)}")
         for caller in callers:
@@ -180,6 +184,48 @@ class Registry:
                 raise UserError(str(failure)) from error
             self.failures.append(failure)
             warnings.warn(str(failure), PluginWarning, stacklevel=2)
+
+    def add_file(self, file: Path) -> None:
+        """Load a Python file that the user named, of a plugin or of models, unless it was loaded
+        before.
+
+        Raises:
+            UserError: there is no such file, or it is broken.
+        """
+        if any(os.path.abspath(file) == os.path.abspath(known) for known in self.modules):
+            return
+
+        def load() -> ModuleType:
+            self.modules[file] = load_file(file)
+            return self.modules[file]
+
+        try:
+            self.add_or_warn(load, Provider(name=str(file), source="file"), strict=True)
+        except UserError:
+            self.modules.pop(file, None)
+            raise
+        self.files.append(file)
+
+    def module_of(self, file: str) -> ModuleType:
+        """Return the module of a Python file that the user named in this process, by its path or
+        else by its name alone, since it may have moved.
+
+        Raises:
+            UserError: the user named no such file, or several of that name.
+        """
+        path = os.path.abspath(file)
+        found = [each for name, each in self.modules.items() if os.path.abspath(name) == path]
+        name = os.path.basename(file)
+        found = found or [each for known, each in self.modules.items() if known.name == name]
+        if len(found) == 1:
+            return found[0]
+        command = f"curricula --plugin {shlex.quote(file)} COMMAND"
+        if found:
+            raise UserError(f"{file} may be one of {len(found)} files; name one alone: {command}")
+        raise UserError(
+            f"{file} is Python code, which runs only if you name it: write {command}, or in Python "
+            "load_model(RUN, model=MODEL)"
+        )
 
     def records(self, kind: Kind) -> Mapping[str, Registered]:
         """Return all records of a kind, by name, in order of registration."""
@@ -236,8 +282,28 @@ def load_file(path: Path) -> ModuleType:
         raise UserError(f"plugin file {path}: not a Python file (expected a name ending in .py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickle and attrs look classes up there
-    spec.loader.exec_module(module)
+    beside = str(path.resolve().parent)  # for modules that lie beside it; others come first
+    sys.path.append(beside)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(beside)
     return module
+
+
+def _may_define_models(module: object) -> bool:
+    """Return whether a module without hooks defines a class, a function or a network, and no
+    function that is named as a hook."""
+    values = vars(module)
+    if any(name.startswith(f"{PROJECT}_") for name in values):
+        return False
+    own = values.get("__name__")
+    return any(
+        callable(value)
+        and not name.startswith("_")
+        and (getattr(value, "__module__", None) == own or hasattr(value, "state_dict"))
+        for name, value in values.items()
+    )
 
 
 def _is_set(variable: str) -> bool:
@@ -254,7 +320,8 @@ def build_registry(
     """Load the built-ins, then every installed plugin, then loose files; return the registry.
 
     Args:
-        files: plugin files, as given by ``--plugin``. A broken file is always an error.
+        files: plugin files and files of models, as given by ``--plugin``. A broken file is always
+            an error.
         strict: whether a broken installed plugin is an error instead of a warning; by default the
             environment variable ``CURRICULA_STRICT_PLUGINS`` decides.
         entry_points: whether to load installed plugins; by default yes, unless the environment
@@ -277,9 +344,7 @@ def build_registry(
         for entry_point, provider in _entry_points():
             registry.add_or_warn(entry_point.load, provider, strict=strict)
     for file in files:
-        provider = Provider(name=str(file), source="file")
-        registry.add_or_warn(lambda file=file: load_file(file), provider, strict=True)  # type: ignore[misc]
-        registry.files.append(file)
+        registry.add_file(file)
     return registry
 
 

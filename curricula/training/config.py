@@ -12,6 +12,7 @@ from attrs.validators import and_, ge, gt, le, lt
 
 from curricula.errors import UserError, did_you_mean, message_of, shown
 from curricula.expressions.checks import listed
+from curricula.expressions.model_files import names_file
 from curricula.expressions.syntax import MAX_NAME, parse_call
 from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.plugins.names import CLEAN, NAME_PATTERN
@@ -319,6 +320,12 @@ def read_values(path: Path) -> dict[str, Any]:
     if isinstance(values.get("base"), dict):
         kind = "search" if "ranges" in values else "sweep"
         raise UserError(f"configuration {path}: it holds a {kind}; run curricula {kind} {path}")
+    model = values.get("model")
+    if isinstance(model, str) and names_file(model):
+        raise UserError(
+            f"configuration {path}: model {shown(model)} runs a file, which only you can name: "
+            "leave it out, and write --model"
+        )
     return values
 
 

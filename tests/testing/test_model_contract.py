@@ -3,6 +3,7 @@
 import copy
 import functools
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from fixtures.narrow import narrow_networks
 from torch import nn
 
 from curricula.expressions import factories
+from curricula.expressions.model_files import named_model
 from curricula.expressions.syntax import parse_call
 from curricula.models import Normalise
 from curricula.plugins import registry
@@ -18,7 +20,9 @@ from curricula.testing import MODEL_CLAUSES, check_model
 from curricula.testing import models as clauses
 
 REGISTERED = registry.build_registry().records("model")
+OWN = Path(__file__).parents[1] / "fixtures" / "own_net.py"
 EXPRESSIONS = {
+    "file": f"{OWN}:OwnNet",
     "torchvision": "torchvision(squeezenet1_1)",
     "wrn": "wrn(10, 16)",
     "p4cnn": "p4cnn(width=4)",
@@ -37,7 +41,7 @@ def factory(text):
 
     def build(**supplied):
         with narrow_networks():
-            return factories.build("model", parse_call(text), supplied=supplied).value
+            return factories.build("model", parse_call(named_model(text)), supplied=supplied).value
 
     return build
 
