@@ -11,6 +11,7 @@ _ALLOCATED = re.compile(r"tried to allocate (\d+) bytes")
 _CHOSEN = re.compile(r"'(\w+)' must be in [(\[](.+?),?[)\]] \(got (.+)\)")
 _USER_PASSWORD = re.compile(r"(//[^\s:@/]*:)\S*@")
 _QUERY_PASSWORD = re.compile(r"([?&;]\w*pass\w*=)[^\s&;]*", re.IGNORECASE)
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # Persian, Hindi and emoji use them
 MAX_MESSAGE = 2000  # characters of a message
 MAX_SHOWN = 300  # characters of a text inside a message
 MAX_EXACT = 10**15  # counts up to this one are shown with all their digits
@@ -209,9 +210,13 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    return "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable() or letter in _JOINERS:
+        return letter
+    return " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def redacted(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from curricula.data.photos import endings, is_image
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 
 PASSED_OVER = frozenset(
     {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
@@ -74,7 +74,7 @@ class Search:
                 self.empty_folders.append(name)
                 continue
             name = _composed(name)
-            if not name.isprintable():
+            if name != printable(name):
                 raise UserError(f"the name of class {shown(name)} cannot be shown; rename it")
             other = spelt.setdefault(name.casefold(), name)
             if name in found or name != other:

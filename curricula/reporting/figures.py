@@ -6,12 +6,12 @@ Figures are objects of matplotlib: no pyplot, no global state, no display.
 import contextlib
 import io
 import textwrap
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curricula.errors import UserError, printable
+from curricula.errors import UserError
+from curricula.reporting.fonts import drawable
 from curricula.runtime.files import check_output, write_output
 
 if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a second to import
@@ -48,7 +48,7 @@ def as_label(text: str, length: int = MAX_LABEL) -> str:
         text: the text.
         length: largest number of characters.
     """
-    label = printable(text)
+    label = drawable(text)
     if len(label) > length:
         half = (length - 1) // 2
         label = f"{label[: length - 1 - half]}…{label[len(label) - half :]}"
@@ -60,12 +60,11 @@ def plain_text() -> Iterator[None]:
     """Draw every text inside the block, or the decorated function, as it is written: matplotlib
     would read dollars as a formula, and stop at a wrong one.
 
-    A letter that the font lacks is drawn as an empty box.
+    Texts that may have letters of any language pass through `drawable` or `as_label` first.
     """
     import matplotlib
 
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+    with matplotlib.rc_context({"text.parse_math": False}):
         yield
 
 

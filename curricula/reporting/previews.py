@@ -20,11 +20,12 @@ from torch import Tensor
 
 from curricula.curriculum import Curriculum, check_channels
 from curricula.data.dataset import DataSet, load_data
-from curricula.errors import UserError, printable, shown
+from curricula.errors import UserError, shown
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
 from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
+from curricula.reporting.fonts import drawable
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
 from curricula.training.loading import load_model
@@ -196,7 +197,7 @@ def preview_figure(
     page_width = max(left + grid_width + right, 5.5)
     left += (page_width - left - grid_width - right) / 2
     title_lines, caption_lines = (
-        folded(printable(text), page_width, points) for text, points in ((title, 9), (caption, 8))
+        folded(drawable(text), page_width, points) for text, points in ((title, 9), (caption, 8))
     )
     foot = 0.3 + 0.15 * len(caption_lines)
     grid_height = n * (2 * tall + gap + between) - between
@@ -278,7 +279,7 @@ def _pixels(x_CHW: Tensor) -> NDArray[Any]:
 def _name(sheet: Axes, x: float, y: float, name: str) -> None:
     """Write the name of an image to the left of a position: upright if it is short, else
     rotated."""
-    name = printable(name)
+    name = drawable(name)
     short = name if len(name) <= 16 else f"{name[:15]}…"
     sheet.text(
         x, y, short, fontsize=9, color=TEXT, ha="right", va="center",
