@@ -464,11 +464,10 @@ def _images(data: "DataSet", split: "SplitName | SplitLike", limit: int | None) 
     Raises:
         UserError: the images that were given are not those of the data set, or none.
     """
-    from curricula.data.dataset import check_split, first
+    from curricula.data.dataset import as_split, first
 
     if not isinstance(split, str):
-        check_split(split, data)
-        return first(split, limit)
+        return first(as_split(split, data), limit)
     return first(data.test if split == "test" else data.with_validation()[1], limit)
 
 
@@ -575,8 +574,7 @@ def _data(
         loaded = resolve_data(data, root=root or "data", download=False)
         data_set, text = loaded.value, str(loaded.call)
     else:
-        more = {} if layout is None else {"layout": layout}
-        data_set, text = as_dataset(data, root=root or "data", **more), given(data)
+        data_set, text = as_dataset(data, root=root or "data", layout=layout), given(data)
     if run is not None:
         data_set = _of_run(data_set, run)
     return data_set, text

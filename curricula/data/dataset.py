@@ -1,7 +1,7 @@
 """Data sets: labelled images, in memory or read when needed, and their conventions."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curricula.data.arrays import (
+    Labelled,
+    Layout,
+    Origin,
+    as_classes,
+    as_labels,
+    as_pixels,
+    check_fractions,
+    check_labels,
+    check_whole_pixels,
+    classes_of,
+    labelled,
+)
+from curricula.data.conventions import (
+    COLOUR_BUDGETS,
+    COLOUR_TRAINING,
+    GREY_BUDGETS,
+    GREY_TRAINING,
+)
 from curricula.data.spec import ImageSize, as_image_size, height_width
 from curricula.errors import UserError, shown
 from curricula.expressions import factories
@@ -134,6 +153,117 @@ class DataSet:
     attack_defaults: Mapping[str, str]
     training_defaults: Mapping[str, Any]
 
+    @classmethod
+    @known_keywords()
+    def from_arrays(
+        cls,
+        *,
+        train: tuple[Any, Any],
+        test: tuple[Any, Any],
+        validation: tuple[Any, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        layout: Layout | None = None,
+        name: str = "arrays",
+        budgets: Mapping[str, str] | None = None,
+        attack_defaults: Mapping[str, str] | None = None,
+        training_defaults: Mapping[str, Any] | None = None,
+    ) -> "DataSet":
+        """Return a data set of images and labels in memory, which are not written to.
+
+        >>> x, y = torch.rand(40, 24, 32, 3), torch.arange(40) % 4
+        >>> data = DataSet.from_arrays(train=(x[:30], y[:30]), test=(x[30:], y[30:]))
+        >>> data.in_channels, data.image_size, data.classes
+        (3, (24, 32), ('0', '1', '2', '3'))
+
+        Images are tensors, arrays or sequences of images: integers from 0 to 255 or floating-point
+        numbers from 0 to 1, of shape (N, C, H, W), (N, H, W, C) or (N, H, W). Labels are whole
+        numbers from 0 of any type, (N,) or (N, 1), one-hot rows (N, K), or class names.
+
+        Args:
+            train: training images and labels.
+            test: test images and labels.
+            validation: validation images and labels; by default a part of the training images is
+                held out.
+            classes: class names, by label; by default the numbers of the labels.
+            layout: order of the images' axes, ``NCHW`` or ``NHWC``; by default recognised from the
+                shape, where that has a number of channels from 1 to 4 in one place only.
+            name: name of the data set.
+            budgets: standard budgets by unit; by default those of MNIST for grey images, else those
+                of CIFAR.
+            attack_defaults, training_defaults: as the attributes; by default likewise.
+
+        Raises:
+            UserError: images or labels of another type, shape or range; the message has the fix.
+        """
+        parts = {"training": train, "test": test, "validation": validation}
+        for part, pair in parts.items():
+            value: Any = pair
+            if value is not None and not (isinstance(value, (tuple, list)) and len(value) == 2):
+                raise UserError(
+                    f"the {part} data must be a pair (images, labels), not {described(pair)}; "
+                    "DataSet.from_torch takes torch and Hugging Face data sets"
+                )
+        return _from_parts(
+            parts,
+            classes=classes,
+            layout=layout,
+            name=name,
+            budgets=budgets,
+            attack_defaults=attack_defaults,
+            training_defaults=training_defaults,
+        )
+
+    @classmethod
+    @known_keywords()
+    def from_torch(
+        cls,
+        *,
+        train: Any,
+        test: Any,
+        validation: Any = None,
+        classes: Sequence[str] | None = None,
+        layout: Layout | None = None,
+        name: str = "torch",
+        budgets: Mapping[str, str] | None = None,
+        attack_defaults: Mapping[str, str] | None = None,
+        training_defaults: Mapping[str, Any] | None = None,
+    ) -> "DataSet":
+        """Return a data set of the images of torch data sets or loaders, or of Hugging Face data
+        sets, which are read into memory once.
+
+        >>> from torch.utils.data import TensorDataset
+        >>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+        >>> train, test = TensorDataset(x[:30], y[:30]), TensorDataset(x[30:], y[30:])
+        >>> data = DataSet.from_torch(train=train, test=test, classes=["cat", "dog"])
+        >>> len(data.train), data.classes
+        (30, ('cat', 'dog'))
+
+        Each item is a pair (image, label) or has the keys ``image`` and ``label``; images are
+        Pillow's, tensors or arrays, all of one size. Random transforms are applied once, so an
+        augmentation belongs into `curricula.train` instead, and a normalisation into the model.
+
+        Args:
+            train: training images with labels.
+            test: test images with labels.
+            validation: validation images with labels; by default a part of the training images is
+                held out.
+            classes: class names, by label; by default those that the data state, such as
+                torchvision's, or the numbers of the labels.
+            layout, name, budgets, attack_defaults, training_defaults: as for `from_arrays`.
+
+        Raises:
+            UserError: as `from_arrays` does.
+        """
+        return _from_parts(
+            {"training": train, "test": test, "validation": validation},
+            classes=classes,
+            layout=layout,
+            name=name,
+            budgets=budgets,
+            attack_defaults=attack_defaults,
+            training_defaults=training_defaults,
+        )
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -158,11 +288,11 @@ class DataSet:
         """
         if pixels_NCHW.is_floating_point():
             if pixels_NCHW.device.type == "cpu":  # elsewhere the host would wait for the device
-                check_fractions(pixels_NCHW, self.name)
+                check_fractions(pixels_NCHW, f"images of {self.name}")
             x = pixels_NCHW.to(torch.float32, copy=True)
         else:
             if self.max_value < 255 and pixels_NCHW.device.type == "cpu":
-                _check_whole_pixels(pixels_NCHW, self)
+                check_whole_pixels(pixels_NCHW, self.max_value, f"images of {self.name}")
             x = pixels_NCHW.float().div_(self.max_value)
         size = height_width(self.image_size)
         if x.shape[-2:] != size:
@@ -194,71 +324,169 @@ class DataSet:
         )
 
 
-def _check_values(data: DataSet) -> None:
-    """Check that a data set's labels are among its classes, and the pixels that are in memory from
-    0 to `max_value`.
+def _checked(data: DataSet) -> DataSet:
+    """Return a data set after checking its values, with the pixels and labels in memory converted
+    to their standard types and order of axes, where that is beyond doubt.
+
+    Every data set passes here once, whether from a plugin or from the caller.
 
     Raises:
-        UserError: they are not; the message has the value.
+        UserError: a value is wrong; the message has it.
     """
     check_whole(f"max_value of {data.name}", data.max_value, 1, 255)
-    parts = {"training": data.train, "test": data.test, "validation": data.validation}
-    for part, split in parts.items():
-        if split is None or not len(split):
+    classes = as_classes(data.classes)
+    parts = {"train": "training", "test": "test", "validation": "validation"}
+    changed: dict[str, Any] = {} if classes == data.classes else {"classes": classes}
+    for field, name in parts.items():
+        split = getattr(data, field)
+        if split is None:
             continue
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= data.num_classes:
+        origin = Origin(name, data.name)
+        standard = _standard(split, origin)
+        check_labels(standard.labels, classes, origin, images=_count(standard))
+        if isinstance(standard, Split) and data.max_value < 255:
+            check_whole_pixels(standard.pixels, data.max_value, str(origin))
+        if standard is not split:
+            changed[field] = standard
+    found = attrs.evolve(data, **changed) if changed else data
+    for split in (found.test, found.validation):
+        if split is not None and split.shape[0] != found.in_channels:
             raise UserError(
-                f"{data.name} has {part} labels from {low} to {high}; they must be from 0 to "
-                f"{data.num_classes - 1}, for its {data.num_classes} classes"
+                f"the training images of {data.name} have {found.in_channels} channels, others "
+                f"{split.shape[0]}; give all the same number"
             )
-        if not isinstance(split, Split) or not split.pixels.numel():
-            continue
-        if split.pixels.is_floating_point():
-            check_fractions(split.pixels, data.name)
-        elif data.max_value < 255:
-            _check_whole_pixels(split.pixels, data)
+    return found
 
 
-def _check_whole_pixels(pixels: Tensor, data: DataSet) -> None:
-    """Check that uint8 pixels are at most the data set's `max_value`. Waits for the device.
+def _standard(split: SplitLike, origin: Origin) -> SplitLike:
+    """Return a split with uint8 or floating-point pixels NCHW, where they are in memory, and int64
+    labels: the same object if it has them.
 
     Raises:
-        UserError: one is not; the message has the value.
+        UserError: it has other things, which cannot be converted beyond doubt.
     """
-    highest = int(pixels.max()) if pixels.numel() else 0
-    if highest > data.max_value:
-        raise UserError(
-            f"{data.name} has a pixel of {highest}; uint8 pixels must be from 0 to its max_value, "
-            f"{data.max_value}"
-        )
+    if not isinstance(split, (Split, SplitLike)):
+        raise UserError(f"the {origin} must be a Split or a LazySplit, not {shown(split)}")
+    if isinstance(split, Split):
+        pixels = as_pixels(split.pixels, origin, layout=None, stored=True)
+        labels = as_labels(split.labels, origin)
+        if pixels is split.pixels and labels is split.labels:
+            return split
+        return Split(pixels=pixels, labels=labels)
+    labels = as_labels(split.labels, origin)
+    if labels is not split.labels and attrs.has(type(split)):
+        return attrs.evolve(split, labels=labels)  # type: ignore[misc]
+    return split
 
 
-def check_fractions(pixels: Tensor, name: str) -> None:
-    """Check that floating-point pixels are in [0, 1]. Waits for the device.
+def _from_parts(
+    parts: Mapping[str, Any],
+    *,
+    classes: Sequence[str] | None = None,
+    layout: Layout | None = None,
+    num_classes: int | None = None,
+    name: str = "data",
+    budgets: Mapping[str, str] | None = None,
+    attack_defaults: Mapping[str, str] | None = None,
+    training_defaults: Mapping[str, Any] | None = None,
+) -> DataSet:
+    """Return a data set of the images and labels that a caller gives.
 
     Args:
-        pixels: the pixels.
-        name: name of the data set in the message.
+        parts: images with labels: ``test``, and perhaps ``training`` and ``validation``; or without
+            a name, which are the test images.
+        classes, layout, num_classes: as for `as_dataset`.
+        name, budgets, attack_defaults, training_defaults: as for `DataSet.from_arrays`.
 
     Raises:
-        UserError: one is not, such as NaN; the message has the value and the fix.
+        UserError: as `DataSet.from_arrays` does.
     """
-    if not pixels.numel():
-        return
-    low, high = map(float, torch.aminmax(pixels))
-    if low >= 0 and high <= 1:
-        return
-    if low != low:
-        fix = "replace what is not a number"
-    elif low >= 0 and 1 < high <= 255:
-        fix = "divide them: pixels / 255"
-    else:
-        fix = "undo their normalisation (pixels * std + mean), and give it to the model: normalise="
-    value = low if not low >= 0 else high
-    raise UserError(
-        f"{name} has a pixel of {value:g}; floating-point pixels must be from 0 to 1: {fix}"
+    given = {
+        key: _labelled(data, Origin(key))
+        for key, data in parts.items()
+        if data is not None or key in ("", "training", "test")
+    }
+    names = None if classes is None else as_classes(classes)
+    stated = {each.classes for each in given.values() if each.classes is not None}
+    if names is None and len(stated) > 1:
+        lists = "; ".join(", ".join(each) for each in stated)
+        raise UserError(f"the parts of the data have different classes: {lists}")
+    names = names or next(iter(stated), None)
+    labels = {key: as_labels(each.labels, Origin(key), names) for key, each in given.items()}
+    for key, y_N in labels.items():
+        if not len(y_N):
+            raise UserError(f"there are no {Origin(key)}: give one or more")
+    if num_classes is not None:
+        check_whole("num_classes", num_classes, 2)
+        names = names or tuple(map(str, range(num_classes)))
+    if names is None:
+        names = classes_of([*labels.values()], all_present="training" in given)
+    names = as_classes(names)
+    splits: dict[str, SplitLike] = {}
+    for key, each in given.items():
+        origin = Origin(key)
+        if isinstance(each.images, SplitLike):
+            splits[key] = _standard(each.images, origin)
+        else:
+            pixels = as_pixels(each.images, origin, layout=each.layout or layout)
+            splits[key] = Split(pixels=pixels, labels=labels[key])
+        check_labels(labels[key], names, origin, images=_count(splits[key]))
+    shapes = {key: split.shape for key, split in splits.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{key} {'x'.join(map(str, each))}" for key, each in shapes.items())
+        raise UserError(f"the images have different channels or sizes: {listed}; give all the same")
+    test = splits["test"] if "test" in splits else splits[""]
+    channels, height, width = test.shape
+    is_grey = channels == 1
+    budgets_of_kind = GREY_BUDGETS if is_grey else COLOUR_BUDGETS
+    training_of_kind = GREY_TRAINING if is_grey else COLOUR_TRAINING
+    attack_of_kind = {"steps": "5" if is_grey else "10"}
+    return DataSet(
+        name=name,
+        train=splits.get("training", test[slice(0)]),
+        test=test,
+        validation=splits.get("validation"),
+        classes=names,
+        image_size=(height, width),
+        budgets=budgets_of_kind if budgets is None else budgets,
+        attack_defaults=attack_of_kind if attack_defaults is None else attack_defaults,
+        training_defaults=training_of_kind if training_defaults is None else training_defaults,
     )
+
+
+def _parts_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a mapping with the keys ``test`` and perhaps ``train`` and
+    ``validation``, such as a DatasetDict of Hugging Face.
+
+    Raises:
+        UserError: there is no test part.
+    """
+    if "test" not in data:
+        raise UserError(
+            f"data has the keys {', '.join(map(str, data))}, and no test; give one of its parts"
+        )
+    return {
+        part: data[key]
+        for part, key in (("training", "train"), ("test", "test"), ("validation", "validation"))
+        if key in data
+    }
+
+
+def _labelled(data: Any, origin: Origin) -> Labelled:
+    """Return the images and labels of one part of the data that a caller gives."""
+    if isinstance(data, Split):
+        return Labelled(images=data.pixels, labels=data.labels)
+    if isinstance(data, SplitLike):
+        return Labelled(images=data, labels=data.labels)
+    return labelled(data, origin)
+
+
+def _count(split: SplitLike) -> int | None:
+    """Return the number of images of a split, None if it is not known apart from that of labels."""
+    if isinstance(split, Split):
+        return len(split.pixels)
+    numbers = getattr(split, "numbers", None)
+    return None if numbers is None else len(numbers)
 
 
 def first(split: SplitLike, limit: int | None) -> SplitLike:
@@ -274,40 +502,25 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
     return split if limit is None else split[slice(min(limit, len(split)))]
 
 
-def check_split(split: SplitLike, data: DataSet) -> None:
-    """Check that labelled images are those of a data set: of its channels and classes.
+def as_split(split: SplitLike, data: DataSet) -> SplitLike:
+    """Return labelled images after checking that they are those of a data set, with pixels and
+    labels in their standard types.
 
     Raises:
         UserError: pixels or labels of another type or shape, other channels, or a label beyond
             the classes of the data set.
     """
-    pixels: Any = split.pixels if isinstance(split, Split) else None
-    labels: Any = split.labels
-    if isinstance(split, Split) and not _is_tensor(pixels, 4, torch.uint8):
-        raise UserError(f"pixels must be a uint8 tensor NCHW, not {described(pixels)}")
-    if not _is_tensor(labels, 1, torch.int64):
-        raise UserError(f"labels must be an int64 tensor (N,), not {described(labels)}")
-    if pixels is not None and len(pixels) != len(labels):
+    origin = Origin("")
+    found = _standard(split, origin)
+    check_labels(found.labels, data.classes, origin, images=_count(found))
+    if isinstance(found, Split) and data.max_value < 255:
+        check_whole_pixels(found.pixels, data.max_value, str(origin))
+    if len(found) and found.shape[0] != data.in_channels:
         raise UserError(
-            f"there are {len(pixels)} images and {len(labels)} labels; give each image its label"
-        )
-    if not len(labels):
-        return
-    if split.shape[0] != data.in_channels:
-        raise UserError(
-            f"the images have {split.shape[0]} channels; those of {data.name} have "
+            f"the images have {found.shape[0]} channels; those of {data.name} have "
             f"{data.in_channels}"
         )
-    low, high = map(int, labels.aminmax())
-    if low < 0 or high >= data.num_classes:
-        raise UserError(
-            f"labels must lie from 0 to {data.num_classes - 1}, since {data.name} has "
-            f"{data.num_classes} classes, not from {low} to {high}"
-        )
-
-
-def _is_tensor(value: Any, ndim: int, dtype: torch.dtype) -> bool:
-    return isinstance(value, Tensor) and value.ndim == ndim and value.dtype == dtype
+    return found
 
 
 @known_keywords()
@@ -336,22 +549,49 @@ def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Bu
     check_flag("download", download)
     supplied = {"root": os.path.expanduser(as_path("root", root)), "download": download}
     built = factories.build("dataset", parse_call(text), supplied=supplied)
-    _check_values(built.value)
-    return built
+    if not isinstance(built.value, DataSet):
+        raise UserError(f"data set {text}: its plugin returned {shown(built.value)}, no DataSet")
+    return attrs.evolve(built, value=_checked(built.value))
 
 
-def as_dataset(data: Any, *, root: str | Path = "data") -> DataSet:
-    """Return ``data`` if it is a data set, or load the data set that its text names.
+def as_dataset(
+    data: Any,
+    *,
+    root: str | Path = "data",
+    layout: Layout | None = None,
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+) -> DataSet:
+    """Return what a caller gives as data as a data set, with its images to measure on as test
+    images.
+
+    >>> x, y = torch.rand(6, 28, 28), [0, 1, 2, 0, 1, 2]
+    >>> data = as_dataset((x, y), num_classes=10)
+    >>> len(data.test), data.in_channels, data.image_size, data.num_classes
+    (6, 1, 28, 10)
+
+    Args:
+        data: a data set or its text; or images with labels: a pair of tensors, arrays or lists, a
+            torch data set or loader, a Hugging Face data set.
+        root: folder of the files, where ``data`` is a text.
+        layout: order of the images' axes, ``NCHW`` or ``NHWC``; by default recognised.
+        classes: class names, by label; by default those that the data state.
+        num_classes: number of classes, which names them "0", "1", ... where nothing else does.
 
     Raises:
-        UserError: it is neither; as `load_data` does.
+        UserError: something else, or images or labels that are not as `DataSet.from_arrays` takes
+            them; as `load_data` does.
     """
     if isinstance(data, str):
-        return load_data(data, root=root)
-    if not isinstance(data, DataSet):
-        raise UserError(f"data must be a DataSet or its name, such as 'digits', not {shown(data)}")
-    _check_values(data)
-    return data
+        loaded = load_data(data, root=root)
+    elif isinstance(data, DataSet):
+        loaded = _checked(data)
+    else:
+        parts = _parts_of(data) if isinstance(data, Mapping) else {"": data}
+        return _from_parts(parts, layout=layout, classes=classes, num_classes=num_classes)
+    if layout is not None or classes is not None:
+        raise UserError(f"layout and classes are for arrays: {loaded.name} states its own")
+    return loaded
 
 
 @known_keywords()

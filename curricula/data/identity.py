@@ -49,7 +49,7 @@ class DataIdentity:
 
     @property
     def spec(self) -> ImageSpec | None:
-        """What a network is built for; None if the run does not state it."""
+        """Classes and shape of the images, to build a network for; None in an older run."""
         if self.channels is None or self.image_size is None:
             return None
         height, width = self.image_size

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from curricula.data.arrays import check_fractions
 from curricula.data.dataset import Split
 from curricula.errors import UserError, shown
 from curricula.runtime.processes import place
@@ -57,10 +58,10 @@ class Reader:
     time have separate workers. Workers exit when the reader is garbage-collected.
 
     Attributes:
-        read: returns the pixels_CHW (uint8) of an image, given its number: the same at each
-            call, without drawing from any random state. It raises `UserError`, which names the
-            file, for what the user can fix, such as a damaged file. It is pickled where Python
-            spawns its processes (macOS, Windows).
+        read: returns the pixels_CHW of an image, given its number: uint8, or floating-point
+            numbers in [0, 1]; the same at each call, without drawing from any random state. It
+            raises `UserError`, which names the file, for what the user can fix, such as a damaged
+            file. It is pickled where Python spawns its processes (macOS, Windows).
         workers: number of worker processes; with 0, and for a single batch, the current process
             reads.
         stamp: returns a text that changes when the image's file does, such as its name and size;
@@ -73,7 +74,7 @@ class Reader:
     _idle: list[tuple["_Groups", "DataLoader[Any]"]] = attrs.field(factory=list, init=False)
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the images of each group of numbers, in order, as pixels_NCHW (uint8, on the CPU).
+        """Yield the images of each group of numbers, in order, as pixels_NCHW on the CPU.
 
         Args:
             groups: the numbers of each group's images, int64 (N,).
@@ -160,7 +161,10 @@ class _ReadGroup:
 
     def __getitem__(self, numbers: list[int]) -> "np.ndarray[Any, Any] | UserError":
         try:
-            return torch.stack([self.read(number) for number in numbers]).numpy()
+            pixels = torch.stack([self.read(number) for number in numbers])
+            if pixels.dtype == torch.bfloat16:  # unknown to NumPy
+                pixels = pixels.float()
+            return pixels.numpy()
         except UserError as error:
             return error  # raised here, its text would become a traceback
 
@@ -196,7 +200,7 @@ def _pixels(found: "np.ndarray[Any, Any] | UserError") -> Tensor:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LazySplit:
-    """Labelled uint8 images that worker processes read when needed.
+    """Labelled images that worker processes read when needed.
 
     >>> reader = Reader(read=lambda number: torch.full((1, 2, 2), number, dtype=torch.uint8))
     >>> numbers = torch.arange(10, 15)
@@ -231,11 +235,8 @@ class LazySplit:
         """Return a split with the pixels of all images in memory, on the device of the labels."""
         pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
         for indices, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
-            if batch.pixels.dtype != torch.uint8:  # the assignment would cut fractions off
-                raise UserError(
-                    f"an image was read with pixels of {batch.pixels.dtype}; a reader returns "
-                    "torch.uint8, from 0 to max_value"
-                )
+            if pixels.dtype != batch.pixels.dtype:  # the assignment would cut fractions off
+                pixels = pixels.to(batch.pixels.dtype)
             pixels[indices] = batch.pixels
         return Split(pixels=pixels, labels=self.labels)
 
@@ -248,10 +249,31 @@ class LazySplit:
         pixels = self.reader.batches([numbers_N[begin : begin + batch_size] for begin in begins])
         order_N = order_N.to(device)
         for begin, pixels_NCHW in zip(begins, pixels, strict=True):
+            self._check(pixels_NCHW)
             indices_N = order_N[begin : begin + batch_size]
             yield (
                 indices_N,
                 Split(pixels=_to_device(pixels_NCHW, device), labels=self.labels[indices_N]),
+            )
+
+    def _check(self, pixels_NCHW: Tensor) -> None:
+        """Check that pixels that were read have the shape and one of the types of a split.
+
+        Raises:
+            UserError: they have not.
+        """
+        shape, dtype = tuple(pixels_NCHW.shape[1:]), pixels_NCHW.dtype
+        if shape != tuple(self.shape):
+            raise UserError(
+                f"an image was read with the shape {shape}; a reader returns (channels, height, "
+                f"width), {tuple(self.shape)}"
+            )
+        if dtype.is_floating_point:
+            check_fractions(pixels_NCHW, "images read")
+        elif dtype != torch.uint8:
+            raise UserError(
+                f"an image was read with pixels of {dtype}; a reader returns torch.uint8, from 0 "
+                "to max_value, or floating-point numbers from 0 to 1"
             )
 
 

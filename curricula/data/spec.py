@@ -1,4 +1,4 @@
-"""What a network has to know of a data set: its classes, and the shape of its images."""
+"""The classes and the shape of the images of a data set, for which networks are built."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -8,6 +8,7 @@ Under pytest::
 """
 
 import inspect
+import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
@@ -35,10 +36,13 @@ BATCH_SIZE = 256  # images in memory, if all are needed
 def _splits(dataset: DataSet) -> Iterator[tuple[str, SplitLike]]:
     yield "train", dataset.train
     yield "test", dataset.test
+    if dataset.validation is not None:
+        yield "validation", dataset.validation
 
 
-def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
-    """Check that both splits have pixels NCHW and labels (N,), and square images of one size."""
+def splits_are_standard(dataset: DataSet) -> None:
+    """Check that all splits have pixels NCHW, uint8 or floating-point numbers, int64 labels (N,),
+    and images of one size."""
     shapes = set()
     for name, split in _splits(dataset):
         labels = split.labels
@@ -53,16 +57,19 @@ def pixels_are_uint8_and_labels_int64(dataset: DataSet) -> None:
             assert len(split.pixels) == len(labels), (
                 f"{name}: {len(split.pixels)} images, {len(labels)} labels"
             )
-        pixels = next(in_order(split[slice(NUM_SAMPLED)], NUM_SAMPLED)).pixels
-        assert pixels.dtype == torch.uint8, f"{name}: pixels of {pixels.dtype}, not torch.uint8"
+        try:
+            pixels = next(in_order(split[slice(NUM_SAMPLED)], NUM_SAMPLED)).pixels
+        except UserError as error:
+            raise AssertionError(f"{name}: {error}") from error
+        assert pixels.dtype == torch.uint8 or pixels.is_floating_point(), (
+            f"{name}: pixels of {pixels.dtype}, not torch.uint8 or floating-point numbers"
+        )
         expected = (min(NUM_SAMPLED, len(labels)), *split.shape)
         assert pixels.shape == expected, (
             f"{name}: pixels of shape {tuple(pixels.shape)}, not {expected}"
         )
         shapes.add(split.shape)
     assert len(shapes) == 1, f"the splits' images differ in shape: {sorted(shapes)}"
-    _, height, width = shapes.pop()
-    assert height == width, f"images of {height}x{width}; they must be square"
 
 
 def labels_match_the_classes(dataset: DataSet) -> None:
@@ -82,29 +89,33 @@ def labels_match_the_classes(dataset: DataSet) -> None:
 
 
 def max_value_bounds_the_pixels(dataset: DataSet) -> None:
-    """Check that `max_value`, the stored value of 1.0, is in [1, 255], and no pixel exceeds it."""
+    """Check that `max_value`, the stored uint8 value of 1.0, is in [1, 255], and no pixel exceeds
+    it; floating-point pixels must be in [0, 1]."""
     assert 1 <= dataset.max_value <= 255, f"max_value is {dataset.max_value}"
     for name, split in _splits(dataset):
-        brightest = max(int(batch.pixels.max()) for batch in in_order(split, BATCH_SIZE))
-        assert brightest <= dataset.max_value, (
-            f"{name}: a pixel of {brightest}, above max_value, which is {dataset.max_value}"
-        )
+        for batch in in_order(split, BATCH_SIZE):
+            most = 1 if batch.pixels.is_floating_point() else dataset.max_value
+            low, high = map(float, batch.pixels.aminmax())
+            assert 0 <= low <= high <= most, (  # NaN fails too
+                f"{name}: pixels from {low:g} to {high:g}; they must be from 0 to {most}"
+            )
 
 
 def images_are_floats_in_0_to_1(dataset: DataSet) -> None:
-    """Check that `images` returns float32 NCHW of image_size in [0, 1], not constant, and does not
-    write to the stored pixels."""
-    side = dataset.image_size
+    """Check that `images` returns float32 NCHW of image_size in [0, 1], not constant, in new
+    memory, and does not write to the stored pixels."""
     for name, split in _splits(dataset):
         pixels = split[slice(NUM_SAMPLED)].load().pixels
         before = pixels.clone()
         x = dataset.images(pixels)
         assert torch.equal(pixels, before), f"{name}: the stored pixels were written to"
-        expected = (len(pixels), dataset.in_channels, side, side)
+        expected = (len(pixels), *dataset.image_shape)
         assert x.shape == expected, f"{name}: images of shape {tuple(x.shape)}, not {expected}"
         assert x.dtype == torch.float32, f"{name}: images of {x.dtype}"
         low, high = float(x.min()), float(x.max())
         assert 0 <= low < high <= 1, f"{name}: images from {low:g} to {high:g}"
+        x.zero_()  # as a network that normalises in place would write
+        assert torch.equal(pixels, before), f"{name}: images share the memory of the pixels"
 
 
 def budgets_are_numbers_of_known_units(dataset: DataSet) -> None:
@@ -167,20 +178,25 @@ def training_defaults_are_valid(dataset: DataSet) -> None:
 
 
 def splits_share_no_memory(dataset: DataSet) -> None:
-    """Check that training and test images and labels share no memory, and no image number if both
-    have the same reader."""
-    train, test = dataset.train, dataset.test
-    of_both = [("labels", train.labels, test.labels)]
-    if isinstance(train, Split) and isinstance(test, Split):
-        of_both.append(("pixels", train.pixels, test.pixels))
-    for name, one, other in of_both:
-        (begin, end), (other_begin, other_end) = _span(one), _span(other)
-        assert end <= other_begin or other_end <= begin, (
-            f"the {name} of train and test lie in the same memory: are they the same images?"
-        )
-    if isinstance(train, LazySplit) and isinstance(test, LazySplit) and train.reader is test.reader:
-        common = torch.isin(train.numbers, test.numbers)
-        assert not common.any(), f"{int(common.sum())} images are in both train and test"
+    """Check that images and labels of two splits share no memory, and no image number if both have
+    the same reader."""
+    for (name, one), (other_name, other) in itertools.combinations(_splits(dataset), 2):
+        both = f"{name} and {other_name}"
+        of_both = [("labels", one.labels, other.labels)]
+        if isinstance(one, Split) and isinstance(other, Split):
+            of_both.append(("pixels", one.pixels, other.pixels))
+        for what, tensor, other_tensor in of_both:
+            (begin, end), (other_begin, other_end) = _span(tensor), _span(other_tensor)
+            assert end <= other_begin or other_end <= begin, (
+                f"the {what} of {both} lie in the same memory: are they the same images?"
+            )
+        if (
+            isinstance(one, LazySplit)
+            and isinstance(other, LazySplit)
+            and one.reader is other.reader
+        ):
+            common = torch.isin(one.numbers, other.numbers)
+            assert not common.any(), f"{int(common.sum())} images are in both {both}"
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
@@ -191,7 +207,13 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def validation_images_are_separate(dataset: DataSet) -> None:
-    """Check that `with_validation` splits the training images in two; this needs ten or more."""
+    """Check that `with_validation` returns the data set's own validation images, or splits the
+    training images in two; this needs ten or more."""
+    if dataset.validation is not None:
+        rest, validation = dataset.with_validation()
+        assert validation is dataset.validation, "with_validation returns others than validation"
+        assert len(rest.train) == len(dataset.train), "with_validation holds out training images"
+        return
     numbers = torch.arange(len(dataset.train))
     blank = torch.zeros((len(numbers), dataset.in_channels, 1, 1), dtype=torch.uint8)
     numbered = attrs.evolve(dataset, train=Split(pixels=blank, labels=numbers))
@@ -251,7 +273,7 @@ def _listed(names: set[str]) -> str:
 
 
 DATASET_CLAUSES: tuple[Callable[[DataSet], None], ...] = (
-    pixels_are_uint8_and_labels_int64,
+    splits_are_standard,
     labels_match_the_classes,
     max_value_bounds_the_pixels,
     images_are_floats_in_0_to_1,

@@ -77,6 +77,16 @@ class Floating(FromMemory):
         return super().__call__(number) / 255
 
 
+class Unscaled(FromMemory):
+    def __call__(self, number):
+        return super().__call__(number).float()
+
+
+class Wide(FromMemory):
+    def __call__(self, number):
+        return super().__call__(number).long()
+
+
 class Smaller(FromMemory):
     def __call__(self, number):
         return super().__call__(number)[:, :6, :6]
@@ -140,6 +150,18 @@ class Large(DataSet):
         return pixels.float() / 255
 
 
+class Sharing(DataSet):
+    def images(self, pixels):
+        return pixels
+
+
+class Unheeding(DataSet):
+    """Holds out training images although it has validation images."""
+
+    def with_validation(self):
+        return attrs.evolve(of(DataSet), train=self.train).with_validation()
+
+
 def of(kind):
     """The correct one as an object of a different class."""
     fields = {field.name: getattr(right(), field.name) for field in attrs.fields(DataSet)}
@@ -155,42 +177,44 @@ def with_training(**changes):
 
 
 TRAIN = right().train
+TRAIN_OTHER, SMALL = split(12, 3), split(9, 2)
 BROKEN = {
-    "float pixels": (
-        with_train(pixels=TRAIN.pixels / 255),
-        clauses.pixels_are_uint8_and_labels_int64,
+    "float pixels up to 255": (
+        with_train(pixels=TRAIN.pixels.float()),
+        clauses.max_value_bounds_the_pixels,
     ),
+    "a pixel of NaN": (
+        with_train(pixels=(TRAIN.pixels / 255).masked_fill(TRAIN.pixels == 7, float("nan"))),
+        clauses.max_value_bounds_the_pixels,
+    ),
+    "int64 pixels": (with_train(pixels=TRAIN.pixels.long()), clauses.splits_are_standard),
     "no channels": (
         with_train(pixels=TRAIN.pixels[:, 0]),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "channels last": (
         with_train(pixels=TRAIN.pixels.permute(0, 2, 3, 1)),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "int32 labels": (
         with_train(labels=TRAIN.labels.int()),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "one-hot labels": (
         with_train(labels=torch.eye(4, dtype=torch.int64)[TRAIN.labels]),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "a label short": (
         with_train(labels=TRAIN.labels[1:]),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "no test image": (
         attrs.evolve(right(), test=right().test[slice(0)]),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
-    "not square": (
-        attrs.evolve(
-            right(),
-            train=attrs.evolve(TRAIN, pixels=TRAIN.pixels[..., :6]),
-            test=attrs.evolve(right().test, pixels=right().test.pixels[..., :6]),
-        ),
-        clauses.pixels_are_uint8_and_labels_int64,
+    "smaller validation images": (
+        attrs.evolve(right(), validation=attrs.evolve(SMALL, pixels=SMALL.pixels[..., 1:])),
+        clauses.splits_are_standard,
     ),
     "labels from 1": (with_train(labels=TRAIN.labels + 1), clauses.labels_match_the_classes),
     "an unknown label in the test split": (
@@ -271,10 +295,27 @@ BROKEN = {
         read(first_test=30),
         clauses.splits_share_no_memory,
     ),
-    "read as floats": (read(reads=Floating()), clauses.pixels_are_uint8_and_labels_int64),
+    "read as floats up to 255": (read(reads=Unscaled()), clauses.splits_are_standard),
+    "read as int64": (read(reads=Wide()), clauses.splits_are_standard),
+    "images that are the stored pixels": (
+        attrs.evolve(
+            of(Sharing),
+            train=Split(pixels=TRAIN.pixels / 255, labels=TRAIN.labels),
+            test=Split(pixels=right().test.pixels / 255, labels=right().test.labels),
+        ),
+        clauses.images_are_floats_in_0_to_1,
+    ),
+    "validation images that are test images": (
+        attrs.evolve(right(), train=TRAIN, test=TRAIN_OTHER, validation=TRAIN_OTHER[slice(5)]),
+        clauses.splits_share_no_memory,
+    ),
+    "validation images that are left out": (
+        attrs.evolve(of(Unheeding), validation=split(9, 2)),
+        clauses.validation_images_are_separate,
+    ),
     "read smaller than it says": (
         read(reads=Smaller()),
-        clauses.pixels_are_uint8_and_labels_int64,
+        clauses.splits_are_standard,
     ),
     "read differently each time": (
         read(reads=Drifting()),
@@ -307,6 +348,24 @@ BROKEN = {
 def test_the_example_is_right_except_where_it_is_broken():
     assert check_dataset(right()) == {}
     assert check_dataset(read()) == {}
+    assert check_dataset(read(reads=Floating())) == {}
+    assert check_dataset(attrs.evolve(right(), validation=split(9, 2))) == {}
+    floats = Split(pixels=TRAIN.pixels / 255, labels=TRAIN.labels)
+    assert check_dataset(attrs.evolve(right(), train=floats)) == {}
+
+
+def test_images_need_not_be_square():
+    def narrow(split):
+        return attrs.evolve(split, pixels=split.pixels[..., :6].contiguous())
+
+    wide = attrs.evolve(
+        right(),
+        train=narrow(TRAIN),
+        test=narrow(right().test),
+        image_size=(8, 6),
+        training_defaults={**right().training_defaults, "model": "lenet"},
+    )
+    assert set(check_dataset(wide)) == {"training_defaults_are_valid"}  # lenet needs 12 pixels
 
 
 @pytest.mark.parametrize("how", BROKEN)

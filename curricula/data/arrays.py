@@ -1,0 +1,636 @@
+"""Convert images and labels that third-party code brings: tensors, arrays, lists, torch and Hugging
+Face data sets, loaders.
+
+What is beyond doubt is converted, the rest is refused in one line. Nothing is written to the
+caller's memory.
+"""
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from curricula.errors import UserError, shown
+from curricula.runtime.random_state import seeded
+from curricula.runtime.values import check_choice
+
+Layout = Literal["NCHW", "NHWC"]
+"""Order of the axes of images: N images of C channels, H x W pixels."""
+
+CHANNELS = range(1, 5)  # numbers of channels that differ from heights and widths
+MAX_NAMED = 1000  # classes that are named by the numbers in the labels
+DARKEST = 16  # highest uint8 pixel of images that were certainly stored on a different scale
+IMAGE_KEYS = ("image", "img", "pixel_values")
+LABEL_KEYS = ("label", "labels", "target")
+PIL_MODES: Mapping[str, str] = {
+    "1": "L",
+    "L": "L",
+    "RGB": "RGB",
+    "P": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+}
+"""The mode that Pillow's images are converted to, by their mode; others are refused."""
+
+
+@attrs.frozen
+class Origin:
+    """The part and the name of a data set, as messages name them.
+
+    >>> str(Origin("test", "digits")), str(Origin("training"))
+    ('test images of digits', 'training images')
+
+    Attributes:
+        name: ``training``, ``test``, ``validation``, or empty.
+        data: name of the data set; empty if it has none.
+    """
+
+    name: str
+    data: str = ""
+
+    def __str__(self) -> str:
+        return self.of("images")
+
+    def of(self, things: str) -> str:
+        """Return what the part holds, with the names of the part and of the data set."""
+        return " ".join(filter(None, (self.name, things, self.data and f"of {self.data}")))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Labelled:
+    """Images and labels as a caller gave them, and the class names that the data state.
+
+    Attributes:
+        images: tensor, array or sequence of images.
+        labels: tensor, array or sequence of labels.
+        classes: class names, by label; None if the data do not state them.
+        layout: order of the axes of the images, if the data determine it.
+    """
+
+    images: Any
+    labels: Any
+    classes: tuple[str, ...] | None = None
+    layout: Layout | None = None
+
+
+def labelled(data: Any, origin: Origin) -> Labelled:
+    """Return the images and labels that data hold, which are read once.
+
+    Args:
+        data: a pair (images, labels), a torch data set or loader, a Hugging Face data set, or a
+            sequence of pairs (image, label).
+        origin: names the data in messages.
+
+    Raises:
+        UserError: data of a different kind, or images of different sizes.
+    """
+    if _is_pair(data):
+        return Labelled(images=data[0], labels=data[1])
+    with seeded(0, torch.device("cpu")):  # transforms and orders that are drawn are repeatable
+        return _read(data, origin)
+
+
+def _read(data: Any, origin: Origin) -> Labelled:
+    """Return the images and labels of data that are not a pair."""
+    if isinstance(data, DataLoader):
+        count, names = _length(data.sampler), _class_names(data.dataset)
+        return _collect(data, origin, batched=True, count=count, classes=names)
+    features, columns = getattr(data, "features", None), getattr(data, "column_names", None)
+    if isinstance(columns, (list, tuple)) and hasattr(data, "__iter__"):
+        image, label = _columns(columns, features, origin)
+        rows = ((row[image], row[label]) for row in data)
+        names = _as_names(getattr(features[label] if features else None, "names", None))
+        return _collect(rows, origin, count=_length(data), classes=names)
+    if isinstance(data, (str, bytes, Mapping, Tensor, np.ndarray)) or not _is_sequence(data):
+        ours = "" if origin.name else "a DataSet or its name, such as 'digits', "
+        raise UserError(
+            f"{origin.of('data')} must be {ours}a pair (images, labels), a torch Dataset or "
+            f"DataLoader, or a Hugging Face data set, not {_described(data)}"
+        )
+    count = _length(data)
+    is_map = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+    items = (data[index] for index in range(count)) if is_map and count is not None else iter(data)
+    return _collect(items, origin, count=count, classes=_class_names(data))
+
+
+def _is_pair(data: Any) -> bool:
+    """Return whether data are (images, labels), and not two pairs (image, label)."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    return not all(
+        isinstance(item, (tuple, list)) and len(item) == 2 and _is_number(item[1]) for item in data
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Number) or (
+        isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0
+    )
+
+
+def _is_sequence(data: Any) -> bool:
+    return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+
+
+def _length(data: Any) -> int | None:
+    """Return the number of items, None if it is not known before they are read."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _class_names(data: Any) -> tuple[str, ...] | None:
+    """Return the class names of a torch data set, or of the one that it is a subset of."""
+    for _ in range(100):
+        names = _as_names(getattr(data, "classes", None))
+        if names is not None or not hasattr(data, "dataset"):
+            return names
+        data = data.dataset
+    return None
+
+
+def _as_names(names: Any) -> tuple[str, ...] | None:
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) or None
+
+
+def _columns(columns: Sequence[str], features: Any, origin: Origin) -> tuple[str, str]:
+    """Return the names of the columns of images and labels of a Hugging Face data set.
+
+    Raises:
+        UserError: none or several are possible.
+    """
+    found = []
+    for keys, kind in ((IMAGE_KEYS, "Image"), (LABEL_KEYS, "ClassLabel")):
+        of_kind = [
+            name for name in columns if features and type(features.get(name)).__name__ == kind
+        ]
+        known = [name for name in keys if name in columns]
+        if len(known) != 1 and len(of_kind) == 1:
+            known = of_kind
+        if len(known) != 1:
+            raise UserError(
+                f"the {origin} have the columns {', '.join(columns)}; rename that of the "
+                f"{'images' if kind == 'Image' else 'labels'} to {keys[0]}, and drop others alike"
+            )
+        found += known
+    return found[0], found[1]
+
+
+def _collect(
+    items: Iterable[Any],
+    origin: Origin,
+    *,
+    batched: bool = False,
+    count: int | None = None,
+    classes: tuple[str, ...] | None,
+) -> Labelled:
+    """Return the images and labels of items (image, label), read one after another into one block
+    of memory.
+
+    Args:
+        items: the items, or batches of them.
+        origin: names the data in messages.
+        batched: the items are batches, except those of a single image and a single label.
+        count: number of items, if it is known.
+        classes: class names.
+
+    Raises:
+        UserError: an item of a different form, images of different sizes, or no image.
+    """
+    stack = _Stack(origin, count)
+    labels: list[Any] = []
+    from_pillow = False
+    for number, item in enumerate(items):
+        image, label = _image_and_label(item, origin, number)
+        if isinstance(image, Image.Image):
+            from_pillow = True
+            image = pixels_of_pillow(image, f"image {number} of the {origin}")
+        image = _as_tensor(image, str(origin))
+        label = label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label
+        is_batch = batched and isinstance(label, (list, tuple))
+        stack.add(image if is_batch else image.unsqueeze(0))
+        labels += label if is_batch else [label]
+    return Labelled(
+        images=stack.images(),
+        labels=labels,
+        classes=classes,
+        layout="NCHW" if from_pillow else None,
+    )
+
+
+def _image_and_label(item: Any, origin: Origin, number: int) -> tuple[Any, Any]:
+    """Return the image and the label of an item of a data set.
+
+    Raises:
+        UserError: the item is of a different form.
+    """
+    if isinstance(item, Mapping):
+        images = [key for key in IMAGE_KEYS if key in item]
+        labels = [key for key in LABEL_KEYS if key in item]
+        if len(images) == len(labels) == 1:
+            return item[images[0]], item[labels[0]]
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    kind = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else _described(item)
+    raise UserError(
+        f"item {number} of the {origin} must be (image, label), or have the keys image and label, "
+        f"not {kind}"
+    )
+
+
+class _Stack:
+    """Images of one shape, copied into one block of memory as they come.
+
+    Args:
+        origin: names the images in messages.
+        count: number of images to come, if it is known.
+    """
+
+    def __init__(self, origin: Origin, count: int | None) -> None:
+        self._origin = origin
+        self._count = count
+        self._block: Tensor | None = None
+        self._used = 0
+
+    def add(self, images: Tensor) -> None:
+        """Append a batch of images.
+
+        Raises:
+            UserError: their shape differs from that of the first ones.
+        """
+        if self._block is None:
+            self._block = images.new_empty((self._count or len(images), *images.shape[1:]))
+        block = self._block
+        if block.ndim == images.ndim == 4 and block.shape[2:] == images.shape[2:]:
+            if (block.shape[1], images.shape[1]) == (1, 3):  # a colour image after grey ones
+                block = block.expand(-1, 3, -1, -1).contiguous()
+            elif (block.shape[1], images.shape[1]) == (3, 1):
+                images = images.expand(-1, 3, -1, -1)
+        if block.shape[1:] != images.shape[1:]:
+            raise UserError(
+                f"image {self._used} of the {self._origin} has the shape "
+                f"{tuple(images.shape[1:])}, those before it {tuple(block.shape[1:])}; give all "
+                "the same size, such as with torchvision.transforms.Resize((HEIGHT, WIDTH))"
+            )
+        if images.dtype != block.dtype:
+            raise UserError(
+                f"image {self._used} of the {self._origin} is of {images.dtype}, those before it "
+                f"of {block.dtype}; give all the same type"
+            )
+        end = self._used + len(images)
+        if end > len(block):
+            larger = block.new_empty((max(end, 2 * len(block)), *block.shape[1:]))
+            larger[: self._used] = block[: self._used]
+            block = larger
+        block[self._used : end] = images
+        self._block, self._used = block, end
+
+    def images(self) -> Tensor:
+        """Return all images, stacked.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self._block is None:
+            raise UserError(f"the {self._origin} are none: give one or more")
+        return self._block[: self._used]
+
+
+def pixels_of_pillow(image: Image.Image, what: str) -> Tensor:
+    """Return the pixels of an image of Pillow, CHW: one channel for grey modes, else three.
+
+    Raises:
+        UserError: it has transparency, more than 8 bits per channel, or an unknown mode.
+    """
+    if image.mode not in PIL_MODES or "transparency" in image.info:
+        raise UserError(
+            f"{what} is of Pillow's mode {image.mode}"
+            f"{', with transparency' if 'transparency' in image.info else ''}; convert it to L or "
+            'RGB, such as with image.convert("RGB")'
+        )
+    pixels = np.array(image.convert(PIL_MODES[image.mode]))
+    pixels_HWC = torch.from_numpy(pixels).reshape(image.height, image.width, -1)
+    return pixels_HWC.permute(2, 0, 1)
+
+
+def _as_tensor(value: Any, what: str) -> Tensor:
+    """Return a tensor, an array or nested lists of numbers as a tensor, which may share memory.
+
+    Raises:
+        UserError: they are none.
+    """
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"the {what} must have one shape; {_described(value)} has not") from error
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise UserError(f"the {what} must be numbers, not {_described(value)}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()  # torch cannot share its memory
+    return torch.from_numpy(array)
+
+
+def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool = False) -> Tensor:
+    """Return images as pixels NCHW: uint8, or floating-point numbers in [0, 1].
+
+    Args:
+        value: images: a tensor, an array, nested lists, or a sequence of images; integers of other
+            types from 0 to 255 become uint8, truth values 0 and 255.
+        origin: names the images in messages.
+        layout: order of the axes; None recognises it, where one of the two possible places of the
+            channels has 1 to 4.
+        stored: the images are those of a `Split`, which are NCHW unless the shape shows that
+            they are not, and may have a different scale.
+
+    Raises:
+        UserError: images of another type or shape, pixels out of range, NaN, or axes in an order
+            that the shape does not tell.
+    """
+    if layout is not None:
+        check_choice("layout", layout, get_args(Layout))
+    if isinstance(value, (list, tuple)) and value and not _is_number(value[0]):
+        found = _collect(((image, 0) for image in value), origin, count=len(value), classes=None)
+        value, layout = found.images, found.layout or layout
+    x = _as_tensor(value, str(origin))
+    if x.dtype == torch.bool:
+        x = x.to(torch.uint8) * 255
+    elif x.is_floating_point():
+        check_fractions(x, str(origin))
+        if not stored and x.numel() and 0 < float(x.max()) < 1.01 / 255:
+            raise UserError(
+                f"the {origin} have no pixel above {float(x.max()):.2g}: they seem to be divided "
+                "by 255 twice; give floating-point pixels from 0 to 1"
+            )
+    elif x.is_complex():
+        raise UserError(f"the {origin} must be real numbers, not {x.dtype}")
+    else:
+        x = _as_bytes(x, origin, stored=stored)
+    return _as_nchw(x, origin, layout, stored=stored)
+
+
+def _as_bytes(x: Tensor, origin: Origin, *, stored: bool) -> Tensor:
+    """Return whole pixels as uint8.
+
+    Raises:
+        UserError: one is negative, above 255, or all are so low that they have another scale.
+    """
+    if not x.numel():
+        return x.to(torch.uint8)
+    low, high = map(int, torch.aminmax(x if x.dtype == torch.uint8 else x.to(torch.int64)))
+    if low < 0 or high > 255:
+        fix = ", such as pixels / 65535" if low >= 0 and high < 2**16 else ""
+        raise UserError(
+            f"the {origin} have pixels from {low} to {high}; whole pixels must be from 0 to 255: "
+            f"give floating-point numbers from 0 to 1{fix}"
+        )
+    if not stored and 0 < high <= DARKEST:
+        raise UserError(
+            f"the {origin} have no pixel above {high} of 255; if {high} means white, give "
+            f"floating-point numbers from 0 to 1: pixels / {high}"
+        )
+    return x.to(torch.uint8)
+
+
+def _as_nchw(x: Tensor, origin: Origin, layout: Layout | None, *, stored: bool) -> Tensor:
+    """Return images with their axes in the order NCHW.
+
+    Raises:
+        UserError: the number of axes is wrong, or their order is in doubt.
+    """
+    shape = tuple(x.shape)
+    if x.ndim == 3 and min(shape[1:]) not in CHANNELS and shape[1:] != (0, 0):
+        return x.unsqueeze(1)
+    if x.ndim != 4 or 0 in shape[1:]:
+        raise UserError(
+            f"the {origin} must have the shape (N, C, H, W), (N, H, W, C) or, if grey, (N, H, W), "
+            f"not {shape}; write images.reshape(...)"
+        )
+    if layout is None:
+        first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
+        if first == last and not stored:
+            raise UserError(
+                f"the {origin} have the shape {shape}, which does not tell where the channels are; "
+                "write layout='NCHW' or layout='NHWC'"
+            )
+        layout = "NHWC" if last and not first else "NCHW"
+    return x.permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else x
+
+
+def check_fractions(pixels: Tensor, what: str) -> None:
+    """Check that floating-point pixels are in [0, 1]. Waits for the device.
+
+    Args:
+        pixels: the pixels.
+        what: the images, for the message.
+
+    Raises:
+        UserError: one is not, such as NaN; the message has the value and the fix.
+    """
+    if not pixels.numel():
+        return
+    low, high = map(float, torch.aminmax(pixels))
+    if low >= 0 and high <= 1:
+        return
+    if low != low:
+        fix = "replace what is not a number"
+    elif low >= 0 and 1 < high <= 255:
+        fix = "divide them: pixels / 255"
+    else:
+        fix = "undo their normalisation (pixels * std + mean), and give it to the model: normalise="
+    value = high if low >= 0 else low
+    raise UserError(
+        f"the {what} have a pixel of {value:g}; floating-point pixels must be from 0 to 1: {fix}"
+    )
+
+
+def check_whole_pixels(pixels: Tensor, max_value: int, what: str) -> None:
+    """Check that uint8 pixels are at most ``max_value``. Waits for the device.
+
+    Args:
+        pixels: the pixels; floating-point ones are not looked at.
+        max_value: stored value that means 1.0.
+        what: the images, for the message.
+
+    Raises:
+        UserError: one is not; the message has the value.
+    """
+    if pixels.is_floating_point() or not pixels.numel():
+        return
+    highest = int(pixels.max())
+    if highest > max_value:
+        raise UserError(
+            f"the {what} have a pixel of {highest}; uint8 pixels must be from 0 to max_value, "
+            f"{max_value}"
+        )
+
+
+def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) -> Tensor:
+    """Return labels as int64 (N,).
+
+    Args:
+        value: labels: a tensor, an array or a sequence of whole numbers of any type, of shape (N,)
+            or (N, 1); one-hot rows (N, K); or class names.
+        origin: names the labels in messages.
+        classes: class names, which labels that are text are among.
+
+    Raises:
+        UserError: labels of another type or shape, or that are not whole.
+    """
+    what = origin.of("labels")
+    if isinstance(value, (list, tuple, np.ndarray)) and len(value):
+        first = value[0].flat[0] if isinstance(value[0], np.ndarray) else value[0]
+        if isinstance(first, str):
+            value = _numbered(value, what, classes)
+    y = _as_tensor(value, what)
+    while y.ndim > 1 and y.shape[-1] == 1:
+        y = y.squeeze(-1)
+    if y.ndim == 2:
+        y = _from_one_hot(y, what)
+    if y.ndim != 1:
+        raise UserError(f"the {what} must have the shape (N,), not {tuple(y.shape)}")
+    if y.is_complex():
+        raise UserError(f"the {what} must be whole numbers, not {y.dtype}")
+    whole = y.to(torch.int64)
+    if y.is_floating_point():
+        wrong = (whole != y) | ~y.isfinite()
+        if wrong.any():
+            raise UserError(
+                f"the {what} must be whole numbers, class by class from 0, not "
+                f"{float(y[wrong][0]):g}"
+            )
+    return whole
+
+
+def _numbered(names: Any, what: str, classes: Sequence[str] | None) -> list[int]:
+    """Return the number of each class name."""
+    if classes is None:
+        raise UserError(f"the {what} are text: name the classes in their order, classes=[...]")
+    number = {name: index for index, name in enumerate(classes)}
+    found = []
+    for name in np.asarray(names, dtype=object).reshape(-1):
+        if name not in number:
+            raise UserError(f"the {what} have {shown(name)}, which is not among the classes")
+        found.append(number[name])
+    return found
+
+
+def _from_one_hot(y_NK: Tensor, what: str) -> Tensor:
+    """Return the number of the class in each one-hot row.
+
+    Raises:
+        UserError: a row has other numbers than a single 1 and zeros.
+    """
+    ones = y_NK == 1
+    if y_NK.shape[1] and not ((ones.sum(1) == 1) & ((y_NK == 0).sum(1) == y_NK.shape[1] - 1)).all():
+        raise UserError(
+            f"the {what} of shape {tuple(y_NK.shape)} are not one-hot: a row must have a single 1, "
+            "all else 0; give one class for each image, (N,)"
+        )
+    return ones.to(torch.int64).argmax(1)
+
+
+def check_labels(
+    y_N: Tensor, classes: Sequence[str], origin: Origin, *, images: int | None = None
+) -> None:
+    """Check that labels are among the classes, one for each image.
+
+    Args:
+        y_N: labels, int64 (N,).
+        classes: class names.
+        origin: names the labels in messages.
+        images: number of images; None if it is not known.
+
+    Raises:
+        UserError: they are not; the message has the fix.
+    """
+    what = origin.of("labels")
+    if images is not None and images != len(y_N):
+        raise UserError(
+            f"there are {images} {origin} and {len(y_N)} labels; give each image its label"
+        )
+    if not len(y_N):
+        return
+    low, high = map(int, y_N.aminmax())
+    if low >= 0 and high < len(classes):
+        return
+    fix = ""
+    if low < 0:
+        fix = "; number them from 0, and leave out images without a class"
+    elif low == 1 and high == len(classes):
+        fix = "; number them from 0: labels - 1"
+    raise UserError(
+        f"the {what} are from {low} to {high}; they must be from 0 to {len(classes) - 1}, for the "
+        f"{len(classes)} classes{fix}"
+    )
+
+
+def classes_of(labels: Sequence[Tensor], *, all_present: bool) -> tuple[str, ...]:
+    """Return the class names "0", "1", ... of the numbers in labels (N,) of one or more parts.
+
+    Args:
+        labels: the labels of each part, one or more in all.
+        all_present: each class must have an image, as for a training; else a class may have none,
+            and there are two classes or more.
+
+    Raises:
+        UserError: a number is negative or, if all must be present, one is left out or there are
+            more than 1,000.
+    """
+    found = torch.cat([y_N.cpu() for y_N in labels]).unique().tolist()  # type: ignore[no-untyped-call]
+    numbers = list(range(len(found)))
+    if found[0] >= 0 and not all_present:
+        return tuple(map(str, range(max(found[-1] + 1, 2))))
+    if found != numbers or len(found) > MAX_NAMED:
+        fix = "name the classes by their labels: classes=[...]"
+        if found == [number + 1 for number in numbers]:
+            fix = "number them from 0: labels - 1"
+        elif found[0] < 0:
+            fix = "number them from 0, and leave out images without a class"
+        raise UserError(f"the labels {shown(found)} are not the classes 0, 1, 2, ...; {fix}")
+    return tuple(map(str, numbers))
+
+
+def as_classes(names: Any) -> tuple[str, ...]:
+    """Return class names as a tuple, after checking that there are two or more texts.
+
+    Raises:
+        UserError: fewer than two, or other values than texts that can be shown.
+    """
+    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable):
+        raise UserError(f"classes must be the list of the class names, not {shown(names)}")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str) or not name.isprintable():
+            raise UserError(f"the name of a class must be text on one line, not {shown(name)}")
+    if len(found) < 2:
+        raise UserError(
+            f"a classifier needs two or more classes, not {len(found)} ({', '.join(found)})"
+        )
+    return tuple(map(str, found))
+
+
+def _described(value: Any) -> str:
+    """Return the type of a value, and its shape if it has one."""
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{kind} of {value.dtype} and shape {tuple(value.shape)}"
+    if isinstance(value, (numbers.Number, str, bytes)):
+        return shown(value)
+    if isinstance(value, (tuple, list)):
+        return f"{kind} of {len(value)}"
+    return kind if shape is None else f"{kind} of shape {shape}"
