@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from curricula.training.config import (
         CollapseAction,
         CompileChoice,
+        InitialHead,
         Optimizer,
         PrecisionChoice,
     )
@@ -49,6 +50,8 @@ class TrainValues(TypedDict, total=False):
     data_root: str | Path
     model: str
     normalise: str
+    init: str | Path
+    init_head: "InitialHead"
     perturb: str
     schedule: str | Sequence[str]
     objective: str
@@ -141,8 +144,9 @@ def train(
             check_free(path)
             if baseline:
                 check_free(inside(path, BASELINE))
-    if isinstance(values.get("data_root"), Path):
-        values["data_root"] = str(values["data_root"])
+    for name in ("data_root", "init"):
+        if isinstance(values.get(name), Path):
+            values[name] = str(values[name])
     if isinstance(values.get("model"), str) and names_file(values["model"]):
         values["model"] = named_model(values["model"])
     check_values(values)
@@ -211,7 +215,13 @@ def resume(
     from curricula.training.plan import make_plan
 
     callback = Callbacks.build(callbacks)
-    return _train(make_plan(values), found.path, callback, every, resume=True)
+    return _train(
+        make_plan(values, read_init=not found.has_checkpoint),
+        found.path,
+        callback,
+        every,
+        resume=True,
+    )
 
 
 def _train(
@@ -247,7 +257,8 @@ def _train(
     baseline = path / BASELINE
     if not from_first(lambda: inside(path, BASELINE).is_dir()):
         return trained
-    plain = make_plan(baseline_values(plan.config))
+    started = from_first(lambda: Run(baseline).has_checkpoint)
+    plain = make_plan(baseline_values(plan.config), read_init=not started)
     return attrs.evolve(trained, baseline=finished(plain, baseline))
 
 

@@ -31,6 +31,17 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "the network's own",
         {"metavar": "NORMALISATION"},
     ),
+    "init": (
+        "Weights to start from: a run, or a file (safetensors, .pt, .pth). A run also supplies "
+        "the model and data that you leave out.",
+        "random weights",
+        {"metavar": "RUN|FILE"},
+    ),
+    "init-head": (
+        "Last layer of --init: load it, or begin with a new one, for other classes.",
+        "load",
+        {"metavar": "[load|new]"},
+    ),
     "perturb": (
         "Curriculum of perturbations, such as rot:30+pgd:8/255.",
         "clean",

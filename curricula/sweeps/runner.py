@@ -128,7 +128,7 @@ def run_sweep(
         sweep=sweep,
         folder=folder,
         planned=planned,
-        cells={cell.name: cell for cell in sweep.cells},
+        cells={cell.name: planned.pinned(cell) for cell in sweep.cells},
         queue=queue,
         on_message=on_message,
     )
@@ -157,6 +157,19 @@ class Planned:
     configs: Mapping[str, TrainConfig]
     data: Mapping[str, Any]
     threats: Mapping[str, Threat]
+
+    @property
+    def initial(self) -> dict[str, str]:
+        """The run folders and files of initial weights (``init``), with their digests, by path."""
+        found = (config.init for config in self.configs.values() if config.init)
+        return {text.rpartition("#")[0]: text for text in found}
+
+    def pinned(self, cell: Cell) -> Cell:
+        """Return the cell with the digest of its initial weights, so that it refuses others."""
+        init = cell.values.get("init")
+        if not init:
+            return cell
+        return attrs.evolve(cell, values={**cell.values, "init": self.initial.get(init, init)})
 
 
 def check_cells(sweep: Sweep, *, download: bool = False) -> Planned:
@@ -504,7 +517,7 @@ def run_cell(
     """
     if not holds(path, RESULTS[sweep.split]):
         train_plan(
-            make_plan(_values(cell, path)),
+            make_plan(_values(cell, path), read_init=not Run(path).has_checkpoint),
             path,
             threats=threats,
             split=sweep.split,

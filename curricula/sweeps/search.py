@@ -34,11 +34,12 @@ from curricula.sweeps.folder import (
     cell_lock,
     check_same_search,
     default_folder,
+    different_sweep,
     record_failure,
     write_sweep,
 )
 from curricula.sweeps.pruning import PrunedError, Pruner, intermediate
-from curricula.sweeps.runner import accuracies_line, check_cells, run_cell
+from curricula.sweeps.runner import Planned, accuracies_line, check_cells, run_cell
 from curricula.sweeps.sampling import Ending, propose
 from curricula.sweeps.search_spec import (
     AXIS,
@@ -48,8 +49,8 @@ from curricula.sweeps.search_spec import (
     check_trials,
     read_search,
 )
-from curricula.sweeps.spec import Cell
-from curricula.training.run import RESULTS, SWEEP, Run, holds
+from curricula.sweeps.spec import Cell, Sweep
+from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
 
 TRIALS = "trials.json"  # file with the values of all trials, in order
 POLL_SECONDS = 2  # interval at which trials of other processes are checked
@@ -93,6 +94,7 @@ def run_search(
     check_same_search(search, folder)
     check_search(search)
     planned = check_cells(search.sweep(search.extremes), download=download)
+    _check_same_init(planned, search.sweep(read_trials(search, folder)), folder)
     running = _Running(search=search, folder=folder, threats=planned.threats, on_message=on_message)
     running.start(retry=retry)
     waiting = False
@@ -102,7 +104,7 @@ def run_search(
         if claimed is not None:
             waiting = False
             try:
-                running.run(claimed.cell)
+                running.run(planned.pinned(claimed.cell))
             finally:
                 claimed.lock.release()
         elif others_run:
@@ -112,6 +114,19 @@ def run_search(
             time.sleep(POLL_SECONDS)
         else:
             return
+
+
+def _check_same_init(planned: Planned, trials: Sweep, folder: Path) -> None:
+    """Check that the trials in a folder began with the initial weights that are there now.
+
+    Raises:
+        UserError: they began with others.
+    """
+    for cell in trials.cells:
+        path = cell_folder(folder, cell.name)
+        begun = Run(path).config.init if holds(path, CONFIG) else ""
+        if planned.initial.get(begun.rpartition("#")[0], begun) != begun:
+            raise different_sweep(folder, f"trial {cell.name} (init)")
 
 
 def read_trials(search: Search, folder: Path) -> list[Trial]:

@@ -42,6 +42,11 @@ def check_values(values: Mapping[str, Any]) -> None:
         UserError: one line with the value, what is allowed and the fix.
     """
     check_fields(values)
+    if values.get("init_head") == "new" and not values.get("init"):
+        raise UserError(
+            "init_head new (--init-head new) needs the weights of the other layers: name their run "
+            "or file with init (--init)"
+        )
     for key, check in _CHECKS.items():
         if key in values:
             check(values[key])

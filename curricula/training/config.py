@@ -24,6 +24,7 @@ Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 CollapseAction = Literal["warn", "stop", "rollback"]
 CompileChoice = Literal["auto", "on", "off"]
+InitialHead = Literal["load", "new"]
 SplitName = Literal["test", "validation"]
 """Splits of a data set that a run can be measured on."""
 
@@ -105,6 +106,9 @@ class TrainConfig(ModelConfig):
 
     Attributes:
         data, data_root, model, normalise: as in `ModelConfig`.
+        init: run folder or file of the weights that the training starts from, followed by their
+            digest (``#DIGEST``) in the configuration of a run; empty for random weights.
+        init_head: ``load``, or ``new`` for a last layer with new weights.
         perturb: expression of the curriculum's perturbations; ``clean`` for none.
         schedule: each ``[LABEL=]SCHEDULE``; at most one for each leaf, and one for all others.
         objective: expression of the training loss.
@@ -151,6 +155,8 @@ class TrainConfig(ModelConfig):
         ValueError: a value out of range.
     """
 
+    init: str = ""
+    init_head: InitialHead = "load"
     schedule: tuple[str, ...] = ()
     objective: str = "at"
     epochs: int = attrs.field(validator=_valid(ge(1), le(MAX_EPOCHS)))

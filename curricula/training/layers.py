@@ -200,7 +200,8 @@ def _head_of(model: nn.Module, x_NCHW: Tensor, num_classes: int, name: str) -> t
     was_training = [module for module in model.modules() if module.training]
     try:
         with torch.no_grad():
-            model.eval()(x_NCHW[:1].clone())
+            device = next((each.device for each in model.parameters()), x_NCHW.device)
+            model.eval()(x_NCHW[:1].to(device, copy=True))
     finally:
         for module in was_training:
             module.training = True

@@ -22,6 +22,7 @@ from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
+from curricula.training.initial import Started, read_initial, start_from
 from curricula.training.layers import Layers, choose_layers
 from curricula.training.learning_rate import LearningRate, parse_learning_rate
 from curricula.training.weight_averaging import Averaging, parse_averaging
@@ -62,6 +63,8 @@ class Plan:
         learning_rate: multiple of ``config.lr`` at a progress.
         averaging: average of the weights, if any.
         layers: the frozen layers and the head.
+        initial: tensors of the network that the training starts from, by name; those that are
+            missing keep their random values, and None for all.
         notes: lines that tell the user what is trained.
         device: device of the model and of every batch.
         precision: precision of training and of its attacks.
@@ -77,6 +80,7 @@ class Plan:
     learning_rate: LearningRate
     averaging: Averaging | None
     layers: Layers
+    initial: Mapping[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     device: torch.device
     precision: Precision
@@ -118,26 +122,33 @@ class Plan:
         return torch.cat([*own])
 
     def build_model(self) -> nn.Module:
-        """Return the configured model on the device, with weights from torch's global random
-        state."""
+        """Return the configured model on the device, with its initial weights: those that the plan
+        has, and others from torch's global random state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
         model = build_model(self.config.model, self.data, normalise=self.config.normalise)
+        if self.initial is not None:
+            model.load_state_dict({**model.state_dict(), **self.initial})
         if self.config.sync_batchnorm and place().count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return self.layers.freeze(to_device(model, images, self.device))
 
 
-def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
+def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: bool = True) -> Plan:
     """Return the plan that a configuration describes; the data set supplies the values left out.
 
     Args:
         values: any of the fields of `TrainConfig`.
         download: fetch missing data.
+        read_init: read the weights of ``init``; a training that continues from a checkpoint does
+            without them.
 
     Raises:
         UserError: a value is wrong, or two values contradict each other.
     """
     check_values(values)
+    initial = read_initial(values["init"]) if values.get("init") and read_init else None
+    if initial is not None:
+        values = {**initial.defaults(values), **values}
     loaded = resolve_data(
         values.get("data", FIELDS["data"].default),
         root=values.get("data_root", FIELDS["data_root"].default),
@@ -159,6 +170,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
         model = resolve_model(config.model, data, normalise=config.normalise)
+        network: nn.Module = model.value
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)
@@ -166,12 +178,29 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
     curriculum.check_schedules(len(data.train), begin)
     images = data.images(data.train[slice(min(MAX_CHECKED, config.batch_size))].load().pixels)
     _check_processes(config, device)
-    check_classifier(model.value, images.to(device), data.num_classes, name=f"model {model.call}")
+    name = f"model {model.call}"
+    started: Started | None = None
+    if initial is not None:
+        if config.init_head == "new":
+            check_classifier(network, images.to(device), data.num_classes, name=name)
+        with torch.random.fork_rng(devices=[]):
+            started = start_from(
+                initial,
+                lambda text: resolve_model(config.model, data, normalise=text).value,
+                images,
+                num_classes=data.num_classes,
+                name=name,
+                normalise=values.get("normalise"),
+                new_head=config.init_head == "new",
+            )
+        network = started.model
+        config = attrs.evolve(config, init=initial.text, normalise=started.normalise)
+    check_classifier(network, images.to(device), data.num_classes, name=name)
     layers = choose_layers(
-        model.value,
+        network,
         images,
         num_classes=data.num_classes,
-        name=f"model {model.call}",
+        name=name,
         freeze=config.freeze,
         needs_head=bool(config.head_lr),
     )
@@ -198,7 +227,11 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False) -> Plan:
         learning_rate=learning_rate.value,
         averaging=averaging.value,
         layers=layers,
-        notes=layers.notes(config.freeze, config.head_lr),
+        initial=None if started is None else started.tensors,
+        notes=(
+            *(() if started is None else (started.note,)),
+            *layers.notes(config.freeze, config.head_lr),
+        ),
         device=device,
         precision=precision,
     )

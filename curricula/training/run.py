@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -297,6 +298,15 @@ class Run:
                 )
 
     @property
+    def has_checkpoint(self) -> bool:
+        """True if the run has a checkpoint from which its training continues.
+
+        Raises:
+            UserError: the run's folder cannot be read.
+        """
+        return self.holds(LAST) or self.holds(PREVIOUS)
+
+    @property
     def is_finished(self) -> bool:
         """True if the run has its test results, and so has its baseline, if one was requested.
 
@@ -500,7 +510,7 @@ class Run:
             for name, tensor in tensors.items()
         }
         texts = dict(metadata or {})
-        texts[DIGEST] = _digest(on_cpu, texts)
+        texts[DIGEST] = digest_of(on_cpu, texts)
         self._write(file, save(on_cpu, metadata=texts), previous=previous)
 
     def missing(self, file: str) -> UserError:
@@ -552,7 +562,7 @@ class Run:
             length = int.from_bytes(content[:8], "little")
             texts = json.loads(content[8 : 8 + length]).get("__metadata__", {})
             expected = texts.pop(DIGEST, None)
-            if expected is not None and _digest(tensors, texts) != expected:
+            if expected is not None and digest_of(tensors, texts) != expected:
                 raise ValueError("its contents changed after it was written")
         except (SafetensorError, *WRONG_SHAPE) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
@@ -578,8 +588,10 @@ def _fix(file: str) -> str:
     return "restore it, or train again"
 
 
-def _digest(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> str:
-    """Return a hash of a checkpoint's tensors and texts."""
+def digest_of(
+    tensors: "Mapping[str, Tensor]", texts: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return a hash of a checkpoint's tensors, on the CPU, and texts, both by name."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
