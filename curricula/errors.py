@@ -69,14 +69,18 @@ class UnknownNameError(UserError):
     registered names."""
 
 
-class DataWarning(UserWarning):
-    """Tell in one line how a data set's files were understood, and which were passed over.
+class Notice(UserWarning):
+    """Tell in one line what the library has decided that the user may not expect.
 
     The command line prints it as a note. The message may have names from someone else.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class DataWarning(Notice):
+    """Tell in one line how a data set's files were understood, and which were passed over."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:

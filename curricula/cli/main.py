@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from curricula.cli.output import LastingFile, ResultFile, lasting, lost
-from curricula.errors import DataWarning, UserError, shortened, similar_names
+from curricula.errors import Notice, UserError, shortened, similar_names
 from curricula.plugins import registry
 from curricula.runtime.processes import FirstProcessError, launched_rank, started
 from curricula.runtime.signals import Interrupted, sigterm_raises
@@ -69,7 +69,7 @@ class Program(click.Group):
     ) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("always", registry.PluginWarning)
-            warnings.simplefilter("default", DataWarning)  # each text once
+            warnings.simplefilter("default", Notice)  # each text once
             warnings.showwarning = _show_warning
             try:
                 with sigterm_raises():
@@ -126,11 +126,11 @@ _show_any_warning = warnings.showwarning
 
 
 def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
-    """Print a warning about a plugin or a data set as one line, without the line of source code
-    that raised it."""
+    """Print a notice or a plugin's warning as one line, without the line of source code that
+    raised it."""
     if issubclass(category, registry.PluginWarning):
         click.echo(f"Warning: {message}", err=True)
-    elif issubclass(category, DataWarning):
+    elif issubclass(category, Notice):
         click.echo(f"Note: {message}", err=True)
     else:
         _show_any_warning(message, category, *where, **more)

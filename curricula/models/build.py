@@ -1,7 +1,5 @@
 """Build a model from an expression, such as ``wrn(depth=28)``, for the images of a data set."""
 
-import functools
-
 import attrs
 from torch import nn
 
@@ -41,9 +39,18 @@ def build_model(text: str, data: DataSet | ImageSpec | str, *, normalise: str = 
     return model
 
 
-def resolve_model(text: str, data: DataSet | ImageSpec, *, normalise: str = OWN) -> factories.Built:
+def resolve_model(
+    text: str, data: DataSet | ImageSpec, *, normalise: str = OWN, fetch: bool = True
+) -> factories.Built:
     """Return a new network from an expression such as ``wrn(depth=28)``, with the expression in
     which every default is written out.
+
+    Args:
+        text: as for `build_model`.
+        data: as for `build_model`.
+        normalise: as for `build_model`.
+        fetch: load the pretrained weights that the expression names; False where weights of a
+            checkpoint follow, so that the pretrained ones need not be there.
 
     Raises:
         UserError: as `build_model` does.
@@ -55,8 +62,12 @@ def resolve_model(text: str, data: DataSet | ImageSpec, *, normalise: str = OWN)
         "image_size": data.image_size,
     }
     call = parse_call(text)
-    build = build_from_file if call.name == FILE else functools.partial(factories.build, "model")
-    built = build(call, supplied=supplied)
+    if call.name == FILE:
+        built = build_from_file(call, supplied=supplied)
+    else:
+        if factories.requires("model", call.name, "fetch"):
+            supplied["fetch"] = fetch
+        built = factories.build("model", call, supplied=supplied)
     if not isinstance(built.value, nn.Module):
         return built  # its check reports it
     model = with_normalisation(built.value, normalise, data.in_channels)

@@ -282,8 +282,9 @@ def load_weights(
         )
     stated = normalisations <= tensors.keys()
     normalisation = _take_normalisation(model, tensors, weights.source)
-    kept = {name: own[name] for name in own if name not in tensors}
-    model.load_state_dict({**kept, **tensors})
+    state = model.state_dict()  # with the versions of its layers, which some of torchvision ask for
+    state.update(tensors)
+    model.load_state_dict(state)
     return Loaded(notes=(*weights.notes, *note), normalised=stated, normalisation=normalisation)
 
 

@@ -166,7 +166,7 @@ def curricula_models() -> Iterable[Record]:
         (
             "torchvision",
             "torchvision_models:classifier",
-            "any torchvision classifier by name, untrained: torchvision(convnext_tiny)",
+            "any torchvision classifier, untrained or pretrained: torchvision(convnext_tiny)",
         ),
         (
             "file",

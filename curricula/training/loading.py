@@ -114,13 +114,15 @@ def load_model(
     import torch
     from torch import nn
 
-    from curricula.models.build import build_model
+    from curricula.models.build import resolve_model
     from curricula.models.normalise import with_normalisation
 
     spec = image_spec(run) if data is None else data
     if model is None:
         with torch.random.fork_rng(devices=[]):
-            network = build_model(config.model, spec, normalise=config.normalise)
+            network: nn.Module = resolve_model(
+                config.model, spec, normalise=config.normalise, fetch=False
+            ).value
     elif isinstance(model, nn.Module):
         copied = copy.deepcopy(model).cpu()
         network = with_normalisation(copied, config.normalise, spec.in_channels)

@@ -9,9 +9,9 @@ import torchvision
 from fixtures.narrow import narrow_networks
 from torch import nn
 
+from curricula.data.spec import ImageSpec
 from curricula.errors import UserError
-from curricula.expressions import factories
-from curricula.expressions.syntax import parse_call
+from curricula.models.build import build_model, resolve_model
 from curricula.models.normalise import Normalise
 from curricula.models.resnet import PreActivationBlock
 from curricula.victim.model_victim import ModelVictim
@@ -23,8 +23,8 @@ OURS = [
 
 
 def built(text, *, classes=10, channels=1, size=28):
-    supplied = {"num_classes": classes, "in_channels": channels, "image_size": size}
-    return factories.build("model", parse_call(text), supplied=supplied).value
+    names = tuple(str(number) for number in range(classes))
+    return build_model(text, ImageSpec(classes=names, channels=channels, image_size=size))
 
 
 def outlined(text, **kwargs):
@@ -367,17 +367,16 @@ def test_checking_the_size_does_not_change_a_torchvision_classifier():
 @pytest.mark.parametrize(
     ("text", "call"),
     [
-        ("torchvision(resnet18)", "torchvision(name=resnet18)"),
+        ("torchvision(resnet18)", "torchvision(name=resnet18, weights=none)"),
         ("wrn(16, 4)", "wrn(depth=16, width=4, dropout=0)"),
         ("wrn-28-10", "wrn-28-10(dropout=0)"),
         ("preact-resnet18", "preact-resnet18"),
     ],
 )
 def test_the_resolved_call_is_complete_and_builds_the_same_model(text, call):
-    supplied = {"num_classes": 10, "in_channels": 1, "image_size": 32}
+    spec = ImageSpec(classes=("cat", "dog"), channels=1, image_size=32)
     with torch.device("meta"):
-        first = factories.build("model", parse_call(text), supplied=supplied)
-        again = factories.build("model", parse_call(call), supplied=supplied)
+        first, again = (resolve_model(each, spec) for each in (text, call))
     assert str(first.call) == str(again.call) == call
 
 
@@ -417,7 +416,7 @@ def test_the_resolved_call_is_complete_and_builds_the_same_model(text, call):
         ("torchvision(resnet51)", 32, "unknown torchvision model 'resnet51': did you mean resnet"),
         ("torchvision(fcn_resnet50)", 32, "unknown torchvision model 'fcn_resnet50': did you mean"),
         ("torchvision(qqq)", 32, "unknown torchvision model 'qqq': known: alexnet, "),
-        ("torchvision(resnet18, weights=imagenet)", 32, "unknown argument 'weights'"),
+        ("torchvision(resnet18, weights=imagenet)", 32, "unknown weights 'imagenet' of"),
         ("torchvision(vit_b_16)", 28, "a multiple of 16, not 28x28"),
         ("torchvision(vit_h_14)", 32, "a multiple of 14, not 32x32"),
         ("torchvision(maxvit_t)", 32, "a multiple of 224, not 32x32"),

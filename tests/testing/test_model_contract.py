@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from fixtures.narrow import narrow_networks
 from torch import nn
 
+from curricula.data.spec import ImageSpec
 from curricula.expressions import factories
 from curricula.expressions.model_files import named_model
 from curricula.expressions.syntax import parse_call
 from curricula.models import Normalise
+from curricula.models.build import build_model
 from curricula.plugins import registry
 from curricula.testing import MODEL_CLAUSES, check_model
 from curricula.testing import models as clauses
@@ -39,9 +41,11 @@ SIZES = (8, 16, 22, 24, 32, 64, 224)
 def factory(text):
     """Return the factory of an expression; large networks have fewer channels."""
 
-    def build(**supplied):
+    def build(num_classes, in_channels, image_size):
+        names = tuple(str(number) for number in range(num_classes))
+        spec = ImageSpec(classes=names, channels=in_channels, image_size=image_size)
         with narrow_networks():
-            return factories.build("model", parse_call(named_model(text)), supplied=supplied).value
+            return build_model(named_model(text), spec)
 
     return build
 
