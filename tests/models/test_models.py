@@ -412,7 +412,7 @@ def test_the_resolved_call_is_complete_and_builds_the_same_model(text, call):
         ("wrn-34-10(dropout=1)", 32, "dropout must lie from 0 to below 1, not 1"),
         ("wrn-34-10(width=2)", 32, "unknown argument 'width'; model 'wrn-34-10' takes dropout"),
         ("torchvision", 32, "name is missing"),
-        ("torchvision(3)", 32, "name must be a name, not 3"),
+        ("torchvision(3)", 32, "name must be a name or a text in quotes, not 3"),
         ("torchvision(resnet51)", 32, "unknown torchvision model 'resnet51': did you mean resnet"),
         ("torchvision(fcn_resnet50)", 32, "unknown torchvision model 'fcn_resnet50': did you mean"),
         ("torchvision(qqq)", 32, "unknown torchvision model 'qqq': known: alexnet, "),
