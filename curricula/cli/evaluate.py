@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import format_option, given, measurement_options
-from curricula.cli.paths import PATH
+from curricula.cli.options import format_option, given, measurement_options, output_option
+from curricula.cli.subject import check_subject, open_subject, subject_options
+from curricula.plugins.registry import command_line
 from curricula.runtime.records import to_json
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@subject_options()
 @click.option(
     "--threat",
     "threats",
@@ -29,29 +30,75 @@ from curricula.runtime.records import to_json
     help="Images to measure: the test images, or the training images held out for validation.",
 )
 @measurement_options("all")
+@output_option(
+    "Folder to make for --model, with its weights and results, which report, compare, profile "
+    "and audit take like a run.",
+    metavar="DIR",
+)
 @format_option()
-def command(run: Path, threats: tuple[str, ...], split: Any, form: str, **flags: Any) -> None:
-    """Measure the accuracy of a run under threats, in float32.
+def command(
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    data: str | None,
+    normalise: str | None,
+    threats: tuple[str, ...],
+    split: Any,
+    output: Path | None,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Measure the accuracy of a run, or of a model that you have, under threats, in float32.
 
-    RUN is a folder that `curricula train -o RUN` has written.
+    RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
     Example: curricula evaluate runs/first --threat 'worst(rot:30, k=10)+pgd:0.1'
+
+    Example: curricula evaluate --model resnet18 --weights net.pt --normalise cifar10 --data cifar10
     """
     from curricula.api.measuring import evaluate
     from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_accuracies
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import joined
+    from curricula.runtime.processes import from_first, joined
+    from curricula.training.run import check_free, check_page
 
+    settings = given(flags)
+    named: dict[str, Any] = {
+        "model": model,
+        "weights": weights,
+        "data": data,
+        "normalise": normalise,
+    }
+    check_subject(run, **named, output=output, **settings)
     keep_freed_memory()
     with joined() as place, ProgressBar("evaluation") as bar:
+        if output is not None:
+            from_first(lambda: check_free(output))
+            from_first(lambda: check_page(output))
+        subject = open_subject(run, **named, data_root=settings.get("data_root"))
         results = evaluate(
-            run, threats=threats or None, split=split, progress=bar.progress, **given(flags)
+            subject,
+            data if run is not None else None,
+            threats=threats or None,
+            split=split,
+            output=output,
+            progress=bar.progress,
+            **settings,
         )
     if not place.is_first:
         return
     if form == "json":
         click.echo(json.dumps(to_json(results), indent=2))
     else:
-        click.echo(f"run: {run}")
+        click.echo(f"run: {run}" if isinstance(subject, Path) else f"model: {subject.name}")
         show_accuracies({"accuracy": results}, split)
+    if output is None:
+        return
+
+    from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+
+    click.echo(f"run folder: {output}", err=form == "json")
+    click.echo(f"report: {report(output)}", err=form == "json")
+    further = command_line("profile", output)
+    click.echo(f"measure it further: {further}", err=form == "json")

@@ -234,6 +234,17 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     Raises:
         UserError: a file is missing or damaged.
     """
+    stored = run.model_config
+    if not isinstance(stored, TrainConfig):
+        return Outcome(
+            folder=run.path,
+            seed=None,
+            configuration=json.dumps([*map(str, (run.path, stored))]),
+            results={result.name: result for result in run.results(split)},
+            images=_images_of(run, stored.data, split),
+            passes=None,
+            seconds=None,
+        )
     _check_cost(run)
     config, metrics = run.config, run.metrics
     ends_early = config.stop_after > 0 or config.on_collapse == "stop"
@@ -242,17 +253,21 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             f"{run.path / METRICS} has {len(metrics)} of the {config.epochs} epochs of {CONFIG}, "
             "although the run was measured; restore the one that changed, or train again"
         )
-    with prefixed_errors(str(run.path / CONFIG)):
-        images = images_of(config.data, split)
     return Outcome(
         folder=run.path,
         seed=config.seed,
         configuration=_compared_fields(config),
         results={result.name: result for result in run.results(split)},
-        images=images,
+        images=_images_of(run, config.data, split),
         passes=forward_and_backward(metrics),
         seconds=_seconds(run),
     )
+
+
+def _images_of(run: Run, data: str, split: SplitName) -> str:
+    """Return a name for the images that a run was measured on."""
+    with prefixed_errors(str(run.path / CONFIG)):
+        return images_of(data, split)
 
 
 def _check_comparable(outcome: Outcome, first: Outcome) -> None:

@@ -5,7 +5,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,21 +26,22 @@ class Outcome:
 
     Attributes:
         folder: the run folder.
-        seed: the seed of its training.
+        seed: the seed of its training; None for a model that was only measured.
         configuration: its configuration without the seed and the data's folder, as JSON.
         results: results of its final evaluation, by threat.
         images: name of the images that the results were measured on.
-        passes: images that went forward and backward through its networks in training.
-        seconds: wall time of training and validation.
+        passes: images that went forward and backward through its networks in training; None for a
+            model that was only measured.
+        seconds: wall time of training and validation; None likewise.
     """
 
     folder: Path
-    seed: int
+    seed: int | None
     configuration: str
     results: Mapping[str, ThreatResult]
     images: str
-    passes: int
-    seconds: float
+    passes: int | None
+    seconds: float | None
 
 
 @attrs.frozen(kw_only=True)
@@ -117,14 +118,17 @@ class Row:
         return f"{100 * self.mean(threat):.1f} ± {100 * deviation:.1f}"
 
     @property
-    def passes(self) -> float:
-        """Mean number of images passed forward and backward in a run's training."""
-        return mean(outcome.passes for outcome in self.outcomes)
+    def passes(self) -> float | None:
+        """Mean number of images passed forward and backward in a run's training; None for a model
+        that was only measured."""
+        return _mean(outcome.passes for outcome in self.outcomes)
 
     @property
-    def minutes(self) -> float:
-        """Mean wall time of a run's training and validation, in minutes."""
-        return mean(outcome.seconds for outcome in self.outcomes) / 60
+    def minutes(self) -> float | None:
+        """Mean wall time of a run's training and validation, in minutes; None for a model that was
+        only measured."""
+        seconds = _mean(outcome.seconds for outcome in self.outcomes)
+        return None if seconds is None else seconds / 60
 
 
 @attrs.frozen(kw_only=True)
@@ -215,10 +219,10 @@ class Comparison:
         return [
             [
                 row.label,
-                str(len(row.outcomes)),
+                "" if row.outcomes[0].seed is None else str(len(row.outcomes)),
                 *map(row.shown, self.threats),
-                in_millions(row.passes),
-                f"{row.minutes:.1f}",
+                "" if row.passes is None else in_millions(row.passes),
+                "" if row.minutes is None else f"{row.minutes:.1f}",
             ]
             for row in self.rows
         ]
@@ -268,8 +272,8 @@ class Comparison:
         """
         keys: dict[str, Callable[[Row], Any]] = {
             "label": lambda row: row.label,
-            "passes": lambda row: row.passes,
-            "minutes": lambda row: row.minutes,
+            "passes": lambda row: row.passes or 0,
+            "minutes": lambda row: row.minutes or 0,
             **{name: _descending(name) for name in self.threats},
         }
         if column not in keys:
@@ -282,7 +286,9 @@ class Comparison:
         for row, front in zip(self.rows, self.on_frontier, strict=True):
             record: dict[str, Any] = {
                 "label": row.label,
-                "seeds": " ".join(str(outcome.seed) for outcome in row.outcomes),
+                "seeds": " ".join(
+                    str(outcome.seed) for outcome in row.outcomes if outcome.seed is not None
+                ),
             }
             for name in self.threats:
                 low, high = row.interval(name)
@@ -321,6 +327,13 @@ register_json(
         "failed": compared.failed_cells,
     },
 )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of some numbers; None if one is missing."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return mean(known) if len(known) == len(found) else None
 
 
 def _descending(threat: str) -> Callable[[Row], float]:
