@@ -1,4 +1,4 @@
-"""What a command measures: a run, a run on other data, or a model from elsewhere."""
+"""Open what a command measures: a run, a run on other data, or a model from elsewhere."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
