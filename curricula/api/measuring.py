@@ -6,7 +6,7 @@ answered at once.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import attrs
 
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from curricula.data.arrays import Layout
     from curricula.data.dataset import DataSet, SplitLike
     from curricula.evaluation.audit import Audit
     from curricula.evaluation.results import Evaluation
     from curricula.evaluation.robustness_profile import RobustnessProfile
     from curricula.interfaces import Norm
 
-Layout = Literal["NCHW", "NHWC"]
 PROFILE_IMAGES = 1000  # images of a profile by default
 AUDIT_IMAGES = 200  # images of an audit by default: a few minutes for a small network on two cores
 
@@ -80,7 +80,7 @@ def evaluate(
     threats: Mapping[str, str] | Iterable[str] | None = None,
     *,
     normalise: str | None = None,
-    layout: Layout | None = None,
+    layout: "Layout | None" = None,
     split: "SplitName | SplitLike" = "test",
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
@@ -127,8 +127,8 @@ def evaluate(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
-        >>> threats = ["clean", "rot:30+pgd:0.1"]
-        >>> for result in curricula.evaluate(model, "digits", threats, limit=20):
+        >>> x, y = torch.rand(20, 28, 28), torch.arange(20) % 10
+        >>> for result in curricula.evaluate(model, (x, y), ["clean", "rot:30+pgd:0.1"]):
         ...     print(result.threat.partition("(")[0], result.n, 0 <= result.accuracy <= 1)
         clean 20 True
         rot 20 True
@@ -194,7 +194,7 @@ def robustness_profile(
     data: Any = None,
     *,
     normalise: str | None = None,
-    layout: Layout | None = None,
+    layout: "Layout | None" = None,
     split: "SplitName | SplitLike" = "test",
     budgets: Mapping[str, str] | None = None,
     grid: bool = False,
@@ -276,7 +276,7 @@ def audit(
     data: Any = None,
     *,
     normalise: str | None = None,
-    layout: Layout | None = None,
+    layout: "Layout | None" = None,
     split: "SplitName | SplitLike" = "test",
     eps: float | None = None,
     norm: "Norm | None" = None,
@@ -512,7 +512,7 @@ def _subject(
     split: "SplitName | SplitLike",
     limit: int | None,
     normalise: str | None,
-    layout: Layout | None,
+    layout: "Layout | None",
     device: str,
     data_root: str | Path | None,
     checkpoint: Checkpoint,
@@ -560,7 +560,7 @@ def _data(
     run: Run | None,
     data: Any,
     root: str | Path | None,
-    layout: Layout | None,
+    layout: "Layout | None",
 ) -> "tuple[DataSet, str]":
     """Return the data set to measure on, and its expression: the given one, or the one that the
     run was trained on, or that a network was built for."""
@@ -571,6 +571,8 @@ def _data(
     if data is None and isinstance(model, Network):
         return model.data, model.config.data
     if isinstance(data, str):
+        if layout is not None:
+            raise UserError(f"layout is for arrays: {data} states its own; leave it out")
         loaded = resolve_data(data, root=root or "data", download=False)
         data_set, text = loaded.value, str(loaded.call)
     else:

@@ -158,3 +158,53 @@ def test_a_kept_model_is_measured_again_by_handing_it_over(tmp_path):
         curricula.evaluate(model, data, ["clean"], output=tmp_path / "kept")
     with pytest.raises(UserError, match="has one set of weights: leave out checkpoint"):
         curricula.load_model(run, checkpoint="last", model=network())
+
+
+def test_the_same_images_in_any_form_give_the_same_counts():
+    pixels, labels = images(channels=3)
+    model = network(channels=3)
+    x_NCHW = pixels.float() / 255
+    expected = counts(curricula.evaluate(model, as_data(pixels, labels), THREATS))
+    permuted = torch.utils.data.TensorDataset(x_NCHW, labels)
+    forms = {
+        "uint8": (pixels, labels),
+        "float": (x_NCHW, labels),
+        "NHWC": (x_NCHW.permute(0, 2, 3, 1), labels),
+        "array": (pixels.permute(0, 2, 3, 1).numpy(), labels.numpy()),
+        "list": (x_NCHW.tolist(), labels.tolist()),
+        "int32 labels": (pixels, labels.int()[:, None]),
+        "torch": permuted,
+        "loader": torch.utils.data.DataLoader(permuted, batch_size=7),
+    }
+    for name, data in forms.items():
+        # As fractions the images differ from uint8 / 255 by rounding alone.
+        assert counts(curricula.evaluate(model, data, THREATS)) == expected, name
+    found = curricula.evaluate(model, (x_NCHW.permute(0, 2, 3, 1), labels), THREATS, layout="NHWC")
+    assert counts(found) == expected
+    with pytest.raises(UserError, match="layout is for arrays: digits states its own"):
+        curricula.evaluate(model, "digits", THREATS, layout="NHWC")
+
+
+def test_data_without_class_names_have_a_class_for_each_output():
+    pixels, labels = images()
+    found = curricula.evaluate(network(outputs=7), (pixels, labels), ["clean"])
+    assert found.classes == tuple("0123456")
+    with pytest.raises(UserError, match="model has 2 classes, and labels reach 2"):
+        curricula.evaluate(network(outputs=2), (pixels, labels), ["clean"])
+
+
+def test_images_without_class_names_have_those_of_the_run(trained):
+    pixels, labels = images()
+    found = curricula.evaluate(trained, (pixels, labels), THREATS)
+    run_classes = curricula.load_data("random(size=12, channels=1, images=20)").classes
+    assert found.classes == run_classes
+    with pytest.raises(UserError, match=r"classes of .* are 12"):
+        curricula.evaluate(trained, (pixels, torch.arange(30) % 12), ["clean"])
+
+
+def test_the_caller_keeps_the_images_as_they_were():
+    pixels, labels = images()
+    x_NCHW = (pixels.float() / 255).requires_grad_(False)
+    before = x_NCHW.clone()
+    curricula.evaluate(network(), (x_NCHW, labels), THREATS)
+    assert torch.equal(x_NCHW, before)
