@@ -36,8 +36,12 @@ def command(context: click.Context) -> None:
                 f"{registered.record.summary}"
             )
         click.echo()
+    for clash in current.clashes():
+        click.echo(clash)
     for failure in current.failures:
         click.echo(str(failure))
+    for provider in current.disabled:
+        click.echo(f"plugin {provider} is left out by {registry.DISABLE_VARIABLE}")
 
 
 @command.command(short_help="Write a package that adds a perturbation.")

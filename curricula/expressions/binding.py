@@ -136,7 +136,7 @@ class _Binder:
         _check_meaning(call, built)
         if self.threat and perturbation.training_only:
             raise error_in(call, f"{call.name} is for training only and cannot be a threat")
-        label = self.labels.add(call.name)
+        label = self.labels.add(call.short_name)
         return Leaf(label=label, perturbation=perturbation, call=built.call)
 
     def _budgeted(self, call: Call) -> Call:

@@ -58,8 +58,21 @@ def check_perturbation(text: str) -> tuple[str, ...]:
     labels = LeafLabels()
     for call in _leaves(parse(text)):
         registry.current().find("perturbation", call.name)
-        labels.add(call.name)
+        labels.add(call.short_name)
     return tuple(labels.found)
+
+
+def perturbation_names(text: str) -> list[str]:
+    """Return the names of the perturbations in an expression, left to right.
+
+    >>> perturbation_names("rot:30+(pgd|worst(rot, k=5))")
+    ['rot', 'pgd', 'rot']
+
+    Raises:
+        ExpressionError: the text is not an expression.
+        UserError: ``clean`` was given arguments.
+    """
+    return [call.name for call in _leaves(parse(text)) if call.name != CLEAN]
 
 
 class LeafLabels:
@@ -74,8 +87,8 @@ class LeafLabels:
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str) -> str:
-        """Return a new label for a perturbation of the given name: the name itself, or ``NAME.2``
-        for the second of that name.
+        """Return a new label for a perturbation: its name without the provider, or ``NAME.2`` for
+        the second of that name.
 
         Raises:
             UserError: there are too many leaves.

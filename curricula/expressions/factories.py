@@ -225,7 +225,9 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
     """Return an argument as a Python value of the type in the factory's annotation, or raise a
     UserError if it does not fit."""
     value = _untyped(written)
-    word = written.name if isinstance(written, Call) and not written.arguments else None
+    word = None
+    if isinstance(written, Call) and not written.arguments and "/" not in written.name:
+        word = written.name
     text = written.text if isinstance(written, Quoted) else word
     if hint is None or hint is Any:
         return value
@@ -244,8 +246,9 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
         elif option is tuple or typing.get_origin(option) is tuple:
             if isinstance(value, tuple):
                 return value
-        elif option in (str, Path) and text is not None:
-            return option(text)
+        elif option in (str, Path):
+            if text is not None:
+                return option(text)
         elif isinstance(option, type):
             if type(value) is option:
                 return value

@@ -552,7 +552,7 @@ class GridNode(Node):
         moved = [_moved(call, node) for node in nodes]
         points: dict[str, int] = {}  # by name: all leaves of a name have equally fine grids
         for leaf, default in itertools.chain(*moved):
-            name = leaf.call.name
+            name = leaf.call.short_name
             if name in keywords:
                 points[name] = _count(call, keywords[name])
             else:
@@ -560,7 +560,7 @@ class GridNode(Node):
         branches: list[GridBranch] = []
         for node, leaves in zip(nodes, moved, strict=True):
             branch = GridBranch(
-                node=node, points={leaf.label: points[leaf.call.name] for leaf, _ in leaves}
+                node=node, points={leaf.label: points[leaf.call.short_name] for leaf, _ in leaves}
             )
             if (size := branch.size) > MAX_CANDIDATES:
                 raise error_in(
@@ -582,7 +582,7 @@ class GridNode(Node):
         inner = union(*(branch.node.expression for branch in self.branches))
         leaves = self.leaves
         points = {
-            leaves[label].call.name: count
+            leaves[label].call.short_name: count
             for branch in self.branches
             for label, count in branch.points.items()
         }

@@ -2,7 +2,8 @@ r"""The syntax of the expression language, in which users write perturbations, m
 
     union  := chain ("|" chain)*
     chain  := link ("+" link)*                   "+" binds tighter than "|"
-    link   := NAME | NAME ":" NUMBER | NAME "(" [arg ("," arg)*] ")" | "(" union ")"
+    link   := name | name ":" NUMBER | name "(" [arg ("," arg)*] ")" | "(" union ")"
+    name   := [NAME "/"] NAME                    with the plugin that provides it, or without
     arg    := [NAME "="] value
     value  := union | NUMBER | NUMBER ":" NUMBER | QUOTED
     NUMBER := ["-" | "+"] DECIMAL ["/" DECIMAL]
@@ -101,10 +102,20 @@ class Argument:
 
 @attrs.frozen
 class Call:
-    """A name with its arguments: ``name``, ``name:NUMBER`` or ``name(arguments)``."""
+    """A name with its arguments: ``name``, ``name:NUMBER`` or ``name(arguments)``.
+
+    Attributes:
+        name: the registered name, or ``PROVIDER/NAME``.
+        arguments: its arguments.
+    """
 
     name: str
     arguments: tuple[Argument, ...] = ()
+
+    @property
+    def short_name(self) -> str:
+        """The name without its provider."""
+        return self.name.rpartition("/")[2]
 
     def __str__(self) -> str:
         match self.arguments:
@@ -301,7 +312,7 @@ _TOKEN = re.compile(
         (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?)
       | (?P<name>{NAME_PATTERN})
       | (?P<quoted>"(?:[^"\\]|\\(?s:.))*"|'(?:[^'\\]|\\(?s:.))*')
-      | (?P<sign>[-+|:=,()])
+      | (?P<sign>[-+|:=,()/])
       | (?P<end>$)
     )""",
     re.VERBOSE | re.ASCII,
@@ -395,6 +406,12 @@ class _Parser:
             self.fail("expected a name")
         name = self.token
         self.advance(number_allowed=False)
+        if self.at("/"):
+            self.advance(number_allowed=False)
+            if self.kind != "name":
+                self.fail(f"expected a name after '{name}/'")
+            name = f"{name}/{self.token}"
+            self.advance(number_allowed=False)
         if self.at(":"):
             self.advance(number_allowed=True)
             return Call(name, (Argument(self.number(f"a number after '{name}:'")),))

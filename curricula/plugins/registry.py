@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -16,7 +17,14 @@ from typing import Any, Literal
 import attrs
 import pluggy
 
-from curricula.errors import UnknownNameError, UserError, did_you_mean, message_of
+from curricula.errors import (
+    UnknownNameError,
+    UserError,
+    did_you_mean,
+    message_of,
+    shown,
+    similar_names,
+)
 from curricula.plugins import builtin, hookspecs
 from curricula.plugins.hookspecs import KINDS, PROJECT, Kind, Record
 from curricula.plugins.names import RESERVED
@@ -24,12 +32,14 @@ from curricula.runtime.files import similar_path
 
 STRICT_VARIABLE = "CURRICULA_STRICT_PLUGINS"
 NO_PLUGINS_VARIABLE = "CURRICULA_NO_PLUGINS"
+DISABLE_VARIABLE = "CURRICULA_DISABLE"
 
 MAX_LISTED_NAMES = 12  # names in one line of an error
 
 
 class PluginWarning(UserWarning):
-    """Warn that a plugin failed to load; everything that does not need it keeps working."""
+    """Warn that a plugin failed to load, or that it registers a name of the library; everything
+    that does not need it keeps working."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +53,26 @@ class Provider:
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
 
+    @property
+    def prefix(self) -> str:
+        """The word before ``/`` in an expression: the distribution, or the file's name without
+        ``.py``, in lower-case letters, digits and ``-``.
+
+        >>> Provider(name="plugins/My fog.py", source="file").prefix
+        'my-fog'
+        """
+        if self.source == "distribution":
+            return _prefix(self.name)
+        word = _prefix(Path(self.name).name)
+        return f"plugin-{word}" if word == PROJECT else word
+
+
+def _prefix(name: str) -> str:
+    """Return the name of a distribution (normalised as in PEP 503) or of a file as an expression
+    can hold it."""
+    word = re.sub(r"[^a-z0-9]+", "-", name.removesuffix(".py").lower()).strip("-")
+    return word if word[:1].isalpha() else f"plugin-{word}".strip("-")
+
 
 @attrs.frozen(kw_only=True)
 class Registered:
@@ -51,6 +81,11 @@ class Registered:
     kind: Kind
     record: Record
     provider: Provider
+
+    @property
+    def qualified(self) -> str:
+        """``PROVIDER/NAME``, which names this record even if another plugin has the name too."""
+        return f"{self.provider.prefix}/{self.record.name}"
 
     @property
     def is_builtin(self) -> bool:
@@ -94,24 +129,29 @@ class Registry:
 
     Attributes:
         failures: the plugins that failed to load.
+        disabled: the plugins that ``CURRICULA_DISABLE`` leaves out.
         files: the loose Python files that were loaded, of plugins and of models.
         modules: their modules, by file.
     """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.disabled: list[Provider] = []
         self.files: list[Path] = []
         self.modules: dict[Path, ModuleType] = {}
-        self._records: dict[Kind, dict[str, Registered]] = {kind: {} for kind in KINDS}
+        self._records: dict[Kind, dict[str, list[Registered]]] = {kind: {} for kind in KINDS}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
 
     def add(self, plugin: object, provider: Provider) -> None:
         """Register a plugin object and all its records, or none of them if one is invalid.
 
+        A name that another plugin has registered too can only be found with its provider. A name of
+        the library stays the library's.
+
         Raises:
             TypeError: if it has no hook, an unknown one, or one that yields no records.
-            UserError: if a name is already registered; the message names both providers.
+            ValueError: if a name is reserved, or registered twice by this plugin.
         """
         self._manager.register(plugin)
         try:
@@ -125,7 +165,16 @@ class Registry:
             self._manager.unregister(plugin)
             raise
         for registered in found:
-            self._records[registered.kind][registered.record.name] = registered
+            of_name = self._records[registered.kind].setdefault(registered.record.name, [])
+            of_name.append(registered)
+            if len(of_name) > 1 and of_name[0].is_builtin:
+                warnings.warn(
+                    f"plugin {provider} registers the {_described(registered)}, which is built in: "
+                    f"{registered.record.name} is the built-in one, {registered.qualified} the "
+                    f"plugin's; {DISABLE_VARIABLE}={provider.prefix} leaves the plugin out",
+                    PluginWarning,
+                    stacklevel=2,
+                )
 
     def _check_hooks(self, plugin: object) -> None:
         """Check that a plugin has a hook, and none of an unknown name."""
@@ -154,21 +203,20 @@ class Registry:
                         yield kind, record
 
     def _check_names(self, found: Iterable[Registered]) -> None:
-        """Check that no record's name is reserved or already registered."""
+        """Check that no record's name is reserved, or registered by the same provider already."""
         taken = {
-            (kind, name): known for kind in KINDS for name, known in self._records[kind].items()
+            (kind, name, known.provider)
+            for kind in KINDS
+            for name, of_name in self._records[kind].items()
+            for known in of_name
         }
         for registered in found:
             kind, name = registered.kind, registered.record.name
             if kind == "perturbation" and name in RESERVED:
                 raise ValueError(f"{name!r} is a reserved word of the expression language")
-            if (kind, name) in taken:
-                raise UserError(
-                    f"{kind} {name!r} is registered twice, by {taken[kind, name].provider} and by "
-                    f"{registered.provider}: uninstall one, or set {NO_PLUGINS_VARIABLE}=1 "
-                    "to load only the built-ins"
-                )
-            taken[kind, name] = registered
+            if (kind, name, registered.provider) in taken:
+                raise ValueError(f"it registers the {_described(registered)} twice")
+            taken.add((kind, name, registered.provider))
 
     def add_or_warn(self, load: Callable[[], object], provider: Provider, *, strict: bool) -> None:
         """Load and add one plugin; if it is broken, keep the failure and warn, or raise if
@@ -228,28 +276,82 @@ class Registry:
         )
 
     def records(self, kind: Kind) -> Mapping[str, Registered]:
-        """Return all records of a kind, by name, in order of registration."""
-        return self._records[kind]
+        """Return all records of a kind, in order of registration, by what a user writes: the name,
+        or ``PROVIDER/NAME`` where several plugins register it."""
+        known: dict[str, Registered] = {}
+        for name, found in self._records[kind].items():
+            for each in found:
+                is_short = len(found) == 1 or each.is_builtin
+                known[name if is_short else each.qualified] = each
+        return known
+
+    def clashes(self) -> list[str]:
+        """Return a line for each name that several plugins register."""
+        return [
+            _clash(found)
+            for kind in KINDS
+            for found in self._records[kind].values()
+            if len(found) > 1
+        ]
 
     def find(self, kind: Kind, name: str) -> Registered:
         """Return the record of this kind and name.
 
+        Args:
+            kind: the kind.
+            name: the name, or ``PROVIDER/NAME``.
+
         Raises:
             UnknownNameError: if there is none; the message lists near matches and the plugins that
                 failed to load.
+            UserError: if several plugins register it; the message names them.
         """
-        known = self._records[kind]
-        if name in known:
-            return known[name]
-        many = len(known) > MAX_LISTED_NAMES
-        listing = (
-            f"curricula plugins lists all {len(known)}, and --plugin FILE adds those of a file"
-            if many
-            else None
-        )
-        fix = did_you_mean(name, known, otherwise=listing)
+        prefix, _, short = name.rpartition("/")
+        found = self._records[kind].get(short, [])
+        if prefix:
+            found = [each for each in found if each.provider.prefix == _prefix(prefix)]
+        elif found and found[0].is_builtin:
+            return found[0]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(_clash(found))
+        known = self.records(kind)
+        near = similar_names(short, self._records[kind])
+        meant = [word for each in near for word in known if known[word].record.name == each]
+        if meant:
+            fix = f"did you mean {' or '.join(meant)}?"
+        elif len(known) > MAX_LISTED_NAMES:
+            fix = (
+                f"curricula plugins lists all {len(known)}, and --plugin FILE adds those of a file"
+            )
+        else:
+            fix = f"known: {', '.join(known)}"
         failed = "".join(f"; {failure}" for failure in self.failures)
-        raise UnknownNameError(f"unknown {kind} {name!r}: {fix}{failed}")
+        disabled = "".join(f"; {DISABLE_VARIABLE} leaves out {each}" for each in self.disabled)
+        raise UnknownNameError(f"unknown {kind} {name!r}: {fix}{failed}{disabled}")
+
+
+def _described(registered: Registered) -> str:
+    """Return the kind and the name of a record in words."""
+    return f"{registered.kind} {registered.record.name!r}"
+
+
+def _clash(found: list[Registered]) -> str:
+    """Return what is wrong with a name that several plugins register, and the fix."""
+    first, *others = found
+    if first.is_builtin:
+        theirs = " and ".join(f"{each.qualified} is that of {each.provider}" for each in others)
+        return f"{_described(first)} is built in; {theirs}"
+    providers = " and by ".join(str(each.provider) for each in found)
+    ways = dict.fromkeys(each.qualified for each in found)
+    fix = (
+        f"write {' or '.join(ways)}, or leave one out with "
+        f"{DISABLE_VARIABLE}={found[-1].provider.prefix}"
+        if len(ways) == len(found)
+        else "rename one of the files"
+    )
+    return f"{_described(first)} is registered by {providers}: {fix}"
 
 
 def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
@@ -319,6 +421,9 @@ def build_registry(
 ) -> Registry:
     """Load the built-ins, then every installed plugin, then loose files; return the registry.
 
+    The environment variable ``CURRICULA_DISABLE`` names plugins to leave out, by distribution or by
+    the file's name without ``.py``, with commas between them.
+
     Args:
         files: plugin files and files of models, as given by ``--plugin``. A broken file is always
             an error.
@@ -328,8 +433,8 @@ def build_registry(
             variable ``CURRICULA_NO_PLUGINS`` is set.
 
     Raises:
-        UserError: if two plugins register one name, a file is missing or broken, or `strict` is
-            set and an installed plugin is broken.
+        UserError: if a file is missing or broken, `strict` is set and an installed plugin is
+            broken, or there is no plugin that ``CURRICULA_DISABLE`` names.
 
     >>> registry = build_registry(entry_points=False)
     >>> registry.find("perturbation", "rot").record.summary
@@ -340,12 +445,35 @@ def build_registry(
     registry = Registry()
     version = importlib.metadata.version(PROJECT)
     registry.add(builtin, Provider(name=PROJECT, version=version, source="distribution"))
-    if entry_points:
-        for entry_point, provider in _entry_points():
+    installed = _entry_points()
+    loose = [(file, Provider(name=str(file), source="file")) for file in files]
+    disabled = _disabled(provider for _, provider in (*installed, *loose))
+    for entry_point, provider in installed if entry_points else ():
+        if provider.prefix not in disabled:
             registry.add_or_warn(entry_point.load, provider, strict=strict)
-    for file in files:
-        registry.add_file(file)
+        elif provider not in registry.disabled:
+            registry.disabled.append(provider)
+    for file, provider in loose:
+        if provider.prefix not in disabled:
+            registry.add_file(file)
+        elif provider not in registry.disabled:
+            registry.disabled.append(provider)
     return registry
+
+
+def _disabled(known: Iterable[Provider]) -> set[str]:
+    """Return the prefixes of the plugins that the user leaves out.
+
+    Raises:
+        UserError: one is not known.
+    """
+    prefixes = {provider.prefix for provider in known}
+    words = [word.strip() for word in os.environ.get(DISABLE_VARIABLE, "").split(",")]
+    for word in filter(None, words):
+        if _prefix(word) not in prefixes:
+            fix = did_you_mean(word, sorted(prefixes)) if prefixes else "no plugin is installed"
+            raise UserError(f"{DISABLE_VARIABLE}: there is no plugin {shown(word)}; {fix}")
+    return {_prefix(word) for word in words if word}
 
 
 _current: Registry | None = None

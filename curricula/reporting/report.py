@@ -362,6 +362,11 @@ def _environment(run: Run, *, text: str = "") -> Section:
 def _of_environment(found: Environment, text: str = "") -> Section:
     values = {name: _text(value) for name, value in fields_of(found).items()}
     values["command"] = shlex.join(found.command)
+    values["names"] = ", ".join(
+        f"{name} of {provider}"
+        for of_kind in found.names.values()
+        for name, provider in of_kind.items()
+    )
     return Section(title="Environment", text=text, values=values)
 
 

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from curricula.curriculum import ScheduleStates
 from curricula.errors import UserError, message_of, shown
-from curricula.expressions.syntax import parse_call
-from curricula.plugins import registry
-from curricula.plugins.hookspecs import Kind
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
@@ -21,6 +18,7 @@ from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_printable
 from curricula.training import metrics
 from curricula.training.config import FIELDS, TrainConfig
+from curricula.training.environment import providers_by_name
 from curricula.training.metrics import PassCounts
 from curricula.training.optimizers import STATE_TENSORS
 from curricula.training.pass_counter import PassCounter
@@ -182,17 +180,8 @@ def _schedule_tensors(states: ScheduleStates) -> dict[str, Tensor]:
 
 def providers_of(plan: Plan) -> list[str]:
     """Return the distributions, with their versions, whose code a training runs."""
-    config = plan.config
-    names: list[tuple[Kind, str]] = [
-        ("dataset", parse_call(config.data).name),
-        ("model", parse_call(config.model).name),
-        ("objective", parse_call(config.objective).name),
-    ]
-    for curriculum in (plan.curriculum, plan.augmentation):
-        names += [("perturbation", leaf.call.name) for leaf in curriculum.tree.leaves.values()]
-        names += [("schedule", call.name) for call in curriculum.schedule_calls.values()]
-    known = registry.current()
-    return sorted({str(known.find(kind, name).provider) for kind, name in names})
+    found = providers_by_name(attrs.asdict(plan.config))
+    return sorted({str(provider) for of_kind in found.values() for provider in of_kind.values()})
 
 
 def read_last(run: Run, on_message: Callable[[str], None]) -> Checkpoint | None:

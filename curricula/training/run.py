@@ -16,7 +16,8 @@ import attrs
 
 from curricula.errors import UnknownNameError, UserError, message_of
 from curricula.evaluation.results import ThreatResult, check_results
-from curricula.plugins.registry import command_line
+from curricula.plugins import registry
+from curricula.plugins.registry import DISABLE_VARIABLE, command_line
 from curricula.runtime.files import (
     append_line,
     check_folder,
@@ -42,7 +43,13 @@ from curricula.training.config import (
     read_values,
     to_toml,
 )
-from curricula.training.environment import Environment, environment, providers
+from curricula.training.environment import (
+    Environment,
+    environment,
+    providers,
+    providers_by_name,
+    registered_names,
+)
 from curricula.training.metrics import (
     EpochMetrics,
     EpochTimes,
@@ -136,7 +143,7 @@ class Run:
         """
         check_free(path)
         run = cls(path)
-        run.write_json(ENVIRONMENT, to_json(environment()))
+        run.write_json(ENVIRONMENT, to_json(environment(config)))
         run.write_json(DATA, to_json(identity))
         run._write(CONFIG, to_toml(config).encode())
         return run
@@ -240,22 +247,52 @@ class Run:
 
         config = self.model_config
         names = fields or (FIELDS if isinstance(config, TrainConfig) else MODEL_FIELDS)
+        values = {name: getattr(config, name) for name in names}
         try:
-            check_values({name: getattr(config, name) for name in names})
+            check_values(values)
+        except UnknownNameError as error:
+            raise self._missing_plugin(values, error) from error
         except UserError as error:
-            missing: list[str] = []
-            stored = self.environment if isinstance(error, UnknownNameError) else None
-            if stored is not None:
-                missing = sorted(set(stored.providers) - providers())
-            if not missing:
-                raise UserError(f"{self.path / CONFIG}: {error}") from error
-            files = [Path(name) for name in missing if name.endswith(".py")]
-            fix = f"write {command_line('COMMAND', files=files)}" if files else "install it"
-            unknown, _, _ = str(error).partition(": ")  # without the names that are similar
-            raise UserError(
-                f"run {self.path} needs a plugin that is missing here ({unknown}): it was trained "
-                f"with {', '.join(missing)}; {fix}"
-            ) from error
+            raise UserError(f"{self.path / CONFIG}: {error}") from error
+        stored = self.environment
+        trained_with = {} if stored is None else stored.names
+        for kind, found in providers_by_name(values).items():
+            for name, now in found.items():
+                then = trained_with.get(kind, {}).get(name, now)
+                if then.source == now.source == "distribution" and then.prefix != now.prefix:
+                    raise UserError(
+                        f"run {self.path} was trained with {kind} {name!r} of {then}, which is of "
+                        f"{now} here: install the former, and write {then.prefix}/{name} into "
+                        f"{CONFIG} if both are needed"
+                    )
+
+    def _missing_plugin(self, values: Mapping[str, Any], error: UnknownNameError) -> UserError:
+        """Return the user error for names in the configuration that no plugin provides here."""
+        current, stored = registry.current(), self.environment
+        missing: list[str] = []
+        if stored is not None and not stored.names:  # a run of an earlier version
+            missing = sorted(set(stored.providers) - providers())
+        elif stored is not None:
+            for kind, name in registered_names(values):
+                try:
+                    current.find(kind, name)
+                except UnknownNameError:
+                    then = stored.names.get(kind, {}).get(name)
+                    missing += [] if then is None else [str(then)]
+        if not missing:
+            return UserError(f"{self.path / CONFIG}: {error}")
+        files = [Path(name) for name in missing if name.endswith(".py")]
+        fix = f"write {command_line('COMMAND', files=files)}" if files else "install it"
+        if any(str(provider) in missing for provider in current.disabled):
+            fix = f"it is left out by {DISABLE_VARIABLE}"
+        for failure in current.failures:
+            if str(failure.provider) in missing:
+                fix = str(failure)
+        unknown, _, _ = str(error).partition(": ")  # without the names that are similar
+        return UserError(
+            f"run {self.path} needs a plugin that is missing here ({unknown}): it was trained with "
+            f"{', '.join(dict.fromkeys(missing))}; {fix}"
+        )
 
     def check_data(self, data: "DataSet") -> None:
         """Check that a data set has not changed since the run was trained on it.

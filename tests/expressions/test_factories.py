@@ -150,6 +150,7 @@ def test_a_default_prints_as_a_text_that_means_it(name, hint):
     ("arguments", "message"),
     [
         ("3", "name must be a name or a text in quotes, not 3"),
+        ("nets/a", "name must be a name or a text in quotes, not nets/a"),
         ("path=8/255", "path must be a path in quotes, not 8/255"),
         ("form='pth'", 'form must be none or pt, not "pth"'),
         ("source=1:2", "source must be a name or a text in quotes or none, not 1:2"),

@@ -27,7 +27,8 @@ from curricula.expressions.syntax import (
     union,
 )
 
-names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,6}(-[A-Za-z0-9_]{1,3})?", fullmatch=True)
+keys = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,6}(-[A-Za-z0-9_]{1,3})?", fullmatch=True)
+names = keys | st.tuples(keys, keys).map("/".join)
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])) | st.text("\\\"' a(,=)")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.builds(Number, finite) | st.builds(
@@ -39,7 +40,7 @@ numbers = st.builds(Number, finite) | st.builds(
 
 def arguments_of(values):
     positional = st.lists(st.builds(Argument, values), max_size=2)
-    keywords = st.lists(st.tuples(names, values), max_size=3, unique_by=lambda pair: pair[0])
+    keywords = st.lists(st.tuples(keys, values), max_size=3, unique_by=lambda pair: pair[0])
     return st.builds(
         lambda a, b: (*a, *(Argument(value, key) for key, value in b)), positional, keywords
     )
@@ -121,6 +122,15 @@ def test_stages_are_pairs():
         ("+rot", "character 1", "expected a name"),
         ("rot|", "at the end", "expected a name"),
         ("pgd:8/0", "character 5", "division by zero"),
+        ("a/", "at the end", "expected a name after 'a/'"),
+        ("a/8", "character 3", "expected a name after 'a/'"),
+        ("a/-b", "character 3", "expected a name after 'a/'"),
+        ("a/b/c", "character 4", "expected '+'"),
+        ("pgd:8/a", "character 6", "expected '+'"),
+        ("f(8/a)", "character 4", "expected ','"),
+        ("f(a/b=1)", "character 6", "expected ','"),
+        ("/a", "character 1", "expected a name"),
+        ("f('a'/b)", "character 6", "expected ','"),
         ("rot:nan", "character 5", "expected a number"),
         ("rot:inf", "character 5", "expected a number"),
         ("rot:1e999", "character 5", "too large"),
@@ -225,6 +235,14 @@ def test_a_value_is_a_number_a_pair_or_an_expression():
     assert parse_value(" -8/255 ") == Number(-8, 255)
     assert parse_value("1:2") == Pair(Number(1), Number(2))
     assert parse_value("rot:30+pgd") == parse("rot:30+pgd")
+
+
+def test_a_provider_comes_before_the_name():
+    call = parse_call(" some-plugin / fog ( 8 / 255 , k = other/veil:1/2 ) ")
+    assert (call.name, call.short_name) == ("some-plugin/fog", "fog")
+    assert str(call) == "some-plugin/fog(8/255, k=other/veil:1/2)"
+    assert parse("rot/pgd") == Call("rot/pgd")
+    assert parse_call("rot").short_name == "rot"
 
 
 def test_a_single_call_is_not_a_combination():

@@ -8,7 +8,8 @@ import types
 import pytest
 
 from curricula.errors import UnknownNameError, UserError
-from curricula.plugins import builtin, hookspecs, registry
+from curricula.expressions.syntax import parse
+from curricula.plugins import hookspecs, registry
 from curricula.plugins.hookspecs import KINDS, Record, hookimpl
 from curricula.plugins.registry import PluginWarning, Provider, Registry, build_registry
 
@@ -35,7 +36,7 @@ def fake_distribution(tmp_path, monkeypatch):
     """Install a module as a distribution with real entry-point metadata."""
 
     def install(name, source, *, attribute=""):
-        module = name.replace("-", "_")
+        module = name.replace("-", "_").replace(".", "_").lower()
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
         info = tmp_path / f"{module}-1.5.dist-info"
         info.mkdir()
@@ -108,20 +109,146 @@ def test_no_plugins_loads_only_the_built_ins(fake_distribution, monkeypatch):
     assert providers == {"curricula"}
 
 
-def test_two_plugins_with_one_name_are_an_error_naming_both(fake_distribution):
+TWO = """
+    from curricula import Record, hookimpl
+
+    @hookimpl
+    def curricula_perturbations():
+        yield Record(name="fog", factory="nowhere:Fog", summary="white veil")
+        yield Record(name="rain", factory="nowhere:Rain", summary="drops")
+"""
+
+
+@pytest.fixture
+def clash(fake_distribution, tmp_path):
+    """Return a registry of two distributions and a file that register one name."""
+    fake_distribution("fake-one", TWO)
+    fake_distribution("Fake.Two", GOOD)
+    (tmp_path / "My fog.py").write_text(textwrap.dedent(GOOD))
+    return build_registry([tmp_path / "My fog.py"])
+
+
+def test_a_name_of_several_plugins_needs_its_provider_and_blocks_nothing_else(clash):
+    with pytest.raises(UserError) as caught:
+        clash.find("perturbation", "fog")
+    assert str(caught.value).startswith(
+        "perturbation 'fog' is registered by Fake.Two 1.5 and by fake-one 1.5 and by "
+    )
+    fix = ": write fake-two/fog or fake-one/fog or my-fog/fog, or leave one out with CURRICULA_DIS"
+    assert fix in str(caught.value)
+    assert clash.find("perturbation", "rain").provider.name == "fake-one"
+    assert clash.find("perturbation", "rot").is_builtin
+    for name in ("fake-two/fog", "Fake.Two/fog", "fake_two/fog", "my-fog/fog", "fake-one/rain"):
+        found = clash.find("perturbation", name)
+        assert found.provider.prefix in ("fake-two", "my-fog", "fake-one")
+        assert found.record.name == name.partition("/")[2]
+    names = list(clash.records("perturbation"))
+    assert {"rot", "rain", "fake-one/fog", "fake-two/fog", "my-fog/fog"} <= set(names)
+    assert "fog" not in names
+    for name in names:
+        assert clash.find("perturbation", name) is clash.records("perturbation")[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("fake-too/fog", "did you mean fake-two/fog"),
+        ("fake-one/rian", "did you mean "),
+        ("fake-two/rain", "did you mean rain"),
+        ("curricula/fog", "did you mean "),
+        ("nothing/zzz", "curricula plugins lists all"),
+        ("fogg", "did you mean "),
+    ],
+)
+def test_an_unknown_provider_or_name_of_it_is_one_line(clash, name, fix):
+    with pytest.raises(UnknownNameError, match=f"unknown perturbation '{name}': {fix}"):
+        clash.find("perturbation", name)
+
+
+def test_two_files_of_one_name_that_clash_must_be_renamed(tmp_path):
+    files = [tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(textwrap.dedent(TWO if file == files[0] else GOOD))
+    loaded = build_registry([*files, files[0]])
+    for name in ("fog", "mine/fog"):
+        with pytest.raises(UserError, match=r"'fog' is registered by .*: rename one of the files$"):
+            loaded.find("perturbation", name)
+    assert loaded.find("perturbation", "mine/rain").provider.name == str(files[0])
+
+
+def test_a_built_in_name_stays_the_built_in_one(fake_distribution):
+    fake_distribution("fake-rot", GOOD.replace('"fog"', '"rot"'))
+    says = (
+        r"plugin fake-rot 1.5 registers the perturbation 'rot', which is built in: rot is the "
+        "built-in one, fake-rot/rot the plugin's; CURRICULA_DISABLE=fake-rot leaves the plugin out"
+    )
+    with pytest.warns(PluginWarning, match=says):
+        loaded = build_registry()
+    assert loaded.find("perturbation", "rot").is_builtin
+    assert loaded.find("perturbation", "curricula/rot").is_builtin
+    assert loaded.find("perturbation", "fake-rot/rot").provider.name == "fake-rot"
+    assert loaded.records("perturbation")["rot"].is_builtin
+    (line,) = loaded.clashes()
+    assert line == "perturbation 'rot' is built in; fake-rot/rot is that of fake-rot 1.5"
+
+
+def test_a_plugin_that_registers_a_name_twice_is_broken():
+    with pytest.raises(ValueError, match="it registers the perturbation 'fog' twice"):
+        Registry().add(plugin(fog(), fog()), THIRD_PARTY)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "prefix"),
+    [
+        ("curricula-torchattacks", "distribution", "curricula-torchattacks"),
+        ("Zope.Interface_x", "distribution", "zope-interface-x"),
+        ("3to2", "distribution", "plugin-3to2"),
+        ("nets/My net (2).py", "file", "my-net-2"),
+        ("数据.py", "file", "plugin"),
+        ("some/curricula.py", "file", "plugin-curricula"),
+        ("a.py.py", "file", "a-py"),
+    ],
+)
+def test_a_provider_has_a_prefix_that_expressions_can_hold(name, source, prefix):
+    assert Provider(name=name, version="1", source=source).prefix == prefix
+    assert parse(f"{prefix}/fog:1").name == f"{prefix}/fog"
+
+
+@pytest.mark.parametrize(
+    "text", ["fake-one", "Fake_One", " fake.one , ", "fake-one,my-fog,FAKE-ONE"]
+)
+def test_a_plugin_may_be_left_out(clash, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("CURRICULA_DISABLE", text)
+    loaded = build_registry([tmp_path / "My fog.py"])
+    assert loaded.disabled[0].name == "fake-one"
+    assert ("my-fog" in text) == (len(loaded.disabled) == 2)
+    with pytest.raises(UnknownNameError, match=r"CURRICULA_DISABLE leaves out fake-one 1\.5"):
+        loaded.find("perturbation", "rain")
+    if "my-fog" in text:
+        assert loaded.find("perturbation", "fog").provider.name == "Fake.Two"
+
+
+def test_a_plugin_that_is_left_out_is_not_imported(fake_distribution, monkeypatch):
+    fake_distribution("fake-broken", "1 / 0")
+    monkeypatch.setenv("CURRICULA_DISABLE", "fake-broken")
+    assert not build_registry().failures
+    assert "fake_broken" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("fake-onne", "'fake-onne'; did you mean fake-one?"),
+        ("fake-one,curricula", "'curricula'; "),
+        ("*", "'\\*'; known: "),
+    ],
+)
+def test_an_unknown_plugin_to_leave_out_is_one_line(fake_distribution, monkeypatch, text, fix):
     fake_distribution("fake-one", GOOD)
-    fake_distribution("fake-two", GOOD)
-    with pytest.raises(UserError, match=r"'fog' is registered twice, by fake-one 1\.5 and by fake"):
+    monkeypatch.setenv("CURRICULA_DISABLE", text)
+    with pytest.raises(UserError, match=f"^CURRICULA_DISABLE: there is no plugin {fix}"):
         build_registry()
-
-
-def test_a_plugin_cannot_take_a_built_in_name():
-    loaded = Registry()
-    loaded.add(builtin, Provider(name="curricula", source="distribution"))
-    with pytest.raises(
-        UserError, match="'rot' is registered twice, by curricula and by third-party 2"
-    ):
-        loaded.add(plugin(fog("rot")), THIRD_PARTY)
 
 
 @pytest.mark.parametrize("name", ["clean", "worst"])

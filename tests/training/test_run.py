@@ -266,5 +266,5 @@ def test_a_run_whose_plugin_is_missing_says_which(run):
         assert "did you mean" not in str(e.value)  # a name of another plugin
         assert re.search("write curricula --plugin .*tiny.py COMMAND$", str(e.value))
     (run.path / "environment.json").unlink()
-    with pytest.raises(UserError, match="unknown dataset 'tiny'"):
+    with pytest.raises(UserError, match="unknown model 'tinycnn'"):
         curricula.load_model(run)

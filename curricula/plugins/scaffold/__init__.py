@@ -67,10 +67,11 @@ def _package_of(name: str) -> str:
         )
     if name in RESERVED or keyword.iskeyword(_class_name(name)):
         raise UserError(f"plugin name {name!r} is a reserved word: choose another")
-    taken = registry.current().records("perturbation").get(name)
+    known = registry.current().records("perturbation").values()
+    taken = [each.provider for each in known if each.record.name == name]
     if taken:
         raise UserError(
-            f"plugin name {name!r}: {taken.provider} already has a perturbation of that name; "
+            f"plugin name {name!r}: {taken[0]} already has a perturbation of that name; "
             "choose another"
         )
     package = f"curricula_{name.replace('-', '_')}"
