@@ -24,7 +24,7 @@ def known(tmp_path_factory):
 
 NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
-    "environment", "data", "evaluation", "profile", "audit",
+    "environment", "data", "evaluation", "predictions", "profile", "audit",
     "failure", "elsewhere", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
     "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity", "rows",
     "plugin", "study",

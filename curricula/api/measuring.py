@@ -49,7 +49,6 @@ from curricula.training.run import (
     AUDIT,
     BEST,
     PROFILE,
-    RESULTS,
     Run,
     check_free,
     prefixed,
@@ -654,6 +653,7 @@ def _keep(
 ) -> None:
     """Write a folder like a run's with a model from elsewhere: its weights and its results."""
     from curricula.data.identity import identity_of
+    from curricula.training.predictions import write_evaluation
 
     if isinstance(model, Network):
         config = model.config
@@ -668,4 +668,4 @@ def _keep(
     with exclusive(folder):
         run = Run.create(folder, config, identity_of(subject.data))
         run.save(BEST, prefixed("model", subject.network.state_dict()))
-        run.write_json(RESULTS[split], to_json(found))
+        write_evaluation(run, split, found)

@@ -85,7 +85,8 @@ class Trained:
 
     Attributes:
         run: its run folder.
-        results: accuracies under the standard threats, on the test images.
+        results: accuracies under the standard threats, on the test images: a `curricula.Evaluation`
+            with the predictions, if the run's folder holds them.
         baseline: the same training without perturbations, if it was requested.
     """
 
@@ -237,12 +238,14 @@ def _train(
     from curricula.evaluation.threats import standard_threats
     from curricula.training.loop import train_plan
     from curricula.training.plan import make_plan
+    from curricula.training.predictions import read_evaluation
 
     threats = standard_threats(plan.curriculum.tree, plan.data.budgets)
 
     def finished(plan: "Plan", path: Path) -> Trained:
         if resume and from_first(lambda: holds(path, TESTED)):
-            return Trained(run=Run(path), results=Run(path).results("test"))
+            run = Run(path)
+            return Trained(run=run, results=read_evaluation(run, "test") or run.results("test"))
         results = train_plan(
             plan,
             path,

@@ -35,6 +35,15 @@ from curricula.runtime.records import to_json
     "and audit take like a run.",
     metavar="DIR",
 )
+@click.option(
+    "--per-class", is_flag=True, help="Also print the accuracy of each class under each threat."
+)
+@click.option(
+    "--save-predictions",
+    type=PATH,
+    metavar="FILE.npz|FILE.csv",
+    help="Also write the label of each image and the class predicted under each threat.",
+)
 @format_option()
 def command(
     run: Path | None,
@@ -45,6 +54,8 @@ def command(
     threats: tuple[str, ...],
     split: Any,
     output: Path | None,
+    per_class: bool,
+    save_predictions: Path | None,
     form: str,
     **flags: Any,
 ) -> None:
@@ -58,7 +69,8 @@ def command(
     """
     from curricula.api.measuring import evaluate
     from curricula.cli.progress import ProgressBar
-    from curricula.cli.tables import show_accuracies
+    from curricula.cli.tables import show_accuracies, show_classes
+    from curricula.evaluation.results import check_predictions
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.training.run import check_free, check_page
@@ -71,6 +83,8 @@ def command(
         "normalise": normalise,
     }
     check_subject(run, **named, output=output, **settings)
+    if save_predictions is not None:
+        check_predictions(save_predictions)
     keep_freed_memory()
     with joined() as place, ProgressBar("evaluation") as bar:
         if output is not None:
@@ -88,11 +102,18 @@ def command(
         )
     if not place.is_first:
         return
+    if save_predictions is not None:
+        results.save_predictions(save_predictions)
     if form == "json":
-        click.echo(json.dumps(to_json(results), indent=2))
+        rows = to_json(results)
+        if per_class:
+            rows = [{**row, "classes": to_json(results.per_class(row["name"]))} for row in rows]
+        click.echo(json.dumps(rows, indent=2))
     else:
         click.echo(f"run: {run}" if isinstance(subject, Path) else f"model: {subject.name}")
         show_accuracies({"accuracy": results}, split)
+        if per_class:
+            show_classes(results)
     if output is None:
         return
 

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curricula.evaluation.results import ThreatResult, in_percent
+from curricula.errors import printable
+from curricula.evaluation.results import ClassResult, Evaluation, ThreatResult, in_percent
 from curricula.training.config import SplitName
 
 if TYPE_CHECKING:  # a command imports what it shows, and nothing else
@@ -44,6 +45,19 @@ def show_accuracies(
     for result in first:
         if result.threat != result.name:
             console.print(f"{result.name}: {result.threat}", soft_wrap=True, markup=False)
+
+
+def show_classes(evaluation: Evaluation) -> None:
+    """Print a table of accuracies with 95 % intervals: one row per class, one column per threat."""
+    table = Table()
+    table.add_column("class", overflow="fold")
+    table.add_column("images", justify="right", no_wrap=True)
+    columns = [evaluation.per_class(result.name) for result in evaluation]
+    for result in evaluation:
+        table.add_column(Text(result.name), justify="right", overflow="fold")
+    for row in zip(*columns, strict=True):
+        table.add_row(Text(printable(row[0].name)), f"{row[0].n:,}", *map(_percent, row))
+    Console(highlight=False).print(table)
 
 
 def show_profile(profile: "RobustnessProfile") -> None:
@@ -96,7 +110,7 @@ def _fooled(result: "ThreatResult | Average") -> str:
     return f"{100 * result.fooling_rate:.1f}"
 
 
-def _percent(result: "ThreatResult | Average") -> str:
+def _percent(result: "ThreatResult | ClassResult | Average") -> str:
     return in_percent(result.accuracy, result.interval)
 
 

@@ -1,22 +1,34 @@
 """Results of an evaluation: counts of correct and fooled images, with intervals, and the class
 predicted for each image. Needs no torch."""
 
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import attrs
 
 from curricula.errors import UserError, did_you_mean, shown
+from curricula.runtime.files import check_output, write_output
 from curricula.runtime.records import register_json
-from curricula.runtime.values import check_printable
+from curricula.runtime.tables import data_frame, frame_of_rows, html_table
+from curricula.runtime.values import as_path, check_choice, check_printable
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas
     from numpy.typing import NDArray
 
     Labels: TypeAlias = NDArray[np.int64]
+
+
+Grouping: TypeAlias = Literal["threat", "class", "image"]
+"""The rows of a data frame of an evaluation: one per threat, class or image."""
+FORMATS = (".npz", ".csv")  # suffixes of files of predictions
+MAX_ROWS = 20  # rows of a table in a notebook
 
 
 @attrs.frozen(kw_only=True)
@@ -270,6 +282,82 @@ class Evaluation(Sequence[ThreatResult]):
         counts = np.bincount(self.labels * side + predicted_N, minlength=side * side)
         return counts.reshape(side, side)
 
+    def to_pandas(self, per: Grouping = "threat") -> "pandas.DataFrame":
+        """Return the results as a data frame with a row per ``threat``, ``class`` or ``image``.
+
+        - ``threat``: accuracy with the ends of its 95 % interval, fooling rate, counts.
+        - ``class``: a row per class and threat.
+        - ``image``: label and predictions, as `save_predictions` writes them; the index is the
+          image's position in the split that was measured.
+
+        Raises:
+            UserError: pandas is not installed; two columns would have the same name.
+        """
+        check_choice("per", per, get_args(Grouping))
+        if per == "threat":
+            return frame_of_rows([_row(result) for result in self])
+        if per == "class":
+            return frame_of_rows(
+                [
+                    {"class": found.name, "label": found.label, "threat": name, **_shares(found)}
+                    for name in self.predictions
+                    for found in self.per_class(name)
+                ]
+            )
+        columns = self._columns()
+        return data_frame(columns).set_index("index")
+
+    def save_predictions(self, path: str | Path) -> None:
+        """Write the label and the prediction under each threat of every image, as ``.npz`` or
+        ``.csv``.
+
+        - NPZ: ``index`` (N,), ``label`` (N,), ``prediction`` (N, T), and as texts ``threat`` (T,),
+          ``expression`` (T,) and ``class`` (K,). `numpy.load` reads it without pickle.
+        - CSV: ``index``, ``label``, ``label_name``, and for each threat NAME and ``NAME_name``,
+          the predicted class's number and name.
+
+        Raises:
+            UserError: another suffix; the file cannot be written; two columns would have the same
+                name.
+        """
+        path = as_path("path", path)
+        check_predictions(path)
+        if path.suffix.lower() == ".csv":
+            columns = self._columns()
+            lines = io.StringIO(newline="")
+            writer = csv.writer(lines)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+            write_output(path, lines.getvalue().encode())
+            return
+        import numpy as np
+
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            index=self.indices,
+            label=self.labels,
+            prediction=np.stack([*self.predictions.values()], axis=1),
+            threat=np.array([result.name for result in self]),
+            expression=np.array([result.threat for result in self]),
+            **{"class": np.array(self.classes)},
+        )
+        write_output(path, content.getvalue())
+
+    def _columns(self) -> "dict[str, Sequence[Any]]":
+        """Return the values of each image, by column."""
+        columns: dict[str, Sequence[Any]] = {"index": self.indices.tolist()}
+        for name, of_N in {"label": self.labels, **self.predictions}.items():
+            values = of_N.tolist()
+            named = [self.class_name(label) for label in values]
+            columns |= {name: values, f"{name}_name": named}
+        if len(columns) < 3 + 2 * len(self.predictions):
+            raise UserError(
+                f"predictions under the threats {', '.join(self.predictions)} have columns of the "
+                "same name: give each threat another name, without index, label and _name"
+            )
+        return columns
+
     def _known(self, threat: str) -> str:
         if threat not in self.predictions:
             fix = did_you_mean(str(threat), self.predictions)
@@ -287,8 +375,57 @@ class Evaluation(Sequence[ThreatResult]):
         """Return the line of each result."""
         return "\n".join(map(str, self.results))
 
+    def _repr_html_(self) -> str:
+        n = len(self.labels)
+        return results_html(f"Accuracy in % (95 % interval), {n:,} images", self.results)
+
 
 register_json(Evaluation, lambda evaluation: evaluation.results)
+
+
+def _shares(found: ThreatResult | ClassResult) -> dict[str, Any]:
+    """Return the accuracy, the ends of its interval and the counts, as columns of a data frame."""
+    low, high = found.interval
+    return {
+        "accuracy": found.accuracy,
+        "low": low,
+        "high": high,
+        "correct": found.correct,
+        "n": found.n,
+    }
+
+
+def _row(result: ThreatResult) -> dict[str, Any]:
+    """Return the row of a result in a data frame."""
+    return {
+        "threat": result.name,
+        **_shares(result),
+        "fooling_rate": result.fooling_rate,
+        "fooled": result.fooled,
+        "expression": result.threat,
+    }
+
+
+def results_html(caption: str, results: Sequence[ThreatResult], *, note: str = "") -> str:
+    """Return an HTML table of results, one row per threat: at most the first 20."""
+    rows = [
+        (result.name, in_percent(result.accuracy, result.interval), result.threat)
+        for result in results[:MAX_ROWS]
+    ]
+    if len(results) > MAX_ROWS:
+        note = f"The first {MAX_ROWS} of {len(results):,}. {note}"
+    return html_table(caption, ("threat", "accuracy", "exactly"), rows, note=note)
+
+
+def check_predictions(path: Path) -> None:
+    """Check that predictions can be written to a file, before any work.
+
+    Raises:
+        UserError: the suffix is neither .npz nor .csv; as `check_output` does.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"output {path}: its name must end in {' or '.join(FORMATS)}")
+    check_output(path)
 
 
 def check_results(results: Sequence[ThreatResult]) -> None:

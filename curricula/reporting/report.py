@@ -11,9 +11,10 @@ from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.evaluation.results import ThreatResult, in_percent
+from curricula.evaluation.results import Evaluation, ThreatResult, in_percent
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
+from curricula.reporting.confusion import confusion_figure, confusions, worst_classes
 from curricula.reporting.example_images import draw_fooled_images, draw_training_images
 from curricula.reporting.page import Line, Picture, Section, Table, render_page, write_page
 from curricula.reporting.pareto_figure import draw_frontier
@@ -31,6 +32,7 @@ from curricula.training.environment import Environment, environment
 from curricula.training.loading import load_model, open_data
 from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
 from curricula.training.monitor import EXPLANATIONS
+from curricula.training.predictions import read_evaluation
 from curricula.training.run import (
     AUDIT,
     BASELINE,
@@ -39,6 +41,8 @@ from curricula.training.run import (
     RESULTS,
     Run,
 )
+
+MAX_ROWS = 15  # rows of a table of classes or of confusions
 
 
 def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
@@ -73,7 +77,7 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
     return write_page(path, title=title, subtitle=subtitle, sections=sections)
 
 
-def report_results(path: Path, results: Sequence[ThreatResult], *, model: str, data: str) -> None:
+def report_results(path: Path, results: Evaluation, *, model: str, data: str) -> None:
     """Write a page with the results of an evaluation as a single file, which refers to no other.
 
     Args:
@@ -87,6 +91,7 @@ def report_results(path: Path, results: Sequence[ThreatResult], *, model: str, d
     """
     sections = [
         _accuracies({"accuracy": results}, f"images of {data}"),
+        *_classes(results),
         _of_environment(environment()),
     ]
     page = render_page(title=f"Model {model}", subtitle=f"measured on {data}", sections=sections)
@@ -98,6 +103,8 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     sections = [_headline(run)]
     if metrics:
         sections.append(_training(metrics))
+    evaluations = (read_evaluation(run, split) for split in RESULTS)
+    sections += _classes(next((found for found in evaluations if found is not None), None))
     sections += [_profile(run), _audit(run), _example_images(run, metrics, data_root)]
     config = run.model_config
     again: dict[str, list[str]] = {}
@@ -146,6 +153,76 @@ def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> S
 
 def _accuracy(result: ThreatResult | None) -> str:
     return "" if result is None else in_percent(result.accuracy, result.interval)
+
+
+def _classes(found: Evaluation | None) -> list[Section]:
+    """Return the sections of the classes that suffer and of what they are taken for; none without
+    predictions."""
+    if found is None:
+        return []
+    last = found[-1].name
+    by_threat = {
+        name: {each.label: each for each in found.per_class(name)} for name in found.predictions
+    }
+    worst = worst_classes(found)
+    some = ""
+    if len(worst) > MAX_ROWS:
+        some = f" The {MAX_ROWS} of {len(worst):,} classes with the lowest accuracy."
+    rows = [
+        Line(
+            [
+                each.name,
+                f"{each.n:,}",
+                *(
+                    in_percent(of[each.label].accuracy, of[each.label].interval)
+                    for of in by_threat.values()
+                ),
+            ]
+        )
+        for each in worst[:MAX_ROWS]
+    ]
+    pairs = confusions(found, last)[:MAX_ROWS]
+    counts = [
+        {(true, taken): n for true, taken, n in confusions(found, name)} for name in by_threat
+    ]
+    often = ", ".join(
+        f"{found.class_name(true)} as {found.class_name(taken)} ({n:,})"
+        for true, taken, n in pairs[:3]
+    )
+    return [
+        Section(
+            title="Classes",
+            text=f"Accuracy in %, with 95 % intervals; the lowest under {last} first.{some}",
+            table=Table(header=["class", "images", *by_threat], rows=rows),
+        ),
+        Section(
+            title="Confusions",
+            text=f"The number of images of one class that are taken for another; the most frequent "
+            f"under {last} first, at most {MAX_ROWS}.",
+            table=Table(
+                header=["class", "taken for", *by_threat],
+                rows=[
+                    Line(
+                        [
+                            found.class_name(true),
+                            found.class_name(taken),
+                            *(f"{of.get((true, taken), 0):,}" for of in counts),
+                        ]
+                    )
+                    for true, taken, _ in pairs
+                ],
+            ),
+            pictures=[
+                Picture(
+                    name="confusion",
+                    figure=confusion_figure(found),
+                    kind="picture",
+                    alt="Heat maps of the share of each class that is taken for each class. Most "
+                    f"often under {last}: {often or 'none'}.",
+                )
+            ],
+        ),
+    ]
 
 
 def _training(metrics: Sequence[EpochMetrics]) -> Section:

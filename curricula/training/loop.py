@@ -52,6 +52,7 @@ from curricula.training.monitor import (
 )
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
+from curricula.training.predictions import write_evaluation
 from curricula.training.run import (
     BEST,
     CONFIG,
@@ -59,7 +60,6 @@ from curricula.training.run import (
     LAST,
     METRICS,
     PREVIOUS,
-    RESULTS,
     TIMING,
     WRITTEN_BY_TRAINING,
     Run,
@@ -142,7 +142,7 @@ def train_plan(
                     training.restore()
                 training.run_epochs(resumed=resume)
                 run.load_weights(BEST, training.state.model)
-            results = _evaluate(training, images, threats, RESULTS[split])
+            results = _evaluate(training, images, threats, split)
             for file in (PREVIOUS, GOOD):
                 run.remove(file)
         finally:
@@ -614,10 +614,9 @@ def _never_raised(plan: Plan, run: Run) -> list[str]:
 
 
 def _evaluate(
-    training: _Training, images: SplitLike, threats: Mapping[str, Threat], file: str
+    training: _Training, images: SplitLike, threats: Mapping[str, Threat], split: SplitName
 ) -> Evaluation:
-    """Return the results of the final evaluation, one per threat, and write them to a file of the
-    run."""
+    """Return the final evaluation on a split, and write it into the run's folder."""
 
     def after_batch() -> None:
         training.callback.on_eval_batch_end()
@@ -635,7 +634,7 @@ def _evaluate(
         after_batch=after_batch,
     )
     training.callback.on_eval_end(results)
-    training.run.write_json(file, to_json(results))
+    write_evaluation(training.run, split, results)
     took = EvaluationTime(evaluation_seconds=time.perf_counter() - began)
     training.run.append(TIMING, to_json(took))
     return results

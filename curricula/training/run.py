@@ -91,6 +91,11 @@ ENVIRONMENT = "environment.json"
 DATA = "data.json"
 RESULTS: Mapping[SplitName, str] = {"test": "evaluation.json", "validation": "validation.json"}
 """Files of the final accuracies, by the split that they were measured on."""
+PREDICTIONS: Mapping[SplitName, str] = {
+    "test": "predictions.safetensors",
+    "validation": "validation-predictions.safetensors",
+}
+"""Files of the labels and predictions behind the final accuracies, by the split."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
 BASELINE = "baseline"  # folder of the baseline of a run, inside its own
@@ -109,6 +114,7 @@ WRITTEN_BY_TRAINING = (
     TIMING,
     ENVIRONMENT,
     *RESULTS.values(),
+    *PREDICTIONS.values(),
     BEST,
     LAST,
     GOOD,
@@ -602,7 +608,7 @@ class Run:
             if expected is not None and digest_of(tensors, texts) != expected:
                 raise ValueError("its contents changed after it was written")
         except (SafetensorError, *WRONG_SHAPE) as error:
-            raise UserError(f"checkpoint {path}: damaged ({error}); train again") from error
+            raise UserError(f"checkpoint {path}: damaged ({error}); {_fix(file)}") from error
         return tensors, texts
 
     def _content(self, file: str) -> bytes:
@@ -622,6 +628,10 @@ def _fix(file: str) -> str:
         return "delete it, and train --resume or its sweep will measure again"
     if file in (PROFILE, AUDIT):
         return f"write it again with curricula {file.removesuffix('.json')}"
+    if file in PREDICTIONS.values():
+        return "delete it, and the page goes without it"
+    if file in (BEST, LAST, GOOD, PREVIOUS):
+        return "train again"
     return "restore it, or train again"
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it; in a subprocess where that matters."""
 
+import csv
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -241,6 +243,47 @@ def test_evaluate_prints_a_table_or_json(trained):
     assert rows[0]["n"] == 60
     low, high = rows[0]["interval_95"]
     assert low <= rows[0]["accuracy"] <= high
+
+
+def test_evaluate_counts_by_class(trained):
+    folder, _ = trained
+    words = ("evaluate", folder, "--threat", "clean", "--threat", "rot:30", "--per-class")
+    result = run(*words, "--format", "json")
+    rows = json.loads(result.output)
+    for row in rows:
+        assert sum(each["correct"] for each in row["classes"]) == row["correct"]
+        assert sum(each["n"] for each in row["classes"]) == row["n"] == 60
+    result = run(*words)
+    assert result.exit_code == 0
+    (line,) = (line for line in result.output.splitlines() if line.startswith("│ 3 "))
+    third = [row["classes"][3] for row in rows]
+    assert line.split("│")[2].strip() == str(third[0]["n"])
+    for cell, found in zip(line.split("│")[3:], third, strict=False):
+        assert cell.strip().startswith(f"{100 * found['accuracy']:.1f} (")
+
+
+def test_evaluate_writes_the_prediction_of_every_image(trained, tmp_path):
+    folder, _ = trained
+    words = ("evaluate", folder, "--threat", "clean", "--threat", "rot:30", "--format", "json")
+    for suffix in ("npz", "csv"):
+        result = run(*words, "--save-predictions", tmp_path / f"found.{suffix}")
+        assert result.exit_code == 0, result.output
+    correct = [row["correct"] for row in json.loads(result.output)]
+    with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
+        assert found["threat"].tolist() == ["clean", "rot:30"]
+        assert found["class"].tolist() == [str(digit) for digit in range(10)]
+        assert found["index"].tolist() == list(range(60))
+        right_NT = found["prediction"] == found["label"][:, None]
+        assert right_NT.sum(0).tolist() == correct
+        labels, predicted = found["label"].tolist(), found["prediction"][:, 1].tolist()
+    with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [int(line["label"]) for line in lines] == labels
+    assert [int(line["rot:30"]) for line in lines] == predicted
+    assert [line["rot:30_name"] for line in lines] == [str(label) for label in predicted]
+    result = run(*words, "--save-predictions", tmp_path / "found.json")
+    assert result.exit_code == 2
+    assert "its name must end in .npz or .csv" in result.output
 
 
 def test_config_starts_from_a_run_and_flags_win(trained, tmp_path, no_report):

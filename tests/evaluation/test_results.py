@@ -1,5 +1,6 @@
 """Results of an evaluation: counts, intervals, and no torch behind them."""
 
+import csv
 import doctest
 import subprocess
 import sys
@@ -103,3 +104,58 @@ def test_an_evaluation_refuses_predictions_of_other_images_or_threats():
         attrs.evolve(found, predictions={"clean": found.labels, "turned": found.labels[1:]})
     with pytest.raises(ValueError, match="must have the names of the results"):
         attrs.evolve(found, predictions={"clean": found.labels})
+
+
+def test_a_data_frame_has_a_row_per_threat_class_or_image():
+    pytest.importorskip("pandas")
+    found = evaluation()
+    frame = found.to_pandas()
+    assert frame["accuracy"].tolist() == [each.accuracy for each in found]
+    assert list(zip(frame["low"], frame["high"], strict=True)) == [each.interval for each in found]
+    frame = found.to_pandas("class")
+    assert len(frame) == 3 * 2
+    counted = frame.groupby("threat")["correct"].sum()
+    assert counted.to_dict() == {each.name: each.correct for each in found}
+    frame = found.to_pandas("image")
+    assert frame.columns.tolist() == [
+        "label", "label_name", "clean", "clean_name", "turned", "turned_name",
+    ]  # fmt: skip
+    assert frame["turned"].tolist() == found.predictions["turned"].tolist()
+    assert frame["turned_name"].tolist() == [f"class {label}" for label in frame["turned"]]
+    with pytest.raises(UserError, match="per must be threat or class or image, not 'img'"):
+        found.to_pandas("img")
+
+
+def test_without_pandas_a_data_frame_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"pip install 'curricula\[pandas\]'"):
+        evaluation().to_pandas()
+
+
+@pytest.mark.parametrize("names", [("label",), ("index",), ("a", "a_name"), ("label_name",)])
+def test_threats_named_as_a_column_of_the_images_are_refused(names, tmp_path):
+    found = evaluation(names=("clean", *names))
+    with pytest.raises(UserError, match="give each threat another name"):
+        found.save_predictions(tmp_path / "found.csv")
+    assert not (tmp_path / "found.csv").exists()
+    found.save_predictions(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as read:
+        assert read["threat"].tolist() == ["clean", *names]
+
+
+def test_class_names_of_someone_else_are_escaped_in_a_notebook():
+    found = attrs.evolve(
+        evaluation(names=("clean", "<script>")),
+        classes=("<b>", 'a,"b', "\u0000", "d"),
+    )
+    assert "<script>" not in found._repr_html_()
+    assert "&lt;script&gt;" in found._repr_html_()
+
+
+def test_names_with_commas_and_quotes_survive_a_csv_file(tmp_path):
+    names = ("<b>", 'a,"b', "two\nlines", "犬")
+    found = attrs.evolve(evaluation(), classes=names)
+    found.save_predictions(tmp_path / "found.csv")
+    with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["label_name"] for line in lines] == [names[label] for label in found.labels]

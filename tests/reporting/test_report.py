@@ -9,17 +9,22 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli.test_cli import TINY, run
 from fixtures.quick import shorten_audits
+from matplotlib.text import Text
 
 import curricula
+from curricula.evaluation.results import Evaluation, in_percent, threat_result
 from curricula.plugins import registry
+from curricula.reporting.confusion import confusion_figure
 from curricula.reporting.figures import PIXELS_PER_INCH
-from curricula.reporting.report import report
+from curricula.reporting.report import report, report_results
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
+from curricula.training.predictions import read_evaluation
 from curricula.training.run import Run
 
 MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml"}
@@ -107,7 +112,7 @@ def trained(tiny, folder, tmp_path):
 
 def test_a_page_is_self_contained_and_every_image_has_a_text(reported):
     page = Page(reported / "report.html")
-    assert len(page.of("img")) == 3  # training, example images, fooled images
+    assert len(page.of("img")) == 4  # training, confusion, example images, fooled images
     for image in page.of("img"):
         assert image["src"].startswith("data:image/")
         assert len(image["alt"]) > 30
@@ -119,8 +124,8 @@ def test_a_page_is_self_contained_and_every_image_has_a_text(reported):
 
 def test_every_figure_is_saved_as_png_and_svg(reported):
     files = sorted((reported / "figures").iterdir())
-    assert {file.stem for file in files} == {"training", "shown", "fooled"}
-    assert len(files) == 6
+    assert {file.stem for file in files} == {"training", "confusion", "shown", "fooled"}
+    assert len(files) == 8
     for file in files:
         assert file.read_bytes().startswith(MAGIC[file.suffix])
 
@@ -148,13 +153,61 @@ def test_a_page_shows_the_profile_and_the_audit(measured):
     page = Page(folder / "report.html")
     for verb in ("profile", "audit"):
         assert command(verb, folder) not in page.text
-    assert len(page.of("img")) == 5
+    assert len(page.of("img")) == 6
     assert (folder / "figures" / "joint.svg").exists()
     for check in found.checks:
         assert check.finding in page.text
     for meaning in ("robust to the rotation and to the attack", "mean of the rotation"):
         assert meaning in page.text  # of the union and of the average
     assert page.text.count("FAILED") == sum(not check.passed for check in found.checks)
+
+
+def test_a_page_shows_the_classes_that_suffer_and_what_they_are_taken_for(reported):
+    page = Page(reported / "report.html")
+    found = read_evaluation(Run(reported), "test")
+    lowest = min(found.per_class("joint"), key=lambda each: (each.accuracy, each.label))
+    cells = [in_percent(lowest.accuracy, lowest.interval)]
+    assert f"{lowest.name}{lowest.n}" in page.text.replace("\n", "")
+    assert all(cell in page.text for cell in cells)
+    counts_KK = found.confusion("joint") * (1 - np.eye(10, dtype=int))
+    true, taken = divmod(int(counts_KK.argmax()), 10)
+    counts = [found.confusion(name)[true, taken] for name in found.predictions]
+    assert f"{true}{taken}{''.join(map(str, counts))}" in page.text
+    (image,) = (each for each in page.of("img") if "taken for" in each["alt"])
+    assert f"{true} as {taken} ({counts[-1]})" in image["alt"]
+
+
+def test_a_page_without_stored_predictions_goes_without_the_classes(trained):
+    (trained / "predictions.safetensors").unlink()
+    page = Page(report(trained))
+    assert "Classes" not in page.text
+    assert "Confusions" not in page.text
+
+
+def test_of_a_thousand_classes_a_page_shows_the_worst_and_says_so(tmp_path):
+    labels_N = np.arange(3000) % 1000
+    wrong_N = np.where(labels_N % 100 == 7, (labels_N + 1) % 1000, labels_N)
+    predictions = {"clean": labels_N, "turned": wrong_N}
+    found = Evaluation(
+        results=[
+            threat_result(name, name, of_N, clean_N=labels_N, labels_N=labels_N)
+            for name, of_N in predictions.items()
+        ],
+        labels=labels_N,
+        predictions=predictions,
+        classes=tuple(f"<{label}>" for label in range(1000)),
+    )
+    report_results(tmp_path / "page.html", found, model="m", data="d")
+    page = Page(tmp_path / "page.html")
+    assert "The 15 of 1,000 classes with the lowest accuracy." in page.text
+    for label in range(7, 1000, 100):
+        assert f"<{label}>30.0 (0.0" not in page.text
+        assert f"<{label}>3100.0 (43.9 to 100.0)0.0 (0.0 to 56.1)" in page.text
+        assert f"<{label}><{label + 1}>03" in page.text
+    figure = confusion_figure(found)
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert {"<7>", "<8>", "(other)"} <= texts
+    assert any("12 of 1,000 classes" in text for text in texts)
 
 
 def test_a_plain_run_shows_no_curriculum(tiny, both):
@@ -179,7 +232,7 @@ def test_a_run_whose_data_is_missing_says_how_to_name_it(trained, tmp_path):
     page = Page(report(trained))
     assert "mnist is not in" in page.text
     assert f"curricula --plugin {TINY} report {trained} --data-root DIR" in page.text
-    assert len(page.of("img")) == 1
+    assert len(page.of("img")) == 2  # training, confusion
 
 
 def test_a_run_that_was_cut_off_or_damaged_says_so(trained):
@@ -325,7 +378,7 @@ def looks(folder, measured):
 def test_in_a_browser_nothing_is_missing_and_nothing_scrolls_sideways(looks, which, width):
     found = looks[0][which, width]
     assert found["width"] == width
-    assert found["images"] == {"run": 5, "sweep": 2}[which]
+    assert found["images"] == {"run": 6, "sweep": 2}[which]
     assert (found["missing"], found["wide"], found["scrolls"]) == (0, 0, False)
     assert found["cut"] == []
     assert found["tables"] == 0

@@ -55,6 +55,7 @@ from curricula.training.callbacks import NoCallback
 from curricula.training.checkpoint import read_checkpoint, restore
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
+from curricula.training.predictions import read_evaluation
 from curricula.training.run import BEST, LAST, Elsewhere, Run
 from curricula.training.step import Networks, start
 
@@ -505,6 +506,11 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
         "environment": of_run("environment.json", lambda: run.environment, JSON),
         "data": of_run("data.json", lambda: run.read("data.json", DataIdentity), JSON),
         "evaluation": of_run("evaluation.json", lambda: run.results("test"), JSON),
+        "predictions": of_run(
+            "predictions.safetensors",
+            lambda: read_evaluation(run, "test"),
+            (of_bytes, of_safetensors, of_safetensors),
+        ),
         "profile": of_run(
             "profile.json",
             figures("profile.json", RobustnessProfile, profile_figure, joint_figure),
