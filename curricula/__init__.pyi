@@ -28,7 +28,6 @@ from .data.dataset import DataSet as DataSet
 from .data.dataset import batches as batches
 from .data.dataset import load_data as load_data
 from .errors import UserError as UserError
-from .evaluation.results import Evaluation as Evaluation
 from .interfaces import Progress as Progress
 from .models.build import build_model as build_model
 from .plugins.hookspecs import Record as Record

@@ -85,8 +85,8 @@ class Trained:
 
     Attributes:
         run: its run folder.
-        results: accuracies under the standard threats, on the test images: a `curricula.Evaluation`
-            with the predictions, if the run's folder holds them.
+        results: accuracies under the standard threats, on the test images: a
+            `curricula.evaluation.Evaluation`, if the run's folder holds the predictions.
         baseline: the same training without perturbations, if it was requested.
     """
 

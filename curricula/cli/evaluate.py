@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from curricula.cli.options import format_option, given, measurement_options, output_option
+from curricula.cli.paths import PATH
 from curricula.cli.subject import check_subject, open_subject, subject_options
 from curricula.plugins.registry import command_line
 from curricula.runtime.records import to_json
