@@ -4,10 +4,8 @@ takes them."""
 import hashlib
 import sys
 import warnings
-from collections import OrderedDict
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -15,11 +13,12 @@ import torch
 from curricula.errors import Notice, UserError, message_of
 
 
-def fetched(url: str, what: str) -> "OrderedDict[str, Any]":
-    """Return the state dict in a file of the web, from torch's cache or else fetched into it.
+def fetched_file(url: str, what: str) -> Path:
+    """Return the path of a file of the web in torch's cache, into which it is fetched if it is not
+    there.
 
-    The file is read with ``weights_only=True``. If its name ends in the first digits of its
-    SHA-256, as in ``resnet18-f37072fd.pth``, its content has to agree, also in the cache.
+    If its name ends in the first digits of its SHA-256, as in ``resnet18-f37072fd.pth``, its
+    content has to agree, also in the cache.
 
     Args:
         url: address of the file.
@@ -47,14 +46,22 @@ def fetched(url: str, what: str) -> "OrderedDict[str, Any]":
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if not digest.startswith(digits):
             raise ValueError("its content is not that of the name")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, OrderedDict):
-            raise ValueError("it holds no weights by name")
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(
-            f"{what}: {path} is damaged ({message_of(error)}); delete it, and it is fetched again"
-        ) from error
-    return state
+    except (OSError, ValueError) as error:
+        raise damaged(what, path, error) from error
+    return path
+
+
+def damaged(what: str, path: str | Path, error: Exception) -> UserError:
+    """Return the user error for a file of a cache that cannot be read as weights.
+
+    Args:
+        what: the weights.
+        path: the file.
+        error: why it cannot be read.
+    """
+    return UserError(
+        f"{what}: {path} is damaged ({message_of(error)}); delete it, and it is fetched again"
+    )
 
 
 def say_new_head(what: str, pretrained: int, num_classes: int) -> None:
@@ -76,7 +83,7 @@ def say_new_head(what: str, pretrained: int, num_classes: int) -> None:
 def say_new_channels(what: str, in_channels: int) -> None:
     """Say that the first filters of a pretrained network were made for three channels."""
     warnings.warn(
-        f"{what} was made for 3 channels: for {in_channels}, its first filters are averaged",
+        f"{what} was made for 3 channels: for {in_channels}, its first filters are adapted",
         Notice,
         stacklevel=3,
     )

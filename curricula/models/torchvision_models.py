@@ -16,7 +16,13 @@ from curricula.data.spec import ImageSize, height_width
 from curricula.errors import UserError, did_you_mean, message_of
 from curricula.models.checks import check_weights
 from curricula.models.normalise import Normalise
-from curricula.models.pretrained import adapted_filters, fetched, say_new_channels, say_new_head
+from curricula.models.pretrained import (
+    adapted_filters,
+    damaged,
+    fetched_file,
+    say_new_channels,
+    say_new_head,
+)
 
 IMAGENET_SIZE = 224  # pixels; every network takes images of this size or more
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in its weights
@@ -118,7 +124,13 @@ def _load(network: nn.Module, pretrained: Any, num_classes: int, what: str) -> N
     """Load pretrained weights into a network for three channels, except for the last layer if the
     classes differ."""
     own = network.state_dict()
-    state = fetched(pretrained.url, what)
+    path = fetched_file(pretrained.url, what)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, OrderedDict):
+            raise ValueError("it holds no weights by name")
+    except Exception as error:  # a damaged file may raise anything
+        raise damaged(what, path, error) from error
     metadata = getattr(state, "_metadata", None)  # versions of the layers, which some ask for
     state = OrderedDict(
         (_OLD_DENSENET.sub(r"\1\2", key), tensor)
@@ -135,7 +147,7 @@ def _load(network: nn.Module, pretrained: Any, num_classes: int, what: str) -> N
                 state[key] = tensor
         say_new_head(what, classes, num_classes)
     if metadata is not None:
-        state._metadata = metadata  # type: ignore[attr-defined]
+        state._metadata = metadata
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

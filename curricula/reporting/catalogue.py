@@ -32,7 +32,7 @@ WITH_PICTURES = ("curricula", "curricula-torchattacks")
 """The providers whose perturbations have a strip of pictures."""
 
 SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
-    "model": ("num_classes", "in_channels", "image_size"),
+    "model": ("num_classes", "in_channels", "image_size", "fetch"),
     "dataset": ("root", "download"),
 }
 """Parameters that the core fills in, and users cannot."""

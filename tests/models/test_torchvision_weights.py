@@ -108,7 +108,7 @@ def test_other_classes_get_a_new_last_layer_and_a_line_says_so(cached, name, hea
 def test_filters_for_grey_images_respond_as_the_pretrained_ones_do(cached):
     theirs = cached("shufflenet_v2_x0_5")
     text = "torchvision(shufflenet_v2_x0_5, weights=default)"
-    with pytest.warns(Notice, match="made for 3 channels: for 1, its first filters are averaged"):
+    with pytest.warns(Notice, match="made for 3 channels: for 1, its first filters are adapted"):
         ours = build_model(text, spec(channels=1)).eval()
     x = images(channels=1)
     mean, std = ([sum(values) / 3] * 3 for values in (MEAN, STD))
@@ -199,6 +199,7 @@ def test_a_run_of_pretrained_weights_needs_no_cache_afterwards(cached, tmp_path,
             epochs=1,
             batch_size=10,
             lr=1e-4,
+            compile="off",
             output=tmp_path / "run",
         )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
