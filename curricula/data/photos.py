@@ -57,8 +57,8 @@ _UNKNOWN_WHITE = (
 _PNG_BITS = 24  # position in a PNG file of the number of bits per channel
 
 # Tags of TIFF 6.0, the first of which EXIF has too.
-_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
-_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of _PHOTOMETRIC and of _SAMPLE_FORMAT
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 274, 258, 262, 284, 339
+_WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2  # values of the last three
 
 
 def read_image(
@@ -202,8 +202,15 @@ def _in_colour(image: Image.Image, ground: str) -> Image.Image:
         UserError: it is not known which value of its pixels is white.
     """
     transparent = image.info.get("transparency")
-    if _SIGNED in _tags(image).get(_SAMPLE_FORMAT, ()):
+    tags = _tags(image)
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
         raise UserError(f"has pixels with a sign; {_UNKNOWN_WHITE}")
+    bits = tags.get(_BITS_PER_SAMPLE, ())
+    if tags.get(_PLANES) == _SEPARATE and len(bits) > 1 and max(bits) > 8:
+        raise UserError(
+            "has separate planes of 16 bits, which Pillow reads as if they had 8; save it with "
+            "interleaved channels, or with 8 bits"
+        )
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         levels = np.asarray(image)
         image = Image.fromarray(_eight_bits(image, levels))

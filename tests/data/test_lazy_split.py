@@ -360,7 +360,8 @@ def encoded(kind):
     return stream.getvalue()
 
 
-ENCODED = {kind: encoded(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")}
+KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "TGA", "QOI", "JPEG2000", "PCX")
+ENCODED = {kind: encoded(kind) for kind in KINDS}
 
 
 @given(st.sampled_from(sorted(ENCODED)), st.data())

@@ -151,6 +151,35 @@ def test_an_unknown_brightness_is_refused_in_one_line(tmp_path, name):
         read_image(tmp_path / "a.tif", SIZE, False)
 
 
+def test_planes_of_16_bits_are_refused(tmp_path):
+    """Pillow would read the bytes of each plane as pixels."""
+    noise = np.random.default_rng(0).integers(0, 2**16, (3, SIZE, SIZE), np.uint16)
+    for planar, sample in ((1, noise.transpose(1, 2, 0)), (2, noise)):
+        data = np.ascontiguousarray(sample).tobytes()
+        strips = [8 + len(data) // 3 * plane for plane in range(3)] if planar == 2 else [8]
+        sizes = [len(data) // len(strips)] * len(strips)
+        values = {
+            256: [SIZE], 257: [SIZE], 258: [16] * 3, 259: [1], 262: [2], 273: strips, 277: [3],
+            278: [SIZE], 279: sizes, 284: [planar],
+        }  # fmt: skip
+        entries, more = b"", b""
+        for tag, numbers in sorted(values.items()):
+            content = struct.pack(f"<{len(numbers)}I", *numbers)
+            if len(numbers) > 1:
+                place = 8 + len(data) + len(more)
+                more, content = more + content, struct.pack("<I", place)
+            entries += struct.pack("<HHI", tag, 4, len(numbers)) + content
+        start = b"II*\0" + struct.pack("<I", 8 + len(data) + len(more))
+        count = struct.pack("<H", len(values))
+        (tmp_path / "a.tif").write_bytes(start + data + more + count + entries + bytes(4))
+        if planar == 1:
+            found = read_image(tmp_path / "a.tif", SIZE, False)
+            np.testing.assert_array_equal(found.numpy(), noise >> 8)
+        else:
+            with pytest.raises(UserError, match=r"a.tif has separate planes of 16 bits, which"):
+                read_image(tmp_path / "a.tif", SIZE, False)
+
+
 CLEAR = np.zeros((SIZE, SIZE, 4), np.uint8)  # the left half is transparent red, the right one red
 CLEAR[..., 0], CLEAR[:, SIZE // 2 :, 3] = 200, 255
 INDEXED = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(SIZE, SIZE) % 2).convert("P")
