@@ -12,6 +12,7 @@ from curricula.expressions import factories
 from curricula.expressions.batch_rows import BatchRows
 from curricula.expressions.binding import bind
 from curricula.expressions.checks import listed, parse_schedule, schedules_by_label
+from curricula.expressions.given import GIVEN, split_schedules
 from curricula.expressions.nodes import Context, Node
 from curricula.expressions.random_streams import Streams
 from curricula.expressions.syntax import Call
@@ -263,7 +264,7 @@ class Curriculum:
     def parse(
         cls,
         perturb: str,
-        schedules: str | Sequence[str] = (),
+        schedules: str | Sequence[str] | Schedule | Mapping[str, str | Schedule] = (),
         *,
         budgets: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
@@ -273,7 +274,8 @@ class Curriculum:
         Args:
             perturb: an expression such as ``rot:30+pgd:8/255``; ``clean`` changes nothing.
             schedules: each ``SCHEDULE`` for all leaves or ``LABEL=SCHEDULE`` for one, in a list or
-                alone. Default: linear to full strength at 40 % of training.
+                alone; or a schedule's object for all leaves; or texts and objects by label.
+                Default: linear to full strength at 40 % of training.
             budgets: as in `bind`.
             defaults: as in `bind`.
 
@@ -286,13 +288,24 @@ class Curriculum:
             >>> progress = Progress(step=20, total_steps=100, epoch=2, total_epochs=10)
             >>> curriculum.strengths(progress)
             {'rot': 0.5, 'pgd': 0.4}
+            >>> late = lambda progress, state: max(0.0, 2 * progress.fraction - 1)
+            >>> Curriculum.parse("rot:30+pgd:8/255", {"pgd": late}).strengths(progress)
+            {'rot': 0.5, 'pgd': 0.0}
         """
         tree = bind(perturb, budgets=budgets, defaults=defaults)
-        calls = schedules_by_label(schedules, tree.leaves)
-        for label, call in map(parse_schedule, listed(schedules)):
-            if label is None:
+        texts, objects = split_schedules(schedules)
+        calls = schedules_by_label(texts, tree.leaves)
+        for label, call in map(parse_schedule, listed(texts)):
+            if label is None and None not in objects:
                 factories.build("schedule", call)  # an error is raised even if no leaf uses it
-        built = {label: factories.build("schedule", call) for label, call in calls.items()}
+        built = {}
+        for label, call in calls.items():
+            found = objects.get(label, objects.get(None)) if call.name == GIVEN else None
+            built[label] = (
+                factories.build("schedule", call)
+                if found is None
+                else factories.Built(value=found, call=call)
+            )
         return cls(
             tree=tree,
             schedules={label: schedule.value for label, schedule in built.items()},
@@ -317,11 +330,24 @@ class Curriculum:
         image.
 
         Raises:
-            UserError: a schedule gives strengths of another shape.
+            UserError: a schedule fails, or gives strengths of another shape or outside [0, 1].
         """
         states = self.start(num_train)
         for label, schedule in self.schedules.items():
-            strength = schedule(begin, states[label])
+            try:
+                strength = schedule(begin, states[label])
+                if not isinstance(strength, Tensor):
+                    strength = float(strength)
+            except Exception as error:  # of third-party code
+                raise UserError(
+                    f"the schedule of {label}, {self.schedule_calls[label]}, failed "
+                    f"({message_of(error)}): it must take (progress, state) and return a strength"
+                ) from error
+            if not isinstance(strength, Tensor) and not 0 <= strength <= 1:
+                raise UserError(
+                    f"the schedule of {label} gave a strength of {strength:g}; it must lie from 0 "
+                    "to 1"
+                )
             if isinstance(strength, Tensor) and tuple(strength.shape) not in ((), (num_train,)):
                 raise UserError(
                     f"the schedule of {label} gave strengths of shape {tuple(strength.shape)}; it "

@@ -13,6 +13,7 @@ import attrs
 from curricula.api.networks import Network
 from curricula.errors import UserError, shortened, shown
 from curricula.expressions.checks import check_call, check_perturbation
+from curricula.expressions.given import given
 from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output, inside
@@ -35,7 +36,6 @@ from curricula.training.config import (
     MAX_SEED,
     MeasuredConfig,
     SplitName,
-    given,
 )
 from curricula.training.loading import (
     CHECKPOINTS,

@@ -5,16 +5,15 @@ answered at once.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import attrs
 
-from curricula.errors import UserError
+from curricula.errors import UserError, shown
 from curricula.expressions.model_files import named_model, names_file
-from curricula.expressions.syntax import parse_call
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, inside
 from curricula.runtime.locks import exclusive
@@ -24,11 +23,17 @@ from curricula.sweeps.folder import CELLS
 from curricula.training.callbacks import Callback, Callbacks, check_callbacks
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, baseline_values
+from curricula.training.objects import Objects, name_of, split_objects
 from curricula.training.run import BASELINE, CONFIG, RESULTS, RUNS, SWEEP, Run, check_free, holds
 from curricula.training.saver import parse_interval
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from curricula.curriculum import Curriculum
     from curricula.evaluation.results import ThreatResult
+    from curricula.expressions.nodes import Node
+    from curricula.interfaces import Objective, Schedule
     from curricula.training.config import (
         CollapseAction,
         CompileChoice,
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
         Optimizer,
         PrecisionChoice,
     )
+    from curricula.training.learning_rate import LearningRate
     from curricula.training.plan import Plan
     from curricula.training.saver import Interval
 
@@ -46,15 +52,15 @@ MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
 class TrainValues(TypedDict, total=False):
     """The keyword arguments of `train` that set fields of `curricula.TrainConfig`."""
 
-    data: str
+    data: Any
     data_root: str | Path
-    model: str
+    model: "str | nn.Module"
     normalise: str
+    perturb: "str | Curriculum | Node"
     init: str | Path
     init_head: "InitialHead"
-    perturb: str
-    schedule: str | Sequence[str]
-    objective: str
+    schedule: "str | Sequence[str] | Schedule | Mapping[str, str | Schedule]"
+    objective: "str | Objective"
     epochs: int
     batch_size: int
     freeze: str | Sequence[str]
@@ -63,7 +69,7 @@ class TrainValues(TypedDict, total=False):
     head_lr: float
     momentum: float
     weight_decay: float
-    lr_schedule: str
+    lr_schedule: "str | LearningRate"
     awp: float
     average: str
     shuffle: bool
@@ -77,6 +83,16 @@ class TrainValues(TypedDict, total=False):
     sync_batchnorm: bool
     clip_norm: float
     stop_after: int
+
+
+class GivenObjects(TypedDict, total=False):
+    """The keyword arguments of `resume` for objects that `train` was given."""
+
+    data: Any
+    model: "nn.Module"
+    schedule: "Schedule | Mapping[str, Schedule]"
+    objective: "Objective"
+    lr_schedule: "LearningRate"
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +134,12 @@ def train(
         download: fetch missing data.
         checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
             minutes, such as ``10min``; by default such that they take under 1 % of the time.
-        **values: fields of `curricula.TrainConfig`; the data set supplies those left out.
+        **values: fields of `curricula.TrainConfig`; the data set supplies those left out. In place
+            of texts, ``model`` takes a network (its weights are the start; it is copied, not
+            changed), ``data`` a `curricula.data.DataSet` or what becomes one, ``perturb`` a
+            `Curriculum` or what `curricula.expressions.bind` returns, ``schedule`` functions of
+            progress and state, ``objective`` and ``lr_schedule`` their objects. The run names them
+            ``given(NAME)``, and has to be given them again.
 
     Raises:
         UserError: a value is wrong, in which case nothing is written; or the loss is no longer
@@ -145,19 +166,17 @@ def train(
             check_free(path)
             if baseline:
                 check_free(inside(path, BASELINE))
-    for name in ("data_root", "init"):
-        if isinstance(values.get(name), Path):
-            values[name] = str(values[name])
-    if isinstance(values.get("model"), str) and names_file(values["model"]):
-        values["model"] = named_model(values["model"])
-    check_values(values)
+    texts, objects = split_objects(values)
+    if names_file(texts.get("model", "")):
+        texts["model"] = named_model(texts["model"])
+    check_values(texts)
     callbacks = check_callbacks(callbacks)
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
 
     from curricula.training.plan import make_plan
 
     callback = Callbacks.build(callbacks)
-    plan = make_plan(values, download=download)
+    plan = make_plan(texts, objects=objects, download=download)
 
     def made() -> str:
         folder = new_folder(plan) if path is None else path
@@ -169,13 +188,14 @@ def train(
     return _train(plan, Path(from_first(made)), callback, every, resume=False)
 
 
-@known_keywords()
+@known_keywords(*GivenObjects.__annotations__)
 def resume(
     run: Run | str | Path,
     *,
     callbacks: Sequence[Callback | str] = (),
     data_root: str | Path | None = None,
     checkpoint_every: str | int | None = None,
+    **objects: Unpack[GivenObjects],
 ) -> Trained:
     """Continue an interrupted training from its last checkpoint, evaluate it on the test images,
     and return the finished run with these results.
@@ -188,6 +208,8 @@ def resume(
         callbacks: as for `train`; a run does not store those it was started with.
         data_root: folder of the data set's files, if they have moved since.
         checkpoint_every: as for `train`.
+        **objects: the objects that `train` was given: ``model``, ``data``, ``schedule``,
+            ``objective`` or ``lr_schedule``.
 
     Raises:
         UserError: there is nothing to continue; the configuration, the data or a plugin has changed
@@ -197,6 +219,8 @@ def resume(
     found = run if isinstance(run, Run) else Run.open(run)
     found.check_plugins()
     values: dict[str, Any] = {name: getattr(found.config, name) for name in FIELDS}
+    handed = _again(objects)
+    handed.check_like(found.config, found.path)
     if data_root is not None:
         values["data_root"] = str(data_root)
     check_values(values)
@@ -217,12 +241,27 @@ def resume(
 
     callback = Callbacks.build(callbacks)
     return _train(
-        make_plan(values, read_init=not found.has_checkpoint),
+        make_plan(values, objects=handed, read_init=not found.has_checkpoint),
         found.path,
         callback,
         every,
         resume=True,
     )
+
+
+def _again(objects: "GivenObjects") -> Objects:
+    """Return the objects that a training continues with.
+
+    Raises:
+        UserError: one is a text.
+    """
+    for name, value in objects.items():
+        if isinstance(value, str):
+            raise UserError(
+                f"{name} must be the object that train was given, not {shown(value)}: the run "
+                "itself states texts"
+            )
+    return split_objects(objects)[1]
 
 
 def _train(
@@ -261,7 +300,9 @@ def _train(
     if not from_first(lambda: inside(path, BASELINE).is_dir()):
         return trained
     started = from_first(lambda: Run(baseline).has_checkpoint)
-    plain = make_plan(baseline_values(plan.config), read_init=not started)
+    plain = make_plan(
+        baseline_values(plan.config), objects=plan.objects.of_baseline(), read_init=not started
+    )
     return attrs.evolve(trained, baseline=finished(plain, baseline))
 
 
@@ -271,7 +312,7 @@ def new_folder(plan: "Plan") -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    model = parse_call(plan.config.model).name
+    model = name_of(plan.config.model)
     data = re.sub(r"[^\w.-]", "_", plan.data.name)  # of a plugin: perhaps with slashes
     name = f"{data[:50]}-{model[:50]}-{datetime.now():%Y%m%d-%H%M%S}"
     path = RUNS / name

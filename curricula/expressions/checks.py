@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from curricula.errors import UserError, shortened, shown
+from curricula.expressions.given import GIVEN
 from curricula.expressions.syntax import (
     Call,
     Chain,
@@ -39,7 +40,8 @@ def check_call(kind: Kind, text: str) -> Call:
         UnknownNameError: no plugin registered the name.
     """
     call = parse_call(text)
-    registry.current().find(kind, call.name)
+    if call.name != GIVEN:
+        registry.current().find(kind, call.name)
     return call
 
 
@@ -163,7 +165,8 @@ def schedules_by_label(texts: str | Sequence[str], labels: Iterable[str]) -> Map
     given: dict[str | None, Call] = {}
     for text in listed(texts):
         label, call = parse_schedule(text)
-        registry.current().find("schedule", call.name)
+        if call.name != GIVEN:
+            registry.current().find("schedule", call.name)
         if label is not None and label not in labels:
             raise UserError(
                 f"schedule {shortened(text)}: no perturbation is called {shown(label)} here; "

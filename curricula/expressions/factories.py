@@ -14,6 +14,7 @@ from typing import Any, Literal
 import attrs
 
 from curricula.errors import UserError, did_you_mean, message_of, shortened
+from curricula.expressions.given import GIVEN
 from curricula.expressions.syntax import (
     MAX_NAME,
     Argument,
@@ -74,6 +75,11 @@ def build(
         >>> print(built.call)
         linear(start=0, until=0.5)
     """
+    if call.name == GIVEN:
+        raise UserError(
+            f"{kind} {call} was given in Python, and a configuration cannot build it: give the "
+            "object again, in Python"
+        )
     factory = registry.current().find(kind, call.name).load()
     return call_factory(factory, kind, call, supplied=supplied, defaults=defaults)
 

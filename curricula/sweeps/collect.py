@@ -11,6 +11,7 @@ import attrs
 
 from curricula.errors import UserError, printable, shortened, shown
 from curricula.evaluation.pareto import Point
+from curricula.expressions.given import is_given
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice, known_keywords
 from curricula.sweeps.comparison import Comparison, Outcome, PrunedRun, Row
@@ -19,7 +20,7 @@ from curricula.sweeps.search_spec import AXIS
 from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
-from curricula.training.run import CONFIG, METRICS, RESULTS, TIMING, Run, holds
+from curricula.training.run import CONFIG, DATA, METRICS, RESULTS, TIMING, Run, holds
 
 IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
 
@@ -265,9 +266,14 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
 
 
 def _images_of(run: Run, data: str, split: SplitName) -> str:
-    """Return a name for the images that a run was measured on."""
+    """Return a name for the images that a run was measured on; of data that were given in Python it
+    has their fingerprint."""
     with prefixed_errors(str(run.path / CONFIG)):
-        return images_of(data, split)
+        images = images_of(data, split)
+        if not is_given(data):
+            return images
+    stored = run.read_json(DATA)
+    return f"{images} ({stored.get('test') if isinstance(stored, dict) else 'unknown'})"
 
 
 def _check_comparable(outcome: Outcome, first: Outcome) -> None:

@@ -17,6 +17,7 @@ from curricula.expressions.checks import (
     parse_schedule,
     schedules_by_label,
 )
+from curricula.expressions.given import GIVEN, is_given
 from curricula.training.config import FIELDS, check_fields
 from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.weight_averaging import parse_averaging
@@ -54,6 +55,8 @@ def check_values(values: Mapping[str, Any]) -> None:
     schedules = listed(values.get("schedule", ()))
     schedules_by_label(schedules, labels)
     for _, call in map(parse_schedule, schedules):
+        if call.name == GIVEN:
+            continue
         factories.build("schedule", call)
 
 
@@ -76,7 +79,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "model": lambda text: check_call("model", text),
     "objective": lambda text: check_call("objective", text),
     "augmentation": check_perturbation,
-    "lr_schedule": parse_learning_rate,
+    "lr_schedule": lambda text: is_given(text) or parse_learning_rate(text),
     "average": parse_averaging,
     "device": check_device_name,
 }

@@ -1,6 +1,5 @@
 """The configuration of a training: its fields, their checks, and TOML. Needs no torch."""
 
-import re
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from attrs.validators import and_, ge, gt, le, lt
 from curricula.errors import UserError, did_you_mean, message_of, shown
 from curricula.expressions.checks import listed
 from curricula.expressions.model_files import names_file
-from curricula.expressions.syntax import MAX_NAME, parse_call
+from curricula.expressions.syntax import parse_call
 from curricula.models.normalisation import OWN, parse_normalisation
-from curricula.plugins.names import CLEAN, NAME_PATTERN
+from curricula.plugins.names import CLEAN
 from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_choice
@@ -28,7 +27,6 @@ InitialHead = Literal["load", "new"]
 SplitName = Literal["test", "validation"]
 """Splits of a data set that a run can be measured on."""
 
-GIVEN = "given"  # name of a model or data set that was handed over in Python
 TRAINING_IMAGES = "images"  # argument of data sets that changes the training images only
 MAX_SEED = 2**62  # largest seed
 MAX_EPOCHS = 1_000_000  # epochs
@@ -333,26 +331,6 @@ def read_values(path: Path) -> dict[str, Any]:
             "leave it out, and write --model"
         )
     return values
-
-
-def given(value: object) -> str:
-    """Return how a configuration names a model or a data set that was handed over in Python:
-    ``given(NAME)``, by its class.
-
-    >>> given(3)
-    'given(int)'
-    """
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", type(value).__name__)[:MAX_NAME]
-    return f"{GIVEN}({name if re.fullmatch(NAME_PATTERN, name) else 'object'})"
-
-
-def is_given(text: str) -> bool:
-    """Return whether a configuration's model or data set was handed over in Python.
-
-    Raises:
-        ExpressionError: the text is not a call.
-    """
-    return parse_call(text).name == GIVEN
 
 
 def measured_config(values: Mapping[str, Any]) -> MeasuredConfig:

@@ -14,11 +14,12 @@ import attrs
 
 from curricula.errors import redacted
 from curricula.expressions.checks import parse_schedule, perturbation_names
+from curricula.expressions.given import GIVEN
 from curricula.expressions.syntax import parse_call
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import KINDS, Kind
 from curricula.plugins.registry import Provider
-from curricula.training.config import GIVEN, ModelConfig
+from curricula.training.config import ModelConfig
 
 
 @attrs.frozen(kw_only=True)

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from curricula.errors import UserError, shortened
+from curricula.expressions.given import GIVEN
 from curricula.models.normalisation import OWN
 from curricula.models.normalise import with_normalisation
 from curricula.models.weights import Loaded, Weights, load_weights
@@ -95,6 +96,35 @@ def read_initial(text: str) -> Initial:
             "there now"
         )
     return Initial(weights=weights, path=path, run=Run.open(path) if path.is_dir() else None)
+
+
+def is_of_object(text: str) -> bool:
+    """Return whether initial weights are those of a network that was handed over in Python, or not
+    stated."""
+    return not text or text.startswith(f"{GIVEN}(")
+
+
+def begin_with(model: nn.Module, name: str, text: str) -> str:
+    """Return the name and the digest of the weights of a network that was handed over in Python.
+
+    Args:
+        model: the network.
+        name: ``given(NAME)``.
+        text: name and digest that a configuration records; empty in a new training.
+
+    Raises:
+        UserError: the weights are not those that the configuration records.
+    """
+    state = model.state_dict().items()
+    found = with_digest(
+        name, {key: each.detach() for key, each in state if isinstance(each, Tensor)}
+    )
+    if text not in ("", found):
+        raise UserError(
+            f"the weights of the model {name} are not those that the training began with: give the "
+            "model as it was then, or start a new run"
+        )
+    return found
 
 
 def with_digest(name: str, tensors: Mapping[str, Tensor]) -> str:

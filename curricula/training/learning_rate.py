@@ -7,7 +7,7 @@ no torch.
 import math
 from typing import TYPE_CHECKING, Protocol
 
-from curricula.errors import UserError
+from curricula.errors import UserError, message_of
 from curricula.expressions import factories
 from curricula.expressions.syntax import Pair, parse_call
 
@@ -70,6 +70,26 @@ def one_cycle(warmup: float = 0.3) -> LearningRate:
 
 FACTORIES = {"cosine": cosine, "one-cycle": one_cycle}
 SCHEDULES = ("constant", "step")  # the schedules of curricula that are learning rates as well
+
+
+def check_learning_rate(built: factories.Built, begin: "Progress") -> None:
+    """Check that a learning-rate schedule returns a finite number, 0 or more, at the begin of a
+    training.
+
+    Raises:
+        UserError: it fails, or returns something else.
+    """
+    try:
+        value = float(built.value(begin))
+    except Exception as error:  # of third-party code
+        raise UserError(
+            f"lr_schedule {built.call} failed ({message_of(error)}): it must take the progress and "
+            "return a multiple of lr"
+        ) from error
+    if not 0 <= value < math.inf:
+        raise UserError(
+            f"lr_schedule {built.call} gave {value:g}: it must be a multiple of lr, 0 or more"
+        )
 
 
 def parse_learning_rate(text: str) -> factories.Built:

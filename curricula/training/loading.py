@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from curricula.errors import UserError, shown
+from curricula.expressions.given import is_given
 from curricula.runtime.values import check_choice, known_keywords
-from curricula.training.config import MeasuredConfig, is_given
+from curricula.training.config import MeasuredConfig
 from curricula.training.run import BEST, DATA, LAST, Run, holds
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Resolve a configuration into everything that a run needs, before anything is written."""
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -9,22 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum, check_channels
-from curricula.data.dataset import DataSet, SplitLike, resolve_data
+from curricula.data.dataset import DataSet, SplitLike, as_dataset, resolve_data
 from curricula.data.identity import DataIdentity, identity_of
 from curricula.errors import UserError
 from curricula.expressions import factories
-from curricula.expressions.syntax import parse_call
-from curricula.interfaces import Objective, Progress
+from curricula.expressions.checks import parse_schedule
+from curricula.expressions.given import GIVEN
+from curricula.expressions.syntax import Call, parse_call
+from curricula.interfaces import Objective, Progress, Schedule
 from curricula.losses import ATTACK_LOSSES
-from curricula.models.build import build_model, resolve_model
+from curricula.models.build import resolve_model
+from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device, resolve_precision
 from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
-from curricula.training.initial import Started, read_initial, start_from
+from curricula.training.initial import (
+    Initial,
+    Started,
+    begin_with,
+    is_of_object,
+    read_initial,
+    start_from,
+)
 from curricula.training.layers import Layers, choose_layers
-from curricula.training.learning_rate import LearningRate, parse_learning_rate
+from curricula.training.learning_rate import LearningRate, check_learning_rate, parse_learning_rate
+from curricula.training.objects import Objects
 from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
@@ -63,6 +75,7 @@ class Plan:
         learning_rate: multiple of ``config.lr`` at a progress.
         averaging: average of the weights, if any.
         layers: the frozen layers and the head.
+        objects: objects that the caller handed over in Python.
         initial: tensors of the network that the training starts from, by name; those that are
             missing keep their random values, and None for all.
         notes: lines that tell the user what is trained.
@@ -80,6 +93,7 @@ class Plan:
     learning_rate: LearningRate
     averaging: Averaging | None
     layers: Layers
+    objects: Objects
     initial: Mapping[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     device: torch.device
@@ -125,7 +139,7 @@ class Plan:
         """Return the configured model on the device, with its initial weights: those that the plan
         has, and others from torch's global random state."""
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
-        model = build_model(self.config.model, self.data, normalise=self.config.normalise)
+        model = _network(self.config, self.data, self.objects, self.config.normalise)
         if self.initial is not None:
             model.load_state_dict({**model.state_dict(), **self.initial})
         if self.config.sync_batchnorm and place().count > 1:
@@ -133,11 +147,18 @@ class Plan:
         return self.layers.freeze(to_device(model, images, self.device))
 
 
-def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: bool = True) -> Plan:
+def make_plan(
+    values: Mapping[str, Any],
+    *,
+    objects: Objects | None = None,
+    download: bool = False,
+    read_init: bool = True,
+) -> Plan:
     """Return the plan that a configuration describes; the data set supplies the values left out.
 
     Args:
         values: any of the fields of `TrainConfig`.
+        objects: objects for those that are ``given(NAME)``.
         download: fetch missing data.
         read_init: read the weights of ``init``; a training that continues from a checkpoint does
             without them.
@@ -146,39 +167,55 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: b
         UserError: a value is wrong, or two values contradict each other.
     """
     check_values(values)
-    initial = read_initial(values["init"]) if values.get("init") and read_init else None
+    objects = objects or Objects()
+    initial: Initial | None = None
+    if read_init and objects.model is not None and is_of_object(values.get("init", "")):
+        began = begin_with(objects.model, values["model"], values.get("init", ""))
+        values = {**values, "init": began}
+    elif read_init and values.get("init"):
+        if is_of_object(values["init"]):
+            raise UserError(
+                f"init {values['init']}: the network was given in Python, and a configuration "
+                "cannot build it: give it again as model, or leave out init"
+            )
+        initial = read_initial(values["init"])
     if initial is not None:
         values = {**initial.defaults(values), **values}
-    loaded = resolve_data(
-        values.get("data", FIELDS["data"].default),
-        root=values.get("data_root", FIELDS["data_root"].default),
-        download=download,
-    )
+    loaded = _data(values, objects, download=download)
     data: DataSet = loaded.value
     config = merge(COMMON_TRAINING, data.training_defaults, values)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     curriculum = Curriculum.parse(
-        config.perturb, config.schedule, budgets=data.budgets, defaults=data.attack_defaults
+        config.perturb,
+        _schedules(config.schedule, objects),
+        budgets=data.budgets,
+        defaults=data.attack_defaults,
     )
     check_channels(curriculum.tree, data.in_channels, data=data.name)
     augmentation = _augmentation(config.augmentation, data)
-    objective = factories.build("objective", parse_call(config.objective))
+    objective = _built(
+        objects.objective,
+        config.objective,
+        lambda: factories.build("objective", parse_call(config.objective)),
+    )
     _check_objective(objective)
-    learning_rate = parse_learning_rate(config.lr_schedule)
+    learning_rate = _built(
+        objects.lr_schedule, config.lr_schedule, lambda: parse_learning_rate(config.lr_schedule)
+    )
     averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
-        model = resolve_model(config.model, data, normalise=config.normalise)
-        network: nn.Module = model.value
+        call, network = _resolved(config, data, objects, config.normalise)
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
+    check_learning_rate(learning_rate, begin)
     images = data.images(data.train[slice(min(MAX_CHECKED, config.batch_size))].load().pixels)
     _check_processes(config, device)
-    name = f"model {model.call}"
+    name = f"model {call}"
     started: Started | None = None
     if initial is not None:
         if config.init_head == "new":
@@ -186,7 +223,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: b
         with torch.random.fork_rng(devices=[]):
             started = start_from(
                 initial,
-                lambda text: resolve_model(config.model, data, normalise=text).value,
+                lambda text: _network(config, data, objects, text),
                 images,
                 num_classes=data.num_classes,
                 name=name,
@@ -210,7 +247,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: b
             data=str(loaded.call),
             lr_schedule=str(learning_rate.call),
             average=str(averaging.call),
-            model=str(model.call),
+            model=str(call),
             augmentation=str(augmentation),
             perturb=str(curriculum),
             schedule=tuple(f"{label}={call}" for label, call in curriculum.schedule_calls.items()),
@@ -227,6 +264,7 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: b
         learning_rate=learning_rate.value,
         averaging=averaging.value,
         layers=layers,
+        objects=objects,
         initial=None if started is None else started.tensors,
         notes=(
             *(() if started is None else (started.note,)),
@@ -235,6 +273,52 @@ def make_plan(values: Mapping[str, Any], *, download: bool = False, read_init: b
         device=device,
         precision=precision,
     )
+
+
+def _built(value: Any, text: str, build: Callable[[], factories.Built]) -> factories.Built:
+    """Return an object that was handed over in Python, or else the one that ``build`` returns."""
+    return build() if value is None else factories.Built(value=value, call=parse_call(text))
+
+
+def _data(values: Mapping[str, Any], objects: Objects, *, download: bool) -> factories.Built:
+    """Return the data set that was handed over, or that the configuration names."""
+    text = values.get("data", FIELDS["data"].default)
+    if objects.data is not None:
+        return factories.Built(value=as_dataset(objects.data), call=parse_call(text))
+    root = values.get("data_root", FIELDS["data_root"].default)
+    return resolve_data(text, root=root, download=download)
+
+
+def _schedules(
+    texts: Sequence[str], objects: Objects
+) -> Sequence[str] | Schedule | dict[str, str | Schedule]:
+    """Return schedules by their texts, or by label if some were handed over in Python."""
+    calls = dict(map(parse_schedule, texts))
+    if not any(call.name == GIVEN for call in calls.values()):
+        return texts
+    if None in calls:
+        return objects.schedule.get(None, texts)
+    return {
+        str(label): (objects.schedule_of(str(label)) if call.name == GIVEN else None) or str(call)
+        for label, call in calls.items()
+    }
+
+
+def _resolved(
+    config: TrainConfig, data: DataSet, objects: Objects, normalise: str
+) -> tuple[Call, nn.Module]:
+    """Return the expression of the model, with every default stated, and a new network; of a
+    network that was handed over, a copy on the CPU."""
+    if objects.model is None:
+        built = resolve_model(config.model, data, normalise=normalise)
+        return built.call, built.value
+    copied = copy.deepcopy(objects.model).cpu()
+    return parse_call(config.model), with_normalisation(copied, normalise, data.in_channels)
+
+
+def _network(config: TrainConfig, data: DataSet, objects: Objects, normalise: str) -> nn.Module:
+    """Return a new network that normalises its images as a text says."""
+    return _resolved(config, data, objects, normalise)[1]
 
 
 def _check_processes(config: TrainConfig, device: torch.device) -> None:

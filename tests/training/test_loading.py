@@ -10,8 +10,8 @@ from torch import nn
 
 import curricula
 from curricula.errors import UserError
+from curricula.expressions.given import given, is_given
 from curricula.models import Normalise
-from curricula.training.config import given, is_given
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VALUES = {"data": "random(size=12, channels=1, images=20)", "model": "lenet", "epochs": 1,
