@@ -26,8 +26,8 @@ NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
     "environment", "data", "evaluation", "predictions", "profile", "audit",
     "failure", "elsewhere", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
-    "mnist-images", "mnist-labels", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity", "rows",
-    "plugin", "study",
+    "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity",
+    "rows", "plugin", "study",
 )  # fmt: skip
 
 

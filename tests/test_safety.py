@@ -35,6 +35,8 @@ EXPLAINED = {
         "curricula/testing/data.py",
         "pickle",
     ): "a reader of images in memory, as for a worker process",
+    ("curricula/data/npz.py", "np.load"): "arrays of the user, with allow_pickle=False",
+    ("curricula/data/npz.py", "allow_pickle"): "False",
     ("curricula/models/weights.py", "torch.load"): "weights of the user, with weights_only=True",
     ("curricula/testing/models.py", "torch.load"): "weights that the same function has just saved",
 }

@@ -203,7 +203,7 @@ class DataSet:
                     f"the {part} data must be a pair (images, labels), not {described(pair)}; "
                     "DataSet.from_torch takes torch and Hugging Face data sets"
                 )
-        return _from_parts(
+        return from_parts(
             parts,
             classes=classes,
             layout=layout,
@@ -254,7 +254,7 @@ class DataSet:
         Raises:
             UserError: as `from_arrays` does.
         """
-        return _from_parts(
+        return from_parts(
             {"training": train, "test": test, "validation": validation},
             classes=classes,
             layout=layout,
@@ -379,7 +379,7 @@ def _standard(split: SplitLike, origin: Origin) -> SplitLike:
     return split
 
 
-def _from_parts(
+def from_parts(
     parts: Mapping[str, Any],
     *,
     classes: Sequence[str] | None = None,
@@ -502,6 +502,16 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
     return split if limit is None else split[slice(min(limit, len(split)))]
 
 
+def first_training(data: DataSet, images: int) -> DataSet:
+    """Return a data set with only its first ``images`` training images.
+
+    Raises:
+        UserError: fewer than 10, or more than there are.
+    """
+    check_whole(f"{data.name}: images", images, 10, len(data.train))
+    return attrs.evolve(data, train=data.train[slice(images)])
+
+
 def as_split(split: SplitLike, data: DataSet) -> SplitLike:
     """Return labelled images after checking that they are those of a data set, with pixels and
     labels in their standard types.
@@ -588,7 +598,7 @@ def as_dataset(
         loaded = _checked(data)
     else:
         parts = _parts_of(data) if isinstance(data, Mapping) else {"": data}
-        return _from_parts(parts, layout=layout, classes=classes, num_classes=num_classes)
+        return from_parts(parts, layout=layout, classes=classes, num_classes=num_classes)
     if layout is not None or classes is not None:
         raise UserError(f"layout and classes are for arrays: {loaded.name} states its own")
     return loaded

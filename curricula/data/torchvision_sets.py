@@ -20,10 +20,9 @@ from curricula.data.conventions import (
     GREY_BUDGETS,
     GREY_TRAINING,
 )
-from curricula.data.dataset import DataSet, Split, missing_data_error
+from curricula.data.dataset import DataSet, Split, first_training, missing_data_error
 from curricula.errors import UserError
 from curricula.runtime.files import read_file
-from curricula.runtime.values import check_whole
 
 FOLDERS = {
     "MNIST": "MNIST",
@@ -152,18 +151,6 @@ def _read_grey(raw: Path, part: str) -> Split:
     return Split(pixels=pixels.unsqueeze(1), labels=labels)
 
 
-def _first(name: str, whole: Split, images: int | None) -> Split:
-    """Return the first ``images`` images of a split, or the whole split if ``images`` is None.
-
-    Raises:
-        UserError: fewer than 10, or more than there are.
-    """
-    if images is None:
-        return whole
-    check_whole(f"{name}: images", images, 10, len(whole))
-    return whole[slice(images)]
-
-
 def _grey(name: str, loader: str, root: str, download: bool, images: int | None) -> DataSet:
     if download:
         _fetch(name, loader, root)
@@ -180,9 +167,9 @@ def _grey(name: str, loader: str, root: str, download: bool, images: int | None)
 
     import torchvision.datasets
 
-    return DataSet(
+    data = DataSet(
         name=name,
-        train=_first(name, train, images),
+        train=train,
         test=test,
         classes=tuple(getattr(torchvision.datasets, loader).classes),
         image_size=GREY_SIZE,
@@ -190,6 +177,7 @@ def _grey(name: str, loader: str, root: str, download: bool, images: int | None)
         attack_defaults={"steps": "5"},
         training_defaults=GREY_TRAINING,
     )
+    return data if images is None else first_training(data, images)
 
 
 def _load(name: str, loader: str, root: str, download: bool) -> tuple[Any, Any]:
@@ -220,9 +208,9 @@ def _colour(name: str, loader: str, root: str, download: bool, images: int | Non
         pixels = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
         return Split(pixels=pixels, labels=torch.tensor(loaded.targets))
 
-    return DataSet(
+    data = DataSet(
         name=name,
-        train=_first(name, split(train), images),
+        train=split(train),
         test=split(test),
         classes=tuple(train.classes),
         image_size=train.data.shape[1],
@@ -230,3 +218,4 @@ def _colour(name: str, loader: str, root: str, download: bool, images: int | Non
         attack_defaults={"steps": "10"},
         training_defaults=COLOUR_TRAINING,
     )
+    return data if images is None else first_training(data, images)

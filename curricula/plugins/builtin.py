@@ -200,6 +200,11 @@ def curricula_datasets() -> Iterable[Record]:
         summary="your photos: ROOT/train/CLASS/* and ROOT/test/CLASS/*, or a split of ROOT/CLASS/*",
     )
     yield Record(
+        name="npz",
+        factory="curricula.data.npz:npz",
+        summary="arrays in a file, as MedMNIST has them: --data-root FILE.npz",
+    )
+    yield Record(
         name="random",
         factory="curricula.data.random_pixels:random_pixels",
         summary="random pixels of any shape, for speed measurements",

@@ -11,6 +11,7 @@ there is one, or if a file took longer than a second.
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import random
@@ -23,6 +24,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,6 +295,20 @@ def of_idx(content: bytes, draw: Draw) -> bytes:
     return content[:at] + struct.pack(">I", number) + content[at + 4 :]
 
 
+def of_npz(content: bytes, draw: Draw) -> bytes:
+    """Return a file of arrays, one of which is changed, with check sums that are right."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as file, zipfile.ZipFile(stream, "w") as changed:
+        chosen = draw.choice(file.namelist())
+        for name in file.namelist():
+            array = file.read(name)
+            begin = array[:128]  # the header, where most changes matter
+            if name == chosen:
+                array = draw.choice((of_bytes(array, draw), of_bytes(begin, draw) + array[128:]))
+            changed.writestr(name, array)
+    return stream.getvalue()
+
+
 def of_database(content: bytes, draw: Draw) -> bytes:
     """Return a database with bytes changed within one page: most of it stays readable."""
     begin = 4096 * draw.randrange(len(content) // 4096)
@@ -389,11 +405,18 @@ def write_files(folder: Path) -> Plan:
         header = struct.pack(">4BI", 0, 0, 8, 1, count)
         labels = bytes(number % 10 for number in range(count))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels)
+    arrays = {}
+    for part, count in (("train", 12), ("test", 3)):
+        arrays[f"x_{part}"] = draws.integers(0, 256, (count, 9, 9)).astype(np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % 3
+    np.savez(folder / "arrays.npz", **arrays)
     for part in ("train", "test"):
         (folder / "images" / part / "bee").mkdir(parents=True)
         picture = Image.fromarray(draws.integers(0, 256, (9, 9, 3)).astype(np.uint8))
         for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm"):
             picture.save(folder / "images" / part / "bee" / f"image.{suffix}")
+        (folder / "images" / part / "fly").mkdir()
+        picture.save(folder / "images" / part / "fly" / "image.png")
     for name in ("study", "rows"):
         (folder / name).mkdir()
         queue = open_queue(folder / name)
@@ -552,6 +575,12 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             read=lambda: load_data("mnist", root=folder),
             changes=(of_bytes, of_idx),
             named="mnist in",
+        ),
+        "npz": Reader(
+            file="arrays.npz",
+            read=lambda: load_data("npz", root=folder / "arrays.npz"),
+            changes=(of_bytes, of_npz),
+            named="arrays.npz",
         ),
         **{suffix: image(suffix) for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm")},
         "identity": Reader(
