@@ -26,13 +26,14 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
+from curricula.runtime.tables import html_table, html_values
 from curricula.runtime.values import check_number, check_whole, described, known_keywords
 
 ROUNDING = 1e-3  # pixel value; interpolation may leave [0, 1] by rounding
 VICTIM_METHODS = ("logits", "gradient", "with_reference", "subset", "active", "as_module")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Threat:
     """Perturbations, in an expression such as ``rot:30+pgd``, at one fixed strength, to evaluate a
     model under.
@@ -84,6 +85,14 @@ class Threat:
 
     def __str__(self) -> str:
         return str(self.tree)
+
+    def __repr__(self) -> str:
+        strength = "" if self.strength == 1 else f", strength={self.strength}"
+        return f"Threat.parse({str(self.tree)!r}{strength})"
+
+    def _repr_html_(self) -> str:
+        values = {"expression": self.tree, "strength": self.strength}
+        return html_values("Threat", values)
 
     def __call__(
         self,
@@ -244,7 +253,7 @@ def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
 ScheduleStates: TypeAlias = Mapping[str, ScheduleState]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Curriculum:
     """Perturbations, in an expression such as ``rot:30+pgd``, each with a schedule of its strength,
     to train a model under.
@@ -314,6 +323,18 @@ class Curriculum:
 
     def __str__(self) -> str:
         return str(self.tree)
+
+    def __repr__(self) -> str:
+        schedules = [f"{label}={call}" for label, call in self.schedule_calls.items()]
+        return f"Curriculum.parse({str(self.tree)!r}, {schedules!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (label, leaf.call, self.schedule_calls.get(label, ""))
+            for label, leaf in self.tree.leaves.items()
+        ]
+        note = str(self.tree)
+        return html_table("Curriculum", ("label", "perturbation", "schedule"), rows, note=note)
 
     def start(self, num_train: int, device: torch.device | str = "cpu") -> dict[str, ScheduleState]:
         """Return the state of each schedule, by label, before training on ``num_train``

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import attrs
 
 from curricula.errors import UserError, shown
+from curricula.evaluation.results import in_percent
 from curricula.expressions.model_files import named_model, names_file
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, inside
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import from_first, place
+from curricula.runtime.tables import html_table
 from curricula.runtime.values import as_path, check_flag, known_keywords
 from curricula.sweeps.folder import CELLS
 from curricula.training.callbacks import Callback, Callbacks, check_callbacks
@@ -95,7 +97,7 @@ class GivenObjects(TypedDict, total=False):
     lr_schedule: "LearningRate"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Trained:
     """A trained run: its folder, its accuracies on the test images, and its baseline if it has one.
 
@@ -109,6 +111,24 @@ class Trained:
     run: Run
     results: "Sequence[ThreatResult]"
     baseline: "Trained | None" = None
+
+    def __repr__(self) -> str:
+        accuracies = ", ".join(
+            f"{found.name} {100 * found.accuracy:.1f} %" for found in self.results
+        )
+        with_baseline = "" if self.baseline is None else "; with a baseline"
+        return f"Trained({str(self.run.path)!r}: {accuracies}{with_baseline})"
+
+    def _repr_html_(self) -> str:
+        columns = {"accuracy": self.results}
+        if self.baseline is not None:
+            columns["baseline"] = self.baseline.results
+        rows = [
+            (found[0].name, *(in_percent(each.accuracy, each.interval) for each in found))
+            for found in zip(*columns.values(), strict=True)
+        ]
+        caption = f"Run {self.run.path}, test accuracy in % (95 % interval)"
+        return html_table(caption, ("threat", *columns), rows)
 
 
 @known_keywords(*FIELDS)

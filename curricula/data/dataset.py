@@ -30,9 +30,10 @@ from curricula.data.conventions import (
     GREY_TRAINING,
 )
 from curricula.data.spec import ImageSize, as_image_size, height_width
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.runtime.tables import html_values
 from curricula.runtime.values import as_path, check_flag, check_whole, described, known_keywords
 
 VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
@@ -77,7 +78,10 @@ class SplitLike(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True, eq=False)
+MAX_NAMES, MAX_NAME = 20, 40  # class names, and characters of one, in a notebook
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Split:
     """Labelled images in memory.
 
@@ -103,6 +107,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images, {'x'.join(map(str, self.shape))})"
+
     def __getitem__(self, index: Tensor | slice) -> "Split":
         return Split(pixels=self.pixels[index], labels=self.labels[index])
 
@@ -122,7 +129,7 @@ class Split:
             yield indices, self[indices]
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DataSet:
     """Training and test images, their class names, and standard budgets and training settings.
 
@@ -263,6 +270,36 @@ class DataSet:
             attack_defaults=attack_defaults,
             training_defaults=training_defaults,
         )
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,} {name}" for name, count in self._counts().items())
+        return f"DataSet({self.name!r}: {counts}, {self._shape()})"
+
+    def _repr_html_(self) -> str:
+        shown = (printable(name)[:MAX_NAME] for name in self.classes[:MAX_NAMES])
+        names = ", ".join([*shown, *(["..."] if self.num_classes > MAX_NAMES else [])])
+        budgets = ", ".join(f"{value} {unit}" for unit, value in self.budgets.items())
+        values = {
+            **{name: f"{count:,}" for name, count in self._counts().items()},
+            "channels x height x width": self._shape(),
+            "names": names,
+            "budgets": budgets,
+        }
+        return html_values(f"Data set {self.name}", values)
+
+    def _counts(self) -> dict[str, int]:
+        """Return the numbers of images and of classes, by what they are."""
+        splits = {
+            "training images": self.train,
+            "validation images": self.validation,
+            "test images": self.test,
+        }
+        counts = {name: len(split) for name, split in splits.items() if split is not None}
+        return {**counts, "classes": self.num_classes}
+
+    def _shape(self) -> str:
+        """Return the shape of an image as text, such as ``3x32x32``."""
+        return "x".join(map(str, (self.in_channels, *height_width(self.image_size))))
 
     @property
     def num_classes(self) -> int:

@@ -36,6 +36,7 @@ from curricula.interfaces import Norm
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import no_tf32
 from curricula.runtime.records import fields_of, register_json
+from curricula.runtime.tables import html_table
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
@@ -54,7 +55,7 @@ PGD_RESTARTED_MORE = f"pgd-{STEPS} with {MORE_RESTARTS} restarts"
 WHITE_BOX = (PGD, PGD_DLR, PGD_LONGER, PGD_RESTARTED, PGD_RESTARTED_MORE)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Audit:
     """The checks of one model for gradient masking, with their findings and the accuracy under each
     attack.
@@ -76,6 +77,21 @@ class Audit:
     checks: tuple[Check, ...]
     left_out: tuple[str, ...]
     attacks: tuple[ThreatResult, ...]
+
+    def __repr__(self) -> str:
+        failed = [check.name for check in self.checks if not check.passed]
+        found = f"{len(self.checks) - len(failed)} of {len(self.checks)} checks passed"
+        names = f", not {', '.join(failed)}" if failed else ""
+        return f"Audit(eps {self.eps} in {self.norm}, {self.n:,} images: {found}{names})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (check.name, "passed" if check.passed else "FAILED", check.finding)
+            for check in self.checks
+        ]
+        caption = f"Audit at eps {self.eps} in {self.norm}, {self.n:,} images"
+        note = ". ".join(filter(None, [self.caveat, *self.left_out]))
+        return html_table(caption, ("check", "result", "finding"), rows, note=note)
 
     @property
     def passed(self) -> bool:

@@ -295,7 +295,7 @@ class Evaluation(Sequence[ThreatResult]):
         """
         check_choice("per", per, get_args(Grouping))
         if per == "threat":
-            return frame_of_rows([_row(result) for result in self])
+            return frame_of_rows([result_row(result) for result in self])
         if per == "class":
             return frame_of_rows(
                 [
@@ -395,7 +395,7 @@ def _shares(found: ThreatResult | ClassResult) -> dict[str, Any]:
     }
 
 
-def _row(result: ThreatResult) -> dict[str, Any]:
+def result_row(result: ThreatResult) -> dict[str, Any]:
     """Return the row of a result in a data frame."""
     return {
         "threat": result.name,

@@ -7,9 +7,10 @@ further. The union alone does not run: it counts the images that are robust to t
 the attack as measured, because a separate run would start the attack elsewhere.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
@@ -21,13 +22,23 @@ from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.accuracy import predictions
 from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import ThreatResult, threat_result, wilson_interval
+from curricula.evaluation.results import (
+    ThreatResult,
+    result_row,
+    results_html,
+    threat_result,
+    wilson_interval,
+)
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
 from curricula.expressions.binding import MAX_PIXEL_VALUE
 from curricula.expressions.nodes import Leaf, Node
 from curricula.expressions.syntax import Number, parse_number
 from curricula.plugins.names import CLEAN, GRID, WORST
 from curricula.runtime.records import fields_of, register_json
+from curricula.runtime.tables import frame_of_rows
+
+if TYPE_CHECKING:
+    import pandas
 
 CANDIDATES = 10  # candidates of the random search of Engstrom et al. 2019
 ROTATIONS = tuple(range(0, 181, 15))  # degrees; Kamath et al. 2021 go by 30
@@ -153,7 +164,7 @@ register_json(
 )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class RobustnessProfile:
     """A classifier's accuracies and fooling rates over growing ranges of rotation, translation and
     PGD, alone and jointly.
@@ -189,6 +200,39 @@ class RobustnessProfile:
             if not 0 < self.budget(unit) <= MAX_RANGE:
                 raise ValueError(f"the budget in {unit} must be above 0 and at most {MAX_RANGE:,}")
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the results as a data frame with a row per result.
+
+        ``series`` is its name, ``joint`` or ``at the budgets``. ``degrees``, ``pixels`` and
+        ``linf`` are the ranges, NaN where the result has its own.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        rows = [_row("clean", {}, self.clean)]
+        for series in self.series:
+            for value, found in zip(series.values, series.measured, strict=True):
+                rows.append(_row(series.name, {series.unit: value}, found))
+        for eps, row in zip(self.joint.linf, self.joint.rows, strict=True):
+            for degrees, found in zip(self.joint.degrees, row, strict=True):
+                rows.append(_row("joint", {"degrees": degrees, "linf": eps}, found))
+        none = dict.fromkeys(UNITS, math.nan)
+        rows += [_row("at the budgets", none, found) for found in self.combined]
+        return frame_of_rows(rows)
+
+    def __repr__(self) -> str:
+        joint = self.joint.rows[-1][-1]
+        return (
+            f"RobustnessProfile({self.model or 'model'} on {self.data}, {self.n:,} images: clean "
+            f"{100 * self.clean.accuracy:.1f} %, {joint.name} {100 * joint.accuracy:.1f} %)"
+        )
+
+    def _repr_html_(self) -> str:
+        budgets = ", ".join(f"{self.budgets[unit]} {unit}" for unit in UNITS)
+        caption = f"Robustness profile at the budgets, accuracy in %, {self.n:,} images"
+        note = f"Budgets: {budgets}. profile_figure draws it, to_pandas() has all results."
+        return results_html(caption, [self.clean, *self.combined], note=note)
+
     @property
     def average(self) -> Average:
         """Mean of the accuracies, and of the fooling rates, under rotation alone and PGD alone,
@@ -207,6 +251,11 @@ class RobustnessProfile:
         """Return a range in a unit as text: as a multiple of 1/255 if the budget in that unit is
         written so, otherwise as a decimal."""
         return _written(value, parse_number(self.budgets[unit]))
+
+
+def _row(series: str, ranges: Mapping[str, float], found: ThreatResult) -> dict[str, Any]:
+    """Return the row of a result in a data frame."""
+    return {"series": series, **dict.fromkeys(UNITS, 0.0), **ranges, **result_row(found)}
 
 
 register_json(RobustnessProfile, lambda profile: {**fields_of(profile), "average": profile.average})

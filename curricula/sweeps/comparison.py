@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,7 +17,13 @@ from curricula.errors import UserError
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
 from curricula.runtime.records import register_json
+from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions
+
+if TYPE_CHECKING:
+    import pandas
+
+MAX_SHOWN = 3  # labels in the repr of a comparison
 
 
 @attrs.frozen(kw_only=True)
@@ -150,7 +156,7 @@ class PrunedRun:
     seconds: float
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Comparison:
     """Rows of runs to compare, with the Pareto frontier of two of their accuracies.
 
@@ -303,6 +309,29 @@ class Comparison:
             record |= {"frontier": front, "hypervolume": own}
             found.append(record)
         return found
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the comparison as a data frame with a row per row, and accuracies in [0, 1].
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return frame_of_rows(self.records())
+
+    def __repr__(self) -> str:
+        labels = ", ".join(map(repr, (row.label for row in self.rows[:MAX_SHOWN])))
+        more = f" and {len(self.rows) - MAX_SHOWN:,} more" if len(self.rows) > MAX_SHOWN else ""
+        return f"Comparison({labels}{more}; under {', '.join(self.threats)})"
+
+    def _repr_html_(self) -> str:
+        marks = ["★" if front else "" for front in self.on_frontier]
+        lines = [*zip(self.lines, marks, strict=True), *((line, "") for line in self.pruned_lines)]
+        return html_table(
+            "Comparison, accuracy in %",
+            [*self.header, "frontier"],
+            [[*line, mark] for line, mark in lines],
+            note=f"{self.legend('★') if self.rows else ''} {' '.join(self.unfinished)}".strip(),
+        )
 
     def as_csv(self) -> str:
         """Return the comparison as CSV: a header, and one line for each row."""

@@ -7,7 +7,7 @@ import attrs
 from attrs.validators import and_, deep_mapping, ge, instance_of, le, optional
 
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.runtime.records import from_json
+from curricula.runtime.records import from_json, to_json
 
 Finding: TypeAlias = Literal[
     "catastrophic overfitting", "robust overfitting", "divergence", "no gradient"
@@ -102,6 +102,18 @@ def metrics_of(lines: Sequence[Any]) -> list[EpochMetrics]:
         raise ValueError("strength has different labels in different lines")
     if found and not found[0].best:
         raise ValueError("the first epoch must be the best one so far")
+    return found
+
+
+def flat(line: EpochMetrics) -> dict[str, Any]:
+    """Return the metrics of an epoch with one value per column, such as ``validation_clean``, for a
+    data frame."""
+    found: dict[str, Any] = {}
+    for name, value in to_json(line).items():
+        if isinstance(value, dict):
+            found |= {f"{name}_{key}": each for key, each in value.items()}
+        else:
+            found[name] = ", ".join(value) if isinstance(value, list) else value
     return found
 
 

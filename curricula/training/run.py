@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from curricula.errors import UnknownNameError, UserError, message_of
-from curricula.evaluation.results import ThreatResult, check_results
+from curricula.evaluation.results import ThreatResult, check_results, results_html
 from curricula.plugins import registry
 from curricula.plugins.registry import DISABLE_VARIABLE, command_line
 from curricula.runtime.files import (
@@ -29,6 +29,7 @@ from curricula.runtime.files import (
 )
 from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
+from curricula.runtime.tables import frame_of_rows, html_values
 from curricula.runtime.values import as_path, check_printable
 from curricula.training.config import (
     FIELDS,
@@ -54,11 +55,13 @@ from curricula.training.metrics import (
     EpochMetrics,
     EpochTimes,
     EvaluationTime,
+    flat,
     metrics_of,
     times_of,
 )
 
 if TYPE_CHECKING:
+    import pandas
     from torch import Tensor, nn
 
     from curricula.data.dataset import DataSet
@@ -119,6 +122,7 @@ WRITTEN_BY_TRAINING = (
     LAST,
     GOOD,
 )
+SHOWN = ("data", "model", "perturb", "schedule", "objective", "seed")  # fields in a notebook
 
 
 def _as_path(path: str | Path) -> Path:
@@ -126,7 +130,7 @@ def _as_path(path: str | Path) -> Path:
     return as_path("run", path)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Run:
     """One training, whose configuration, metrics and checkpoints are files in a folder.
 
@@ -138,6 +142,27 @@ class Run:
     """
 
     path: Path = attrs.field(converter=_as_path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        try:
+            config, results = self.model_config, self.results("test")
+            values = {name: getattr(config, name, "") for name in SHOWN}
+            values["epochs done"] = f"{len(self.metrics)} of {getattr(config, 'epochs', 0)}"
+        except UserError as error:
+            return html_values(f"Run {self.path}", {"damaged": error})
+        table = html_values(f"Run {self.path}", values)
+        return table + (results_html("Test accuracy in %", results) if results else "")
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the metrics of each epoch as a data frame, one row per epoch.
+
+        Raises:
+            UserError: pandas is not installed; the file is damaged.
+        """
+        return frame_of_rows([flat(line) for line in self.metrics])
 
     @classmethod
     def create(cls, path: Path, config: ModelConfig, identity: "DataIdentity") -> "Run":
