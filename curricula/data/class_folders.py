@@ -57,7 +57,7 @@ class Search:
         """Return the paths of all images of each class by its name, which is that of a folder in
         ``folder``; both in an order that is the same on every system.
 
-        Names are in the composed form of Unicode, since systems differ in the form that they store.
+        Names are in the composed form of Unicode.
 
         Raises:
             UserError: there is one class or none; two classes have the same name, except for its
@@ -73,7 +73,7 @@ class Search:
             if not paths:
                 self.empty_folders.append(name)
                 continue
-            name = _composed(name)
+            name = composed(name)
             if name != printable(name):
                 raise UserError(f"the name of class {shown(name)} cannot be shown; rename it")
             other = spelt.setdefault(name.casefold(), name)
@@ -115,7 +115,7 @@ class Search:
             folders, files = self._list(path)
             left += [(os.path.join(path, name), os.path.join(inner, name)) for name in folders]
             for name in self._images(path, files):
-                found.append((_composed(inner), _composed(name), os.path.join(path, name)))
+                found.append((composed(inner), composed(name), os.path.join(path, name)))
         return [path for *_, path in sorted(found)]
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
@@ -128,7 +128,8 @@ class Search:
                     if entry.name.startswith(".") or entry.name.lower() in PASSED_OVER:
                         self.hidden += 1
                     else:  # entry.is_dir() would raise an error for a link to itself
-                        is_folder = os.path.isdir(entry.path)
+                        link = entry.is_symlink()
+                        is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
                         (folders if is_folder else files).append(entry.name)
         except OSError as error:
             raise UserError(f"{folder} cannot be read ({error.strerror})") from error
@@ -186,7 +187,8 @@ def _place(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _composed(text: str) -> str:
+def composed(text: str) -> str:
+    """Return a name in the composed form of Unicode: systems differ in what they store."""
     return unicodedata.normalize("NFC", text)
 
 

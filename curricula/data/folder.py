@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import attrs
 import numpy as np
 import torch
 
-from curricula.data.class_folders import Search, listed
+from curricula.data.class_folders import Search, composed, listed
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, SplitLike, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
@@ -243,7 +242,7 @@ def _divided(
             raise UserError(f"class {name} has a single image; a class to split needs two or more")
 
         def drawn(path: str) -> bytes:
-            inner = unicodedata.normalize("NFC", os.path.relpath(path, root)).replace(os.sep, "/")
+            inner = composed(os.path.relpath(path, root)).replace(os.sep, "/")
             text = f"{seed} {inner}".encode(errors="surrogatepass")
             return hashlib.blake2b(text, digest_size=16).digest()
 
@@ -292,4 +291,4 @@ class ReadFile:
             raise UserError(
                 f"folder: {path} cannot be read as an image: {error.strerror}"
             ) from error
-        return f"{path.parent.name}/{path.name} {num_bytes}"
+        return f"{composed(path.parent.name)}/{composed(path.name)} {num_bytes}"

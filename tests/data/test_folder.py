@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from curricula.cli.main import program
 from curricula.data.dataset import load_data, resolve_data
@@ -360,14 +361,15 @@ def test_two_classes_of_nearly_the_same_name_are_refused(root, one, two):
         load(root)
 
 
-def test_the_form_of_unicode_changes_nothing(root, tmp_path):
+@pytest.mark.parametrize("keep", ["memory", "disk"])
+def test_the_form_of_unicode_changes_nothing(tmp_path, keep):
     """macOS stores names decomposed, Linux as they are typed."""
 
     def data(form):
         folder = tmp_path / form
         names = [f"{name}/\u00e9{n}.png" for name in ("Zo\u00eb", "z") for n in range(9)]
         write_images(folder, *[unicodedata.normalize(form, name) for name in names])
-        return load_data("folder(size=8, split=60:40)", root=folder)
+        return load_data(f"folder(size=8, split=60:40, keep={keep})", root=folder)
 
     composed, decomposed = data("NFC"), data("NFD")
     assert composed.classes == decomposed.classes == ("Zo\u00eb", "z")
@@ -419,6 +421,18 @@ def test_links_that_lead_nowhere_or_to_themselves_are_one_line(root):
         (bee / "loop.png").symlink_to("absent")
         with pytest.raises(UserError, match=r"loop.png cannot be read as an image: No such file"):
             identity_of(load_data(f"folder(size=8, keep={keep})", root=root))
+
+
+def test_images_are_in_the_order_of_torchvision(root):
+    """So that runs of earlier versions find their data set again."""
+    bee = root / "train" / "bee"
+    write_images(bee, "a/1.png", "a-b/0.png", "a.png", "Z/0.png", "a/b/c.png", "10.png", "2.png")
+    data = load_data("folder(size=8, keep=disk)", root=root)
+    expected = ImageFolder(str(root / "train"))
+    paths = data.train.reader.read.paths[data.train.numbers.numpy()]
+    assert [os.fsdecode(path) for path in paths] == [path for path, _ in expected.samples]
+    assert data.train.labels.tolist() == expected.targets
+    assert list(data.classes) == expected.classes
 
 
 def test_a_file_without_an_ending_that_never_ends_is_passed_over(root):
