@@ -131,16 +131,19 @@ TRAINING = COMMON_TRAINING | {"model": "lenet"}
 LABELLED = Split(pixels=torch.zeros(0, 1, 8, 8, dtype=torch.uint8), labels=torch.zeros(0).long())
 
 
-def evaluate(model=nn.Flatten(), data="tiny", **settings):  # noqa: B008
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+
+
+def evaluate(model=LINEAR, data="tiny", **settings):
     return curricula.evaluate(model, data=data, **settings)
 
 
 def profile(**settings):
-    return curricula.robustness_profile(nn.Flatten(), data="tiny", **settings)
+    return curricula.robustness_profile(LINEAR, data="tiny", **settings)
 
 
 def audit(**settings):
-    return curricula.audit(nn.Flatten(), data="tiny", **settings)
+    return curricula.audit(LINEAR, data="tiny", **settings)
 
 
 def parse(text="rot:30+pgd:0.1", schedules=(), **settings):
@@ -313,16 +316,22 @@ def test_labelled_images_that_are_not_the_data_sets_are_one_line(changes, messag
     pixels, labels = changes.get("pixels", torch.clone), changes.get("labels", torch.arange(5))
     split = Split(pixels=pixels(digits.test.pixels[:5]), labels=labels)
     with pytest.raises(UserError, match=message):
-        verb(nn.Flatten(), data=digits, split=split)
+        verb(LINEAR, data=digits, split=split)
 
 
 @pytest.mark.parametrize(
     ("returns", "message"),
     [
-        (lambda x: x, r"return logits of shape \(8, K\) for 8 images, not torch.float32 of shape"),
-        (lambda x: x.sum((1, 2, 3)), r"must return logits .*, not torch.float32 of shape \(8,\)"),
-        (lambda x: x.flatten(1)[:, :5], r"has 5 classes, and labels reach 9; give its last layer"),
-        (lambda x: None, r"must return logits .*, not None"),
+        (
+            lambda x: x,
+            r"shape \(8, 1, 28, 28\) for 8 images; it must be \(8, K\);",
+        ),
+        (lambda x: x.sum((1, 2, 3)), r"returns an output of shape \(8,\) for 8 images"),
+        (
+            lambda x: x.flatten(1)[:, :5],
+            r"has 5 outputs for .* data have 10 classes; give",
+        ),
+        (lambda x: None, r"returns a NoneType, not a tensor; let it return only the logits"),
         (lambda x: x @ torch.ones(3, 3), r"cannot take images of 1x28x28 .*; build it for them"),
     ],
 )

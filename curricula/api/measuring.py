@@ -521,6 +521,7 @@ def _subject(
     Raises:
         UserError: the images are not those of the run, or the model is no classifier of them.
     """
+    from curricula.data.dataset import DataSet
     from curricula.victim.equivalence import MAX_IMAGES, to_device
     from curricula.victim.model_checks import check_measurable
 
@@ -536,13 +537,15 @@ def _subject(
     elif isinstance(model, Network):
         name = model.name
         network = to_device(model.module, some, where)
-        check_measurable(network, some.to(where), images.labels)
+        check_measurable(network, some.to(where), images.labels, data_set.num_classes)
     else:
         assert not isinstance(model, (Run, str, Path))
         name = type(model).__name__
         network = _prepared(model, normalise, data_set.in_channels, where)
-        check_measurable(network, some.to(where), images.labels)
-        if not isinstance(data, str):
+        stated = isinstance(data, (str, DataSet))  # and so are its classes
+        classes = data_set.num_classes if stated else None
+        check_measurable(network, some.to(where), images.labels, classes)
+        if not stated:
             data_set = _with_outputs(data_set, network, some.to(where))
     return _Subject(
         network=network,
@@ -632,13 +635,12 @@ def _prepared(
 ) -> "nn.Module":
     """Return a model on the device ``where`` with its stated normalisation: the model itself, or a
     copy of it where it has to change."""
-    from copy import deepcopy
-
     from curricula.models.normalise import with_normalisation
+    from curricula.victim.copies import copied
 
     if _device(model, "auto") == where and normalise is None:
         return model
-    return with_normalisation(deepcopy(model), normalise or OWN, in_channels).to(where)
+    return with_normalisation(copied(model), normalise or OWN, in_channels).to(where)
 
 
 def _keep(

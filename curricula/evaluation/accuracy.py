@@ -57,7 +57,7 @@ def evaluate_threats(
         after_batch: called after each batch of each threat that runs.
 
     Raises:
-        UserError: logits that are NaN.
+        UserError: logits that are not finite, or not one for each class.
     """
     with_clean = {UNTOUCHED: Threat.parse(CLEAN), **threats}
     predicted = predictions(
@@ -101,7 +101,7 @@ def predictions(
     """
     found: dict[tuple[str, float], Tensor] = {}
     with no_tf32():
-        victim = ModelVictim(model, early_stop=True)
+        victim = ModelVictim(model, early_stop=True, check_finite=False)
         if batch_size is None:
             batch_size = from_first(lambda: fastest_batch(victim, data, split))
         order_M = _own_images(len(split), batch_size)
@@ -153,25 +153,42 @@ def _predicted(
             streams=Streams.of(seed, indices_M),
         )
         with torch.no_grad():
-            logits_NK = victim.logits(x)
-            if logits_NK.isnan().any():  # argmax would return the first class
-                raise _nan_error(threat, victim.logits(clean), x)
-            predicted_N[indices_M] = logits_NK.argmax(1)
+            logits_NK = _checked_logits(victim, x, clean, threat, data)
+        predicted_N[indices_M] = logits_NK.argmax(1)
         after_batch()
     return sum_over(predicted_N)
 
 
-def _nan_error(threat: Threat, clean_NK: Tensor, x_NCHW: Tensor) -> UserError:
-    """Return the error for logits that are NaN, given the logits of the clean images and the
-    perturbed images."""
-    if x_NCHW.isnan().any() and not clean_NK.isnan().any():
-        return UserError(
+def _checked_logits(
+    victim: Victim, x_NCHW: Tensor, clean_NCHW: Tensor, threat: Threat, data: DataSet
+) -> Tensor:
+    """Return the logits (N, K) on perturbed images.
+
+    Raises:
+        UserError: K is not the data set's number of classes; a logit is not finite, so that argmax
+            would return the first NaN or infinity.
+    """
+    logits_NK = victim.logits(x_NCHW)
+    if logits_NK.shape[1] != data.num_classes:
+        raise UserError(
+            f"the network has {logits_NK.shape[1]} outputs for each image, and {data.name} has "
+            f"{data.num_classes} classes; give its last layer an output for each class"
+        )
+    if logits_NK.isfinite().all():
+        return logits_NK
+    if x_NCHW.isnan().any() and victim.logits(clean_NCHW).isfinite().all():
+        raise UserError(
             f"{threat} made an image with NaN, although the network's logits on the clean images "
             "are numbers; check its perturbations"
         )
-    return UserError(
-        f"the network's logits under {threat} are NaN: its training has diverged and needs a lower "
-        "lr (--lr)"
+    if logits_NK.isnan().any():
+        raise UserError(
+            f"the network's logits under {threat} are NaN: its training has diverged and needs a "
+            "lower lr (--lr)"
+        )
+    raise UserError(
+        f"the network's logits under {threat} are infinite; look for overflow or a division by "
+        "zero in its layers"
     )
 
 

@@ -1,6 +1,5 @@
 """Networks of Python files that the user names in this process."""
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from curricula.expressions import factories
 from curricula.expressions.model_files import FILE, parts_of
 from curricula.expressions.syntax import Argument, Call, Quoted
 from curricula.plugins import registry
+from curricula.victim.copies import copied
 
 
 def file_model(
@@ -64,7 +64,7 @@ def build_from_file(call: Call, *, supplied: Mapping[str, Any]) -> factories.Bui
     if isinstance(found, nn.Module):
         if rest:
             raise UserError(f"{where}: it is a network already, and takes no arguments")
-        return factories.Built(value=copy.deepcopy(found), call=call)
+        return factories.Built(value=copied(found), call=call)
     if not callable(found):
         raise UserError(f"{where}: it must be a class or a function, not {shown(found)}")
     inner = _built(found, Call(name, rest), supplied, where)

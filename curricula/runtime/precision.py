@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Precision = Literal["float32", "bf16"]
 
@@ -14,18 +14,16 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-class AtPrecision(nn.Module):
-    """Run a network in float32 or bf16, and return its logits in float32."""
+def weight_dtype(network: nn.Module) -> torch.dtype | None:
+    """Return the floating-point dtype of all weights of a network; None if they have several or it
+    has none.
 
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
-        super().__init__()
-        self.network = network
-        self.precision = precision
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        with autocast(x_NCHW.device, self.precision):
-            logits: Tensor = self.network(x_NCHW)
-        return logits.float()
+    Example:
+        >>> weight_dtype(nn.Linear(2, 3).half())
+        torch.float16
+    """
+    found = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
 
 
 def no_tf32() -> AbstractContextManager[None]:

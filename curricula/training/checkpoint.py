@@ -277,8 +277,7 @@ def restore(
         passes.set(stored.passes if place().is_first else PassCounts())  # they are summed
         frozen = networks.victim.as_module()
         if stored.form is not None and isinstance(frozen, FrozenModel):
-            fast, rounded = stored.form
-            frozen.use_form((fast, rounded))
+            frozen.use_form(stored.form)
         # More threads than this machine has processors could exhaust it.
         most = max(os.cpu_count() or 1, torch.get_num_threads())
         torch.set_num_threads(min(stored.threads, most))

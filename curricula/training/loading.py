@@ -4,7 +4,6 @@ Nothing here imports torch before it has checked the values of a call, so that a
 answered at once.
 """
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -117,6 +116,7 @@ def load_model(
 
     from curricula.models.build import resolve_model
     from curricula.models.normalise import with_normalisation
+    from curricula.victim.copies import copied
 
     spec = image_spec(run) if data is None else data
     if model is None:
@@ -125,8 +125,8 @@ def load_model(
                 config.model, spec, normalise=config.normalise, fetch=False
             ).value
     elif isinstance(model, nn.Module):
-        copied = copy.deepcopy(model).cpu()
-        network = with_normalisation(copied, config.normalise, spec.in_channels)
+        own = copied(model).cpu()
+        network = with_normalisation(own, config.normalise, spec.in_channels)
     else:
         raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
     run.load_weights(CHECKPOINTS[checkpoint], network)

@@ -320,7 +320,9 @@ class Prober:
         attack = bind(standard_attack(eps, norm=norm, steps=STEPS), threat=True)
         batch = first(plan.validation, count).load()
         generator = torch.Generator(plan.device).manual_seed(EVALUATION_SEED)
-        victim = ModelVictim(state.model, precision=plan.precision, early_stop=True)
+        victim = ModelVictim(
+            state.model, precision=plan.precision, early_stop=True, check_finite=False
+        )
         x: Tensor = plan.data.images(batch.pixels)
         if self._transformed is not None:
             x = self._transformed(

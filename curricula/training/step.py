@@ -13,7 +13,6 @@ from curricula.expressions.batch_rows import BatchRows
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Progress, Strength, Victim, Views
 from curricula.runtime.compile import Compiled
-from curricula.runtime.precision import AtPrecision
 from curricula.runtime.processes import (
     mean_gradients,
     mean_over,
@@ -22,6 +21,7 @@ from curricula.runtime.processes import (
     sum_over,
 )
 from curricula.runtime.random_state import reseed
+from curricula.training.at_precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
 from curricula.training.optimizers import SGD, AdamW
 from curricula.training.plan import BatchPart, Plan
@@ -170,6 +170,7 @@ class Networks:
                 loss=plan.objective.attack_loss,
                 precision=plan.precision,
                 compiled=plan.part_size if plan.config.compile == "on" else None,
+                check_finite=False,  # the loop checks the loss
             ),
         )
 

@@ -97,6 +97,8 @@ def averaged(model: "nn.Module", averaging: Averaging) -> "AveragedModel":
     import torch
     from torch.optim.swa_utils import AveragedModel
 
+    from curricula.victim.copies import copied
+
     def join(average: "Sequence[Tensor]", weights: "Sequence[Tensor]", _: Any) -> None:
         share = averaging.share(int(average_model.n_averaged))  # on the CPU: no wait for the device
         if average[0].is_floating_point():
@@ -104,7 +106,7 @@ def averaged(model: "nn.Module", averaging: Averaging) -> "AveragedModel":
         else:
             torch._foreach_copy_(list(average), list(weights))
 
-    average_model = AveragedModel(model, multi_avg_fn=join, use_buffers=True)
+    average_model = AveragedModel(copied(model), multi_avg_fn=join, use_buffers=True)
     return average_model
 
 

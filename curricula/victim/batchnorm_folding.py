@@ -4,9 +4,8 @@ These functions change a frozen copy, never the network itself. Tensors that the
 with the network are computed from the network's, again after each change.
 """
 
-import copy
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import attrs
 import torch
@@ -14,6 +13,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from curricula.runtime.memory_format import as_channels_last
+from curricula.victim.copies import copy_with_tensors
 from curricula.victim.input_conv import FastInputGradConv2d, has_no_hooks, is_supported
 
 Layer = nn.Conv2d | nn.Linear
@@ -166,24 +166,3 @@ def _can_fold(before: nn.Module, after: nn.Module) -> bool:
         and has_no_hooks(before)
         and has_no_hooks(after)
     )
-
-
-def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a deep copy of a network, each of whose tensors is replaced by ``tensor_for`` of it
-    and requires no gradient.
-
-    Args:
-        network: the network to copy.
-        tensor_for: returns the tensor that replaces a parameter or buffer.
-    """
-    memo: dict[int, object] = {}
-    # Each module has eleven empty ones for hooks, and deepcopy takes half its time on them.
-    for module in network.modules():
-        for value in vars(module).values():
-            if type(value) is OrderedDict and not value:
-                memo[id(value)] = OrderedDict()
-    for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(tensor_for(parameter), requires_grad=False)
-    for buffer in network.buffers():
-        memo[id(buffer)] = tensor_for(buffer)
-    return copy.deepcopy(network, memo)

@@ -1,12 +1,12 @@
 """Compare a faster form of a network with the network itself, on a few images."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from curricula.runtime.memory_format import channels_last
-from curricula.runtime.precision import no_tf32
+from curricula.runtime.precision import no_tf32, weight_dtype
+from curricula.victim.copies import copied, restored
+from curricula.victim.outputs import logits_of
 
 MAX_IMAGES = 8  # images compared
 TOLERANCE = 1e-3  # share of the largest logit: far more than a different order of summation changes
@@ -26,12 +26,13 @@ def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
         x_NCHW: images; the first `MAX_IMAGES` are compared.
     """
     x = x_NCHW.detach()[:MAX_IMAGES]
+    x = x.to(weight_dtype(network) or x.dtype)
     with torch.no_grad(), no_tf32():
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            expected: Tensor = network(x.clone(memory_format=torch.contiguous_format))
+            expected: Tensor = logits_of(network(x.clone(memory_format=torch.contiguous_format)))
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             try:
-                found: Tensor = form(x.clone(memory_format=torch.channels_last))
+                found: Tensor = logits_of(form(x.clone(memory_format=torch.channels_last)))
             except Exception:  # code that did not expect this form may raise anything
                 return False
     if found.shape != expected.shape:
@@ -52,6 +53,9 @@ def to_device(model: nn.Module, x_NCHW: Tensor, device: torch.device) -> nn.Modu
         device: where to put the model.
     """
     model = model.to(device)
-    network = copy.deepcopy(model).eval()
-    form = channels_last(copy.deepcopy(network))
-    return channels_last(model) if outputs_match(form, network, x_NCHW.to(device)) else model
+    network = copied(model)
+    network.eval()
+    form = channels_last(copied(network))
+    with restored(model):  # a copy of it may run its own modules
+        match = outputs_match(form, network, x_NCHW.to(device))
+    return channels_last(model) if match else model

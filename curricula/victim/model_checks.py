@@ -1,6 +1,5 @@
 """Check that a model is a classifier of images in [0, 1] that can be trained and attacked."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -8,8 +7,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from curricula.errors import UserError
-from curricula.runtime.values import described
+from curricula.runtime.precision import weight_dtype
+from curricula.victim.copies import copied, restored
+from curricula.victim.equivalence import MAX_IMAGES
+from curricula.victim.forms import Form, choose_form, least_form
 from curricula.victim.model_victim import ModelVictim
+from curricula.victim.outputs import checked_logits, logits_of, shape_problem, values_problem
 
 WEIGHT_SCALE = 1000.0  # factor; takes logits far above 1, unless a softmax or sigmoid follows
 WEIGHT_NOISE = 0.02  # standard deviation; gives a last layer that starts at zero a gradient
@@ -45,8 +48,10 @@ def check_classifier(
         raise UserError(f"{name} {problem}")
 
 
-def check_measurable(model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> None:
-    """Check that a model maps the images to logits (N, K), and has a class for every label.
+def check_measurable(
+    model: nn.Module, x_NCHW: Tensor, y_N: Tensor, num_classes: int | None = None
+) -> None:
+    """Check that a model maps the images to finite logits (N, K), and has a class for every label.
 
     Unlike `check_classifier` it says nothing on what the logits are worth: an audit finds that.
 
@@ -54,89 +59,121 @@ def check_measurable(model: nn.Module, x_NCHW: Tensor, y_N: Tensor) -> None:
         model: the model, on the images' device. It is not changed.
         x_NCHW: some of the images.
         y_N: all labels.
+        num_classes: K, where it is known.
 
     Raises:
-        UserError: the model fails on the images; its output is no tensor (N, K); a label is K or
-            more.
+        UserError: the model fails on the images, or cannot be run in eval mode without changing
+            it; its output is not finite floating logits (N, K); a label is K or more.
     """
+    if problem := _shapeless_weight(model):
+        raise UserError(f"the model {problem}; run it once on images")
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []), torch.no_grad():
         try:
-            output = copy.deepcopy(model).eval()(x_NCHW.clone())
+            classes = ModelVictim(model).logits(x_NCHW).shape[1]
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"the model cannot take images of {'x'.join(map(str, x_NCHW.shape[1:]))} "
                 f"({_one_line(error)}); build it for them, or choose other images"
             ) from error
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x_NCHW):
+    if num_classes not in (None, classes):
         raise UserError(
-            f"the model must return logits of shape ({len(x_NCHW)}, K) for {len(x_NCHW)} images, "
-            f"not {described(output)}"
+            f"the model has {classes} outputs for each image, and the data have {num_classes} "
+            "classes; give its last layer an output for each class"
         )
-    if int(y_N.max()) >= output.shape[1]:
+    if int(y_N.max()) >= classes:
         raise UserError(
-            f"the model has {output.shape[1]} classes, and labels reach {int(y_N.max())}; give its "
+            f"the model has {classes} classes, and labels reach {int(y_N.max())}; give its "
             "last layer an output for each class"
         )
+
+
+def _shapeless_weight(model: nn.Module) -> str | None:
+    """Return a message on a lazy layer's weight that has no shape yet; None if there is none."""
+    for name, weight in model.named_parameters():
+        if isinstance(weight, UninitializedParameter):
+            return f"has a weight without a shape ({name})"
+    return None
 
 
 def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
     if not isinstance(model, nn.Module):
         return f"is a {type(model).__name__}; its factory must return a torch.nn.Module"
-    for weight_name, weight in model.named_parameters():
-        if isinstance(weight, UninitializedParameter):
-            return (
-                f"has a weight without a shape ({weight_name}); let its factory set all shapes, "
-                "or run the model once"
-            )
+    if problem := _shapeless_weight(model):
+        return f"{problem}; let its factory set all shapes, or run the model once"
     try:
-        scratch = copy.deepcopy(model).to(x_NCHW.device)
+        scratch = copied(model).to(x_NCHW.device)
     except Exception as error:
         return (
-            f"cannot be copied, which attacks need ({_one_line(error)}); keep only attributes "
+            f"cannot be copied, which training needs ({_one_line(error)}); keep only attributes "
             "that copy.deepcopy can copy"
         )
-    size = "x".join(map(str, x_NCHW.shape[1:]))
     # The network may write to its tensors and draw random numbers: it is a copy, and the random
     # states are restored. They are seeded, so that all processes and runs find the same.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
         torch.manual_seed(0)
-        for mode, training in (("in eval mode", False), ("in training mode", True)):
-            shown = x_NCHW.clone()
-            try:
-                with torch.no_grad():
-                    output = scratch.train(training)(shown)
-            except Exception as error:
-                return (
-                    f"cannot take images of {size} {mode} ({_one_line(error)}); build it for the "
-                    "image_size and in_channels passed to its factory, or choose other images"
-                )
-            problem = _output_problem(output, len(x_NCHW), num_classes)
-            if problem:
-                return f"{mode} returns {problem}"
-            if not torch.equal(shown, x_NCHW):
-                return "writes to its images, which are used again; let it work on a copy"
+        with restored(model):  # a copy of it may run its own modules
+            problem = _mode_problem(scratch, x_NCHW, num_classes)
+        if problem := problem or _form_problem(scratch, x_NCHW):
+            return problem
         return _range_problem(scratch, x_NCHW) or _gradient_problem(scratch, x_NCHW)
 
 
-def _output_problem(output: object, n: int, num_classes: int) -> str | None:
-    if not isinstance(output, Tensor):
-        return f"a {type(output).__name__}, not a tensor; let it return only the logits"
-    if output.shape != (n, num_classes):
-        return (
-            f"an output of shape {tuple(output.shape)} for {n} images of {num_classes} classes; "
-            f"it must be ({n}, {num_classes}); give its last layer num_classes outputs"
-        )
-    if not output.is_floating_point():
-        return f"values of type {output.dtype}, not floating logits; let it return the logits"
-    if not output.isfinite().all():
-        return "logits that are not finite; look for overflow or a division by zero in its layers"
+def _mode_problem(scratch: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
+    """Return a message if a model fails, or returns other than logits, in eval or training mode."""
+    size = "x".join(map(str, x_NCHW.shape[1:]))
+    for mode, training in (("in eval mode", False), ("in training mode", True)):
+        images = _images_for(scratch, x_NCHW)
+        shown = images.clone()
+        try:
+            scratch.train(training)
+            with torch.no_grad():
+                output = scratch(shown)
+        except Exception as error:
+            return (
+                f"cannot take images of {size} {mode} ({_one_line(error)}); build it for the "
+                "image_size and in_channels passed to its factory, or choose other images"
+            )
+        problem = shape_problem(output, len(x_NCHW), num_classes)
+        if problem := problem or values_problem(logits_of(output)):
+            return f"{mode} returns {problem}"
+        if not torch.equal(shown, images):
+            return "writes to its images, which are used again; let it work on a copy"
     return None
+
+
+def _form_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+    """Return a message if a model runs modules or weights that do not belong to it."""
+    x = _images_for(scratch, x_NCHW)[:MAX_IMAGES]
+    try:
+        form = choose_form(scratch, x, least_form(scratch)).form
+    except UserError as error:
+        return str(error).removeprefix("the model ")
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in scratch.modules())
+    if form is not Form.ITSELF or scripted:
+        return None
+    return (
+        "runs modules or weights that do not belong to it, which checkpoints and averages would "
+        "not have; assign them to attributes, and write its forward as a method of its class"
+    )
+
+
+def _images_for(network: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Return a copy of images in the dtype of a network's weights."""
+    return x_NCHW.detach().to(weight_dtype(network) or x_NCHW.dtype, copy=True)
+
+
+def _eval_logits(network: nn.Module, x_NCHW: Tensor) -> Tensor:
+    network.eval()
+    with torch.no_grad():
+        return checked_logits(network(_images_for(network, x_NCHW)), len(x_NCHW))
 
 
 def _perturbed_weights(scratch: nn.Module) -> nn.Module:
     """Return a copy of a model with noise added to its weights, since a last layer may start at
     zero."""
-    perturbed = copy.deepcopy(scratch)
+    perturbed = copied(scratch)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in perturbed.parameters():
@@ -150,14 +187,15 @@ def _calibrated(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
 
     With the initial statistics, every ReLU of a narrow network may be inactive on all images.
     """
-    calibrated = copy.deepcopy(scratch)
+    calibrated = copied(scratch)
     for layer in calibrated.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
             layer.reset_running_stats()
             layer.momentum = None  # a plain average: after one batch, that batch's statistics
     with torch.no_grad():
-        calibrated.train()(x_NCHW.clone())
-    return calibrated.eval()
+        calibrated.train()
+        calibrated(_images_for(calibrated, x_NCHW))
+    return calibrated
 
 
 def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
@@ -171,8 +209,7 @@ def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
         lambda: _larger_logits(scratch),
     )
     for variant in variants:
-        with torch.no_grad():
-            output = variant().eval()(x_NCHW.clone())
+        output = _eval_logits(variant(), x_NCHW)
         if output.min() < 0 or output.max() > 1:
             return None
     return (

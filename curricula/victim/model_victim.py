@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from curricula.errors import UserError, shown
 from curricula.interfaces import AttackLoss
 from curricula.losses import ATTACK_LOSSES
+from curricula.runtime.modes import as_ordinary, outside_inference_mode
 from curricula.runtime.precision import Precision
 from curricula.runtime.values import check_choice
 from curricula.victim.frozen import FrozenModel
@@ -19,7 +20,7 @@ class ModelVictim:
     """A network as perturbations see it: logits and gradients, and no access to its weights.
 
     Args:
-        model: any module from images in [0, 1] to logits.
+        model: any module from images in [0, 1] to logits, or to what holds them as ``logits``.
         loss: name of the loss that `gradient` differentiates if a perturbation gives none: a key of
             `curricula.losses.ATTACK_LOSSES`.
         precision: precision of the network's arithmetic, ``float32`` or ``bf16``; images, losses
@@ -27,9 +28,13 @@ class ModelVictim:
         early_stop: stop attacking an image once it is misclassified, as evaluations do; training
             keeps attacking it.
         fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
+        check_finite: refuse logits that are not finite on the first images; a caller that looks at
+            all logits itself can leave it out.
 
     Raises:
-        UserError: a model that is not a module; an unknown loss or precision.
+        UserError: a model that is not a module; an unknown loss or precision. In the first pass:
+            the model's output is not finite floating logits (N, K), or the model cannot be run in
+            eval mode without changing it.
 
     Example:
         >>> victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
@@ -48,12 +53,15 @@ class ModelVictim:
         early_stop: bool = False,
         fast: bool = True,
         compiled: int | None = None,
+        check_finite: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
         check_choice("attack loss", loss, ATTACK_LOSSES)
         check_choice("precision", precision, get_args(Precision))
-        self._frozen = FrozenModel(model, precision, fast=fast, compiled=compiled)
+        self._frozen = FrozenModel(
+            model, precision, fast=fast, compiled=compiled, check_finite=check_finite
+        )
         self._loss = ATTACK_LOSSES[loss]
         self._early_stop = early_stop
         self._reference: Callable[[], Tensor] = _no_reference
@@ -76,10 +84,10 @@ class ModelVictim:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's gradient of the loss, its loss and its logits, (grad_NCHW, loss_N,
         logits_NK), detached."""
-        with torch.enable_grad():
-            x = x_NCHW.detach().requires_grad_()
+        with outside_inference_mode(), torch.enable_grad():
+            x = as_ordinary(x_NCHW.detach()).requires_grad_()
             logits = self._forward(x)
-            loss_N = (loss or self._loss)(logits, y_N, self._reference)
+            loss_N = (loss or self._loss)(logits, as_ordinary(y_N), self._reference)
             (gradient,) = torch.autograd.grad(loss_N.sum(), x)
         if self._frozen.replays:
             gradient = gradient.clone()
@@ -89,7 +97,8 @@ class ModelVictim:
         """Return this victim with the network's logits on the given images as its reference,
         computed when first needed."""
         # A perturbation starts here, so this must not miss any change of weights.
-        self._frozen.refresh(always=True)
+        with outside_inference_mode():
+            self._frozen.refresh(always=True)
         x = x_NCHW.detach()
         computed: list[Tensor] = []
 

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
+import curricula
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
@@ -130,7 +132,8 @@ class KnowsTheFirstPixel(nn.Module):
         self.labels = labels
 
     def forward(self, x):
-        return x[:, 0, 0, :1] * torch.tensor([[-1.0, 1.0]]) + torch.tensor([[0.5, -0.5]])
+        two = x[:, 0, 0, :1] * torch.tensor([[-1.0, 1.0]]) + torch.tensor([[0.5, -0.5]])
+        return F.pad(two, (0, 8), value=-9.0)
 
 
 def test_accuracy_counts_every_image_at_any_batch_size():
@@ -224,3 +227,35 @@ def test_a_perturbation_that_makes_nan_is_named():
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(UserError, match=r"^rot\(9.*nans.* made an image with NaN, although"):
         evaluate_threats(model, data, data.test[slice(20)], {"x": Threat.parse("rot:9+nans")})
+
+
+class Overflows(nn.Module):
+    """Returns an infinite logit where the sum of the pixels is above a limit."""
+
+    def __init__(self, limit, value):
+        super().__init__()
+        self.linear, self.limit, self.value = nn.Linear(784, 10), limit, value
+
+    def forward(self, x):
+        large = x.flatten(1).sum(1, keepdim=True) > self.limit
+        return self.linear(x.flatten(1)).masked_fill(large, self.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("threat", ["clean", "brightness(0.5, ascent=1)"])
+def test_infinite_logits_are_refused_and_the_threat_is_named(threat, value):
+    data = load_data("digits")
+    clean = data.images(data.test[slice(20)].pixels).flatten(1).sum(1)
+    model = Overflows(float(clean[8:].median() if threat == "clean" else clean.max() + 1), value)
+    with pytest.raises(UserError, match=rf"logits under {threat[:5]}.* are infinite; look for"):
+        evaluate_threats(model, data, data.test[slice(20)], {"it": Threat.parse(threat)})
+
+
+@pytest.mark.parametrize("classes", [5, 1000])
+def test_another_number_of_outputs_is_refused(classes):
+    data = load_data("digits")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, classes))
+    with pytest.raises(UserError, match=f"has {classes} outputs .* digits has 10 classes; give"):
+        evaluate_threats(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})
+    with pytest.raises(UserError, match=f"has {classes} outputs .* data have 10 classes; give"):
+        curricula.evaluate(model, data=data, threats=["clean"], limit=20)

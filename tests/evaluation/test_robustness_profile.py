@@ -33,6 +33,7 @@ from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.runtime.records import from_json, to_json
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, Run, prefixed
+from curricula.victim.forms import Choice
 from curricula.victim.model_victim import ModelVictim
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
@@ -65,6 +66,9 @@ class _Shared:
 def _untried(monkeypatch):
     """Count the passes of attacks only, without those that compare the frozen copy."""
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
+    monkeypatch.setattr(
+        "curricula.victim.frozen.choose_form", lambda network, x, least: Choice(form=least)
+    )
 
 
 def linear(weight_KD, side=8):
@@ -75,11 +79,11 @@ def linear(weight_KD, side=8):
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def of_pixels(x_NCHW, y_N, **budgets):
+def of_pixels(x_NCHW, y_N, *, classes=4, **budgets):
     """A data set of such images, stored as they are."""
     split = Split(pixels=x_NCHW, labels=y_N)
     return DataSet(
-        name="points", train=split, test=split, classes=tuple("abcdefghij"), image_size=8,
+        name="points", train=split, test=split, classes=tuple("abcd"[:classes]), image_size=8,
         max_value=1, budgets={"degrees": "45", "pixels": "3/2", "linf": "4/255", **budgets},
         attack_defaults={}, training_defaults={},
     )  # fmt: skip
@@ -277,7 +281,7 @@ def test_an_attack_on_a_linear_model_reaches_its_closed_form(generator):
     )
     margin = weight[1] - weight[0]
     y = (x @ margin > 0).long()
-    data = of_pixels(x.reshape(-1, 1, 8, 8), y, linf="0.02")
+    data = of_pixels(x.reshape(-1, 1, 8, 8), y, classes=2, linf="0.02")
     line = series(measure_profile(linear(weight), data, data.test), "linf", "PGD-40")
     expected = []
     for eps in line.values:
@@ -301,7 +305,7 @@ class AlwaysRight(nn.Module):
 
 
 def test_a_model_that_is_never_fooled_takes_the_documented_passes():
-    data = of_pixels(torch.rand((2, 1, 8, 8)), torch.zeros(2, dtype=torch.long))
+    data = of_pixels(torch.rand((2, 1, 8, 8)), torch.zeros(2, dtype=torch.long), classes=2)
     counted, shares = Counted(AlwaysRight()), []
     found = measure_profile(
         counted, data, data.test, budgets={"degrees": "20"}, grid=True, progress=shares.append

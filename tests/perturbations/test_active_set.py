@@ -13,6 +13,7 @@ from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import in_order, load_data
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.expressions.random_streams import Streams
+from curricula.victim.forms import Choice
 from curricula.victim.model_victim import ModelVictim
 
 N = 60
@@ -57,6 +58,9 @@ class _Shared:
 def _no_equivalence_check(monkeypatch):
     """Count only the attack's passes: tests/victim/test_equivalence.py tests the check."""
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
+    monkeypatch.setattr(
+        "curricula.victim.frozen.choose_form", lambda network, x, least: Choice(form=least)
+    )
 
 
 @pytest.fixture(scope="module")

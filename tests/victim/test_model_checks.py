@@ -38,7 +38,7 @@ REASONS = {
     "another-size": r"cannot take images of 1x28x28 in eval mode \(RuntimeError: .*mat1 and mat2",
     "two-when-training": r"in training mode returns a tuple, not a tensor",
     "no-module": r"is a function; its factory must return a torch.nn.Module",
-    "locked": r"cannot be copied, which attacks need \(TypeError: cannot pickle",
+    "locked": r"cannot be copied, which training needs \(TypeError: cannot pickle",
 }
 
 

@@ -8,7 +8,6 @@ would be wrong in a different process; and those of all groups share buffers bet
 have other buffers that depend on the mode.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from math import isqrt
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from curricula.models.checks import check_weights, check_width
 from curricula.runtime.memory_format import channels_last
+from curricula.victim.copies import copied
 from curricula_escnn.groups import moved_filters, order, quotients
 
 
@@ -168,7 +168,7 @@ class InvariantNetwork(nn.Module):
             for layer in self.modules()
             if isinstance(layer, GroupConv | FieldNorm)
         }
-        plain = copy.deepcopy(self.layers, memo).eval()
+        plain = copied(self.layers, memo).eval()
         return channels_last(plain)  # the memory format of the victim's images
 
 

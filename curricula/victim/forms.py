@@ -1,0 +1,447 @@
+"""Choose how a frozen copy runs a network in eval mode, so that it computes what the network
+computes, now and after each update, and changes nothing of it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from curricula.errors import UserError
+from curricula.runtime.precision import no_tf32
+from curricula.runtime.random_state import seeded
+from curricula.victim.copies import (
+    copied,
+    copy_with_tensors,
+    moved_names,
+    registered,
+    restore,
+    restored,
+    values_of,
+)
+from curricula.victim.equivalence import TOLERANCE
+from curricula.victim.outputs import checked_logits
+
+WEIGHT_NOISE = 0.05  # share of a weight's root mean square that an update in the check adds
+LEAST_NOISE = 1e-3  # standard deviation of what it adds to weights that are zero
+SAME_CODE = 1e-4  # share of the largest logit that two passes of the same code may differ by
+
+
+class Form(IntEnum):
+    """The way in which a frozen copy runs a network.
+
+    - ``SHARED``: a copy of the modules around the network's own tensors.
+    - ``COPIED``: a deep copy, made again when weights have changed, for modules that compute
+      something when they change to eval mode.
+    - ``ITSELF``: the network itself, its training flags set to eval mode during each pass, for
+      networks whose copy would still run the network's modules, and for TorchScript.
+    """
+
+    SHARED = 0
+    COPIED = 1
+    ITSELF = 2
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Choice:
+    """The form in which to run a network.
+
+    Attributes:
+        form: the form.
+        others: modules with tensors that its code runs and that do not belong to it.
+    """
+
+    form: Form
+    others: tuple[nn.Module, ...] = ()
+
+
+def eval_copy(network: nn.Module) -> nn.Module:
+    """Return a deep copy of a network in eval mode, whose weights require no gradient."""
+    found = copied(network)
+    found.eval()  # may return None, where a network has its own
+    return found.requires_grad_(False)
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """Return a copy of a network in eval mode around the same tensors, which require no gradient
+    there."""
+    found = copy_with_tensors(network, Tensor.detach)
+    found.eval()
+    return found
+
+
+def shares_tensors(copy: nn.Module, network: nn.Module) -> bool:
+    """Return whether a copy has the network's parameters and buffers in the same memory, and none
+    of its modules."""
+    of_copy, of_network = (
+        [(name, tensor.data_ptr()) for _, name, tensor in registered(each)]
+        for each in (copy, network)
+    )
+    return of_copy == of_network and not set(copy.modules()) & set(network.modules())
+
+
+def least_form(network: nn.Module) -> Form:
+    """Return the first form that may be right for a network, as far as can be known without images.
+
+    The network is not changed.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        return Form.ITSELF  # a copy has its own tensors, and cannot be given others
+    try:
+        if any(tensor.is_inference() for _, _, tensor in registered(network)):
+            return Form.COPIED  # gradients cannot pass through such tensors
+        if _has_own_mode(network) and _computes_in_eval_mode(network):
+            return Form.COPIED
+    except Exception:  # attributes that cannot be copied, or a mode that cannot be set
+        return Form.ITSELF
+    return Form.SHARED
+
+
+def choose_form(network: nn.Module, x_NCHW: Tensor, least: Form) -> Choice:
+    """Return the form in which to run a network, found by running copies of it on a few images.
+
+    The network, its flags and the global random states are left as they were.
+
+    Args:
+        network: the network, in any mode.
+        x_NCHW: a few images, in the dtype of its weights.
+        least: the first form to try, as `least_form` returns it.
+
+    Raises:
+        UserError: its output is not logits (N, K); no form is right.
+        Exception: whatever the network raises on the images.
+    """
+    x = x_NCHW.detach().contiguous()
+    own = set(network.modules())
+    failure: Exception | None = None
+    if least is not Form.ITSELF:
+        try:
+            copy, fresh = copied(network), eval_copy(network)
+        except Exception:  # code that does not allow a copy, or has no eval mode
+            copy = fresh = network
+        if own.isdisjoint(fresh.modules()):
+            before = values_of(fresh)
+            try:
+                with restored(network):  # even a copy may run its modules
+                    with _flags(own, training=False):
+                        first = _run(fresh, x)
+                    with _flags(own, training=True):
+                        again = _run(fresh, x, grad=False)
+            except UserError:
+                raise
+            except Exception as error:  # maybe only because it is a copy
+                failure = error
+            else:
+                moved = moved_names(before)
+                runs_itself = not own.isdisjoint(first.others) or not _equal(
+                    again.logits, first.logits, SAME_CODE
+                )
+                if not runs_itself:
+                    _check_mode_of_others(fresh, x, first)
+                foreign = runs_itself or any(map(_has_tensors, first.others))
+                if moved and not foreign:
+                    _check_no_batch_statistics(fresh, x, first.logits, moved)
+                # A network that computes gradients itself also does so without gradients outside.
+                foreign |= first.needs_gradient and not again.needs_gradient
+                if not foreign and not _loose_weights(network):
+                    follows = (
+                        least is Form.SHARED
+                        and not moved
+                        and _follows_weights(copy, x, first.logits)
+                    )
+                    return Choice(form=Form.SHARED if follows else Form.COPIED)
+    return Choice(form=Form.ITSELF, others=_checked_itself(network, x, failure))
+
+
+@contextmanager
+def frozen_in_place(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Set a network, and other modules that it runs, to eval mode and their weights to require no
+    gradients inside the block, by their flags alone; restore them afterwards."""
+    modules = [*network.modules(), *others]
+    weights = [
+        weight
+        for module in modules
+        for weight in module.parameters(recurse=False)
+        if weight.requires_grad
+    ]
+    with _flags(modules, training=False):
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_()
+
+
+@contextmanager
+def _flags(modules: Iterable[nn.Module], *, training: bool) -> Iterator[None]:
+    """Set the training flags of modules inside the block, and restore them afterwards."""
+    changed = [each for each in modules if getattr(each, "training", training) != training]
+    try:
+        for module in changed:
+            module.training = training
+        yield
+    finally:
+        for module in changed:
+            module.training = not training
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Pass:
+    """A pass of a network.
+
+    Attributes:
+        logits: what it returned.
+        others: modules that it ran and that do not belong to it, in order.
+        training: those of them that were in training mode.
+        needs_gradient: whether the logits depend on a tensor that requires a gradient.
+    """
+
+    logits: Tensor
+    others: tuple[nn.Module, ...]
+    training: tuple[nn.Module, ...]
+    needs_gradient: bool
+
+
+def _run(
+    network: nn.Module,
+    x_NCHW: Tensor,
+    *,
+    eval_others: bool = False,
+    grad: bool = True,
+    seed: int = 0,
+) -> _Pass:
+    """Run a network on a copy of images, from fixed random states, and note which modules run.
+
+    Modules that do not belong to it are left as they were.
+
+    Args:
+        network: changed as its code changes it.
+        x_NCHW: the images.
+        eval_others: set modules that do not belong to the network to eval mode.
+        grad: whether gradients are enabled.
+        seed: seed of the global random states, which are restored.
+    """
+    own = set(network.modules())
+    others: dict[nn.Module, bool] = {}
+    kept: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+
+    def note(module: nn.Module, inputs: Any) -> None:
+        if module in own or module in others:
+            return
+        others[module] = bool(getattr(module, "training", False))
+        kept.extend(
+            (module, name, buffer, buffer.detach().clone())
+            for name, buffer in module.named_buffers(recurse=False)
+        )
+        if eval_others and others[module]:
+            module.training = False
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        with seeded(seed, x_NCHW.device), torch.set_grad_enabled(grad), no_tf32():
+            output = network(x_NCHW.clone())
+            logits = checked_logits(output, len(x_NCHW))
+    finally:
+        hook.remove()
+        restore(kept)
+        for module, training in others.items():
+            if training:
+                module.training = True
+    return _Pass(
+        logits=logits.detach().float(),
+        others=tuple(others),
+        training=tuple(module for module, training in others.items() if training),
+        needs_gradient=logits.requires_grad,
+    )
+
+
+def _check_mode_of_others(network: nn.Module, x_NCHW: Tensor, found: _Pass) -> None:
+    """Check that modules that do not belong to a network, and that its code runs in training
+    mode, compute the same in eval mode.
+
+    Args:
+        network: a copy of the network.
+        x_NCHW: the images.
+        found: its pass.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not found.training:
+        return
+    if not _equal(_run(network, x_NCHW, eval_others=True).logits, found.logits):
+        kinds = ", ".join(sorted({type(module).__name__ for module in found.training}))
+        raise UserError(
+            f"the model's code runs modules in training mode that do not belong to it ({kinds}), "
+            "so that its eval() does not reach them; assign them to attributes of the model, or "
+            "call their eval()"
+        )
+
+
+def _check_no_batch_statistics(
+    network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor, moved: Sequence[str]
+) -> None:
+    """Check that the logits of a copy that changes its own tensors in eval mode do not depend on
+    which images are in the batch.
+
+    Raises:
+        UserError: they do.
+    """
+    half = (len(x_NCHW) + 1) // 2
+    if not _equal(_run(network, x_NCHW[:half]).logits, logits_NK[:half]):
+        raise UserError(
+            f"the model changes its tensor {moved[0]} also in eval mode, and its logits depend on "
+            f"which images are in the batch, as in training mode; {_TRACE}"
+        )
+
+
+def _follows_weights(network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor) -> bool:
+    """Return whether a copy around the same tensors computes what a network in eval mode computes,
+    before and after its weights change.
+
+    Args:
+        network: a copy of the network; its weights are changed.
+        x_NCHW: the images.
+        logits_NK: logits of the network in eval mode on them.
+    """
+    try:
+        shared = shared_copy(network)
+        if not _equal(_run(shared, x_NCHW).logits, logits_NK):
+            return False
+        _add_noise(network)
+        return _equal(_run(shared, x_NCHW).logits, _run(eval_copy(network), x_NCHW).logits)
+    except Exception:  # code that expects other weights may raise anything
+        return False
+
+
+def _checked_itself(
+    network: nn.Module, x_NCHW: Tensor, failure: Exception | None
+) -> tuple[nn.Module, ...]:
+    """Check that a network itself can be run with its training flags set to eval mode, and return
+    the modules with tensors that it runs and that do not belong to it.
+
+    Args:
+        network: left as it was.
+        x_NCHW: the images.
+        failure: what a copy raised, if it failed.
+
+    Raises:
+        UserError: it changes its tensors, or draws random numbers although it is TorchScript.
+        Exception: ``failure``, if the network fails too.
+    """
+    before = values_of(network)
+    try:
+        with frozen_in_place(network):
+            passes = [_run(network, x_NCHW, seed=seed) for seed in (0, 1)]
+    except UserError:
+        raise
+    except Exception as error:
+        if failure is not None:
+            raise failure from error
+        raise
+    finally:
+        moved = moved_names(before)
+        restore(before)
+    if moved:
+        raise UserError(
+            f"the model changes its tensor {moved[0]} also in eval mode, and cannot be copied, so "
+            f"an attack would change the model; {_TRACE}"
+        )
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+    if scripted and not _equal(passes[0].logits, passes[1].logits):
+        raise UserError(f"the model returns random logits also in eval mode; {_TRACE}")
+    return tuple(filter(_has_tensors, passes[0].others))
+
+
+_TRACE = "call model.eval() before torch.jit.trace or torch.export, or give the original model"
+
+
+def _equal(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Return whether tensors are equal within a share of the largest value; NaN and infinities
+    equal each other."""
+    if found.shape != expected.shape:
+        return False
+    finite = expected.isfinite()
+    if not torch.equal(found.isfinite(), finite):
+        return False
+    found, expected = found[finite], expected[finite]
+    if not len(expected):
+        return True
+    if not expected.is_floating_point():
+        return torch.equal(found, expected)
+    return bool((found - expected).abs().amax() <= tolerance * expected.abs().amax())
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def _has_own_mode(network: nn.Module) -> bool:
+    """Return whether a module of a network overrides ``train`` or ``eval``."""
+    return any(
+        getattr(type(module), name) is not getattr(nn.Module, name) or name in vars(module)
+        for module in network.modules()
+        for name in ("train", "eval")
+    )
+
+
+def _computes_in_eval_mode(network: nn.Module) -> bool:
+    """Return whether a copy of a network changes tensors or modules when its mode changes."""
+    scratch = copied(network)
+    _add_noise(scratch)  # zero weights, such as new ones of LoRA, would hide what is computed
+    for mode in (True, False):
+        before = _contents(scratch)
+        values = [
+            value.detach().clone() if isinstance(value, Tensor) else value for value in before
+        ]
+        scratch.train(mode)
+        after = _contents(scratch)
+        if len(before) != len(after):
+            return True
+        for old, value, new in zip(before, values, after, strict=True):
+            if old is not new:
+                return True
+            if isinstance(value, Tensor) and not torch.equal(value, new):
+                return True
+    return False
+
+
+def _contents(network: nn.Module) -> list[Any]:
+    """Return all modules and tensors that are attributes of a network's modules."""
+    return [
+        value
+        for module in network.modules()
+        for values in (vars(module), module._parameters, module._buffers, module._modules)
+        for value in values.values()
+        if isinstance(value, (Tensor, nn.Module))
+    ]
+
+
+def _loose_weights(network: nn.Module) -> bool:
+    """Return whether a module keeps parameters in a list, tuple or dictionary, where its
+    ``parameters()`` does not find them."""
+    return any(
+        isinstance(value, nn.Parameter)
+        for module in network.modules()
+        for name, values in vars(module).items()
+        if name != "_parameters" and type(values) in (list, tuple, dict)
+        for value in (values.values() if type(values) is dict else values)
+    )
+
+
+def _add_noise(network: nn.Module) -> None:
+    """Add noise to the weights of a network, as an update changes them."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if not weight.is_floating_point():
+                continue
+            size = WEIGHT_NOISE * weight.float().square().mean().sqrt() + LEAST_NOISE
+            noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+            weight.add_((noise * size).to(weight.dtype))
