@@ -1,0 +1,90 @@
+"""One line here measures what the two lines of foolbox and of AutoAttack's authors do."""
+
+import foolbox
+import pyautoattack
+import pytest
+import torch
+from curricula_torchattacks.attacks import CLASSES
+from curricula_torchattacks.autoattack import AutoAttack
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+import curricula
+
+CLASSES_OF_DIGITS = 4  # as few as AutoAttack takes: it attacks towards each
+IMAGES = 100
+STEPS = 20  # of APGD
+EPS = 0.12
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A residual network of torchvision, briefly trained on digits, and digits to measure it on."""
+    data = curricula.load_data("digits")
+    x_NCHW, y_N = small(data, data.train)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES_OF_DIGITS)
+        optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=5e-3)
+        for index in torch.randperm(len(x_NCHW)).split(50)[:-1] * 3:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x_NCHW[index]), y_N[index]).backward()
+            optimizer.step()
+    x_NCHW, y_N = small(data, data.test)
+    return model.eval(), x_NCHW[:IMAGES], y_N[:IMAGES]
+
+
+def small(data, split):
+    """Return the digits of the first classes as colour images of 14x14, with their labels."""
+    chosen = split.labels < CLASSES_OF_DIGITS
+    x_NCHW = data.images(split.pixels[chosen]).repeat(1, 3, 1, 1)
+    return nn.functional.avg_pool2d(x_NCHW, 2), split.labels[chosen]
+
+
+def test_foolbox_counts_the_same_images(case):
+    model, x, y = case
+
+    theirs = foolbox.PyTorchModel(model, bounds=(0, 1))
+    attack = foolbox.attacks.LinfPGD(steps=10, rel_stepsize=0.25, random_start=False)
+    _, _, fooled = attack(theirs, x, y, epsilons=EPS)
+
+    threats = ["clean", f"pgd({EPS}, steps=10, random_start=false)"]
+    clean, robust = curricula.evaluate(model, (x, y), threats)
+
+    assert clean.correct == round(IMAGES * foolbox.accuracy(theirs, x, y))
+    assert robust.correct == int((~fooled).sum())
+    assert 5 < robust.correct < clean.correct - 5  # a count that could differ
+
+
+def test_autoattack_of_its_authors_leaves_the_same_images(case, monkeypatch):
+    model, x, y = case
+
+    adversary = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, seed=0)
+    shorten(adversary, monkeypatch)
+    x_adversarial, _ = adversary.run_standard_evaluation(x, y)
+
+    clean, robust = curricula.evaluate(model, (x, y), ["clean", f"autoattack:{EPS}"])
+
+    with torch.no_grad():
+        assert clean.correct == int((model(x).argmax(1) == y).sum())
+        theirs = int((model(x_adversarial).argmax(1) == y).sum())
+    assert abs(robust.correct - theirs) <= IMAGES / 100
+    assert 5 < robust.correct < clean.correct - 5
+
+
+def shorten(adversary, monkeypatch):
+    """Give both AutoAttacks fewer steps than the published 7,000 passes: enough for this network,
+    where more change nothing."""
+    adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = STEPS
+    adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = 3
+    adversary.fab.n_iter = adversary.square.n_queries = 10
+    ball = {"budget": EPS, "norm": "linf", "n_restarts": 1}
+    fab = {"multi_targeted": True, "max_steps": 10, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+    square = {"n_queries": 10, "p_init": 0.8, "loss": "margin", "resc_schedule": False}
+    parts = (
+        CLASSES["APGD"](**ball, loss="ce", steps=STEPS, rho=0.75),
+        CLASSES["APGDT"](**ball, steps=STEPS, rho=0.75),
+        CLASSES["FAB"](**ball, **fab),
+        CLASSES["Square"](**ball, **square),
+    )
+    monkeypatch.setattr(AutoAttack, "parts", parts)
