@@ -43,7 +43,8 @@ WITH_TORCH = """
     import json, sys
     from click.testing import CliRunner
     from curricula.cli.main import program
-    from curricula.cli.progress import ProgressBar, Terminal
+    from curricula.cli.progress import Terminal
+    from curricula.runtime.progress import ProgressBar
     from torch.optim.optimizer import _global_optimizer_post_hooks
     import curricula.api.measuring, curricula.api.training, curricula.victim.frozen
 

@@ -4,7 +4,7 @@ Nothing here imports torch before it has checked the values of a call, so that a
 answered at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
@@ -19,6 +19,7 @@ from curricula.plugins.names import CLEAN
 from curricula.runtime.files import check_output, inside
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import place
+from curricula.runtime.progress import ProgressChoice, check_progress, reported
 from curricula.runtime.records import to_json
 from curricula.runtime.values import (
     as_path,
@@ -89,7 +90,7 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     report: str | Path | None = None,
     output: str | Path | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ProgressChoice = None,
 ) -> "Evaluation":
     """Return the accuracy of a run or a model under each threat, in float32, and the class
     predicted for each image.
@@ -117,7 +118,9 @@ def evaluate(
         report: file to write a page with the results to, such as ``page.html``.
         output: folder to keep a model's weights and results in, which `load_model`, `compare` and
             the commands take like a run.
-        progress: called after each batch with the share of the work that is done, in [0, 1].
+        progress: True shows a bar on standard error or in the notebook, False shows nothing; by
+            default it is shown on a terminal and in a notebook. A function is called after each
+            batch with the share of the work that is done, in [0, 1].
 
     Raises:
         UserError: no such run, a damaged checkpoint, a wrong threat, limit, device or
@@ -164,17 +167,18 @@ def evaluate(
         chosen = standard_threats(bind(subject.perturb), data_set.budgets)
     for threat in chosen.values():
         check_channels(threat.tree, data_set.in_channels, data=data_set.name)
-    work = EvaluationProgress(chosen.values(), progress)
-    found = evaluate_threats(
-        subject.network,
-        data_set,
-        subject.images,
-        chosen,
-        seed=seed,
-        batch_size=batch_size,
-        began=work.began,
-        after_batch=work.after_batch,
-    )
+    with reported("evaluation", progress) as report_share:
+        work = EvaluationProgress(chosen.values(), report_share)
+        found = evaluate_threats(
+            subject.network,
+            data_set,
+            subject.images,
+            chosen,
+            seed=seed,
+            batch_size=batch_size,
+            began=work.began,
+            after_batch=work.after_batch,
+        )
     if not place().is_first:
         return found
     if folder is not None:
@@ -204,7 +208,7 @@ def robustness_profile(
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
     name: str = "",
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ProgressChoice = None,
 ) -> "RobustnessProfile":
     """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
     ranges of rotation, translation and PGD, alone and jointly (Kamath et al. 2021).
@@ -253,17 +257,18 @@ def robustness_profile(
         model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
     )
     known = profile_budgets(bind(subject.perturb), subject.data.budgets) if run else {}
-    found = measure_profile(
-        subject.network,
-        subject.data,
-        subject.images,
-        budgets={**known, **(budgets or {})},
-        grid=grid,
-        seed=seed,
-        batch_size=batch_size,
-        name=name or subject.name,
-        progress=progress,
-    )
+    with reported("profile", progress) as report_share:
+        found = measure_profile(
+            subject.network,
+            subject.data,
+            subject.images,
+            budgets={**known, **(budgets or {})},
+            grid=grid,
+            seed=seed,
+            batch_size=batch_size,
+            name=name or subject.name,
+            progress=report_share,
+        )
     if run is not None and data is None and place().is_first:
         run.write_json(PROFILE, to_json(found))
     return found
@@ -285,7 +290,7 @@ def audit(
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ProgressChoice = None,
 ) -> "Audit":
     """Return the audit of a run or a model: sanity checks for gradient masking, which makes attacks
     fail without making a model robust (Carlini et al. 2019; Croce and Hein 2020).
@@ -335,16 +340,17 @@ def audit(
     if run is not None and eps is None and norm is None:
         budget, norm = pixel_budget(bind(subject.perturb), subject.data.budgets)
         eps = budget.value
-    found = auditing.audit(
-        subject.network,
-        subject.data,
-        subject.images,
-        eps=eps,
-        norm=norm or "linf",
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    with reported("audit", progress) as report_share:
+        found = auditing.audit(
+            subject.network,
+            subject.data,
+            subject.images,
+            eps=eps,
+            norm=norm or "linf",
+            seed=seed,
+            batch_size=batch_size,
+            progress=report_share,
+        )
     if run is not None and data is None and place().is_first:
         run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
     return found
@@ -380,10 +386,7 @@ def _checked(
     if data_root is not None:
         as_path("data_root", data_root)
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
-    if not callable(progress):
-        raise UserError(
-            f"progress must be a function of the share that is done, not {shown(progress)}"
-        )
+    check_progress(progress)
     if isinstance(split, str):
         check_choice("split", split, get_args(SplitName))
     else:

@@ -19,6 +19,7 @@ from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, inside
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import from_first, place
+from curricula.runtime.progress import ProgressChoice, check_progress
 from curricula.runtime.tables import html_table
 from curricula.runtime.values import as_path, check_flag, known_keywords
 from curricula.sweeps.folder import CELLS
@@ -26,6 +27,7 @@ from curricula.training.callbacks import Callback, Callbacks, check_callbacks
 from curricula.training.checks import check_values
 from curricula.training.config import FIELDS, baseline_values
 from curricula.training.objects import Objects, name_of, split_objects
+from curricula.training.progress import progress_callbacks
 from curricula.training.run import BASELINE, CONFIG, RESULTS, RUNS, SWEEP, Run, check_free, holds
 from curricula.training.saver import parse_interval
 
@@ -139,6 +141,7 @@ def train(
     callbacks: Sequence[Callback | str] = (),
     download: bool = False,
     checkpoint_every: str | int | None = None,
+    progress: ProgressChoice = None,
     **values: Unpack[TrainValues],
 ) -> Trained:
     """Train a classifier under a curriculum into a run folder, and evaluate it.
@@ -154,6 +157,9 @@ def train(
         download: fetch missing data.
         checkpoint_every: interval between checkpoints within an epoch: updates, such as ``500``, or
             minutes, such as ``10min``; by default such that they take under 1 % of the time.
+        progress: True shows a bar on standard error or in the notebook, False shows nothing; by
+            default it is shown on a terminal and in a notebook. A function is called after each
+            update with the share of the updates that are done, in [0, 1].
         **values: fields of `curricula.TrainConfig`; the data set supplies those left out. In place
             of texts, ``model`` takes a network (its weights are the start; it is copied, not
             changed), ``data`` a `curricula.data.DataSet` or what becomes one, ``perturb`` a
@@ -190,7 +196,8 @@ def train(
     if names_file(texts.get("model", "")):
         texts["model"] = named_model(texts["model"])
     check_values(texts)
-    callbacks = check_callbacks(callbacks)
+    check_progress(progress)
+    callbacks = [*check_callbacks(callbacks), *progress_callbacks(progress)]
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
 
     from curricula.training.plan import make_plan
@@ -215,6 +222,7 @@ def resume(
     callbacks: Sequence[Callback | str] = (),
     data_root: str | Path | None = None,
     checkpoint_every: str | int | None = None,
+    progress: ProgressChoice = None,
     **objects: Unpack[GivenObjects],
 ) -> Trained:
     """Continue an interrupted training from its last checkpoint, evaluate it on the test images,
@@ -227,7 +235,7 @@ def resume(
         run: a run or its folder.
         callbacks: as for `train`; a run does not store those it was started with.
         data_root: folder of the data set's files, if they have moved since.
-        checkpoint_every: as for `train`.
+        checkpoint_every, progress: as for `train`.
         **objects: the objects that `train` was given: ``model``, ``data``, ``schedule``,
             ``objective`` or ``lr_schedule``.
 
@@ -244,7 +252,8 @@ def resume(
     if data_root is not None:
         values["data_root"] = str(data_root)
     check_values(values)
-    callbacks = check_callbacks(callbacks)
+    check_progress(progress)
+    callbacks = [*check_callbacks(callbacks), *progress_callbacks(progress)]
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
     sweep = found.path.absolute().parent.parent
     if found.path.absolute().parent.name == CELLS and holds(sweep, SWEEP):

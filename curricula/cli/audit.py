@@ -25,10 +25,10 @@ def command(run: Path, form: str, **flags: Any) -> None:
     Example: curricula audit runs/first
     """
     from curricula.api.measuring import audit
-    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_audit
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.progress import ProgressBar
     from curricula.training.run import AUDIT, Run, check_page
 
     keep_freed_memory()

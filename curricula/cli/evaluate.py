@@ -69,11 +69,11 @@ def command(
     Example: curricula evaluate --model resnet18 --weights net.pt --normalise cifar10 --data cifar10
     """
     from curricula.api.measuring import evaluate
-    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_accuracies, show_classes
     from curricula.evaluation.results import check_predictions
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.progress import ProgressBar
     from curricula.training.run import check_free, check_page
 
     settings = given(flags)

@@ -29,10 +29,10 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
     Example: curricula profile runs/first
     """
     from curricula.api.measuring import robustness_profile
-    from curricula.cli.progress import ProgressBar
     from curricula.cli.tables import show_profile
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.progress import ProgressBar
     from curricula.training.run import check_page
 
     keep_freed_memory()

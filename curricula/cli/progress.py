@@ -1,8 +1,6 @@
-"""Show the progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a training on standard output: a bar on a terminal, and lines."""
 
-import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +9,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,7 +16,6 @@ from rich.progress import (
 
 from curricula.errors import printable
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.runtime.processes import place
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import FIELDS
 from curricula.training.run import Run
@@ -30,7 +26,6 @@ if TYPE_CHECKING:  # a callback is made before torch is imported
     from curricula.training.plan import Plan
     from curricula.training.step import Update
 
-QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
 READ_EVERY = 10  # updates between two reads of the loss, which wait for the device
 
 
@@ -114,58 +109,6 @@ class Terminal(NoCallback):
 
     def on_train_end(self) -> None:
         self.bar.stop()
-
-
-class ProgressBar:
-    """A context manager that prints the finished share of some work.
-
-    On a terminal it draws a bar, which vanishes at the end; elsewhere it prints one line per tenth,
-    if the work takes longer than `QUIET_SECONDS`.
-
-    Args:
-        name: name of the work.
-        console: prints; by default on standard error, so that standard output holds only the
-            result.
-    """
-
-    def __init__(self, name: str, console: Console | None = None) -> None:
-        self.name = name
-        quiet = not place().is_first  # of several processes
-        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
-        self.tenths = 0
-        self.start = time.perf_counter()
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        self.task = self.bar.add_task(name, total=1.0)
-
-    def __enter__(self) -> "ProgressBar":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def progress(self, share: float) -> None:
-        """Show ``share``, in [0, 1], as the finished share of the work."""
-        self.bar.update(self.task, completed=share)
-        took = time.perf_counter() - self.start
-        prints_lines = took >= QUIET_SECONDS and not self.console.is_terminal
-        if prints_lines and int(10 * share) > self.tenths:
-            self.tenths = int(10 * share)
-            self.console.print(f"{self.name}: {10 * self.tenths} % after {took:.0f} s")
 
 
 def _shown(strengths: "Mapping[str, Strength]") -> str:

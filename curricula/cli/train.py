@@ -86,6 +86,7 @@ def command(
             trained = training.resume(
                 resume,
                 callbacks=[Terminal(), *callbacks],
+                progress=False,
                 data_root=values.get("data_root"),
                 checkpoint_every=checkpoint_every,
             )
@@ -95,6 +96,7 @@ def command(
                 download=download,
                 baseline=baseline,
                 callbacks=[Terminal(), *callbacks],
+                progress=False,
                 checkpoint_every=checkpoint_every,
                 **{**(read_config(config) if config is not None else {}), **values},
             )

@@ -454,7 +454,7 @@ def trained(tmp_path_factory):
 
 
 def test_the_command_writes_the_profile_into_the_run_and_prints_it(trained, monkeypatch):
-    monkeypatch.setattr("curricula.cli.progress.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("curricula.runtime.progress.QUIET_SECONDS", 0.0)
     result = run("profile", trained, "--limit", "20")
     assert result.exit_code == 0, result.output
     found = from_json(RobustnessProfile, json.loads((trained / "profile.json").read_text()))
