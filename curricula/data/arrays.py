@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, printable, shown
 from curricula.runtime.random_state import seeded
 from curricula.runtime.values import check_choice
 
@@ -614,7 +614,7 @@ def as_classes(names: Any) -> tuple[str, ...]:
         raise UserError(f"classes must be the list of the class names, not {shown(names)}")
     found = tuple(names)
     for name in found:
-        if not isinstance(name, str) or not name.isprintable():
+        if not isinstance(name, str) or name != printable(name):
             raise UserError(f"the name of a class must be text on one line, not {shown(name)}")
     if len(found) < 2:
         raise UserError(

@@ -4,19 +4,23 @@ Figures are objects of matplotlib: no pyplot, no global state, no display.
 """
 
 import contextlib
+import functools
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from curricula.errors import UserError
-from curricula.reporting.fonts import drawable
+from curricula.reporting.fonts import drawable, use_fonts
 from curricula.runtime.files import check_output, write_output
 
 if TYPE_CHECKING:  # `check_figure` comes before matplotlib, which takes a second to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORMATS = (".png", ".svg", ".pdf")
 PIXELS_PER_INCH = 160  # pixels per inch of a PNG file
@@ -55,17 +59,35 @@ def as_label(text: str, length: int = MAX_LABEL) -> str:
     return f" {label}" if not label or label.startswith("_") else label
 
 
-@contextlib.contextmanager
-def plain_text() -> Iterator[None]:
+class plain_text(contextlib.AbstractContextManager[None]):  # noqa: N801 -- read as a function
     """Draw every text inside the block, or the decorated function, as it is written: matplotlib
     would read dollars as a formula, and stop at a wrong one.
 
-    Texts that may have letters of any language pass through `drawable` or `as_label` first.
+    The texts of a figure that the function returns use the installed fonts that have their letters.
+    Letters that none has are escaped by `as_label` or `drawable`.
     """
-    import matplotlib
 
-    with matplotlib.rc_context({"text.parse_math": False}):
-        yield
+    def __enter__(self) -> None:
+        import matplotlib
+
+        self._settings = matplotlib.rc_context({"text.parse_math": False})
+        self._settings.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._settings.__exit__(*error)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def drawing(*arguments: P.args, **keywords: P.kwargs) -> T:
+            from matplotlib.figure import Figure
+
+            with plain_text():
+                found = function(*arguments, **keywords)
+                if isinstance(found, Figure):
+                    use_fonts(found)
+                return found
+
+        return drawing
 
 
 def style_axes(axes: "Axes", *, small: bool = False) -> None:

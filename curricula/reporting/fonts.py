@@ -2,18 +2,22 @@
 
 import functools
 import unicodedata
+from typing import TYPE_CHECKING
 
 from curricula.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
 
 LAST_RESORT = "Last Resort"  # begins the name of matplotlib's font of boxes
 
 
 def drawable(text: str) -> str:
-    """Return a text, which may come from someone else, as the current block of `plain_text` can
-    draw it, and let the block use the installed fonts that have its letters.
+    """Return a text, which may come from someone else, with an escape for each letter that no installed font
+    has.
 
-    A symbol that no font has is written as its name, ``:honeybee:``, and any other letter as Python
-    escapes it, ``\\u6f22``.
+    A symbol is written as its name, ``:honeybee:``, and any other letter as Python escapes it,
+    ``\\u6f22``.
 
     >>> drawable("wasp")
     'wasp'
@@ -21,17 +25,25 @@ def drawable(text: str) -> str:
     text = printable(text)
     if text.isascii():
         return text
-    import matplotlib
+    return "".join(_escaped(each) if _family_with(each) is None else each for each in text)
 
-    drawn = ""
-    for letter in text:
-        family = _family_with(letter)
-        families = matplotlib.rcParams["font.family"]
-        # Outside of the block, the fonts of the process stay as they are.
-        if family and family not in families and not matplotlib.rcParams["text.parse_math"]:
-            matplotlib.rcParams["font.family"] = [*families, family]
-        drawn += letter if family is not None else _escaped(letter)
-    return drawn
+
+def use_fonts(artist: "Artist") -> None:
+    """Let each text in a figure, or in a part of it, use the installed fonts that have its letters.
+
+    matplotlib makes titles and ticks together with the axes, before their texts are known.
+    """
+    from matplotlib.text import Text
+
+    for text in artist.findobj(Text):
+        assert isinstance(text, Text)
+        written = text.get_text()
+        if written.isascii():
+            continue
+        families = text.get_fontfamily()
+        more = {_family_with(letter) for letter in written} - {None, "", *families}
+        if more:
+            text.set_fontfamily([*families, *sorted(filter(None, more))])
 
 
 def _escaped(letter: str) -> str:

@@ -9,6 +9,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
 from curricula.reporting.figures import MAX_NAMED, TEXT, as_label, plain_text
+from curricula.reporting.fonts import use_fonts
 
 GAP = 6  # points between a point and its name
 FREE = 4  # points on each side of a point that no name covers
@@ -49,6 +50,7 @@ def label_points(
     """
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
+    use_fonts(figure)
     figure.draw_without_rendering()  # makes the layout, which fixes the scale of the axes
     # Measures text. By default matplotlib makes a renderer for each name.
     renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
@@ -65,6 +67,7 @@ def label_points(
                 textcoords="offset points", ha=side, va=edge, fontsize=9, color=TEXT,
                 weight="bold" if bold[number] else "normal",
             )  # fmt: skip
+            use_fonts(name)
             name.set_in_layout(False)
             box = name.get_window_extent(renderer)
             covers = any(map(box.overlaps, taken)) or any(
