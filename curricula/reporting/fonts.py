@@ -13,8 +13,8 @@ LAST_RESORT = "Last Resort"  # begins the name of matplotlib's font of boxes
 
 
 def drawable(text: str) -> str:
-    """Return a text, which may come from someone else, with an escape for each letter that no installed font
-    has.
+    """Return a text, which may come from someone else, with an escape in place of each letter that
+    no installed font has.
 
     A symbol is written as its name, ``:honeybee:``, and any other letter as Python escapes it,
     ``\\u6f22``.
