@@ -59,7 +59,7 @@ def as_label(text: str, length: int = MAX_LABEL) -> str:
     return f" {label}" if not label or label.startswith("_") else label
 
 
-class plain_text(contextlib.AbstractContextManager[None]):
+class plain_text(contextlib.AbstractContextManager[None]):  # noqa: N801 -- called like a function
     """Draw every text inside the block, or the decorated function, as it is written: matplotlib
     would read dollars as a formula, and stop at a wrong one.
 
