@@ -545,7 +545,7 @@ def _subject(
         assert not isinstance(model, (Run, str, Path))
         name = type(model).__name__
         network = _prepared(model, normalise, data_set.in_channels, where)
-        stated = isinstance(data, (str, DataSet))  # and so are its classes
+        stated = isinstance(data, (str, DataSet)) or not _is_numbered(data_set.classes)
         classes = data_set.num_classes if stated else None
         check_measurable(network, some.to(where), images.labels, classes)
         if not stated:

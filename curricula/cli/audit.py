@@ -7,20 +7,26 @@ from typing import Any
 import click
 
 from curricula.cli.options import format_option, given, measurement_options
-from curricula.cli.paths import PATH
+from curricula.cli.subject import Subject, subject_options
+from curricula.runtime.records import to_json
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@subject_options
 @measurement_options("200")
 @format_option()
-def command(run: Path, form: str, **flags: Any) -> None:
-    """Check a run for gradient masking, which makes attacks fail without making a model robust.
+def command(
+    subject: Subject,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Check a run, or a model that you have, for gradient masking, which makes attacks fail without
+    making a model robust.
 
-    The result goes into the run folder, as audit.json, and into the run's report. The exit status
-    is 1 if a check fails.
+    The result of a run goes into its folder, as audit.json, and into its report; not that on other
+    data. The exit status is 1 if a check fails.
 
-    RUN is a folder that `curricula train -o RUN` has written.
+    RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
     Example: curricula audit runs/first
     """
@@ -31,22 +37,30 @@ def command(run: Path, form: str, **flags: Any) -> None:
     from curricula.runtime.progress import ProgressBar
     from curricula.training.run import AUDIT, Run, check_page
 
-    keep_freed_memory()
     settings = given(flags)
+    subject.check(checkpoint=settings.get("checkpoint"))
+    keep_freed_memory()
+    kept = subject.kept
     with joined() as place, ProgressBar("audit") as bar:
-        from_first(lambda: check_page(run))
-        found = audit(run, progress=bar.progress, **settings)
+        if kept is not None:
+            from_first(lambda: check_page(kept))
+        opened = subject.open(settings.get("data_root"))
+        found = audit(opened, subject.other_data, progress=bar.progress, **settings)
     if not place.is_first:
         return
 
-    from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+    page: Path | None = None
+    if kept is not None:
+        from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-    page = report(run, data_root=settings.get("data_root"))
+        page = report(kept, data_root=settings.get("data_root"))
     if form == "json":
-        click.echo(json.dumps(Run.open(run).read_json(AUDIT), indent=2))
+        result = to_json(found) if kept is None else Run.open(kept).read_json(AUDIT)
+        click.echo(json.dumps(result, indent=2))
     else:
-        click.echo(f"run: {run}")
+        click.echo(subject.title(opened))
         show_audit(found)
-        click.echo(f"report: {page}")
+        if page is not None:
+            click.echo(f"report: {page}")
     if not found.passed:
         raise click.exceptions.Exit(1)

@@ -8,13 +8,13 @@ import click
 
 from curricula.cli.options import format_option, given, measurement_options, output_option
 from curricula.cli.paths import PATH
-from curricula.cli.subject import check_subject, open_subject, subject_options
+from curricula.cli.subject import Subject, subject_options
 from curricula.plugins.registry import command_line
 from curricula.runtime.records import to_json
 
 
 @click.command()
-@subject_options()
+@subject_options
 @click.option(
     "--threat",
     "threats",
@@ -47,11 +47,7 @@ from curricula.runtime.records import to_json
 )
 @format_option()
 def command(
-    run: Path | None,
-    model: str | None,
-    weights: Path | None,
-    data: str | None,
-    normalise: str | None,
+    subject: Subject,
     threats: tuple[str, ...],
     split: Any,
     output: Path | None,
@@ -77,13 +73,7 @@ def command(
     from curricula.training.run import check_free, check_page
 
     settings = given(flags)
-    named: dict[str, Any] = {
-        "model": model,
-        "weights": weights,
-        "data": data,
-        "normalise": normalise,
-    }
-    check_subject(run, **named, output=output, **settings)
+    subject.check(output=output, checkpoint=settings.get("checkpoint"))
     if save_predictions is not None:
         check_predictions(save_predictions)
     keep_freed_memory()
@@ -91,10 +81,10 @@ def command(
         if output is not None:
             from_first(lambda: check_free(output))
             from_first(lambda: check_page(output))
-        subject = open_subject(run, **named, data_root=settings.get("data_root"))
+        opened = subject.open(settings.get("data_root"))
         results = evaluate(
-            subject,
-            data if run is not None else None,
+            opened,
+            subject.other_data,
             threats=threats or None,
             split=split,
             output=output,
@@ -111,7 +101,7 @@ def command(
             rows = [{**row, "classes": to_json(results.per_class(row["name"]))} for row in rows]
         click.echo(json.dumps(rows, indent=2))
     else:
-        click.echo(f"run: {run}" if isinstance(subject, Path) else f"model: {subject.name}")
+        click.echo(subject.title(opened))
         show_accuracies({"accuracy": results}, split)
         if per_class:
             show_classes(results)

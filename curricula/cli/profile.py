@@ -7,24 +7,30 @@ from typing import Any
 import click
 
 from curricula.cli.options import format_option, given, measurement_options
-from curricula.cli.paths import PATH
+from curricula.cli.subject import Subject, subject_options
 from curricula.runtime.records import to_json
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@subject_options
 @click.option(
     "--grid", is_flag=True, help="Also measure the worst of 775 rotations and translations."
 )
 @measurement_options("1000")
 @format_option()
-def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
-    """Measure the robustness profile of a run: accuracy and fooling rate over growing ranges.
+def command(
+    subject: Subject,
+    grid: bool,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Measure the robustness profile of a run, or of a model that you have: accuracy and fooling
+    rate over growing ranges.
 
-    Rotations, translations and PGD are measured alone and jointly on the test images. The result
-    goes into the run folder, as profile.json, and into the run's report.
+    Rotations, translations and PGD are measured alone and jointly on the test images. The result of
+    a run goes into its folder, as profile.json, and into its report; not that on other data.
 
-    RUN is a folder that `curricula train -o RUN` has written.
+    RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
     Example: curricula profile runs/first
     """
@@ -35,20 +41,29 @@ def command(run: Path, grid: bool, form: str, **flags: Any) -> None:
     from curricula.runtime.progress import ProgressBar
     from curricula.training.run import check_page
 
-    keep_freed_memory()
     settings = given(flags)
+    subject.check(checkpoint=settings.get("checkpoint"))
+    keep_freed_memory()
+    kept = subject.kept
     with joined() as place, ProgressBar("profile") as bar:
-        from_first(lambda: check_page(run))
-        profile = robustness_profile(run, grid=grid, progress=bar.progress, **settings)
+        if kept is not None:
+            from_first(lambda: check_page(kept))
+        opened = subject.open(settings.get("data_root"))
+        profile = robustness_profile(
+            opened, subject.other_data, grid=grid, progress=bar.progress, **settings
+        )
     if not place.is_first:
         return
 
-    from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+    page: Path | None = None
+    if kept is not None:
+        from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-    page = report(run, data_root=settings.get("data_root"))
+        page = report(kept, data_root=settings.get("data_root"))
     if form == "json":
         click.echo(json.dumps(to_json(profile), indent=2))
     else:
-        click.echo(f"run: {run}")
+        click.echo(subject.title(opened))
         show_profile(profile)
-        click.echo(f"report: {page}")
+        if page is not None:
+            click.echo(f"report: {page}")

@@ -1,8 +1,11 @@
 """Open what a command measures: a run, a run on other data, or a model from elsewhere."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from curricula.cli.options import Option, combined, named
@@ -13,9 +16,108 @@ if TYPE_CHECKING:
     from curricula.api.networks import Network
 
 
-def subject_options() -> Option:
-    """Return a decorator that adds the argument RUN and the options that name a model instead."""
-    return combined(
+@attrs.frozen(kw_only=True)
+class Subject:
+    """A run, or a model with its weights and data, as the flags of a command name them.
+
+    Attributes:
+        run: folder of a run.
+        model: expression of a model in place of a run.
+        weights: file of its weights.
+        data: expression of its data set, or of other data for the run.
+        normalise: normalisation of its images.
+    """
+
+    run: Path | None
+    model: str | None
+    weights: Path | None
+    data: str | None
+    normalise: str | None
+
+    @property
+    def kept(self) -> Path | None:
+        """The run's folder if results belong into it; None for a model and for other data."""
+        return self.run if self.data is None else None
+
+    @property
+    def other_data(self) -> str | None:
+        """Data to measure a run on in place of its own."""
+        return None if self.run is None else self.data
+
+    def check(self, *, output: Path | None = None, checkpoint: str | None = None) -> None:
+        """Check that the flags name a run, or a model with its data.
+
+        Args:
+            output: folder to make.
+            checkpoint: checkpoint of the run.
+
+        Raises:
+            UserError: they name neither, or both.
+        """
+        of_model = {"weights": self.weights, "normalise": self.normalise, "output": output}
+        stated = [name for name, value in of_model.items() if value is not None]
+        if self.run is not None:
+            stated = ["model", *stated] if self.model is not None else stated
+            if stated:
+                raise UserError(
+                    f"run {self.run} has its model and its folder: leave out --{stated[0]}, or "
+                    "leave out the run"
+                )
+            return
+        if self.model is None:
+            begin = "there is nothing to measure: name a run folder, or "
+            if stated:
+                begin = f"--{stated[0]} belongs to a model: "
+            raise UserError(f"{begin}add --model, such as --model resnet18")
+        if self.data is None:
+            raise UserError(
+                f"model {self.model} is measured on data: add --data, such as --data cifar10"
+            )
+        if checkpoint is not None:
+            raise UserError("--checkpoint is for a run: leave it out")
+
+    def open(self, data_root: str | None) -> "Path | Network":
+        """Return the run, or the network with its weights, and print what was recognised in
+        these."""
+        if self.run is not None:
+            return self.run
+        assert self.model is not None
+        assert self.data is not None
+        from curricula.api.networks import open_network
+
+        network = open_network(
+            self.model,
+            self.data,
+            weights=self.weights,
+            normalise=self.normalise,
+            data_root=data_root or "data",
+        )
+        if network.notes:
+            click.echo(f"weights {self.weights}: recognised {', '.join(network.notes)}", err=True)
+        return network
+
+    def title(self, opened: "Path | Network") -> str:
+        """Return the line that names what was measured."""
+        return f"run: {opened}" if isinstance(opened, Path) else f"model: {opened.name}"
+
+
+def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument RUN and the options that name a model instead to a command, which receives
+    them as one `Subject`."""
+
+    @functools.wraps(command)
+    def with_subject(
+        run: Path | None,
+        model: str | None,
+        weights: Path | None,
+        data: str | None,
+        normalise: str | None,
+        **flags: Any,
+    ) -> Any:
+        subject = Subject(run=run, model=model, weights=weights, data=data, normalise=normalise)
+        return command(subject, **flags)
+
+    options: Option = combined(
         click.argument("run", type=PATH, required=False),
         click.option(
             "--model",
@@ -41,62 +143,4 @@ def subject_options() -> Option:
             "none or MEAN/STD, such as 0.5/0.25.",
         ),
     )
-
-
-def check_subject(
-    run: Path | None,
-    *,
-    model: str | None,
-    weights: Path | None,
-    data: str | None,
-    normalise: str | None,
-    **flags: Any,
-) -> None:
-    """Check that a command names a run, or a model with its data.
-
-    Raises:
-        UserError: it names neither, or both.
-    """
-    of_model = {"weights": weights, "normalise": normalise, "output": flags.get("output")}
-    if run is not None:
-        for name, value in {"model": model, **of_model}.items():
-            if value is not None:
-                raise UserError(
-                    f"run {run} has its model and its folder: leave out --{name}, or leave out the "
-                    "run"
-                )
-        return
-    if model is None:
-        given = [
-            f"--{name} belongs to a model: " for name in of_model if of_model[name] is not None
-        ]
-        begin = given[0] if given else "there is nothing to measure: name a run folder, or "
-        raise UserError(f"{begin}add --model, such as --model resnet18")
-    if data is None:
-        raise UserError(f"model {model} is measured on data: add --data, such as --data cifar10")
-    if flags.get("checkpoint") is not None:
-        raise UserError("--checkpoint is for a run: leave it out")
-
-
-def open_subject(
-    run: Path | None,
-    *,
-    model: str | None,
-    weights: Path | None,
-    data: str | None,
-    normalise: str | None,
-    data_root: str | None,
-) -> "Path | Network":
-    """Return the run, or the network with its weights, and print what was recognised in these."""
-    if run is not None:
-        return run
-    assert model is not None
-    assert data is not None
-    from curricula.api.networks import open_network
-
-    network = open_network(
-        model, data, weights=weights, normalise=normalise, data_root=data_root or "data"
-    )
-    if network.notes:
-        click.echo(f"weights {weights}: recognised {', '.join(network.notes)}", err=True)
-    return network
+    return options(with_subject)

@@ -146,3 +146,34 @@ def test_a_contradiction_or_mistake_is_one_line(words, message, place):
     assert message in result.output
     assert result.output.count("\n") == 1
     assert not Path("kept").exists()
+
+
+@pytest.mark.parametrize("command", ["profile", "audit"])
+def test_a_profile_or_audit_of_a_model_is_printed(command, place, quick_audit):
+    model = ["--model", "mynet.py:OwnNet", "--weights", "net.pt", "--data", DATA, "--limit", "1"]
+    result = called(command, *model, "--format", "json")
+    assert result.exit_code in (0, 1), result.output
+    assert json.loads(result.stdout)["n"] == 1
+    result = called(command, *model)
+    assert 'model: file("mynet.py", OwnNet, width=8), weights of net.pt' in result.stdout
+    assert "report" not in result.stdout
+    result = called(command, *model[:4])
+    assert "is measured on data: add --data" in result.output
+    assert called(command).exit_code == 2
+
+
+def test_a_run_on_other_data_keeps_its_own_results(place, quick_audit):
+    curricula.train(
+        data=DATA, model="lenet", epochs=1, batch_size=9, compile="off", output="run"
+    )  # fmt: skip
+    other = "random(size=12, channels=1, images=31)"
+    for command in ("profile", "audit", "evaluate"):
+        threat = ["--threat", "clean"] if command == "evaluate" else []
+        result = called(command, "run", "--data", other, "--limit", "1", *threat)
+        assert result.exit_code in (0, 1), result.output
+        assert "report:" not in result.stdout
+    assert not Path("run/profile.json").exists()
+    assert not Path("run/audit.json").exists()
+    result = called("evaluate", "run", "--data", "digits")
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
