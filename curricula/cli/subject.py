@@ -41,7 +41,7 @@ class Subject:
 
     @property
     def other_data(self) -> str | None:
-        """Data to measure a run on in place of its own."""
+        """Data set that replaces the run's; None to measure the run on its data."""
         return None if self.run is None else self.data
 
     def check(self, *, output: Path | None = None, checkpoint: str | None = None) -> None:

@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 import curricula
 
 CLASSES_OF_DIGITS = 4  # as few as AutoAttack takes: it attacks towards each
-IMAGES = 100
+MAX_IMAGES = 100  # images measured
 STEPS = 20  # of APGD
 EPS = 0.12
 
@@ -31,7 +31,7 @@ def case():
             nn.functional.cross_entropy(model(x_NCHW[index]), y_N[index]).backward()
             optimizer.step()
     x_NCHW, y_N = small(data, data.test)
-    return model.eval(), x_NCHW[:IMAGES], y_N[:IMAGES]
+    return model.eval(), x_NCHW[:MAX_IMAGES], y_N[:MAX_IMAGES]
 
 
 def small(data, split):
@@ -51,7 +51,7 @@ def test_foolbox_counts_the_same_images(case):
     threats = ["clean", f"pgd({EPS}, steps=10, random_start=false)"]
     clean, robust = curricula.evaluate(model, (x, y), threats)
 
-    assert clean.correct == round(IMAGES * foolbox.accuracy(theirs, x, y))
+    assert clean.correct == round(MAX_IMAGES * foolbox.accuracy(theirs, x, y))
     assert robust.correct == int((~fooled).sum())
     assert 5 < robust.correct < clean.correct - 5  # a count that could differ
 
@@ -68,7 +68,7 @@ def test_autoattack_of_its_authors_leaves_the_same_images(case, monkeypatch):
     with torch.no_grad():
         assert clean.correct == int((model(x).argmax(1) == y).sum())
         theirs = int((model(x_adversarial).argmax(1) == y).sum())
-    assert abs(robust.correct - theirs) <= IMAGES / 100
+    assert abs(robust.correct - theirs) <= MAX_IMAGES / 100
     assert 5 < robust.correct < clean.correct - 5
 
 
