@@ -163,11 +163,12 @@ def _find(
             raise UserError(f"{root} has both {named[part]} and {name}; keep one of them")
         if part is not None:
             named[part] = name
-    if "train" not in named:
+    # A folder train without folders may be the class of trains.
+    if "train" not in named or not Search().folders(os.path.join(root, named["train"])):
         if shares is None:
             raise UserError(
-                f"{root} has no folder train, only {listed(names)}; if these are the classes, "
-                "write split=80:20, the shares of training and test images"
+                f"{root} has no folder train with a folder for each class, but {listed(names)}; if "
+                "these are the classes, write split=80:20, the shares of training and test images"
             )
         search = Search()
         splits = _divided(search.classes(root), root, shares, seed)
@@ -246,7 +247,7 @@ def _divided(
             text = f"{seed} {inner}".encode(errors="surrogatepass")
             return hashlib.blake2b(text, digest_size=16).digest()
 
-        count = round(len(paths) * shares[0] / sum(shares))
+        count = round(len(paths) / (1 + shares[1] / shares[0]))
         chosen = set(sorted(paths, key=drawn)[: min(max(count, 1), len(paths) - 1)])
         train[name] = [path for path in paths if path in chosen]
         test[name] = [path for path in paths if path not in chosen]

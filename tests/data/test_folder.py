@@ -183,7 +183,9 @@ def test_names_of_splits_may_be_in_capitals(root):
 def test_one_folder_of_classes_is_split_as_stated(tmp_path):
     names = [f"{name}/{number}.png" for name in ("ant", "bee") for number in range(10)]
     write_images(tmp_path, *names)
-    with pytest.raises(UserError, match=r"no folder train, only ant, bee; .* write split=80:20"):
+    with pytest.raises(
+        UserError, match=r"no folder train .*, but ant, bee; if .* write split=80:20"
+    ):
         load(tmp_path)
 
     def split(text, root=tmp_path):
@@ -197,6 +199,7 @@ def test_one_folder_of_classes_is_split_as_stated(tmp_path):
     assert split("split=0.8:0.2") == first
     assert split("split=80:20, split_seed=1") != first
     assert list(map(len, split("split=1:1"))) == [10, 10]
+    assert list(map(len, split("split=1e308:1e308"))) == [10, 10]
     assert list(map(len, split("split=1000:1"))) == [18, 2]  # a test image of each class at least
     copied = tmp_path / "elsewhere"
     shutil.copytree(tmp_path, copied)
@@ -235,10 +238,13 @@ def test_a_split_takes_a_folder_of_classes_with_two_images_each(root):
         load_data("folder(size=8, split=50:50)", root=train)
 
 
-def test_classes_may_be_called_valid_and_test(tmp_path):
-    write_images(tmp_path, *[f"{name}/{n}" for name in ("invalid", "valid") for n in "01"])
+@pytest.mark.parametrize("names", [("invalid", "valid"), ("car", "train"), ("test", "train")])
+def test_classes_may_have_the_names_of_splits(tmp_path, names):
+    write_images(tmp_path, *[f"{name}/{n}" for name in names for n in "01"])
     data = load_data("folder(size=8, split=50:50)", root=tmp_path)
-    assert data.classes == ("invalid", "valid")
+    assert data.classes == names
+    with pytest.raises(UserError, match="if these are the classes, write split=80:20"):
+        load(tmp_path)
 
 
 def test_two_folders_of_one_split_are_refused(root):
