@@ -1,13 +1,17 @@
 """Build a model from an expression, such as ``wrn(depth=28)``, for the images of a data set."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 from torch import nn
 
 from curricula.data.dataset import DataSet, as_dataset
 from curricula.data.spec import ImageSpec
+from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.model_files import FILE
-from curricula.expressions.syntax import parse_call
+from curricula.expressions.syntax import Call, parse_call
 from curricula.models.file_models import build_from_file
 from curricula.models.normalisation import OWN, check_normalisation
 from curricula.models.normalise import with_normalisation
@@ -67,8 +71,26 @@ def resolve_model(
     else:
         if factories.requires("model", call.name, "fetch"):
             supplied["fetch"] = fetch
-        built = factories.build("model", call, supplied=supplied)
+        built = _build(call, supplied)
     if not isinstance(built.value, nn.Module):
         return built  # its check reports it
     model = with_normalisation(built.value, normalise, data.in_channels)
     return attrs.evolve(built, value=model)
+
+
+def _build(call: Call, supplied: Mapping[str, Any]) -> factories.Built:
+    """Return the network of a call; a third-party factory may take square images only.
+
+    Raises:
+        UserError: as `build_model` does.
+    """
+    try:
+        return factories.build("model", call, supplied=supplied)
+    except UserError as error:
+        size = supplied["image_size"]
+        if isinstance(size, tuple) and isinstance(error.__cause__, TypeError):
+            raise UserError(
+                f"model {call.name} takes one number as image_size, so square images, not "
+                f"{size[0]}x{size[1]}: choose another model, or make the images square"
+            ) from error
+        raise

@@ -1,5 +1,6 @@
 """Check arguments that several models share."""
 
+from curricula.data.spec import ImageSize, height_width
 from curricula.errors import UserError, amount
 from curricula.runtime.memory import check_fits
 from curricula.runtime.values import check_whole
@@ -9,39 +10,44 @@ MAX_WIDTH = 10_000  # channels, or a factor of them; the weights must fit into m
 
 
 def check_image_size(
-    name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
+    name: str,
+    image_size: ImageSize,
+    *,
+    at_least: int,
+    at_most: int | None = None,
+    even: bool = False,
+    square: bool = False,
 ) -> None:
-    """Check that an image size, in pixels, is within a model's limits, and even if the model
-    requires it.
+    """Check that height and width of images, in pixels, are within a model's limits, and even or
+    equal if the model requires it.
 
     Args:
         name: name of the model in the message.
         image_size: height and width in pixels.
-        at_least: smallest size in pixels.
-        at_most: largest size in pixels; None for no limit.
+        at_least: smallest height and width in pixels.
+        at_most: largest height and width in pixels; None for no limit.
         even: allow only even sizes.
+        square: allow only square images.
 
     Raises:
         UserError: the model does not take this size.
 
     Example:
-        >>> check_image_size("smallcnn", 28, at_least=16)
+        >>> check_image_size("smallcnn", (20, 28), at_least=16)
         >>> check_image_size("smallcnn", 8, at_least=16)
         Traceback (most recent call last):
         curricula.errors.UserError: smallcnn takes images of 16x16 or more, not 8x8
     """
-    too_large = at_most is not None and image_size > at_most
-    if image_size < at_least or too_large or (even and image_size % 2):
-        raise image_size_error(name, image_size, at_least=at_least, at_most=at_most, even=even)
-
-
-def image_size_error(
-    name: str, image_size: int, *, at_least: int, at_most: int | None = None, even: bool = False
-) -> UserError:
-    """Return a UserError that states which image sizes a model takes and which it was given."""
+    height, width = height_width(image_size)
+    not_square = square and height != width
+    too_large = at_most is not None and max(height, width) > at_most
+    odd = even and (height % 2 or width % 2)
+    if min(height, width) >= at_least and not (not_square or too_large or odd):
+        return
     least = f"{'an even size of ' if even else ''}{at_least}x{at_least} or more"
     most = "" if at_most is None else f", up to {at_most}x{at_most}"
-    return UserError(f"{name} takes images of {least}{most}, not {image_size}x{image_size}")
+    kind = "square images" if not_square else "images"
+    raise UserError(f"{name} takes {kind} of {least}{most}, not {height}x{width}")
 
 
 def check_dropout(dropout: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torchvision
 from torch import Tensor, nn
 
+from curricula.data.spec import ImageSize
 from curricula.models.checks import check_image_size
 from curricula.models.dropout import Dropout
 from curricula.models.he import he_initialise
@@ -13,19 +14,19 @@ from curricula.models.normalise import Normalise
 MIN_IMAGE_SIZE = 8  # pixels; three stages halve the feature map
 
 
-def resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def resnet18(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build ResNet-18 (He et al. 2016a, table 1) for 32x32 images, as robustness papers use it:
     with a 3x3 stem of stride 1 and without the first pooling."""
     return resnet(torchvision.models.resnet18, num_classes, in_channels, image_size)
 
 
-def resnet34(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def resnet34(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build ResNet-34 (He et al. 2016a, table 1) for 32x32 images, with a 3x3 stem of stride 1 and
     without the first pooling."""
     return resnet(torchvision.models.resnet34, num_classes, in_channels, image_size)
 
 
-def resnet50(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def resnet50(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build ResNet-50 (He et al. 2016a, table 1) for 32x32 images, with a 3x3 stem of stride 1 and
     without the first pooling.
 
@@ -36,7 +37,7 @@ def resnet50(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 
 def resnet(
-    build: Callable[..., nn.Module], num_classes: int, in_channels: int, image_size: int
+    build: Callable[..., nn.Module], num_classes: int, in_channels: int, image_size: ImageSize
 ) -> nn.Module:
     """Build one of torchvision's residual networks with a 3x3 stem of stride 1 and without the
     pooling before the first block.
@@ -58,7 +59,7 @@ def resnet(
     return nn.Sequential(Normalise(), network)
 
 
-def preact_resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def preact_resnet18(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build ResNet-18 with the pre-activation blocks of He et al. (2016b), for 32x32 images, with a
     3x3 stem of stride 1 and without the first pooling.
 

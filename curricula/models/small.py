@@ -4,6 +4,7 @@ import math
 
 from torch import nn
 
+from curricula.data.spec import ImageSize, height_width
 from curricula.models.checks import (
     check_dropout,
     check_image_size,
@@ -14,7 +15,7 @@ from curricula.models.dropout import Dropout
 from curricula.models.normalise import Normalise
 
 
-def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def smallcnn(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build four 3x3 convolutions and three linear layers: the MNIST network of TRADES (Zhang et
     al. 2019) and of Carlini and Wagner (2017).
 
@@ -29,8 +30,9 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
         UserError: a smaller image.
     """
     check_image_size("smallcnn", image_size, at_least=16)
-    side = ((image_size - 4) // 2 - 4) // 2  # two unpadded convolutions and a pooling, twice
-    check_weights("smallcnn", 64 * side * side * 200)
+    # Two unpadded convolutions and a pooling, twice.
+    area = math.prod(((side - 4) // 2 - 4) // 2 for side in height_width(image_size))
+    check_weights("smallcnn", 64 * area * 200)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 3),
@@ -44,7 +46,7 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(64 * side * side, 200),
+        nn.Linear(64 * area, 200),
         nn.ReLU(inplace=True),
         nn.Linear(200, 200),
         nn.ReLU(inplace=True),
@@ -52,7 +54,7 @@ def smallcnn(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     )
 
 
-def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def lenet(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build LeNet-5 (LeCun et al. 1998, section II.B) in its modern form: the paper's widths (6,
     16, 120, 84) and 5x5 filters, with ReLU, max pooling and linear outputs.
 
@@ -68,8 +70,8 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
         UserError: a smaller image.
     """
     check_image_size("lenet", image_size, at_least=12)
-    side = (image_size // 2 - 4) // 2
-    check_weights("lenet", 16 * side * side * 120)
+    area = math.prod((side // 2 - 4) // 2 for side in height_width(image_size))
+    check_weights("lenet", 16 * area * 120)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 6, 5, padding=2),
@@ -79,7 +81,7 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(16 * side * side, 120),
+        nn.Linear(16 * area, 120),
         nn.ReLU(inplace=True),
         nn.Linear(120, 84),
         nn.ReLU(inplace=True),
@@ -87,7 +89,7 @@ def lenet(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
     )
 
 
-def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def madry_mnist(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build the MNIST network of Madry et al. (2018) and of their MNIST challenge: 5x5 convolutions
     of 32 and 64 channels, each padded and followed by 2x2 max pooling, and 1,024 hidden units.
 
@@ -106,8 +108,8 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
         UserError: a smaller image.
     """
     check_image_size("madry-mnist", image_size, at_least=3)
-    side = math.ceil(image_size / 4)
-    check_weights("madry-mnist", 64 * side * side * 1024)
+    area = math.prod(math.ceil(side / 4) for side in height_width(image_size))
+    check_weights("madry-mnist", 64 * area * 1024)
     return nn.Sequential(
         Normalise(),
         nn.Conv2d(in_channels, 32, 5, padding=2),
@@ -117,14 +119,14 @@ def madry_mnist(num_classes: int, in_channels: int, image_size: int) -> nn.Modul
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Flatten(),
-        nn.Linear(64 * side * side, 1024),
+        nn.Linear(64 * area, 1024),
         nn.ReLU(inplace=True),
         nn.Linear(1024, num_classes),
     )
 
 
 def stdcnn(
-    num_classes: int, in_channels: int, image_size: int, width: int = 20, dropout: float = 0.3
+    num_classes: int, in_channels: int, image_size: ImageSize, width: int = 20, dropout: float = 0.3
 ) -> nn.Module:
     """Build StdCNN, the Z2CNN of Cohen and Welling (2016, section 8.1): seven convolutions of 20
     channels with batch norm and dropout, and max pooling after the second.
@@ -144,8 +146,9 @@ def stdcnn(
     check_image_size("stdcnn", image_size, at_least=22)
     check_width(width)
     check_dropout(dropout)
-    side = (image_size - 4) // 2 - 8  # two unpadded convolutions, a pooling, four more convolutions
-    check_weights("stdcnn", 9 * 5 * width**2 + width * num_classes * side**2)
+    # Two unpadded convolutions, a pooling, four more convolutions.
+    height, breadth = ((side - 4) // 2 - 8 for side in height_width(image_size))
+    check_weights("stdcnn", 9 * 5 * width**2 + width * num_classes * height * breadth)
     layers: list[nn.Module] = [Normalise()]
     channels = in_channels
     for number in range(1, 7):
@@ -158,4 +161,4 @@ def stdcnn(
         if number == 2:
             layers.append(nn.MaxPool2d(2))
         channels = width
-    return nn.Sequential(*layers, nn.Conv2d(width, num_classes, side), nn.Flatten())
+    return nn.Sequential(*layers, nn.Conv2d(width, num_classes, (height, breadth)), nn.Flatten())

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from curricula.data.spec import ImageSize
 from curricula.models.checks import check_image_size
 from curricula.models.he import he_initialise
 from curricula.models.normalise import Normalise
@@ -10,25 +11,25 @@ WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 MIN_IMAGE_SIZE = 17  # pixels; poolings leave 9, 5, 3, 2 and 1
 
 
-def vgg11(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def vgg11(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build VGG-11, configuration A of Simonyan and Zisserman (2015, table 1), with batch norm and
     a single linear layer, for small images."""
     return vgg("vgg11", (1, 1, 2, 2, 2), num_classes, in_channels, image_size)
 
 
-def vgg13(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def vgg13(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build VGG-13, configuration B of Simonyan and Zisserman (2015, table 1), with batch norm and
     a single linear layer, for small images."""
     return vgg("vgg13", (2, 2, 2, 2, 2), num_classes, in_channels, image_size)
 
 
-def vgg16(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def vgg16(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build VGG-16, configuration D of Simonyan and Zisserman (2015, table 1), with batch norm and
     a single linear layer, for small images."""
     return vgg("vgg16", (2, 2, 3, 3, 3), num_classes, in_channels, image_size)
 
 
-def vgg19(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def vgg19(num_classes: int, in_channels: int, image_size: ImageSize) -> nn.Module:
     """Build VGG-19, configuration E of Simonyan and Zisserman (2015, table 1), with batch norm and
     a single linear layer, for small images."""
     return vgg("vgg19", (2, 2, 4, 4, 4), num_classes, in_channels, image_size)
@@ -39,7 +40,7 @@ def vgg(
     convolutions: tuple[int, ...],
     num_classes: int,
     in_channels: int,
-    image_size: int,
+    image_size: ImageSize,
 ) -> nn.Module:
     """Build five blocks of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max
     pooling, and one linear layer.

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from curricula.data.spec import ImageSize
 from curricula.errors import UserError, shown
 from curricula.models.checks import (
     check_dropout,
@@ -16,7 +17,7 @@ MIN_IMAGE_SIZE = 4  # pixels; two stages halve the feature map
 
 
 def wrn_28_10(
-    num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
+    num_classes: int, in_channels: int, image_size: ImageSize, dropout: float = 0.0
 ) -> nn.Module:
     """Build WRN-28-10, the wide residual network of depth 28 and width 10, the best of Zagoruyko
     and Komodakis (2016).
@@ -31,7 +32,7 @@ def wrn_28_10(
 
 
 def wrn_34_10(
-    num_classes: int, in_channels: int, image_size: int, dropout: float = 0.0
+    num_classes: int, in_channels: int, image_size: ImageSize, dropout: float = 0.0
 ) -> nn.Module:
     """Build WRN-34-10, the wide residual network of depth 34 and width 10 of TRADES (Zhang et al.
     2019) and many later papers.
@@ -48,7 +49,7 @@ def wrn_34_10(
 def wrn(
     num_classes: int,
     in_channels: int,
-    image_size: int,
+    image_size: ImageSize,
     depth: int,
     width: int,
     dropout: float = 0.0,

@@ -209,7 +209,7 @@ def test_a_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkey
         load_data("npz", root=path)
 
 
-def test_which_file_is_asked_for(tmp_path):
+def test_a_folder_must_hold_one_file(tmp_path):
     with pytest.raises(UserError, match=r"npz: there is no file .*--data-root FILE.npz"):
         load_data("npz", root=tmp_path / "absent.npz")
     with pytest.raises(UserError, match=r"holds 0 files of the name \*.npz; name one in data_root"):

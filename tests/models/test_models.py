@@ -14,6 +14,9 @@ from curricula.errors import UserError
 from curricula.models.build import build_model, resolve_model
 from curricula.models.normalise import Normalise
 from curricula.models.resnet import PreActivationBlock
+from curricula.plugins import registry
+from curricula.plugins.hookspecs import Record, hookimpl
+from curricula.plugins.registry import Provider
 from curricula.victim.model_victim import ModelVictim
 
 OURS = [
@@ -97,6 +100,42 @@ def test_every_model_takes_grey_and_colour_of_the_usual_sizes(text):
         model = outlined(text, classes=classes, channels=channels, size=size)
         x = torch.empty((2, channels, size, size), device="meta")
         assert model(x).shape == (2, classes)
+
+
+@pytest.mark.parametrize("size", [(24, 41), (41, 24), (22, 100)])
+@pytest.mark.parametrize("text", [*OURS, "torchvision(squeezenet1_1)", "torchvision(resnet18)"])
+def test_every_model_takes_images_that_are_not_square(text, size):
+    model = outlined(text, classes=3, channels=1, size=size)
+    assert model(torch.empty(2, 1, *size, device="meta")).shape == (2, 3)
+    if text in ("smallcnn", "stdcnn", "lenet", "madry-mnist"):
+        with torch.random.fork_rng([]):
+            model = built(text, classes=3, channels=1, size=size)
+        assert model(torch.rand(2, 1, *size)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("smallcnn", "smallcnn takes images of 16x16 or more, not 15x40"),
+        ("stdcnn", "stdcnn takes images of 22x22 or more, not 15x40"),
+        ("vgg11", "vgg11 takes images of 17x17 or more, not 15x40"),
+        ("torchvision(vit_b_16)", r"torchvision.vit_b_16. takes .*not 15x40"),
+        ("squares", "model squares takes one number as image_size, so square images, not 15x40"),
+    ],
+)
+def test_images_that_are_too_low_or_not_square_are_one_line(text, message):
+    def squares(num_classes, in_channels, image_size):
+        return nn.Sequential(nn.Flatten(), nn.Linear(image_size**2, num_classes))
+
+    class Squares:
+        @hookimpl
+        def curricula_models(self):
+            return [Record(name="squares", factory=squares, summary="")]
+
+    registry.current().add(Squares(), Provider(name="squares", source="file"))
+    with pytest.raises(UserError, match=message) as caught:
+        built(text, size=(15, 40))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["lenet", "vgg11", "resnet18", "preact-resnet18", "wrn(10, 2)"])

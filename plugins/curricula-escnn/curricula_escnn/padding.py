@@ -18,14 +18,14 @@ def normalise_and_pad(
 
     Args:
         name: name of the network in messages.
-        image_size: height and width in pixels, even and ``at_least`` or more.
+        image_size: height and width in pixels, equal, even and ``at_least`` or more.
         at_least: smallest size in pixels that the network takes.
         multiple: factor by which all poolings together divide the size, even.
 
     Raises:
         UserError: a different image size.
     """
-    check_image_size(name, image_size, at_least=at_least, even=True)
+    check_image_size(name, image_size, at_least=at_least, even=True, square=True)
     normalise = Normalise()
     black = float(normalise(torch.zeros(())))
     return [normalise, nn.ConstantPad2d(-image_size % multiple // 2, black)]

@@ -49,6 +49,7 @@ def gcnn_stdcnn(
         at_least=MIN_IMAGE_SIZE,
         at_most=MAX_IMAGE_SIZE,
         even=True,
+        square=True,
     )
     check_dropout(dropout)
     build = partial(_network, num_classes, in_channels, image_size, group, dropout)
