@@ -7,7 +7,7 @@ caller's memory.
 
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from curricula.errors import UserError, printable, shown
 from curricula.runtime.random_state import seeded
-from curricula.runtime.values import check_choice
 
 Layout = Literal["NCHW", "NHWC"]
 """Order of the axes of images: N images of C channels, H x W pixels."""
@@ -71,7 +70,7 @@ class Labelled:
         images: tensor, array or sequence of images.
         labels: tensor, array or sequence of labels.
         classes: class names, by label; None if the data do not state them.
-        layout: order of the axes of the images, if the data determine it.
+        layout: order of the axes of the images; None recognises it.
     """
 
     images: Any
@@ -80,34 +79,35 @@ class Labelled:
     layout: Layout | None = None
 
 
-def labelled(data: Any, origin: Origin) -> Labelled:
+def labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
     """Return the images and labels that data hold, which are read once.
 
     Args:
         data: a pair (images, labels), a torch data set or loader, a Hugging Face data set, or a
             sequence of pairs (image, label).
         origin: names the data in messages.
+        layout: order of the images' axes; None recognises it.
 
     Raises:
         UserError: data of a different kind, or images of different sizes.
     """
     if _is_pair(data):
-        return Labelled(images=data[0], labels=data[1])
+        return Labelled(images=data[0], labels=data[1], layout=layout)
     with seeded(0, torch.device("cpu")):  # transforms and orders that are drawn are repeatable
-        return _read(data, origin)
+        return _read(data, origin, layout)
 
 
-def _read(data: Any, origin: Origin) -> Labelled:
+def _read(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
     """Return the images and labels of data that are not a pair."""
     if isinstance(data, DataLoader):
         count, names = _length(data.sampler), _class_names(data.dataset)
-        return _collect(data, origin, batched=True, count=count, classes=names)
+        return _collect(data, origin, layout, batched=True, count=count, classes=names)
     features, columns = getattr(data, "features", None), getattr(data, "column_names", None)
     if isinstance(columns, (list, tuple)) and hasattr(data, "__iter__"):
         image, label = _columns(columns, features, origin)
         rows = ((row[image], row[label]) for row in data)
         names = _as_names(getattr(features[label] if features else None, "names", None))
-        return _collect(rows, origin, count=_length(data), classes=names)
+        return _collect(rows, origin, layout, count=_length(data), classes=names)
     if isinstance(data, (str, bytes, Mapping, Tensor, np.ndarray)) or not _is_sequence(data):
         ours = "" if origin.name else "a DataSet or its name, such as 'digits', "
         raise UserError(
@@ -117,7 +117,7 @@ def _read(data: Any, origin: Origin) -> Labelled:
     count = _length(data)
     is_map = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
     items = (data[index] for index in range(count)) if is_map and count is not None else iter(data)
-    return _collect(items, origin, count=count, classes=_class_names(data))
+    return _collect(items, origin, layout, count=count, classes=_class_names(data))
 
 
 def _is_pair(data: Any) -> bool:
@@ -189,17 +189,19 @@ def _columns(columns: Sequence[str], features: Any, origin: Origin) -> tuple[str
 def _collect(
     items: Iterable[Any],
     origin: Origin,
+    layout: Layout | None,
     *,
     batched: bool = False,
     count: int | None = None,
-    classes: tuple[str, ...] | None,
+    classes: tuple[str, ...] | None = None,
 ) -> Labelled:
     """Return the images and labels of items (image, label), read one after another into one block
-    of memory.
+    of memory, NCHW.
 
     Args:
         items: the items, or batches of them.
         origin: names the data in messages.
+        layout: order of the axes of images that are not Pillow's; None recognises it.
         batched: the items are batches, except those of a single image and a single label.
         count: number of items, if it is known.
         classes: class names.
@@ -209,23 +211,18 @@ def _collect(
     """
     stack = _Stack(origin, count)
     labels: list[Any] = []
-    from_pillow = False
     for number, item in enumerate(items):
         image, label = _image_and_label(item, origin, number)
+        order = layout
         if isinstance(image, Image.Image):
-            from_pillow = True
-            image = pixels_of_pillow(image, f"image {number} of the {origin}")
+            image, order = pixels_of_pillow(image, f"image {number} of the {origin}"), "NCHW"
         image = _as_tensor(image, str(origin))
         label = label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label
         is_batch = batched and isinstance(label, (list, tuple))
-        stack.add(image if is_batch else image.unsqueeze(0))
+        image = image if is_batch else image.unsqueeze(0)
+        stack.add(_as_nchw(image, origin, order, stored=False))
         labels += label if is_batch else [label]
-    return Labelled(
-        images=stack.images(),
-        labels=labels,
-        classes=classes,
-        layout="NCHW" if from_pillow else None,
-    )
+    return Labelled(images=stack.images(), labels=labels, classes=classes, layout="NCHW")
 
 
 def _image_and_label(item: Any, origin: Origin, number: int) -> tuple[Any, Any]:
@@ -263,7 +260,7 @@ class _Stack:
         self._used = 0
 
     def add(self, images: Tensor) -> None:
-        """Append a batch of images.
+        """Append a batch of images, NCHW.
 
         Raises:
             UserError: their shape differs from that of the first ones.
@@ -271,11 +268,11 @@ class _Stack:
         if self._block is None:
             self._block = images.new_empty((self._count or len(images), *images.shape[1:]))
         block = self._block
-        if block.ndim == images.ndim == 4 and block.shape[2:] == images.shape[2:]:
-            if (block.shape[1], images.shape[1]) == (1, 3):  # a colour image after grey ones
-                block = block.expand(-1, 3, -1, -1).contiguous()
-            elif (block.shape[1], images.shape[1]) == (3, 1):
-                images = images.expand(-1, 3, -1, -1)
+        channels = block.shape[1], images.shape[1]
+        if channels == (1, 3):  # a colour image after grey ones
+            block = block.expand(-1, 3, -1, -1).contiguous()
+        elif channels == (3, 1):
+            images = images.expand(-1, 3, -1, -1)
         if block.shape[1:] != images.shape[1:]:
             raise UserError(
                 f"image {self._used} of the {self._origin} has the shape "
@@ -360,11 +357,9 @@ def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool
         UserError: images of another type or shape, pixels out of range, NaN, or axes in an order
             that the shape does not tell.
     """
-    if layout is not None:
-        check_choice("layout", layout, get_args(Layout))
     if isinstance(value, (list, tuple)) and value and not _is_number(value[0]):
-        found = _collect(((image, 0) for image in value), origin, count=len(value), classes=None)
-        value, layout = found.images, found.layout or layout
+        items = ((image, 0) for image in value)
+        value, layout = _collect(items, origin, layout, count=len(value)).images, "NCHW"
     x = _as_tensor(value, str(origin))
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255

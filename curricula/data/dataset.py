@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import attrs
 import torch
@@ -34,7 +34,14 @@ from curricula.errors import UserError, printable, shown
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.tables import html_values
-from curricula.runtime.values import as_path, check_flag, check_whole, described, known_keywords
+from curricula.runtime.values import (
+    as_path,
+    check_choice,
+    check_flag,
+    check_whole,
+    described,
+    known_keywords,
+)
 
 VALIDATION_SEED = 0  # seed; the held-out images are the same for every training seed
 
@@ -438,8 +445,10 @@ def from_parts(
     Raises:
         UserError: as `DataSet.from_arrays` does.
     """
+    if layout is not None:
+        check_choice("layout", layout, get_args(Layout))
     given = {
-        key: _labelled(data, Origin(key))
+        key: _labelled(data, Origin(key), layout)
         for key, data in parts.items()
         if data is not None or key in ("", "training", "test")
     }
@@ -465,7 +474,7 @@ def from_parts(
         if isinstance(each.images, SplitLike):
             splits[key] = _standard(each.images, origin)
         else:
-            pixels = as_pixels(each.images, origin, layout=each.layout or layout)
+            pixels = as_pixels(each.images, origin, layout=each.layout)
             splits[key] = Split(pixels=pixels, labels=labels[key])
         check_labels(labels[key], names, origin, images=_count(splits[key]))
     shapes = {key: split.shape for key, split in splits.items()}
@@ -509,13 +518,13 @@ def _parts_of(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _labelled(data: Any, origin: Origin) -> Labelled:
+def _labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
     """Return the images and labels of one part of the data that a caller gives."""
     if isinstance(data, Split):
-        return Labelled(images=data.pixels, labels=data.labels)
+        return Labelled(images=data.pixels, labels=data.labels, layout=layout)
     if isinstance(data, SplitLike):
         return Labelled(images=data, labels=data.labels)
-    return labelled(data, origin)
+    return labelled(data, origin, layout)
 
 
 def _count(split: SplitLike) -> int | None:

@@ -92,7 +92,11 @@ def test_a_stated_layout_decides():
     for layout, channels in (("NCHW", 4), ("NHWC", 3)):
         x = torch.rand(N, 4, 9, 3)
         assert as_dataset((x, LABELS), layout=layout).in_channels == channels
-    assert as_dataset((torch.rand(N, 16, 9, 9), LABELS), layout="NCHW").in_channels == 16
+    many = torch.rand(N, 16, 9, 9)
+    assert as_dataset((many, LABELS), layout="NCHW").in_channels == 16
+    assert as_dataset(TensorDataset(many, LABELS), layout="NHWC").in_channels == 9
+    with pytest.raises(UserError, match="layout must be NCHW or NHWC, not 'nchw'"):
+        as_dataset(TensorDataset(many, LABELS), layout="nchw")
 
 
 WRONG_IMAGES = {
@@ -326,6 +330,9 @@ def test_the_same_torch_data_in_every_form(how):
     assert torch.equal(data.test.labels, LABELS)
     torch.testing.assert_close(data.images(data.test.pixels), PIXELS / 255, atol=1e-6, rtol=0)
     assert torch.equal(torch.get_rng_state(), before)
+    pixels = data.test.pixels
+    if not isinstance(ITEMS[how], Stream) and "stream" not in how:  # held once
+        assert pixels.untyped_storage().nbytes() == pixels.numel() * pixels.element_size()
 
 
 def test_a_loader_in_random_order_keeps_each_images_label():
@@ -374,6 +381,10 @@ WRONG_ITEMS = {
     "random sizes": (
         Items(image=lambda x: x[:, : 5 + int(x[0, 1, 1]) % 2]),
         r"image \d+ of the images has the shape .*Resize\(\(HEIGHT, WIDTH\)\)",
+    ),
+    "many channels": (
+        Items(image=lambda x: torch.rand(16, 9, 9)),
+        r"images have the shape \(1, 16, 9, 9\), which does not tell",
     ),
     "a tensor": (PIXELS, r"data must be a DataSet or its name, .*, not Tensor of torch.uint8"),
     "nothing": (None, "data must be a DataSet or its name, .* not NoneType"),
