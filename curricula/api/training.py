@@ -42,7 +42,6 @@ if TYPE_CHECKING:
         CollapseAction,
         CompileChoice,
         InitialHead,
-        Optimizer,
         PrecisionChoice,
     )
     from curricula.training.learning_rate import LearningRate
@@ -68,7 +67,7 @@ class TrainValues(TypedDict, total=False):
     epochs: int
     batch_size: int
     freeze: str | Sequence[str]
-    optimizer: "Optimizer"
+    optimizer: str
     lr: float
     head_lr: float
     momentum: float

@@ -61,18 +61,22 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "none",
         {"metavar": "PATTERN", "multiple": True},
     ),
-    "optimizer": ("Optimiser.", "the data set's", {"metavar": "[sgd|adamw]"}),
+    "optimizer": (
+        "Optimiser, such as sgd(nesterov=true) or adamw(beta2=0.95).",
+        "the data set's",
+        {"metavar": "OPTIMIZER"},
+    ),
     "lr": ("Learning rate, above 0 to 1e35.", "the data set's", {"type": float}),
     "head-lr": (
         "Learning rate of the last layer, above 0 to 1e35; 0 for that of --lr.",
         "0",
         {"type": float},
     ),
-    "momentum": ("Momentum of sgd, from 0 to below 1.", "0.9", {"type": float}),
+    "momentum": ("Momentum of optimisers that have it, from 0 to below 1.", "0.9", {"type": float}),
     "weight-decay": ("Weight decay, from 0 to 1e35.", "the data set's", {"type": float}),
     "lr-schedule": (
-        "Learning rate over training, as a factor: constant, cosine, one-cycle or "
-        "step(0:1, 0.5:0.1).",
+        "Learning rate over training, as a factor, such as one-cycle, cosine(warmup=0.05), "
+        "cosine(cycles=3) or step(0:1, 0.5:0.1).",
         "the data set's",
         {"metavar": "SCHEDULE"},
     ),

@@ -139,9 +139,17 @@ def call_factory(
 def requires(kind: Kind, name: str, parameter: str) -> bool:
     """Return whether the registered factory of a name has a parameter ``parameter`` without a
     default."""
-    factory = registry.current().find(kind, name).load()
-    found = _parameters(factory, kind, name).get(parameter)
+    found = parameters_of(kind, name).get(parameter)
     return found is not None and found.default is found.empty
+
+
+def parameters_of(kind: Kind, name: str) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of the registered factory of a name, by name.
+
+    Raises:
+        UserError: no plugin registered the name, or the parameters cannot be read.
+    """
+    return _parameters(registry.current().find(kind, name).load(), kind, name)
 
 
 def _parameters(

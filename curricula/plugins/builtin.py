@@ -1,5 +1,5 @@
-"""Register the built-in perturbations, models, schedules, objectives, data sets and commands,
-through the same hooks as any plugin."""
+"""Register the built-in perturbations, models, schedules, objectives, optimisers, data sets and
+commands, through the same hooks as any plugin."""
 
 from collections.abc import Iterable
 
@@ -143,6 +143,34 @@ def curricula_objectives() -> Iterable[Record]:
         factory="curricula.objectives:consistency",
         summary="mix plus the KL divergence between its views (invariance)",
     )
+
+
+@hookimpl
+def curricula_optimizers() -> Iterable[Record]:
+    yield Record(
+        name="sgd",
+        factory="curricula.training.optimizers:sgd",
+        summary="gradient descent with momentum",
+    )
+    yield Record(
+        name="adamw",
+        factory="curricula.training.optimizers:adamw",
+        summary="Adam with decoupled weight decay",
+    )
+
+
+@hookimpl
+def curricula_lr_schedules() -> Iterable[Record]:
+    for name, summary in {
+        "constant": "the same rate throughout",
+        "step": "stages",
+        "cosine": "half a cosine wave down to 0, once or with warm restarts",
+        "one-cycle": "half a cosine wave up, another one down",
+    }.items():
+        attribute = name.replace("-", "_")
+        yield Record(
+            name=name, factory=f"curricula.training.learning_rate:{attribute}", summary=summary
+        )
 
 
 @hookimpl

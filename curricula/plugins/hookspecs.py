@@ -1,4 +1,4 @@
-"""The contract between curricula and its plugins: seven hooks, each yielding frozen records.
+"""The contract between curricula and its plugins: nine hooks, each yielding frozen records.
 
 A plugin is a module (or any object) whose functions are marked with ``hookimpl``. curricula finds
 it through the entry-point group ``curricula``, or in a file named by ``--plugin FILE``. A record
@@ -26,7 +26,17 @@ from curricula.plugins.names import NAME_PATTERN
 
 PROJECT = "curricula"
 
-Kind = Literal["perturbation", "model", "schedule", "objective", "dataset", "callback", "command"]
+Kind = Literal[
+    "perturbation",
+    "model",
+    "schedule",
+    "objective",
+    "optimizer",
+    "lr_schedule",
+    "dataset",
+    "callback",
+    "command",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -99,6 +109,24 @@ def curricula_objectives() -> Iterable[Record]:  # type: ignore[empty-body]
     the loss.
 
     Example: ``Record(name="mix", factory="my_package.losses:Mix", summary="clean and perturbed")``.
+    """
+
+
+@hookspec
+def curricula_optimizers() -> Iterable[Record]:  # type: ignore[empty-body]
+    """Yield a record for each optimiser, whose factory takes ``params`` and ``lr``, if it has them
+    ``weight_decay`` and ``momentum``, and the arguments of the call.
+
+    Example: ``Record(name="lion", factory="my_package.lion:Lion", summary="signed momentum")``.
+    """
+
+
+@hookspec
+def curricula_lr_schedules() -> Iterable[Record]:  # type: ignore[empty-body]
+    """Yield a record for each learning-rate schedule, whose factory takes the arguments of the call
+    and returns a function of ``progress``.
+
+    Example: ``Record(name="poly", factory="my_package.rates:poly", summary="a power")``.
     """
 
 

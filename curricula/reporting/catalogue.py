@@ -34,6 +34,7 @@ WITH_PICTURES = ("curricula", "curricula-torchattacks")
 SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
     "model": ("num_classes", "in_channels", "image_size", "fetch"),
     "dataset": ("root", "download"),
+    "optimizer": ("params", "lr", "momentum", "weight_decay"),
 }
 """Parameters that the core fills in, and users cannot."""
 
@@ -48,6 +49,8 @@ TITLES: Mapping[Kind, str] = {
     "perturbation": "Perturbations",
     "schedule": "Schedules",
     "objective": "Objectives",
+    "optimizer": "Optimisers",
+    "lr_schedule": "Learning-rate schedules",
     "model": "Models",
     "dataset": "Data sets",
     "callback": "Callbacks",
@@ -56,7 +59,7 @@ TITLES: Mapping[Kind, str] = {
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """One parameter of a perturbation, model, schedule, objective, data set or callback, in words.
+    """One parameter of a perturbation, model, schedule, optimiser, data set or the like, in words.
 
     Attributes:
         name: its keyword; with a star in front if it takes any number of values.
@@ -204,7 +207,8 @@ def _type(annotation: Any) -> str:
         int: "whole number",
         float: "number",
         bool: "true or false",
-        str: "name",
+        str: "name or text in quotes",
+        Path: "path in quotes",
         tuple: "`NUMBER:NUMBER`",
     }
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curricula.curriculum import ScheduleStates
 from curricula.errors import UserError, message_of, shown
+from curricula.expressions.given import is_given
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
@@ -19,8 +20,9 @@ from curricula.runtime.values import check_printable
 from curricula.training import metrics
 from curricula.training.config import FIELDS, TrainConfig
 from curricula.training.environment import providers_by_name
+from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.metrics import PassCounts
-from curricula.training.optimizers import STATE_TENSORS
+from curricula.training.optimizers import resolve_optimizer, tried
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
@@ -164,7 +166,11 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for parameter, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
-            assert isinstance(value, Tensor), f"optimiser state {name} is not a tensor"
+            if not isinstance(value, Tensor):
+                raise UserError(
+                    f"optimizer state {name} is {shown(value)}, which no checkpoint can hold: its "
+                    "plugin must keep tensors only"
+                )
             tensors[f"{parameter}.{name}"] = value
     return tensors
 
@@ -234,8 +240,14 @@ def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: the first difference.
     """
+    trained = checkpoint.state.config
+    if trained.optimizer != plan.config.optimizer:  # an earlier version stated fewer defaults
+        trained = attrs.evolve(trained, optimizer=resolve_optimizer(trained))
+    if trained.lr_schedule != plan.config.lr_schedule and not is_given(trained.lr_schedule):
+        stated = parse_learning_rate(trained.lr_schedule).call
+        trained = attrs.evolve(trained, lr_schedule=str(stated))
     for name in FIELDS:
-        before, now = getattr(checkpoint.state.config, name), getattr(plan.config, name)
+        before, now = getattr(trained, name), getattr(plan.config, name)
         if name not in MOVABLE and now != before:
             raise UserError(
                 f"{run.path / 'config.toml'} was edited after the training began ({name} was "
@@ -328,7 +340,7 @@ def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -
         if not 0 <= int(found["n_averaged"]) <= plan.total_steps:
             raise ValueError("average.n_averaged is out of range")
         state.average.load_state_dict(found)
-    _restore_optimizer(state.optimizer, checkpoint)
+    _restore_optimizer(plan, state.optimizer, checkpoint)
     schedules = like("schedule", _schedule_tensors(state.schedules))
     state.schedules = {
         label: {name: schedules[f"{label}.{name}"].to(plan.device) for name in of_label}
@@ -346,27 +358,36 @@ def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -
     set_random_tensors(random, plan.device)
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+def _restore_optimizer(
+    plan: Plan, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> None:
     """Set the state of an optimiser to the one in a checkpoint.
+
+    The names, shapes and types of its tensors are those that the optimiser makes in its first
+    updates; tensors that it may make later are single numbers or have the parameter's form.
 
     Raises:
         ValueError: the checkpoint's tensors do not fit.
     """
+    stored = checkpoint.named("optimizer")
+    like = tried(plan.config, optimizer.param_groups) if stored else optimizer
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    names = STATE_TENSORS[type(optimizer)]
-    numbers = {int(key.partition(".")[0]) for key in checkpoint.named("optimizer")}
+    made = [like.state[each] for group in like.param_groups for each in group["params"]]
+    numbers = {int(key.partition(".")[0]) for key in stored}
     if not numbers <= set(range(len(parameters))):
         raise ValueError("optimizer has more parameters than the model")
-    step = torch.zeros(())  # float32 in all optimisers of torch
-    expected = {
-        f"{number}.{name}": step if name == "step" else parameters[number]
-        for number in numbers
-        for name in names
+    later = {
+        key: parameters[int(key.partition(".")[0])] if tensor.ndim else tensor
+        for key, tensor in stored.items()
     }
-    tensors = checkpoint.like("optimizer", expected)
-    found = {number: {name: tensors[f"{number}.{name}"] for name in names} for number in numbers}
+    first = {f"{number}.{name}": each for number in numbers for name, each in made[number].items()}
+    expected = {**later, **first}
+    found: dict[int, dict[str, Tensor]] = {number: {} for number in numbers}
+    for key, tensor in checkpoint.like("optimizer", expected).items():
+        number_text, _, name = key.partition(".")
+        if name == "step" and not 1 <= float(tensor) <= checkpoint.state.step:
+            raise ValueError(f"optimizer.{key} is out of range")
+        found[int(number_text)][name] = tensor.to(expected[key].device)
+    optimizer.state.clear()
     for number, of_number in found.items():
-        if "step" in names and not 1 <= float(of_number["step"]) <= checkpoint.state.step:
-            raise ValueError(f"optimizer.{number}.step is out of range")
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": found, "param_groups": groups})
+        optimizer.state[parameters[number]] = of_number

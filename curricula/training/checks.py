@@ -78,6 +78,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "data": lambda text: check_call("dataset", text),
     "model": lambda text: check_call("model", text),
     "objective": lambda text: check_call("objective", text),
+    "optimizer": lambda text: check_call("optimizer", text),
     "augmentation": check_perturbation,
     "lr_schedule": lambda text: is_given(text) or parse_learning_rate(text),
     "average": parse_averaging,

@@ -19,7 +19,6 @@ from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_choice
 
-Optimizer = Literal["sgd", "adamw"]
 PrecisionChoice = Literal["auto", "float32", "bf16"]
 CollapseAction = Literal["warn", "stop", "rollback"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -115,13 +114,14 @@ class TrainConfig(ModelConfig):
         freeze: patterns of layers that are not trained, as of `fnmatch`: names of parameters or
             modules, such as ``layer1.*``, or ``backbone`` for all layers but the last. They stay in
             eval mode, so that batch norm keeps its statistics and dropout is off.
-        optimizer: ``sgd`` (momentum without Nesterov) or ``adamw``.
+        optimizer: expression of the optimiser, such as ``sgd(nesterov=true)`` or ``adamw``.
         lr: learning rate that the learning-rate schedule scales, above 0 to 1e35.
         head_lr: learning rate of the last layer, which the schedule scales in the same way, to
             1e35; 0 for ``lr``.
-        momentum: momentum of sgd, in [0, 1).
+        momentum: momentum of optimisers that have it, such as sgd, in [0, 1).
         weight_decay: weight decay, from 0 to 1e35; decoupled in adamw.
-        lr_schedule: ``constant``, ``cosine``, ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
+        lr_schedule: expression of the learning-rate schedule, such as ``cosine(warmup=0.05)``,
+            ``one-cycle`` or ``step(0:1, 0.5:0.1)``.
         awp: size of the adversarial weight perturbation relative to each weight tensor's norm, from
             0 to 1e35; 0 for none.
         average: average of the weights, which is validated, saved and evaluated in their place:
@@ -160,7 +160,7 @@ class TrainConfig(ModelConfig):
     epochs: int = attrs.field(validator=_valid(ge(1), le(MAX_EPOCHS)))
     batch_size: int = attrs.field(validator=_valid(ge(1), le(MAX_BATCH_SIZE)))
     freeze: tuple[str, ...] = ()
-    optimizer: Optimizer
+    optimizer: str
     lr: float = attrs.field(validator=_valid(gt(0.0), le(MAX_FACTOR)))
     head_lr: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
     momentum: float = attrs.field(default=0.9, validator=_valid(ge(0), lt(1)))

@@ -129,6 +129,8 @@ _NAMES: Mapping[str, tuple[Kind, Callable[[Any], list[str]]]] = {
     "augmentation": ("perturbation", perturbation_names),
     "schedule": ("schedule", _schedule_names),
     "objective": ("objective", _name),
+    "optimizer": ("optimizer", _name),
+    "lr_schedule": ("lr_schedule", _name),
 }
 """Kind and names of each field that holds expressions."""
 

@@ -1,4 +1,4 @@
-"""torch's optimisers, without the import of torch's compiler.
+"""Optimisers: torch's, without the import of torch's compiler, and those of plugins.
 
 torch wraps some methods of its optimisers to keep its compiler out of them, and that wrapper
 imports the compiler (`torch._dynamo`), which takes longer than torch itself. curricula compiles
@@ -7,11 +7,24 @@ the same, bit for bit.
 """
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from curricula.errors import message_of, shown
+from curricula.expressions import factories
+from curricula.expressions.syntax import error_in, parse_call
+from curricula.training.config import TrainConfig
+
+Groups: TypeAlias = Sequence[dict[str, Any]]
+"""Groups of parameters, each with its ``params``, ``lr`` and ``base_lr``."""
+
+SETTINGS = ("lr", "momentum", "weight_decay")  # fields of the configuration
+TRIED_SHAPES = ((4, 3, 2, 2), (3, 4), (4,))  # of the parameters on which an optimiser is tried
+TRIED_UPDATES = 2
 
 
 class _Uncompiled(Optimizer):
@@ -35,8 +48,172 @@ class SGD(_Uncompiled, torch.optim.SGD):
     step: Any = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
-STATE_TENSORS: Mapping[type[Optimizer], tuple[str, ...]] = {
-    AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    SGD: ("momentum_buffer",),
-}
-"""Names of the tensors that an optimiser keeps for each parameter it has updated."""
+def sgd(
+    params: Groups, lr: float, momentum: float, weight_decay: float, nesterov: bool = False
+) -> Optimizer:
+    """Return stochastic gradient descent with momentum, as `torch.optim.SGD`.
+
+    Args:
+        nesterov: use Nesterov momentum, which needs a momentum above 0.
+
+    Raises:
+        ValueError: Nesterov momentum without momentum.
+    """
+    if nesterov and not momentum:
+        raise ValueError("nesterov=true needs a momentum (--momentum) above 0")
+    return SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def adamw(
+    params: Groups,
+    lr: float,
+    weight_decay: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> Optimizer:
+    """Return Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`.
+
+    Args:
+        beta1: decay rate of the mean of the gradients, from 0 to below 1.
+        beta2: decay rate of the mean of their squares, from 0 to below 1.
+        eps: number added to the denominator, above 0.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must lie from 0 to below 1, not {value:g}")
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, not {eps:g}")
+    return AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+
+
+def build_optimizer(config: TrainConfig, groups: Groups) -> factories.Built:
+    """Return the optimiser of a configuration for groups of parameters, and its expression with
+    every default stated.
+
+    The factory receives those of the fields ``lr``, ``momentum`` and ``weight_decay`` that it has
+    parameters for. An optimiser without momentum ignores the field, whose default is not 0.
+
+    Raises:
+        UserError: an argument is unknown, missing, out of range or a field of the configuration;
+            the optimiser has no weight decay and the field is not 0; it is not one of torch's.
+    """
+    call = parse_call(config.optimizer)
+    for argument in call.arguments:
+        if argument.key in SETTINGS:
+            flag = argument.key.replace("_", "-")
+            raise error_in(call, f"{argument.key} is a setting; write {argument.key} (--{flag})")
+    known = factories.parameters_of("optimizer", call.name)
+    if "weight_decay" not in known and config.weight_decay:
+        raise error_in(
+            call,
+            f"it has no weight decay: set weight_decay (--weight-decay) to 0, not "
+            f"{config.weight_decay:g}",
+        )
+    fields = {name: getattr(config, name) for name in SETTINGS if name in known}
+    built = factories.build("optimizer", call, supplied={"params": list(groups), **fields})
+    if not isinstance(built.value, Optimizer):
+        raise error_in(call, f"it must be a torch.optim.Optimizer, not {shown(built.value)}")
+    return built
+
+
+def resolve_optimizer(config: TrainConfig) -> str:
+    """Return the expression of a configuration's optimiser with every default stated, after trying
+    it on a few small parameters.
+
+    Raises:
+        UserError: as `build_optimizer`; it fails; it keeps a state that no checkpoint holds.
+    """
+    with torch.random.fork_rng(devices=[]):
+        parameters = [nn.Parameter(torch.ones(shape)) for shape in TRIED_SHAPES]
+        groups = [{"params": parameters, "lr": config.lr, "base_lr": config.lr}]
+        problem = state_problem(lambda groups: build_optimizer(config, groups).value, groups)
+    built = build_optimizer(config, groups)
+    if problem:
+        raise error_in(built.call, problem)
+    return str(built.call)
+
+
+def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | None:
+    """Return in words why a checkpoint cannot hold the state of an optimiser, or why it fails; None
+    if it can.
+
+    Args:
+        make: returns an optimiser for groups of parameters.
+        groups: the groups to try it on; their parameters stay the same.
+    """
+    optimizer = make(_copied(groups))
+    before = _kept_elsewhere(optimizer)
+    try:
+        _update(optimizer)
+    except Exception as error:
+        return f"its step() fails ({type(error).__name__}: {message_of(error)})"
+    for name, value in _kept_elsewhere(optimizer).items():
+        if name not in before or not _equal(before[name], value):
+            return (
+                f"its updates change {name}, which a checkpoint does not hold; it must keep "
+                "tensors in state[parameter]"
+            )
+    for key, of_key in optimizer.state_dict()["state"].items():
+        if not isinstance(key, int):
+            return f"its state has {shown(key)}, which is not of a parameter"
+        for name, value in of_key.items():
+            if not isinstance(value, Tensor):
+                return f"its state {name} is {shown(value)}, not a tensor"
+    return None
+
+
+def tried(config: TrainConfig, groups: Groups) -> Optimizer:
+    """Return an optimiser of a configuration after updates of copies of some parameters, so that
+    its state has the form of every such optimiser's."""
+    optimizer: Optimizer = build_optimizer(config, _copied(groups)).value
+    _update(optimizer)
+    return optimizer
+
+
+def _copied(groups: Groups) -> list[dict[str, Any]]:
+    """Return groups of copies of parameters, with the same rates."""
+    return [
+        {
+            "params": [nn.Parameter(each.detach().clone()) for each in group["params"]],
+            "lr": group["lr"],
+            "base_lr": group["base_lr"],
+        }
+        for group in groups
+    ]
+
+
+def _update(optimizer: Optimizer) -> None:
+    for _ in range(TRIED_UPDATES):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer.step()
+
+
+def _kept_elsewhere(optimizer: Optimizer) -> dict[str, Any]:
+    """Return copies of the values of an optimiser that are not in its state: those of its groups
+    and its attributes, by name."""
+    values = {
+        f"param_groups[{number}][{name!r}]": value
+        for number, group in enumerate(optimizer.param_groups)
+        for name, value in group.items()
+        if name != "params"
+    }
+    attributes = {
+        name: value for name, value in vars(optimizer).items() if name not in ("state", "defaults")
+    }
+    return {
+        name: value.clone() if isinstance(value, Tensor) else value
+        for name, value in {**values, **attributes}.items()
+        if isinstance(value, (Tensor, int, float, str, tuple, type(None)))
+    }
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b)

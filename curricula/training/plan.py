@@ -35,8 +35,9 @@ from curricula.training.initial import (
     start_from,
 )
 from curricula.training.layers import Layers, choose_layers
-from curricula.training.learning_rate import LearningRate, check_learning_rate, parse_learning_rate
+from curricula.training.learning_rate import LearningRate, checked, parse_learning_rate
 from curricula.training.objects import Objects
+from curricula.training.optimizers import resolve_optimizer
 from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
@@ -203,6 +204,7 @@ def make_plan(
     learning_rate = _built(
         objects.lr_schedule, config.lr_schedule, lambda: parse_learning_rate(config.lr_schedule)
     )
+    optimizer = resolve_optimizer(config)
     averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
@@ -212,7 +214,7 @@ def make_plan(
     _check_sizes(config, data, validation)
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
-    check_learning_rate(learning_rate, begin)
+    checked(learning_rate)(begin)
     images = data.images(data.train[slice(min(MAX_CHECKED, config.batch_size))].load().pixels)
     _check_processes(config, device)
     name = f"model {call}"
@@ -245,6 +247,7 @@ def make_plan(
         config=attrs.evolve(
             config,
             data=str(loaded.call),
+            optimizer=optimizer,
             lr_schedule=str(learning_rate.call),
             average=str(averaging.call),
             model=str(call),
@@ -261,7 +264,7 @@ def make_plan(
         curriculum=curriculum,
         augmentation=augmentation,
         objective=objective.value,
-        learning_rate=learning_rate.value,
+        learning_rate=checked(learning_rate),
         averaging=averaging.value,
         layers=layers,
         objects=objects,

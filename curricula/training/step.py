@@ -21,9 +21,9 @@ from curricula.runtime.processes import (
     sum_over,
 )
 from curricula.runtime.random_state import reseed
+from curricula.training import optimizers
 from curricula.training.at_precision import AtPrecision
 from curricula.training.awp import adversarial_weight_perturbation
-from curricula.training.optimizers import SGD, AdamW
 from curricula.training.plan import BatchPart, Plan
 from curricula.training.weight_averaging import averaged
 from curricula.victim.model_victim import ModelVictim
@@ -135,14 +135,8 @@ def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that the plan configures, for a model's parameters."""
     config = plan.config
     groups = plan.layers.groups(model, config.lr, config.head_lr)
-    if config.optimizer == "sgd":
-        return SGD(
-            groups,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    return AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer: torch.optim.Optimizer = optimizers.build_optimizer(config, groups).value
+    return optimizer
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -199,7 +199,7 @@ def test_an_entry_says_types_defaults_and_what_is_declared_in_words():
         ("share", "number", "none", "of it, or none."),
         ("level", "number", "`8/255`", ""),
         ("loud", "true or false", "`false`", ""),
-        ("shape", "name", "`round`", ""),
+        ("shape", "name or text in quotes", "`round`", ""),
         ("size", "number", "from the others", ""),
     ]
     assert found.facts == {

@@ -51,7 +51,9 @@ from curricula.plugins.names import RESERVED
 from curricula.runtime import memory
 from curricula.training.callbacks import Callbacks, check_callbacks
 from curricula.training.checks import check_values
+from curricula.training.config import COMMON_TRAINING, merge
 from curricula.training.learning_rate import parse_learning_rate
+from curricula.training.optimizers import resolve_optimizer
 from curricula.training.saver import parse_interval
 from curricula.training.weight_averaging import parse_averaging
 
@@ -64,7 +66,7 @@ BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "1/2"}
 SHAPE = {"num_classes": 10, "in_channels": 1, "image_size": 28}
 # Models that are built in milliseconds; only the names of others are looked up.
 QUICK_MODELS = ("lenet", "smallcnn", "stdcnn", "madry-mnist", "wrn", "p4cnn", "p4mcnn")
-AVERAGES, LEARNING_RATES = ("none", "ema", "swa"), ("constant", "step", "cosine", "one-cycle")
+AVERAGES = ("none", "ema", "swa")
 
 NUMBERS = (
     "0", "-0", "+1", "1", "2", "3", "5", "10", "0.5", ".5", "1.", "1e-3", "8/255", "1/2", "2/3",
@@ -121,7 +123,7 @@ def parameters(kind: str, name: str) -> Mapping[str, Any]:
     return {
         key: parameter.default
         for key, parameter in signature.parameters.items()
-        if key not in (*SHAPE, "root", "download")
+        if key not in (*SHAPE, "root", "download", "params", "lr", "momentum", "weight_decay")
     }
 
 
@@ -152,8 +154,7 @@ class Grammar:
         """Return a name, rarely an unknown one or one of another kind."""
         if self.draws.random() < 0.03:
             return self.draws.choice(WORDS)
-        known = {"average": AVERAGES, "lr_schedule": LEARNING_RATES}.get(self.kind)
-        return self.draws.choice(known or names(self.kind))
+        return self.draws.choice(AVERAGES if self.kind == "average" else names(self.kind))
 
     def union(self, depth: int) -> str:
         count = self.draws.choice((1, 1, 1, 2, 2, 3, 5))
@@ -188,7 +189,7 @@ class Grammar:
         arguments = []
         if self.draws.random() < 0.5:
             arguments.append(self.number())
-        known = {} if kind in ("average", "lr_schedule") else parameters(kind, name)
+        known = {} if kind == "average" else parameters(kind, name)
         known = known or {"start": 0.5, "decay": 0.5, "warmup": 0.5}
         if arguments and self.draws.random() < 0.95:  # the first parameter is given
             known = dict(list(known.items())[1:])
@@ -394,6 +395,14 @@ def check_learning_rate(text: str) -> None:
     assert all(0 <= built.value(moment) <= 1 for moment in MOMENTS)
 
 
+def check_optimizer(text: str) -> None:
+    """Check an optimiser."""
+    check_syntax(text)
+    config = merge(COMMON_TRAINING, {"model": "smallcnn"}, {"optimizer": text})
+    printed = resolve_optimizer(config)
+    assert resolve_optimizer(attrs.evolve(config, optimizer=printed)) == printed
+
+
 def check_average(text: str) -> None:
     """Check an average of weights and the share of a snapshot."""
     check_syntax(text)
@@ -436,6 +445,7 @@ def check_configuration(text: str) -> None:
         {"data": text},
         {"model": text, "objective": text},
         {"lr_schedule": text, "average": text},
+        {"optimizer": text},
         {"augmentation": text, "schedule": [text, "linear"]},
     ):
         try:
@@ -450,6 +460,7 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "perturbation": check_bound,
     "schedule": check_schedule,
     "learning rate": check_learning_rate,
+    "optimizer": check_optimizer,
     "average": check_average,
     "objective": check_objective,
     "model": check_model,
@@ -459,10 +470,11 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "number": parse_number,
     "interval": parse_interval,
 }
-WEIGHTS = (38, 12, 6, 6, 6, 6, 4, 2, 8, 6, 6)  # share of each kind, in percent
+WEIGHTS = (36, 12, 6, 2, 6, 6, 6, 4, 2, 8, 6, 6)  # share of each kind, in percent
 GRAMMARS = {
     "schedule": "schedule",
     "learning rate": "lr_schedule",
+    "optimizer": "optimizer",
     "average": "average",
     "objective": "objective",
     "model": "model",
@@ -544,7 +556,10 @@ def _small_machine() -> Iterator[None]:
 
 def warm_up() -> None:
     """Import every factory, so that no input is charged for it."""
-    for kind in ("perturbation", "schedule", "objective", "model", "dataset", "callback"):
+    for kind in (
+        "perturbation", "schedule", "objective", "optimizer", "lr_schedule", "model", "dataset",
+        "callback",
+    ):  # fmt: skip
         for name in names(kind):
             parameters(kind, name)
     kinds()

@@ -259,14 +259,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_fix(tiny, tmp_path):
         ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"lr": "high"}, "lr must be a number, not 'high'"),
         ({"schedule": ["linear", 3]}, "schedule must be a list of texts"),
-        ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam': did you mean adamw?"),
         ({"precision": "fp16"}, "precision must be auto or float32 or bf16"),
         ({"epoch": 3}, "train has no argument 'epoch'; did you mean epochs"),
         ({"objective": "trade"}, "unknown objective 'trade': did you mean trades"),
         ({"model": "tinycnm"}, "unknown model 'tinycnm': did you mean tinycnn"),
         ({"data": "tinny"}, "unknown dataset 'tinny': did you mean tiny"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not available; choose from auto, cpu"),
-        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear'; known: cosine, one-cycle"),
+        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': known: constant, step"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_nothing_is_written(tiny, tmp_path, values, message):
