@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ProgressChoice: TypeAlias = "bool | Callable[[float], None] | None"
-"""Whether to show progress, None where someone looks at it, or a function of the finished share."""
+"""True or False to show progress or not, None to show it where someone looks, or a function."""
 
 QUIET_SECONDS = 10.0  # seconds; shorter work prints no lines
 NOTEBOOK_SECONDS = 0.2  # seconds between two updates of a notebook's output

@@ -22,11 +22,11 @@ def progress_callbacks(progress: ProgressChoice) -> list[Callback]:
             where `is_interactive`; a function receives the share of the updates that are done.
     """
     if callable(progress):
-        return [_Told(progress)]
+        return [_Reported(progress)]
     return [_Shown()] if progress or (progress is None and is_interactive()) else []
 
 
-class _Told(NoCallback):
+class _Reported(NoCallback):
     """Calls a function with the share of the updates that are done, in [0, 1]."""
 
     def __init__(self, function: Callable[[float], None]) -> None:

@@ -1,4 +1,4 @@
-"""Progress from Python: shown where someone looks at it, or told to a function."""
+"""Progress from Python: shown where someone looks at it, or handed to a function."""
 
 import io
 import sys
@@ -126,7 +126,7 @@ def test_a_text_from_someone_else_is_escaped(outputs):
     assert "<script>" not in outputs[0][1]
 
 
-def test_true_prints_lines_where_nobody_looks(monkeypatch):
+def test_true_prints_lines_without_a_terminal(monkeypatch):
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
     stream = Stream(False)
     with ProgressBar("[bold]work", Console(file=stream, width=40)) as bar:
@@ -137,13 +137,13 @@ def test_true_prints_lines_where_nobody_looks(monkeypatch):
     assert len(lines) == 10
 
 
-def test_a_function_is_told_the_share_of_the_work(model):
+def test_a_function_receives_the_share_of_the_work(model):
     shares = []
     curricula.evaluate(model, "digits", ["clean", "rot:30"], limit=5, progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     shares.clear()
-    trained = curricula.train(**TRAINING, progress=shares.append, output="told")
+    trained = curricula.train(**TRAINING, progress=shares.append, output="reported")
     steps = 2 * (18 // 9)
     assert shares == [step / steps for step in range(1, steps + 1)]
     assert len(trained.results) == 4
