@@ -16,6 +16,7 @@ from curricula.reporting.figures import (
     folded,
     plain_text,
 )
+from curricula.reporting.inline import InlineFigure
 
 MAX_CLASSES = 12  # classes of a figure
 MAX_PANELS = 6  # threats of a figure
@@ -61,7 +62,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     columns = min(len(threats), 2)
     rows = -(-len(threats) // columns)
     side = max(3.0, 0.36 * (len(shown) + 1)) + 1.0
-    figure = Figure(
+    figure = InlineFigure(
         figsize=(side * columns + 0.6, side * rows + 0.6), dpi=PIXELS_PER_INCH, layout="constrained"
     )
     panels = figure.subplots(rows, columns, squeeze=False)

@@ -19,6 +19,7 @@ from curricula.reporting.figures import (
     plain_text,
     style_axes,
 )
+from curricula.reporting.inline import InlineFigure
 
 # Samples and epochs of a curve; samples lie at thirds, quarters and thousandths.
 NUM_SAMPLES, NUM_EPOCHS = 3000, 100
@@ -37,7 +38,9 @@ def schedules_figure(schedules: Mapping[str, Schedule]) -> Figure:
     curves = {name: curve(schedule, name) for name, schedule in schedules.items()}
     names = ["\n".join(folded(name, 6.2, 9)) for name in curves]
     lines = sum(name.count("\n") + 1 for name in names)
-    figure = Figure(figsize=(7, 3.7 + 0.19 * lines), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = InlineFigure(
+        figsize=(7, 3.7 + 0.19 * lines), dpi=PIXELS_PER_INCH, layout="constrained"
+    )
     axes = figure.add_subplot()
     for number, (name, (share, strength)) in enumerate(zip(names, curves.values(), strict=True)):
         # Each value holds until the next sample: steps stay sharp, curves stay smooth.

@@ -19,6 +19,7 @@ from curricula.reporting.figures import (
     plain_text,
     style_axes,
 )
+from curricula.reporting.inline import InlineFigure
 from curricula.reporting.point_labels import label_points
 from curricula.sweeps.comparison import Comparison, Row
 
@@ -40,7 +41,7 @@ def draw_frontier(compared: Comparison) -> Figure:
     """
     x, y = compared.axes
     height = height_with_legend(4.6, len(compared.rows))
-    figure = Figure(figsize=(7, height), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = InlineFigure(figsize=(7, height), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     with_bars = _with_bars(compared)
     for number, row in enumerate(compared.rows):

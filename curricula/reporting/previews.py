@@ -26,6 +26,7 @@ from curricula.models.build import build_model
 from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
 from curricula.reporting.fonts import drawable
+from curricula.reporting.inline import InlineFigure
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
 from curricula.training.loading import load_model
@@ -38,9 +39,9 @@ CHANGES = "RdBu_r"  # safe for colour-blind readers, white at 0
 
 
 def preview(
-    perturb: str,
+    perturb: str | Curriculum,
     *,
-    data: str | None = None,
+    data: DataSet | str | None = None,
     run: Run | str | Path | None = None,
     strengths: Sequence[float] = STRENGTHS,
     images: int = NUM_IMAGES,
@@ -54,8 +55,8 @@ def preview(
     defaults.
 
     Args:
-        perturb: the expression, such as ``rot:30+pgd:8/255``.
-        data: the data set; by default the run's, or else ``digits``.
+        perturb: the expression, such as ``rot:30+pgd:8/255``, or a curriculum.
+        data: the data set or its expression; by default the run's, or else ``digits``.
         run: a run whose best checkpoint attacks are aimed at; by default they are aimed at an
             untrained network, the data set's default model.
         strengths: one column each, in [0, 1].
@@ -77,7 +78,11 @@ def preview(
     if run is not None and not isinstance(run, Run):
         run = Run.open(run)
     found = _data(data, run, data_root)
-    curriculum = Curriculum.parse(perturb, budgets=found.budgets, defaults=found.attack_defaults)
+    curriculum = perturb
+    if not isinstance(curriculum, Curriculum):
+        curriculum = Curriculum.parse(
+            curriculum, budgets=found.budgets, defaults=found.attack_defaults
+        )
     check_channels(curriculum.tree, found.in_channels, data=found.name)
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
@@ -104,11 +109,13 @@ def uses_network(curriculum: Curriculum) -> bool:
     return attacked or tree.max_passes > 0
 
 
-def _data(text: str | None, run: Run | None, root: str | Path | None) -> DataSet:
+def _data(data: DataSet | str | None, run: Run | None, root: str | Path | None) -> DataSet:
+    if isinstance(data, DataSet):
+        return data
     defaults = {name: FIELDS[name].default for name in ("data", "data_root")}
     if run is not None:
         defaults = {name: getattr(run.config, name) for name in defaults}
-    return load_data(text or str(defaults["data"]), root=root or str(defaults["data_root"]))
+    return load_data(data or str(defaults["data"]), root=root or str(defaults["data_root"]))
 
 
 def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
@@ -204,7 +211,7 @@ def preview_figure(
     heading_lines = max(heading.count("\n") for heading in headings)
     head = 0.5 + 0.17 * (len(title_lines) + heading_lines)
     page_height = foot + grid_height + head
-    figure = Figure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
+    figure = InlineFigure(figsize=(page_width, page_height), dpi=PIXELS_PER_INCH)
 
     # One pair of axes, in inches, holds all cells: a pair for each would take most of the time.
     sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width), ylim=(0, page_height))

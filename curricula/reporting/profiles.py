@@ -18,6 +18,7 @@ from curricula.reporting.figures import (
     plain_text,
     style_axes,
 )
+from curricula.reporting.inline import InlineFigure
 
 PANELS = {
     "degrees": ("(a) rotation", "within ± degrees"),
@@ -44,7 +45,7 @@ def profile_figure(profile: RobustnessProfile) -> Figure:
 
     Each range has its own column, and a vertical line marks its budget.
     """
-    figure = Figure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = InlineFigure(figsize=(10.5, 6.2), dpi=PIXELS_PER_INCH, layout="constrained")
     panels = figure.subplots(2, len(PANELS), sharex="col", sharey=True)
     names = list(dict.fromkeys(series.name for series in profile.series))
     looks = {name: LOOKS[number % len(LOOKS)] for number, name in enumerate(names)}
@@ -91,7 +92,7 @@ def joint_figure(profile: RobustnessProfile) -> Figure:
     Cells hold the 95 % intervals, and a frame marks those within both budgets.
     """
     joint = profile.joint
-    figure = Figure(figsize=(8.2, 4.4), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = InlineFigure(figsize=(8.2, 4.4), dpi=PIXELS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     shares = [[cell.accuracy for cell in row] for row in joint.rows]
     image = axes.imshow(shares, cmap=colormaps[HEAT], vmin=0, vmax=1, origin="lower", aspect="auto")

@@ -19,6 +19,7 @@ from curricula.reporting.figures import (
     plain_text,
     style_axes,
 )
+from curricula.reporting.inline import InlineFigure
 from curricula.training.metrics import EpochMetrics
 
 ACCURACIES: Mapping[str, Callable[[EpochMetrics], float]] = {
@@ -39,7 +40,9 @@ def training_figure(metrics: Sequence[EpochMetrics]) -> Figure:
     """
     links = list(metrics[0].strength)
     heights = [2.4, 1.2, 1.2] if links else [2.4, 1.2]
-    figure = Figure(figsize=(4.4, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure = InlineFigure(
+        figsize=(4.4, 1 + sum(heights)), dpi=PIXELS_PER_INCH, layout="constrained"
+    )
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     epochs = [line.epoch for line in metrics]
     for number, (name, read) in enumerate(ACCURACIES.items()):
@@ -77,7 +80,7 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> F
     Args:
         curves: lines of ``metrics.jsonl`` of each run of a row, by the row's label.
     """
-    figure = Figure(
+    figure = InlineFigure(
         figsize=(4.4, height_with_legend(3.4, len(curves))),
         dpi=PIXELS_PER_INCH,
         layout="constrained",

@@ -1,5 +1,7 @@
 """Figures show what they say they show; the commands that write them refuse what they cannot."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from evaluation.test_records import PROFILE
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -14,9 +17,11 @@ import curricula
 from curricula.cli.main import program
 from curricula.cli.preview import command
 from curricula.errors import UserError
+from curricula.evaluation.results import Evaluation, threat_result
 from curricula.interfaces import Progress
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.perturbations.geometric.affine import Rotation
+from curricula.reporting import draw
 from curricula.reporting.curves import curve, parse_schedules, schedules_figure
 from curricula.reporting.figures import write_figure
 from curricula.reporting.previews import largest_change, preview, preview_figure
@@ -338,3 +343,89 @@ def test_a_place_where_one_may_not_write(tmp_path, monkeypatch):
     result = run("schedule", "linear", "-o", tmp_path / "f.png")
     assert result.exit_code == 2
     assert "cannot be written; choose another place" in result.stderr
+
+
+def test_draw_takes_every_result_and_says_what_else_is_wrong(tmp_path):
+    run = curricula.train(
+        data="random(size=12, channels=1, images=20)",
+        model="lenet",
+        perturb="rot",
+        epochs=1,
+        batch_size=9,
+        compile="off",
+        output=tmp_path / "run",
+    ).run
+    found = curricula.evaluate(run, threats=["clean"])
+    curriculum = curricula.Curriculum.parse("rot:30+pgd:0.1", "cosine")
+    expected = {
+        "spatial accuracy, %": curricula.compare(run.path),
+        "predicted class": found,
+        "share of training": curriculum,
+        "epoch (kept: 1)": run,
+        "within ± degrees (budget 30)": PROFILE,
+    }
+    for label, subject in expected.items():
+        figure = draw(subject)
+        assert label in {axes.get_xlabel() for axes in figure.axes}
+        png, size = figure._repr_png_()
+        assert png.startswith(MAGIC["png"])
+        assert size["width"] == round(80 * figure.get_figwidth())
+    with pytest.raises(UserError, match="draw takes a run, a curriculum, or what evaluate"):
+        draw("runs/first")
+    with pytest.raises(UserError, match="clean has no perturbation"):
+        draw(curricula.Curriculum.parse("clean"))
+    with pytest.raises(UserError, match="there is no frontier to draw"):
+        draw(attrs.evolve(curricula.compare(run.path), rows=()))
+    (run.path / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="has no epochs yet"):
+        draw(run)
+
+
+def test_the_schedules_of_a_curriculum_are_named_by_their_perturbation():
+    figure = draw(curricula.Curriculum.parse("rot:30+pgd:0.1", ["rot=cosine", "pgd=constant"]))
+    (legend,) = figure.legends
+    names = [" ".join(text.get_text().split()) for text in legend.get_texts()]
+    assert [name.partition("(")[0] for name in names] == ["rot: cosine", "pgd: constant"]
+
+
+def test_a_preview_takes_a_curriculum_and_a_data_set():
+    data = curricula.load_data("digits")
+    text = curricula.Curriculum.parse("rot:30")
+    figures = [preview("rot:30", data="digits", images=2), preview(text, data=data, images=2)]
+    first, second = (shown(figure) for figure in figures)
+    for row, other in zip(first, second, strict=True):
+        for image, same in zip(row, other, strict=True):
+            np.testing.assert_array_equal(image, same)
+
+
+def test_figures_leave_pyplot_and_the_display_alone(tmp_path):
+    script = (
+        "import sys, curricula\n"
+        "from curricula.reporting import draw\n"
+        "draw(curricula.Curriculum.parse('rot:30'))._repr_png_()\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_confusion_figure_shows_the_shares_of_each_class():
+    labels_N = np.array([0, 0, 0, 0, 1, 1])
+    predicted_N = np.array([0, 1, 1, 1, 1, 1])
+    found = Evaluation(
+        results=[threat_result("turned", "rot", predicted_N, clean_N=labels_N, labels_N=labels_N)],
+        labels=labels_N,
+        predictions={"turned": predicted_N},
+        classes=("cat", "a dog", "unseen"),
+    )
+    figure = draw(found)
+    (axes,) = figure.axes
+    (image,) = axes.images
+    array = np.ma.filled(image.get_array(), np.nan)
+    np.testing.assert_array_equal(array, [[25, 75, 0], [0, 100, 0], [np.nan] * 3])
+    assert [text.get_text() for text in axes.texts] == ["25", "75", "100"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "a dog", "unseen"]
+    assert axes.get_title() == "turned: 50.0 %"
+    assert_no_text_is_cut(figure)
