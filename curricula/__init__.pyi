@@ -1,3 +1,4 @@
+from . import api as api
 from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation
@@ -19,6 +20,7 @@ from . import victim as victim
 from .api.measuring import audit as audit
 from .api.measuring import evaluate as evaluate
 from .api.measuring import robustness_profile as robustness_profile
+from .api.predicting import predict as predict
 from .api.training import Trained as Trained
 from .api.training import resume as resume
 from .api.training import train as train
@@ -34,7 +36,6 @@ from .plugins.hookspecs import Record as Record
 from .plugins.hookspecs import hookimpl as hookimpl
 from .sweeps.collect import compare as compare
 from .sweeps.runner import run_sweep as run_sweep
-from .training.config import TrainConfig as TrainConfig
 from .training.loading import load_model as load_model
 from .training.run import Run as Run
 from .victim.model_victim import ModelVictim as ModelVictim

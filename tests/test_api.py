@@ -251,8 +251,14 @@ FOREIGN = [
     (lambda: curricula.Threat.parse("rot:30", strength="1"), "strength must be a number, .* '1'"),
     (lambda: curricula.Threat.parse(None), "an expression is a text"),
     (lambda: curricula.Threat(tree="rot"), "tree must be a bound expression, .*, not 'rot'"),
-    (lambda: curricula.TrainConfig(**TRAINING | {"epochs": 0}), "epochs must be 1 or more, not 0"),
-    (lambda: curricula.TrainConfig(**TRAINING | {"lr": -1.0}), "lr must be above 0, not -1"),
+    (
+        lambda: curricula.training.TrainConfig(**TRAINING | {"epochs": 0}),
+        "epochs must be 1 or more, not 0",
+    ),
+    (
+        lambda: curricula.training.TrainConfig(**TRAINING | {"lr": -1.0}),
+        "lr must be above 0, not -1",
+    ),
     (lambda: curricula.Run(3), "run must be a path, not 3"),
     (lambda: evaluate(torch.rand(99, 9)), r"model must be a run, .* not tensor\(.*\.\.\..*\)$"),
     (lambda: evaluate(data=LABELLED), "there are no images: give one or more"),

@@ -38,6 +38,11 @@ EXPLAINED = {
     ("curricula/data/npz.py", "np.load"): "arrays of the user, with allow_pickle=False",
     ("curricula/data/npz.py", "allow_pickle"): "False",
     ("curricula/models/weights.py", "torch.load"): "weights of the user, with weights_only=True",
+    (
+        "curricula/models/torchvision_models.py",
+        "torch.load",
+    ): "pretrained weights, with weights_only=True",
+    ("curricula/models/pretrained.py", "torch.hub"): "fetches a file, and executes nothing",
     ("curricula/testing/models.py", "torch.load"): "weights that the same function has just saved",
 }
 

@@ -84,7 +84,7 @@ def open_network(
     check_normalisation(normalise or OWN, data_set.in_channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built = resolve_model(model, data_set)
+        built = resolve_model(model, data_set, fetch=found is None)
         network: nn.Module = built.value
         if found is None:
             torch.manual_seed(1)

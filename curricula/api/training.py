@@ -53,7 +53,7 @@ MAX_RUNS_PER_SECOND = 1000  # run folders named by the same second
 
 
 class TrainValues(TypedDict, total=False):
-    """The keyword arguments of `train` that set fields of `curricula.TrainConfig`."""
+    """The keyword arguments of `train` that set fields of `curricula.training.TrainConfig`."""
 
     data: Any
     data_root: str | Path
@@ -159,9 +159,9 @@ def train(
         progress: True shows a bar on standard error or in the notebook, False shows nothing; by
             default it is shown on a terminal and in a notebook. A function is called after each
             update with the share of the updates that are done, in [0, 1].
-        **values: fields of `curricula.TrainConfig`; the data set supplies those left out. In place
-            of texts, ``model`` takes a network (its weights are the start; it is copied, not
-            changed), ``data`` a `curricula.data.DataSet` or what becomes one, ``perturb`` a
+        **values: fields of `curricula.training.TrainConfig`; the data set supplies those left out.
+            In place of texts, ``model`` takes a network (its weights are the start; it is copied,
+            not changed), ``data`` a `curricula.data.DataSet` or what becomes one, ``perturb`` a
             `Curriculum` or what `curricula.expressions.bind` returns, ``schedule`` functions of
             progress and state, ``objective`` and ``lr_schedule`` their objects. The run names them
             ``given(NAME)``, and has to be given them again.

@@ -112,8 +112,8 @@ def bench(
         against: other libraries to measure, keys of `curricula.benchmark.baselines.BASELINES`.
         noted: called with a line of text when a stage begins.
         baseline_model: the model that the other loops train; by default the same, in float32.
-        **values: any fields of `curricula.TrainConfig`; by default random pixels of 3x32x32
-            and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
+        **values: any fields of `curricula.training.TrainConfig`; by default random pixels of
+            3x32x32 and ``rot+pgd``. ``compile=auto`` tries both and keeps the faster one.
 
     Raises:
         UserError: a wrong value; an unknown or missing baseline, or one that cannot train under

@@ -12,6 +12,7 @@ from curricula.evaluation.results import ClassResult, Evaluation, ThreatResult, 
 from curricula.training.config import SplitName
 
 if TYPE_CHECKING:  # a command imports what it shows, and nothing else
+    from curricula.api.predicting import Prediction
     from curricula.benchmark.measure import Samples, Speed
     from curricula.evaluation.audit import Audit
     from curricula.evaluation.robustness_profile import Average, RobustnessProfile
@@ -57,6 +58,21 @@ def show_classes(evaluation: Evaluation) -> None:
         table.add_column(Text(result.name), justify="right", overflow="fold")
     for row in zip(*columns, strict=True):
         table.add_row(Text(printable(row[0].name)), f"{row[0].n:,}", *map(_percent, row))
+    Console(highlight=False).print(table)
+
+
+def show_predictions(predictions: "Sequence[Prediction]") -> None:
+    """Print the most probable classes of images: one row per image, with probabilities in %."""
+    table = Table()
+    table.add_column("image", overflow="fold")
+    for rank in range(1, 1 + len(predictions[0].classes)):
+        table.add_column("class" if rank == 1 else f"{rank}.", overflow="fold")
+        table.add_column("%", justify="right", no_wrap=True)
+    for each in predictions:
+        cells = [Text(printable(each.image))]
+        for name, probability in zip(each.classes, each.probabilities, strict=True):
+            cells += [Text(printable(name)), Text(f"{100 * probability:.1f}")]
+        table.add_row(*cells)
     Console(highlight=False).print(table)
 
 

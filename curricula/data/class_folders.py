@@ -34,12 +34,14 @@ class Search:
         other_files: number of files that are not images, by the ending of their names.
         loose_images: number of images outside of the folders of the classes.
         empty_folders: names of folders in place of a class, without an image.
+        unread_photos: find photos in formats that are not read, which are an error otherwise.
     """
 
     hidden: int = 0
     other_files: Counter[str] = attrs.field(factory=Counter)
     loose_images: int = 0
     empty_folders: list[str] = attrs.field(factory=list)
+    unread_photos: bool = False
     _seen: set[tuple[int, int]] = attrs.field(factory=set)
     _endings: frozenset[str] = attrs.field(factory=endings)
 
@@ -92,6 +94,15 @@ class Search:
                 "the images of the class"
             )
         return {name: found[name] for name in sorted(found)}
+
+    def images(self, folder: str) -> list[str]:
+        """Return the paths of all images in a folder and in the folders below it, in an order that
+        is the same on every system.
+
+        Raises:
+            UserError: a folder cannot be read, or is found a second time.
+        """
+        return self._below(folder)
 
     def passed_over(self) -> list[str]:
         """Return what was passed over, each as text with its number in parentheses."""
@@ -154,6 +165,8 @@ class Search:
         return found
 
     def _has_image(self, path: str, ending: str) -> bool:
+        if ending in PHOTO_ENDINGS and self.unread_photos:
+            return True
         if ending in PHOTO_ENDINGS:
             raise UserError(
                 f"{path} is a photo in a format that is not read; convert it to JPEG or PNG, or "

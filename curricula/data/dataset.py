@@ -153,7 +153,7 @@ class DataSet:
             ``{"degrees": "30", "pixels": "3", "linf": "8/255"}``.
         attack_defaults: defaults of training attacks, by parameter: ``{"steps": "10"}``.
         training_defaults: defaults of the training configuration, by field of
-            `curricula.TrainConfig`: ``{"epochs": 30}``.
+            `curricula.training.TrainConfig`: ``{"epochs": 30}``.
     """
 
     name: str

@@ -256,6 +256,8 @@ def curricula_commands() -> Iterable[Record]:
         "evaluate": "measure the accuracy of a run under threats",
         "profile": "measure the robustness profile of a run: accuracy over growing ranges",
         "audit": "check a run for gradient masking",
+        "predict": "classify images by the network of a run",
+        "export": "write the network of a run as ONNX or for torch.export",
         "sweep": "train and evaluate many runs that differ in stated values",
         "search": "search ranges of values for the best trade-off of two accuracies",
         "compare": "compare runs and sweeps, with their Pareto frontier",

@@ -48,7 +48,7 @@ class Objects:
         name, and none for anything else.
 
         Args:
-            config: a `curricula.TrainConfig`.
+            config: a `curricula.training.TrainConfig`.
             run: its run folder.
 
         Raises:

@@ -1,0 +1,290 @@
+"""Use a trained network: `predict` classifies images.
+
+Nothing here imports torch before it has checked the values of a call, so that a mistake is
+answered at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from curricula.data.spec import ImageSpec, height_width
+from curricula.errors import UserError, shown
+from curricula.expressions.syntax import parse_call
+from curricula.runtime.values import check_choice, check_whole, known_keywords
+from curricula.training.checks import check_device_name
+from curricula.training.config import MAX_BATCH_SIZE
+from curricula.training.loading import (
+    CHECKPOINTS,
+    Checkpoint,
+    check_checkpoint,
+    image_spec,
+    load_model,
+)
+from curricula.training.run import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from curricula.data.dataset import DataSet
+
+BATCH = 64  # images classified at once
+
+
+@attrs.frozen(kw_only=True)
+class Prediction:
+    """The most probable classes of one image.
+
+    Attributes:
+        image: path of the file, or number of the image, as text.
+        classes: names of the most probable classes, the first one predicted.
+        probabilities: their probabilities (softmax of the logits), in [0, 1].
+    """
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ImageClassifier:
+    """A network with what it needs to know of images.
+
+    Attributes:
+        network: the network, in eval mode, which is not changed.
+        spec: classes, channels and size of its images.
+        ground: colour behind transparent pixels.
+        run: the run that it comes from, if any.
+    """
+
+    network: "nn.Module"
+    spec: ImageSpec
+    ground: Any = "white"
+    run: Run | None = None
+
+
+@known_keywords()
+def predict(
+    model: "Run | str | Path | nn.Module",
+    images: Any,
+    *,
+    data: "DataSet | ImageSpec | str | None" = None,
+    top: int = 5,
+    checkpoint: Checkpoint = "best",
+    device: str = "auto",
+    batch_size: int = BATCH,
+    on_error: Callable[[UserError], None] | None = None,
+) -> list[Prediction]:
+    """Return the most probable classes of each image.
+
+    A run needs neither its data nor a GPU: the run folder states the classes, the size and the
+    channels. Photos are read as by the data set ``folder``: upright, in this size.
+
+    Args:
+        model: a run, its folder, or a classifier of images in [0, 1].
+        images: a file, a folder (with the folders below it) or a list of them; or images as a
+            tensor or an array, uint8 or floating-point in [0, 1], of the network's size.
+        data: classes, channels and size of a classifier's images: a data set, its expression or
+            its `ImageSpec`; leave it out for a run.
+        top: number of classes to return, 1 or more; all if there are fewer.
+        checkpoint: weights of a run: ``best`` on validation, or the ``last`` epoch's.
+        device: as in `TrainConfig`.
+        batch_size: images classified at once, 1 to 1,000,000.
+        on_error: receives the error of a file that cannot be read, which is then passed over; by
+            default it is raised.
+
+    Raises:
+        UserError: no such run, a damaged checkpoint, images that cannot be read or are of another
+            shape, logits that are not finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+        >>> found = curricula.predict(model, torch.rand(2, 1, 28, 28), data="digits", top=3)
+        >>> [(each.image, len(each.classes)) for each in found]
+        [('0', 3), ('1', 3)]
+    """
+    check_whole("top", top, 1)
+    check_whole("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    check_device_name(device)
+    classifier = open_classifier(model, data=data, checkpoint=checkpoint)
+
+    from curricula.runtime.devices import resolve_device
+
+    where = resolve_device(device)
+    network = _on(classifier.network, where)
+    found: list[Prediction] = []
+    for names, x_NCHW in _batches(images, classifier, batch_size, on_error):
+        found += _classified(network, classifier.spec.classes, names, x_NCHW.to(where), top)
+    return found
+
+
+def open_classifier(
+    model: Any, *, data: Any = None, checkpoint: Checkpoint = "best", given: Any = None
+) -> ImageClassifier:
+    """Return the network of a run, or a given classifier, with what it needs to know of images.
+
+    Args:
+        model: a run, its folder, or a classifier.
+        data: classes, channels and size of a classifier's images.
+        checkpoint: weights of a run.
+        given: the network of a run whose model was given in Python.
+
+    Raises:
+        UserError: as `predict` does.
+    """
+    if isinstance(model, (Run, str, Path)):
+        if data is not None:
+            raise UserError("data is for a model: a run states its classes and image size")
+        run = model if isinstance(model, Run) else Run.open(model)
+        check_checkpoint(run, checkpoint)
+        network = load_model(run, checkpoint=checkpoint, model=given)
+        stated = image_spec(run)
+        spec = ImageSpec(
+            classes=stated.classes, channels=stated.in_channels, image_size=stated.image_size
+        )
+        return ImageClassifier(network=network, spec=spec, ground=_ground(run), run=run)
+
+    from torch import nn
+
+    from curricula.data.dataset import as_dataset
+
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {shown(model)}")
+    if data is None:
+        raise UserError(
+            "a model does not state its classes: give data=, such as data='digits' or "
+            "data=ImageSpec(classes=..., channels=..., image_size=...)"
+        )
+    if not isinstance(data, ImageSpec):
+        found = as_dataset(data)
+        data = ImageSpec(
+            classes=found.classes, channels=found.in_channels, image_size=found.image_size
+        )
+    return ImageClassifier(network=model, spec=data)
+
+
+def _ground(run: Run) -> Any:
+    """Return the colour that the run's data set put behind transparent pixels."""
+    call = parse_call(run.model_config.data)
+    grounds = [str(argument.value) for argument in call.arguments if argument.key == "ground"]
+    return grounds[0] if call.name == "folder" and grounds else "white"
+
+
+def _on(network: "nn.Module", where: "torch.device") -> "nn.Module":
+    """Return a network in eval mode on a device: a copy if it is not so already."""
+    from curricula.victim.copies import copied
+
+    tensors = (*network.parameters(), *network.buffers())
+    if not network.training and all(tensor.device == where for tensor in tensors):
+        return network
+    return copied(network).to(where).eval()
+
+
+def _batches(
+    images: Any,
+    classifier: ImageClassifier,
+    batch_size: int,
+    on_error: Callable[[UserError], None] | None,
+) -> "Iterator[tuple[list[str], Tensor]]":
+    """Yield the names and the float images NCHW of each batch."""
+    import torch
+
+    height, width = height_width(classifier.spec.image_size)
+    shape = (classifier.spec.channels, height, width)
+    paths = [images] if isinstance(images, (str, Path)) else images
+    if isinstance(paths, (list, tuple)) and not paths:
+        raise UserError("images is empty: name one or more")
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(p, (str, Path)) for p in paths):
+        from curricula.data.arrays import Origin, as_pixels
+
+        fits = tuple(getattr(images, "shape", ()))[1:] == shape
+        x_NCHW = as_pixels(images, Origin(""), layout="NCHW" if fits else None)
+        if tuple(x_NCHW.shape[1:]) != shape:
+            raise UserError(
+                f"the images are of shape {tuple(x_NCHW.shape[1:])}; the network takes {shape}: "
+                "resize them"
+            )
+        for begin in range(0, len(x_NCHW), batch_size):
+            batch = x_NCHW[begin : begin + batch_size]
+            names = [str(begin + number) for number in range(len(batch))]
+            yield names, batch.float() / (1 if batch.is_floating_point() else 255)
+        return
+    if classifier.spec.channels not in (1, 3):
+        raise UserError(
+            f"the network takes images of {classifier.spec.channels} channels, and files have 1 or "
+            "3: give the images as a tensor"
+        )
+    names, pixels = [], []
+    for name, read in _files(paths, classifier, on_error):
+        names.append(name)
+        pixels.append(read)
+        if len(names) == batch_size:
+            yield names, torch.stack(pixels).float() / 255
+            names, pixels = [], []
+    if names:
+        yield names, torch.stack(pixels).float() / 255
+
+
+def _files(
+    paths: Iterable[str | Path],
+    classifier: ImageClassifier,
+    on_error: Callable[[UserError], None] | None,
+) -> "Iterator[tuple[str, Tensor]]":
+    """Yield the path and the pixels of each image file."""
+    from curricula.data.class_folders import Search
+    from curricula.data.photos import read_image
+
+    for path in paths:
+        try:
+            files = [str(path)]
+            if Path(path).is_dir():
+                files = Search(unread_photos=True).images(str(path))
+                if not files:
+                    raise UserError(f"{path} has no images; name a folder or files that are images")
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
+        for file in files:
+            try:
+                size = height_width(classifier.spec.image_size)
+                pixels = read_image(file, size, classifier.spec.channels == 1, classifier.ground)
+            except UserError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            else:
+                yield file, pixels
+
+
+def _classified(
+    network: "nn.Module", classes: tuple[str, ...], names: list[str], x_NCHW: "Tensor", top: int
+) -> list[Prediction]:
+    """Return the most probable classes of the images of a batch."""
+    import torch
+
+    from curricula.victim.outputs import logits_of, shape_problem
+
+    with torch.no_grad():
+        output = network(x_NCHW)
+    if problem := shape_problem(output, len(names), len(classes)):
+        raise UserError(f"the network returns {problem}")
+    logits_NK: Tensor = logits_of(output)
+    probabilities_NK = logits_NK.double().softmax(1).cpu()
+    for name, finite in zip(names, logits_NK.isfinite().all(1).tolist(), strict=True):
+        if not finite:
+            raise UserError(f"the network's logits are not finite for image {name}: train it again")
+    values, labels = probabilities_NK.topk(min(top, len(classes)), dim=1)
+    return [
+        Prediction(
+            image=name,
+            classes=tuple(classes[label] for label in row),
+            probabilities=tuple(of_row),
+        )
+        for name, row, of_row in zip(names, labels.tolist(), values.tolist(), strict=True)
+    ]
