@@ -1,5 +1,6 @@
 """Curricula and threats: perturbations whose strengths come from schedules, or are fixed."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ from curricula.interfaces import (
     Victim,
     Views,
 )
+from curricula.runtime.modes import as_ordinary, ordinary_mode
 from curricula.runtime.tables import html_table, html_values
 from curricula.runtime.values import check_number, check_whole, described, known_keywords
 
@@ -48,6 +50,7 @@ class Threat:
 
     tree: Node = attrs.field()
     strength: float = attrs.field(default=1.0)
+    _checked: set[str] = attrs.field(factory=set, init=False, eq=False, repr=False)
 
     @tree.validator
     def _check_tree(self, attribute: object, tree: Any) -> None:
@@ -103,20 +106,25 @@ class Threat:
         generator: torch.Generator,
         streams: Streams | None = None,
     ) -> Tensor:
-        """Return the perturbed images, NCHW in [0, 1], detached.
+        """Return the perturbed images, NCHW in [0, 1], detached, in the images' dtype.
 
         Args:
-            x_NCHW: the images, in [0, 1].
+            x_NCHW: the images, in [0, 1], of any floating-point type and memory format; the
+                arithmetic is float32 whatever the caller's autocast or default dtype.
             y_N: their labels.
             victim: the model; with ``early_stop=True`` attacks stop on images that are fooled.
             generator: source of random draws, on the images' device.
             streams: random stream of each image; by default new ones, seeded by the generator.
 
         Raises:
-            UserError: an argument of another type, shape or device; on a CPU, images outside [0, 1]
-                or a label beyond the model's classes.
+            UserError: an argument of another type, shape or device; images outside [0, 1] or NaN,
+                looked for in each batch on a CPU and in the first one elsewhere; on a CPU, a label
+                beyond the model's classes.
         """
         _check_batch(x_NCHW, y_N, victim, generator)
+        if not len(x_NCHW):
+            return x_NCHW.detach().clone()
+        _check_values(x_NCHW, self._checked)
         context = Context(
             y_N=y_N,
             strengths=dict.fromkeys(self.tree.leaves, self.strength),
@@ -129,17 +137,15 @@ class Threat:
 
 
 def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
-    """Check the arguments that the calls of a curriculum and of a threat share.
-
-    The values of images are looked at on a CPU only: elsewhere the host would wait for the device.
+    """Check the types, shapes and devices that the calls of a curriculum and of a threat share.
 
     Raises:
-        UserError: one is of another type, shape or device; a value is out of range.
+        UserError: one is of another type, shape or device.
     """
-    if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not len(x_NCHW):
+    if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4:
         raise UserError(
-            "images must be a tensor NCHW of one image or more, such as of shape (8, 3, 32, 32), "
-            f"not {described(x_NCHW)}"
+            "images must be a tensor NCHW, such as of shape (8, 3, 32, 32), not "
+            f"{described(x_NCHW)}"
         )
     n = len(x_NCHW)
     if not x_NCHW.is_floating_point():
@@ -164,11 +170,38 @@ def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
             f"victim must be a curricula.ModelVictim, not {shown(victim)}; write "
             "curricula.ModelVictim(model)"
         )
-    if x_NCHW.device.type == "cpu":
-        low, high = map(float, x_NCHW.detach().aminmax())
-        if low < -ROUNDING or high > 1 + ROUNDING:  # NaN is reported where it matters
-            fix = "; write x / 255" if low >= 0 and 1 < high <= 255 else ""
-            raise UserError(f"images must lie in [0, 1], not from {low:.3g} to {high:.3g}{fix}")
+
+
+def _check_values(x_NCHW: Tensor, checked: set[str]) -> None:
+    """Check that images lie in [0, 1]: always on a CPU, and once on each kind of other device,
+    where the host would wait for the device.
+
+    Args:
+        x_NCHW: the images, one or more.
+        checked: kinds of devices on which images were checked before.
+
+    Raises:
+        UserError: a pixel is NaN or outside [0, 1]; the message has the likely fix.
+    """
+    if not x_NCHW.numel() or x_NCHW.device.type in checked:
+        return
+    if x_NCHW.device.type != "cpu":
+        checked.add(x_NCHW.device.type)
+    low, high = map(float, x_NCHW.detach().float().aminmax())
+    if math.isnan(low):
+        raise UserError("images must lie in [0, 1], and some pixels are NaN; look at their source")
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return
+    layer = "attack nn.Sequential(curricula.models.Normalise(MEAN, STD), model)"
+    if low >= -ROUNDING:
+        whole = 255 if high <= 255 + ROUNDING else 65535
+        fix = f"write x / {whole}" if high <= whole else "scale them"
+    elif low >= -1 - ROUNDING and high <= 1 + ROUNDING:
+        layer = layer.replace("MEAN, STD", "0.5, 0.5")
+        fix = f"write (x + 1) / 2, and {layer} if the model expects them from -1 to 1"
+    else:
+        fix = f"undo their normalisation (x * STD + MEAN), and {layer}"
+    raise UserError(f"images must lie in [0, 1], not from {low:.3g} to {high:.3g}; {fix}")
 
 
 def _check_strengths(strengths: Any, labels: Iterable[str], n: int) -> None:
@@ -190,24 +223,47 @@ def _check_strengths(strengths: Any, labels: Iterable[str], n: int) -> None:
                 f"the strength of {label} must be a number or a tensor of shape ({n},), one for "
                 f"each image, not {described(strength)}"
             )
-        elif strength.device.type == "cpu":
+        elif strength.device.type == "cpu" and strength.numel():
             for bound in strength.aminmax():
                 check_number(f"the strength of {label}", float(bound), 0, 1)
 
 
 def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
-    """Return the clean, transformed and perturbed images of an expression.
+    """Return the clean, transformed and perturbed images of an expression, computed in float32 and
+    returned in the images' dtype, whatever modes of torch the caller has set.
 
     Raises:
         UserError: on a CPU, if the victim does not take the images, or has no class of a label.
     """
-    x = x_NCHW.detach()
-    try:
-        return tree.run(Views(clean=x, transformed=x, perturbed=x), context)
-    except (IndexError, RuntimeError) as error:
-        if x.device.type == "cpu":  # an accelerator does not work any more after such an error
-            _explain(error, x, context)
-        raise
+    with ordinary_mode(x_NCHW.device):
+        given = as_ordinary(x_NCHW.detach())
+        x = given.float().contiguous()
+        context = attrs.evolve(
+            context,
+            y_N=as_ordinary(context.y_N),
+            strengths={label: as_ordinary(each) for label, each in context.strengths.items()},
+        )
+        try:
+            found = tree.run(Views(clean=x, transformed=x, perturbed=x), context)
+        except (IndexError, RuntimeError) as error:
+            if x.device.type == "cpu":  # an accelerator does not work any more after such an error
+                _explain(error, x, context)
+            raise
+        if x is given:
+            return found
+        return found.map(lambda view: _as_given(view, x, given))
+
+
+def _as_given(view_NCHW: Tensor, x_NCHW: Tensor, given_NCHW: Tensor) -> Tensor:
+    """Return perturbed float32 images in the dtype of the given images; pixels that did not change
+    keep their exact values.
+
+    Args:
+        view_NCHW: the perturbed images.
+        x_NCHW: the given images in float32.
+        given_NCHW: the given images.
+    """
+    return torch.where(view_NCHW == x_NCHW, given_NCHW, view_NCHW.to(given_NCHW.dtype))
 
 
 def _explain(error: Exception, x_NCHW: Tensor, context: Context) -> None:
@@ -267,6 +323,7 @@ class Curriculum:
     tree: Node
     schedules: Mapping[str, Schedule]
     schedule_calls: Mapping[str, Call]
+    _checked: set[str] = attrs.field(factory=set, init=False, eq=False, repr=False)
 
     @classmethod
     @known_keywords()
@@ -480,26 +537,35 @@ class Curriculum:
         victim: Victim,
         generator: torch.Generator,
         rows: BatchRows | None = None,
+        check_values: bool = True,
     ) -> Views:
         """Return a batch's images NCHW before all links (clean), after the spatial and intensity
-        links (transformed) and after all links (perturbed), all detached.
+        links (transformed) and after all links (perturbed), all detached, in the images' dtype.
 
         Args:
-            x_NCHW: the images, in [0, 1].
+            x_NCHW: the images, in [0, 1], of any floating-point type and memory format; the
+                arithmetic is float32 whatever the caller's autocast or default dtype.
             y_N: their labels.
             strengths: strength of each leaf, by label.
             victim: the model that attacks and searches query.
             generator: source of random draws, on the images' device.
             rows: rows of a larger batch that these images are, if other processes perturb the
                 rest of it with a generator in the same state.
+            check_values: whether to look for images outside [0, 1]. A training does not: its data
+                set is checked, and it reports a perturbation that makes NaN by its name.
 
         Raises:
             UserError: an argument of another type, shape or device; a missing strength, or one
-                outside [0, 1]; on a CPU, images outside [0, 1] or a label beyond the model's
-                classes.
+                outside [0, 1]; images outside [0, 1] or NaN, looked for in each batch on a CPU and
+                in the first one elsewhere; on a CPU, a label beyond the model's classes.
         """
         _check_batch(x_NCHW, y_N, victim, generator)
         _check_strengths(strengths, self.tree.leaves, len(x_NCHW))
+        if not len(x_NCHW):
+            x = x_NCHW.detach()
+            return Views(clean=x, transformed=x.clone(), perturbed=x.clone())
+        if check_values:
+            _check_values(x_NCHW, self._checked)
         context = Context(
             y_N=y_N,
             strengths=strengths,

@@ -1,6 +1,5 @@
 """Resolve a configuration into everything that a run needs, before anything is written."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,6 +38,7 @@ from curricula.training.learning_rate import LearningRate, checked, parse_learni
 from curricula.training.objects import Objects
 from curricula.training.optimizers import resolve_optimizer
 from curricula.training.weight_averaging import Averaging, parse_averaging
+from curricula.victim.copies import copied
 from curricula.victim.equivalence import MAX_IMAGES, to_device
 from curricula.victim.model_checks import check_classifier
 
@@ -315,8 +315,8 @@ def _resolved(
     if objects.model is None:
         built = resolve_model(config.model, data, normalise=normalise)
         return built.call, built.value
-    copied = copy.deepcopy(objects.model).cpu()
-    return parse_call(config.model), with_normalisation(copied, normalise, data.in_channels)
+    own = copied(objects.model).cpu()
+    return parse_call(config.model), with_normalisation(own, normalise, data.in_channels)
 
 
 def _network(config: TrainConfig, data: DataSet, objects: Objects, normalise: str) -> nn.Module:

@@ -365,6 +365,7 @@ def _perturb(
         victim=networks.victim,
         generator=state.generators["augmentation"],
         rows=rows,
+        check_values=False,
     )
     return plan.curriculum(
         augmented.transformed,
@@ -373,6 +374,7 @@ def _perturb(
         victim=networks.victim,
         generator=state.generators["perturbation"],
         rows=rows,
+        check_values=False,
     )
 
 

@@ -84,6 +84,8 @@ def simplify(
     for name, layer in list(copy.named_modules()):
         if type(layer) not in (nn.Conv2d, nn.Linear) or not layer.weight.is_floating_point():
             continue
+        if "weight" not in layer._parameters:
+            continue  # computed in each pass, as by the old spectral norm
         if name not in norm_names and weight_dtype is None:
             continue
         source = network.get_submodule(name)

@@ -210,7 +210,8 @@ class Attack:
     ) -> Tensor:
         if self.unit == "switch":
             strength = torch.as_tensor(strength, device=x_NCHW.device).ceil()
-        result = x_NCHW.detach().clone()
+        # Some attacks call `view` on the images.
+        result = x_NCHW.detach().clone(memory_format=torch.contiguous_format)
         if self.budget == 0:
             return result
         with seeded(generator) as seed, torch.enable_grad():

@@ -27,7 +27,7 @@ def run_in_sequence(
 ) -> Tensor:
     """Run attacks one after another, each on the images that are still classified correctly, and
     return the adversarial images NCHW."""
-    result = x_NCHW.detach().clone()
+    result = x_NCHW.detach().clone(memory_format=torch.contiguous_format)
     strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
     with torch.no_grad():
         active_N = victim.logits(x_NCHW).argmax(1) == y_N

@@ -506,3 +506,19 @@ def test_too_few_classes_are_an_error_of_one_line(name, keywords, classes):
     )
     with pytest.raises(IndexError):
         theirs(x, y)
+
+
+@pytest.mark.parametrize("name", list(CLASSES))
+def test_permuted_images_give_the_same(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 100, 10))
+    x, y = torch.rand(2, 3, 12, 12), torch.tensor([0, 1])
+    permuted = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    expected, found = (
+        quick(name)(
+            images, y, strength=1.0, victim=ModelVictim(model),
+            generator=torch.Generator().manual_seed(0),
+        )
+        for images in (x, permuted)
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected)
