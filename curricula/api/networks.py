@@ -76,6 +76,7 @@ def open_network(
     from curricula.models.normalisation import check_normalisation
     from curricula.models.normalise import with_normalisation
     from curricula.models.weights import load_weights
+    from curricula.training.initial import normalisation_of
     from curricula.training.loading import read_network
 
     found = None if path is None else read_network(path)
@@ -94,14 +95,8 @@ def open_network(
     if found is not None:
         result = load_weights(network, found, what=f"model {built.call}")
         notes = result.notes
-        if not result.normalised and normalise is None:
-            raise UserError(
-                f"{found.source} do not state how the images were normalised in their training: "
-                "state it, --normalise cifar10, cifar100, imagenet, mnist, MEAN/STD or none "
-                f"(or {OWN}, to normalise as {built.call} does)"
-            )
         if normalise is None:
-            text = result.normalisation
+            text = normalisation_of(result, found.source, f"model {built.call}")
     return Network(
         module=with_normalisation(network, text, data_set.in_channels).eval(),
         data=data_set,

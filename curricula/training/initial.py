@@ -169,7 +169,7 @@ def start_from(
         ) from error
     text = normalise
     if text is None:
-        text = own if own != OWN else _normalisation_of(loaded, initial.weights.source, name)
+        text = own if own != OWN else normalisation_of(loaded, initial.weights.source, name)
     model = with_normalisation(model, text, x_NCHW.shape[1])
     if own not in (OWN, text) and model.state_dict().keys() != build(text).state_dict().keys():
         raise UserError(
@@ -187,7 +187,7 @@ def start_from(
     )
 
 
-def _normalisation_of(loaded: Loaded, source: str, name: str) -> str:
+def normalisation_of(loaded: Loaded, source: str, name: str) -> str:
     """Return the normalisation in a network's weights.
 
     Raises:

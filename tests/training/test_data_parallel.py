@@ -50,7 +50,9 @@ def difference(one, other):
     return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", ["at", "trades", "per-image", "parts", "branches", "average"])
+@pytest.mark.parametrize(
+    "name", ["at", "trades", "per-image", "parts", "branches", "average", "frozen"]
+)
 def test_two_processes_update_the_weights_as_one_does(shared, name):
     alone, together = shared_work.trained(*shared_work.UPDATES[name]), shared[0][name]
     assert difference(alone, together) < 1e-5
