@@ -1,6 +1,7 @@
 from .dataset import DataSet as DataSet
 from .dataset import Split as Split
 from .dataset import SplitLike as SplitLike
+from .dataset import as_dataset as as_dataset
 from .dataset import batches as batches
 from .dataset import load_data as load_data
 from .lazy_split import LazySplit as LazySplit
