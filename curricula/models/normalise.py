@@ -135,6 +135,13 @@ def with_normalisation(model: nn.Module, text: str, in_channels: int) -> nn.Modu
     if found is not None:
         mean = found.mean if len(found.mean) > 1 else found.mean[0]
         layer = Normalise(mean, found.std if len(found.std) > 1 else found.std[0])
+    for name, inner in model.named_modules():
+        kind = type(inner)
+        if kind.__name__ == "Normalize" and kind.__module__.startswith("torchvision."):
+            raise UserError(
+                f"the model normalises its images already, by torchvision's Normalize ({name}): "
+                "leave out normalise (--normalise), or take that layer out"
+            )
     first = first_normalise(model)
     if first is None:
         return model if text == NONE else nn.Sequential(layer, model)

@@ -4,17 +4,20 @@ A file is read as data: safetensors, or torch's format with ``weights_only=True`
 code of the file.
 """
 
+import hashlib
 import io
 import json
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from curricula.errors import UserError, message_of, printable, shortened, shown
 from curricula.models.normalisation import OWN
@@ -29,6 +32,7 @@ DIGEST = "digest"  # text of a checkpoint of curricula that tells damage
 AVERAGE = "average.module."  # prefix of the averaged weights in a checkpoint of curricula
 COUNTED = "n_averaged"  # number of averaged weights, of torch's AveragedModel
 BATCHES = "num_batches_tracked"  # a counter of batch norm, which no evaluation reads
+SHAPELESS = (UninitializedParameter, UninitializedBuffer)  # tensors of lazy layers
 MAX_NAMES = 3  # names of tensors in a message
 MAX_DEPTH = 8  # mappings inside each other, in a file of torch
 SAVE = "torch.save(model.state_dict(), 'weights.pt')"
@@ -114,12 +118,28 @@ def _of_safetensors(content: bytes, source: str) -> Weights:
             f"{source}: damaged ({message_of(error)}); fetch or save it again"
         ) from error
     if DIGEST in texts:
+        expected = texts.pop(DIGEST)
+        if digest_of(tensors, texts) != expected:
+            raise UserError(f"{source}: damaged (its contents changed after it was written)")
         return Weights(
             tensors=network_tensors(tensors, source),
             source=source,
             notes=("a checkpoint of curricula",),
         )
     return _checked(tensors, source, ())
+
+
+def digest_of(
+    tensors: Mapping[str, Tensor], texts: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return a hash of the tensors and texts of a checkpoint of curricula, which tells damage."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, text in sorted(texts.items()):
+        digest.update(json.dumps([name, text]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def network_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -240,23 +260,26 @@ def load_weights(
         >>> load_weights(nn.Linear(2, 1, bias=False), weights).notes
         ("the prefix 'module.'",)
     """
-    own = model.state_dict()
+    own = {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     normalisations = _normalisation_names(model)
     tensors, note = _renamed(weights.tensors, own, normalisations)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in new}
+    # safetensors stores one of several names of the same tensor.
+    shared = {_place(own[name]) for name in tensors if name in own} - {None}
     missing = [
         name
-        for name in own
+        for name, tensor in own.items()
         if name not in tensors
         and name not in normalisations
         and name not in new
         and not name.endswith(BATCHES)
+        and _place(tensor) not in shared
     ]
     left_over = [name for name in tensors if name not in own]
     shapes, types = [], []
     for name, tensor in tensors.items():
-        if name in left_over or name in normalisations:
-            continue
+        if name in left_over or name in normalisations or isinstance(own[name], SHAPELESS):
+            continue  # a lazy layer takes any shape
         if tensor.shape != own[name].shape:
             shapes.append(name)
         elif tensor.dtype != own[name].dtype and not name.endswith(BATCHES):
@@ -286,6 +309,14 @@ def load_weights(
     state.update(tensors)
     model.load_state_dict(state)
     return Loaded(notes=(*weights.notes, *note), normalised=stated, normalisation=normalisation)
+
+
+def _place(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the place of a tensor in memory, which is equal for two names of the same tensor; None
+    if it has none."""
+    if isinstance(tensor, SHAPELESS) or not tensor.numel() or tensor.is_meta:
+        return None
+    return tensor.data_ptr(), tensor.storage_offset(), *tensor.shape
 
 
 def _normalisation_names(model: nn.Module) -> set[str]:

@@ -12,10 +12,10 @@ from curricula.errors import UserError, shortened
 from curricula.expressions.given import GIVEN
 from curricula.models.normalisation import OWN
 from curricula.models.normalise import with_normalisation
-from curricula.models.weights import Loaded, Weights, load_weights
+from curricula.models.weights import Loaded, Weights, digest_of, load_weights
 from curricula.training.layers import choose_layers
 from curricula.training.loading import read_network
-from curricula.training.run import Run, digest_of
+from curricula.training.run import Run
 
 _DIGEST = re.compile(r"(.+)#([0-9a-f]{32})", re.DOTALL)
 

@@ -3,13 +3,11 @@
 Only saving and loading weights, and recording the environment, import torch.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -109,7 +107,6 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 GOOD = "good.safetensors"  # the last checkpoint before a collapse, to go back to
 PREVIOUS = "previous.safetensors"  # the last checkpoint before it, while the training runs
-DIGEST = "digest"  # name of the text of a checkpoint that tells damage
 WRITTEN_BY_TRAINING = (
     CONFIG,
     DATA,
@@ -573,6 +570,8 @@ class Run:
         """
         from safetensors.torch import save
 
+        from curricula.models.weights import DIGEST, digest_of
+
         on_cpu = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in tensors.items()
@@ -623,6 +622,8 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
+        from curricula.models.weights import DIGEST, digest_of
+
         path = self.path / file
         content = self._content(file)
         try:
@@ -658,21 +659,6 @@ def _fix(file: str) -> str:
     if file in (BEST, LAST, GOOD, PREVIOUS):
         return "train again"
     return "restore it, or train again"
-
-
-def digest_of(
-    tensors: "Mapping[str, Tensor]", texts: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """Return a hash of a checkpoint's tensors, on the CPU, and texts, both by name."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=16)
-    for name, text in sorted(texts.items()):
-        digest.update(json.dumps([name, text]).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 # Errors of code that reads values of a different shape from what it expects.

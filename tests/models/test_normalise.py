@@ -116,3 +116,12 @@ def test_a_wrong_normalisation_is_refused_in_one_line(text, match):
     with pytest.raises(UserError, match=match) as caught:
         front(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_with_the_normalisation_of_torchvision_is_not_normalised_twice():
+    from torchvision import transforms
+
+    model = nn.Sequential(transforms.Normalize(MEAN, STD), nn.Flatten())
+    assert front("own", 3, model) is model
+    with pytest.raises(UserError, match=r"normalises its images already.*Normalize \(0\): leave"):
+        front("imagenet", 3, model)

@@ -253,3 +253,50 @@ def test_a_missing_file_a_folder_and_a_script_are_one_line(tmp_path):
         archive.writestr("script/constants.pkl", b"")
     one_line(lambda: read_weights(tmp_path / "script.pt"), "a TorchScript program, not weights")
     one_line(lambda: read_weights(3), "weights must be a path, not 3")
+
+
+def test_two_names_of_one_tensor_may_be_stored_under_one():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(3, 3, bias=False)
+            self.second = nn.Linear(3, 3, bias=False)
+            self.second.weight = self.first.weight
+
+    for name in ("first.weight", "second.weight"):
+        model, value = Tied(), torch.rand(3, 3)
+        load_weights(model, Weights(tensors={name: value}, source="net.pt"))
+        assert torch.equal(model.first.weight, value)
+        assert torch.equal(model.second.weight, value)
+
+
+def test_a_lazy_layer_takes_the_shape_of_its_weights():
+    model = network()
+    load_weights(model, Weights(tensors=state(), source="net.pt"))
+    assert torch.equal(model[3].weight, state()["3.weight"])
+
+
+def test_a_module_that_loads_in_its_own_way_is_one_line_if_it_refuses():
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"count": 3}
+
+        def set_extra_state(self, state):
+            self.loaded = state
+
+    model = Counting(2, 1)
+    tensors = nn.Linear(2, 1).state_dict()
+    load_weights(model, Weights(tensors=tensors, source="net.pt"))
+    assert torch.equal(model.weight, tensors["weight"])
+
+
+def test_a_damaged_checkpoint_of_a_run_is_one_line(tmp_path):
+    from curricula.training.run import BEST, Run
+
+    run = Run(tmp_path)
+    run.save(BEST, {f"model.{name}": tensor for name, tensor in state().items()})
+    assert_loads(tmp_path / BEST, "a checkpoint of curricula")
+    content = bytearray((tmp_path / BEST).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / BEST).write_bytes(content)
+    one_line(lambda: read_weights(tmp_path / BEST), "damaged .its contents changed")
