@@ -190,6 +190,10 @@ def different_field(expected: TrainConfig, found: TrainConfig, cell: Cell) -> st
     The data's folder may differ, and so may what each machine chooses for ``auto``.
     """
     resolved = [name for name in DEVICE_FIELDS if cell.values.get(name, "auto") == "auto"]
+    if (expected.optimizer, expected.lr_schedule) != (found.optimizer, found.lr_schedule):
+        from curricula.training.optimizers import with_defaults  # here: it imports torch
+
+        found = with_defaults(found)  # an earlier version stated fewer
     for name, value in attrs.asdict(expected).items():
         if name not in ("data_root", *resolved) and value != getattr(found, name):
             return name

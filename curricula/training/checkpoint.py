@@ -11,7 +11,6 @@ from torch import Tensor
 
 from curricula.curriculum import ScheduleStates
 from curricula.errors import UserError, message_of, shown
-from curricula.expressions.given import is_given
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
@@ -20,9 +19,8 @@ from curricula.runtime.values import check_printable
 from curricula.training import metrics
 from curricula.training.config import FIELDS, TrainConfig
 from curricula.training.environment import providers_by_name
-from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.metrics import PassCounts
-from curricula.training.optimizers import resolve_optimizer, tried
+from curricula.training.optimizers import tried, with_defaults
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
@@ -240,12 +238,7 @@ def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: the first difference.
     """
-    trained = checkpoint.state.config
-    if trained.optimizer != plan.config.optimizer:  # an earlier version stated fewer defaults
-        trained = attrs.evolve(trained, optimizer=resolve_optimizer(trained))
-    if trained.lr_schedule != plan.config.lr_schedule and not is_given(trained.lr_schedule):
-        stated = parse_learning_rate(trained.lr_schedule).call
-        trained = attrs.evolve(trained, lr_schedule=str(stated))
+    trained = with_defaults(checkpoint.state.config)
     for name in FIELDS:
         before, now = getattr(trained, name), getattr(plan.config, name)
         if name not in MOVABLE and now != before:

@@ -10,14 +10,17 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from curricula.errors import message_of, shown
 from curricula.expressions import factories
+from curricula.expressions.given import is_given
 from curricula.expressions.syntax import error_in, parse_call
 from curricula.training.config import TrainConfig
+from curricula.training.learning_rate import parse_learning_rate
 
 Groups: TypeAlias = Sequence[dict[str, Any]]
 """Groups of parameters, each with its ``params``, ``lr`` and ``base_lr``."""
@@ -135,6 +138,18 @@ def resolve_optimizer(config: TrainConfig) -> str:
     if problem:
         raise error_in(built.call, problem)
     return str(built.call)
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """Return a configuration that states every default of its optimiser and its learning-rate
+    schedule, which earlier versions did not.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+    is_object = is_given(config.lr_schedule)
+    rate = config.lr_schedule if is_object else parse_learning_rate(config.lr_schedule).call
+    return attrs.evolve(config, optimizer=resolve_optimizer(config), lr_schedule=str(rate))
 
 
 def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | None:

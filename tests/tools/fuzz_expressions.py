@@ -67,6 +67,7 @@ SHAPE = {"num_classes": 10, "in_channels": 1, "image_size": 28}
 # Models that are built in milliseconds; only the names of others are looked up.
 QUICK_MODELS = ("lenet", "smallcnn", "stdcnn", "madry-mnist", "wrn", "p4cnn", "p4mcnn")
 AVERAGES = ("none", "ema", "swa")
+PREFIXES = ("curricula/", "curricula-torchattacks/", "Curricula / ", "absent/", "8/", "a/b/", "/")
 
 NUMBERS = (
     "0", "-0", "+1", "1", "2", "3", "5", "10", "0.5", ".5", "1.", "1e-3", "8/255", "1/2", "2/3",
@@ -154,7 +155,10 @@ class Grammar:
         """Return a name, rarely an unknown one or one of another kind."""
         if self.draws.random() < 0.03:
             return self.draws.choice(WORDS)
-        return self.draws.choice(AVERAGES if self.kind == "average" else names(self.kind))
+        if self.kind == "average":
+            return self.draws.choice(AVERAGES)
+        prefix = self.draws.choice(PREFIXES) if self.draws.random() < 0.05 else ""
+        return prefix + self.draws.choice(names(self.kind))
 
     def union(self, depth: int) -> str:
         count = self.draws.choice((1, 1, 1, 2, 2, 3, 5))

@@ -15,6 +15,8 @@ from torch import nn
 import curricula
 from curricula.errors import UserError
 from curricula.plugins import registry
+from curricula.sweeps.folder import different_field
+from curricula.sweeps.spec import Cell
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import COMMON_TRAINING, merge
 from curricula.training.optimizers import SGD, AdamW, build_optimizer, resolve_optimizer
@@ -228,6 +230,16 @@ def test_a_run_that_stated_fewer_defaults_continues(plugin, tmp_path):
     weights, _ = run.load(LAST)
     expected, _ = Run.open(tmp_path / "whole").load(LAST)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_sweep_knows_its_cells_of_earlier_versions(plugin):
+    cell = Cell(labels={}, values={})
+    new = configured("sgd(nesterov=false)", lr_schedule="cosine(warmup=0, cycles=1, mult=1)")
+    old = attrs.evolve(new, optimizer="sgd", lr_schedule="cosine")
+    assert different_field(new, old, cell) is None
+    assert different_field(new, attrs.evolve(old, optimizer="adamw"), cell) == "optimizer"
+    assert different_field(new, attrs.evolve(old, lr_schedule="constant"), cell) == "lr_schedule"
+    assert different_field(new, attrs.evolve(old, lr=0.5), cell) == "lr"
 
 
 def test_a_checkpoint_with_a_foreign_state_is_refused(plugin, tmp_path):
