@@ -5,7 +5,7 @@ answered at once.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -33,6 +33,7 @@ from curricula.training.saver import parse_interval
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from curricula.curriculum import Curriculum
     from curricula.evaluation.results import ThreatResult
@@ -67,7 +68,7 @@ class TrainValues(TypedDict, total=False):
     epochs: int
     batch_size: int
     freeze: str | Sequence[str]
-    optimizer: str
+    optimizer: "str | Callable[..., Optimizer]"
     lr: float
     head_lr: float
     momentum: float
@@ -95,6 +96,7 @@ class GivenObjects(TypedDict, total=False):
     model: "nn.Module"
     schedule: "Schedule | Mapping[str, Schedule]"
     objective: "Objective"
+    optimizer: "Callable[..., Optimizer]"
     lr_schedule: "LearningRate"
 
 
@@ -163,7 +165,8 @@ def train(
             In place of texts, ``model`` takes a network (its weights are the start; it is copied,
             not changed), ``data`` a `curricula.data.DataSet` or what becomes one, ``perturb`` a
             `Curriculum` or what `curricula.expressions.bind` returns, ``schedule`` functions of
-            progress and state, ``objective`` and ``lr_schedule`` their objects. The run names them
+            progress and state, ``objective`` and ``lr_schedule`` their objects,
+            ``optimizer`` a class of torch or a function of the parameters. The run names them
             ``given(NAME)``, and has to be given them again.
 
     Raises:
@@ -236,7 +239,7 @@ def resume(
         data_root: folder of the data set's files, if they have moved since.
         checkpoint_every, progress: as for `train`.
         **objects: the objects that `train` was given: ``model``, ``data``, ``schedule``,
-            ``objective`` or ``lr_schedule``.
+            ``objective``, ``optimizer`` or ``lr_schedule``.
 
     Raises:
         UserError: there is nothing to continue; the configuration, the data or a plugin has changed

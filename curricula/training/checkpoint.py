@@ -363,7 +363,9 @@ def _restore_optimizer(
         ValueError: the checkpoint's tensors do not fit.
     """
     stored = checkpoint.named("optimizer")
-    like = tried(plan.config, optimizer.param_groups) if stored else optimizer
+    like = (
+        tried(plan.config, optimizer.param_groups, plan.objects.optimizer) if stored else optimizer
+    )
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     made = [like.state[each] for group in like.param_groups for each in group["params"]]
     numbers = {int(key.partition(".")[0]) for key in stored}

@@ -3,7 +3,7 @@
 Nothing here imports torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,17 @@ from curricula.expressions.syntax import parse_call
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from curricula.interfaces import Objective, Schedule
 
-SINGLE = ("model", "data", "objective", "lr_schedule")  # fields that one object stands for
+SINGLE = (
+    "model",
+    "data",
+    "objective",
+    "optimizer",
+    "lr_schedule",
+)  # fields that one object stands for
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -30,6 +37,7 @@ class Objects:
         data: a data set, or what `curricula.data.as_dataset` takes.
         schedule: schedules by label; under None, for all labels without one.
         objective: the training loss.
+        optimizer: class or function that returns the optimiser of groups of parameters.
         lr_schedule: learning-rate schedule.
     """
 
@@ -37,6 +45,7 @@ class Objects:
     data: Any = None
     schedule: "Mapping[str | None, Schedule]" = attrs.field(factory=dict)
     objective: "Objective | None" = None
+    optimizer: "Callable[..., Optimizer] | None" = None
     lr_schedule: Any = None
 
     def of_baseline(self) -> "Objects":
@@ -110,13 +119,14 @@ def split_objects(values: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:
         "model": (_is_module, "a torch.nn.Module"),
         "data": (lambda value: not isinstance(value, (int, float, type(None))), "data"),
         "objective": (_is_objective, "an objective"),
+        "optimizer": (callable, "a class or function of the parameters"),
         "lr_schedule": (callable, "a function of the progress"),
     }
     for name, (is_object, what) in checks.items():
         value = texts.get(name, "")
         if isinstance(value, str):
             continue
-        if isinstance(value, type) or not is_object(value):
+        if (isinstance(value, type) and name != "optimizer") or not is_object(value):
             fix = f"; write {value.__name__}(...)" if isinstance(value, type) else ""
             raise UserError(f"{name} must be text or {what}, not {shown(value)}{fix}")
         objects[name], texts[name] = value, given(value)

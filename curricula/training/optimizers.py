@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from curricula.errors import message_of, shown
+from curricula.errors import UserError, message_of, shown
 from curricula.expressions import factories
 from curricula.expressions.given import is_given
 from curricula.expressions.syntax import error_in, parse_call
@@ -24,6 +24,9 @@ from curricula.training.learning_rate import parse_learning_rate
 
 Groups: TypeAlias = Sequence[dict[str, Any]]
 """Groups of parameters, each with its ``params``, ``lr`` and ``base_lr``."""
+
+Factory: TypeAlias = Callable[..., Optimizer]
+"""A class or function that returns an optimiser for groups of parameters."""
 
 SETTINGS = ("lr", "momentum", "weight_decay")  # fields of the configuration
 TRIED_SHAPES = ((4, 3, 2, 2), (3, 4), (4,))  # of the parameters on which an optimiser is tried
@@ -93,18 +96,27 @@ def adamw(
     return AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
 
 
-def build_optimizer(config: TrainConfig, groups: Groups) -> factories.Built:
+def build_optimizer(
+    config: TrainConfig, groups: Groups, factory: Factory | None = None
+) -> factories.Built:
     """Return the optimiser of a configuration for groups of parameters, and its expression with
     every default stated.
 
     The factory receives those of the fields ``lr``, ``momentum`` and ``weight_decay`` that it has
     parameters for. An optimiser without momentum ignores the field, whose default is not 0.
 
+    Args:
+        config: the configuration.
+        groups: the groups of parameters.
+        factory: an optimiser's class or function that was handed over in Python.
+
     Raises:
         UserError: an argument is unknown, missing, out of range or a field of the configuration;
             the optimiser has no weight decay and the field is not 0; it is not one of torch's.
     """
     call = parse_call(config.optimizer)
+    if factory is not None:
+        return factories.Built(value=_given(config, groups, factory), call=call)
     for argument in call.arguments:
         if argument.key in SETTINGS:
             flag = argument.key.replace("_", "-")
@@ -123,9 +135,37 @@ def build_optimizer(config: TrainConfig, groups: Groups) -> factories.Built:
     return built
 
 
-def resolve_optimizer(config: TrainConfig) -> str:
+def _given(config: TrainConfig, groups: Groups, factory: Factory) -> Optimizer:
+    """Return the optimiser of a factory that was handed over in Python, which receives those fields
+    that it has parameters for.
+
+    Raises:
+        UserError: it fails, or returns something else.
+    """
+    try:
+        known = inspect.signature(factory).parameters
+        found = factory(
+            list(groups), **{name: getattr(config, name) for name in SETTINGS if name in known}
+        )
+    except Exception as error:  # of third-party code
+        raise UserError(
+            f"optimizer {config.optimizer} failed ({message_of(error)}): it must be a class or "
+            "function of (params), and of lr, momentum and weight_decay if it has them"
+        ) from error
+    if not isinstance(found, Optimizer):
+        raise UserError(
+            f"optimizer {config.optimizer} must return a torch.optim.Optimizer, not {shown(found)}"
+        )
+    return found
+
+
+def resolve_optimizer(config: TrainConfig, factory: Factory | None = None) -> str:
     """Return the expression of a configuration's optimiser with every default stated, after trying
     it on a few small parameters.
+
+    Args:
+        config: the configuration.
+        factory: as for `build_optimizer`.
 
     Raises:
         UserError: as `build_optimizer`; it fails; it keeps a state that no checkpoint holds.
@@ -133,8 +173,10 @@ def resolve_optimizer(config: TrainConfig) -> str:
     with torch.random.fork_rng(devices=[]):
         parameters = [nn.Parameter(torch.ones(shape)) for shape in TRIED_SHAPES]
         groups = [{"params": parameters, "lr": config.lr, "base_lr": config.lr}]
-        problem = state_problem(lambda groups: build_optimizer(config, groups).value, groups)
-    built = build_optimizer(config, groups)
+        problem = state_problem(
+            lambda groups: build_optimizer(config, groups, factory).value, groups
+        )
+    built = build_optimizer(config, groups, factory)
     if problem:
         raise error_in(built.call, problem)
     return str(built.call)
@@ -181,10 +223,10 @@ def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | 
     return None
 
 
-def tried(config: TrainConfig, groups: Groups) -> Optimizer:
+def tried(config: TrainConfig, groups: Groups, factory: Factory | None = None) -> Optimizer:
     """Return an optimiser of a configuration after updates of copies of some parameters, so that
     its state has the form of every such optimiser's."""
-    optimizer: Optimizer = build_optimizer(config, _copied(groups)).value
+    optimizer: Optimizer = build_optimizer(config, _copied(groups), factory).value
     _update(optimizer)
     return optimizer
 

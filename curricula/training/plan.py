@@ -204,7 +204,7 @@ def make_plan(
     learning_rate = _built(
         objects.lr_schedule, config.lr_schedule, lambda: parse_learning_rate(config.lr_schedule)
     )
-    optimizer = resolve_optimizer(config)
+    optimizer = resolve_optimizer(config, objects.optimizer)
     averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights

@@ -135,7 +135,9 @@ def build_optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that the plan configures, for a model's parameters."""
     config = plan.config
     groups = plan.layers.groups(model, config.lr, config.head_lr)
-    optimizer: torch.optim.Optimizer = optimizers.build_optimizer(config, groups).value
+    optimizer: torch.optim.Optimizer = optimizers.build_optimizer(
+        config, groups, plan.objects.optimizer
+    ).value
     return optimizer
 
 

@@ -69,6 +69,10 @@ class Smooth:
         return TrainingLoss(value=loss, logits=logits)
 
 
+class Ours(torch.optim.RAdam):
+    """A user's own optimiser."""
+
+
 class KillAt(NoCallback):
     def __init__(self, step):
         self.step = step
@@ -173,6 +177,51 @@ def test_bound_expressions_schedules_and_losses(data, net, tmp_path):
     assert last.strength["rot"] == pytest.approx(8 / 9)  # of 9 updates
     assert last.strength["pgd"] == pytest.approx(7 / 9)
     assert last.lr == pytest.approx(0.01 / 9)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [torch.optim.RAdam, lambda params: torch.optim.RAdam(params, weight_decay=0.02), Ours],
+    ids=["class", "function", "own"],
+)
+def test_an_optimiser_of_torch_updates_as_it_does_alone(data, tmp_path, make):
+    torch.manual_seed(5)
+    net = Net()
+    net.features[3].p = 0.0
+    settings = {**SETTINGS, "weight_decay": 0.02, "lr_schedule": "constant", "head_lr": 0.03}
+    settings |= {"model": net, "data": data, "optimizer": make}
+    run = curricula.train(**settings, output=tmp_path / "run").run
+    assert run.config.optimizer.startswith("given(")
+    groups = [
+        {"params": [each for name, each in net.named_parameters() if "fc" not in name]},
+        {"params": net.fc.parameters(), "lr": 0.03},
+    ]
+    alone = torch.optim.RAdam(groups, lr=0.01, weight_decay=0.02)
+    train, _ = data.with_validation()
+    train = train.train
+    order = torch.Generator().manual_seed(0)
+    net.to(memory_format=torch.channels_last).train()
+    for _, batch in curricula.batches(train, 20, generator=order):
+        alone.zero_grad()
+        nn.functional.cross_entropy(net(data.images(batch.pixels)), batch.labels).backward()
+        alone.step()
+    found = {n.removeprefix("model."): t for n, t in load_file(run.path / LAST).items()}
+    for name, tensor in net.state_dict().items():
+        assert torch.allclose(found[name], tensor, atol=1e-6), name
+
+
+def test_a_training_with_an_own_optimiser_is_resumed_bit_for_bit(data, net, tmp_path):
+    settings = {**SETTINGS, "model": net, "data": data, "optimizer": torch.optim.NAdam}
+    curricula.train(**settings, output=tmp_path / "whole")
+    path = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        curricula.train(**settings, output=path, checkpoint_every=2, callbacks=[KillAt(4)])
+    with pytest.raises(UserError, match="optimizer=NAdam"):
+        curricula.resume(path, model=net, data=data)
+    with pytest.raises(UserError, match=r"optimizer given\(NAdam\), not given\(RAdam\)"):
+        curricula.resume(path, model=net, data=data, optimizer=torch.optim.RAdam)
+    curricula.resume(path, model=net, data=data, optimizer=torch.optim.NAdam)
+    assert outcome(path) == outcome(tmp_path / "whole")
 
 
 def test_one_schedule_for_all(data, net, tmp_path):
@@ -313,6 +362,10 @@ def test_the_page_and_the_comparison_of_such_runs(run, data, tmp_path):
             "perturb must be text, an expression from curricula.expressions.bind or a Curr",
         ),
         ({"perturb": Curriculum.parse("rot:20"), "schedule": late}, "schedule is stated twice"),
+        ({"optimizer": 0.1}, "optimizer must be text or a class or function of the parameters"),
+        ({"optimizer": torch.optim.Optimizer}, "optimizer given(Optimizer) failed"),
+        ({"optimizer": lambda params: params}, "must return a torch.optim.Optimizer, not ["),
+        ({"optimizer": torch.optim.LBFGS}, "given(LBFGS)"),
         ({"lr_schedule": 0.1}, "lr_schedule must be text or a function"),
         ({"model": nn.Flatten()}, "model given(Flatten) in eval mode returns an output of shape"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(784, 5))}, "10"),
