@@ -24,6 +24,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 CHANNELS = range(1, 5)  # numbers of channels that differ from heights and widths
 MAX_NAMED = 1000  # classes that are named by the numbers in the labels
+ROUNDING = 1e-5  # how far floating-point pixels may be beyond [0, 1]
 DARKEST = 16  # highest uint8 pixel of images that were certainly stored on a different scale
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target")
@@ -364,7 +365,7 @@ def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool
     if x.dtype == torch.bool:
         x = x.to(torch.uint8) * 255
     elif x.is_floating_point():
-        check_fractions(x, str(origin))
+        x = as_fractions(x, str(origin))
         if not stored and x.numel() and 0 < float(x.max()) < 1.01 / 255:
             raise UserError(
                 f"the {origin} have no pixel above {float(x.max()):.2g}: they seem to be divided "
@@ -425,6 +426,27 @@ def _as_nchw(x: Tensor, origin: Origin, layout: Layout | None, *, stored: bool) 
     return x.permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else x
 
 
+def as_fractions(pixels: Tensor, what: str) -> Tensor:
+    """Return floating-point pixels in [0, 1], in float32 if they are in float64, after checking
+    that they differ from such numbers by rounding only, as after a resize. Waits for the device.
+
+    Args:
+        pixels: the pixels, which are not written to.
+        what: the images, for the message.
+
+    Raises:
+        UserError: one is beyond [0, 1], or NaN; the message has the value and the fix.
+    """
+    x = pixels.float() if pixels.dtype == torch.float64 else pixels
+    if not x.numel():
+        return x
+    low, high = map(float, torch.aminmax(x))
+    if (low < 0 or high > 1) and low >= -ROUNDING and high <= 1 + ROUNDING:
+        return x.clamp(0, 1)
+    check_fractions(x, what)
+    return x
+
+
 def check_fractions(pixels: Tensor, what: str) -> None:
     """Check that floating-point pixels are in [0, 1]. Waits for the device.
 
@@ -442,7 +464,9 @@ def check_fractions(pixels: Tensor, what: str) -> None:
         return
     if low != low:
         fix = "replace what is not a number"
-    elif low >= 0 and 1 < high <= 255:
+    elif low >= 0 and high <= 2:
+        fix = "clip them: pixels.clip(0, 1)"
+    elif low >= 0 and high <= 255:
         fix = "divide them: pixels / 255"
     else:
         fix = "undo their normalisation (pixels * std + mean), and give it to the model: normalise="

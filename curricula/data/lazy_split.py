@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from curricula.data.arrays import check_fractions
+from curricula.data.arrays import as_fractions
 from curricula.data.dataset import Split
 from curricula.errors import UserError, shown
 from curricula.runtime.processes import place
@@ -249,15 +249,16 @@ class LazySplit:
         pixels = self.reader.batches([numbers_N[begin : begin + batch_size] for begin in begins])
         order_N = order_N.to(device)
         for begin, pixels_NCHW in zip(begins, pixels, strict=True):
-            self._check(pixels_NCHW)
+            pixels_NCHW = self._checked(pixels_NCHW)
             indices_N = order_N[begin : begin + batch_size]
             yield (
                 indices_N,
                 Split(pixels=_to_device(pixels_NCHW, device), labels=self.labels[indices_N]),
             )
 
-    def _check(self, pixels_NCHW: Tensor) -> None:
-        """Check that pixels that were read have the shape and one of the types of a split.
+    def _checked(self, pixels_NCHW: Tensor) -> Tensor:
+        """Return pixels that were read, after checking that they have the shape and one of the
+        types of a split.
 
         Raises:
             UserError: they have not.
@@ -269,12 +270,13 @@ class LazySplit:
                 f"width), {tuple(self.shape)}"
             )
         if dtype.is_floating_point:
-            check_fractions(pixels_NCHW, "images read")
-        elif dtype != torch.uint8:
+            return as_fractions(pixels_NCHW, "images read")
+        if dtype != torch.uint8:
             raise UserError(
                 f"an image was read with pixels of {dtype}; a reader returns torch.uint8, from 0 "
                 "to max_value, or floating-point numbers from 0 to 1"
             )
+        return pixels_NCHW
 
 
 def _to_device(pixels: Tensor, device: torch.device) -> Tensor:

@@ -78,6 +78,16 @@ def test_half_precision_is_kept_and_read_as_float32(dtype):
     assert torch.equal(data.images(data.test.pixels), half.float())
 
 
+def test_what_rounding_leaves_beyond_0_and_1_is_cut_off():
+    x = PIXELS / 255 * (1 + 2e-6) - 1e-6
+    assert x.min() < 0
+    assert x.max() > 1
+    before = x.clone()
+    data = as_dataset((x, LABELS))
+    assert torch.equal(data.images(data.test.pixels), before.clamp(0, 1))
+    assert torch.equal(x, before)
+
+
 def test_grey_images_need_no_axis_and_truth_values_are_black_and_white():
     for x in (GREY, GREY[:, 0], nhwc(GREY), GREY[:, 0].numpy(), [pillow(x) for x in GREY]):
         data = as_dataset((x, LABELS))
@@ -105,7 +115,8 @@ WRONG_IMAGES = {
         PIXELS.float(),
         r"have a pixel of 255; .* from 0 to 1: divide them: pixels / 255",
     ),
-    "slightly above 1": (PIXELS / 254, r"have a pixel of 1.003\d+; .* divide them"),
+    "slightly above 1": (PIXELS / 254, r"have a pixel of 1.003\d+; .* pixels.clip\(0, 1\)"),
+    "overshooting": (PIXELS / 230 - 0.05, r"have a pixel of -0.05; .* from 0 to 1: undo"),
     "NaN": ((PIXELS / 255).masked_fill(PIXELS == 7, float("nan")), "a pixel of nan; .* replace"),
     "infinite": (PIXELS / 0.0, "have a pixel of"),
     "divided twice": (PIXELS / 255 / 255, r"no pixel above 0.0039: they .* divided by 255 twice"),

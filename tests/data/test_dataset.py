@@ -352,7 +352,8 @@ FIXES = {
     float("nan"): "replace what is not a number",
     float("inf"): "undo their normalisation .*normalise=",
     -0.25: "undo their normalisation .*normalise=",
-    1.5: "divide them: pixels / 255",
+    1.5: r"clip them: pixels.clip\(0, 1\)",
+    17.0: "divide them: pixels / 255",
 }
 
 
