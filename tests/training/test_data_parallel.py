@@ -82,7 +82,8 @@ def test_parameters_that_some_or_all_processes_do_not_use(shared):
 
 def test_measurements_are_those_of_one_process(shared):
     alone, together = shared_work.measured(), shared[0]["measured"]
-    assert together["results"] == alone["results"]
+    for name in ("results", "labels", "predictions"):
+        assert together[name] == alone[name]
     for name, expected in alone["predicted"].items():
         assert torch.equal(together["predicted"][name], expected)
 
