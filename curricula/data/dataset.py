@@ -32,7 +32,7 @@ from curricula.data.conventions import (
 from curricula.data.spec import ImageSize, as_image_size, height_width
 from curricula.errors import UserError, printable, shown
 from curricula.expressions import factories
-from curricula.expressions.syntax import parse_call
+from curricula.expressions.checks import check_call
 from curricula.runtime.tables import html_values
 from curricula.runtime.values import (
     as_path,
@@ -604,7 +604,7 @@ def resolve_data(text: str, *, root: str | Path, download: bool) -> factories.Bu
     which every default is written out."""
     check_flag("download", download)
     supplied = {"root": os.path.expanduser(as_path("root", root)), "download": download}
-    built = factories.build("dataset", parse_call(text), supplied=supplied)
+    built = factories.build("dataset", check_call("dataset", text), supplied=supplied)
     if not isinstance(built.value, DataSet):
         raise UserError(f"data set {text}: its plugin returned {shown(built.value)}, no DataSet")
     return attrs.evolve(built, value=_checked(built.value))

@@ -38,8 +38,19 @@ def check_call(kind: Kind, text: str) -> Call:
     Raises:
         ExpressionError: the text is not a single call.
         UnknownNameError: no plugin registered the name.
+        UserError: a path in place of a data set.
     """
-    call = parse_call(text)
+    try:
+        call = parse_call(text)
+    except UserError as error:
+        is_file = str(text).endswith(".npz")
+        if kind == "dataset" and (is_file or "/" in str(text)):
+            name = "npz" if is_file else "folder"
+            raise UserError(
+                f"data (--data) {shown(text)} is a path: write {name}, and the path into data_root "
+                "(--data-root)"
+            ) from error
+        raise
     if call.name != GIVEN:
         registry.current().find(kind, call.name)
     return call

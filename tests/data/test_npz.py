@@ -221,3 +221,15 @@ def test_a_folder_must_hold_one_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(UserError, match="not a regular file"):
         load_data("npz", root=tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("own.npz", "npz"), ("./data/own.npz", "npz"), ("photos/", "folder"), ("/data/x", "folder")],
+)
+def test_a_path_in_place_of_a_data_set_is_one_line(text, name):
+    for call in (load_data, lambda text: curricula.train(data=text)):
+        with pytest.raises(
+            UserError, match=rf"data .--data. '{text}' is a path: write {name}, and"
+        ):
+            call(text)
