@@ -282,7 +282,8 @@ def restore(
         passes.set(stored.passes if place().is_first else PassCounts())  # they are summed
         frozen = networks.victim.as_module()
         if stored.form is not None and isinstance(frozen, FrozenModel):
-            frozen.use_form(stored.form)
+            earlier = (True,) if len(stored.form) == 2 else ()  # once all copies shared tensors
+            frozen.use_form((*stored.form, *earlier))
         # More threads than this machine has processors could exhaust it.
         most = max(os.cpu_count() or 1, torch.get_num_threads())
         torch.set_num_threads(min(stored.threads, most))

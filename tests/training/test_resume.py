@@ -417,3 +417,32 @@ def test_a_wrong_interval_is_one_line(tiny, tmp_path, text):
     with pytest.raises(UserError, match=r"checkpoint_every must be a number of updates, such as"):
         curricula.train(**SMALL, output=tmp_path / "run", checkpoint_every=text)
     assert not (tmp_path / "run").exists()
+
+
+LATER = ("normalise", "init", "init_head", "freeze", "head_lr")  # fields of later versions
+
+
+def test_a_checkpoint_of_an_earlier_version_is_continued_bit_for_bit(whole, tiny, tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(Killed):
+        curricula.train(
+            **SMALL,
+            **CONFIGURATIONS["pgd"],
+            output=path,
+            checkpoint_every="3",
+            callbacks=[KillAt(8)],
+        )
+    run = Run(path)
+    tensors, texts = run.load(LAST)
+    state = json.loads(texts["state"])
+    state["config"] = {k: v for k, v in state["config"].items() if k not in LATER}
+    state["config"]["optimizer"] = "sgd"
+    state["form"] = state["form"][:2]
+    run.save(LAST, tensors, {"state": json.dumps(state)})
+    (path / PREVIOUS).unlink(missing_ok=True)
+    lines = (path / "config.toml").read_text().splitlines()
+    kept = [line for line in lines if line.partition(" =")[0] not in LATER]
+    kept = ['optimizer = "sgd"' if line.startswith("optimizer =") else line for line in kept]
+    (path / "config.toml").write_text("\n".join(kept) + "\n")
+    curricula.resume(path)
+    assert outcome(path) == whole("pgd")
