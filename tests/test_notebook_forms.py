@@ -121,6 +121,15 @@ def test_a_damaged_run_is_shown_as_such(trained, tmp_path):
     assert "<script>" not in text
 
 
+def test_a_measured_model_is_shown_without_a_training(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 10))
+    curricula.evaluate(model, "digits", ["clean"], limit=5, output=tmp_path / "model")
+    run = curricula.Run.open(tmp_path / "model")
+    cells = Tags(run._repr_html_()).cells
+    assert {"data", "model", "clean"} <= set(cells)
+    assert "epochs done" not in cells
+
+
 def test_the_metrics_of_a_run_are_a_data_frame_with_a_row_per_epoch(trained):
     pytest.importorskip("pandas")
     frame = trained.run.to_pandas()

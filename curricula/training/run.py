@@ -146,8 +146,9 @@ class Run:
     def _repr_html_(self) -> str:
         try:
             config, results = self.model_config, self.results("test")
-            values = {name: getattr(config, name, "") for name in SHOWN}
-            values["epochs done"] = f"{len(self.metrics)} of {getattr(config, 'epochs', 0)}"
+            values = {name: getattr(config, name) for name in SHOWN if hasattr(config, name)}
+            if isinstance(config, TrainConfig):
+                values["epochs done"] = f"{len(self.metrics)} of {config.epochs}"
         except UserError as error:
             return html_values(f"Run {self.path}", {"damaged": error})
         table = html_values(f"Run {self.path}", values)
