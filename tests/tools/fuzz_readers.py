@@ -271,7 +271,7 @@ def of_safetensors(content: bytes, draw: Draw) -> bytes:
                     header[name].get("data_offsets", [0, 0]),
                     header[name].get("shape", []),
                 )
-                with contextlib.suppress(TypeError, ValueError):
+                with contextlib.suppress(LookupError, TypeError, ValueError):
                     header[name] |= draw.choice(reshaped(shape, size[1] - size[0]))
     text = as_json(header).encode()
     return len(text).to_bytes(8, "little") + text + data
