@@ -113,8 +113,8 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
 
     joint_NCHW = under(JOINT, torch.arange(len(split)))
     with torch.no_grad():
-        before_N = model(x_NCHW).argmax(1)
-        after_N = model(joint_NCHW).argmax(1)
+        before_N = victim.logits(x_NCHW).argmax(1)
+        after_N = victim.logits(joint_NCHW).argmax(1)
     found = ((before_N == y_N) & (after_N != y_N)).nonzero().flatten()[:NUM_IMAGES]
     if not len(found):
         return None

@@ -3,7 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -43,8 +43,12 @@ def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         >>> copied(network).weight.shape
         torch.Size([3, 4])
     """
-    with _CopyNonLeaves():
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+    with _CopyNonLeaves(), torch.no_grad() if scripted else nullcontext():
         found: nn.Module = copy.deepcopy(network, {} if memo is None else memo)
+    if scripted:  # TorchScript copies weights by an operation, so their copies would be no leaves
+        for weight, source in zip(found.parameters(), network.parameters(), strict=True):
+            weight.requires_grad_(source.requires_grad)
     return found
 
 

@@ -115,7 +115,7 @@ def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
         torch.manual_seed(0)
         with restored(model):  # a copy of it may run its own modules
             problem = _mode_problem(scratch, x_NCHW, num_classes)
-        if problem := problem or _form_problem(scratch, x_NCHW):
+        if problem := problem or _form_problem(model, x_NCHW):
             return problem
         return _range_problem(scratch, x_NCHW) or _gradient_problem(scratch, x_NCHW)
 
@@ -143,14 +143,15 @@ def _mode_problem(scratch: nn.Module, x_NCHW: Tensor, num_classes: int) -> str |
     return None
 
 
-def _form_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
+def _form_problem(model: nn.Module, x_NCHW: Tensor) -> str | None:
     """Return a message if a model runs modules or weights that do not belong to it."""
-    x = _images_for(scratch, x_NCHW)[:MAX_IMAGES]
+    x = _images_for(model, x_NCHW)[:MAX_IMAGES]
+    x = x.to(next((weight.device for weight in model.parameters()), x.device))
     try:
-        form = choose_form(scratch, x, least_form(scratch)).form
+        form = choose_form(model, x, least_form(model)).form
     except UserError as error:
-        return str(error).removeprefix("the model ")
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in scratch.modules())
+        return str(error).removeprefix("the model ").removeprefix("the model's ")
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     if form is not Form.ITSELF or scripted:
         return None
     return (
@@ -174,6 +175,7 @@ def _perturbed_weights(scratch: nn.Module) -> nn.Module:
     """Return a copy of a model with noise added to its weights, since a last layer may start at
     zero."""
     perturbed = copied(scratch)
+    perturbed.train()  # some networks have other weights in eval mode
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in perturbed.parameters():

@@ -12,6 +12,7 @@ from torch import nn
 from curricula.errors import UserError
 from curricula.victim.forms import Form
 from curricula.victim.frozen import FrozenModel
+from curricula.victim.model_checks import check_classifier
 from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((12, 1, 6, 6), generator=torch.Generator().manual_seed(0))
@@ -30,7 +31,7 @@ class LoRA(nn.Linear):
 
     def __init__(self):
         super().__init__(36, 4)
-        self.a, self.b = nn.Parameter(torch.randn(2, 36)), nn.Parameter(torch.zeros(4, 2))
+        self.a, self.b = nn.Parameter(torch.randn(2, 36)), nn.Parameter(torch.randn(4, 2))
         self.merged = False
 
     def train(self, mode=True):
@@ -43,6 +44,14 @@ class LoRA(nn.Linear):
     def forward(self, x):
         x = x.flatten(1)
         return super().forward(x) + (0 if self.merged else x @ self.a.t() @ self.b.t())
+
+
+class NewLoRA(LoRA):
+    """One that has not been trained, so that merging changes nothing yet."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.b)
 
 
 class Reparametrised(nn.Module):
@@ -216,6 +225,7 @@ KINDS = {
     ordinary: Form.SHARED,
     ReturnsNoneFromTrain: Form.SHARED,
     LoRA: Form.COPIED,
+    NewLoRA: Form.COPIED,
     Reparametrised: Form.COPIED,
     ComputesFilter: Form.COPIED,
     Caches: Form.COPIED,
@@ -476,3 +486,23 @@ def test_a_form_that_is_used_again_computes_the_same(kind):
 def test_the_form_of_a_damaged_checkpoint_is_refused():
     with pytest.raises(ValueError, match="unpack"):
         FrozenModel(made(ordinary)).use_form((True, False, True, True))
+
+
+@pytest.mark.parametrize("kind", [ordinary, LoRA, Reparametrised, ComputesFilter, scripted])
+def test_training_accepts_networks_that_can_be_copied(kind):
+    network = made(kind)
+    before = state_of(network)
+    check_classifier(network, X, 4)
+    assert_same(before, state_of(network))
+
+
+@pytest.mark.parametrize(
+    "kind", [closure, closure_of_a_layer, closure_of_a_weight, Listed, ListedWeights]
+)
+def test_training_refuses_what_a_checkpoint_would_lack(kind):
+    network = made(kind)
+    before = state_of(network)
+    with pytest.raises(UserError, match=r"(weights|modules).* that do not belong to it") as caught:
+        check_classifier(network, X, 4)
+    assert "\n" not in str(caught.value)
+    assert_same(before, state_of(network))

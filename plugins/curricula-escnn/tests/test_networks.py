@@ -303,3 +303,39 @@ def test_the_resolved_expression_states_the_width():
 def test_wrong_arguments_are_refused(text, size, message):
     with pytest.raises(UserError, match=message):
         build(text, size=size)
+
+
+def test_escnns_own_layers_are_attacked_as_they_are_in_eval_mode():
+    """They compute their filters when they change to eval mode."""
+    from escnn import gspaces
+    from escnn import nn as enn
+
+    class Steerable(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            space = gspaces.rot2dOnR2(N=4)
+            self.image = enn.FieldType(space, [space.trivial_repr])
+            fields = enn.FieldType(space, 2 * [space.regular_repr])
+            self.conv = enn.R2Conv(self.image, fields, kernel_size=3)
+            self.relu = enn.ReLU(fields)
+            self.pool = enn.GroupPooling(fields)
+            self.last = torch.nn.Linear(2, 3)
+
+        def forward(self, x):
+            maps = self.pool(self.relu(self.conv(enn.GeometricTensor(x, self.image))))
+            return self.last(maps.tensor.mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, x, y = Steerable(), torch.rand(6, 1, 9, 9), torch.arange(6) % 3
+    victim = ModelVictim(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):
+        model.train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        gradient, _, logits = victim.gradient(x, y)
+        assert gradient.any()
+        assert before.keys() == model.state_dict().keys()
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+        torch.testing.assert_close(logits, copy.deepcopy(model).eval()(x).detach())
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
