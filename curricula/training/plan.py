@@ -375,9 +375,10 @@ def _check_sizes(config: TrainConfig, data: DataSet, validation: SplitLike) -> N
     """Check that a data set has enough images, and that a batch is no larger than its training
     images."""
     if not len(validation) or not len(data.test):
+        fix = "" if len(data.train) else "; DataSet.from_arrays (or from_torch) takes both"
         raise UserError(
             f"{data.name} has {len(data.train)} training and {len(data.test)} test images; "
-            "at least 10 and 1 are needed"
+            f"at least 10 and 1 are needed{fix}"
         )
     if config.accumulate > config.batch_size:
         raise UserError(

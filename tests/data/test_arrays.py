@@ -15,6 +15,7 @@ from torch.utils.data import (
 )
 from torchvision import transforms
 
+import curricula
 from curricula import DataSet, load_data
 from curricula.data.dataset import Split, as_dataset
 from curricula.errors import UserError
@@ -574,3 +575,15 @@ def test_a_split_is_data_too():
     assert as_dataset(digits) is digits
     with pytest.raises(UserError, match="layout and classes are for arrays: digits states its own"):
         as_dataset("digits", classes=["a", "b"])
+
+
+def test_a_pair_alone_is_not_trained_on(tmp_path):
+    data = (torch.rand(N, 12, 12), LABELS)
+    with pytest.raises(UserError, match=r"0 training and 12 test images; .*DataSet.from_arrays"):
+        curricula.train(data=data, model="lenet", epochs=1, output=tmp_path / "run")
+
+
+def test_a_plugin_that_returns_no_data_set_is_one_line():
+    registry.current().add(Plugged((PIXELS, LABELS)), Provider(name="plugged", source="file"))
+    with pytest.raises(UserError, match=r"data set plugged: its plugin returned \(.*, no DataSet"):
+        load_data("plugged")
