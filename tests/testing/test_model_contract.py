@@ -26,6 +26,7 @@ OWN = Path(__file__).parents[1] / "fixtures" / "own_net.py"
 EXPRESSIONS = {
     "file": f"{OWN}:OwnNet",
     "torchvision": "torchvision(squeezenet1_1)",
+    "timm": "timm(test_resnet)",
     "wrn": "wrn(10, 16)",
     "p4cnn": "p4cnn(width=4)",
     "p4mcnn": "p4mcnn(width=4)",
