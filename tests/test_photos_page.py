@@ -1,0 +1,86 @@
+"""Photos of every kind lead to a classifier and its answer for a new photo: by the commands of the
+page on photos, and in a few lines of Python."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import TINY
+from PIL import Image
+
+import curricula
+from curricula.cli.main import program
+from curricula.errors import UserError
+from curricula.plugins import registry
+
+PAGE = Path(__file__).parents[1] / "docs" / "photos.md"
+SCRIPT = re.compile(r"`make_photos.py`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\$ curricula (.*)$", re.MULTILINE)
+
+
+def test_the_commands_of_the_page_work_in_their_order(tmp_path, monkeypatch):
+    """With one epoch on fewer photos: the accuracies on the page are not tested."""
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    (script,) = SCRIPT.findall(page)
+    exec(script.replace("range(100)", "range(10)"), {})
+    commands = [
+        command.replace("--epochs 30", "--epochs 1")
+        for command in COMMAND.findall(page.replace("\\\n", ""))
+    ]
+    outputs = []
+    for command in commands:
+        done = CliRunner().invoke(program, shlex.split(command))
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+        outputs.append(done.output)
+    assert len(commands) == 3
+    assert "lemon" in outputs[-1]
+    assert "new.jpg" in outputs[-1]
+
+
+def write_photos(folder, level):
+    """Write photos of one grey in every way that phones, cameras and scanners know."""
+    folder.mkdir(parents=True)
+    grey = Image.fromarray(np.full((40, 30), level, np.uint8))
+    colour, turned = grey.convert("RGB"), Image.Exif()
+    turned[0x0112] = 6
+    colour.save(folder / "phone.JPG", exif=turned)
+    Image.fromarray(np.full((40, 30), level << 8, np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.full((40, 30), level / 255, np.float32)).save(folder / "float.tiff")
+    Image.fromarray(np.full((40, 30), level << 8, np.uint16)).save(folder / "deep.pgm")
+    grey.save(folder / "film.gif", save_all=True, append_images=[grey.point(lambda x: 255 - x)])
+    colour.convert("RGBA").save(folder / "alpha.png")
+    colour.quantize(8).save(folder / "palette.png")
+    colour.convert("CMYK").save(folder / "print.jpg")
+    colour.save(folder / "web.webp", lossless=True)
+    grey.save(folder / "without an ending", "PNG")
+
+
+@pytest.mark.filterwarnings("ignore::curricula.errors.DataWarning")
+def test_photos_of_every_kind_are_learnt_and_a_new_one_is_recognised(tmp_path):
+    registry.use(registry.build_registry([TINY]))
+    photos = tmp_path / "photos"
+    for name, level in {"dark": 40, "light": 210}.items():
+        write_photos(photos / name, level)
+        (photos / name / ".DS_Store").touch()
+    arguments = {
+        "data": "folder(size=16, split=80:20)", "data_root": photos, "model": "tinycnn",
+        "perturb": "rot:30", "batch_size": 4, "epochs": 10, "output": tmp_path / "run",
+    }  # fmt: skip
+    damaged = photos / "dark" / "damaged.jpg"
+    damaged.write_bytes((photos / "dark" / "phone.JPG").read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"dark/damaged.jpg cannot be read as an image"):
+        curricula.train(**arguments)
+    damaged.unlink()
+    curricula.train(**arguments)
+    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
+    shutil.rmtree(photos)
+    shutil.rmtree(tmp_path / "run")
+    write_photos(tmp_path / "new", 200)
+    for path in (tmp_path / "new").iterdir():
+        (found,) = curricula.predict(tmp_path / "elsewhere", [path])
+        assert found.classes[0] == "light", path
