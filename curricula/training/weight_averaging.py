@@ -106,7 +106,8 @@ def averaged(model: "nn.Module", averaging: Averaging) -> "AveragedModel":
         else:
             torch._foreach_copy_(list(average), list(weights))
 
-    average_model = AveragedModel(copied(model), multi_avg_fn=join, use_buffers=True)
+    with torch.no_grad():  # otherwise its copies of TorchScript's weights are no leaves
+        average_model = AveragedModel(copied(model), multi_avg_fn=join, use_buffers=True)
     return average_model
 
 

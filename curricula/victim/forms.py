@@ -278,7 +278,7 @@ def _check_mode_of_others(network: nn.Module, x_NCHW: Tensor, found: _Pass) -> N
     if not _equal(_run(network, x_NCHW, eval_others=True).logits, found.logits):
         kinds = ", ".join(sorted({type(module).__name__ for module in found.training}))
         raise UserError(
-            f"the model's code runs modules in training mode that do not belong to it ({kinds}), "
+            f"the model runs modules in training mode that do not belong to it ({kinds}), "
             "so that its eval() does not reach them; assign them to attributes of the model, or "
             "call their eval()"
         )

@@ -150,7 +150,7 @@ def _form_problem(model: nn.Module, x_NCHW: Tensor) -> str | None:
     try:
         form = choose_form(model, x, least_form(model)).form
     except UserError as error:
-        return str(error).removeprefix("the model ").removeprefix("the model's ")
+        return str(error).removeprefix("the model ")
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     if form is not Form.ITSELF or scripted:
         return None
