@@ -163,7 +163,7 @@ def network_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Ten
 
 
 def _of_torch(content: bytes, source: str) -> Weights:
-    if zipfile.is_zipfile(io.BytesIO(content)) and _is_script(content):
+    if _is_script(content):
         raise UserError(f"{source}: a TorchScript program, not weights; save those: {SAVE}")
     try:
         with warnings.catch_warnings():
@@ -186,7 +186,7 @@ def _is_script(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except Exception:  # no archive, or a damaged one
         return False
 
 

@@ -223,6 +223,12 @@ def other_zip():
     return stream.getvalue()
 
 
+def of_several_disks():
+    """Return the end of a damaged archive: Python's reader refuses it in its check."""
+    locator = b"PK\x06\x07" + bytes(12) + b"\x09\x00\x00\x00"
+    return locator + b"PK\x05\x06" + b"\xff" * 16 + bytes(2)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -232,6 +238,7 @@ def other_zip():
         (b"\x80\x02", "neither safetensors nor"),
         (damaged_zip(), "or damaged; save it again"),
         (other_zip(), "neither safetensors nor"),
+        (of_several_disks(), "neither safetensors nor"),
         (b"\x10" + bytes(7) + b'{"a": 1}        ', "damaged"),
         (b"\xff" * 8 + b"{", "damaged"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
