@@ -171,7 +171,7 @@ def _of_torch(content: bytes, source: str) -> Weights:
             value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         objects = any(word in str(error) for word in ("Unsupported global", "Unsupported operand"))
-        if objects and content.startswith((b"PK", b"\x80")):  # an archive or a pickle
+        if objects and content.startswith((b"PK\x03\x04", b"\x80")):  # an archive or a pickle
             raise UserError(
                 f"{source}: holds Python objects, which are not loaded since that runs code of the "
                 f"file; open it where you trust it, and save its weights alone: {SAVE}"
