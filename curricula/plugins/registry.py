@@ -317,8 +317,12 @@ class Registry:
         if found:
             raise UserError(_clash(found))
         known = self.records(kind)
-        near = similar_names(short, self._records[kind])
+        names = self._records[kind]
+        near = [short] if short in names else similar_names(short, names)
         meant = [word for each in near for word in known if known[word].record.name == each]
+        if prefix and not meant:
+            of_plugin = _prefix(prefix)
+            meant = [word for word in known if known[word].provider.prefix == of_plugin][:3]
         if meant:
             fix = f"did you mean {' or '.join(meant)}?"
         elif len(known) > MAX_LISTED_NAMES:

@@ -157,6 +157,8 @@ def test_a_name_of_several_plugins_needs_its_provider_and_blocks_nothing_else(cl
         ("fake-two/rain", "did you mean rain"),
         ("curricula/fog", "did you mean "),
         ("nothing/zzz", "curricula plugins lists all"),
+        ("fake-one/zzz", r"did you mean fake-one/fog or rain\?$"),
+        ("fake-one/rott", "did you mean rot"),
         ("fogg", "did you mean "),
     ],
 )
