@@ -99,7 +99,13 @@ def choose_layers(
         UserError: a pattern matches nothing, all layers would be frozen, or the head is needed and
             the last layer does not have ``num_classes`` outputs.
     """
-    modules = dict(model.named_modules())
+    scripted = any(isinstance(each, torch.jit.ScriptModule) for each in model.modules())
+    if scripted and (freeze or needs_head):
+        raise UserError(
+            f"{name} is scripted or traced, and its layers cannot be told apart: give the network "
+            "that it was made from, or leave out freeze, head_lr and init_head"
+        )
+    modules = dict(model.named_modules(remove_duplicate=False))
     means_head = BACKBONE in freeze and not _matches(model, BACKBONE)
     head_modules: tuple[str, ...] = ()
     if needs_head or means_head:
@@ -151,7 +157,7 @@ def _matches(model: nn.Module, pattern: str) -> list[str]:
     """
     modules = [
         name
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         if name and (any(True for _ in module.parameters()) or any(True for _ in module.buffers()))
     ]
     parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]

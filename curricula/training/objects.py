@@ -129,6 +129,8 @@ def split_objects(values: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:
         if (isinstance(value, type) and name != "optimizer") or not is_object(value):
             fix = f"; write {value.__name__}(...)" if isinstance(value, type) else ""
             raise UserError(f"{name} must be text or {what}, not {shown(value)}{fix}")
+        if name == "model":
+            _check_trainable(value)
         objects[name], texts[name] = value, given(value)
     return texts, Objects(**objects)
 
@@ -182,6 +184,32 @@ def _is_module(value: Any) -> bool:
     from torch import nn
 
     return isinstance(value, nn.Module)
+
+
+def _check_trainable(model: "nn.Module") -> None:
+    """Check that copies of a network can be trained.
+
+    Raises:
+        UserError: it is a compiled form of a network, its parameters have no shapes
+            yet, or they are of half precision.
+    """
+    import torch
+    from torch.nn.parameter import UninitializedParameter
+
+    name = f"model {given(model)}"
+    if isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
+        raise UserError(
+            f"{name} is compiled: give the network that it was made from; compile (--compile) on "
+            "compiles it in training"
+        )
+    for key, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise UserError(f"{name}: {key} has no shape yet: pass a batch through it first")
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            raise UserError(
+                f"{name}: {key} is of {parameter.dtype}, too coarse for updates: give "
+                "model.float(); precision (--precision) bf16 trains fast"
+            )
 
 
 def _is_objective(value: Any) -> bool:

@@ -271,3 +271,11 @@ def test_wrong_values_are_one_line_and_write_nothing(tiny, tmp_path, fields, mes
         curricula.train(**{**SETTINGS, **fields}, output=tmp_path / "run")
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_shared_layer_is_frozen_by_each_of_its_names():
+    model = nn.Module()
+    model.a = model.b = nn.Linear(8, 8)
+    model.c = nn.Linear(8, 4)
+    layers = choose_layers(model, torch.rand(2, 1, 8, 8), num_classes=4, name="m", freeze=["b"])
+    assert layers.frozen == {"a.weight", "a.bias"}
