@@ -184,14 +184,17 @@ def resolve_optimizer(config: TrainConfig, factory: Factory | None = None) -> st
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """Return a configuration that states every default of its optimiser and its learning-rate
-    schedule, which earlier versions did not.
+    schedule, which earlier versions did not. What was given in Python stays as it is.
 
     Raises:
         UserError: one of them is wrong.
     """
-    is_object = is_given(config.lr_schedule)
-    rate = config.lr_schedule if is_object else parse_learning_rate(config.lr_schedule).call
-    return attrs.evolve(config, optimizer=resolve_optimizer(config), lr_schedule=str(rate))
+    stated: dict[str, str] = {}
+    if not is_given(config.optimizer):
+        stated["optimizer"] = resolve_optimizer(config)
+    if not is_given(config.lr_schedule):
+        stated["lr_schedule"] = str(parse_learning_rate(config.lr_schedule).call)
+    return attrs.evolve(config, **stated)
 
 
 def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | None:

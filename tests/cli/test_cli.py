@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from curricula.cli.main import main, program
 from curricula.plugins import registry
@@ -656,12 +657,16 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
     search.write_text(
         '[base]\ndata = "tiny"\nepochs = 1\n[ranges]\nlr = [0.01, 0.1]\n[search]\ntrials = 1\n'
     )
+    photo = tmp_path / "photo.png"
+    Image.new("L", (8, 8)).save(photo)
     folder = tmp_path / "run"
     runs = {
         "train": ["--data", "tiny", "--epochs", "1", "--output", folder],
         "evaluate": [folder, "--limit", "5"],
         "profile": [folder, "--limit", "1"],
         "audit": [folder, "--limit", "1"],
+        "predict": [folder, photo],
+        "export": [folder, "-o", tmp_path / "net.pt2", "--limit", "1"],
         "sweep": [sweep, "--output", tmp_path / "sweep"],
         "search": [search, "--output", tmp_path / "search"],
         "compare": [tmp_path / "sweep"],
@@ -689,8 +694,8 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
 
 
 COMMANDS = [
-    "train", "evaluate", "profile", "audit", "sweep", "search", "compare", "report", "bench",
-    "preview", "schedule", "plugins", "recipes",
+    "train", "evaluate", "profile", "audit", "predict", "export", "sweep", "search", "compare",
+    "report", "bench", "preview", "schedule", "plugins", "recipes",
 ]  # fmt: skip
 
 

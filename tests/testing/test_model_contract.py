@@ -111,6 +111,8 @@ class Broken(nn.Module):
                 nn.init.normal_(self.head.bias, generator=own_generator)
             case "holds a lock":
                 self.lock = threading.Lock()
+            case "counts its passes in training":
+                self.passes = 0
             case "keeps a plain tensor":
                 self.plain = torch.zeros(num_classes)
             case "names a buffer at random":
@@ -142,6 +144,9 @@ class Broken(nn.Module):
                 if self.training:
                     self.plain = logits.detach().mean(0) * 100
                 return logits + self.plain
+            case "counts its passes in training":
+                self.passes += self.training
+                return logits * (1 + self.passes)
         return logits
 
     def state_dict(self, *arguments, **keywords):
@@ -201,7 +206,8 @@ BROKEN = {
     "learns nothing": clauses.every_weight_is_trained,
     "writes to its images": clauses.input_is_not_changed,
     "writes to its images in training": clauses.input_is_not_changed,
-    "holds a lock": clauses.victim_matches_the_model,
+    "holds a lock": clauses.model_is_a_classifier,
+    "counts its passes in training": clauses.victim_matches_the_model,
     "takes only 32x32": clauses.unsupported_size_is_refused,
     "breaks on a pixel": clauses.unsupported_size_is_refused,
 }

@@ -103,7 +103,7 @@ def checkpoints(path):
         (3, 0, LAST),
         (5, 8192, LAST),  # a part of the checkpoint has space
         ("epoch", 12288, None),
-        ("evaluation", 0, "evaluation.json"),
+        ("evaluation", 0, "predictions.safetensors"),
     ],
 )
 def test_a_training_goes_on_once_there_is_space(disk, whole, event, free, file):

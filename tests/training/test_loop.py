@@ -154,6 +154,7 @@ def test_a_run_folder_holds_its_files(trained, run):
         "metrics.jsonl",
         "timing.jsonl",
         "evaluation.json",
+        "predictions.safetensors",
         BEST,
         LAST,
     }
