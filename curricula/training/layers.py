@@ -102,7 +102,7 @@ def choose_layers(
     scripted = any(isinstance(each, torch.jit.ScriptModule) for each in model.modules())
     if scripted and (freeze or needs_head):
         raise UserError(
-            f"{name} is scripted or traced, and its layers cannot be told apart: give the network "
+            f"{name} is scripted or traced, and its layers cannot be separated: give the network "
             "that it was made from, or leave out freeze, head_lr and init_head"
         )
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -189,12 +189,12 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     Raises:
         UserError: one of them is wrong.
     """
-    stated: dict[str, str] = {}
-    if not is_given(config.optimizer):
-        stated["optimizer"] = resolve_optimizer(config)
-    if not is_given(config.lr_schedule):
-        stated["lr_schedule"] = str(parse_learning_rate(config.lr_schedule).call)
-    return attrs.evolve(config, **stated)
+    optimizer, rate = config.optimizer, config.lr_schedule
+    return attrs.evolve(
+        config,
+        optimizer=optimizer if is_given(optimizer) else resolve_optimizer(config),
+        lr_schedule=rate if is_given(rate) else str(parse_learning_rate(rate).call),
+    )
 
 
 def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | None:
