@@ -20,13 +20,11 @@ from curricula.training.run import Run
 def draw(subject: Any) -> Figure:
     """Return a figure of a result or a curriculum, which a notebook shows inline.
 
-    | subject | figure |
-    |---|---|
-    | `RobustnessProfile` | accuracy and fooling rate over the ranges |
-    | `Comparison` | the Pareto frontier |
-    | `Evaluation` | the confusion of classes under each threat |
-    | `Curriculum` | the schedule of each perturbation |
-    | `Run` | accuracies, loss and strengths over the epochs |
+    - `RobustnessProfile`: accuracy and fooling rate over the ranges
+    - `Comparison`: the Pareto frontier
+    - `Evaluation`: the confusion of classes under each threat
+    - `Curriculum`: the schedule of each perturbation
+    - `Run`: accuracies, loss and strengths over the epochs
 
     >>> figure = draw(Curriculum.parse("rot:30+pgd:0.1", ["rot=linear(until=0.5)"]))
     >>> figure.axes[0].get_ylabel()
