@@ -107,8 +107,8 @@ def export(
     missing = [name for name in PACKAGES if form == "onnx" and find_spec(name) is None]
     if missing:
         raise UserError(
-            f"an export to ONNX needs {', '.join(missing)}: pip install 'curricula[onnx]', or "
-            "write .pt2, which needs no more than torch"
+            f"an export to ONNX needs {', '.join(missing)}: pip install onnx onnxscript "
+            "onnxruntime, or write .pt2, which needs no more than torch"
         )
     check_output(path)
     classifier = open_classifier(model, data=data, checkpoint=checkpoint)

@@ -268,9 +268,10 @@ def _classified(
     """Return the most probable classes of the images of a batch."""
     import torch
 
+    from curricula.runtime.modes import ordinary_mode
     from curricula.victim.outputs import logits_of, shape_problem
 
-    with torch.no_grad():
+    with ordinary_mode(x_NCHW.device), torch.no_grad():
         output = network(x_NCHW)
     if problem := shape_problem(output, len(names), len(classes)):
         raise UserError(f"the network returns {problem}")

@@ -202,10 +202,12 @@ def train(
     callbacks = [*check_callbacks(callbacks), *progress_callbacks(progress)]
     every = None if checkpoint_every is None else parse_interval(checkpoint_every)
 
+    from curricula.runtime.modes import training_mode
     from curricula.training.plan import make_plan
 
     callback = Callbacks.build(callbacks)
-    plan = make_plan(texts, objects=objects, download=download)
+    with training_mode():
+        plan = make_plan(texts, objects=objects, download=download)
 
     def made() -> str:
         folder = new_folder(plan) if path is None else path
@@ -214,7 +216,8 @@ def train(
                 pass
         return str(folder)
 
-    return _train(plan, Path(from_first(made)), callback, every, resume=False)
+    with training_mode():
+        return _train(plan, Path(from_first(made)), callback, every, resume=False)
 
 
 @known_keywords(*GivenObjects.__annotations__)
@@ -268,16 +271,13 @@ def resume(
             f"run {found.path} is finished: there is nothing to continue; {page} writes its page"
         )
 
+    from curricula.runtime.modes import training_mode
     from curricula.training.plan import make_plan
 
     callback = Callbacks.build(callbacks)
-    return _train(
-        make_plan(values, objects=handed, read_init=not found.has_checkpoint),
-        found.path,
-        callback,
-        every,
-        resume=True,
-    )
+    with training_mode():
+        plan = make_plan(values, objects=handed, read_init=not found.has_checkpoint)
+        return _train(plan, found.path, callback, every, resume=True)
 
 
 def _again(objects: "GivenObjects") -> Objects:

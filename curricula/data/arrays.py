@@ -329,6 +329,11 @@ def _as_tensor(value: Any, what: str) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.detach() if value.requires_grad else value
+    if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
+        raise UserError(
+            f"the {what} are masked in part, which would be lost; leave masked images out, or give "
+            "what is behind the mask: array.data"
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths

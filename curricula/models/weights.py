@@ -46,11 +46,14 @@ class Weights:
         tensors: tensors on the CPU, by name.
         source: the file, as text for messages.
         notes: what was recognised in the file, a phrase each.
+        versions: version of the format of each module's tensors, by the module's name, if the file
+            states them, as `torch.nn.Module.state_dict` does.
     """
 
     tensors: Mapping[str, Tensor]
     source: str
     notes: tuple[str, ...] = ()
+    versions: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -230,10 +233,23 @@ def _checked(tensors: Mapping[str, Tensor], source: str, notes: tuple[str, ...])
                 f"{source}: {shown(name)} is not a plain tensor (sparse, quantised or without "
                 "values); save dense weights in floating point"
             )
+    versions = _versions(tensors)
     if COUNTED in tensors and all(n == COUNTED or n.startswith("module.") for n in tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name != COUNTED}
         notes = (*notes, "averaged weights")
-    return Weights(tensors=tensors, source=source, notes=notes)
+    return Weights(tensors=tensors, source=source, notes=notes, versions=versions)
+
+
+def _versions(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the version of each module's tensors that a state dict of torch states."""
+    stated = getattr(tensors, "_metadata", None)
+    if not isinstance(stated, Mapping):
+        return {}
+    return {
+        name: each["version"]
+        for name, each in stated.items()
+        if isinstance(name, str) and isinstance(each, Mapping) and type(each.get("version")) is int
+    }
 
 
 def load_weights(
@@ -262,7 +278,7 @@ def load_weights(
     """
     own = {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     normalisations = _normalisation_names(model)
-    tensors, note = _renamed(weights.tensors, own, normalisations)
+    tensors, note, (taken, added) = _renamed(weights.tensors, own, normalisations)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in new}
     # safetensors stores one of several names of the same tensor.
     shared = {_place(own[name]) for name in tensors if name in own} - {None}
@@ -307,6 +323,11 @@ def load_weights(
     normalisation = _take_normalisation(model, tensors, weights.source)
     state = model.state_dict()  # with the versions of its layers, which some of torchvision ask for
     state.update(tensors)
+    metadata: dict[str, dict[str, int]] = getattr(state, "_metadata", {})
+    for name, version in weights.versions.items():
+        module = (added + f"{name}.".removeprefix(taken)).rstrip(".")
+        if module in metadata:
+            metadata[module]["version"] = version
     model.load_state_dict(state)
     return Loaded(notes=(*weights.notes, *note), normalised=stated, normalisation=normalisation)
 
@@ -331,9 +352,9 @@ def _normalisation_names(model: nn.Module) -> set[str]:
 
 def _renamed(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], normalisations: set[str]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the tensors under the names of a model, and what was taken off or added, a phrase
-    each.
+) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, str]]:
+    """Return the tensors under the names of a model, what was recognised, a phrase each, and the
+    prefixes that were taken off and added.
 
     Of all prefixes that the weights' names share, and all that the model's names share, those are
     taken off that let the most names agree.
@@ -349,7 +370,8 @@ def _renamed(
                 best = rank, taken, added
     _, taken, added = best or ((0, 0), "", "")
     note = (f"the prefix {shown(taken)}",) if taken and taken != added else ()
-    return {added + name.removeprefix(taken): tensor for name, tensor in tensors.items()}, note
+    renamed = {added + name.removeprefix(taken): tensor for name, tensor in tensors.items()}
+    return renamed, note, (taken, added)
 
 
 def _prefixes(names: list[str]) -> list[str]:

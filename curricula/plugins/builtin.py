@@ -245,7 +245,7 @@ def curricula_callbacks() -> Iterable[Record]:
         name="tensorboard",
         factory="curricula.training.tensorboard:TensorBoard",
         summary="writes scalars, images and results for TensorBoard",
-        install="pip install 'curricula[tensorboard]'",
+        install="pip install tensorboard",
     )
 
 

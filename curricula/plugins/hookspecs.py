@@ -54,7 +54,7 @@ class Record:
             (in a loose plugin file).
         summary: one line for listings.
         install: the command to suggest when the factory cannot be imported, for example
-            ``"pip install curricula[escnn]"``.
+            ``"pip install my-package"``.
 
     Raises:
         ValueError: a name with other characters.

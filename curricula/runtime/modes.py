@@ -1,7 +1,7 @@
 """Modes of torch that the caller may have set, and that the arithmetic of attacks must not see."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -44,6 +44,17 @@ def ordinary_mode(device: torch.device) -> Iterator[None]:
         else nullcontext()
     )
     with outside_inference_mode(), off, default_dtype(torch.float32):
+        yield
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Train in the modes that torch starts in, whatever the caller has set: with gradients, in
+    float32, without autocast."""
+    with ExitStack() as modes:
+        for device in ("cpu", "cuda"):
+            modes.enter_context(ordinary_mode(torch.device(device)))
+        modes.enter_context(torch.enable_grad())
         yield
 
 

@@ -22,7 +22,7 @@ def data_frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
         import pandas
     except ImportError as error:
         raise UserError(
-            "to_pandas needs pandas, which is not installed: pip install 'curricula[pandas]'"
+            "to_pandas needs pandas, which is not installed: pip install pandas"
         ) from error
     return pandas.DataFrame(columns)
 

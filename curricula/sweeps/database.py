@@ -96,7 +96,7 @@ class Database:
         except ImportError as error:
             raise UserError(
                 f"storage {shown}: its driver is not installed ({error.name}); "
-                "pip install 'curricula[postgres]'"
+                "pip install 'psycopg[binary]'"
             ) from error
         return cls(url=shown, in_folder=storage is None, engine=engine, on_message=on_message)
 

@@ -87,13 +87,19 @@ class _Convolve(torch.autograd.Function):
         stride: Any,
         padding: Any,
     ) -> Tensor:
+        # A gradient that is missing must stay missing: zeros would stop attacks without a message.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight_OCHW)
         ctx.stride, ctx.padding = stride, padding
         ctx.shape, ctx.dtype = x_NCHW.shape, x_NCHW.dtype
         return F.conv2d(x_NCHW, weight_OCHW, bias_O, stride=stride, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, gradient_NOHW: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(
+        ctx: Any, gradient_NOHW: Tensor | None
+    ) -> tuple[Tensor | None, None, None, None, None]:
+        if gradient_NOHW is None:
+            return None, None, None, None, None
         (weight_OCHW,) = ctx.saved_tensors
         n, channels, height, width = ctx.shape
         (down, right), (top, left) = ctx.stride, ctx.padding

@@ -243,7 +243,7 @@ def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
                 x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum
             )
         except Exception as error:
-            if "does not require grad" not in str(error) and "not have been used" not in str(error):
+            if "no gradient in its images" not in str(error):
                 return (
                     f"cannot be differentiated in its images ({_one_line(error)}); use only "
                     "operations that torch differentiates"

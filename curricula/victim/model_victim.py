@@ -15,6 +15,9 @@ from curricula.runtime.precision import Precision
 from curricula.runtime.values import check_choice
 from curricula.victim.frozen import FrozenModel
 
+# What torch says of a result that does not depend on the images by operations with gradients.
+NO_GRADIENT = ("does not require grad", "not have been used")
+
 
 class ModelVictim:
     """A network as perturbations see it: logits and gradients, and no access to its weights.
@@ -83,12 +86,25 @@ class ModelVictim:
         self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each image's gradient of the loss, its loss and its logits, (grad_NCHW, loss_N,
-        logits_NK), detached."""
+        logits_NK), detached.
+
+        Raises:
+            UserError: no gradient reaches the images.
+        """
         with outside_inference_mode(), torch.enable_grad():
             x = as_ordinary(x_NCHW.detach()).requires_grad_()
             logits = self._forward(x)
             loss_N = (loss or self._loss)(logits, as_ordinary(y_N), self._reference)
-            (gradient,) = torch.autograd.grad(loss_N.sum(), x)
+            try:
+                (gradient,) = torch.autograd.grad(loss_N.sum(), x)
+            except RuntimeError as error:
+                if not any(text in str(error) for text in NO_GRADIENT):
+                    raise
+                raise UserError(
+                    "the model has no gradient in its images, because its forward detaches them or "
+                    "computes without gradients: only threats without gradients, such as square, "
+                    "can measure it"
+                ) from error
         if self._frozen.replays:
             gradient = gradient.clone()
         return gradient, loss_N.detach(), logits.detach()

@@ -587,3 +587,12 @@ def test_a_plugin_that_returns_no_data_set_is_one_line():
     registry.current().add(Plugged((PIXELS, LABELS)), Provider(name="plugged", source="file"))
     with pytest.raises(UserError, match=r"data set plugged: its plugin returned \(.*, no DataSet"):
         load_data("plugged")
+
+
+@pytest.mark.parametrize("masked", ["images", "labels"])
+def test_a_mask_is_refused_since_it_would_be_lost(masked):
+    x, y = np.random.default_rng(0).random((6, 1, 8, 8)), np.arange(6) % 3
+    x = np.ma.array(x, mask=x < 0.1) if masked == "images" else x
+    y = np.ma.array(y, mask=y == 1) if masked == "labels" else y
+    with pytest.raises(UserError, match=f"{masked} are masked in part"):
+        as_dataset((x, y))

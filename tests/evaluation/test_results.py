@@ -128,7 +128,7 @@ def test_a_data_frame_has_a_row_per_threat_class_or_image():
 
 def test_without_pandas_a_data_frame_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UserError, match=r"pip install 'curricula\[pandas\]'"):
+    with pytest.raises(UserError, match=r"pip install pandas"):
         evaluation().to_pandas()
 
 

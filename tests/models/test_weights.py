@@ -307,3 +307,27 @@ def test_a_damaged_checkpoint_of_a_run_is_one_line(tmp_path):
     content[-1] ^= 1
     (tmp_path / BEST).write_bytes(content)
     one_line(lambda: read_weights(tmp_path / BEST), "damaged .its contents changed")
+
+
+class _SecondVersion(nn.Linear):
+    """A layer whose first version stored its weight with the other sign."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *others):
+        if (metadata.get("version") or 1) < 2:
+            state[f"{prefix}weight"] = -state[f"{prefix}weight"]
+        super()._load_from_state_dict(state, prefix, metadata, *others)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_versions_of_layers_are_those_of_the_file(version, prefix, tmp_path):
+    network = nn.Sequential(nn.Flatten(), _SecondVersion(4, 3))
+    state = (nn.ModuleDict({"module": network}) if prefix else network).state_dict()
+    state._metadata[f"{prefix}1"]["version"] = version
+    torch.save(state, tmp_path / "net.pt")
+    ours = nn.Sequential(nn.Flatten(), _SecondVersion(4, 3))
+    load_weights(ours, read_weights(tmp_path / "net.pt"))
+    expected = network[1].weight * (1 if version == 2 else -1)
+    assert torch.equal(ours[1].weight, expected)

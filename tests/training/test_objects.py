@@ -1,5 +1,6 @@
 """Trainings of objects that are handed over in Python: networks, data, schedules, losses."""
 
+import contextlib
 import copy
 import math
 
@@ -389,3 +390,25 @@ def test_wrong_objects_are_one_line_and_write_nothing(data, net, tmp_path, field
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["autocast", "float64", "no_grad", "inference"])
+def test_a_training_does_not_depend_on_the_modes_of_the_caller(mode, data, net, tmp_path):
+    settings = {**SETTINGS, "model": net, "data": data, "epochs": 1}
+    curricula.train(**settings, output=tmp_path / "plain")
+    dtype = torch.get_default_dtype()
+    entered = {
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "float64": contextlib.nullcontext,
+        "no_grad": torch.no_grad,
+        "inference": torch.inference_mode,
+    }[mode]
+    try:
+        torch.set_default_dtype(torch.float64 if mode == "float64" else dtype)
+        with entered():
+            curricula.train(**settings, output=tmp_path / "other")
+            assert torch.is_grad_enabled() == (mode not in ("no_grad", "inference"))
+        assert torch.get_default_dtype() == (torch.float64 if mode == "float64" else dtype)
+    finally:
+        torch.set_default_dtype(dtype)
+    assert outcome(tmp_path / "other") == outcome(tmp_path / "plain")

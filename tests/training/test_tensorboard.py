@@ -333,7 +333,7 @@ def test_a_full_disk_is_one_line_and_the_rest_follows(whole, tiny, tmp_path, mon
 def test_without_the_package_one_line_says_what_to_install(tiny, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "curricula.training.tensorboard")
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    with pytest.raises(UserError, match=r"; try: pip install 'curricula\[tensorboard\]'$"):
+    with pytest.raises(UserError, match=r"; try: pip install tensorboard$"):
         curricula.train(**SMALL, output=tmp_path / "run", callbacks=["tensorboard"])
     assert not (tmp_path / "run").exists()
 

@@ -298,3 +298,40 @@ def test_fgsm_ascends_cross_entropy_under_trades_too(generator):
         Threat.parse("fgsm(0.1, loss=kl)")
     with pytest.raises(ValueError, match="at the image its gradient is zero"):
         PGD(budget=0.1, loss="kl", random_start=False)
+
+
+class _Opaque(torch.autograd.Function):
+    """The identity, whose backward pass returns no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+@pytest.mark.parametrize("layer", ["opaque", "no_grad", "detached"])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_a_missing_gradient_is_an_error_and_no_gradient_of_zero(layer, convolution):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3) if convolution else nn.Identity()
+            self.last = nn.LazyLinear(3)
+
+        def forward(self, x):
+            features = self.first(x).flatten(1)
+            if layer == "opaque":
+                features = _Opaque.apply(features)
+            if layer == "detached":
+                features = features.detach()
+            with torch.set_grad_enabled(layer != "no_grad" and torch.is_grad_enabled()):
+                return self.last(features)
+
+    x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    model = Net()
+    model(x)
+    with pytest.raises(UserError, match=r"no gradient in its images.*such as square"):
+        ModelVictim(model).gradient(x, y)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from curricula.plugins.hookspecs import Record, hookimpl
 
-INSTALL = "uv pip install curricula[escnn]"
+INSTALL = "pip install ./plugins/curricula-escnn in a clone of curricula"
 
 
 @hookimpl

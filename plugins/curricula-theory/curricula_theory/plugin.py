@@ -11,5 +11,5 @@ def curricula_commands() -> Iterable[Record]:
         name="theory",
         factory="curricula_theory.command:command",
         summary="compute, simulate and draw a trade-off that has closed forms",
-        install="uv pip install curricula[theory]",
+        install="pip install ./plugins/curricula-theory in a clone of curricula",
     )

@@ -11,5 +11,5 @@ def curricula_models() -> Iterable[Record]:
         name="timm",
         factory="curricula_timm.networks:classifier",
         summary="any classifier of timm, untrained or pretrained: timm(resnet18)",
-        install="uv pip install curricula[timm]",
+        install="pip install ./plugins/curricula-timm in a clone of curricula",
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from curricula.plugins.hookspecs import Record, hookimpl
 
-INSTALL = "uv pip install curricula[torchattacks]"
+INSTALL = "pip install ./plugins/curricula-torchattacks in a clone of curricula"
 
 ATTACKS: Mapping[str, str] = {
     # Within a norm ball.
