@@ -291,15 +291,7 @@ def _check_model(
 
 def _largest_entry(victim: ModelVictim, x_NCHW: Tensor, y_N: Tensor, loss: str) -> Tensor:
     """Return the l-inf norm of the gradient of a loss with respect to each image, (N,)."""
-    try:
-        gradient, _, _ = victim.gradient(x_NCHW, y_N, ATTACK_LOSSES[loss])
-    except RuntimeError as error:
-        if "does not require grad" not in str(error) and "not have been used" not in str(error):
-            raise
-        raise UserError(
-            "the model cannot be differentiated with respect to its images, so no gradient attack "
-            "works; remove detach() from its code, or measure it with square alone"
-        ) from error
+    gradient, _, _ = victim.gradient(x_NCHW, y_N, ATTACK_LOSSES[loss])
     return gradient.abs().amax(dim=(1, 2, 3))
 
 

@@ -211,7 +211,7 @@ def test_a_plain_postgresql_url_uses_psycopg_3_where_psycopg_2_is_missing(monkey
 
 def test_a_missing_driver_is_one_line_with_its_installation(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"its driver is not installed .*; pip install 'curricula"):
+    with pytest.raises(UserError, match=r"its driver is not installed .*; pip install 'psycopg"):
         Database.open(tmp_path, "postgresql+psycopg://me:secret@there/db", print)
 
 
