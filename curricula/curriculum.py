@@ -306,6 +306,18 @@ def check_channels(tree: Node, in_channels: int, *, data: str) -> None:
             )
 
 
+def _check_strength(label: str, strength: float) -> None:
+    """Check that a schedule's strength lies from 0 to 1.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0 <= strength <= 1:
+        raise UserError(
+            f"the schedule of {label} gave a strength of {strength:g}; it must lie from 0 to 1"
+        )
+
+
 ScheduleStates: TypeAlias = Mapping[str, ScheduleState]
 
 
@@ -421,12 +433,9 @@ class Curriculum:
                     f"the schedule of {label}, {self.schedule_calls[label]}, failed "
                     f"({message_of(error)}): it must take (progress, state) and return a strength"
                 ) from error
-            if not isinstance(strength, Tensor) and not 0 <= strength <= 1:
-                raise UserError(
-                    f"the schedule of {label} gave a strength of {strength:g}; it must lie from 0 "
-                    "to 1"
-                )
-            if isinstance(strength, Tensor) and tuple(strength.shape) not in ((), (num_train,)):
+            if not isinstance(strength, Tensor):
+                _check_strength(label, strength)
+            elif tuple(strength.shape) not in ((), (num_train,)):
                 raise UserError(
                     f"the schedule of {label} gave strengths of shape {tuple(strength.shape)}; it "
                     f"must give one number, or one for each of the {num_train} training images"
@@ -522,10 +531,7 @@ class Curriculum:
                     ) from error
                 continue
             strengths[label] = value = float(strength)
-            if not 0 <= value <= 1:
-                raise UserError(
-                    f"the schedule of {label} gave a strength of {value:g}; it must lie from 0 to 1"
-                )
+            _check_strength(label, value)
         return strengths
 
     def __call__(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from curricula.interfaces import Schedule
 
 GIVEN = "given"
-"""The name of a call that stands for an object that a configuration cannot build."""
+"""Name of the call that represents an object handed over in Python."""
 
 
 def given(value: Any) -> str:
@@ -30,7 +30,7 @@ def given(value: Any) -> str:
 
 
 def is_given(text: str) -> bool:
-    """Return whether an expression stands for an object that was handed over in Python.
+    """Return whether an expression is ``given(NAME)``, for an object handed over in Python.
 
     Raises:
         ExpressionError: the text is not a call.

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 
     from curricula.interfaces import Objective, Schedule
 
-SINGLE = (
-    "model",
-    "data",
-    "objective",
-    "optimizer",
-    "lr_schedule",
-)  # fields that one object stands for
+SINGLE = ("model", "data", "objective", "optimizer", "lr_schedule")
+"""Fields of a configuration that take one object each."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -22,6 +22,13 @@ def test_arguments_and_optimisers_of_torch_keep_the_contract():
         assert check_optimizer(cls) == {}, cls
 
 
+class Rate(SGD):
+    """The optimiser that the broken ones below derive from."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+
+
 class NoRate(SGD):
     def __init__(self, params, weight_decay=0.0):
         super().__init__(params, lr=0.01)
@@ -38,10 +45,7 @@ class Ascent(SGD):
         super().__init__(params, lr=lr, maximize=True)
 
 
-class Deaf(SGD):
-    def __init__(self, params, lr):
-        super().__init__(params, lr=lr)
-
+class Deaf(Rate):
     def step(self):
         for group in self.param_groups:
             for each in group["params"]:
@@ -49,10 +53,7 @@ class Deaf(SGD):
                     each.data -= 0.01 * each.grad
 
 
-class Greedy(SGD):
-    def __init__(self, params, lr):
-        super().__init__(params, lr=lr)
-
+class Greedy(Rate):
     def step(self):
         for group in self.param_groups:
             for each in group["params"]:
@@ -76,10 +77,7 @@ class Counting(SGD):
                     each.data -= group["lr"] * each.grad / self.count
 
 
-class InGroup(SGD):
-    def __init__(self, params, lr):
-        super().__init__(params, lr=lr)
-
+class InGroup(Rate):
     def step(self):
         for group in self.param_groups:
             group["count"] = group.get("count", 0) + 1
@@ -88,10 +86,7 @@ class InGroup(SGD):
                     each.data -= group["lr"] * each.grad / group["count"]
 
 
-class InState(SGD):
-    def __init__(self, params, lr):
-        super().__init__(params, lr=lr)
-
+class InState(Rate):
     def step(self):
         for group in self.param_groups:
             for each in group["params"]:

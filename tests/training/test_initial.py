@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 from fixtures.outcomes import outcome
+from fixtures.tiny_training import BY_HAND
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,14 +27,7 @@ from curricula.training.plan import make_plan
 from curricula.training.run import BEST, CONFIG, LAST, Run
 
 SETTINGS = {
-    "data": "tiny",
-    "device": "cpu",
-    "model": "tinycnn(dropout=0)",
-    "precision": "float32",
-    "compile": "off",
-    "augmentation": "clean",
-    "optimizer": "sgd",
-    "lr": 0.01,
+    **BY_HAND,
     "lr_schedule": "constant",
     "epochs": 1,
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixtures.outcomes import outcome
+from fixtures.tiny_training import BY_HAND
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,14 +20,7 @@ from curricula.training.plan import make_plan
 from curricula.training.run import LAST, METRICS
 
 SETTINGS = {
-    "data": "tiny",
-    "device": "cpu",
-    "model": "tinycnn(dropout=0)",
-    "precision": "float32",
-    "compile": "off",
-    "augmentation": "clean",
-    "optimizer": "sgd",
-    "lr": 0.01,
+    **BY_HAND,
     "momentum": 0.8,
     "weight_decay": 0.02,
     "lr_schedule": "step(0:1, 0.5:0.1)",
