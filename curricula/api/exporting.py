@@ -112,7 +112,7 @@ def export(
         )
     check_output(path)
     classifier = open_classifier(model, data=data, checkpoint=checkpoint)
-    x_NCHW, source = _images(classifier, data, data_root, limit)
+    x_NCHW, source = _images(classifier, data_root, limit)
 
     import torch
 
@@ -124,7 +124,9 @@ def export(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's exporter, about its own code
             program = torch.export.export(
-                network, (x_NCHW[:1].repeat(2, 1, 1, 1),), dynamic_shapes=({0: _any_number()},)
+                network,
+                (x_NCHW[:1].repeat(2, 1, 1, 1),),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
             content, exported = write(program, _metadata(classifier))
     except Exception as error:  # torch and its translators raise errors of many types
@@ -143,19 +145,16 @@ def export(
 
 
 def _images(
-    classifier: ImageClassifier, data: Any, data_root: str | Path | None, limit: int
+    classifier: ImageClassifier, data_root: str | Path | None, limit: int
 ) -> "tuple[Tensor, str]":
     """Return the images to compare on, and what they are: the first test images of the data, or
     random ones where the data are not there or have changed."""
     import torch
 
-    from curricula.data.dataset import as_dataset, first
-    from curricula.data.spec import ImageSpec
+    from curricula.data.dataset import first
 
-    found = None
-    if classifier.run is None:
-        found = None if isinstance(data, ImageSpec) else as_dataset(data)
-    else:
+    found = classifier.data
+    if classifier.run is not None:
         try:
             found = open_data(classifier.run, root=data_root)
         except UserError:
@@ -190,18 +189,12 @@ def _exportable(network: "nn.Module") -> "nn.Module":
     return LogitsAlone(copy.plain_equivalent() if isinstance(copy, HasPlainEquivalent) else copy)
 
 
-def _any_number() -> Any:
-    import torch
-
-    return torch.export.Dim("batch")
-
-
-def _metadata(classifier: ImageClassifier) -> dict[str, str]:
-    """Return what a program that uses the file has to know, each value as JSON."""
+def _metadata(classifier: ImageClassifier) -> dict[str, Any]:
+    """Return what a program that uses the file has to know, as values of JSON."""
     from importlib.metadata import version
 
     height, width = height_width(classifier.spec.image_size)
-    stated = {
+    stated: dict[str, Any] = {
         "classes": list(classifier.spec.classes),
         "channels": classifier.spec.channels,
         "height": height,
@@ -214,24 +207,23 @@ def _metadata(classifier: ImageClassifier) -> dict[str, str]:
     }
     if classifier.run is not None:
         stated["model"] = classifier.run.model_config.model
-    return {name: json.dumps(value) for name, value in stated.items()}
+    return stated
 
 
 def _as_program(
-    program: "torch.export.ExportedProgram", metadata: Mapping[str, str]
+    program: "torch.export.ExportedProgram", metadata: Mapping[str, Any]
 ) -> "tuple[bytes, Callable[[Tensor], Tensor]]":
     """Return a program as the bytes of a .pt2 file, and the function that these bytes compute."""
     import torch
 
-    stated = {name: json.loads(text) for name, text in metadata.items()}
     stream = io.BytesIO()
-    torch.export.save(program, stream, extra_files={METADATA: json.dumps(stated)})
+    torch.export.save(program, stream, extra_files={METADATA: json.dumps(dict(metadata))})
     stream.seek(0)
     return stream.getvalue(), torch.export.load(stream).module()
 
 
 def _as_onnx(
-    program: "torch.export.ExportedProgram", metadata: Mapping[str, str]
+    program: "torch.export.ExportedProgram", metadata: Mapping[str, Any]
 ) -> "tuple[bytes, Callable[[Tensor], Tensor]]":
     """Return a program as the bytes of an ONNX file, and the function that ONNX Runtime makes of
     these bytes."""
@@ -248,10 +240,10 @@ def _as_onnx(
     )
     assert translated is not None
     proto = translated.model_proto
-    for name, text in metadata.items():
-        proto.metadata_props.add(key=name, value=text)
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=name, value=json.dumps(value))
+    for port in (*proto.graph.input, *proto.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_param = "batch"
     content: bytes = proto.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns of threads that a container does not allow

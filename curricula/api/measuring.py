@@ -626,8 +626,6 @@ def _with_outputs(data: "DataSet", network: "nn.Module", x_NCHW: "Tensor") -> "D
     """Return data without class names with a class for each output of a network."""
     from curricula.victim.model_victim import ModelVictim
 
-    if not _is_numbered(data.classes):
-        return data
     outputs = ModelVictim(network).logits(x_NCHW[:1]).shape[1]
     count = max(outputs, data.num_classes)
     return attrs.evolve(data, classes=tuple(str(number) for number in range(count)))

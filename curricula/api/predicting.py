@@ -19,7 +19,6 @@ from curricula.training.config import MAX_BATCH_SIZE
 from curricula.training.loading import (
     CHECKPOINTS,
     Checkpoint,
-    check_checkpoint,
     image_spec,
     load_model,
 )
@@ -58,12 +57,14 @@ class ImageClassifier:
         spec: classes, channels and size of its images.
         ground: colour behind transparent pixels.
         run: the run that it comes from, if any.
+        data: the data set that a caller gave to describe its images, if any.
     """
 
     network: "nn.Module"
     spec: ImageSpec
     ground: Any = "white"
     run: Run | None = None
+    data: "DataSet | None" = None
 
 
 @known_keywords()
@@ -123,7 +124,7 @@ def predict(
 
 
 def open_classifier(
-    model: Any, *, data: Any = None, checkpoint: Checkpoint = "best", given: Any = None
+    model: Any, *, data: Any = None, checkpoint: Checkpoint = "best"
 ) -> ImageClassifier:
     """Return the network of a run, or a given classifier, with what it needs to know of images.
 
@@ -131,7 +132,6 @@ def open_classifier(
         model: a run, its folder, or a classifier.
         data: classes, channels and size of a classifier's images.
         checkpoint: weights of a run.
-        given: the network of a run whose model was given in Python.
 
     Raises:
         UserError: as `predict` does.
@@ -140,13 +140,10 @@ def open_classifier(
         if data is not None:
             raise UserError("data is for a model: a run states its classes and image size")
         run = model if isinstance(model, Run) else Run.open(model)
-        check_checkpoint(run, checkpoint)
-        network = load_model(run, checkpoint=checkpoint, model=given)
-        stated = image_spec(run)
-        spec = ImageSpec(
-            classes=stated.classes, channels=stated.in_channels, image_size=stated.image_size
+        network = load_model(run, checkpoint=checkpoint)
+        return ImageClassifier(
+            network=network, spec=_as_spec(image_spec(run)), ground=_ground(run), run=run
         )
-        return ImageClassifier(network=network, spec=spec, ground=_ground(run), run=run)
 
     from torch import nn
 
@@ -159,12 +156,15 @@ def open_classifier(
             "a model does not state its classes: give data=, such as data='digits' or "
             "data=ImageSpec(classes=..., channels=..., image_size=...)"
         )
-    if not isinstance(data, ImageSpec):
-        found = as_dataset(data)
-        data = ImageSpec(
-            classes=found.classes, channels=found.in_channels, image_size=found.image_size
-        )
-    return ImageClassifier(network=model, spec=data)
+    found = None if isinstance(data, ImageSpec) else as_dataset(data)
+    return ImageClassifier(
+        network=model, spec=data if found is None else _as_spec(found), data=found
+    )
+
+
+def _as_spec(data: "DataSet | ImageSpec") -> ImageSpec:
+    """Return the classes, channels and size of a data set's images."""
+    return ImageSpec(classes=data.classes, channels=data.in_channels, image_size=data.image_size)
 
 
 def _ground(run: Run) -> Any:

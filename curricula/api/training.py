@@ -251,9 +251,10 @@ def resume(
     """
     found = run if isinstance(run, Run) else Run.open(run)
     found.check_plugins()
-    values: dict[str, Any] = {name: getattr(found.config, name) for name in FIELDS}
+    config = found.config
+    values: dict[str, Any] = {name: getattr(config, name) for name in FIELDS}
     handed = _again(objects)
-    handed.check_like(found.config, found.path)
+    handed.check_like(config, found.path)
     if data_root is not None:
         values["data_root"] = str(data_root)
     check_values(values)

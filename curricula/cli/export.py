@@ -7,18 +7,20 @@ from typing import Any
 import attrs
 import click
 
-from curricula.cli.options import format_option, given, moved_data_option, output_option
+from curricula.cli.options import (
+    checkpoint_option,
+    format_option,
+    given,
+    moved_data_option,
+    output_option,
+)
 from curricula.cli.paths import PATH
 
 
 @click.command()
 @click.argument("run", type=PATH)
 @output_option("File to write.", metavar="FILE.onnx|FILE.pt2", required=True)
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    help="The checkpoint that was best on validation, or the last epoch's.  [default: best]",
-)
+@checkpoint_option()
 @click.option(
     "--limit",
     type=int,

@@ -220,6 +220,22 @@ def moved_data_option() -> Option:
     )
 
 
+def device_option() -> Option:
+    """Return the option ``--device``."""
+    return click.option(
+        "--device", metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:1, ...  [default: auto]"
+    )
+
+
+def checkpoint_option() -> Option:
+    """Return the option ``--checkpoint``, which chooses the weights of a run."""
+    return click.option(
+        "--checkpoint",
+        type=click.Choice(["best", "last"]),
+        help="The checkpoint that was best on validation, or the last epoch's.  [default: best]",
+    )
+
+
 def measurement_options(images: str) -> Option:
     """Return a decorator that adds the options of a command that measures a run.
 
@@ -241,16 +257,7 @@ def measurement_options(images: str) -> Option:
             help="Images per batch, 1 to 1,000,000; the results do not depend on it.  "
             "[default: 250 on a CPU, elsewhere the fastest]",
         ),
-        click.option(
-            "--device",
-            metavar="DEVICE",
-            help="Device: auto, cpu, cuda, cuda:1, ...  [default: auto]",
-        ),
+        device_option(),
         moved_data_option(),
-        click.option(
-            "--checkpoint",
-            type=click.Choice(["best", "last"]),
-            help="The checkpoint that was best on validation, or the last epoch's.  "
-            "[default: best]",
-        ),
+        checkpoint_option(),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import format_option, given
+from curricula.cli.options import checkpoint_option, device_option, format_option, given
 from curricula.cli.paths import PATH
 from curricula.errors import UserError, printable
 
@@ -23,14 +23,8 @@ from curricula.errors import UserError, printable
     show_default=True,
     help="Number of classes to print for each image, the most probable first, 1 or more.",
 )
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    help="The checkpoint that was best on validation, or the last epoch's.  [default: best]",
-)
-@click.option(
-    "--device", metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:1, ...  [default: auto]"
-)
+@checkpoint_option()
+@device_option()
 @format_option("csv")
 def command(run: Path, images: tuple[Path, ...], form: str, **flags: Any) -> None:
     """Classify images by the network of a run: print the most probable classes of each.

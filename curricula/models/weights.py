@@ -110,26 +110,38 @@ def _similar(path: Path) -> str:
 
 def _of_safetensors(content: bytes, source: str) -> Weights:
     from safetensors import SafetensorError
-    from safetensors.torch import load
 
     try:
-        tensors = load(content)
-        length = int.from_bytes(content[:8], "little")
-        texts = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        tensors, _, is_checkpoint = parse_safetensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{source}: damaged ({message_of(error)}); fetch or save it again"
         ) from error
-    if DIGEST in texts:
-        expected = texts.pop(DIGEST)
-        if digest_of(tensors, texts) != expected:
-            raise UserError(f"{source}: damaged (its contents changed after it was written)")
+    if is_checkpoint:
         return Weights(
             tensors=network_tensors(tensors, source),
             source=source,
             notes=("a checkpoint of curricula",),
         )
     return _checked(tensors, source, ())
+
+
+def parse_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str], bool]:
+    """Return the tensors and the texts in the bytes of a safetensors file, both by name, and
+    whether it is a checkpoint of curricula, whose digest is right.
+
+    Raises:
+        Exception: the file is damaged; of many types.
+    """
+    from safetensors.torch import load
+
+    tensors = load(content)
+    length = int.from_bytes(content[:8], "little")
+    texts = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    expected = texts.pop(DIGEST, None)
+    if expected is not None and digest_of(tensors, texts) != expected:
+        raise ValueError("its contents changed after it was written")
+    return tensors, texts, expected is not None
 
 
 def digest_of(

@@ -27,6 +27,11 @@ def is_interactive() -> bool:
     return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
 
 
+def is_shown(progress: bool | None) -> bool:
+    """Return whether progress is shown: as stated, or by default where `is_interactive`."""
+    return is_interactive() if progress is None else progress
+
+
 def in_notebook() -> bool:
     """Return whether the code runs in a kernel of IPython, whose outputs a notebook shows."""
     ipython = sys.modules.get("IPython")
@@ -58,7 +63,7 @@ def reported(name: str, progress: ProgressChoice) -> Iterator[Callable[[float], 
     """
     if callable(progress):
         yield progress
-    elif progress or (progress is None and is_interactive()):
+    elif is_shown(progress):
         with ProgressBar(name) as bar:
             yield bar.progress
     else:

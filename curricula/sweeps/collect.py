@@ -247,7 +247,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             seconds=None,
         )
     _check_cost(run)
-    config, metrics = run.config, run.metrics
+    config, metrics = stored, run.metrics
     ends_early = config.stop_after > 0 or config.on_collapse == "stop"
     if len(metrics) not in range(1 if ends_early else config.epochs, config.epochs + 1):
         raise UserError(

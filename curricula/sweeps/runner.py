@@ -6,6 +6,7 @@ folder is known to be dead as soon as its lock is free; any other one when its l
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -158,7 +159,7 @@ class Planned:
     data: Mapping[str, Any]
     threats: Mapping[str, Threat]
 
-    @property
+    @functools.cached_property
     def initial(self) -> dict[str, str]:
         """The run folders and files of initial weights (``init``), with their digests, by path."""
         found = (config.init for config in self.configs.values() if config.init)

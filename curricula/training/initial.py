@@ -27,17 +27,19 @@ class Initial:
     Attributes:
         weights: the tensors, as found.
         path: the run folder or file.
+        digest: digest of the tensors.
         run: the run; None for a file.
     """
 
     weights: Weights
     path: Path
+    digest: str
     run: Run | None
 
     @property
     def text(self) -> str:
         """The path with the digest of the weights, as a configuration records it."""
-        return with_digest(str(self.path), self.weights.tensors)
+        return f"{self.path}#{self.digest}"
 
     def defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a run for the fields that describe its network and data, if other
@@ -89,13 +91,15 @@ def read_initial(text: str) -> Initial:
     match = _DIGEST.fullmatch(text)
     path = Path(match[1] if match else text)
     weights = read_network(path)
-    if match and digest_of(weights.tensors) != match[2]:
+    digest = digest_of(weights.tensors)
+    if match and digest != match[2]:
         raise UserError(
             f"init (--init) {path}: its weights are not those that the configuration records "
             f"(#{match[2]}): restore them, or write --init {path} to start from those that are "
             "there now"
         )
-    return Initial(weights=weights, path=path, run=Run.open(path) if path.is_dir() else None)
+    run = Run.open(path) if path.is_dir() else None
+    return Initial(weights=weights, path=path, digest=digest, run=run)
 
 
 def is_of_object(text: str) -> bool:
@@ -116,20 +120,14 @@ def begin_with(model: nn.Module, name: str, text: str) -> str:
         UserError: the weights are not those that the configuration records.
     """
     state = model.state_dict().items()
-    found = with_digest(
-        name, {key: each.detach() for key, each in state if isinstance(each, Tensor)}
-    )
+    tensors = {key: each.detach().cpu() for key, each in state if isinstance(each, Tensor)}
+    found = f"{name}#{digest_of(tensors)}"
     if text not in ("", found):
         raise UserError(
             f"the weights of the model {name} are not those that the training began with: give the "
             "model as it was then, or start a new run"
         )
     return found
-
-
-def with_digest(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return a name with the digest of tensors: ``NAME#DIGEST``."""
-    return f"{name}#{digest_of({key: tensor.cpu() for key, tensor in tensors.items()})}"
 
 
 def start_from(

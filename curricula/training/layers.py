@@ -1,6 +1,6 @@
 """Choose layers of a network: those that stay frozen, and the last one, the head."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 import attrs
@@ -20,9 +20,9 @@ class Layers:
 
     Attributes:
         frozen: names of the frozen parameters.
-        frozen_modules: names of the modules that stay in eval mode, so that batch norm keeps its
-            statistics and dropout is off: those that a pattern matches, and those whose parameters
-            are all frozen.
+        frozen_modules: names of the outermost modules that stay in eval mode, so that batch norm
+            keeps its statistics and dropout is off: those that a pattern matches, and those whose
+            parameters are all frozen.
         head: names of the head's parameters; none if they are not needed.
         head_modules: names of the head's modules.
     """
@@ -143,9 +143,20 @@ def choose_layers(
     names = [(each, id(parameter)) for each, parameter in model.named_parameters()]
     return Layers(
         frozen=frozenset(each for each, number in names if number in frozen),
-        frozen_modules=tuple(sorted(frozen_modules)),
+        frozen_modules=_outermost(frozen_modules),
         head=frozenset(each for each, number in names if number in head),
         head_modules=head_modules,
+    )
+
+
+def _outermost(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names of modules that are inside none of the others, in alphabetical order."""
+    return tuple(
+        sorted(
+            name
+            for name in names
+            if not any(name.startswith(f"{outer}.") or (not outer and name) for outer in names)
+        )
     )
 
 

@@ -66,7 +66,7 @@ class Objects:
             for label, _, text in (each.partition("=") for each in config.schedule)
             if is_given(text)
         }
-        missing = [f"{name}={text[len(GIVEN) + 1 : -1]}" for name, text in expected.items()
+        missing = [f"{name}={name_of(text)}" for name, text in expected.items()
                    if name not in found]  # fmt: skip
         if any(self.schedule_of(label) is None for label in labels):
             missing.append("schedule={" + ", ".join(f"{label!r}: ..." for label in labels) + "}")

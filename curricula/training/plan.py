@@ -313,7 +313,9 @@ def _resolved(
     """Return the expression of the model, with every default stated, and a new network; of a
     network that was handed over, a copy on the CPU."""
     if objects.model is None:
-        built = resolve_model(config.model, data, normalise=normalise)
+        # Weights of init replace pretrained ones, except in a new last layer.
+        fetch = not config.init or config.init_head == "new"
+        built = resolve_model(config.model, data, normalise=normalise, fetch=fetch)
         return built.call, built.value
     own = copied(objects.model).cpu()
     return parse_call(config.model), with_normalisation(own, normalise, data.in_channels)

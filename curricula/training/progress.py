@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.runtime.progress import ProgressBar, ProgressChoice, is_interactive
+from curricula.runtime.progress import ProgressBar, ProgressChoice, is_shown
 from curricula.training.callbacks import Callback, NoCallback
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def progress_callbacks(progress: ProgressChoice) -> list[Callback]:
     """
     if callable(progress):
         return [_Reported(progress)]
-    return [_Shown()] if progress or (progress is None and is_interactive()) else []
+    return [_Shown()] if is_shown(progress) else []
 
 
 class _Reported(NoCallback):

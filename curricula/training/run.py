@@ -227,10 +227,8 @@ class Run:
         """
         path = self.path / CONFIG
         values = read_values(path)
-        if not is_measured(values):
-            return self.config
         try:
-            return measured_config(values)
+            return measured_config(values) if is_measured(values) else merge(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -621,19 +619,13 @@ class Run:
             UserError: the file is missing or damaged.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load
 
-        from curricula.models.weights import DIGEST, digest_of
+        from curricula.models.weights import parse_safetensors
 
         path = self.path / file
         content = self._content(file)
         try:
-            tensors = load(content)
-            length = int.from_bytes(content[:8], "little")
-            texts = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-            expected = texts.pop(DIGEST, None)
-            if expected is not None and digest_of(tensors, texts) != expected:
-                raise ValueError("its contents changed after it was written")
+            tensors, texts, _ = parse_safetensors(content)
         except (SafetensorError, *WRONG_SHAPE) as error:
             raise UserError(f"checkpoint {path}: damaged ({error}); {_fix(file)}") from error
         return tensors, texts

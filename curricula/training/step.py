@@ -321,8 +321,9 @@ def _milder(
 def _set_learning_rate(plan: Plan, state: TrainingState, progress: Progress) -> None:
     """Set the learning rate of each of the optimiser's groups to the schedule's value at this
     progress, halved once per rollback."""
+    multiple = plan.learning_rate(progress)
     for group in state.optimizer.param_groups:
-        group["lr"] = group["base_lr"] * plan.learning_rate(progress) * 0.5**state.rollbacks
+        group["lr"] = group["base_lr"] * multiple * 0.5**state.rollbacks
 
 
 @attrs.frozen(kw_only=True, eq=False)
