@@ -122,8 +122,6 @@ class Threat:
                 beyond the model's classes.
         """
         _check_batch(x_NCHW, y_N, victim, generator)
-        if not len(x_NCHW):
-            return x_NCHW.detach().clone()
         _check_values(x_NCHW, self._checked)
         context = Context(
             y_N=y_N,
@@ -177,7 +175,7 @@ def _check_values(x_NCHW: Tensor, checked: set[str]) -> None:
     where the host would wait for the device.
 
     Args:
-        x_NCHW: the images, one or more.
+        x_NCHW: the images.
         checked: kinds of devices on which images were checked before.
 
     Raises:
@@ -235,6 +233,9 @@ def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
     Raises:
         UserError: on a CPU, if the victim does not take the images, or has no class of a label.
     """
+    if not len(x_NCHW):
+        x = x_NCHW.detach()
+        return Views(clean=x, transformed=x.clone(), perturbed=x.clone())
     with ordinary_mode(x_NCHW.device):
         given = as_ordinary(x_NCHW.detach())
         x = given.float().contiguous()
@@ -249,7 +250,7 @@ def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
             if x.device.type == "cpu":  # an accelerator does not work any more after such an error
                 _explain(error, x, context)
             raise
-        if x is given:
+        if x.dtype == given.dtype:
             return found
         return found.map(lambda view: _as_given(view, x, given))
 
@@ -567,9 +568,6 @@ class Curriculum:
         """
         _check_batch(x_NCHW, y_N, victim, generator)
         _check_strengths(strengths, self.tree.leaves, len(x_NCHW))
-        if not len(x_NCHW):
-            x = x_NCHW.detach()
-            return Views(clean=x, transformed=x.clone(), perturbed=x.clone())
         if check_values:
             _check_values(x_NCHW, self._checked)
         context = Context(

@@ -163,7 +163,7 @@ def _images(
     if found is not None and len(found.test):
         pixels = first(found.test, limit).load().pixels
         return found.images(pixels).cpu(), f"test images of {found.name}"
-    shape = (classifier.spec.channels, *height_width(classifier.spec.image_size))
+    shape = classifier.spec.image_shape
     generator = torch.Generator().manual_seed(0)
     return torch.rand((min(limit, CHECKED), *shape), generator=generator), "random images"
 

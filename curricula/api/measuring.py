@@ -57,7 +57,7 @@ from curricula.training.run import (
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from curricula.data.arrays import Layout
     from curricula.data.dataset import DataSet, SplitLike
@@ -547,9 +547,9 @@ def _subject(
         network = _prepared(model, normalise, data_set.in_channels, where)
         stated = isinstance(data, (str, DataSet)) or not _is_numbered(data_set.classes)
         classes = data_set.num_classes if stated else None
-        check_measurable(network, some.to(where), images.labels, classes)
+        outputs = check_measurable(network, some.to(where), images.labels, classes)
         if not stated:
-            data_set = _with_outputs(data_set, network, some.to(where))
+            data_set = _with_outputs(data_set, outputs)
     return _Subject(
         network=network,
         data=data_set,
@@ -594,7 +594,6 @@ def _of_run(data: "DataSet", run: Run) -> "DataSet":
     Raises:
         UserError: other classes, channels or sizes.
     """
-    from curricula.data.spec import height_width
 
     spec = image_spec(run)
     if _is_numbered(data.classes) and data.num_classes <= spec.num_classes:
@@ -604,7 +603,7 @@ def _of_run(data: "DataSet", run: Run) -> "DataSet":
             f"the classes of {data.name} are {_listed(data.classes)}; those of run {run.path} are "
             f"{_listed(spec.classes)}: name and order them alike, or train on these data"
         )
-    theirs, own = ((each.in_channels, *height_width(each.image_size)) for each in (data, spec))
+    theirs, own = data.image_shape, spec.image_shape
     if theirs != own:
         raise UserError(
             f"the images of {data.name} are of {'x'.join(map(str, theirs))} (channels, height, "
@@ -622,11 +621,8 @@ def _listed(classes: Sequence[str]) -> str:
     return f"{len(classes):,} ({shortened(', '.join(classes))})"
 
 
-def _with_outputs(data: "DataSet", network: "nn.Module", x_NCHW: "Tensor") -> "DataSet":
+def _with_outputs(data: "DataSet", outputs: int) -> "DataSet":
     """Return data without class names with a class for each output of a network."""
-    from curricula.victim.model_victim import ModelVictim
-
-    outputs = ModelVictim(network).logits(x_NCHW[:1]).shape[1]
     count = max(outputs, data.num_classes)
     return attrs.evolve(data, classes=tuple(str(number) for number in range(count)))
 

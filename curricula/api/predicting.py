@@ -193,8 +193,7 @@ def _batches(
     """Yield the names and the float images NCHW of each batch."""
     import torch
 
-    height, width = height_width(classifier.spec.image_size)
-    shape = (classifier.spec.channels, height, width)
+    shape = classifier.spec.image_shape
     paths = [images] if isinstance(images, (str, Path)) else images
     if isinstance(paths, (list, tuple)) and not paths:
         raise UserError("images is empty: name one or more")

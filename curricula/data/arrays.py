@@ -210,7 +210,7 @@ def _collect(
     Raises:
         UserError: an item of a different form, images of different sizes, or no image.
     """
-    stack = _Stack(origin, count)
+    stack = Stack(origin, count)
     labels: list[Any] = []
     for number, item in enumerate(items):
         image, label = _image_and_label(item, origin, number)
@@ -246,7 +246,7 @@ def _image_and_label(item: Any, origin: Origin, number: int) -> tuple[Any, Any]:
     )
 
 
-class _Stack:
+class Stack:
     """Images of one shape, copied into one block of memory as they come.
 
     Args:
@@ -389,7 +389,7 @@ def _as_bytes(x: Tensor, origin: Origin, *, stored: bool) -> Tensor:
     Raises:
         UserError: one is negative, above 255, or all are so low that they have another scale.
     """
-    if not x.numel():
+    if not x.numel() or (stored and x.dtype == torch.uint8):
         return x.to(torch.uint8)
     low, high = map(int, torch.aminmax(x if x.dtype == torch.uint8 else x.to(torch.int64)))
     if low < 0 or high > 255:
@@ -446,9 +446,11 @@ def as_fractions(pixels: Tensor, what: str) -> Tensor:
     if not x.numel():
         return x
     low, high = map(float, torch.aminmax(x))
-    if (low < 0 or high > 1) and low >= -ROUNDING and high <= 1 + ROUNDING:
+    if low >= 0 and high <= 1:
+        return x
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
         return x.clamp(0, 1)
-    check_fractions(x, what)
+    check_fractions(x, what)  # raises, also for NaN
     return x
 
 

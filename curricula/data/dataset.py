@@ -306,7 +306,7 @@ class DataSet:
 
     def _shape(self) -> str:
         """Return the shape of an image as text, such as ``3x32x32``."""
-        return "x".join(map(str, (self.in_channels, *height_width(self.image_size))))
+        return "x".join(map(str, self.image_shape))
 
     @property
     def num_classes(self) -> int:
@@ -386,10 +386,7 @@ def _checked(data: DataSet) -> DataSet:
         if split is None:
             continue
         origin = Origin(name, data.name)
-        standard = _standard(split, origin)
-        check_labels(standard.labels, classes, origin, images=_count(standard))
-        if isinstance(standard, Split) and data.max_value < 255:
-            check_whole_pixels(standard.pixels, data.max_value, str(origin))
+        standard = _fitting(split, origin, classes, data.max_value)
         if standard is not split:
             changed[field] = standard
     found = attrs.evolve(data, **changed) if changed else data
@@ -527,6 +524,21 @@ def _labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
     return labelled(data, origin, layout)
 
 
+def _fitting(split: SplitLike, origin: Origin, classes: Sequence[str], max_value: int) -> SplitLike:
+    """Return a split with pixels and labels in their standard types, after checking its labels and
+    whole pixels.
+
+    Raises:
+        UserError: a label is no class, a pixel is above ``max_value``, or one of them is of another
+            type or shape.
+    """
+    found = _standard(split, origin)
+    check_labels(found.labels, classes, origin, images=_count(found))
+    if isinstance(found, Split) and max_value < 255:
+        check_whole_pixels(found.pixels, max_value, str(origin))
+    return found
+
+
 def _count(split: SplitLike) -> int | None:
     """Return the number of images of a split, None if it is not known apart from that of labels."""
     if isinstance(split, Split):
@@ -566,11 +578,7 @@ def as_split(split: SplitLike, data: DataSet) -> SplitLike:
         UserError: pixels or labels of another type or shape, other channels, or a label beyond
             the classes of the data set.
     """
-    origin = Origin("")
-    found = _standard(split, origin)
-    check_labels(found.labels, data.classes, origin, images=_count(found))
-    if isinstance(found, Split) and data.max_value < 255:
-        check_whole_pixels(found.pixels, data.max_value, str(origin))
+    found = _fitting(split, Origin(""), data.classes, data.max_value)
     if len(found) and found.shape[0] != data.in_channels:
         raise UserError(
             f"the images have {found.shape[0]} channels; those of {data.name} have "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from curricula.data.arrays import as_fractions
+from curricula.data.arrays import Origin, Stack, as_fractions
 from curricula.data.dataset import Split
 from curricula.errors import UserError, shown
 from curricula.runtime.processes import place
@@ -232,13 +232,19 @@ class LazySplit:
         return attrs.evolve(self, labels=self.labels.to(device))
 
     def load(self) -> Split:
-        """Return a split with the pixels of all images in memory, on the device of the labels."""
-        pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.labels.device)
-        for indices, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
-            if pixels.dtype != batch.pixels.dtype:  # the assignment would cut fractions off
-                pixels = pixels.to(batch.pixels.dtype)
-            pixels[indices] = batch.pixels
-        return Split(pixels=pixels, labels=self.labels)
+        """Return a split with the pixels of all images in memory, on the device of the labels.
+
+        Raises:
+            UserError: images of different types.
+        """
+        if not len(self):
+            shape = (0, *self.shape)
+            pixels = torch.empty(shape, dtype=torch.uint8, device=self.labels.device)
+            return Split(pixels=pixels, labels=self.labels)
+        stack = Stack(Origin(""), len(self))
+        for _, batch in self.batches(torch.arange(len(self)), LOAD_BATCH):
+            stack.add(batch.pixels)
+        return Split(pixels=stack.images(), labels=self.labels)
 
     def batches(self, order_N: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Split]]:
         """Yield (indices_N, batch), both on the device of the labels, for the images ``order_N``

@@ -69,3 +69,8 @@ class ImageSpec:
     def in_channels(self) -> int:
         """Number of channels of each image."""
         return self.channels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images."""
+        return self.channels, *height_width(self.image_size)

@@ -268,6 +268,12 @@ class Evaluation(Sequence[ThreatResult]):
             if n
         )
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that are named, are a label or are predicted under a threat."""
+        arrays = (self.labels, *self.predictions.values())
+        return max(len(self.classes), *(int(of_N.max()) + 1 for of_N in arrays))
+
     def confusion(self, threat: str) -> "Labels":
         """Return the number of images of each class that a threat makes the model take for each
         class, int64 (K, K): true classes by rows, predicted classes by columns.
@@ -277,8 +283,7 @@ class Evaluation(Sequence[ThreatResult]):
         """
         import numpy as np
 
-        predicted_N = self.predictions[self._known(threat)]
-        side = max(len(self.classes), *(int(of_N.max()) + 1 for of_N in (self.labels, predicted_N)))
+        predicted_N, side = self.predictions[self._known(threat)], self.num_classes
         counts = np.bincount(self.labels * side + predicted_N, minlength=side * side)
         return counts.reshape(side, side)
 

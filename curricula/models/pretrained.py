@@ -4,6 +4,7 @@ takes them."""
 import hashlib
 import sys
 import warnings
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
@@ -11,6 +12,15 @@ from urllib.parse import urlparse
 import torch
 
 from curricula.errors import Notice, UserError, message_of
+from curricula.models.normalise import Normalise
+
+
+def normalise_by(mean: Sequence[float], std: Sequence[float], in_channels: int) -> Normalise:
+    """Return the layer that normalises images as pretrained weights need it: by the averages of
+    mean and std where the number of channels differs."""
+    if len(mean) != in_channels:
+        return Normalise(sum(mean) / len(mean), sum(std) / len(std))
+    return Normalise(mean, std)
 
 
 def fetched_file(url: str, what: str) -> Path:

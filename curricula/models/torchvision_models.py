@@ -20,6 +20,7 @@ from curricula.models.pretrained import (
     adapted_filters,
     damaged,
     fetched_file,
+    normalise_by,
     say_new_channels,
     say_new_head,
 )
@@ -80,17 +81,17 @@ def classifier(
         count = sum(weight.numel() for weight in build().parameters())
     check_weights(what, count, fix="choose a smaller network, or fewer classes")
     network = build()
+    if min(shape) < IMAGENET_SIZE and not _takes(network, shape):
+        smallest = _smallest(network, shape)
+        raise UserError(
+            f"{what} takes images of {smallest}x{smallest} or more, not {shape[0]}x{shape[1]}"
+        )
     if pretrained is not None and fetch:
         _load(network, pretrained, num_classes, f"torchvision({name}, weights={pretrained.name})")
     if in_channels != 3:
         _replace_stem(network, in_channels, keep=pretrained is not None)
         if pretrained is not None and fetch:
             say_new_channels(what, in_channels)
-    if min(shape) < IMAGENET_SIZE and not _takes(network, in_channels, shape):
-        smallest = _smallest(network, in_channels, shape)
-        raise UserError(
-            f"{what} takes images of {smallest}x{smallest} or more, not {shape[0]}x{shape[1]}"
-        )
     return nn.Sequential(_normalisation(network, pretrained, in_channels), network)
 
 
@@ -114,10 +115,7 @@ def _normalisation(network: nn.Module, pretrained: Any, in_channels: int) -> Nor
     if pretrained is None or inception:
         return Normalise()
     transforms = pretrained.transforms()
-    mean, std = transforms.mean, transforms.std
-    if in_channels != len(mean):
-        return Normalise(sum(mean) / len(mean), sum(std) / len(std))
-    return Normalise(mean, std)
+    return normalise_by(transforms.mean, transforms.std, in_channels)
 
 
 def _load(network: nn.Module, pretrained: Any, num_classes: int, what: str) -> None:
@@ -220,12 +218,12 @@ def _replace_stem(network: nn.Module, in_channels: int, *, keep: bool) -> None:
     network.set_submodule(name, new)
 
 
-def _takes(network: nn.Module, in_channels: int, shape: tuple[int, int]) -> bool:
-    """Return whether a network can process images of a size, found by a forward pass on the meta
-    device."""
+def _takes(network: nn.Module, shape: tuple[int, int]) -> bool:
+    """Return whether a network can process colour images of a size, found by a forward pass on the
+    meta device."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    x_NCHW = torch.empty((2, in_channels, *shape), device="meta")
+    x_NCHW = torch.empty((2, 3, *shape), device="meta")
     network.eval()
     try:
         with torch.no_grad():
@@ -237,12 +235,12 @@ def _takes(network: nn.Module, in_channels: int, shape: tuple[int, int]) -> bool
     return True
 
 
-def _smallest(network: nn.Module, in_channels: int, shape: tuple[int, int]) -> int:
+def _smallest(network: nn.Module, shape: tuple[int, int]) -> int:
     """Return the smallest side, in pixels, to which both sides of images must be raised so that a
     network can process them."""
 
     def takes(side: int) -> bool:
-        return _takes(network, in_channels, (max(shape[0], side), max(shape[1], side)))
+        return _takes(network, (max(shape[0], side), max(shape[1], side)))
 
     sides = range(min(shape), IMAGENET_SIZE)
     return min(shape) + bisect_left(sides, True, key=takes)

@@ -57,7 +57,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     if not len(evaluation):
         raise UserError("the evaluation has no threats: there is no confusion to draw")
     shown = _shown_classes(evaluation)
-    everything = len(shown) == _num_classes(evaluation)
+    everything = len(shown) == evaluation.num_classes
     threats = list(evaluation.predictions)[:MAX_PANELS]
     columns = min(len(threats), 2)
     rows = -(-len(threats) // columns)
@@ -85,9 +85,9 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 def _note(evaluation: Evaluation, classes: int, threats: int) -> str:
     """Return what the figure shows and what it leaves out, as text."""
     text = f"% of the images of each class, {len(evaluation.labels):,} images."
-    if classes < _num_classes(evaluation):
+    if classes < evaluation.num_classes:
         text += (
-            f" The {classes} of {_num_classes(evaluation):,} classes in the most frequent "
+            f" The {classes} of {evaluation.num_classes:,} classes in the most frequent "
             f"confusions under {as_label(evaluation[-1].name, 30)}."
         )
     if threats < len(evaluation):
@@ -95,17 +95,10 @@ def _note(evaluation: Evaluation, classes: int, threats: int) -> str:
     return text
 
 
-def _num_classes(evaluation: Evaluation) -> int:
-    """Return the number of classes that are named or predicted."""
-    arrays = (evaluation.labels, *evaluation.predictions.values())
-    return max(len(evaluation.classes), *(int(of_N.max()) + 1 for of_N in arrays))
-
-
 def _shown_classes(evaluation: Evaluation) -> list[int]:
     """Return the classes to show, ascending."""
-    count = _num_classes(evaluation)
-    if count <= MAX_CLASSES:
-        return list(range(count))
+    if evaluation.num_classes <= MAX_CLASSES:
+        return list(range(evaluation.num_classes))
     found: dict[int, None] = {}
     for true, predicted, _ in confusions(evaluation, evaluation[-1].name):
         if len({*found, true, predicted}) <= MAX_CLASSES:
@@ -121,13 +114,10 @@ def _shares(
 ) -> NDArray[np.float64]:
     """Return the share in % of each shown class that is taken for each shown class and, if
     requested, for all others; NaN for a class without images."""
-    labels_N, predicted_N = evaluation.labels, evaluation.predictions[threat]
-    counts = np.zeros((len(shown), len(shown) + others))
-    for row, label in enumerate(shown):
-        taken_M = predicted_N[labels_N == label]
-        counts[row, : len(shown)] = [(taken_M == other).sum() for other in shown]
-        if others:
-            counts[row, -1] = len(taken_M) - counts[row].sum()
+    rows = evaluation.confusion(threat)[shown]
+    counts = rows[:, shown].astype(float)
+    if others:
+        counts = np.column_stack([counts, rows.sum(1) - counts.sum(1)])
     totals = counts.sum(1, keepdims=True)
     return np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError, did_you_mean, shortened, shown
 from curricula.models.normalise import Normalise
+from curricula.victim.copies import is_scripted
 
 BACKBONE = "backbone"
 """The pattern of all layers except the head, unless a layer has this name."""
@@ -99,8 +100,7 @@ def choose_layers(
         UserError: a pattern matches nothing, all layers would be frozen, or the head is needed and
             the last layer does not have ``num_classes`` outputs.
     """
-    scripted = any(isinstance(each, torch.jit.ScriptModule) for each in model.modules())
-    if scripted and (freeze or needs_head):
+    if is_scripted(model) and (freeze or needs_head):
         raise UserError(
             f"{name} is scripted or traced, and its layers cannot be separated: give the network "
             "that it was made from, or leave out freeze, head_lr and init_head"

@@ -211,7 +211,7 @@ class _Training:
             callback=callback,
             saver=Saver(every),
             stop=stop,
-            prober=Prober(plan),
+            prober=Prober(plan, networks.victim),
         )
 
     def restore(self) -> None:

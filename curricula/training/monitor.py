@@ -15,13 +15,14 @@ from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import first
 from curricula.evaluation.threats import pixel_budget, standard_attack
 from curricula.expressions.binding import bind
-from curricula.interfaces import Strength
+from curricula.interfaces import Strength, Victim
 from curricula.plugins import registry
 from curricula.runtime.processes import largest
 from curricula.training.config import EVALUATION_SEED
 from curricula.training.metrics import Finding
 from curricula.training.plan import Plan
 from curricula.training.step import TrainingState, Update
+from curricula.victim.frozen import FrozenModel
 from curricula.victim.model_victim import ModelVictim
 
 ACUTE: tuple[Finding, ...] = ("catastrophic overfitting", "divergence", "no gradient")
@@ -257,10 +258,12 @@ class Prober:
 
     Args:
         plan: the training.
+        attacked: victim of the training's attacks, whose form the probes use once it is chosen.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, attacked: Victim) -> None:
         self._plan = plan
+        self._attacked = attacked
         self._labels = [
             label
             for label, leaf in plan.curriculum.tree.leaves.items()
@@ -323,6 +326,9 @@ class Prober:
         victim = ModelVictim(
             state.model, precision=plan.precision, early_stop=True, check_finite=False
         )
+        frozen, attacked = victim.as_module(), self._attacked.as_module()
+        if isinstance(frozen, FrozenModel) and isinstance(attacked, FrozenModel) and attacked.form:
+            frozen.use_form(attacked.form)
         x: Tensor = plan.data.images(batch.pixels)
         if self._transformed is not None:
             x = self._transformed(

@@ -29,6 +29,11 @@ class _CopyNonLeaves(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def is_scripted(network: nn.Module) -> bool:
+    """Return whether a network is, or has a part that is, scripted or traced."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+
+
 def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of a network; of tensors that have a gradient function, such as kept
     features, it has the values.
@@ -43,7 +48,7 @@ def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         >>> copied(network).weight.shape
         torch.Size([3, 4])
     """
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+    scripted = is_scripted(network)
     with _CopyNonLeaves(), torch.no_grad() if scripted else nullcontext():
         found: nn.Module = copy.deepcopy(network, {} if memo is None else memo)
     if scripted:  # TorchScript copies weights by an operation, so their copies would be no leaves
@@ -125,4 +130,6 @@ def _same(found: Tensor | None, expected: Tensor) -> bool:
     """Return whether tensors have the same values; NaN equals NaN."""
     if found is None or found.shape != expected.shape:
         return False
+    if found.dtype == expected.dtype and torch.equal(found, expected):
+        return True
     return bool(((found == expected) | ((found != found) & (expected != expected))).all())

@@ -17,6 +17,7 @@ from curricula.runtime.random_state import seeded
 from curricula.victim.copies import (
     copied,
     copy_with_tensors,
+    is_scripted,
     moved_names,
     registered,
     restore,
@@ -89,7 +90,7 @@ def least_form(network: nn.Module) -> Form:
 
     The network is not changed.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+    if is_scripted(network):
         return Form.ITSELF  # a copy has its own tensors, and cannot be given others
     try:
         if any(tensor.is_inference() for _, _, tensor in registered(network)):
@@ -353,8 +354,7 @@ def _checked_itself(
             f"the model changes its tensor {moved[0]} also in eval mode, and cannot be copied, so "
             f"an attack would change the model; {_TRACE}"
         )
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
-    if scripted and not _equal(passes[0].logits, passes[1].logits):
+    if is_scripted(network) and not _equal(passes[0].logits, passes[1].logits):
         raise UserError(f"the model returns random logits also in eval mode; {_TRACE}")
     return tuple(filter(_has_tensors, passes[0].others))
 

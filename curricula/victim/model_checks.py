@@ -8,7 +8,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from curricula.errors import UserError
 from curricula.runtime.precision import weight_dtype
-from curricula.victim.copies import copied, restored
+from curricula.victim.copies import copied, is_scripted, restored
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.forms import Form, choose_form, least_form
 from curricula.victim.model_victim import ModelVictim
@@ -50,8 +50,9 @@ def check_classifier(
 
 def check_measurable(
     model: nn.Module, x_NCHW: Tensor, y_N: Tensor, num_classes: int | None = None
-) -> None:
-    """Check that a model maps the images to finite logits (N, K), and has a class for every label.
+) -> int:
+    """Check that a model maps the images to finite logits (N, K), and has a class for every label;
+    return K.
 
     Unlike `check_classifier` it says nothing on what the logits are worth: an audit finds that.
 
@@ -87,6 +88,7 @@ def check_measurable(
             f"the model has {classes} classes, and labels reach {int(y_N.max())}; give its "
             "last layer an output for each class"
         )
+    return classes
 
 
 def _shapeless_weight(model: nn.Module) -> str | None:
@@ -151,7 +153,7 @@ def _form_problem(model: nn.Module, x_NCHW: Tensor) -> str | None:
         form = choose_form(model, x, least_form(model)).form
     except UserError as error:
         return str(error).removeprefix("the model ")
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    scripted = is_scripted(model)
     if form is not Form.ITSELF or scripted:
         return None
     return (

@@ -12,7 +12,7 @@ from curricula.data.spec import ImageSize, height_width
 from curricula.errors import UserError, did_you_mean, message_of
 from curricula.models.checks import check_dropout, check_weights
 from curricula.models.normalise import Normalise
-from curricula.models.pretrained import damaged, say_new_channels, say_new_head
+from curricula.models.pretrained import damaged, normalise_by, say_new_channels, say_new_head
 from curricula_timm.hub import weights_file
 
 MULTIPLES = (8, 14, 16, 28, 32, 64, 128, 224)  # pixels; sizes to suggest
@@ -99,12 +99,7 @@ LIST = "https://huggingface.co/timm lists them"
 
 def _normalisation(config: PretrainedCfg, pretrained: bool, in_channels: int) -> Normalise:
     """Return the layer that normalises images as a network needs it."""
-    if not pretrained:
-        return Normalise()
-    mean, std = config.mean, config.std
-    if len(mean) != in_channels:
-        return Normalise(sum(mean) / len(mean), sum(std) / len(std))
-    return Normalise(mean, std)
+    return normalise_by(config.mean, config.std, in_channels) if pretrained else Normalise()
 
 
 def _check(
