@@ -1,4 +1,16 @@
-"""Standard budgets and training settings for grey and for colour images."""
+"""Names of the parts of data, and standard budgets and training settings for grey and for colour
+images."""
+
+from collections.abc import Mapping
+
+PARTS: Mapping[str, str] = {
+    "train": "training",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+"""Parts of a data set, by their names in keys."""
 
 GREY_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "0.3", "l2": "2"}
 COLOUR_BUDGETS = {"degrees": "30", "pixels": "3", "linf": "8/255", "l2": "0.5"}

@@ -28,6 +28,7 @@ from curricula.data.conventions import (
     COLOUR_TRAINING,
     GREY_BUDGETS,
     GREY_TRAINING,
+    PARTS,
 )
 from curricula.data.spec import ImageSize, as_image_size, height_width
 from curricula.errors import UserError, printable, shown
@@ -499,20 +500,23 @@ def from_parts(
 
 def _parts_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a mapping with the keys ``test`` and perhaps ``train`` and
-    ``validation``, such as a DatasetDict of Hugging Face.
+    ``validation`` (or ``val``, ``valid``), such as a DatasetDict of Hugging Face.
 
     Raises:
-        UserError: there is no test part.
+        UserError: there is no test part, or validation images are there twice.
     """
     if "test" not in data:
         raise UserError(
             f"data has the keys {', '.join(map(str, data))}, and no test; give one of its parts"
         )
-    return {
-        part: data[key]
-        for part, key in (("training", "train"), ("test", "test"), ("validation", "validation"))
-        if key in data
-    }
+    parts: dict[str, Any] = {}
+    for key in filter(data.__contains__, PARTS):
+        if PARTS[key] in parts:
+            raise UserError(
+                f"data has two parts of {PARTS[key]} images, such as {key}; leave out one"
+            )
+        parts[PARTS[key]] = data[key]
+    return parts
 
 
 def _labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:

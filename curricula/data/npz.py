@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -12,18 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from curricula.data.arrays import Layout
+from curricula.data.conventions import PARTS
 from curricula.data.dataset import DataSet, first_training, from_parts
 from curricula.errors import UserError, shortened
 from curricula.runtime.memory import check_fits
 
-PARTS: Mapping[str, str] = {
-    "train": "training",
-    "test": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-}
-"""Parts of a data set, by their names in keys."""
 IMAGE_KEY = re.compile(r"([a-z]+)_images|x_([a-z]+)")
 LABEL_KEY = re.compile(r"([a-z]+)_labels|y_([a-z]+)")
 CLASSES = ("classes", "class_names", "label_names")

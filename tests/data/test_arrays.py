@@ -596,3 +596,12 @@ def test_a_mask_is_refused_since_it_would_be_lost(masked):
     y = np.ma.array(y, mask=y == 1) if masked == "labels" else y
     with pytest.raises(UserError, match=f"{masked} are masked in part"):
         as_dataset((x, y))
+
+
+@pytest.mark.parametrize("key", ["val", "valid", "validation"])
+def test_validation_images_are_found_under_each_of_their_names(key):
+    x, y = np.random.default_rng(0).random((6, 1, 8, 8)), np.arange(6) % 3
+    found = as_dataset({"train": (x, y), "test": (x, y), key: (x[:4], y[:4])})
+    assert len(found.validation) == 4
+    with pytest.raises(UserError, match="two parts of validation images"):
+        as_dataset({"train": (x, y), "test": (x, y), "val": (x, y), "validation": (x, y)})

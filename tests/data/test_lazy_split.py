@@ -465,3 +465,17 @@ def test_no_worker_outlives_its_parent(root, how):
     while any(map(runs, workers)):
         assert time.monotonic() < deadline, "a worker stayed"
         time.sleep(0.02)
+
+
+def test_whole_and_floating_point_pixels_are_not_mixed(monkeypatch):
+    monkeypatch.setattr("curricula.data.lazy_split.LOAD_BATCH", 2)
+
+    def read(number):
+        half = torch.full((1, 2, 2), 0.5)
+        return half if number < 2 else (255 * half).to(torch.uint8)
+
+    numbers = torch.arange(4)
+    reader = Reader(read=read, workers=0)
+    split = LazySplit(reader=reader, numbers=numbers, labels=numbers % 2, shape=(1, 2, 2))
+    with pytest.raises(UserError, match=r"image 2 of the images is of torch.uint8, those before"):
+        split.load()
