@@ -181,14 +181,10 @@ def _checked_logits(
             f"{threat} made an image with NaN, although the network's logits on the clean images "
             "are numbers; check its perturbations"
         )
-    if logits_NK.isnan().any():
-        raise UserError(
-            f"the network's logits under {threat} are NaN: its training has diverged and needs a "
-            "lower lr (--lr)"
-        )
+    found = "NaN" if logits_NK.isnan().any() else "infinite"
     raise UserError(
-        f"the network's logits under {threat} are infinite; look for overflow or a division by "
-        "zero in its layers"
+        f"the network's logits under {threat} are {found}; look for overflow or a division by zero "
+        "in its layers, or for NaN in its weights, as after a training with too large an lr (--lr)"
     )
 
 

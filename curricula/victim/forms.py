@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from curricula.errors import UserError
@@ -298,7 +299,7 @@ def _check_no_batch_statistics(
     if not _equal(_run(network, x_NCHW[:half]).logits, logits_NK[:half]):
         raise UserError(
             f"the model changes its tensor {moved[0]} also in eval mode, and its logits depend on "
-            f"which images are in the batch, as in training mode; {_TRACE}"
+            f"which images are in the batch, as in training mode; {_eval_mode_fix(network)}"
         )
 
 
@@ -352,14 +353,22 @@ def _checked_itself(
     if moved:
         raise UserError(
             f"the model changes its tensor {moved[0]} also in eval mode, and cannot be copied, so "
-            f"an attack would change the model; {_TRACE}"
+            f"an attack would change the model; {_eval_mode_fix(network)}"
         )
     if is_scripted(network) and not _equal(passes[0].logits, passes[1].logits):
-        raise UserError(f"the model returns random logits also in eval mode; {_TRACE}")
+        raise UserError(
+            f"the model returns random logits also in eval mode; {_eval_mode_fix(network)}"
+        )
     return tuple(filter(_has_tensors, passes[0].others))
 
 
-_TRACE = "call model.eval() before torch.jit.trace or torch.export, or give the original model"
+def _eval_mode_fix(network: nn.Module) -> str:
+    """Return what a user can do about a network that behaves as in training mode, as text."""
+    if is_scripted(network) or any(isinstance(each, GraphModule) for each in network.modules()):
+        return (
+            "call model.eval() before torch.jit.trace or torch.export, or give the original"
+        )
+    return "let its forward change tensors and use the batch's statistics only if self.training"
 
 
 def _equal(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:

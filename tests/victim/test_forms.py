@@ -383,6 +383,30 @@ class LockedCounts(Locked):
         return self.body(x)
 
 
+class BatchStatistics(nn.Module):
+    """Normalises by the statistics of the batch, in eval mode too."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.last = norm, nn.Linear(36, 4)
+
+    def forward(self, x):
+        features, norm = x.flatten(1), self.norm
+        return self.last(F.batch_norm(features, norm.running_mean, norm.running_var, training=True))
+
+
+class WakesNorm(BatchStatistics):
+    def forward(self, x):
+        return self.last(self.norm.train()(x.flatten(1)))
+
+
+def exported_norm():
+    images = {0: torch.export.Dim("images")}
+    network = made(ordinary)[:2]
+    network = nn.Sequential(*network, nn.Flatten(), nn.Linear(64, 4)).train()
+    return torch.export.export(network, (X,), dynamic_shapes=(images,)).module()
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -401,7 +425,19 @@ class LockedCounts(Locked):
             r"runs modules in training mode that do not .*\(Dropout\)",
         ),
         (ListedNorm, r"not belong to it \(BatchNorm1d\)"),
-        (LockedCounts, r"changes its tensor passes also in eval mode, and cannot be copied"),
+        (
+            LockedCounts,
+            r"passes also in eval mode, and cannot be copied.* if self.training$",
+        ),
+        (
+            lambda: BatchStatistics(nn.BatchNorm1d(36)),
+            r"images are in the batch, as in training mode; let its .* only if self.training$",
+        ),
+        (lambda: WakesNorm(nn.BatchNorm1d(36)), r"in training mode; let .* if self.training$"),
+        (
+            exported_norm,
+            r"in training mode; call model.eval\(\) before torch.jit.trace or",
+        ),
     ],
 )
 def test_where_no_form_is_right_it_is_refused_in_one_line(network, message):
