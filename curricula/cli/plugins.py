@@ -56,7 +56,7 @@ def new(name: str, output: Path) -> None:
     Example: curricula plugins new fog
     """
     folder = write_plugin(name, output)
-    click.echo(f"{folder} is written. Next:")
+    click.echo(f"{folder} is written. Next, where curricula is installed from its clone:")
     click.echo(f"  pip install -e '{folder}[test]'")
     click.echo(f"  pytest {folder}")
     click.echo(f"  curricula train --perturb {name}+pgd")

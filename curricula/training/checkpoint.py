@@ -251,7 +251,7 @@ def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
         if provider not in known:
             raise UserError(
                 f"run {run.path} was trained with {', '.join(known)}, not with {provider}: install "
-                "that version, or start a new run with --config"
+                "that version from its source, or start a new run with --config"
             )
 
 

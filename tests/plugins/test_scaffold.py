@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -77,11 +78,41 @@ def test_the_package_installs_is_listed_passes_its_tests_and_trains(tmp_path):
 def test_the_next_commands_are_printed(tmp_path):
     folder = tmp_path / "curricula-fog"
     assert new("fog", "--output", tmp_path).stdout.splitlines() == [
-        f"{folder} is written. Next:",
+        f"{folder} is written. Next, where curricula is installed from its clone:",
         f"  pip install -e '{folder}[test]'",
         f"  pytest {folder}",
         "  curricula train --perturb fog+pgd",
     ]
+
+
+OURS = re.compile(r"curricula(-\w+)*")
+
+
+@pytest.mark.parametrize("name", ["", "plugins", "new"])
+def test_no_distribution_requires_curricula_from_the_package_index(name, tmp_path):
+    new("fog", "--output", tmp_path)
+    folder = tmp_path if name == "new" else ROOT / name
+    files = [ROOT / "pyproject.toml"] if not name else [*folder.glob("*/pyproject.toml")]
+    assert files
+    for file in files:
+        project = tomllib.loads(file.read_text())["project"]
+        extras = project.get("optional-dependencies", {}).values()
+        required = [*project["dependencies"], *(text for extra in extras for text in extra)]
+        assert not [text for text in required if OURS.match(text)], file
+
+
+def test_no_command_installs_curricula_by_its_name():
+    kinds = (".md", ".template", ".py")
+    files = [*ROOT.glob("*.md")]
+    for folder in ("curricula", "docs", "plugins"):
+        files += [file for file in (ROOT / folder).rglob("*") if file.suffix in kinds]
+    assert len(files) > 200
+    commands = re.compile(r"(?:pip|uv) (?:install|add)((?: +[^\s`\"]+)+)")
+    for file in files:
+        for words in commands.findall(file.read_text(encoding="utf-8")):
+            found = [word for word in words.split(" in ")[0].split() if OURS.match(word.strip("'"))]
+            folders = [word for word in found if word.endswith("[test]'")]  # that `new` has written
+            assert found == folders, (file, words)
 
 
 def test_the_default_output_is_the_current_folder(tmp_path, monkeypatch):
