@@ -42,6 +42,7 @@ from curricula.training.loading import (
     CHECKPOINTS,
     Checkpoint,
     check_checkpoint,
+    check_classes,
     image_spec,
     load_model,
     open_data,
@@ -525,6 +526,7 @@ def _subject(
         UserError: the images are not those of the run, or the model is no classifier of them.
     """
     from curricula.data.dataset import DataSet
+    from curricula.models.class_names import check_stated_classes, is_numbered
     from curricula.victim.equivalence import MAX_IMAGES, to_device
     from curricula.victim.model_checks import check_measurable
 
@@ -545,11 +547,13 @@ def _subject(
         assert not isinstance(model, (Run, str, Path))
         name = type(model).__name__
         network = _prepared(model, normalise, data_set.in_channels, where)
-        stated = isinstance(data, (str, DataSet)) or not _is_numbered(data_set.classes)
+        stated = isinstance(data, (str, DataSet)) or not is_numbered(data_set.classes)
         classes = data_set.num_classes if stated else None
         outputs = check_measurable(network, some.to(where), images.labels, classes)
         if not stated:
             data_set = _with_outputs(data_set, outputs)
+    if run is None:
+        check_stated_classes(network, data_set.classes, data_set.name)
     return _Subject(
         network=network,
         data=data_set,
@@ -594,15 +598,18 @@ def _of_run(data: "DataSet", run: Run) -> "DataSet":
     Raises:
         UserError: other classes, channels or sizes.
     """
+    from curricula.models.class_names import is_numbered
 
     spec = image_spec(run)
-    if _is_numbered(data.classes) and data.num_classes <= spec.num_classes:
-        data = attrs.evolve(data, classes=spec.classes)
-    if data.classes != spec.classes:
+    fix = "name and order them alike, or train on these data"
+    check_classes(run, data, fix)
+    fits = is_numbered(data.classes) and data.num_classes <= spec.num_classes
+    if not fits and data.classes != spec.classes:
         raise UserError(
             f"the classes of {data.name} are {_listed(data.classes)}; those of run {run.path} are "
-            f"{_listed(spec.classes)}: name and order them alike, or train on these data"
+            f"{_listed(spec.classes)}: {fix}"
         )
+    data = attrs.evolve(data, classes=spec.classes)
     theirs, own = data.image_shape, spec.image_shape
     if theirs != own:
         raise UserError(
@@ -610,11 +617,6 @@ def _of_run(data: "DataSet", run: Run) -> "DataSet":
             f"width), and run {run.path} takes {'x'.join(map(str, own))}: convert them first"
         )
     return data
-
-
-def _is_numbered(classes: Sequence[str]) -> bool:
-    """Return whether class names are the numbers of the labels, as of data without class names."""
-    return list(classes) == [str(number) for number in range(len(classes))]
 
 
 def _listed(classes: Sequence[str]) -> str:

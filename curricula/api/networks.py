@@ -14,6 +14,7 @@ from curricula.expressions.checks import check_call
 from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.runtime.values import as_path
 from curricula.training.config import MeasuredConfig
+from curricula.training.run import Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,12 +78,14 @@ def open_network(
     from curricula.models.normalise import with_normalisation
     from curricula.models.weights import load_weights
     from curricula.training.initial import normalisation_of
-    from curricula.training.loading import read_network
+    from curricula.training.loading import check_classes, read_network
 
     found = None if path is None else read_network(path)
     loaded = resolve_data(data, root=data_root, download=False)
     data_set: DataSet = loaded.value
     check_normalisation(normalise or OWN, data_set.in_channels)
+    if path is not None and path.is_dir():
+        check_classes(Run(path), data_set, "name and order them alike")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         built = resolve_model(model, data_set, fetch=found is None)

@@ -148,6 +148,7 @@ def open_classifier(
     from torch import nn
 
     from curricula.data.dataset import as_dataset
+    from curricula.models.class_names import check_stated_classes
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {shown(model)}")
@@ -157,9 +158,9 @@ def open_classifier(
             "data=ImageSpec(classes=..., channels=..., image_size=...)"
         )
     found = None if isinstance(data, ImageSpec) else as_dataset(data)
-    return ImageClassifier(
-        network=model, spec=data if found is None else _as_spec(found), data=found
-    )
+    spec = data if found is None else _as_spec(found)
+    check_stated_classes(model, spec.classes, "data" if found is None else found.name)
+    return ImageClassifier(network=model, spec=spec, data=found)
 
 
 def _as_spec(data: "DataSet | ImageSpec") -> ImageSpec:

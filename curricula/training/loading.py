@@ -60,6 +60,26 @@ def image_spec(run: Run) -> "DataSet | ImageSpec":
     return open_data(run) if spec is None else spec
 
 
+def check_classes(run: Run, data: "DataSet", fix: str) -> None:
+    """Check that the outputs of a run's network are the classes of a data set, in the same order,
+    as far as their names tell.
+
+    Args:
+        run: the run.
+        data: the data set.
+        fix: what the user can do.
+
+    Raises:
+        UserError: a label has a different class.
+    """
+    from curricula.data.identity import DataIdentity
+    from curricula.models.class_names import check_same_classes
+
+    stored = run.read(DATA, DataIdentity)
+    if stored is not None:
+        check_same_classes(data.classes, data.name, stored.classes, f"run {run.path}", fix)
+
+
 def read_network(path: Path) -> "Weights":
     """Return the weights of a network from a file of any origin, or from a run's folder: its best
     checkpoint.

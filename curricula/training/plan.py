@@ -19,6 +19,7 @@ from curricula.expressions.syntax import Call, parse_call
 from curricula.interfaces import Objective, Progress, Schedule
 from curricula.losses import ATTACK_LOSSES
 from curricula.models.build import resolve_model
+from curricula.models.class_names import check_stated_classes
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device, resolve_precision
 from curricula.runtime.precision import Precision
@@ -35,6 +36,7 @@ from curricula.training.initial import (
 )
 from curricula.training.layers import Layers, choose_layers
 from curricula.training.learning_rate import LearningRate, checked, parse_learning_rate
+from curricula.training.loading import check_classes
 from curricula.training.objects import Objects
 from curricula.training.optimizers import resolve_optimizer
 from curricula.training.weight_averaging import Averaging, parse_averaging
@@ -209,6 +211,10 @@ def make_plan(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
         call, network = _resolved(config, data, objects, config.normalise)
+    check_stated_classes(network, data.classes, data.name)
+    if initial is not None and initial.run is not None and config.init_head == "load":
+        new = "let the last layer be new, init_head new (--init-head new)"
+        check_classes(initial.run, data, f"name and order them alike, or {new}")
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)

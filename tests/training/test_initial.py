@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import attrs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import curricula
-from curricula.data.dataset import batches
+from curricula.data.dataset import batches, load_data
 from curricula.errors import UserError
 from curricula.models import Normalise
 from curricula.plugins import registry
@@ -23,6 +24,7 @@ from curricula.sweeps.search_spec import parse_search
 from curricula.sweeps.spec import parse_sweep
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import read_toml
+from curricula.training.objects import split_objects
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, CONFIG, LAST, Run
 
@@ -154,6 +156,26 @@ def test_a_new_head_for_other_classes(tiny, source, weights, tmp_path, form):
     torch.manual_seed(0)
     fresh = make_plan(settings).build_model().state_dict()
     assert torch.equal(begun["6.weight"], fresh["6.weight"])
+
+
+def test_a_run_whose_classes_are_in_a_different_order_is_refused(tiny, source, tmp_path):
+    run = shutil.copytree(source, tmp_path / "named")
+    identity = json.loads((run / "data.json").read_text())
+    names = ["Zebra", "fire truck", *map(str, range(2, 10))]
+    (run / "data.json").write_text(json.dumps({**identity, "classes": names}))
+    data = attrs.evolve(load_data("tiny"), classes=("zebra", "Fire_truck", *names[2:]))
+    turned = attrs.evolve(data, classes=(data.classes[1], data.classes[0], *names[2:]))
+    renamed = attrs.evolve(data, classes=(data.classes[0], "lorry", *names[2:]))
+    settings = {"init": run, "model": "tinycnn", "data": data, "freeze": "backbone"}
+    assert curricula.train(**{**SETTINGS, **settings}, output=tmp_path / "same").results
+    for other, verb in ((turned, "are in a different order from"), (renamed, "differ from")):
+        given = {**SETTINGS, **settings, "data": other}
+        with pytest.raises(UserError, match=f"{verb} those of run .*init_head new"):
+            curricula.train(**given, output=tmp_path / "run")
+        with pytest.raises(UserError, match=verb):
+            curricula.evaluate(run, other, ["clean"], limit=1)
+    texts, objects = split_objects({**SETTINGS, **settings, "data": turned, "init_head": "new"})
+    assert make_plan(texts, objects=objects).initial  # a new head has no order yet
 
 
 @pytest.mark.parametrize("step", [0, 5])
