@@ -14,19 +14,22 @@ with warnings.catch_warnings():
     from escnn import gspaces
     from escnn import nn as enn
 
-GROUPS = ("c1", "c2", "c4", "c8", "d1", "d2", "d4", "d8")
+MAX_ROTATIONS = 16
+GROUPS = tuple(f"{kind}{n}" for kind in "cd" for n in range(1, MAX_ROTATIONS + 1))
 
 
 @functools.cache
 def space(group: str) -> gspaces.GSpace2D:
     """Return escnn's space of a group: cN has the N rotations by multiples of 360/N degrees, dN
-    also their products with the reflection that swaps left and right.
+    also their products with the reflection that swaps left and right; N is 1 to 16.
 
     Raises:
         UserError: the group is not in GROUPS.
     """
     if group not in GROUPS:
-        raise UserError(f"group must be one of {', '.join(GROUPS)}, not {group}")
+        raise UserError(
+            f"group must be c1 to c{MAX_ROTATIONS} or d1 to d{MAX_ROTATIONS}, not {group}"
+        )
     rotations = int(group[1:])
     if group.startswith("c"):
         return gspaces.rot2dOnR2(rotations)
@@ -53,7 +56,7 @@ def moved_filters(group: str, side: int) -> Tensor:
 
     The mean norm of each filter over the group is 1. If the group maps the pixel grid to itself,
     the basis consists of single pixels, so that filters are unrestricted, as in Cohen and Welling
-    (2016). Otherwise (rotations by 45 degrees) a filter must be defined between the pixels: the
+    (2016). Otherwise (for example rotations by 45 degrees) a filter must be defined between the pixels: the
     basis consists of escnn's circular harmonics on Gaussian rings, band-limited against aliasing
     (Weiler and Cesa 2019).
     """
