@@ -56,9 +56,9 @@ def moved_filters(group: str, side: int) -> Tensor:
 
     The mean norm of each filter over the group is 1. If the group maps the pixel grid to itself,
     the basis consists of single pixels, so that filters are unrestricted, as in Cohen and Welling
-    (2016). Otherwise (for example rotations by 45 degrees) a filter must be defined between the pixels: the
-    basis consists of escnn's circular harmonics on Gaussian rings, band-limited against aliasing
-    (Weiler and Cesa 2019).
+    (2016). Otherwise (for example rotations by 45 degrees) a filter must be defined between the
+    pixels: the basis consists of escnn's circular harmonics on Gaussian rings, band-limited against
+    aliasing (Weiler and Cesa 2019).
     """
     pixels_P2 = _pixels(side)
     actions_G22 = torch.stack(
