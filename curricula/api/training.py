@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import attrs
 
 from curricula.errors import UserError, shown
-from curricula.evaluation.results import in_percent
+from curricula.evaluation.intervals import in_percent
 from curricula.expressions.model_files import named_model, names_file
 from curricula.plugins.registry import command_line
 from curricula.runtime.files import check_folder, inside

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from curricula.errors import printable
-from curricula.evaluation.results import ClassResult, Evaluation, ThreatResult, in_percent
+from curricula.evaluation.intervals import in_percent
+from curricula.evaluation.results import ClassResult, Evaluation, ThreatResult
 from curricula.training.config import SplitName
 
 if TYPE_CHECKING:  # a command imports what it shows, and nothing else

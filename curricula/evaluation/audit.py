@@ -27,9 +27,10 @@ from curricula.evaluation.audit_checks import (
     plateau,
     unbounded_reaches_zero,
 )
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.names import CLEAN
 from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import ThreatResult, wilson_interval
+from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.threats import TEST_REL_STEP, TEST_STEPS
 from curricula.expressions.syntax import Number, parse_number
 from curricula.interfaces import Norm

@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.evaluation.results import wilson_interval
+from curricula.evaluation.intervals import wilson_interval
 from curricula.victim.equivalence import TOLERANCE
 
 ALLOWED = 0.02  # share of the images that may break the order of two attacks

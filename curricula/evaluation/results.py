@@ -3,7 +3,6 @@ predicted for each image. Needs no torch."""
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 import attrs
 
 from curricula.errors import UserError, did_you_mean, shown
+from curricula.evaluation.intervals import in_percent, wilson_interval
 from curricula.runtime.files import check_output, write_output
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import data_frame, frame_of_rows, html_table
@@ -444,36 +444,3 @@ def check_results(results: Sequence[ThreatResult]) -> None:
     for name, count in Counter(result.name for result in results).items():
         if count > 1:
             raise ValueError(f"the threat {shown(name)} is there twice")
-
-
-def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the ends (low, high), in [0, 1], of Wilson's interval (1927) for the share ``correct /
-    n``, by default at 95 %.
-
-    >>> low, high = wilson_interval(90, 100)
-    >>> round(low, 3), round(high, 3)
-    (0.826, 0.945)
-
-    Args:
-        correct: successes, from 0 to n; a fraction if one trial can score a fraction.
-        n: trials, 1 or more.
-        z: quantile of the normal distribution.
-    """
-    share = correct / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At the ends the interval touches 0 or 1 exactly; rounding must not move it.
-    low = 0.0 if correct == 0 else (middle - half) / scale
-    high = 1.0 if correct == n else (middle + half) / scale
-    return low, high
-
-
-def in_percent(accuracy: float, interval: tuple[float, float]) -> str:
-    """Return an accuracy and its interval, both in [0, 1], as text in %.
-
-    >>> in_percent(0.9, wilson_interval(90, 100))
-    '90.0 (82.6 to 94.5)'
-    """
-    low, high = interval
-    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"

@@ -21,13 +21,13 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.accuracy import predictions
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.progress import EvaluationProgress
 from curricula.evaluation.results import (
     ThreatResult,
     result_row,
     results_html,
     threat_result,
-    wilson_interval,
 )
 from curricula.evaluation.threats import TEST_STEPS, standard_attack
 from curricula.expressions.binding import MAX_PIXEL_VALUE

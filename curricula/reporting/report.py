@@ -10,8 +10,9 @@ import attrs
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
+from curricula.evaluation.intervals import in_percent
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.evaluation.results import Evaluation, ThreatResult, in_percent
+from curricula.evaluation.results import Evaluation, ThreatResult
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
 from curricula.reporting.confusion import confusion_figure, confusions, worst_classes

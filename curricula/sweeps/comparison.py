@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from curricula.errors import UserError
+from curricula.evaluation.intervals import in_percent, wilson_interval
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
-from curricula.evaluation.results import ThreatResult, in_percent, wilson_interval
+from curricula.evaluation.results import ThreatResult
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions

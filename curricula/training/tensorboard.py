@@ -15,7 +15,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
-from curricula.evaluation.results import ThreatResult, in_percent
+from curricula.evaluation.intervals import in_percent
+from curricula.evaluation.results import ThreatResult
 from curricula.interfaces import Views
 from curricula.runtime.files import inside, make_folder
 from curricula.runtime.records import to_json

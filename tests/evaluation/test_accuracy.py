@@ -16,7 +16,7 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats, fastest_batch
-from curricula.evaluation.results import wilson_interval
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.threats import standard_threats, validation_threats
 from curricula.expressions.binding import bind
 from curricula.perturbations.geometric.affine import Rotation

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from curricula.errors import UserError
-from curricula.evaluation import results
+from curricula.evaluation import intervals, results
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.results import Evaluation, threat_result
 from curricula.runtime.records import to_json
 
 
-def test_the_examples_in_the_docstrings_hold():
-    found = doctest.testmod(results)
+@pytest.mark.parametrize("module", [results, intervals])
+def test_the_examples_in_the_docstrings_hold(module):
+    found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
 
@@ -80,7 +82,7 @@ def test_counts_by_class_are_those_of_a_loop_over_the_images():
         for each in by_class:
             assert each.n == sum(label == each.label for label, _ in pairs)
             assert each.correct == confused[each.label, each.label]
-            assert each.interval == results.wilson_interval(each.correct, each.n)
+            assert each.interval == wilson_interval(each.correct, each.n)
         assert sum(each.correct for each in by_class) == found[name].correct
 
 

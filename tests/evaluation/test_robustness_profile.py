@@ -19,8 +19,8 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import evaluate_threats
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.progress import EvaluationProgress
-from curricula.evaluation.results import wilson_interval
 from curricula.evaluation.robustness_profile import (
     RobustnessProfile,
     measure_profile,

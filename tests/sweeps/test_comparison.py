@@ -25,8 +25,9 @@ from matplotlib.collections import LineCollection
 
 import curricula
 from curricula.errors import UserError
+from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.pareto import dominates, hypervolume, on_frontier
-from curricula.evaluation.results import ThreatResult, wilson_interval
+from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
 from curricula.reporting.pareto_figure import draw_frontier
