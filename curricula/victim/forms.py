@@ -1,6 +1,7 @@
 """Choose how a frozen copy runs a network in eval mode, so that it computes what the network
 computes, now and after each update, and changes nothing of it."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -28,7 +29,9 @@ from curricula.victim.copies import (
 from curricula.victim.equivalence import TOLERANCE
 from curricula.victim.outputs import checked_logits
 
+MAX_TRIED = 2  # images: none of what is looked for depends on them
 WEIGHT_NOISE = 0.05  # share of a weight's root mean square that an update in the check adds
+MAX_NOISE = 4099  # values drawn for a tensor and repeated: a prime, so that no row is another's
 LEAST_NOISE = 1e-3  # standard deviation of what it adds to weights that are zero
 SAME_CODE = 1e-4  # share of the largest logit that two passes of the same code may differ by
 
@@ -110,53 +113,44 @@ def choose_form(network: nn.Module, x_NCHW: Tensor, least: Form) -> Choice:
 
     Args:
         network: the network, in any mode.
-        x_NCHW: a few images, in the dtype of its weights.
+        x_NCHW: images, in the dtype of its weights; the first `MAX_TRIED` are enough.
         least: the first form to try, as `least_form` returns it.
 
     Raises:
         UserError: its output is not logits (N, K); no form is right.
         Exception: whatever the network raises on the images.
     """
-    x = x_NCHW.detach().contiguous()
-    own = set(network.modules())
-    failure: Exception | None = None
-    if least is not Form.ITSELF:
-        try:
-            copy, fresh = copied(network), eval_copy(network)
-        except Exception:  # code that does not allow a copy, or has no eval mode
-            copy = fresh = network
-        if own.isdisjoint(fresh.modules()):
-            before = values_of(fresh)
-            try:
-                with restored(network):  # even a copy may run its modules
-                    with _flags(own, training=False):
-                        first = _run(fresh, x)
-                    with _flags(own, training=True):
-                        again = _run(fresh, x, grad=False)
-            except UserError:
-                raise
-            except Exception as error:  # maybe only because it is a copy
-                failure = error
-            else:
-                moved = moved_names(before)
-                runs_itself = not own.isdisjoint(first.others) or not _equal(
-                    again.logits, first.logits, SAME_CODE
-                )
-                if not runs_itself:
-                    _check_mode_of_others(fresh, x, first)
-                foreign = runs_itself or any(map(_has_tensors, first.others))
-                if moved and not foreign:
-                    _check_no_batch_statistics(fresh, x, first.logits, moved)
-                # A network that computes gradients itself also does so without gradients outside.
-                foreign |= first.needs_gradient and not again.needs_gradient
-                if not foreign and not _loose_weights(network):
-                    follows = (
-                        least is Form.SHARED
-                        and not moved
-                        and _follows_weights(copy, x, first.logits)
-                    )
-                    return Choice(form=Form.SHARED if follows else Form.COPIED)
-    return Choice(form=Form.ITSELF, others=_checked_itself(network, x, failure))
+    x = x_NCHW.detach()[:MAX_TRIED].contiguous()
+    copy = None if least is Form.ITSELF else _separate_copy(network)
+    if copy is None:
+        return _itself(network, x)
+    try:
+        trial = _Trial.of(copy, network, x)
+    except UserError:
+        raise
+    except Exception as error:  # maybe only because it is a copy
+        return _itself(network, x, failure=error)
+    trial.check()
+    if trial.runs_foreign or _loose_weights(network):
+        return _itself(network, x)
+    if least is Form.COPIED or trial.moved or not _follows_weights(network, x, trial.first.logits):
+        return Choice(form=Form.COPIED)
+    return Choice(form=Form.SHARED)
+
+
+def _separate_copy(network: nn.Module) -> nn.Module | None:
+    """Return a deep copy of a network in eval mode; None if it cannot be copied, has no eval mode,
+    or its copy has some of its modules."""
+    try:
+        copy = eval_copy(network)
+    except Exception:
+        return None
+    return copy if set(network.modules()).isdisjoint(copy.modules()) else None
+
+
+def _itself(network: nn.Module, x_NCHW: Tensor, failure: Exception | None = None) -> Choice:
+    """Return the choice to run a network itself, after `_checked_itself`."""
+    return Choice(form=Form.ITSELF, others=_checked_itself(network, x_NCHW, failure))
 
 
 @contextmanager
@@ -263,61 +257,100 @@ def _run(
     )
 
 
-def _check_mode_of_others(network: nn.Module, x_NCHW: Tensor, found: _Pass) -> None:
-    """Check that modules that do not belong to a network, and that its code runs in training
-    mode, compute the same in eval mode.
+@attrs.frozen(kw_only=True, eq=False)
+class _Trial:
+    """Two passes of a copy of a network in eval mode, and what they show.
 
-    Args:
-        network: a copy of the network.
+    Attributes:
+        copy: the copy.
         x_NCHW: the images.
-        found: its pass.
-
-    Raises:
-        UserError: they do not.
+        first: its pass while the training flags of the network itself are off.
+        runs_original: whether the copy runs the network's own modules: it does so visibly, or
+            returns other logits while those flags are on.
+        runs_foreign: whether it runs modules or weights that do not belong to the copy.
+        moved: names of its tensors that the passes changed.
     """
-    if not found.training:
-        return
-    if not _equal(_run(network, x_NCHW, eval_others=True).logits, found.logits):
-        kinds = ", ".join(sorted({type(module).__name__ for module in found.training}))
-        raise UserError(
-            f"the model runs modules in training mode that do not belong to it ({kinds}), "
-            "so that its eval() does not reach them; assign them to attributes of the model, or "
-            "call their eval()"
+
+    copy: nn.Module
+    x_NCHW: Tensor
+    first: _Pass
+    runs_original: bool
+    runs_foreign: bool
+    moved: Sequence[str]
+
+    @classmethod
+    def of(cls, copy: nn.Module, network: nn.Module, x_NCHW: Tensor) -> "_Trial":
+        """Return the trial of a copy of a network, which is left as it was."""
+        own = set(network.modules())
+        before = values_of(copy)
+        with restored(network):  # even a copy may run its modules
+            with _flags(own, training=False):
+                first = _run(copy, x_NCHW)
+            with _flags(own, training=True):
+                again = _run(copy, x_NCHW, grad=False)
+        same = _equal(again.logits, first.logits, SAME_CODE)
+        runs_original = not same or not own.isdisjoint(first.others)
+        # A network that computes gradients itself also does so without gradients outside.
+        has_loose_weight = first.needs_gradient and not again.needs_gradient
+        return cls(
+            copy=copy,
+            x_NCHW=x_NCHW,
+            first=first,
+            runs_original=runs_original,
+            runs_foreign=runs_original or has_loose_weight or any(map(_has_tensors, first.others)),
+            moved=moved_names(before),
         )
 
+    def check(self) -> None:
+        """Check that the copy computes in eval mode what a network computes there.
 
-def _check_no_batch_statistics(
-    network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor, moved: Sequence[str]
-) -> None:
-    """Check that the logits of a copy that changes its own tensors in eval mode do not depend on
-    which images are in the batch.
+        Raises:
+            UserError: modules that do not belong to it compute something else in eval mode; it
+                changes its tensors and depends on which images are in the batch.
+        """
+        if not self.runs_original:
+            self._check_mode_of_others()
+        if self.moved and not self.runs_foreign and self._depends_on_batch():
+            raise UserError(
+                f"the model changes its tensor {self.moved[0]} also in eval mode, and its logits "
+                "depend on which images are in the batch, as in training mode; "
+                f"{_eval_mode_fix(self.copy)}"
+            )
 
-    Raises:
-        UserError: they do.
-    """
-    half = (len(x_NCHW) + 1) // 2
-    if not _equal(_run(network, x_NCHW[:half]).logits, logits_NK[:half]):
-        raise UserError(
-            f"the model changes its tensor {moved[0]} also in eval mode, and its logits depend on "
-            f"which images are in the batch, as in training mode; {_eval_mode_fix(network)}"
-        )
+    def _check_mode_of_others(self) -> None:
+        if not self.first.training:
+            return
+        if not _equal(_run(self.copy, self.x_NCHW, eval_others=True).logits, self.first.logits):
+            kinds = ", ".join(sorted({type(module).__name__ for module in self.first.training}))
+            raise UserError(
+                f"the model runs modules in training mode that do not belong to it ({kinds}), "
+                "so that its eval() does not reach them; assign them to attributes of the model, "
+                "or call their eval()"
+            )
+
+    def _depends_on_batch(self) -> bool:
+        """Return whether the first image's logits change with the other images of its batch."""
+        first_twice = self.x_NCHW[:1].expand_as(self.x_NCHW)
+        logits = _run(self.copy, first_twice).logits
+        return not _equal(logits[:1], self.first.logits[:1])
 
 
 def _follows_weights(network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor) -> bool:
-    """Return whether a copy around the same tensors computes what a network in eval mode computes,
-    before and after its weights change.
+    """Return whether a copy around a network's tensors computes what the network in eval mode
+    computes, before and after its weights change.
 
     Args:
-        network: a copy of the network; its weights are changed.
+        network: left as it was.
         x_NCHW: the images.
         logits_NK: logits of the network in eval mode on them.
     """
     try:
-        shared = shared_copy(network)
+        scratch = copied(network)
+        shared = shared_copy(scratch)
         if not _equal(_run(shared, x_NCHW).logits, logits_NK):
             return False
-        _add_noise(network)
-        return _equal(_run(shared, x_NCHW).logits, _run(eval_copy(network), x_NCHW).logits)
+        _add_noise(scratch)
+        return _equal(_run(shared, x_NCHW).logits, _run(eval_copy(scratch), x_NCHW).logits)
     except Exception:  # code that expects other weights may raise anything
         return False
 
@@ -365,9 +398,7 @@ def _checked_itself(
 def _eval_mode_fix(network: nn.Module) -> str:
     """Return what a user can do about a network that behaves as in training mode, as text."""
     if is_scripted(network) or any(isinstance(each, GraphModule) for each in network.modules()):
-        return (
-            "call model.eval() before torch.jit.trace or torch.export, or give the original"
-        )
+        return "call model.eval() before torch.jit.trace or torch.export, or give the original"
     return "let its forward change tensors and use the batch's statistics only if self.training"
 
 
@@ -452,5 +483,6 @@ def _add_noise(network: nn.Module) -> None:
             if not weight.is_floating_point():
                 continue
             size = WEIGHT_NOISE * weight.float().square().mean().sqrt() + LEAST_NOISE
-            noise = torch.randn(weight.shape, generator=generator).to(weight.device)
-            weight.add_((noise * size).to(weight.dtype))
+            some = torch.randn(min(weight.numel(), MAX_NOISE), generator=generator) * size.cpu()
+            noise = some.repeat(math.ceil(weight.numel() / max(1, len(some))))[: weight.numel()]
+            weight.add_(noise.view_as(weight).to(weight.device, weight.dtype))

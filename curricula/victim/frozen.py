@@ -16,7 +16,7 @@ from curricula.runtime.compile import Compiled
 from curricula.runtime.modes import as_ordinary, default_dtype, outside_inference_mode
 from curricula.runtime.precision import Precision, autocast, weight_dtype
 from curricula.victim.batchnorm_folding import FoldedLayer, foldable_pairs, simplify
-from curricula.victim.copies import copied, copy_with_tensors, restored
+from curricula.victim.copies import copied, restored
 from curricula.victim.equivalence import MAX_IMAGES, outputs_match
 from curricula.victim.forms import (
     Choice,
@@ -300,9 +300,7 @@ class FrozenModel(nn.Module):
 
     def _is_fast_form_right(self, x_NCHW: Tensor) -> bool:
         plain = self._plain[0]
-        network, form = (copy_with_tensors(plain, Tensor.clone) for _ in range(2))
-        for each in (network, form):
-            each.eval()  # may return None
+        network, form = shared_copy(plain), shared_copy(plain)
         simplify(form, plain, self._norm_names, fast=True, weight_dtype=None)
         return outputs_match(form, network, x_NCHW)
 

@@ -9,8 +9,8 @@ from torch.nn.parameter import UninitializedParameter
 from curricula.errors import UserError
 from curricula.runtime.precision import weight_dtype
 from curricula.victim.copies import copied, is_scripted, restored
-from curricula.victim.equivalence import MAX_IMAGES
-from curricula.victim.forms import Form, choose_form, least_form
+from curricula.victim.forms import MAX_TRIED, Form, choose_form, least_form
+from curricula.victim.frozen import FrozenModel
 from curricula.victim.model_victim import ModelVictim
 from curricula.victim.outputs import checked_logits, logits_of, shape_problem, values_problem
 
@@ -43,9 +43,17 @@ def check_classifier(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> check_classifier(model, torch.rand(2, 1, 2, 2), num_classes=3)
     """
-    problem = _problem(model, x_NCHW, num_classes)
-    if problem:
-        raise UserError(f"{name} {problem}")
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise UserError(f"{name} is a {kind}; its factory must return a torch.nn.Module")
+    try:
+        _check_classifier(model, x_NCHW, num_classes)
+    except _ProblemError as problem:
+        raise UserError(f"{name} {problem}") from problem.__cause__
+
+
+class _ProblemError(Exception):
+    """A model is no trainable classifier; the message follows its name."""
 
 
 def check_measurable(
@@ -99,67 +107,71 @@ def _shapeless_weight(model: nn.Module) -> str | None:
     return None
 
 
-def _problem(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
-    if not isinstance(model, nn.Module):
-        return f"is a {type(model).__name__}; its factory must return a torch.nn.Module"
+def _check_classifier(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> None:
     if problem := _shapeless_weight(model):
-        return f"{problem}; let its factory set all shapes, or run the model once"
+        raise _ProblemError(f"{problem}; let its factory set all shapes, or run the model once")
     try:
         scratch = copied(model).to(x_NCHW.device)
     except Exception as error:
-        return (
+        raise _ProblemError(
             f"cannot be copied, which training needs ({_one_line(error)}); keep only attributes "
             "that copy.deepcopy can copy"
-        )
+        ) from error
     # The network may write to its tensors and draw random numbers: it is a copy, and the random
     # states are restored. They are seeded, so that all processes and runs find the same.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
         torch.manual_seed(0)
         with restored(model):  # a copy of it may run its own modules
-            problem = _mode_problem(scratch, x_NCHW, num_classes)
-        if problem := problem or _form_problem(model, x_NCHW):
-            return problem
-        return _range_problem(scratch, x_NCHW) or _gradient_problem(scratch, x_NCHW)
+            logits_NK = _checked_pass(scratch, x_NCHW, num_classes, training=False)
+            _checked_pass(scratch, x_NCHW, num_classes, training=True)
+        form = _checked_form(model, x_NCHW)
+        _check_range(scratch, x_NCHW, logits_NK)
+        _check_gradient(scratch, x_NCHW, form)
 
 
-def _mode_problem(scratch: nn.Module, x_NCHW: Tensor, num_classes: int) -> str | None:
-    """Return a message if a model fails, or returns other than logits, in eval or training mode."""
-    size = "x".join(map(str, x_NCHW.shape[1:]))
-    for mode, training in (("in eval mode", False), ("in training mode", True)):
-        images = _images_for(scratch, x_NCHW)
-        shown = images.clone()
-        try:
-            scratch.train(training)
-            with torch.no_grad():
-                output = scratch(shown)
-        except Exception as error:
-            return (
-                f"cannot take images of {size} {mode} ({_one_line(error)}); build it for the "
-                "image_size and in_channels passed to its factory, or choose other images"
-            )
-        problem = shape_problem(output, len(x_NCHW), num_classes)
-        if problem := problem or values_problem(logits_of(output)):
-            return f"{mode} returns {problem}"
-        if not torch.equal(shown, images):
-            return "writes to its images, which are used again; let it work on a copy"
-    return None
+def _checked_pass(
+    scratch: nn.Module, x_NCHW: Tensor, num_classes: int, *, training: bool
+) -> Tensor:
+    """Return the logits of a model in eval or training mode, which it is left in, after checking
+    that they are logits and that the images are unchanged."""
+    mode = "in training mode" if training else "in eval mode"
+    images = _images_for(scratch, x_NCHW)
+    shown = images.clone()
+    try:
+        scratch.train(training)
+        with torch.no_grad():
+            output = scratch(shown)
+    except Exception as error:
+        size = "x".join(map(str, x_NCHW.shape[1:]))
+        raise _ProblemError(
+            f"cannot take images of {size} {mode} ({_one_line(error)}); build it for the "
+            "image_size and in_channels passed to its factory, or choose other images"
+        ) from error
+    problem = shape_problem(output, len(x_NCHW), num_classes)
+    if problem := problem or values_problem(logits_of(output)):
+        raise _ProblemError(f"{mode} returns {problem}")
+    if not torch.equal(shown, images):
+        raise _ProblemError("writes to its images, which are used again; let it work on a copy")
+    logits_NK: Tensor = logits_of(output)
+    return logits_NK
 
 
-def _form_problem(model: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Return a message if a model runs modules or weights that do not belong to it."""
-    x = _images_for(model, x_NCHW)[:MAX_IMAGES]
+def _checked_form(model: nn.Module, x_NCHW: Tensor) -> Form:
+    """Return the form in which a frozen copy runs a model, after checking that the model runs no
+    modules or weights that do not belong to it."""
+    x = _images_for(model, x_NCHW[:MAX_TRIED])
     x = x.to(next((weight.device for weight in model.parameters()), x.device))
     try:
         form = choose_form(model, x, least_form(model)).form
     except UserError as error:
-        return str(error).removeprefix("the model ")
-    scripted = is_scripted(model)
-    if form is not Form.ITSELF or scripted:
-        return None
-    return (
-        "runs modules or weights that do not belong to it, which checkpoints and averages would "
-        "not have; assign them to attributes, and write its forward as a method of its class"
-    )
+        raise _ProblemError(str(error).removeprefix("the model ")) from error
+    if form is Form.ITSELF and not is_scripted(model):
+        raise _ProblemError(
+            "runs modules or weights that do not belong to it, which checkpoints and averages "
+            "would not have; assign them to attributes, and write its forward as a method of its "
+            "class"
+        )
+    return form
 
 
 def _images_for(network: nn.Module, x_NCHW: Tensor) -> Tensor:
@@ -202,24 +214,22 @@ def _calibrated(scratch: nn.Module, x_NCHW: Tensor) -> nn.Module:
     return calibrated
 
 
-def _range_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Return a message if the model's outputs are probabilities; None if they are logits.
+def _check_range(scratch: nn.Module, x_NCHW: Tensor, logits_NK: Tensor) -> None:
+    """Check that a model's outputs are logits, not probabilities.
 
     Logits may all lie between 0 and 1 by chance or after a ReLU, but not once the last layer's
     weights are scaled up.
     """
-    variants: tuple[Callable[[], nn.Module], ...] = (
-        lambda: scratch,
-        lambda: _larger_logits(scratch),
-    )
-    for variant in variants:
-        output = _eval_logits(variant(), x_NCHW)
-        if output.min() < 0 or output.max() > 1:
-            return None
-    return (
-        "in eval mode returns probabilities (all from 0 to 1), not logits; leave out its last "
-        "softmax or sigmoid"
-    )
+    if _are_shares(logits_NK) and _are_shares(_eval_logits(_larger_logits(scratch), x_NCHW)):
+        raise _ProblemError(
+            "in eval mode returns probabilities (all from 0 to 1), not logits; leave out its last "
+            "softmax or sigmoid"
+        )
+
+
+def _are_shares(logits_NK: Tensor) -> bool:
+    """Return whether all values lie from 0 to 1."""
+    return bool(logits_NK.min() >= 0 and logits_NK.max() <= 1)
 
 
 def _larger_logits(scratch: nn.Module) -> nn.Module:
@@ -231,9 +241,14 @@ def _larger_logits(scratch: nn.Module) -> nn.Module:
     return larger
 
 
-def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
-    """Return a message if no finite gradient reaches the images, whatever the weights; None if one
-    does."""
+def _check_gradient(scratch: nn.Module, x_NCHW: Tensor, form: Form) -> None:
+    """Check that a finite gradient reaches the images, for some weights of a model.
+
+    Args:
+        scratch: the model.
+        x_NCHW: the images.
+        form: the form in which a frozen copy runs it.
+    """
     variants: tuple[Callable[[], nn.Module], ...] = (
         lambda: scratch,
         lambda: _perturbed_weights(scratch),
@@ -241,27 +256,35 @@ def _gradient_problem(scratch: nn.Module, x_NCHW: Tensor) -> str | None:
     )
     for variant in variants:
         try:
-            gradient, _, _ = ModelVictim(variant()).gradient(
-                x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum
-            )
+            gradient = _gradient(variant(), x_NCHW, form)
         except Exception as error:
             if "no gradient in its images" not in str(error):
-                return (
+                raise _ProblemError(
                     f"cannot be differentiated in its images ({_one_line(error)}); use only "
                     "operations that torch differentiates"
-                )
-            gradient = torch.zeros(())
+                ) from error
+            continue
         if not gradient.isfinite().all():
-            return (
+            raise _ProblemError(
                 "has a gradient in its images that is not finite, so no attack can use it; "
                 "look for a square root or a norm at zero in its layers"
             )
         if gradient.any():
-            return None
-    return (
+            return
+    raise _ProblemError(
         "has no gradient in its images, so no attack can work; leave out operations that round "
         "or detach them"
     )
+
+
+def _gradient(network: nn.Module, x_NCHW: Tensor, form: Form) -> Tensor:
+    """Return the gradient of a network in its images, run by a frozen copy in a known form."""
+    victim = ModelVictim(network, fast=False)
+    frozen = victim.as_module()
+    assert isinstance(frozen, FrozenModel)
+    frozen.use_form((False, False, form is Form.SHARED))
+    gradient, _, _ = victim.gradient(x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum)
+    return gradient
 
 
 def _uneven_sum(logits_NK: Tensor, y_N: Tensor, reference: object) -> Tensor:
