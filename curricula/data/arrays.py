@@ -5,8 +5,10 @@ What is beyond doubt is converted, the rest is refused in one line. Nothing is w
 caller's memory.
 """
 
+import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -14,9 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
 
-from curricula.errors import UserError, printable, shown
+from curricula.data.photos import pixels_of
+from curricula.errors import DataWarning, UserError, message_of, printable, shortened, shown
+from curricula.runtime.memory import check_fits
+from curricula.runtime.processes import place
 from curricula.runtime.random_state import seeded
 
 Layout = Literal["NCHW", "NHWC"]
@@ -28,16 +33,13 @@ ROUNDING = 1e-5  # how far floating-point pixels may be beyond [0, 1]
 DARKEST = 16  # highest uint8 pixel of images that were certainly stored on a different scale
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target")
-PIL_MODES: Mapping[str, str] = {
-    "1": "L",
-    "L": "L",
-    "RGB": "RGB",
-    "P": "RGB",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "HSV": "RGB",
-}
-"""The mode that Pillow's images are converted to, by their mode; others are refused."""
+MAX_STREAMED = 10_000_000  # images of data that do not state their number
+DENSE_TYPES = frozenset(
+    {torch.bool, torch.uint8, torch.int8}
+    | {torch.uint16, torch.uint32, torch.uint64, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""Types of the tensors that images and labels are taken from."""
 
 
 @attrs.frozen
@@ -90,7 +92,8 @@ def labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
         layout: order of the images' axes; None recognises it.
 
     Raises:
-        UserError: data of a different kind, or images of different sizes.
+        UserError: data of a different kind, images of different sizes, or an item that cannot be
+            read.
     """
     if _is_pair(data):
         return Labelled(images=data[0], labels=data[1], layout=layout)
@@ -101,33 +104,88 @@ def labelled(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
 def _read(data: Any, origin: Origin, layout: Layout | None) -> Labelled:
     """Return the images and labels of data that are not a pair."""
     if isinstance(data, DataLoader):
-        count, names = _length(data.sampler), _class_names(data.dataset)
-        return _collect(data, origin, layout, batched=True, count=count, classes=names)
+        data = _in_stored_order(data)
+        count, names = _length(data.sampler, origin), _class_names(data.dataset)
+        found = _collect(data, origin, layout, batched=True, count=count, classes=names)
+        if data.drop_last and len(found.labels) != count:
+            of = "" if count is None else f" of {count:,}"
+            note(
+                f"the loader leaves out its last batch (drop_last=True): {len(found.labels):,}{of} "
+                f"{origin} are used"
+            )
+        return found
     features, columns = getattr(data, "features", None), getattr(data, "column_names", None)
     if isinstance(columns, (list, tuple)) and hasattr(data, "__iter__"):
         image, label = _columns(columns, features, origin)
         rows = ((row[image], row[label]) for row in data)
         names = _as_names(getattr(features[label] if features else None, "names", None))
-        return _collect(rows, origin, layout, count=_length(data), classes=names)
+        return _collect(rows, origin, layout, count=_length(data, origin), classes=names)
     if isinstance(data, (str, bytes, Mapping, Tensor, np.ndarray)) or not _is_sequence(data):
         ours = "" if origin.name else "a DataSet or its name, such as 'digits', "
         raise UserError(
             f"{origin.of('data')} must be {ours}a pair (images, labels), a torch Dataset or "
             f"DataLoader, or a Hugging Face data set, not {_described(data)}"
         )
-    count = _length(data)
+    count = _length(data, origin)
     is_map = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
     items = (data[index] for index in range(count)) if is_map and count is not None else iter(data)
     return _collect(items, origin, layout, count=count, classes=_class_names(data))
 
 
+def _in_stored_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+    """Return a loader of the same images in the order of its data set, if it only shuffles them;
+    else the loader itself."""
+    sampler = loader.sampler
+    if type(loader) is not DataLoader or type(sampler) is not RandomSampler or sampler.replacement:
+        return loader
+    is_batched = type(loader.batch_sampler) in (BatchSampler, type(None))
+    if not is_batched or len(sampler) != len(loader.dataset):  # type: ignore[arg-type]
+        return loader
+    batch: dict[str, Any] = {"batch_size": None}
+    if loader.batch_sampler is not None:
+        batch = {"batch_size": loader.batch_size, "drop_last": loader.drop_last}
+    return DataLoader(
+        loader.dataset,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        **batch,
+    )
+
+
+def note(text: str) -> None:
+    """Tell the user in one line how data were understood; once, if processes share the work."""
+    if not place().rank:
+        warnings.warn(text, DataWarning, stacklevel=3)
+
+
 def _is_pair(data: Any) -> bool:
-    """Return whether data are (images, labels), and not two pairs (image, label)."""
+    """Return whether data are (images, labels), and not two pairs (image, label) or two batches."""
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return False
     return not all(
-        isinstance(item, (tuple, list)) and len(item) == 2 and _is_number(item[1]) for item in data
+        isinstance(item, (tuple, list))
+        and len(item) == 2
+        and (_is_number(item[1]) or _is_batch(*item))
+        for item in data
     )
+
+
+def _is_batch(images: Any, labels: Any) -> bool:
+    """Return whether images and labels are several beyond doubt, by their numbers of axes."""
+    return (
+        isinstance(images, (Tensor, np.ndarray))
+        and isinstance(labels, (Tensor, np.ndarray, list, tuple))
+        and images.ndim == 4
+        and _has_axes(labels)
+        and len(labels) == len(images)
+    )
+
+
+def _has_axes(value: Any) -> bool:
+    """Return whether a list, an array or a tensor is not of a single number."""
+    return bool(getattr(value, "ndim", 1))
 
 
 def _is_number(value: Any) -> bool:
@@ -140,12 +198,26 @@ def _is_sequence(data: Any) -> bool:
     return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
 
-def _length(data: Any) -> int | None:
-    """Return the number of items, None if it is not known before they are read."""
+def _length(data: Any, origin: Origin) -> int | None:
+    """Return the number of items, None if it is not known before they are read.
+
+    Raises:
+        UserError: third-party code fails, or returns something else.
+    """
     try:
         return len(data)
     except (TypeError, NotImplementedError):
         return None
+    except Exception as error:
+        raise UserError(f"the {origin} have no len(): {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what third-party code raised, as text for a message."""
+    name, text = type(error).__name__, message_of(error)
+    if "Original Traceback" in text:  # of a loader's worker, with its traceback
+        text = text.rpartition(f"{name}: ")[2]
+    return shortened(f"{name}: {text}".removesuffix(": "))
 
 
 def _class_names(data: Any) -> tuple[str, ...] | None:
@@ -203,7 +275,8 @@ def _collect(
         items: the items, or batches of them.
         origin: names the data in messages.
         layout: order of the axes of images that are not Pillow's; None recognises it.
-        batched: the items are batches, except those of a single image and a single label.
+        batched: the items are batches, except those of a single image and a single label;
+            otherwise they are where their axes leave no doubt.
         count: number of items, if it is known.
         classes: class names.
 
@@ -212,22 +285,52 @@ def _collect(
     """
     stack = Stack(origin, count)
     labels: list[Any] = []
-    for number, item in enumerate(items):
-        image, label = _image_and_label(item, origin, number)
+    name = "batch" if batched else "item"
+    for number, item in enumerate(_read_items(items, name, origin, count)):
+        image, label = _image_and_label(item, f"{name} {number} of the {origin}")
         order = layout
-        if isinstance(image, Image.Image):
-            image, order = pixels_of_pillow(image, f"image {number} of the {origin}"), "NCHW"
-        image = _as_tensor(image, str(origin))
         label = label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label
-        is_batch = batched and isinstance(label, (list, tuple))
+        is_batch = (batched and isinstance(label, (list, tuple))) or _is_batch(image, label)
+        if isinstance(image, Image.Image):
+            image, order = pixels_of(image, f"image {number} of the {origin}"), "NCHW"
+        elif is_batch and isinstance(image, (list, tuple)):
+            rows = ((each, 0) for each in image)
+            image, order = _collect(rows, origin, layout, count=len(image)).images, "NCHW"
+        image = _as_tensor(image, str(origin))
         image = image if is_batch else image.unsqueeze(0)
         stack.add(_as_nchw(image, origin, order, stored=False))
         labels += label if is_batch else [label]
     return Labelled(images=stack.images(), labels=labels, classes=classes, layout="NCHW")
 
 
-def _image_and_label(item: Any, origin: Origin, number: int) -> tuple[Any, Any]:
-    """Return the image and the label of an item of a data set.
+def _read_items(
+    items: Iterable[Any], name: str, origin: Origin, count: int | None
+) -> Iterator[Any]:
+    """Yield the items, or batches, of third-party data.
+
+    Raises:
+        UserError: reading one of them fails, or their number is not the one that is stated.
+    """
+    number = 0
+    try:
+        for item in items:
+            yield item
+            number += 1
+    except UserError:
+        raise
+    except Exception as error:
+        fix = f"; is their len(), {count:,}, too large?" if isinstance(error, IndexError) else ""
+        raise UserError(
+            f"{name} {number} of the {origin} cannot be read: {_reason(error)}{fix}"
+        ) from error
+    if name == "item" and count is not None and number != count:
+        raise UserError(
+            f"the {origin} are {number:,} items, and their len() is {count:,}; correct __len__"
+        )
+
+
+def _image_and_label(item: Any, what: str) -> tuple[Any, Any]:
+    """Return the image and the label of an item, or of a batch, of a data set.
 
     Raises:
         UserError: the item is of a different form.
@@ -240,10 +343,7 @@ def _image_and_label(item: Any, origin: Origin, number: int) -> tuple[Any, Any]:
     elif isinstance(item, (tuple, list)) and len(item) == 2:
         return item[0], item[1]
     kind = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else _described(item)
-    raise UserError(
-        f"item {number} of the {origin} must be (image, label), or have the keys image and label, "
-        f"not {kind}"
-    )
+    raise UserError(f"{what} must be (image, label), or have the keys image and label, not {kind}")
 
 
 class Stack:
@@ -267,7 +367,7 @@ class Stack:
             UserError: their shape differs from that of the first ones.
         """
         if self._block is None:
-            self._block = images.new_empty((self._count or len(images), *images.shape[1:]))
+            self._block = self._allocated(images, self._count or len(images))
         block = self._block
         channels = block.shape[1], images.shape[1]
         if channels == (1, 3):  # a colour image after grey ones
@@ -287,11 +387,29 @@ class Stack:
             )
         end = self._used + len(images)
         if end > len(block):
-            larger = block.new_empty((max(end, 2 * len(block)), *block.shape[1:]))
+            if self._count is None and end > MAX_STREAMED:
+                raise UserError(
+                    f"item {self._used:,} of the {self._origin} came, and no end; give a finite "
+                    "part, such as a list: list(itertools.islice(data, 10_000))"
+                )
+            larger = self._allocated(block, max(end, 2 * len(block)))
             larger[: self._used] = block[: self._used]
             block = larger
         block[self._used : end] = images
         self._block, self._used = block, end
+
+    def _allocated(self, images: Tensor, count: int) -> Tensor:
+        """Return memory for ``count`` images that are like the given ones.
+
+        Raises:
+            UserError: it does not fit.
+        """
+        check_fits(
+            f"{count:,} {self._origin}",
+            count * math.prod(images.shape[1:]) * images.element_size(),
+            fix="give fewer or smaller ones",
+        )
+        return images.new_empty((count, *images.shape[1:]))
 
     def images(self) -> Tensor:
         """Return all images, stacked.
@@ -304,21 +422,11 @@ class Stack:
         return self._block[: self._used]
 
 
-def pixels_of_pillow(image: Image.Image, what: str) -> Tensor:
-    """Return the pixels of an image of Pillow, CHW: one channel for grey modes, else three.
-
-    Raises:
-        UserError: it has transparency, more than 8 bits per channel, or an unknown mode.
-    """
-    if image.mode not in PIL_MODES or "transparency" in image.info:
-        raise UserError(
-            f"{what} is of Pillow's mode {image.mode}"
-            f"{', with transparency' if 'transparency' in image.info else ''}; convert it to L or "
-            'RGB, such as with image.convert("RGB")'
-        )
-    pixels = np.array(image.convert(PIL_MODES[image.mode]))
-    pixels_HWC = torch.from_numpy(pixels).reshape(image.height, image.width, -1)
-    return pixels_HWC.permute(2, 0, 1)
+def _unwrapped(value: Any) -> Any:
+    """Return a column of pandas as an array, and an array of Python objects as a list."""
+    value = value.to_numpy() if hasattr(value, "to_numpy") else value
+    is_objects = isinstance(value, np.ndarray) and value.dtype == object
+    return value.tolist() if is_objects else value
 
 
 def _as_tensor(value: Any, what: str) -> Tensor:
@@ -328,7 +436,10 @@ def _as_tensor(value: Any, what: str) -> Tensor:
         UserError: they are none.
     """
     if isinstance(value, Tensor):
+        check_dense(value, what)
         return value.detach() if value.requires_grad else value
+    if isinstance(value, Image.Image):
+        raise UserError(f"the {what} are a single image of Pillow; give a list: [image]")
     if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
         raise UserError(
             f"the {what} are masked in part, which would be lost; leave masked images out, or give "
@@ -338,13 +449,59 @@ def _as_tensor(value: Any, what: str) -> Tensor:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise UserError(f"the {what} must have one shape; {_described(value)} has not") from error
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise UserError(f"the {what} must be numbers, not {_described(value)}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    dtype = array.dtype
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        fix = "; give one field: array['NAME']" if dtype.names else _FIXES.get(dtype.kind, "")
+        raise UserError(f"the {what} must be numbers, not {_other(value)}{fix}")
+    standard = np.dtype(f"{dtype.kind}{dtype.itemsize}")
+    if not dtype.isnative or dtype.num != standard.num:  # a second name of the same type
+        array = array.astype(standard)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch cannot share its memory
     return torch.from_numpy(array)
+
+
+_FIXES: Mapping[str, str] = {
+    "S": "; decode the bytes: np.char.decode(array)",
+    "c": "; give the real part: array.real",
+    "f": "; write array.astype(np.float64)",
+}
+"""Fixes for arrays that are refused, by the kind of their type."""
+
+
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Check that a tensor has one value in memory for each of its elements, of a common type.
+
+    Raises:
+        UserError: it is sparse, nested, quantised, without values or of another type, such as
+            complex numbers; the message has the fix.
+    """
+    dtype = tensor.dtype
+    if tensor.is_nested:
+        kind, fix = "a nested tensor", "give a list of tensors: list(tensor.unbind())"
+    elif tensor.layout is not torch.strided:
+        kind, fix = f"a tensor of layout {tensor.layout}", "write tensor.to_dense()"
+    elif tensor.is_quantized:
+        kind, fix = f"a quantised tensor of {dtype}", "write tensor.dequantize()"
+    elif tensor.is_meta:
+        kind, fix = "a tensor of the device meta, which has no values", "load them first"
+    elif tensor.is_complex():
+        kind, fix = f"of {dtype}, complex numbers", "give the real part: tensor.real"
+    elif dtype not in DENSE_TYPES:
+        kind, fix = f"of {dtype}", "write tensor.float(), if that type has numbers"
+    else:
+        return
+    raise UserError(f"the {what} are {kind}; {fix}")
+
+
+def _other(value: Any) -> str:
+    """Return the description of the first item of nested lists that is not a number."""
+    while isinstance(value, (list, tuple)):
+        others = [item for item in value if not _is_number(item)]
+        if not others:
+            return shown(value)  # of more than 64 bits
+        value = others[0]
+    return _described(value)
 
 
 def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool = False) -> Tensor:
@@ -363,6 +520,7 @@ def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool
         UserError: images of another type or shape, pixels out of range, NaN, or axes in an order
             that the shape does not tell.
     """
+    value = _unwrapped(value)
     if isinstance(value, (list, tuple)) and value and not _is_number(value[0]):
         items = ((image, 0) for image in value)
         value, layout = _collect(items, origin, layout, count=len(value)).images, "NCHW"
@@ -376,8 +534,6 @@ def as_pixels(value: Any, origin: Origin, *, layout: Layout | None, stored: bool
                 f"the {origin} have no pixel above {float(x.max()):.2g}: they seem to be divided "
                 "by 255 twice; give floating-point pixels from 0 to 1"
             )
-    elif x.is_complex():
-        raise UserError(f"the {origin} must be real numbers, not {x.dtype}")
     else:
         x = _as_bytes(x, origin, stored=stored)
     return _as_nchw(x, origin, layout, stored=stored)
@@ -389,9 +545,15 @@ def _as_bytes(x: Tensor, origin: Origin, *, stored: bool) -> Tensor:
     Raises:
         UserError: one is negative, above 255, or all are so low that they have another scale.
     """
+    if x.dtype == torch.int8:  # half as bright, shifted or wrapped round: it does not tell
+        raise UserError(
+            f"the {origin} are of torch.int8, which ends at 127; give pixels from 0 to 255 as "
+            "uint8, or from 0 to 1 as floating-point numbers"
+        )
     if not x.numel() or (stored and x.dtype == torch.uint8):
         return x.to(torch.uint8)
-    low, high = map(int, torch.aminmax(x if x.dtype == torch.uint8 else x.to(torch.int64)))
+    # torch.aminmax does not take all types, and int64 does not hold all numbers of uint64.
+    low, high = map(int, torch.aminmax(x if x.dtype == torch.uint8 else x.double()))
     if low < 0 or high > 255:
         fix = ", such as pixels / 65535" if low >= 0 and high < 2**16 else ""
         raise UserError(
@@ -516,20 +678,16 @@ def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) 
     Raises:
         UserError: labels of another type or shape, or that are not whole.
     """
-    what = origin.of("labels")
-    if isinstance(value, (list, tuple, np.ndarray)) and len(value):
-        first = value[0].flat[0] if isinstance(value[0], np.ndarray) else value[0]
-        if isinstance(first, str):
-            value = _numbered(value, what, classes)
-    y = _as_tensor(value, what)
+    what, value = origin.of("labels"), _unwrapped(value)
+    names = _texts(value)
+    y = _as_tensor(value if names is None else _numbered(names, what, classes), what)
+    y = y.double() if y.dtype == torch.uint64 else y  # int64 does not hold all of its numbers
     while y.ndim > 1 and y.shape[-1] == 1:
         y = y.squeeze(-1)
     if y.ndim == 2:
         y = _from_one_hot(y, what)
     if y.ndim != 1:
         raise UserError(f"the {what} must have the shape (N,), not {tuple(y.shape)}")
-    if y.is_complex():
-        raise UserError(f"the {what} must be whole numbers, not {y.dtype}")
     whole = y.to(torch.int64)
     if y.is_floating_point():
         wrong = (whole != y) | ~y.isfinite()
@@ -541,17 +699,40 @@ def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) 
     return whole
 
 
-def _numbered(names: Any, what: str, classes: Sequence[str] | None) -> list[int]:
+def named_classes(labels: Any) -> tuple[str, ...] | None:
+    """Return the sorted class names in labels that are text, or None if they are not.
+
+    >>> named_classes(["dog", "cat", "dog"])
+    ('cat', 'dog')
+    """
+    names = _texts(_unwrapped(labels))
+    return (
+        None if names is None else tuple(sorted({name for name in names if isinstance(name, str)}))
+    )
+
+
+def _texts(labels: Any) -> list[Any] | None:
+    """Return labels as a flat list if the first of them is text, else None."""
+    first = labels
+    while isinstance(first, (list, tuple, np.ndarray)) and _has_axes(first) and len(first):
+        first = first[0]
+    if not isinstance(first, str) or first is labels:
+        return None
+    return list(np.asarray(labels, dtype=object).reshape(-1))
+
+
+def _numbered(names: list[Any], what: str, classes: Sequence[str] | None) -> list[int]:
     """Return the number of each class name."""
     if classes is None:
-        raise UserError(f"the {what} are text: name the classes in their order, classes=[...]")
+        raise UserError(
+            f"the {what} are text: name the classes in the order of the model's outputs, "
+            "curricula.data.as_dataset(data, classes=[...])"
+        )
     number = {name: index for index, name in enumerate(classes)}
-    found = []
-    for name in np.asarray(names, dtype=object).reshape(-1):
-        if name not in number:
+    for name in names:
+        if not isinstance(name, str) or name not in number:
             raise UserError(f"the {what} have {shown(name)}, which is not among the classes")
-        found.append(number[name])
-    return found
+    return [number[name] for name in names]
 
 
 def _from_one_hot(y_NK: Tensor, what: str) -> Tensor:

@@ -22,6 +22,8 @@ from curricula.data.arrays import (
     check_whole_pixels,
     classes_of,
     labelled,
+    named_classes,
+    note,
 )
 from curricula.data.conventions import (
     COLOUR_BUDGETS,
@@ -31,7 +33,7 @@ from curricula.data.conventions import (
     PARTS,
 )
 from curricula.data.spec import ImageSize, as_image_size, height_width
-from curricula.errors import UserError, printable, shown
+from curricula.errors import UserError, printable, shortened, shown
 from curricula.expressions import factories
 from curricula.expressions.checks import check_call
 from curricula.runtime.tables import html_values
@@ -199,7 +201,8 @@ class DataSet:
             test: test images and labels.
             validation: validation images and labels; by default a part of the training images is
                 held out.
-            classes: class names, by label; by default the numbers of the labels.
+            classes: class names, by label; by default the numbers of the labels or, where the
+                training labels are text, these texts, sorted.
             layout: order of the images' axes, ``NCHW`` or ``NHWC``; by default recognised from the
                 shape, where that has a number of channels from 1 to 4 in one place only.
             name: name of the data set.
@@ -456,6 +459,9 @@ def from_parts(
         lists = "; ".join(", ".join(each) for each in stated)
         raise UserError(f"the parts of the data have different classes: {lists}")
     names = names or next(iter(stated), None)
+    if names is None and "training" in given:
+        found = named_classes(given["training"].labels)
+        names = None if found is None else as_classes(found)
     labels = {key: as_labels(each.labels, Origin(key), names) for key, each in given.items()}
     for key, y_N in labels.items():
         if not len(y_N):
@@ -469,12 +475,14 @@ def from_parts(
     splits: dict[str, SplitLike] = {}
     for key, each in given.items():
         origin = Origin(key)
-        if isinstance(each.images, SplitLike):
+        if not isinstance(each.images, Tensor) and isinstance(each.images, SplitLike):
             splits[key] = _standard(each.images, origin)
         else:
             pixels = as_pixels(each.images, origin, layout=each.layout)
             splits[key] = Split(pixels=pixels, labels=labels[key])
         check_labels(labels[key], names, origin, images=_count(splits[key]))
+    if "training" in labels:
+        _note_missing(labels, names)
     shapes = {key: split.shape for key, split in splits.items()}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{key} {'x'.join(map(str, each))}" for key, each in shapes.items())
@@ -496,6 +504,16 @@ def from_parts(
         attack_defaults=attack_of_kind if attack_defaults is None else attack_defaults,
         training_defaults=training_of_kind if training_defaults is None else training_defaults,
     )
+
+
+def _note_missing(labels: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    """Tell the user which classes other images have and the training images lack."""
+    train = set(labels["training"].unique().tolist())  # type: ignore[no-untyped-call]
+    others = torch.cat([y_N.cpu() for part, y_N in labels.items() if part != "training"])
+    missing = sorted(set(others.unique().tolist()) - train)  # type: ignore[no-untyped-call]
+    if missing:
+        names = shortened(", ".join(classes[label] for label in missing))
+        note(f"the training images have none of classes that others have: {names}")
 
 
 def _parts_of(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +11,15 @@ import attrs
 import numpy as np
 import torch
 
+from curricula.data.arrays import note
 from curricula.data.class_folders import Search, composed, listed
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, SplitLike, missing_data_error
 from curricula.data.lazy_split import LazySplit, Reader
 from curricula.data.photos import Ground, read_image
 from curricula.data.spec import ImageSize
-from curricula.errors import DataWarning, UserError
+from curricula.errors import UserError
 from curricula.runtime.memory import check_fits
-from curricula.runtime.processes import place
 from curricula.runtime.values import check_whole
 
 MIN_SIZE, MAX_SIZE = 8, 4096  # pixels of a side of the images as they are used
@@ -89,8 +88,8 @@ def folder(
         splits, notes = _find(root, split, split_seed)
     except UserError as error:
         raise UserError(f"folder: {error}") from error
-    if notes and not place().rank:
-        warnings.warn(f"folder {root}: {'; '.join(notes)}", DataWarning, stacklevel=2)
+    if notes:
+        note(f"folder {root}: {'; '.join(notes)}")
     images = [
         (os.fsencode(path), label)
         for classes in splits.values()

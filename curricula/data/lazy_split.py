@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from curricula.data.arrays import Origin, Stack, as_fractions
+from curricula.data.arrays import Origin, Stack, as_fractions, check_dense
 from curricula.data.dataset import Split
 from curricula.errors import UserError, shown
 from curricula.runtime.processes import place
 from curricula.runtime.signals import deferred
+from curricula.runtime.values import described
 
 WORKERS_VARIABLE = "CURRICULA_WORKERS"
 MAX_PROCESSES = 512  # worker processes that can be requested
@@ -161,12 +162,31 @@ class _ReadGroup:
 
     def __getitem__(self, numbers: list[int]) -> "np.ndarray[Any, Any] | UserError":
         try:
-            pixels = torch.stack([self.read(number) for number in numbers])
+            pixels = _stacked(numbers, [self.read(number) for number in numbers])
             if pixels.dtype == torch.bfloat16:  # unknown to NumPy
                 pixels = pixels.float()
             return pixels.numpy()
         except UserError as error:
             return error  # raised here, its text would become a traceback
+
+
+def _stacked(numbers: list[int], images: list[Any]) -> Tensor:
+    """Return images as one tensor.
+
+    Raises:
+        UserError: one is no tensor of numbers, or its shape or type differs from the first one's.
+    """
+    first = images[0]
+    for number, image in zip(numbers, images, strict=True):
+        if not isinstance(image, Tensor):
+            raise UserError(f"image {number} was read as {shown(image)}; a reader returns a tensor")
+        check_dense(image, f"pixels of image {number}")
+        if (image.shape, image.dtype) != (first.shape, first.dtype):
+            raise UserError(
+                f"image {number} was read as {described(image)}, another as {described(first)}; a "
+                "reader returns the same for all"
+            )
+    return torch.stack(images)
 
 
 def _init_worker(worker: int) -> None:

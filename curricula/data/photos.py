@@ -1,15 +1,15 @@
-"""Read one image file, in any format of photos, as pixels of 8 bits."""
+"""Return the pixels of 8 bits of a photo: a file in any format, or an image of Pillow."""
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
-from torchvision.transforms.v2 import functional as transforms
 
 from curricula.errors import UserError, message_of
 from curricula.runtime.files import read_file
@@ -37,6 +37,9 @@ LEFT_OUT = {
     "WMF": "a drawing, which Pillow cannot decode",
 }
 """Formats of Pillow that are not read, and why."""
+
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+"""Modes of Pillow that have grey levels, except those of 16 bits, ``I;16`` and the like."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,19 +85,68 @@ def read_image(
             the brightest value of its pixels cannot be known.
     """
     path = Path(path)
+    with _one_line(str(path)), _open(path) as file:
+        file.load()
+        image = _upright(file, ground)
+    return _pixels(image, size, grey)
+
+
+def pixels_of(
+    image: Image.Image,
+    what: str,
+    *,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
+    ground: Ground = "white",
+) -> torch.Tensor:
+    """Return an image of Pillow as pixels_CHW (uint8), by the rules of `read_image`.
+
+    Args:
+        image: the image, which is not changed.
+        what: names the image in messages.
+        size: as for `read_image`; None keeps the size.
+        grey: as for `read_image`; None means one channel for the modes of grey, else three.
+        ground: as for `read_image`.
+
+    Raises:
+        UserError: as `read_image` does; or one colour of the image is transparent, of which Pillow
+            does not tell whether it was scaled to 8 bits like the pixels.
+    """
+    if image.mode in ("L", "RGB") and "transparency" in image.info:
+        raise UserError(
+            f"{what} has a transparent colour, whose scale may differ from that of its pixels; "
+            'leave the colour out: image.info.pop("transparency")'
+        )
+    with _one_line(what):
+        upright = _upright(image, ground)
+    is_grey = image.mode in GREY_MODES or image.mode.startswith("I;16")
+    return _pixels(upright, size, is_grey if grey is None else grey)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn errors of reading an image into a UserError that begins with its name."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about details that do not matter here
-            with _open(path) as file:
-                file.load()
-                image = _upright(file, ground)
+            yield
     except UserError as error:
-        raise UserError(f"{path} {error}") from error
+        raise UserError(f"{what} {error}") from error
     except Exception as error:  # decoders raise many types on damaged bytes
-        raise UserError(f"{path} cannot be read as an image: {_reason(error)}") from error
+        raise UserError(f"{what} cannot be read as an image: {_reason(error)}") from error
+
+
+def _pixels(image: Image.Image, size: int | tuple[int, int] | None, grey: bool) -> torch.Tensor:
+    """Return an image of mode RGB as pixels_CHW of the given size and number of channels."""
     if grey:
         image = image.convert("L")  # torchvision's function makes a grey of 128 one of 127
-    pixels = transforms.pil_to_tensor(image)
+    levels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
+    pixels = levels.permute(2, 0, 1).contiguous()
+    if size is None:
+        return pixels
+
+    from torchvision.transforms.v2 import functional as transforms  # here: slow to import
+
     shape = [size, size] if isinstance(size, int) else list(size)
     resized: torch.Tensor = transforms.resize(pixels, shape, antialias=True)
     return resized

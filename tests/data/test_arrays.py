@@ -11,6 +11,7 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
 )
 from torchvision import transforms
@@ -18,7 +19,7 @@ from torchvision import transforms
 import curricula
 from curricula import DataSet, load_data
 from curricula.data.dataset import Split, as_dataset
-from curricula.errors import UserError
+from curricula.errors import DataWarning, UserError
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Record, hookimpl
 from curricula.plugins.registry import Provider
@@ -38,6 +39,12 @@ def nhwc(x):
 def pillow(x_CHW):
     array = x_CHW.permute(1, 2, 0).numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def with_info(**info):
+    image = pillow(GREY[0])
+    image.info.update(info)
+    return image
 
 
 SAME_IMAGES = {
@@ -60,6 +67,9 @@ SAME_IMAGES = {
     "reversed twice": PIXELS.numpy()[::-1].copy()[::-1],
     "not contiguous": PIXELS.transpose(2, 3).contiguous().transpose(2, 3),
     "with a gradient": (PIXELS / 255).requires_grad_(),
+    "an array of objects": np.array([*PIXELS.numpy(), None], dtype=object)[:N],
+    "numbers as objects": PIXELS.numpy().astype(object),
+    "long integers of C": PIXELS.numpy().astype(np.ulonglong),
 }
 
 
@@ -133,7 +143,22 @@ WRONG_IMAGES = {
     "five axes": (PIXELS[None], r"must have the shape .* not \(1, 12, 3, 10, 6\)"),
     "many channels": (torch.rand(N, 16, 9, 9), r"\(12, 16, 9, 9\), which does not tell .*layout="),
     "channels on both sides": (torch.rand(N, 4, 9, 3), r"does not tell where .*layout='NCHW' or"),
-    "complex": (PIXELS + 0j, "must be real numbers, not torch.complex64"),
+    "complex": (PIXELS + 0j, "images are of torch.complex64, complex numbers; .* tensor.real"),
+    "complex numbers of numpy": ((PIXELS + 0j).numpy(), "be numbers, not .*complex64.*array.real"),
+    "signed bytes": ((PIXELS // 2).to(torch.int8), "are of torch.int8, which ends at 127; give"),
+    "sparse": ((PIXELS / 255).to_sparse(), r"layout torch.sparse_coo; write tensor.to_dense\(\)"),
+    "nested": (
+        torch.nested.nested_tensor([*(PIXELS / 255)], layout=torch.jagged),
+        r"are a nested tensor; give a list of tensors: list\(tensor.unbind\(\)\)",
+    ),
+    "without values": (torch.empty(N, 3, 10, 6, device="meta"), "meta, which has no values; load"),
+    "of 8 bits": ((PIXELS / 255).to(torch.float8_e4m3fn), r"float8_e4m3fn; write tensor.float\(\)"),
+    "of 128 bits": (PIXELS.numpy().astype(np.longdouble), r"float128 .*astype\(np.float64\)"),
+    "of 64 bits": (PIXELS.numpy().astype(np.ulonglong) + 2**63, "from 9223372036854775808 to"),
+    "records": (np.zeros(N, dtype=[("x", "u1", (3, 10, 6))]), r"give one field: array\['NAME'\]"),
+    "bytes": (np.array([b"a"] * N), r"must be numbers, not .*np.char.decode\(array\)"),
+    "one of Pillow": (pillow(PIXELS[0]), r"a single image of Pillow; give a list: \[image\]"),
+    "some missing": ([PIXELS[0].numpy(), None], "images must be numbers, not NoneType"),
     "texts": (["a"] * N, "images must be numbers"),
     "objects": (np.array([None] * N), "images must be numbers"),
     "of two sizes": (
@@ -142,11 +167,11 @@ WRONG_IMAGES = {
     ),
     "of two types": ([PIXELS[0], PIXELS[1] / 255], "image 1 of .* of torch.float32, those before"),
     "none": (PIXELS[:0], "there are 0 images and 12 labels"),
-    "transparent": (
-        [Image.new("RGBA", (6, 10))] * N,
-        r"image 0 of the images is of Pillow's mode RGBA; convert it to L or RGB",
+    "of 32 bits by Pillow": (
+        [pillow(PIXELS[0]), Image.new("I", (6, 10))],
+        r"image 1 of the images has pixels of 32 bits; it is not known which value is white: save",
     ),
-    "of 16 bits by Pillow": ([Image.new("I;16", (6, 10))] * N, "mode I;16; convert"),
+    "a transparent colour": ([with_info(transparency=3)], r"image 0 .*info.pop\(.transparency.\)"),
 }
 
 
@@ -169,6 +194,7 @@ SAME_LABELS = {
     "a column of numpy": LABELS[:, None].numpy().astype(np.uint8),
     "lists of one": LABELS[:, None].tolist(),
     "a list of tensors": list(LABELS),
+    "objects": np.array([*LABELS.tolist(), None], dtype=object)[:N],
     "one-hot": torch.eye(4, dtype=torch.int64)[LABELS],
     "one-hot of floats": np.eye(4)[LABELS.numpy()],
     "one-hot of truth values": np.eye(4, dtype=bool)[LABELS.numpy()],
@@ -185,11 +211,19 @@ def test_the_same_labels_in_every_form(how):
 def test_labels_may_be_class_names():
     names = ["cat", "dog", "elk", "fox"]
     texts = [names[label] for label in LABELS]
-    for labels in (texts, np.array(texts), np.array(texts, dtype=object)):
+    column = [[text] for text in texts]
+    for labels in (texts, column, np.array(texts), np.array(texts, dtype=object)):
         data = as_dataset((PIXELS, labels), classes=names)
         assert torch.equal(data.test.labels, LABELS)
-    with pytest.raises(UserError, match=r"labels are text: name the classes in their order"):
-        as_dataset((PIXELS, texts))
+    pair = (PIXELS, texts)
+    with pytest.raises(UserError, match=r"labels are text: .* order of the model's outputs, cur"):
+        as_dataset(pair)
+    data = DataSet.from_arrays(train=(PIXELS, texts[::-1]), test=pair)  # as folders: sorted
+    assert (data.classes, data.test.labels.tolist()) == (tuple(names), LABELS.tolist())
+    with pytest.raises(UserError, match="test labels have 'fox', which is not among the classes"):
+        DataSet.from_arrays(train=(PIXELS[:3], texts[:3]), test=pair)
+    with pytest.raises(UserError, match="labels have 1, which is not among the classes"):
+        as_dataset((PIXELS, ["cat", 1] * 6), classes=names)
     with pytest.raises(UserError, match=r"labels have 'fox', which is not among the classes"):
         as_dataset((PIXELS, texts), classes=names[:3])
 
@@ -209,6 +243,10 @@ WRONG_LABELS = {
     "masks": (torch.zeros(N, 10, 6), r"labels must have the shape \(N,\), not \(12, 10, 6\)"),
     "one number": (3, r"labels must have the shape \(N,\), not \(\)"),
     "nothing": (None, "labels must be numbers, not NoneType"),
+    "one missing": ([*LABELS[1:].tolist(), None], "labels must be numbers, not NoneType"),
+    "sparse": (LABELS.to_sparse(), "labels are a tensor of layout torch.sparse_coo"),
+    "beyond 63 bits": (np.full(N, 2**63 + 1, np.uint64), "must be whole numbers, .* not 9.22337e"),
+    "beyond 64 bits": ([2**70] * N, r"labels must be numbers, not \[about 10\^21"),
 }
 
 
@@ -331,6 +369,11 @@ ITEMS = {
     "a loader of a stream": DataLoader(Stream(), batch_size=5),
     "a loader without batches": DataLoader(Items(), batch_size=None),
     "a loader of one-hot": DataLoader(Items(label=lambda y: torch.eye(4)[y]), batch_size=5),
+    "batches": [(PIXELS[:5], LABELS[:5]), (PIXELS[5:10], LABELS[5:10]), (PIXELS[10:], LABELS[10:])],
+    "two batches": [(PIXELS[:5].numpy(), LABELS[:5].tolist()), (PIXELS[5:].numpy(), LABELS[5:])],
+    "a loader of lists": DataLoader(
+        Items(image=pillow), batch_size=5, collate_fn=lambda rows: tuple(zip(*rows, strict=True))
+    ),
     "a loader with workers": DataLoader(Items(), batch_size=5, num_workers=1),
 }
 
@@ -343,12 +386,30 @@ def test_the_same_torch_data_in_every_form(how):
     torch.testing.assert_close(data.images(data.test.pixels), PIXELS / 255, atol=1e-6, rtol=0)
     assert torch.equal(torch.get_rng_state(), before)
     pixels = data.test.pixels
-    if not isinstance(ITEMS[how], Stream) and "stream" not in how:  # held once
+    if not isinstance(ITEMS[how], Stream) and "stream" not in how and "batches" not in how:  # once
         assert pixels.untyped_storage().nbytes() == pixels.numel() * pixels.element_size()
 
 
-def test_a_loader_in_random_order_keeps_each_images_label():
-    loader = DataLoader(Items(), batch_size=5, shuffle=True)
+@pytest.mark.parametrize("batch_size", [5, None])
+def test_a_loader_that_only_shuffles_is_read_in_the_order_of_its_data(batch_size):
+    data = as_dataset(DataLoader(Items(), batch_size=batch_size, shuffle=True))
+    assert torch.equal(data.test.pixels, PIXELS)
+    assert torch.equal(data.test.labels, LABELS)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_loader_that_leaves_images_out_has_a_note(shuffle):
+    with pytest.warns(
+        DataWarning, match=r"last batch \(drop_last=True\): 10 of 12 images are used"
+    ):
+        data = as_dataset(DataLoader(Items(), batch_size=5, shuffle=shuffle, drop_last=True))
+    assert torch.equal(data.test.pixels, PIXELS[:10])
+    whole = as_dataset(DataLoader(Items(), batch_size=4, shuffle=shuffle, drop_last=True))
+    assert len(whole.test) == N
+
+
+def test_a_loader_with_a_sampler_keeps_each_images_label():
+    loader = DataLoader(Items(), batch_size=5, sampler=SubsetRandomSampler(range(N)))
     data = as_dataset(loader)
     assert not torch.equal(data.test.labels, LABELS)
     for pixels, label in zip(data.test.pixels, data.test.labels, strict=True):
@@ -410,6 +471,105 @@ def test_wrong_items_are_one_line(how):
     with pytest.raises(UserError, match=message) as caught:
         as_dataset(data)
     assert "\n" not in str(caught.value)
+
+
+def stop(index):
+    if index == 7:
+        raise OSError("the disk\nis gone")
+    return PIXELS[index], int(LABELS[index])
+
+
+class Wrong(Items):
+    """Items of which one cannot be read, or whose number is wrong."""
+
+    def __init__(self, read=stop, length=N):
+        self.read, self.length = read, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return self.read(index)
+
+
+class WrongStream(IterableDataset):
+    """More or fewer items than its length."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __iter__(self):
+        return iter(Items())
+
+    def __len__(self):
+        return self.length
+
+
+UNREADABLE = {
+    "an error": (Wrong(), "item 7 of the images cannot be read: OSError: the disk is gone"),
+    "of a loader": (DataLoader(Wrong(), batch_size=5), "batch 1 of the images cannot .*: OSError:"),
+    "of a worker": (
+        DataLoader(Wrong(), batch_size=5, num_workers=1),
+        "batch 1 of the images cannot be read: OSError: the disk is gone",
+    ),
+    "too long": (
+        Wrong(lambda index: [*Items()][index], 20),
+        r"item 12 of the images .*: IndexError: .*; is their len\(\), 20, too large\?",
+    ),
+    "no length": (Wrong(length=-1), r"the images have no len\(\): ValueError"),
+    "a stream too short": (
+        WrongStream(20),
+        r"images are 12 items, and their len\(\) is 20; correct",
+    ),
+    "a stream too long": (WrongStream(7), r"images are 12 items, and their len\(\) is 7; correct"),
+    "sizes in a batch": (
+        DataLoader(Items(image=lambda x: x[:, : 5 + int(x[0, 1, 1]) % 2]), batch_size=N),
+        "batch 0 of the images cannot be read: RuntimeError: stack expects each tensor to be equal",
+    ),
+    "a vast length": (Wrong(length=10**15), "1,000,000,000,000,000 images would take .* GiB"),
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_data_that_cannot_be_read_are_one_line_with_the_item(how):
+    data, message = UNREADABLE[how]
+    with pytest.raises(UserError, match=message) as caught:
+        as_dataset(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_without_an_end_is_one_line(monkeypatch):
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield PIXELS[0], 1
+
+    monkeypatch.setattr("curricula.data.arrays.MAX_STREAMED", 50)
+    for data in (Endless(), DataLoader(Endless(), batch_size=5)):
+        with pytest.raises(UserError, match=r"item \d\d of the images came, and no end; .*islice"):
+            as_dataset(data)
+
+
+def test_images_of_pillow_are_read_like_files():
+    turned = pillow(PIXELS[0].transpose(1, 2).flip(2))  # a camera's that was held upright
+    exif = Image.Exif()
+    exif[0x0112] = 8  # Orientation
+    turned.info["exif"] = exif.tobytes()
+    clear = pillow(PIXELS[1])
+    clear.putalpha(0)
+    depth = Image.fromarray(GREY[2, 0].numpy().astype(np.uint16) * 257)
+    coloured = pillow(PIXELS[3]).quantize(4)
+    data = as_dataset(([turned, clear, depth, coloured], LABELS[:4])).test.pixels
+    assert torch.equal(data[0], PIXELS[0])
+    assert data[1].min() == 255
+    assert torch.equal(data[2], GREY[2].expand(3, 10, 6))
+    expected = torch.from_numpy(np.array(coloured.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(data[3], expected)
+
+
+def test_a_class_without_training_images_has_a_note():
+    with pytest.warns(DataWarning, match=r"training images have none of classes .*: 2, 3$"):
+        DataSet.from_arrays(train=(PIXELS[:2], LABELS[:2]), test=(PIXELS, LABELS))
 
 
 @attrs.frozen

@@ -479,3 +479,25 @@ def test_whole_and_floating_point_pixels_are_not_mixed(monkeypatch):
     split = LazySplit(reader=reader, numbers=numbers, labels=numbers % 2, shape=(1, 2, 2))
     with pytest.raises(UserError, match=r"image 2 of the images is of torch.uint8, those before"):
         split.load()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (
+            lambda number: torch.zeros(1, 2, 2 + number % 2),
+            r"image 1 was read as .*\(1, 2, 3\), ano",
+        ),
+        (
+            lambda number: torch.zeros(1, 2, 2).to_sparse(),
+            "pixels of image 0 are a tensor of layout",
+        ),
+        (lambda number: [0], r"image 0 was read as \[0\]; a reader returns a tensor"),
+    ],
+)
+def test_a_reader_of_other_things_is_one_line_with_the_image(read, message, workers):
+    reader, numbers = Reader(read=read, workers=workers), torch.arange(4)
+    split = LazySplit(reader=reader, numbers=numbers, labels=numbers % 2, shape=(1, 2, 2))
+    with pytest.raises(UserError, match=message):
+        list(split.batches(numbers, 2))
