@@ -7,9 +7,10 @@ code of the file.
 import hashlib
 import io
 import json
+import re
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,9 +34,27 @@ AVERAGE = "average.module."  # prefix of the averaged weights in a checkpoint of
 COUNTED = "n_averaged"  # number of averaged weights, of torch's AveragedModel
 BATCHES = "num_batches_tracked"  # a counter of batch norm, which no evaluation reads
 SHAPELESS = (UninitializedParameter, UninitializedBuffer)  # tensors of lazy layers
+CASTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of weights that are cast to the model's: what a network computes stays the same."""
+QUANTISED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn,
+             torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)  # fmt: skip
+"""Types in which quantised networks store weights; what they stand for is written elsewhere."""
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Names under which torch's wrappers, such as `torch.compile`, hold the module that they wrap."""
+NORMS: Mapping[str, Mapping[str, str]] = {
+    "weight": {"g": "original0", "v": "original1"},
+    "spectral": {"orig": "original", "u": "0._u", "v": "0._v"},
+}
+"""Ends of the tensors' names by kind of norm: of `torch.nn.utils` and of its parametrizations."""
+_WRAPPED = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
+_NORMED = re.compile(r"(.*)\bparametrizations\.(\w+)\.(original[01]?|0\._[uv])")
 MAX_NAMES = 3  # names of tensors in a message
 MAX_DEPTH = 8  # mappings inside each other, in a file of torch
 SAVE = "torch.save(model.state_dict(), 'weights.pt')"
+QUANTISED_FIX = (
+    "a quantised network computes something else: save the weights of the network before it was "
+    "quantised"
+)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -223,10 +242,30 @@ def _found(value: Any, source: str) -> Weights:
         aside = f" (not {', '.join(others)}, which is there too)" if others else ""
         notes = (*notes, f"the key {shown(within[0])}{aside}")
         value = value[within[0]]
-    what = f"a {type(value).__name__}"
-    if isinstance(value, Mapping):
-        what = f"a mapping of {shortened(', '.join(map(shown, value)) or 'nothing')}"
-    raise UserError(f"{source}: holds {what}, not weights by name; save those: {SAVE}")
+    raise UserError(f"{source}: {_not_weights(value)}")
+
+
+def _not_weights(value: Any) -> str:
+    """Return what a value of ``torch.load`` is instead of weights, and the fix."""
+    if not isinstance(value, Mapping):
+        return f"holds a {type(value).__name__}, not weights by name; save those: {SAVE}"
+    several = [key for key, part in value.items() if _is_state_dict(part)]
+    if several:
+        return (
+            f"holds several networks, {shortened(', '.join(map(shown, several)))}: save one alone, "
+            f"torch.save(torch.load(FILE)[{shown(several[0])}], 'weights.pt')"
+        )
+    tensors = {key: part for key, part in value.items() if isinstance(part, Tensor)}
+    others = [key for key in value if key not in tensors]
+    if any("_packed_params" in str(key) for key in others):
+        return f"holds packed parameters; {QUANTISED_FIX}"
+    if tensors and _is_state_dict(tensors):
+        return (
+            f"holds {_names([*map(shown, others)])} beside tensors: save these alone, "
+            f"{{name: tensor for name, tensor in weights.items() if name not in {shown(others)}}}"
+        )
+    what = shortened(", ".join(map(shown, value)) or "nothing")
+    return f"holds a mapping of {what}, not weights by name; save those: {SAVE}"
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -240,10 +279,12 @@ def _is_state_dict(value: Any) -> bool:
 def _checked(tensors: Mapping[str, Tensor], source: str, notes: tuple[str, ...]) -> Weights:
     """Return the tensors as weights, after checking that each has values in memory."""
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        if tensor.is_quantized:
+            raise UserError(f"{source}: {shown(name)} is quantised; {QUANTISED_FIX}")
+        if tensor.layout != torch.strided or tensor.is_meta:
             raise UserError(
-                f"{source}: {shown(name)} is not a plain tensor (sparse, quantised or without "
-                "values); save dense weights in floating point"
+                f"{source}: {shown(name)} is not a plain tensor (sparse, or without values); save "
+                "dense weights"
             )
     versions = _versions(tensors)
     if COUNTED in tensors and all(n == COUNTED or n.startswith("module.") for n in tensors):
@@ -268,11 +309,14 @@ def load_weights(
     model: nn.Module, weights: Weights, *, what: str = "this model", new: Collection[str] = ()
 ) -> Loaded:
     """Load weights into a model, in place and strictly: each of the model's tensors receives one of
-    the same name, shape and type, and none is left over.
+    the same name and shape, and none is left over.
 
     A prefix that all names share, such as ``module.``, is taken off, or added where the model has
-    it and the weights do not. The values of the model's `Normalise` layers may be missing from the
-    weights; if they are there in another shape, such as one for each channel, the layer takes it.
+    it and the weights do not; so are wrappers inside of names, as in ``features.module.0.weight``.
+    Weight and spectral norm may have their older or newer names. Floating-point values of 16, 32
+    and 64 bits are cast to the model's type; those of quantised networks are refused. The values of
+    the model's `Normalise` layers may be missing from the weights; if they are there in another
+    shape, such as one for each channel, the layer takes it.
 
     Args:
         model: the model; it is unchanged if an error is raised.
@@ -288,12 +332,14 @@ def load_weights(
         >>> load_weights(nn.Linear(2, 1, bias=False), weights).notes
         ("the prefix 'module.'",)
     """
-    own = {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    state = model.state_dict(keep_vars=True)  # in which two names of a tensor have the same one
+    own = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     normalisations = _normalisation_names(model)
-    tensors, note, (taken, added) = _renamed(weights.tensors, own, normalisations)
+    tensors, renamed, (taken, added) = _renamed(weights.tensors, own, normalisations)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in new}
+    tensors, cast = _cast(tensors, own)
     # safetensors stores one of several names of the same tensor.
-    shared = {_place(own[name]) for name in tensors if name in own} - {None}
+    shared = {id(own[name]) for name in tensors if name in own}
     missing = [
         name
         for name, tensor in own.items()
@@ -301,12 +347,12 @@ def load_weights(
         and name not in normalisations
         and name not in new
         and not name.endswith(BATCHES)
-        and _place(tensor) not in shared
+        and id(tensor) not in shared
     ]
     left_over = [name for name in tensors if name not in own]
     shapes, types = [], []
     for name, tensor in tensors.items():
-        if name in left_over or name in normalisations or isinstance(own[name], SHAPELESS):
+        if name not in own or name in normalisations or isinstance(own[name], SHAPELESS):
             continue  # a lazy layer takes any shape
         if tensor.shape != own[name].shape:
             shapes.append(name)
@@ -336,20 +382,31 @@ def load_weights(
     state = model.state_dict()  # with the versions of its layers, which some of torchvision ask for
     state.update(tensors)
     metadata: dict[str, dict[str, int]] = getattr(state, "_metadata", {})
+    modules = {_unwrapped(f"{name}."): name for name in metadata}
     for name, version in weights.versions.items():
-        module = (added + f"{name}.".removeprefix(taken)).rstrip(".")
-        if module in metadata:
-            metadata[module]["version"] = version
+        module = added + f"{name}.".removeprefix(taken)
+        found = module[:-1] if module[:-1] in metadata else modules.get(_unwrapped(module))
+        if found is not None:
+            metadata[found]["version"] = version
     model.load_state_dict(state)
-    return Loaded(notes=(*weights.notes, *note), normalised=stated, normalisation=normalisation)
+    notes = (*weights.notes, *renamed, *cast)
+    return Loaded(notes=notes, normalised=stated, normalisation=normalisation)
 
 
-def _place(tensor: Tensor) -> tuple[int, ...] | None:
-    """Return the place of a tensor in memory, which is equal for two names of the same tensor; None
-    if it has none."""
-    if isinstance(tensor, SHAPELESS) or not tensor.numel() or tensor.is_meta:
-        return None
-    return tensor.data_ptr(), tensor.storage_offset(), *tensor.shape
+def _cast(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the tensors with floating-point ones in the type of the model's of the same name, and
+    what was cast, a phrase for each pair of types."""
+    found, notes = dict(tensors), dict[str, None]()
+    for name, tensor in tensors.items():
+        if name in own and tensor.dtype != own[name].dtype:
+            types = (tensor.dtype, own[name].dtype)
+            if all(each in CASTABLE for each in types):
+                found[name] = tensor.to(own[name].dtype)
+                was, now = (str(each).removeprefix("torch.") for each in types)
+                notes[f"{was}, cast to {now}"] = None
+    return found, tuple(notes)
 
 
 def _normalisation_names(model: nn.Module) -> set[str]:
@@ -369,21 +426,68 @@ def _renamed(
     prefixes that were taken off and added.
 
     Of all prefixes that the weights' names share, and all that the model's names share, those are
-    taken off that let the most names agree.
+    taken off that let the most names agree. Wrappers inside of names, and the two ways to name the
+    tensors of weight and spectral norm, make no difference.
     """
+    theirs, ours = _canonical(tensors), _canonical(own)
     best: tuple[tuple[int, int], str, str] | None = None
-    plain = [name for name in own if name not in normalisations]
-    for known, added in [([*own], ""), *((plain, prefix) for prefix in _prefixes(plain))]:
+    plain = [ours[name] for name in own if name not in normalisations]
+    for known, added in [([*ours.values()], ""), *((plain, prefix) for prefix in _prefixes(plain))]:
         short = {name.removeprefix(added) for name in known}
-        for taken in _prefixes([*tensors]):
-            agree = sum(name.removeprefix(taken) in short for name in tensors)
+        for taken in _prefixes([*theirs.values()]):
+            agree = sum(name.removeprefix(taken) in short for name in theirs.values())
             rank = (agree, -taken.count(".") - added.count("."))
             if best is None or rank > best[0]:
                 best = rank, taken, added
     _, taken, added = best or ((0, 0), "", "")
-    note = (f"the prefix {shown(taken)}",) if taken and taken != added else ()
-    renamed = {added + name.removeprefix(taken): tensor for name, tensor in tensors.items()}
-    return renamed, note, (taken, added)
+    notes = {f"the prefix {shown(taken)}": None} if taken and taken != added else {}
+    named = {canonical: name for name, canonical in ours.items()}
+    renamed = {}
+    for name, tensor in tensors.items():
+        kept = added + name.removeprefix(taken)
+        canonical = added + theirs[name].removeprefix(taken)
+        found = kept if kept in own else named.get(canonical, kept)
+        notes |= dict.fromkeys(_differences(kept, found, canonical))
+        renamed[found] = tensor
+    return renamed, tuple(notes), (taken, added)
+
+
+def _canonical(names: Iterable[str]) -> dict[str, str]:
+    """Return the names without the wrappers inside of them, and with the tensors of weight and
+    spectral norm named as `torch.nn.utils.parametrizations` does, by name; a prefix that all share
+    stays."""
+    known = dict.fromkeys(names)
+    shared = _prefixes([*known])[-1]
+    found = {}
+    for name in known:
+        plain = shared + _unwrapped(name[len(shared) :])
+        layer, dot, last = plain.rpartition(".")
+        base, _, part = last.rpartition("_")
+        for norm in NORMS.values():
+            siblings = (name.removesuffix(part) + each for each in norm)
+            if part in norm and all(each in known for each in siblings):
+                plain = f"{layer}{dot}parametrizations.{base}.{norm[part]}"
+        found[name] = plain
+    return found if len({*found.values()}) == len(found) else {name: name for name in known}
+
+
+def _unwrapped(name: str) -> str:
+    """Return a name without the parts that stand for wrappers."""
+    return _WRAPPED.sub("", name)
+
+
+def _differences(theirs: str, ours: str, canonical: str) -> Iterator[str]:
+    """Yield what differs between two names of one tensor, a phrase each."""
+    if theirs == ours:
+        return
+    norm = _NORMED.fullmatch(canonical)
+    if norm is not None and ("parametrizations." in theirs) != ("parametrizations." in ours):
+        age = "newer" if "parametrizations." in theirs else "older"
+        kind = next(kind for kind, parts in NORMS.items() if norm[3] in parts.values())
+        yield f"the {age} names of {kind} norm"
+    inside = set(_WRAPPED.findall(theirs)) ^ set(_WRAPPED.findall(ours))
+    for wrapper in sorted(inside):
+        yield f"the wrapper {shown(wrapper)}"
 
 
 def _prefixes(names: list[str]) -> list[str]:
@@ -411,10 +515,28 @@ def _cause(
     shapes: list[str],
 ) -> str:
     """Return the likely cause of weights that do not fit, and the fix."""
+    differ = [name for name in tensors if name in own and tensors[name].dtype != own[name].dtype]
+    if any(tensors[name].dtype in QUANTISED for name in (*differ, *(left_over if missing else ()))):
+        return QUANTISED_FIX
     if not missing and not left_over and not shapes:
+        return "save them in the types that the network has"
+    theirs, ours = _normed(left_over), _normed(missing)
+    if theirs & {*missing} or ours & {*left_over}:
+        if theirs & {*missing}:
+            return (
+                "they are of a network with weight norm or spectral norm: name theirs, or save "
+                "them after torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+            )
+        return "this network has weight norm or spectral norm, and theirs has none: name theirs"
+    parts = _parts(tensors, own)
+    if parts:
+        prefix, *others = parts
+        what = f"the network is under {shown(prefix)}: save that part"
+        if others:
+            what = f"they are of several networks, under {', '.join(map(shown, parts))}: save one"
         return (
-            "convert them first: {name: tensor.float() for name, tensor in "
-            "model.state_dict().items()}"
+            f"{what} alone, {{name[{len(prefix)}:]: tensor for name, tensor in weights.items() if "
+            f"name.startswith({prefix!r})}}"
         )
     if len(missing) == sum(not name.endswith(BATCHES) for name in own):
         return "they are of a different network: name theirs"
@@ -437,6 +559,30 @@ def _cause(
     if missing and not left_over:
         return "they are a part of the network, or of one with fewer layers: name theirs"
     return "they are of a network with other layers: name theirs, with its arguments"
+
+
+def _normed(names: list[str]) -> set[str]:
+    """Return the names that tensors of weight norm or spectral norm would have without it."""
+    matches = (_NORMED.fullmatch(name) for name in _canonical(names).values())
+    return {match[1] + match[2] for match in matches if match is not None}
+
+
+def _parts(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return the prefixes, of some of the weights' names only, under which a whole model lies."""
+    names = [name for name in own if not name.endswith(BATCHES)]
+    first = next(iter(names), "")
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    return [
+        prefix
+        for prefix in prefixes
+        if all(
+            prefix + name in tensors
+            and (
+                isinstance(own[name], SHAPELESS) or tensors[prefix + name].shape == own[name].shape
+            )
+            for name in names
+        )
+    ]
 
 
 def _take_normalisation(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> str:

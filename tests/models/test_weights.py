@@ -156,10 +156,101 @@ def test_weights_that_do_not_fit_are_one_line_and_change_nothing():
     assert len(refused(many, r"1,000 left over \(layer0, layer1, layer2, ...\)")) < 500
 
 
+def of_type(dtype):
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in state().items()}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
-def test_weights_of_another_type_are_refused_with_the_conversion(dtype):
-    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state().items()}
-    refused(tensors, rf"8 of another type \(0.weight: {dtype}, not torch.float32\); .*float\(\)")
+def test_half_and_double_weights_are_cast_and_that_is_said(dtype):
+    model, tensors = made(), of_type(dtype)
+    loaded = load_weights(model, Weights(tensors=tensors, source="net.pt"))
+    assert loaded.notes == (f"{str(dtype).removeprefix('torch.')}, cast to float32",)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors[name].to(tensor.dtype))
+    mixed = {**state(), "3.weight": tensors["3.weight"]}
+    load_weights(model, Weights(tensors=mixed, source="net.pt"))
+    assert torch.equal(model[3].weight, tensors["3.weight"].float())
+
+
+def without(*names):
+    return {name: tensor for name, tensor in state().items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        of_type(torch.float8_e4m3fn),
+        {**state(), "3.weight": torch.ones(3, 36, dtype=torch.int8)},
+        {
+            **state(),
+            "3.weight": torch.ones(54, 1, dtype=torch.uint8),
+            "3.weight.absmax": torch.ones(2),
+        },
+        {**without("3.weight"), "3.qweight": torch.ones(4, 3, dtype=torch.int32)},
+    ],
+    ids=["float8", "int8", "packed", "renamed"],
+)
+def test_weights_of_a_quantised_network_are_refused(tensors):
+    refused(tensors, "; a quantised network computes something else: save the weights of the net")
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.int64])
+def test_weights_of_another_type_are_refused(dtype):
+    tensors = {**state(), "3.weight": torch.ones(3, 36, dtype=dtype)}
+    refused(tensors, rf"3.weight: {dtype}, not torch.float32\); save them in the types")
+
+
+NORMED = {
+    "weight": (nn.utils.weight_norm, nn.utils.parametrizations.weight_norm),
+    "spectral": (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("kind", NORMED)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_names_of_a_norm_may_be_the_older_or_newer_ones(kind, prefix):
+    x_NCHW = torch.rand(2, 1, 5, 5)
+
+    def model(form, seed):
+        network = made(seed)
+        NORMED[kind][form](network[3])
+        return network.eval()
+
+    for theirs, ours, age in [(0, 1, "older"), (1, 0, "newer"), (0, 0, ""), (1, 1, "")]:
+        there, here = model(theirs, 1), model(ours, 0)
+        weights = Weights(tensors=prefixed(prefix, there.state_dict()), source="net.pt")
+        notes = [note for note in load_weights(here, weights).notes if "norm" in note]
+        assert notes == ([f"the {age} names of {kind} norm"] if age else [])
+        torch.testing.assert_close(here(x_NCHW), there(x_NCHW))
+        refused(there.state_dict(), "of a network with weight norm or spectral norm: name theirs")
+    refused(
+        state(), "this network has weight norm or spectral norm, and theirs has none", model(1, 1)
+    )
+
+
+@pytest.mark.parametrize("segment", ["module.", "_orig_mod.", "_fsdp_wrapped_module."])
+def test_a_wrapper_inside_of_names_is_recognised_and_said(segment):
+    theirs = {
+        name.replace("1.", f"1.{segment}", 1) if name.startswith("1.") else name: tensor
+        for name, tensor in state().items()
+    }
+    model = made()
+    loaded = load_weights(model, Weights(tensors=prefixed("model.", theirs), source="net.pt"))
+    assert loaded.notes == ("the prefix 'model.'", f"the wrapper {segment!r}")
+    assert torch.equal(model[1].weight, state()["1.weight"])
+    wrapped = nn.Sequential(model[0], nn.ModuleDict({"module": model[1]}), *model[2:])
+    load_weights(wrapped, Weights(tensors=state(2), source="net.pt"))
+    assert torch.equal(model[1].weight, state(2)["1.weight"])
+
+
+def test_a_network_that_is_a_part_of_the_file_is_named_with_the_line_that_saves_it():
+    tensors = {**prefixed("net.", state()), "loss.weight": torch.ones(3)}
+    message = refused(tensors, "the network is under 'net.': save that part alone, {name")
+    alone = eval(message.partition("alone, ")[2], {"weights": tensors})
+    load_weights(made(), Weights(tensors=alone, source="net.pt"))
+    tensors = {**prefixed("student.", state()), **prefixed("teacher.", state(2))}
+    refused(tensors, r"of several networks, under 'student.', 'teacher.': save one alone, .*name")
 
 
 def test_tensors_that_keep_their_values_may_be_missing_or_of_another_shape():
@@ -199,8 +290,17 @@ def test_python_objects_are_refused_with_the_line_that_saves_weights(value, zipp
         ({}, "holds a mapping of nothing"),
         ({"epoch": 3, "lr": 0.1}, "holds a mapping of 'epoch', 'lr'"),
         ({"state_dict": {}}, "holds a mapping of 'state_dict'"),
-        ({"a": {"w": torch.ones(1)}, "b": {"w": torch.ones(1)}}, "a mapping of 'a', 'b'"),
+        ({"a": {"w": 1}, "b": {"w": 1}}, "a mapping of 'a', 'b'"),
         ({0: torch.ones(1)}, "a mapping of 0"),
+        (
+            {"best": {"w": torch.ones(1)}, "last": {"w": torch.ones(1)}},
+            r"several networks, 'best', 'last': save one alone, torch.save.*\['best'\]",
+        ),
+        ({"w": torch.ones(1), "epoch": 3}, "holds 'epoch' beside tensors: save these alone"),
+        (
+            {"0._packed_params._packed_params": (), "w": torch.ones(1)},
+            "packed .* quantised network",
+        ),
         ({"w": torch.ones(2, 2).to_sparse()}, "'w' is not a plain tensor"),
         ({"w": torch.ones(2, device="meta")}, "'w' is not a plain tensor"),
     ],
@@ -331,3 +431,13 @@ def test_the_versions_of_layers_are_those_of_the_file(version, prefix, tmp_path)
     load_weights(ours, read_weights(tmp_path / "net.pt"))
     expected = network[1].weight * (1 if version == 2 else -1)
     assert torch.equal(ours[1].weight, expected)
+
+
+def test_the_version_of_a_layer_inside_a_wrapper_is_that_of_the_file(tmp_path):
+    inner = _SecondVersion(4, 3)
+    state = nn.Sequential(nn.Flatten(), nn.ModuleDict({"module": inner})).state_dict()
+    state._metadata["1.module"]["version"] = 1
+    torch.save(state, tmp_path / "net.pt")
+    ours = nn.Sequential(nn.Flatten(), _SecondVersion(4, 3))
+    load_weights(ours, read_weights(tmp_path / "net.pt"))
+    assert torch.equal(ours[1].weight, -inner.weight)
