@@ -15,20 +15,13 @@ import torch
 
 from curricula.interfaces import Progress
 from curricula.testing.contract import broken_clauses
+from curricula.testing.schedules import LENGTHS, updates
 from curricula.training.learning_rate import LearningRate
-
-LENGTHS = ((1, 1), (1, 7), (3, 4), (20, 5))  # (epochs, updates per epoch)
 
 
 def _moments() -> Iterator[Progress]:
-    for epochs, per_epoch in LENGTHS:
-        for step in range(epochs * per_epoch):
-            yield Progress(
-                step=step,
-                total_steps=epochs * per_epoch,
-                epoch=step // per_epoch,
-                total_epochs=epochs,
-            )
+    for length in LENGTHS:
+        yield from updates(*length)
 
 
 def multiple_is_finite(schedule: LearningRate) -> None:

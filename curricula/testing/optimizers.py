@@ -28,7 +28,7 @@ def _parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
 
 
-def _groups(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+def _groups(parameters: list[nn.Parameter], lr: float = SETTINGS["lr"]) -> list[dict[str, Any]]:
     return [{"params": parameters, "lr": lr, "base_lr": lr}]
 
 
@@ -41,6 +41,14 @@ def _make(factory: Callable[..., Any], groups: Groups, arguments: Mapping[str, A
         f"a {type(optimizer).__name__}, not a torch.optim.Optimizer"
     )
     return optimizer
+
+
+def _make_with_parameters(
+    factory: Callable[..., Any], arguments: Mapping[str, Any]
+) -> tuple[Optimizer, list[nn.Parameter]]:
+    """Return the optimiser of new parameters in one group, and these parameters."""
+    parameters = _parameters()
+    return _make(factory, _groups(parameters), arguments), parameters
 
 
 def _update(optimizer: Optimizer, parameters: list[nn.Parameter], count: int) -> None:
@@ -65,8 +73,7 @@ def groups_keep_their_rates(factory: Callable[..., Any], **arguments: Any) -> No
 
 def updates_lower_the_loss(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that the sum of squares falls, and that every parameter stays finite."""
-    parameters = _parameters()
-    optimizer = _make(factory, _groups(parameters, SETTINGS["lr"]), arguments)
+    optimizer, parameters = _make_with_parameters(factory, arguments)
     before = sum(float(each.detach().square().sum()) for each in parameters)
     _update(optimizer, parameters, UPDATES)
     for each in parameters:
@@ -77,8 +84,7 @@ def updates_lower_the_loss(factory: Callable[..., Any], **arguments: Any) -> Non
 
 def updates_follow_the_learning_rate(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that a group whose `lr` is set to 0, as a schedule may do, does not move."""
-    parameters = _parameters()
-    optimizer = _make(factory, _groups(parameters, SETTINGS["lr"]), arguments)
+    optimizer, parameters = _make_with_parameters(factory, arguments)
     _update(optimizer, parameters, 1)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -90,8 +96,7 @@ def updates_follow_the_learning_rate(factory: Callable[..., Any], **arguments: A
 
 def parameters_without_gradient_stay(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that a parameter whose gradient is None does not change."""
-    parameters = _parameters()
-    optimizer = _make(factory, _groups(parameters, SETTINGS["lr"]), arguments)
+    optimizer, parameters = _make_with_parameters(factory, arguments)
     before = parameters[1].detach().clone()
     _update(optimizer, [parameters[0], parameters[2]], 3)
     assert torch.equal(parameters[1].detach(), before), "a parameter without gradient changed"
@@ -99,18 +104,17 @@ def parameters_without_gradient_stay(factory: Callable[..., Any], **arguments: A
 
 def state_is_tensors_of_parameters(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that everything that updates change is a tensor in `state[parameter]`."""
-    groups = _groups(_parameters(), SETTINGS["lr"])
+    groups = _groups(_parameters())
     problem = state_problem(lambda copied: _make(factory, copied, arguments), groups)
     assert problem is None, problem
 
 
 def checkpoint_restores_the_optimizer(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that a new optimiser continues identically from the saved tensors of its state."""
-    parameters = _parameters()
-    optimizer = _make(factory, _groups(parameters, SETTINGS["lr"]), arguments)
+    optimizer, parameters = _make_with_parameters(factory, arguments)
     _update(optimizer, parameters, UPDATES)
     copies = [nn.Parameter(each.detach().clone()) for each in parameters]
-    resumed = _make(factory, _groups(copies, SETTINGS["lr"]), arguments)
+    resumed = _make(factory, _groups(copies), arguments)
     resumed.state.clear()
     for each, copied in zip(parameters, copies, strict=True):
         resumed.state[copied] = {

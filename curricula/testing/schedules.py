@@ -41,6 +41,15 @@ class Moment:
         return f"at step {self.progress.step} of {self.progress.total_steps}"
 
 
+def updates(epochs: int, steps_per_epoch: int, first: int = 0) -> Iterator[Progress]:
+    """Yield the progress at each update of a training, from the update `first` on."""
+    total = epochs * steps_per_epoch
+    for step in range(first, total):
+        yield Progress(
+            step=step, total_steps=total, epoch=step // steps_per_epoch, total_epochs=epochs
+        )
+
+
 def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[Moment]:
     """Yield a `Moment` for each update of a simulated training, in which images are correct at
     random, half of them at first and more later."""
@@ -53,20 +62,14 @@ def training(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Iterator[
 def _onwards(
     schedule: Schedule, state: ScheduleState, first: int, epochs: int, steps_per_epoch: int
 ) -> Iterator[Moment]:
-    total = epochs * steps_per_epoch
-    for step in range(first, total):
-        progress = Progress(
-            step=step,
-            total_steps=total,
-            epoch=step // steps_per_epoch,
-            total_epochs=epochs,
-        )
+    for progress in updates(epochs, steps_per_epoch, first):
         strength = schedule(progress, state)
         yield Moment(progress=progress, state=state, strength=strength)
         if isinstance(schedule, AdaptiveSchedule):
             state = schedule.after_batch(state, _feedback(progress, strength))
-            if (step + 1) % steps_per_epoch == 0:
-                share = (step + 1) / total
+            done = progress.step + 1
+            if done % steps_per_epoch == 0:
+                share = done / progress.total_steps
                 state = schedule.after_epoch(state, {"clean": share, "joint": share / 2})
 
 

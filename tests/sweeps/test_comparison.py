@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tomli_w
 from cli.test_cli import TINY, run
-from fixtures.quick import shorten_attacks
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -205,13 +204,6 @@ def test_of_many_rows_only_those_on_the_frontier_have_bars(count, with_bars):
     (axes,) = draw_frontier(attrs.evolve(COMPARED, rows=rows)).axes
     bars = [each for each in axes.collections if isinstance(each, LineCollection)]
     assert len(bars) == 2 * with_bars
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_attacks():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        shorten_attacks(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")

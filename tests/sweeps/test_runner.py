@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fixtures.quick import shorten_attacks
 from fixtures.sweeping import run_and_report
 
 import curricula
@@ -53,13 +52,6 @@ limit = 20
 # The same cells; no attack is run.
 QUICK = SWEEP.replace("rot+pgd", "rot") + 'threats = { clean = "clean", turned = "rot" }\n'
 TWO_CELLS = QUICK.replace("[0, 1]", "[0]")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_attacks():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        shorten_attacks(monkeypatch)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import signal
 
 import pytest
 from cli.test_cli import TINY, run
-from fixtures.quick import shorten_attacks
 from fixtures.sweeping import search_and_report
 
 import curricula
@@ -70,13 +69,6 @@ prune = true
 [evaluation]
 limit = 20
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_attacks():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        shorten_attacks(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")
