@@ -655,6 +655,7 @@ def _keep(
     """Write a folder like a run's with a model from elsewhere: its weights and its results."""
     from curricula.data.identity import identity_of
     from curricula.training.predictions import write_evaluation
+    from curricula.training.probe import probe_of
 
     if isinstance(model, Network):
         config = model.config
@@ -668,5 +669,6 @@ def _keep(
         )
     with exclusive(folder):
         run = Run.create(folder, config, identity_of(subject.data))
-        run.save(BEST, prefixed("model", subject.network.state_dict()))
+        probe = probe_of(subject.network, subject.data.image_shape)
+        run.save(BEST, prefixed("model", subject.network.state_dict()), probe)
         write_evaluation(run, split, found)

@@ -23,6 +23,7 @@ from curricula.training.metrics import PassCounts
 from curricula.training.optimizers import tried, with_defaults
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
+from curricula.training.probe import SAME_NETWORK, check_probe, probe_of
 from curricula.training.run import LAST, PREVIOUS, WRONG_SHAPE, Run, prefixed
 from curricula.training.step import Networks, TrainingState
 from curricula.victim.frozen import FrozenModel
@@ -76,11 +77,13 @@ class Checkpoint:
     Attributes:
         tensors: tensors by name, on the CPU.
         state: all else.
+        texts: the texts of the file, by name.
         file: name of the file.
     """
 
     tensors: Mapping[str, Tensor]
     state: State
+    texts: Mapping[str, str]
     file: str
 
     def like(self, prefix: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -156,7 +159,8 @@ def save_last(
         providers=tuple(providers_of(plan)),
         torch=torch.__version__,
     )
-    run.save(LAST, tensors, {"state": json.dumps(to_json(values))}, previous=PREVIOUS)
+    probe = probe_of(state.evaluated_model, plan.data.image_shape)
+    run.save(LAST, tensors, {"state": json.dumps(to_json(values)), **probe}, previous=PREVIOUS)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -229,7 +233,7 @@ def read_checkpoint(run: Run, file: str) -> Checkpoint:
             f"checkpoint {run.path / file}: damaged, or written by another version of curricula "
             f"(state: {message_of(error)}); train again"
         ) from error
-    return Checkpoint(tensors=tensors, state=state, file=file)
+    return Checkpoint(tensors=tensors, state=state, texts=texts, file=file)
 
 
 def check_same_training(run: Run, plan: Plan, checkpoint: Checkpoint) -> None:
@@ -292,6 +296,13 @@ def restore(
             f"checkpoint {run.path / checkpoint.file}: not of this training "
             f"({message_of(error)}); train again"
         ) from error
+    check_probe(
+        checkpoint.texts,
+        state.evaluated_model,
+        plan.data.image_shape,
+        source=f"checkpoint {run.path / checkpoint.file}",
+        fix=SAME_NETWORK,
+    )
 
 
 def _check_progress(plan: Plan, stored: State) -> None:

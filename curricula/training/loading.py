@@ -53,11 +53,17 @@ def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
 def image_spec(run: Run) -> "DataSet | ImageSpec":
     """Return the classes, channels and size of the images that a run's network was built for: as
     the run states them, or else, in runs of earlier versions, as its data set does."""
+    spec = _stated_spec(run)
+    return open_data(run) if spec is None else spec
+
+
+def _stated_spec(run: Run) -> "ImageSpec | None":
+    """Return the classes and the shape of the images that a run states; runs of earlier versions
+    state none."""
     from curricula.data.identity import DataIdentity
 
     stored = run.read(DATA, DataIdentity)
-    spec = None if stored is None else stored.spec
-    return open_data(run) if spec is None else spec
+    return None if stored is None else stored.spec
 
 
 def check_classes(run: Run, data: "DataSet", fix: str) -> None:
@@ -136,6 +142,7 @@ def load_model(
 
     from curricula.models.build import resolve_model
     from curricula.models.normalise import with_normalisation
+    from curricula.training.probe import SAME_NETWORK, check_probe
     from curricula.victim.copies import copied
 
     spec = image_spec(run) if data is None else data
@@ -149,7 +156,12 @@ def load_model(
         network = with_normalisation(own, config.normalise, spec.in_channels)
     else:
         raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
-    run.load_weights(CHECKPOINTS[checkpoint], network)
+    file = CHECKPOINTS[checkpoint]
+    texts = run.load_weights(file, network)
+    stated = _stated_spec(run)
+    if stated is not None and spec.image_shape == stated.image_shape:
+        source = f"checkpoint {run.path / file}"
+        check_probe(texts, network, spec.image_shape, source=source, fix=SAME_NETWORK)
     return network.eval()
 
 

@@ -53,6 +53,7 @@ from curricula.training.monitor import (
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan
 from curricula.training.predictions import write_evaluation
+from curricula.training.probe import probe_of
 from curricula.training.run import (
     BEST,
     CONFIG,
@@ -449,7 +450,9 @@ class _Training:
         best = validation[JOINT] >= state.best_joint  # the latest of equal ones is best
         if best:
             state.best_joint = validation[JOINT]
-            self.run.save(BEST, prefixed("model", state.evaluated_model.state_dict()))
+            kept = state.evaluated_model
+            probe = probe_of(kept, plan.data.image_shape)
+            self.run.save(BEST, prefixed("model", kept.state_dict()), probe)
         strengths = state.sums.means()
         passes = self.passes.pop()
         state.passes += passes.gradient + passes.forward + passes.training

@@ -588,8 +588,9 @@ class Run:
             fix = f"it is on {elsewhere.host}, in {elsewhere.path}: copy it, or work there"
         return UserError(f"checkpoint {self.path / file}: no such file; {fix}")
 
-    def load_weights(self, file: str, model: "nn.Module") -> None:
-        """Load a checkpoint's weights into a model; if the run averages weights, load the average.
+    def load_weights(self, file: str, model: "nn.Module") -> dict[str, str]:
+        """Load a checkpoint's weights into a model, and return its texts; if the run averages
+        weights, load the average.
 
         Raises:
             UserError: the file is missing, damaged, or of a different model.
@@ -597,7 +598,7 @@ class Run:
         from curricula.models.weights import network_tensors
 
         path = self.path / file
-        tensors, _ = self.load(file)
+        tensors, texts = self.load(file)
         weights = network_tensors(tensors, f"checkpoint {path}")
         for name, tensor in model.state_dict().items():
             if name in weights and weights[name].dtype is not tensor.dtype:  # torch would convert
@@ -611,6 +612,7 @@ class Run:
             raise UserError(
                 f"checkpoint {path}: not of this model ({' '.join(str(error).split())})"
             ) from error
+        return texts
 
     def load(self, file: str) -> "tuple[dict[str, Tensor], dict[str, str]]":
         """Return the tensors of a checkpoint, on the CPU, and its texts, both by name.

@@ -21,7 +21,7 @@ from curricula.interfaces import TrainingLoss
 from curricula.plugins import registry
 from curricula.training.callbacks import NoCallback
 from curricula.training.config import read_toml
-from curricula.training.run import BEST, CONFIG, LAST
+from curricula.training.run import BEST, CONFIG, LAST, Run
 
 SETTINGS = {
     "device": "cpu",
@@ -283,6 +283,9 @@ def test_resumed_with_the_same_objects_bit_for_bit(data, net, tmp_path, step):
         changed.fc.bias.data[0] += 1
         with pytest.raises(UserError, match="not those that the training began with"):
             curricula.resume(path, **{**again, "model": changed})
+    else:
+        with pytest.raises(UserError, match=r"last.safetensors: .* other logits"):
+            curricula.resume(path, **{**again, "model": OTHERS["activation"]()})
     curricula.resume(path, **again)
     assert outcome(path) == outcome(tmp_path / "whole")
     assert outcome(path / "baseline") == outcome(tmp_path / "whole" / "baseline")
@@ -307,6 +310,65 @@ def test_such_a_run_is_measured_by_handing_the_objects_again(run, data):
     expected = run.results("test")[0].accuracy
     found = curricula.evaluate(model, data, ["clean"])[0].accuracy
     assert math.isclose(found, expected)
+
+
+class Leaky(Net):
+    """The same names and shapes of weights, another function."""
+
+    def forward(self, x):
+        return self.fc(nn.functional.leaky_relu(self.features(x) - 0.5, 0.3).flatten(1))
+
+
+class Unnormalised(Net):
+    def forward(self, x):
+        return self.fc(self.features(x).flatten(1))
+
+
+def _with(change):
+    net = Net()
+    change(net)
+    return net
+
+
+OTHERS = {
+    "forward": lambda: Leaky(),
+    "normalisation": lambda: Unnormalised(),
+    "activation": lambda: _with(lambda net: net.features.__setitem__(2, nn.Tanh())),
+    "stride": lambda: _with(lambda net: setattr(net.features[0], "dilation", (2, 2))),
+    "random": lambda: _with(lambda net: net.register_forward_hook(
+        lambda *found: found[2] + torch.randn(())
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_network_that_computes_something_else_is_refused(run, other):
+    for checkpoint in ("best", "last"):
+        with pytest.raises(UserError, match=r"returns other logits .*; give the same class"):
+            curricula.load_model(run, model=OTHERS[other](), checkpoint=checkpoint)
+
+
+def test_rounding_of_another_machine_is_not_another_network(run):
+    net = Net()
+    net.register_forward_hook(lambda module, images, logits: logits * (1 + 1e-3))
+    assert curricula.load_model(run, model=net)
+    net.register_forward_hook(lambda module, images, logits: logits * 1.03)
+    with pytest.raises(UserError, match="other logits"):
+        curricula.load_model(run, model=net)
+
+
+class Noisy(Net):
+    def forward(self, x):
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+def test_a_network_whose_logits_are_random_has_no_probe(data, tmp_path):
+    path = tmp_path / "run"
+    net = Noisy()
+    torch.manual_seed(3)
+    curricula.evaluate(net, data, ["clean"], limit=5, output=path)
+    assert "probe" not in Run(path).load(BEST)[1]
+    assert curricula.load_model(path, model=Noisy())
 
 
 def test_a_run_of_own_data_is_measured_on_them_again(data, tmp_path):
