@@ -527,6 +527,7 @@ def _subject(
     """
     from curricula.data.dataset import DataSet
     from curricula.models.class_names import check_stated_classes, is_numbered
+    from curricula.victim.copies import uncompiled
     from curricula.victim.equivalence import MAX_IMAGES, to_device
     from curricula.victim.model_checks import check_measurable
 
@@ -545,6 +546,7 @@ def _subject(
         check_measurable(network, some.to(where), images.labels, data_set.num_classes)
     else:
         assert not isinstance(model, (Run, str, Path))
+        model = uncompiled(model)
         name = type(model).__name__
         network = _prepared(model, normalise, data_set.in_channels, where)
         stated = isinstance(data, (str, DataSet)) or not is_numbered(data_set.classes)
@@ -656,14 +658,16 @@ def _keep(
     from curricula.data.identity import identity_of
     from curricula.training.predictions import write_evaluation
     from curricula.training.probe import probe_of
+    from curricula.victim.copies import uncompiled
 
     if isinstance(model, Network):
         config = model.config
     else:
+        assert not isinstance(model, (Run, str, Path))
         config = MeasuredConfig(
             data=subject.data_text,
             data_root=str(root or "data"),
-            model=given(model),
+            model=given(uncompiled(model)),
             normalise=normalise or OWN,
             weights="",
         )

@@ -16,6 +16,7 @@ from curricula.models.file_models import build_from_file
 from curricula.models.normalisation import OWN, check_normalisation
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.values import known_keywords
+from curricula.victim.copies import uncompiled
 
 
 @known_keywords()
@@ -74,7 +75,7 @@ def resolve_model(
         built = _build(call, supplied)
     if not isinstance(built.value, nn.Module):
         return built  # its check reports it
-    model = with_normalisation(built.value, normalise, data.in_channels)
+    model = with_normalisation(uncompiled(built.value), normalise, data.in_channels)
     return attrs.evolve(built, value=model)
 
 

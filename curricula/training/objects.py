@@ -125,6 +125,7 @@ def split_objects(values: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:
             fix = f"; write {value.__name__}(...)" if isinstance(value, type) else ""
             raise UserError(f"{name} must be text or {what}, not {shown(value)}{fix}")
         if name == "model":
+            value = _uncompiled(value)
             _check_trainable(value)
         objects[name], texts[name] = value, given(value)
     return texts, Objects(**objects)
@@ -181,22 +182,22 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, nn.Module)
 
 
+def _uncompiled(model: "nn.Module") -> "nn.Module":
+    from curricula.victim.copies import uncompiled
+
+    return uncompiled(model)
+
+
 def _check_trainable(model: "nn.Module") -> None:
     """Check that copies of a network can be trained.
 
     Raises:
-        UserError: it is a compiled form of a network, its parameters have no shapes
-            yet, or they are of half precision.
+        UserError: its parameters have no shapes yet, or are of half precision.
     """
     import torch
     from torch.nn.parameter import UninitializedParameter
 
     name = f"model {given(model)}"
-    if isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
-        raise UserError(
-            f"{name} is compiled: give the network that it was made from; compile (--compile) on "
-            "compiles it in training"
-        )
     for key, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise UserError(f"{name}: {key} has no shape yet: pass a batch through it first")

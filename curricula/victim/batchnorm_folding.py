@@ -13,7 +13,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from curricula.runtime.memory_format import as_channels_last
-from curricula.victim.copies import copy_with_tensors
+from curricula.victim.copies import copy_with_tensors, uncompiled
 from curricula.victim.input_conv import FastInputGradConv2d, has_no_hooks, is_supported
 
 Layer = nn.Conv2d | nn.Linear
@@ -88,10 +88,10 @@ def simplify(
             continue  # computed in each pass, as by the old spectral norm
         if name not in norm_names and weight_dtype is None:
             continue
-        source = network.get_submodule(name)
+        source = uncompiled(network.get_submodule(name))
         assert isinstance(source, Layer)
         assert isinstance(layer, Layer)
-        norm = network.get_submodule(norm_names[name]) if name in norm_names else None
+        norm = uncompiled(network.get_submodule(norm_names[name])) if name in norm_names else None
         assert norm is None or isinstance(norm, nn.BatchNorm2d)
         dtype = weight_dtype or layer.weight.dtype
         layer.weight = _empty_parameter(layer.weight, dtype)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from curricula.errors import UserError
+
 
 class _CopyNonLeaves(TorchFunctionMode):
     """Make ``copy.deepcopy`` copy the values of tensors that have a gradient function.
@@ -36,7 +38,7 @@ def is_scripted(network: nn.Module) -> bool:
 
 def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of a network; of tensors that have a gradient function, such as kept
-    features, it has the values.
+    features, it has the values, and of parts made by `torch.compile` what they were made from.
 
     Args:
         network: the network to copy; it is not changed.
@@ -49,12 +51,50 @@ def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         torch.Size([3, 4])
     """
     scripted = is_scripted(network)
+    memo = _empty_hooks(network) | (memo or {})
     with _CopyNonLeaves(), torch.no_grad() if scripted else nullcontext():
-        found: nn.Module = copy.deepcopy(network, _empty_hooks(network) | (memo or {}))
+        for part in reversed([*network.modules()]):  # inner ones first
+            if _is_compiled(part):
+                memo[id(part)] = copy.deepcopy(part._orig_mod, memo)
+        found: nn.Module = copy.deepcopy(network, memo)
     if scripted:  # TorchScript copies weights by an operation, so their copies would be no leaves
         for weight, source in zip(found.parameters(), network.parameters(), strict=True):
             weight.requires_grad_(source.requires_grad)
     return found
+
+
+def _is_compiled(network: nn.Module) -> bool:
+    """Return whether a network was made by `torch.compile`, whose module takes seconds to import.
+
+    Raises:
+        UserError: it has hooks, which what it was made from has not.
+    """
+    kind = type(network)
+    if not (kind.__module__.startswith("torch._dynamo.") and kind.__name__ == "OptimizedModule"):
+        return False
+    if network._forward_hooks or network._forward_pre_hooks:
+        raise UserError(
+            "the model is compiled and has hooks that the network inside has not: register them on "
+            "that network, before torch.compile"
+        )
+    return True
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """Return a network without `torch.compile`: what it was made from; where only parts of it are
+    compiled, a deep copy; and else the network itself.
+
+    Raises:
+        UserError: a compiled form has hooks.
+
+    Example:
+        >>> layer = nn.Linear(4, 3)
+        >>> uncompiled(torch.compile(layer)) is layer
+        True
+    """
+    if _is_compiled(network):
+        return uncompiled(network._orig_mod)  # type: ignore[arg-type]
+    return copied(network) if any(map(_is_compiled, network.modules())) else network
 
 
 def copy_with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:

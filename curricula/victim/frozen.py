@@ -145,6 +145,8 @@ class FrozenModel(nn.Module):
             try:
                 network = shared_copy(plain)
                 form = Form.SHARED if shares_tensors(network, plain) else Form.COPIED
+            except UserError:
+                raise
             except Exception:  # an attribute that cannot be copied
                 form = Form.ITSELF
             if form is not Form.SHARED:

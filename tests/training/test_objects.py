@@ -70,14 +70,6 @@ class Smooth:
         return TrainingLoss(value=loss, logits=logits)
 
 
-class Compiled(nn.Module):
-    """As torch.compile wraps a network."""
-
-    def __init__(self):
-        super().__init__()
-        self._orig_mod = Net()
-
-
 class Ours(torch.optim.RAdam):
     """A user's own optimiser."""
 
@@ -414,7 +406,6 @@ def test_the_page_and_the_comparison_of_such_runs(run, data, tmp_path):
         ({"model": Net}, "model must be text or a torch.nn.Module, not <class"),
         ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, "1.weight has no shape yet"),
         ({"model": Net().half()}, "of torch.float16, too coarse for updates"),
-        ({"model": Compiled()}, "is compiled: give the network"),
         ({"model": 3}, "model must be text or a torch.nn.Module, not 3"),
         ({"data": 3}, "data must be text or data, not 3"),
         ({"data": (torch.rand(20, 1, 28, 28), torch.arange(20) % 10)}, "DataSet.from_arrays"),
