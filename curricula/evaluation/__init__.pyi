@@ -1,6 +1,7 @@
 from .accuracy import evaluate_threats as evaluate_threats
 from .audit import Audit as Audit
 from .audit_checks import Check as Check
+from .intervals import seeds_interval as seeds_interval
 from .intervals import wilson_interval as wilson_interval
 from .results import ClassResult as ClassResult
 from .results import Evaluation as Evaluation

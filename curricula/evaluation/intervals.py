@@ -1,9 +1,17 @@
 """Intervals of accuracies. Needs no torch."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
-def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(correct: float, n: float, z: float = Z) -> tuple[float, float]:
     """Return the ends (low, high), in [0, 1], of Wilson's interval (1927) for the share ``correct /
     n``, by default at 95 %.
 
@@ -13,7 +21,7 @@ def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tup
 
     Args:
         correct: successes, from 0 to n; a fraction if one trial can score a fraction.
-        n: trials, 1 or more.
+        n: trials, 1 or more; a fraction if trials are not independent.
         z: quantile of the normal distribution.
     """
     share = correct / n
@@ -24,6 +32,53 @@ def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tup
     low = 0.0 if correct == 0 else (middle - half) / scale
     high = 1.0 if correct == n else (middle + half) / scale
     return low, high
+
+
+def seeds_interval(
+    correct: Sequence[int], n: int, images_SN: "NDArray[np.bool_] | None" = None
+) -> tuple[float, float]:
+    """Return the ends (low, high), in [0, 1], of a 95 % interval for the mean accuracy of networks
+    trained with other seeds, measured on other images of the same kind.
+
+    Two things vary at random: the seeds and the images, which are the same for all seeds. Their
+    variances are estimated by the analysis of variance with two crossed factors. The half width of
+    the normal approximation is the root of the sum of two squares: 1.96 standard errors of the
+    images, and Student's quantile (seeds - 1 degrees of freedom) times that of the seeds. Wilson's
+    interval (1927) takes it for its own half width, so that the ends stay in [0, 1].
+
+    The simulations in ``tests/evaluation/test_intervals.py`` hold that it covers at least 93 % with
+    three seeds or more, and 88 % with two, which say little about the spread of seeds.
+
+    >>> low, high = seeds_interval([90, 94, 92], 100)
+    >>> round(low, 3), round(high, 3)
+    (0.814, 0.968)
+
+    Args:
+        correct: correctly classified images with each seed, from 0 to n.
+        n: images, 1 or more.
+        images_SN: True where an image is classified correctly with a seed. Without it, the images'
+            variance is taken to be the largest that the counts allow, so the interval is wider.
+    """
+    from scipy.special import stdtrit
+
+    count = len(correct)
+    share = sum(correct) / (count * n)
+    if count == 1 or n == 1 or share in (0, 1):
+        return wilson_interval(share * n, n)
+    accuracies = [each / n for each in correct]
+    seeds = sum((each - share) ** 2 for each in accuracies) / (count - 1) / count
+    if images_SN is None:
+        images = sum(each * (1 - each) for each in accuracies) / count / n
+    else:
+        of_images = images_SN.mean(0)
+        images = float(of_images.var(ddof=1)) / n
+        residuals = images_SN - images_SN.mean(1, keepdims=True) - of_images + share
+        rest = float((residuals**2).sum()) / ((n - 1) * (count - 1))
+        seeds = max(0.0, seeds - rest / (n * count))
+    variance = images + seeds * (float(stdtrit(count - 1, 0.975)) / Z) ** 2
+    # At least the variance of images that are all independent.
+    trials = min(share * (1 - share) / variance, count * n) if variance else count * n
+    return wilson_interval(share * trials, trials)
 
 
 def in_percent(accuracy: float, interval: tuple[float, float]) -> str:

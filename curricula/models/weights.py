@@ -4,9 +4,7 @@ A file is read as data: safetensors, or torch's format with ``weights_only=True`
 code of the file.
 """
 
-import hashlib
 import io
-import json
 import re
 import warnings
 import zipfile
@@ -24,12 +22,12 @@ from curricula.errors import UserError, message_of, printable, shortened, shown
 from curricula.models.normalisation import OWN
 from curricula.models.normalise import Normalise, first_normalise
 from curricula.runtime.files import read_file, similar_path
+from curricula.runtime.tensor_files import CHANGED, DIGEST, content_digest, texts_in
 from curricula.runtime.values import as_path
 
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
         "ema", "model_ema", "state_dict_ema", "ema_state_dict")  # fmt: skip
 """Keys under which training programs store a network's tensors; the first one found is taken."""
-DIGEST = "digest"  # text of a checkpoint of curricula that tells damage
 AVERAGE = "average.module."  # prefix of the averaged weights in a checkpoint of curricula
 COUNTED = "n_averaged"  # number of averaged weights, of torch's AveragedModel
 BATCHES = "num_batches_tracked"  # a counter of batch norm, which no evaluation reads
@@ -155,11 +153,10 @@ def parse_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]
     from safetensors.torch import load
 
     tensors = load(content)
-    length = int.from_bytes(content[:8], "little")
-    texts = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    texts = texts_in(content)
     expected = texts.pop(DIGEST, None)
     if expected is not None and digest_of(tensors, texts) != expected:
-        raise ValueError("its contents changed after it was written")
+        raise ValueError(CHANGED)
     return tensors, texts, expected is not None
 
 
@@ -167,13 +164,11 @@ def digest_of(
     tensors: Mapping[str, Tensor], texts: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """Return a hash of the tensors and texts of a checkpoint of curricula, which tells damage."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, text in sorted(texts.items()):
-        digest.update(json.dumps([name, text]).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    parts = (
+        (name, str(tensor.dtype), tensor.shape, tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for name, tensor in sorted(tensors.items())
+    )
+    return content_digest(parts, texts)
 
 
 def network_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from curricula.sweeps.search_spec import AXIS
 from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
+from curricula.training.predictions import read_evaluation
 from curricula.training.run import CONFIG, DATA, METRICS, RESULTS, TIMING, Run, holds
 
 IGNORED_FIELDS = ("seed", "data_root")  # runs that differ only in these share a row
@@ -236,6 +237,12 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         UserError: a file is missing or damaged.
     """
     stored = run.model_config
+    measured = read_evaluation(run, split)
+    images_correct = (
+        {name: of_N == measured.labels for name, of_N in measured.predictions.items()}
+        if measured
+        else {}
+    )
     if not isinstance(stored, TrainConfig):
         return Outcome(
             folder=run.path,
@@ -245,6 +252,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             images=_images_of(run, stored.data, split),
             passes=None,
             seconds=None,
+            images_correct=images_correct,
         )
     _check_cost(run)
     config, metrics = stored, run.metrics
@@ -262,6 +270,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
         images=_images_of(run, config.data, split),
         passes=forward_and_backward(metrics),
         seconds=_seconds(run),
+        images_correct=images_correct,
     )
 
 

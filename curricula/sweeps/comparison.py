@@ -12,9 +12,10 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from curricula.errors import UserError
-from curricula.evaluation.intervals import in_percent, wilson_interval
+from curricula.evaluation.intervals import in_percent, seeds_interval
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult
 from curricula.runtime.records import register_json
@@ -23,6 +24,7 @@ from curricula.training.metrics import in_millions
 
 if TYPE_CHECKING:
     import pandas
+    from numpy.typing import NDArray
 
 MAX_SHOWN = 3  # labels in the repr of a comparison
 
@@ -40,6 +42,8 @@ class Outcome:
         passes: images that went forward and backward through its networks in training; None for a
             model that was only measured.
         seconds: wall time of training and validation; None likewise.
+        images_correct: an array by threat that is True for each image classified correctly; empty
+            if the run does not have its predictions.
     """
 
     folder: Path
@@ -49,6 +53,9 @@ class Outcome:
     images: str
     passes: int | None
     seconds: float | None
+    images_correct: Mapping[str, "NDArray[np.bool_]"] = attrs.field(
+        factory=dict, eq=False, repr=False
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -108,13 +115,17 @@ class Row:
         return stdev(found) if len(found) > 1 else None
 
     def interval(self, threat: str) -> tuple[float, float]:
-        """Return the lower and the upper end of the 95 % interval (Wilson 1927) of these models'
-        accuracy, in [0, 1].
-
-        The images of all seeds are pooled, so the interval does not extend to other seeds.
+        """Return the lower and the upper end, in [0, 1], of the 95 % interval of the mean accuracy
+        over seeds and images (`seeds_interval`), or of the accuracy of a single seed (Wilson 1927).
         """
         results = [outcome.results[threat] for outcome in self.outcomes]
-        return wilson_interval(sum(r.correct for r in results), sum(r.n for r in results))
+        by_image = [outcome.images_correct.get(threat) for outcome in self.outcomes]
+        known = [each for each in by_image if each is not None]
+        return seeds_interval(
+            [result.correct for result in results],
+            results[0].n,
+            images_SN=np.stack(known) if len(known) == len(results) else None,
+        )
 
     def shown(self, threat: str) -> str:
         """Return the accuracy under a threat in %, as text: mean and standard deviation over seeds,

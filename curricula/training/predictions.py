@@ -1,16 +1,16 @@
-"""Write the final evaluation of a run with the predictions of all images, and read it."""
+"""Write the final evaluation of a run with the predictions of all images, and read it. Reading
+needs no torch."""
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from curricula.evaluation.results import Evaluation, ThreatResult
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import from_json, to_json
-from curricula.runtime.values import described
 from curricula.training.config import SplitName
 from curricula.training.run import PREDICTIONS, RESULTS, Run
 
@@ -24,6 +24,8 @@ def write_evaluation(run: Run, split: SplitName, found: Evaluation) -> None:
     Raises:
         UserError: they cannot be written, for example because the disk is full.
     """
+    import torch
+
     if found.predictions:
         predicted_TN = np.stack([*found.predictions.values()])
         most = max(int(labels.max()) for labels in (found.labels, predicted_TN))
@@ -49,23 +51,23 @@ def read_evaluation(run: Run, split: SplitName) -> Evaluation | None:
     results, file = run.results(split), PREDICTIONS[split]
     if not results or not run.holds(file):
         return None
-    tensors, texts = run.load(file)
+    arrays, texts = run.load_arrays(file)
     with run.reading(file):
         classes = from_json(list[str], parse_json(texts[CLASSES]))
-        return _evaluation(results, classes, tensors)
+        return _evaluation(results, classes, arrays)
 
 
 def _evaluation(
-    results: Sequence[ThreatResult], classes: Sequence[str], tensors: Mapping[str, torch.Tensor]
+    results: Sequence[ThreatResult], classes: Sequence[str], arrays: Mapping[str, NDArray[Any]]
 ) -> Evaluation:
-    """Return the evaluation of results, and of the tensors in their file of predictions.
+    """Return the evaluation of results, and of the arrays in their file of predictions.
 
     Raises:
-        KeyError, TypeError, ValueError: the tensors are not those of the results.
+        KeyError, TypeError, ValueError: the arrays are not those of the results.
     """
     images = results[0].n
-    labels_N = _labels(LABELS, tensors[LABELS], (images,), len(classes))
-    predicted_TN = _labels(PREDICTED, tensors[PREDICTED], (len(results), images), len(classes))
+    labels_N = _labels(LABELS, arrays[LABELS], (images,), len(classes))
+    predicted_TN = _labels(PREDICTED, arrays[PREDICTED], (len(results), images), len(classes))
     for result, predicted_N in zip(results, predicted_TN, strict=True):
         if (result.correct, result.n) != (int((predicted_N == labels_N).sum()), images):
             raise ValueError(f"the predictions under {result.name} are not those of the results")
@@ -79,16 +81,18 @@ def _evaluation(
 
 
 def _labels(
-    name: str, found: torch.Tensor, shape: tuple[int, ...], classes: int
+    name: str, found: NDArray[Any], shape: tuple[int, ...], classes: int
 ) -> NDArray[np.int64]:
-    """Return a stored tensor of class numbers as an array.
+    """Return a stored array of class numbers as int64.
 
     Raises:
         TypeError, ValueError: it has another type or shape, or a number that is not of a class.
     """
-    if found.dtype is not torch.int32 or found.shape != shape:
-        raise TypeError(f"{name} must be int32 of shape {shape}, not {described(found)}")
-    low, high = map(int, found.aminmax())
+    if found.dtype != np.int32 or found.shape != shape:
+        raise TypeError(
+            f"{name} must be int32 of shape {shape}, not {found.dtype} of shape {found.shape}"
+        )
+    low, high = int(found.min()), int(found.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{name} must lie from 0 to {classes - 1}, not from {low} to {high}")
-    return found.numpy().astype(np.int64)
+    return found.astype(np.int64)

@@ -28,6 +28,7 @@ from curricula.runtime.files import (
 from curricula.runtime.parsing import parse_json, read_text
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.tables import frame_of_rows, html_values
+from curricula.runtime.tensor_files import read_arrays
 from curricula.runtime.values import as_path, check_printable
 from curricula.training.config import (
     FIELDS,
@@ -60,6 +61,7 @@ from curricula.training.metrics import (
 
 if TYPE_CHECKING:
     import pandas
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from curricula.data.dataset import DataSet
@@ -569,7 +571,8 @@ class Run:
         """
         from safetensors.torch import save
 
-        from curricula.models.weights import DIGEST, digest_of
+        from curricula.models.weights import digest_of
+        from curricula.runtime.tensor_files import DIGEST
 
         on_cpu = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -624,13 +627,29 @@ class Run:
 
         from curricula.models.weights import parse_safetensors
 
-        path = self.path / file
         content = self._content(file)
         try:
             tensors, texts, _ = parse_safetensors(content)
         except (SafetensorError, *WRONG_SHAPE) as error:
-            raise UserError(f"checkpoint {path}: damaged ({error}); {_fix(file)}") from error
+            raise self._damaged(file, error) from error
         return tensors, texts
+
+    def load_arrays(self, file: str) -> "tuple[dict[str, NDArray[Any]], dict[str, str]]":
+        """Return the arrays of a file of tensors, and its texts, both by name, without torch.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+
+        content = self._content(file)
+        try:
+            return read_arrays(content)
+        except (SafetensorError, *WRONG_SHAPE) as error:
+            raise self._damaged(file, error) from error
+
+    def _damaged(self, file: str, error: Exception) -> UserError:
+        return UserError(f"checkpoint {self.path / file}: damaged ({error}); {_fix(file)}")
 
     def _content(self, file: str) -> bytes:
         """Return the bytes of one of the run's checkpoints."""

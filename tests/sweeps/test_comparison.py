@@ -24,7 +24,7 @@ from matplotlib.collections import LineCollection
 
 import curricula
 from curricula.errors import UserError
-from curricula.evaluation.intervals import wilson_interval
+from curricula.evaluation.intervals import seeds_interval, wilson_interval
 from curricula.evaluation.pareto import dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult
 from curricula.plugins import registry
@@ -105,7 +105,8 @@ def test_means_and_deviations_are_over_seeds():
     assert row.mean("adversarial") == pytest.approx(mean([0.1, 0.2]))
     assert row.deviation("adversarial") == pytest.approx(stdev([0.1, 0.2]))
     assert COMPARED.rows[1].deviation("spatial") is None
-    assert row.interval("adversarial") == wilson_interval(100 + 200, 2000)
+    assert row.interval("adversarial") == seeds_interval([100, 200], 1000)
+    assert COMPARED.rows[1].interval("spatial") == wilson_interval(700, 1000)
 
 
 def test_a_comparison_names_the_rows_that_dominate_a_row():
@@ -235,6 +236,14 @@ def test_seeds_share_a_row_whichever_folder_they_are_in(tiny, swept):
     ] + [swept / "third" / "evaluation.json"]
     joint = [json.loads(file.read_text())[3]["accuracy"] for file in files]
     assert compared.rows[0].accuracies("joint") == joint
+    first = compared.rows[0].outcomes[0]
+    assert {name: int(of_N.sum()) for name, of_N in first.images_correct.items()} == {
+        name: result.correct for name, result in first.results.items()
+    }
+    correct = [outcome.results["joint"].correct for outcome in compared.rows[0].outcomes]
+    low, high = compared.rows[0].interval("joint")
+    widest = seeds_interval(correct, first.results["joint"].n)
+    assert widest[0] < low < compared.rows[0].mean("joint") < high < widest[1]
     # 9 batches of 20; one training pass and two steps of pgd, none at strength 0 in the first.
     assert compared.rows[0].passes == 9 * 20 + 8 * 2 * 20
     alone = curricula.compare(str(swept / "third"))

@@ -76,7 +76,7 @@ def test_predictions_without_results_are_not_read(copied):
         (lambda tensors, _: tensors["labels"].sub_(5), "must lie from 0 to 9, not from -5"),
         (
             lambda tensors, _: tensors.update(labels=tensors["labels"].double()),
-            r"labels must be int32 of shape \(\d+,\), not torch.float64",
+            r"labels must be int32 of shape \(\d+,\), not float64",
         ),
         (
             lambda tensors, _: tensors.update(predictions=tensors["predictions"][1:]),

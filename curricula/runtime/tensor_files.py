@@ -1,0 +1,60 @@
+"""The texts and the digest of a safetensors file, and its arrays. Needs no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIGEST = "digest"  # text of a file of curricula that tells damage
+CHANGED = "its contents changed after it was written"
+
+
+def texts_in(content: bytes) -> dict[str, str]:
+    """Return the texts in the bytes of a safetensors file, by name.
+
+    Raises:
+        Exception: the file is damaged; of many types.
+    """
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+
+
+def content_digest(
+    tensors: Iterable[tuple[str, str, Sequence[int], memoryview]], texts: Mapping[str, str]
+) -> str:
+    """Return a hash of tensors and texts, which tells damage.
+
+    Args:
+        tensors: name, data type, shape and bytes of each tensor, in the order of the names.
+        texts: the texts, by name.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, text in sorted(texts.items()):
+        digest.update(json.dumps([name, text]).encode())
+    for name, dtype, shape, content in tensors:
+        digest.update(json.dumps([name, dtype, list(shape)]).encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def read_arrays(content: bytes) -> "tuple[dict[str, NDArray[Any]], dict[str, str]]":
+    """Return the arrays and the texts, both by name, in the bytes of a safetensors file.
+
+    Raises:
+        Exception: the file is damaged; of many types.
+    """
+    import numpy as np
+    from safetensors.numpy import load
+
+    arrays, texts = load(content), texts_in(content)
+    expected = texts.pop(DIGEST, None)
+    parts = (
+        (name, f"torch.{array.dtype}", array.shape, array.reshape(-1).view(np.uint8).data)
+        for name, array in sorted(arrays.items())
+    )
+    if expected is not None and content_digest(parts, texts) != expected:
+        raise ValueError(CHANGED)
+    return arrays, texts
