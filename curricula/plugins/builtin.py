@@ -70,7 +70,7 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="apgd",
         factory="curricula.perturbations.attacks.apgd:APGD",
-        summary="PGD with an adaptive step length, in the l-inf or l-2 ball",
+        summary="PGD with an adaptive step, in the l-inf, l-2 or l-1 ball",
     )
     yield Record(
         name="square",

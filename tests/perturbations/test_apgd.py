@@ -230,7 +230,8 @@ def test_dlr_with_two_classes_is_an_error(generator):
     ("arguments", "message"),
     [
         ("loss=kl", "loss must be ce or dlr, not kl"),
-        ("norm=l1", "norm must be linf or l2, not l1"),
+        ("norm=l3", "norm must be linf or l2 or l1, not l3"),
+        ("norm=l1, rho=0.5", "rho is for norm=linf and norm=l2, not l1"),
         ("steps=0", "steps must be 1 or more"),
         ("restarts=0", "restarts must be 1 or more"),
         ("rho=0", "rho must be above 0"),

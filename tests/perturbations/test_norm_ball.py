@@ -224,7 +224,9 @@ def test_an_l_inf_radius_above_1_is_a_forgotten_255(name):
         bind(f"{name}:8")
 
 
-@pytest.mark.parametrize("text", ["pgd(8, norm=l2)", "pgd(12, norm=l1)", "apgd(8, norm=l2)"])
+@pytest.mark.parametrize(
+    "text", ["pgd(8, norm=l2)", "pgd(12, norm=l1)", "apgd(8, norm=l2)", "apgd(12, norm=l1)"]
+)
 def test_other_balls_may_have_a_radius_above_1(text):
     bind(text)
 

@@ -37,6 +37,7 @@ VARIANTS = [
     pytest.param(PGD(budget=0.1, steps=3, tau=1), id="pgd-tau"),
     pytest.param(APGD(budget=0.1, steps=5, loss="dlr", restarts=2), id="apgd-dlr"),
     pytest.param(APGD(budget=0.7, steps=5, norm="l2"), id="apgd-l2"),
+    pytest.param(APGD(budget=5.0, steps=5, norm="l1"), id="apgd-l1"),
     pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
     pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
     pytest.param(Translation(budget=2.5), id="trans-half"),

@@ -4,16 +4,24 @@ from typing import Literal
 
 import attrs
 import torch
-from attrs.validators import ge
+from attrs.validators import ge, optional
 from torch import Tensor
 
-from curricula.interfaces import AttackLoss, Victim
+from curricula.interfaces import AttackLoss, Norm, Victim
 from curricula.losses import ATTACK_LOSSES
-from curricula.perturbations.attacks.norm_ball import BallAttack, project, random_start, steepest
+from curricula.perturbations.attacks.apgd_l1 import ascend_through_balls, stages, wide_start
+from curricula.perturbations.attacks.norm_ball import (
+    BallAttack,
+    per_image,
+    project,
+    random_start,
+    steepest,
+)
 from curricula.perturbations.attacks.restarts import passes_of, worst_of
 from curricula.perturbations.validators import above_zero, valid_budget
 
 ALPHA = 0.75  # weight of the new direction in a step; the previous one has the rest
+RHO = 0.75  # share of the steps since the last review that must raise the loss
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -85,11 +93,14 @@ def ascend_adaptively(
         raised_N = raised_N + (loss_N > before_N)
 
         higher = loss_N > top_loss_N
-        top, top_gradient = _where(higher, current, top), _where(higher, gradient, top_gradient)
+        top, top_gradient = (
+            per_image(higher, current, top),
+            per_image(higher, gradient, top_gradient),
+        )
         top_loss_N = torch.where(higher, loss_N, top_loss_N)
         wrong = logits.argmax(1) != y_N
         worse = torch.where(wrong == found_wrong_N, loss_N > found_loss_N, wrong)
-        found = _where(worse, current, found)
+        found = per_image(worse, current, found)
         found_loss_N = torch.where(worse, loss_N, found_loss_N)
         found_wrong_N = found_wrong_N | wrong
 
@@ -97,10 +108,10 @@ def ascend_adaptively(
             rarely = raised_N < rho * (k - last_review)
             stuck = ~halved_N & (top_loss_N == reviewed_loss_N)
             halved_N = rarely | stuck
-            step_N111 = _where(halved_N, step_N111 / 2, step_N111)
+            step_N111 = per_image(halved_N, step_N111 / 2, step_N111)
             current, gradient = (
-                _where(halved_N, top, current),
-                _where(halved_N, top_gradient, gradient),
+                per_image(halved_N, top, current),
+                per_image(halved_N, top_gradient, gradient),
             )
             loss_N = torch.where(halved_N, top_loss_N, loss_N)
             reviewed_loss_N, last_review = top_loss_N, k
@@ -108,26 +119,27 @@ def ascend_adaptively(
     return found
 
 
-def _where(which_N: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(which_N[:, None, None, None], a, b)
-
-
 @attrs.frozen(kw_only=True)
 class APGD(BallAttack):
     """Ascend the loss by PGD with momentum; if progress stops, halve the step and return to the
     best point (Auto-PGD, Croce and Hein 2020, section 3).
 
+    In l-1 it takes sparse steps without momentum, whose sparsity follows that of the best point;
+    they lead from the ball of three times the radius through that of twice the radius to the ball
+    itself (Croce and Hein 2021, "Mind the box!", section 3).
+
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         steps: gradient steps of each restart, 1 or more.
         loss: ``ce`` or ``dlr`` (three classes or more), under any objective.
         restarts: number of independent runs, 1 or more; each image keeps the result that is worst
             for the model: misclassified before correct, then by cross-entropy.
-        rho: share of steps that must raise the loss, or the step is halved; above 0 to 1.
+        rho: in linf and l2, the share of steps that must raise the loss, or the step is halved;
+            above 0 to 1; by default 0.75.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value out of range; ``rho`` in l1.
 
     Example:
         On a linear model the best change has the whole length of the budget.
@@ -141,15 +153,24 @@ class APGD(BallAttack):
     """
 
     budget: float = attrs.field(validator=valid_budget)
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     steps: int = attrs.field(default=100, validator=ge(1))
     loss: Literal["ce", "dlr"] = "ce"
     restarts: int = attrs.field(default=1, validator=ge(1))
-    rho: float = attrs.field(default=0.75, validator=above_zero(1.0))
+    rho: float | None = attrs.field(validator=optional(above_zero(1.0)))
+
+    @rho.default
+    def _rho_default(self) -> float | None:
+        return None if self.norm == "l1" else RHO
+
+    def __attrs_post_init__(self) -> None:
+        if self.rho is not None and self.norm == "l1":
+            raise ValueError("rho is for norm=linf and norm=l2, not l1; leave it out")
 
     @property
     def passes(self) -> int:
-        return passes_of(self.steps + 1, self.restarts)
+        balls = len(stages(self.steps)) if self.norm == "l1" else 1
+        return passes_of(self.steps + balls, self.restarts)
 
     def attack(
         self,
@@ -160,21 +181,26 @@ class APGD(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
-
         def draw() -> Tensor:
+            if self.norm == "l1":
+                return wide_start(x_NCHW, eps_N111, generator)
             return random_start(x_NCHW, eps_N111, self.norm, generator)
 
         def run(index: Tensor, start: Tensor) -> Tensor:
+            x, y, eps, some = x_NCHW[index], y_N[index], eps_N111[index], victim.subset(index)
+            loss, steps = ATTACK_LOSSES[self.loss], self.steps
+            if self.norm == "l1":
+                return ascend_through_balls(x, y, start, eps, victim=some, loss=loss, steps=steps)
             return ascend_adaptively(
-                x_NCHW[index],
-                y_N[index],
+                x,
+                y,
                 start,
-                eps_N111[index],
-                victim=victim.subset(index),
-                loss=ATTACK_LOSSES[self.loss],
+                eps,
+                victim=some,
+                loss=loss,
                 norm=self.norm,
-                steps=self.steps,
-                rho=self.rho,
+                steps=steps,
+                rho=self.rho or RHO,
             )
 
         return worst_of(draw, run, self.restarts, y_N, victim)

@@ -88,6 +88,11 @@ class BallAttack:
             return self.attack(x_NCHW, y_N, eps, victim=victim, generator=generator)
 
 
+def per_image(which_N: Tensor, a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Return ``a_NCHW`` for the images that the mask names, ``b_NCHW`` for the others, NCHW."""
+    return torch.where(which_N[:, None, None, None], a_NCHW, b_NCHW)
+
+
 def l2_norm(x_NCHW: Tensor) -> Tensor:
     """Return the Euclidean norm of each image, (N, 1, 1, 1)."""
     norm: Tensor = torch.linalg.vector_norm(x_NCHW, dim=(1, 2, 3), keepdim=True)

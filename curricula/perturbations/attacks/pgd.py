@@ -103,6 +103,9 @@ class PGD(BallAttack):
     """Ascend the model's loss by projected gradient steps within a norm ball (Madry et al. 2018,
     section 2.1).
 
+    As a threat in l-1 and l-2, ``apgd`` with the same norm is stronger: under ``pgd(norm=l1)`` a
+    network that was not trained in l-1 looks 8 to 25 percentage points more robust.
+
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf``, ``l2`` or ``l1`` (the sparse steps of SLIDE, Tramer and Boneh 2019, and the
