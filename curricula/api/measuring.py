@@ -549,7 +549,8 @@ def _subject(
         model = uncompiled(model)
         name = type(model).__name__
         network = _prepared(model, normalise, data_set.in_channels, where)
-        stated = isinstance(data, (str, DataSet)) or not is_numbered(data_set.classes)
+        known = isinstance(data, DataSet) or (isinstance(data, str) and len(data_set.train) > 0)
+        stated = known or not is_numbered(data_set.classes)
         classes = data_set.num_classes if stated else None
         outputs = check_measurable(network, some.to(where), images.labels, classes)
         if not stated:

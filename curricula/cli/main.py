@@ -1,5 +1,6 @@
 """The ``curricula`` program. Its commands are records of the registry, imported when they run."""
 
+import functools
 import io
 import os
 import sys
@@ -69,8 +70,8 @@ class Program(click.Group):
     ) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("always", registry.PluginWarning)
-            warnings.simplefilter("default", Notice)  # each text once
-            warnings.showwarning = _show_warning
+            warnings.simplefilter("always", Notice)
+            warnings.showwarning = functools.partial(_show_warning, set())
             try:
                 with sigterm_raises():
                     status = super().main(args, standalone_mode=False, **extra)
@@ -125,13 +126,16 @@ class Program(click.Group):
 _show_any_warning = warnings.showwarning
 
 
-def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
-    """Print a notice or a plugin's warning as one line, without the line of source code that
-    raised it."""
+def _show_warning(printed: set[str], message: Any, category: Any, *where: Any, **more: Any) -> None:
+    """Print a notice, or a plugin's warning, as one line without the line of source code that
+    raised it. A notice is printed once: Python's own filter forgets what it has shown whenever
+    the filters change."""
     if issubclass(category, registry.PluginWarning):
         click.echo(f"Warning: {message}", err=True)
     elif issubclass(category, Notice):
-        click.echo(f"Note: {message}", err=True)
+        if str(message) not in printed:
+            printed.add(str(message))
+            click.echo(f"Note: {message}", err=True)
     else:
         _show_any_warning(message, category, *where, **more)
 

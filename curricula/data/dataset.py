@@ -525,7 +525,8 @@ def _parts_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "test" not in data:
         raise UserError(
-            f"data has the keys {', '.join(map(str, data))}, and no test; give one of its parts"
+            f"data has the keys {', '.join(map(str, data))}, and no test; add it to train, or give "
+            "one of its parts to measure on that"
         )
     parts: dict[str, Any] = {}
     for key in filter(data.__contains__, PARTS):

@@ -35,7 +35,8 @@ def npz(
     Its keys are those of MedMNIST (Yang et al. 2023), ``train_images``, ``train_labels``,
     ``val_images``, ``val_labels``, ``test_images`` and ``test_labels``, or ``x_train``,
     ``y_train``, ``x_val``, ``y_val``, ``x_test`` and ``y_test``, in lower or upper case. Without
-    validation images, a part of the training images is held out. ``classes``, ``class_names`` or
+    validation images, a part of the training images is held out; test images alone are enough to
+    measure a model. ``classes``, ``class_names`` or
     ``label_names`` may hold the class names, by label. Images are integers from 0 to 255 or
     floating-point numbers from 0 to 1, of any height and width; labels are whole numbers from 0,
     of shape (N,) or (N, 1), or one-hot. Arrays of Python objects, which are pickles, are not read.
@@ -152,8 +153,9 @@ def _keys(found: list[str]) -> dict[str, str]:
                 keys[held] = key
         if name in CLASSES:
             keys.setdefault("classes", key)
-    held_out = not {"validation images", "validation labels"} & keys.keys()
-    for part in ("training", "test") if held_out else ("training", "test", "validation"):
+    parts = {key.partition(" ")[0] for key in keys if key != "classes"}
+    needed = {"test"} if parts == {"test"} else {"training", "test", *parts}
+    for part in (part for part in dict.fromkeys(PARTS.values()) if part in needed):
         for kind in ("images", "labels"):
             if f"{part} {kind}" not in keys:
                 raise UserError(f"no {part} {kind} among its keys ({listed}); it needs {REQUIRED}")

@@ -5,6 +5,8 @@ An expression that passes here can still fail when it is bound, because the fact
 arguments, types and ranges.
 """
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,18 +44,26 @@ def check_call(kind: Kind, text: str) -> Call:
     """
     try:
         call = parse_call(text)
+        if call.name != GIVEN:
+            registry.current().find(kind, call.name)
     except UserError as error:
-        is_file = str(text).endswith(".npz")
-        if kind == "dataset" and (is_file or "/" in str(text)):
-            name = "npz" if is_file else "folder"
-            raise UserError(
-                f"data (--data) {shown(text)} is a path: write {name}, and the path into data_root "
-                "(--data-root)"
-            ) from error
-        raise
-    if call.name != GIVEN:
-        registry.current().find(kind, call.name)
+        name = _reader_of(str(text)) if kind == "dataset" else None
+        if name is None:
+            raise
+        raise UserError(
+            f"data (--data) {shortened(text)!r} is a path: write {name}, and the path into "
+            f"data_root (--data {name} --data-root {shlex.quote(shortened(text))})"
+        ) from error
     return call
+
+
+def _reader_of(text: str) -> str | None:
+    """Return the data set that reads the file or folder at a path, or None if a text is no path."""
+    if "(" in text:
+        return None
+    if text.endswith(".npz"):
+        return "npz"
+    return "folder" if "/" in text or os.path.isdir(text) else None
 
 
 def check_perturbation(text: str) -> tuple[str, ...]:

@@ -319,6 +319,7 @@ _TOKEN = re.compile(
 )
 _UNQUOTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
 _ESCAPE = re.compile(r"\\(.)")
+_OTHER_PAIR = re.compile(r"[=(,] ?[(\[]? ?(\d{1,4}) ?[xX*,] ?(\d{1,4})[)\]]?")  # 48x64, (48, 64)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 
 
@@ -359,6 +360,9 @@ class _Parser:
             where = "at the end"
         else:
             where = f"at character {self.start + 1} ({shortened(self.text[self.start :])!r})"
+        for pair in _OTHER_PAIR.finditer(self.text):
+            if pair.start() <= self.start < pair.end():
+                problem += f"; a pair of numbers is written {pair[1]}:{pair[2]}"
         raise ExpressionError(f"in {shortened(self.text)!r}, {where}: {problem}")
 
     def at(self, sign: str) -> bool:

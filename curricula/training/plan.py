@@ -383,7 +383,7 @@ def _check_sizes(config: TrainConfig, data: DataSet, validation: SplitLike) -> N
     """Check that a data set has enough images, and that a batch is no larger than its training
     images."""
     if not len(validation) or not len(data.test):
-        fix = "" if len(data.train) else "; DataSet.from_arrays (or from_torch) takes both"
+        fix = "" if len(data.train) else "; in Python, give data={'train': ..., 'test': ...}"
         raise UserError(
             f"{data.name} has {len(data.train)} training and {len(data.test)} test images; "
             f"at least 10 and 1 are needed{fix}"

@@ -91,11 +91,11 @@ def check_measurable(
             f"the model has {classes} outputs for each image, and the data have {num_classes} "
             "classes; give its last layer an output for each class"
         )
-    if int(y_N.max()) >= classes:
-        raise UserError(
-            f"the model has {classes} classes, and labels reach {int(y_N.max())}; give its "
-            "last layer an output for each class"
-        )
+    low, high = map(int, y_N.aminmax())
+    if high >= classes:
+        from_1 = (low, high) == (1, classes)
+        fix = "number them from 0: labels - 1" if from_1 else "give its last layer one for each"
+        raise UserError(f"the model has {classes} outputs, and the labels reach {high}; {fix}")
     return classes
 
 

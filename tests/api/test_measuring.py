@@ -189,8 +189,11 @@ def test_data_without_class_names_have_a_class_for_each_output():
     pixels, labels = images()
     found = curricula.evaluate(network(outputs=7), (pixels, labels), ["clean"])
     assert found.classes == tuple("0123456")
-    with pytest.raises(UserError, match="model has 2 classes, and labels reach 2"):
-        curricula.evaluate(network(outputs=2), (pixels, labels), ["clean"])
+    for more, fix in ((0, "give its last layer one for each"), (1, "number them from 0")):
+        outputs = 2 + more
+        model = network(outputs=outputs)
+        with pytest.raises(UserError, match=rf"model has {outputs} outputs, .* {outputs}; {fix}"):
+            curricula.evaluate(model, (pixels, labels + more), ["clean"])
 
 
 def test_images_without_class_names_have_those_of_the_run(trained):

@@ -461,7 +461,7 @@ WRONG_ITEMS = {
     ),
     "a tensor": (PIXELS, r"data must be a DataSet or its name, .*, not Tensor of torch.uint8"),
     "nothing": (None, "data must be a DataSet or its name, .* not NoneType"),
-    "parts without a test": ({"train": Items()}, "data has the keys train, and no test; give one"),
+    "parts without a test": ({"train": Items()}, "keys train, and no test; add it to train, or"),
 }
 
 
@@ -739,7 +739,7 @@ def test_a_split_is_data_too():
 
 def test_a_pair_alone_is_not_trained_on(tmp_path):
     data = (torch.rand(N, 12, 12), LABELS)
-    with pytest.raises(UserError, match=r"0 training and 12 test images; .*DataSet.from_arrays"):
+    with pytest.raises(UserError, match=r"0 training and 12 .*; in Python, give data={'train': "):
         curricula.train(data=data, model="lenet", epochs=1, output=tmp_path / "run")
 
 

@@ -7,6 +7,7 @@ import time
 import unicodedata
 import zlib
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -321,14 +322,18 @@ def test_what_is_passed_over_is_counted_in_one_line(root):
     )
 
 
-def test_the_command_line_prints_a_note(root):
+def test_the_command_line_prints_a_note_once(root, monkeypatch):
     (root / "train" / ".DS_Store").touch()
     ran = CliRunner().invoke(
         program, ["preview", "--data", "folder(size=8)", "--data-root", str(root), "--perturb",
                "rot:30", "--images", "1", "-o", str(root / "preview.png")]
     )  # fmt: skip
     assert ran.exit_code == 0
-    assert f"Note: folder {root}: passed over hidden files and folders (1)\n" in ran.stderr
+    note = f"Note: folder {root}: passed over hidden files and folders (1)\n"
+    assert note in ran.stderr
+    twice = click.Command("twice", callback=lambda: (load(root), load(root)))
+    monkeypatch.setattr(program, "get_command", lambda *_: twice)
+    assert CliRunner().invoke(program, ["twice"]).stderr.count("Note: ") == 1
 
 
 @pytest.mark.parametrize("name", ["IMG_1.HEIC", "a.dng", "a.CR2", "a.jxl"])

@@ -80,6 +80,25 @@ def test_a_layout_that_the_shape_does_not_tell_can_be_written(tmp_path):
     assert load_data("npz(layout=NHWC)", root=path).in_channels == 8
 
 
+def test_test_images_alone_are_enough_to_measure(tmp_path):
+    x, y = images(9, 12, 12), np.arange(9) % 3
+    path = write(tmp_path / "own.npz", {"x_test": x, "y_test": y})
+    data = load_data("npz", root=path)
+    assert (len(data.train), len(data.test), data.num_classes) == (0, 9, 3)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 5))
+    found = curricula.evaluate(model, "npz", ["clean"], data_root=path)
+    assert (found[0].n, found.classes) == (9, tuple("01234"))
+    with pytest.raises(UserError, match="npz has 0 training and 9 test images; at least 10 and 1"):
+        curricula.train(data="npz", data_root=path, model="lenet", output=tmp_path / "run")
+
+
+def test_labels_that_are_text_name_the_classes(tmp_path):
+    x, y = images(30, 8, 8), np.array(["cat", "dog", "bee"] * 10)
+    path = write(tmp_path / "own.npz", {"x_train": x, "y_train": y, "x_test": x, "y_test": y})
+    data = load_data("npz", root=path)
+    assert (data.classes, data.test.labels[:4].tolist()) == (("bee", "cat", "dog"), [1, 2, 0, 1])
+
+
 def test_training_on_a_file(tmp_path):
     write(tmp_path / "own.npz", medmnist(12, 12))
     trained = curricula.train(
@@ -225,9 +244,19 @@ def test_a_folder_must_hold_one_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("own.npz", "npz"), ("./data/own.npz", "npz"), ("photos/", "folder"), ("/data/x", "folder")],
+    [
+        ("own.npz", "npz"),
+        ("./data/own.npz", "npz"),
+        ("photos/", "folder"),
+        ("/data/x", "folder"),
+        ("photos", "folder"),
+        ("my photos", "folder"),
+    ],
 )
-def test_a_path_in_place_of_a_data_set_is_one_line(text, name):
+def test_a_path_in_place_of_a_data_set_is_one_line(tmp_path, monkeypatch, text, name):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "my photos"):
+        (tmp_path / folder).mkdir()
     for call in (load_data, lambda text: curricula.train(data=text)):
         with pytest.raises(
             UserError, match=rf"data .--data. '{text}' is a path: write {name}, and"
