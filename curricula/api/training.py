@@ -315,7 +315,7 @@ def _train(
 
     def finished(plan: "Plan", path: Path) -> Trained:
         if resume and from_first(lambda: holds(path, TESTED)):
-            run = Run(path)
+            run = Run(path, model=plan.objects.model)
             return Trained(run=run, results=read_evaluation(run, "test") or run.results("test"))
         results = train_plan(
             plan,
@@ -325,7 +325,7 @@ def _train(
             resume=resume and from_first(lambda: holds(path, CONFIG)),
             checkpoint_every=every,
         )
-        return Trained(run=Run(path), results=results)
+        return Trained(run=Run(path, model=plan.objects.model), results=results)
 
     trained = finished(plan, path)
     baseline = path / BASELINE

@@ -53,7 +53,8 @@ def command(
     if kept is not None:
         from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-        page = report(kept, data_root=settings.get("data_root"))
+        assert isinstance(opened, Run)
+        page = report(opened, data_root=settings.get("data_root"))
     if form == "json":
         result = to_json(found) if kept is None else Run.open(kept).read_json(AUDIT)
         click.echo(json.dumps(result, indent=2))

@@ -11,6 +11,7 @@ from curricula.cli.options import (
     checkpoint_option,
     format_option,
     given,
+    model_option,
     moved_data_option,
     output_option,
 )
@@ -20,6 +21,7 @@ from curricula.cli.paths import PATH
 @click.command()
 @click.argument("run", type=PATH)
 @output_option("File to write.", metavar="FILE.onnx|FILE.pt2", required=True)
+@model_option()
 @checkpoint_option()
 @click.option(
     "--limit",
@@ -28,7 +30,7 @@ from curricula.cli.paths import PATH
 )
 @moved_data_option()
 @format_option()
-def command(run: Path, output: Path, form: str, **flags: Any) -> None:
+def command(run: Path, output: Path, model: str | None, form: str, **flags: Any) -> None:
     """Write the network of a run for other programs, as ONNX or as a program of torch.export.
 
     The file takes float images NCHW in [0, 1] and returns logits; the normalisation is inside, and
@@ -40,8 +42,9 @@ def command(run: Path, output: Path, form: str, **flags: Any) -> None:
     Example: curricula export runs/first -o model.onnx
     """
     from curricula.api.exporting import export
+    from curricula.training.run import Run
 
-    exported = export(run, output, **given(flags))
+    exported = export(Run.open(run, model=model), output, **given(flags))
     if form == "json":
         click.echo(json.dumps(attrs.asdict(exported) | {"path": str(exported.path)}, indent=2))
     else:

@@ -227,6 +227,13 @@ def device_option() -> Option:
     )
 
 
+def model_option(
+    help_text: str = "The network of a run whose model was given in Python, such as FILE.py:NAME.",
+) -> Option:
+    """Return the option ``--model``, which names a network."""
+    return click.option("--model", metavar="MODEL", callback=named, help=help_text)
+
+
 def checkpoint_option() -> Option:
     """Return the option ``--checkpoint``, which chooses the weights of a run."""
     return click.option(

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import checkpoint_option, device_option, format_option, given
+from curricula.cli.options import (
+    checkpoint_option,
+    device_option,
+    format_option,
+    given,
+    model_option,
+)
 from curricula.cli.paths import PATH
 from curricula.errors import UserError, printable
 
@@ -23,10 +29,13 @@ from curricula.errors import UserError, printable
     show_default=True,
     help="Number of classes to print for each image, the most probable first, 1 or more.",
 )
+@model_option()
 @checkpoint_option()
 @device_option()
 @format_option("csv")
-def command(run: Path, images: tuple[Path, ...], form: str, **flags: Any) -> None:
+def command(
+    run: Path, images: tuple[Path, ...], model: str | None, form: str, **flags: Any
+) -> None:
     """Classify images by the network of a run: print the most probable classes of each.
 
     RUN is a folder that `curricula train -o RUN` has written; its data are not needed. IMAGE is a
@@ -36,6 +45,7 @@ def command(run: Path, images: tuple[Path, ...], form: str, **flags: Any) -> Non
     Example: curricula predict runs/first new.jpg
     """
     from curricula.api.predicting import predict
+    from curricula.training.run import Run
 
     failed = False
 
@@ -44,7 +54,7 @@ def command(run: Path, images: tuple[Path, ...], form: str, **flags: Any) -> Non
         failed = True
         click.echo(f"Error: {error}", err=True)
 
-    found = predict(run, list(images), on_error=report, **given(flags))
+    found = predict(Run.open(run, model=model), list(images), on_error=report, **given(flags))
     rows = [
         (each.image, rank, name, probability)
         for each in found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from curricula.cli.options import given, output_option, training_options
+from curricula.cli.options import given, model_option, output_option, training_options
 from curricula.cli.paths import PATH
 from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 
@@ -23,6 +23,7 @@ from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
     metavar="RUN",
     help="Trained run whose network is attacked.  [default: an untrained network]",
 )
+@model_option()
 @click.option(
     "--strengths",
     default="0.25, 0.5, 0.75, 1",
@@ -44,6 +45,7 @@ def command(
     data: str | None,
     data_root: str | None,
     run: Path | None,
+    model: str | None,
     strengths: str,
     images: int,
     seed: int | None,
@@ -68,8 +70,7 @@ def command(
     check_perturbation(perturb)
     if data is not None:
         check_call("dataset", data)
-    if run is not None:
-        Run.open(run)
+    opened = None if run is None else Run.open(run, model=model)
 
     texts = strengths.split(",")
     check_whole("the number of strengths", len(texts), 1, MAX_STRENGTHS)
@@ -85,7 +86,7 @@ def command(
     figure = preview(
         perturb,
         data=data,
-        run=run,
+        run=opened,
         strengths=values,
         images=images,
         **given({"seed": seed}),

@@ -39,7 +39,7 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import check_page
+    from curricula.training.run import Run, check_page
 
     settings = given(flags)
     subject.check(checkpoint=settings.get("checkpoint"))
@@ -59,7 +59,8 @@ def command(
     if kept is not None:
         from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-        page = report(kept, data_root=settings.get("data_root"))
+        assert isinstance(opened, Run)
+        page = report(opened, data_root=settings.get("data_root"))
     if form == "json":
         click.echo(json.dumps(to_json(profile), indent=2))
     else:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from curricula.cli.options import Option, combined, named
+from curricula.cli.options import Option, combined, model_option
 from curricula.cli.paths import PATH
 from curricula.errors import UserError
+from curricula.expressions.given import is_given
+from curricula.training.run import CONFIG, Run, holds
 
 if TYPE_CHECKING:
     from curricula.api.networks import Network
@@ -22,7 +24,8 @@ class Subject:
 
     Attributes:
         run: folder of a run.
-        model: expression of a model in place of a run.
+        model: expression of a model in place of a run, or of the network of a run whose model was
+            given in Python.
         weights: file of its weights.
         data: expression of its data set, or of other data for the run.
         normalise: normalisation of its images.
@@ -57,7 +60,8 @@ class Subject:
         of_model = {"weights": self.weights, "normalise": self.normalise, "output": output}
         stated = [name for name, value in of_model.items() if value is not None]
         if self.run is not None:
-            stated = ["model", *stated] if self.model is not None else stated
+            if self.model is not None and not _lacks_model(self.run):
+                stated = ["model", *stated]
             if stated:
                 raise UserError(
                     f"run {self.run} has its model and its folder: leave out --{stated[0]}, or "
@@ -76,11 +80,11 @@ class Subject:
         if checkpoint is not None:
             raise UserError("--checkpoint is for a run: leave it out")
 
-    def open(self, data_root: str | None) -> "Path | Network":
+    def open(self, data_root: str | None) -> "Run | Network":
         """Return the run, or the network with its weights, and print what was recognised in
         these."""
         if self.run is not None:
-            return self.run
+            return Run.open(self.run, model=self.model)
         assert self.model is not None
         assert self.data is not None
         from curricula.api.networks import open_network
@@ -96,9 +100,14 @@ class Subject:
             click.echo(f"weights {self.weights}: recognised {', '.join(network.notes)}", err=True)
         return network
 
-    def title(self, opened: "Path | Network") -> str:
+    def title(self, opened: "Run | Network") -> str:
         """Return the line that names what was measured."""
-        return f"run: {opened}" if isinstance(opened, Path) else f"model: {opened.name}"
+        return f"run: {opened.path}" if isinstance(opened, Run) else f"model: {opened.name}"
+
+
+def _lacks_model(run: Path) -> bool:
+    """Return whether the model of a run was given in Python."""
+    return holds(run, CONFIG) and is_given(Run(run).model_config.model)
 
 
 def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,11 +128,9 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options: Option = combined(
         click.argument("run", type=PATH, required=False),
-        click.option(
-            "--model",
-            metavar="MODEL",
-            callback=named,
-            help="Measure this network instead of a run, such as resnet18 or FILE.py:NAME.",
+        model_option(
+            "Measure this network instead of a run, such as resnet18 or FILE.py:NAME; or the "
+            "network of a run whose model was given in Python."
         ),
         click.option(
             "--weights",

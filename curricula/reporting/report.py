@@ -46,21 +46,21 @@ from curricula.training.run import (
 MAX_ROWS = 15  # rows of a table of classes or of confusions
 
 
-def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
+def report(folder: Run | str | Path, *, data_root: str | Path | None = None) -> Path:
     """Write the page of a run or a sweep into its folder, as ``report.html``, and return its path.
 
     The page shows all results and names the commands that measure the rest. Each figure is also
     written as PNG and SVG into ``figures/``.
 
     Args:
-        folder: folder of a run or a sweep.
+        folder: a run, or the folder of a run or a sweep.
         data_root: folder of the data, if it has moved since the run.
 
     Raises:
         UserError: the folder holds neither, one of its files is damaged, or it cannot be written
             to.
     """
-    path = Path(folder)
+    path = folder.path if isinstance(folder, Run) else Path(folder)
     sweep = sweep_in(path)
     if sweep is not None:
         compared = compare([path])
@@ -71,7 +71,7 @@ def report(folder: str | Path, *, data_root: str | Path | None = None) -> Path:
             sections.append(_of_search(search))
         subtitle = f"{sum(len(row.outcomes) for row in compared.rows)} runs"
     else:
-        run = Run.open(path)
+        run = folder if isinstance(folder, Run) else Run.open(path)
         title, sections = f"Run {path.name}", _of_run(run, data_root)
         config = run.model_config
         subtitle = f"{config.model} on {config.data}: {config.perturb}"

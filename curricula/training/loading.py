@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from curricula.errors import UserError, shown
+from curricula.expressions.checks import check_call
 from curricula.expressions.given import is_given
+from curricula.expressions.model_files import named_model
 from curricula.runtime.values import check_choice, known_keywords
 from curricula.training.config import MeasuredConfig
 from curricula.training.run import BEST, DATA, LAST, Run, holds
@@ -42,7 +44,7 @@ def open_data(run: Run, *, root: str | Path | None = None) -> "DataSet":
     if is_given(config.data):
         raise UserError(
             f"the data of run {run.path} were given in Python, as {config.data}: give them again "
-            "with data="
+            "with data= (--data)"
         )
     run.check_plugins("data")
     data = load_data(config.data, root=root or config.data_root)
@@ -108,7 +110,7 @@ def load_model(
     *,
     checkpoint: Checkpoint = "best",
     data: "DataSet | ImageSpec | None" = None,
-    model: "nn.Module | None" = None,
+    model: "nn.Module | str | None" = None,
 ) -> "nn.Module":
     """Return the network of a run, on the CPU, in eval mode.
 
@@ -119,8 +121,9 @@ def load_model(
         checkpoint: ``best`` on validation, or the ``last`` epoch's.
         data: classes, channels and size of the images to build the network for; by default those
             that the run states.
-        model: the network without its weights, for a run whose model was given in Python; it is
-            copied.
+        model: the network without its weights, for a run whose model was given in Python: a
+            module, which is copied, or an expression such as ``mynet.py:MyNet``; by default
+            ``run.model``.
 
     Raises:
         UserError: no such run, a damaged checkpoint, a model that no plugin provides or that was
@@ -129,11 +132,16 @@ def load_model(
     run = run if isinstance(run, Run) else Run.open(run)
     check_checkpoint(run, checkpoint)
     config = run.model_config
-    if model is None:
-        if is_given(config.model):
+    model = run.model if model is None else model
+    text = config.model
+    if isinstance(model, str):
+        text = named_model(model)
+        check_call("model", text)
+    elif model is None:
+        if is_given(text):
             raise UserError(
-                f"the model of run {run.path} was given in Python, as {config.model}: give it "
-                "again, load_model(RUN, model=MODEL)"
+                f"the model of run {run.path} was given in Python, as {text}: give it again, "
+                "Run.open(RUN, model=MODEL), or --model FILE.py:NAME"
             )
         run.check_plugins("model")
 
@@ -146,16 +154,16 @@ def load_model(
     from curricula.victim.copies import copied
 
     spec = image_spec(run) if data is None else data
-    if model is None:
+    if model is None or isinstance(model, str):
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = resolve_model(
-                config.model, spec, normalise=config.normalise, fetch=False
+                text, spec, normalise=config.normalise, fetch=False
             ).value
     elif isinstance(model, nn.Module):
         own = copied(model).cpu()
         network = with_normalisation(own, config.normalise, spec.in_channels)
     else:
-        raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
+        raise UserError(f"model must be a torch.nn.Module or its expression, not {shown(model)}")
     file = CHECKPOINTS[checkpoint]
     texts = run.load_weights(file, network)
     stated = _stated_spec(run)

@@ -138,9 +138,12 @@ class Run:
 
     Attributes:
         path: the folder.
+        model: the network without its weights, or its expression, for a run whose model was given
+            in Python; all that measures or uses the run takes it.
     """
 
     path: Path = attrs.field(converter=_as_path)
+    model: "nn.Module | str | None" = attrs.field(default=None, kw_only=True, eq=False)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -180,8 +183,13 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path, *, model: "nn.Module | str | None" = None) -> "Run":
         """Return the run whose files an existing folder holds.
+
+        Args:
+            path: the folder.
+            model: the network again, for a run whose model was given in Python: a module, which is
+                copied, or an expression such as ``mynet.py:MyNet``.
 
         Raises:
             UserError: there is no such folder, or it holds no run.
@@ -203,7 +211,7 @@ class Run:
             within = sorted(path.glob(f"*/{CONFIG}")) or sorted(path.glob(f"*/*/{CONFIG}"))
             fix = f"; name a run in it, such as {within[0].parent}" if within else ""
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}{fix}")
-        return cls(path)
+        return cls(path, model=model)
 
     @property
     def config(self) -> TrainConfig:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fixtures.own_net import OwnNet
+from PIL import Image
 
 import curricula
 from curricula.cli.main import program
@@ -177,3 +178,32 @@ def test_a_run_on_other_data_keeps_its_own_results(place, quick_audit):
     result = called("evaluate", "run", "--data", "digits")
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
+
+
+def test_a_run_of_a_network_given_in_python_is_used_by_naming_its_file(place, monkeypatch):
+    (found,) = curricula.evaluate(place, DATA, ["rot:30"], limit=5, output="run")
+    x = torch.rand(1, 1, 12, 12)
+    (expected,) = curricula.predict(Run.open("run", model=place), x, top=1)
+    Image.fromarray((x[0, 0] * 255).byte().numpy()).save("new.png")
+    own = ["--model", "mynet.py:OwnNet"]
+    words = ["evaluate", "run", "--threat", "rot:30", "--limit", "5", "--format", "json"]
+    assert counted(called(*words, *own).stdout) == [(found.correct, found.fooled, found.n)]
+    rows = called("predict", "run", "new.png", *own, "--format", "csv").stdout.splitlines()
+    assert rows[1].split(",")[:3] == ["new.png", "1", expected.classes[0]]
+    for words in (
+        ["predict", "run", "new.png"],
+        ["export", "run", "-o", "other.pt2"],
+        ["evaluate", "run"],
+        ["preview", "--perturb", "pgd:0.1", "--run", "run", "-o", "preview.png", "--images", "1"],
+    ):
+        result = called(*words)
+        assert result.exit_code == 2
+        assert "was given in Python, as given(OwnNet): give it again" in result.output
+        assert result.output.count("\n") == 1
+    assert "not of this model" in called("predict", "run", "new.png", "--model", "lenet").output
+    drawn = []
+    monkeypatch.setattr(
+        "curricula.reporting.report.report", lambda *found, **_: drawn.append(found)
+    )
+    assert called("report", "run", *own).exit_code == 0
+    assert drawn[0][0].model == 'file("mynet.py", OwnNet)'

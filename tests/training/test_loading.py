@@ -87,8 +87,16 @@ def test_a_model_that_was_given_in_python_is_given_again(run):
         assert torch.equal(tensor, before[name])
     with pytest.raises(UserError, match="not of this model"):
         curricula.load_model(run, model=nn.Flatten())
-    with pytest.raises(UserError, match=r"model must be a torch.nn.Module, not 'lenet'"):
-        curricula.load_model(run, model="lenet")
+    with pytest.raises(UserError, match=r"model must be a torch.nn.Module or its expression, not"):
+        curricula.load_model(run, model=3)
+    for again in (model, "lenet"):
+        opened = curricula.Run.open(run, model=again)
+        assert torch.equal(curricula.load_model(opened)(x_NCHW), expected(x_NCHW))
+        assert curricula.predict(opened, x_NCHW) == curricula.predict(
+            expected, x_NCHW, data=VALUES["data"]
+        )
+    with pytest.raises(UserError, match="unknown model 'lenett': did you mean"):
+        curricula.load_model(run, model="lenett")
 
 
 def test_data_that_were_given_in_python_are_requested(run):

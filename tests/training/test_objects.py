@@ -295,7 +295,8 @@ def run(tmp_path_factory):
 
 def test_such_a_run_is_measured_by_handing_the_objects_again(run, data):
     with pytest.raises(UserError, match="was given in Python, as given"):
-        curricula.load_model(run)
+        curricula.load_model(run.path)
+    assert curricula.evaluate(run, data, ["clean"], limit=1)[0].n == 1  # has the network still
     model = curricula.load_model(run, model=Net())
     best = load_file(run.path / BEST)
     assert torch.equal(model.fc.bias, best["model.fc.bias"])
