@@ -297,7 +297,7 @@ class _Trial:
             x_NCHW=x_NCHW,
             first=first,
             runs_original=runs_original,
-            runs_foreign=runs_original or has_loose_weight or any(map(_has_tensors, first.others)),
+            runs_foreign=runs_original or has_loose_weight or bool(_foreign(first.others, copy)),
             moved=moved_names(before),
         )
 
@@ -392,7 +392,7 @@ def _checked_itself(
         raise UserError(
             f"the model returns random logits also in eval mode; {_eval_mode_fix(network)}"
         )
-    return tuple(filter(_has_tensors, passes[0].others))
+    return _foreign(passes[0].others, network)
 
 
 def _eval_mode_fix(network: nn.Module) -> str:
@@ -418,8 +418,15 @@ def _equal(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> boo
     return bool((found - expected).abs().amax() <= tolerance * expected.abs().amax())
 
 
-def _has_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+def _foreign(others: Iterable[nn.Module], network: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the modules that have tensors other than the network's: a slice of a Sequential has
+    none."""
+    own = {id(tensor) for _, _, tensor in registered(network)}
+    return tuple(
+        module
+        for module in others
+        if any(id(tensor) not in own for _, _, tensor in registered(module))
+    )
 
 
 def _has_own_mode(network: nn.Module) -> bool:
@@ -464,10 +471,11 @@ def _contents(network: nn.Module) -> list[Any]:
 
 
 def _loose_weights(network: nn.Module) -> bool:
-    """Return whether a module keeps parameters in a list, tuple or dictionary, where its
-    ``parameters()`` does not find them."""
+    """Return whether a module keeps parameters in a list, tuple or dictionary that are not among
+    its ``parameters()``, as those of recurrent layers are."""
+    own = {id(weight) for weight in network.parameters()}
     return any(
-        isinstance(value, nn.Parameter)
+        isinstance(value, nn.Parameter) and id(value) not in own
         for module in network.modules()
         for name, values in vars(module).items()
         if name != "_parameters" and type(values) in (list, tuple, dict)

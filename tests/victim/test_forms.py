@@ -146,6 +146,28 @@ class ListedWeights(nn.Module):
         return x.flatten(1) @ self.weights[0].t()
 
 
+class Slices(nn.Module):
+    """Runs slices of its Sequential, which are modules that it makes in each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = ordinary()
+
+    def forward(self, x):
+        return self.body[3:](self.body[:3](x))
+
+
+class Recurrent(nn.Module):
+    """Reads the rows of an image; its layer has its weights in a list too."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.last = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.last(self.rows(x[:, 0])[0][:, -1])
+
+
 class Locked(nn.Module):
     """Cannot be copied."""
 
@@ -230,6 +252,8 @@ KINDS = {
     ComputesFilter: Form.COPIED,
     Caches: Form.COPIED,
     Counts: Form.COPIED,
+    Slices: Form.SHARED,
+    Recurrent: Form.SHARED,
     closure: Form.ITSELF,
     closure_of_a_layer: Form.ITSELF,
     closure_of_a_weight: Form.ITSELF,
@@ -524,7 +548,7 @@ def test_the_form_of_a_damaged_checkpoint_is_refused():
         FrozenModel(made(ordinary)).use_form((True, False, True, True))
 
 
-@pytest.mark.parametrize("kind", [ordinary, LoRA, Reparametrised, ComputesFilter, scripted])
+@pytest.mark.parametrize("kind", [ordinary, LoRA, Reparametrised, ComputesFilter, scripted, Slices, Recurrent])
 def test_training_accepts_networks_that_can_be_copied(kind):
     network = made(kind)
     before = state_of(network)
