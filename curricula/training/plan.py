@@ -211,7 +211,8 @@ def make_plan(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # so that the check below always sees the same weights
         call, network = _resolved(config, data, objects, config.normalise)
-    check_stated_classes(network, data.classes, data.name)
+    if isinstance(network, nn.Module):  # else `check_classifier` says so
+        check_stated_classes(network, data.classes, data.name)
     if initial is not None and initial.run is not None and config.init_head == "load":
         new = "let the last layer be new, init_head new (--init-head new)"
         check_classes(initial.run, data, f"name and order them alike, or {new}")

@@ -548,7 +548,9 @@ def test_the_form_of_a_damaged_checkpoint_is_refused():
         FrozenModel(made(ordinary)).use_form((True, False, True, True))
 
 
-@pytest.mark.parametrize("kind", [ordinary, LoRA, Reparametrised, ComputesFilter, scripted, Slices, Recurrent])
+@pytest.mark.parametrize(
+    "kind", [ordinary, LoRA, Reparametrised, ComputesFilter, scripted, Slices, Recurrent]
+)
 def test_training_accepts_networks_that_can_be_copied(kind):
     network = made(kind)
     before = state_of(network)

@@ -121,11 +121,10 @@ def test_a_confident_trained_classifier_is_accepted():
     check_classifier(model, torch.rand(2, 1, 4, 4), 3)
 
 
-def test_a_run_whose_model_is_no_classifier_is_still_evaluated(no_classifiers, tmp_path):
-    curricula.train(data="tiny", model="log-softmax", epochs=1, output=tmp_path / "run")
-    config = tmp_path / "run" / "config.toml"
-    config.write_text(config.read_text().replace('"log-softmax"', '"softmax"'))
-    (found,) = curricula.evaluate(tmp_path / "run", threats=["pgd(0.1, steps=2)"], limit=10)
+def test_a_model_of_probabilities_is_still_evaluated(no_classifiers):
+    data = curricula.load_data("tiny")
+    model = curricula.build_model("softmax", data)
+    (found,) = curricula.evaluate(model, data=data, threats=["pgd(0.1, steps=2)"], limit=10)
     assert found.n == 10
 
 
