@@ -13,7 +13,7 @@ import attrs
 from curricula.data.spec import ImageSpec, height_width
 from curricula.errors import UserError, shown
 from curricula.expressions.syntax import parse_call
-from curricula.runtime.values import check_choice, check_whole, known_keywords
+from curricula.runtime.values import check_choice, check_whole, described, known_keywords
 from curricula.training.checks import check_device_name
 from curricula.training.config import MAX_BATCH_SIZE
 from curricula.training.loading import (
@@ -26,8 +26,10 @@ from curricula.training.run import Run
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
+    from curricula.data.arrays import Layout
     from curricula.data.dataset import DataSet
 
 BATCH = 64  # images classified at once
@@ -86,8 +88,9 @@ def predict(
 
     Args:
         model: a run, its folder, or a classifier of images in [0, 1].
-        images: a file, a folder (with the folders below it) or a list of them; or images as a
-            tensor or an array, uint8 or floating-point in [0, 1], of the network's size.
+        images: a file, a folder (with the folders below it), an image of Pillow or a list of
+            these; or one or more images as a tensor or an array, uint8 or floating-point in [0, 1],
+            of the network's size.
         data: classes, channels and size of a classifier's images: a data set, its expression or
             its `ImageSpec`; leave it out for a run.
         top: number of classes to return, 1 or more; all if there are fewer.
@@ -193,21 +196,14 @@ def _batches(
 ) -> "Iterator[tuple[list[str], Tensor]]":
     """Yield the names and the float images NCHW of each batch."""
     import torch
+    from PIL import Image
 
-    shape = classifier.spec.image_shape
-    paths = [images] if isinstance(images, (str, Path)) else images
-    if isinstance(paths, (list, tuple)) and not paths:
+    photos = [images] if isinstance(images, (str, Path, Image.Image)) else images
+    is_list = isinstance(photos, (list, tuple))
+    if is_list and not photos:
         raise UserError("images is empty: name one or more")
-    if not isinstance(paths, (list, tuple)) or not all(isinstance(p, (str, Path)) for p in paths):
-        from curricula.data.arrays import Origin, as_pixels
-
-        fits = tuple(getattr(images, "shape", ()))[1:] == shape
-        x_NCHW = as_pixels(images, Origin(""), layout="NCHW" if fits else None)
-        if tuple(x_NCHW.shape[1:]) != shape:
-            raise UserError(
-                f"the images are of shape {tuple(x_NCHW.shape[1:])}; the network takes {shape}: "
-                "resize them"
-            )
+    if not is_list or not all(isinstance(each, (str, Path, Image.Image)) for each in photos):
+        x_NCHW = _of_arrays(images, classifier.spec.image_shape)
         for begin in range(0, len(x_NCHW), batch_size):
             batch = x_NCHW[begin : begin + batch_size]
             names = [str(begin + number) for number in range(len(batch))]
@@ -219,7 +215,7 @@ def _batches(
             "3: give the images as a tensor"
         )
     names, pixels = [], []
-    for name, read in _files(paths, classifier, on_error):
+    for name, read in _photos(photos, classifier, on_error):
         names.append(name)
         pixels.append(read)
         if len(names) == batch_size:
@@ -229,37 +225,80 @@ def _batches(
         yield names, torch.stack(pixels).float() / 255
 
 
-def _files(
-    paths: Iterable[str | Path],
+def _of_arrays(images: Any, shape: tuple[int, int, int]) -> "Tensor":
+    """Return images in tensors or arrays, or a single one, as pixels NCHW of a network's shape.
+
+    Raises:
+        UserError: they are something else, or of another shape.
+    """
+    from curricula.data.arrays import Origin, as_pixels
+
+    if not isinstance(images, (list, tuple)) and not hasattr(images, "__array__"):
+        raise UserError(
+            "images must be files, images of Pillow, or a tensor or an array of images, not "
+            f"{described(images)}; of a data set, give the images alone"
+        )
+    channels, *size = shape
+    dimensions = () if getattr(images, "is_nested", False) else getattr(images, "shape", ())
+    layout: Layout | None = "NCHW" if tuple(dimensions[1:]) == shape else None
+    single: dict[tuple[int, ...], Layout] = {(*size, channels): "NHWC", shape: "NCHW"}
+    if tuple(dimensions) in single:
+        images, layout = images[None], single[tuple(dimensions)]
+    elif channels == 1 and tuple(dimensions) == tuple(size):
+        images = images[None]
+    x_NCHW = as_pixels(images, Origin(""), layout=layout)
+    if tuple(x_NCHW.shape[1:]) != shape:
+        raise UserError(
+            f"the images are of shape {tuple(x_NCHW.shape[1:])}; the network takes {shape}: resize "
+            "them"
+        )
+    return x_NCHW
+
+
+def _photos(
+    photos: "Iterable[str | Path | Image.Image]",
     classifier: ImageClassifier,
     on_error: Callable[[UserError], None] | None,
 ) -> "Iterator[tuple[str, Tensor]]":
-    """Yield the path and the pixels of each image file."""
-    from curricula.data.class_folders import Search
-    from curricula.data.photos import read_image
+    """Yield the path and the pixels of each image file, and the number and the pixels of each image
+    of Pillow."""
+    from PIL import Image
 
-    for path in paths:
+    from curricula.data.class_folders import Search
+    from curricula.data.photos import pixels_of, read_image
+
+    size, is_grey = height_width(classifier.spec.image_size), classifier.spec.channels == 1
+    for number, photo in enumerate(photos):
+        named: list[tuple[str, Any]] = [(str(number), photo)]
         try:
-            files = [str(path)]
-            if Path(path).is_dir():
-                files = Search(unread_photos=True).images(str(path))
+            if not isinstance(photo, Image.Image):
+                files = [str(photo)]
+                if Path(photo).is_dir():
+                    files = Search(unread_photos=True).images(str(photo))
                 if not files:
-                    raise UserError(f"{path} has no images; name a folder or files that are images")
+                    raise UserError(
+                        f"{photo} has no images; name a folder or files that are images"
+                    )
+                named = [(file, file) for file in files]
         except UserError as error:
             if on_error is None:
                 raise
             on_error(error)
             continue
-        for file in files:
+        for name, each in named:
             try:
-                size = height_width(classifier.spec.image_size)
-                pixels = read_image(file, size, classifier.spec.channels == 1, classifier.ground)
+                if isinstance(each, Image.Image):
+                    pixels = pixels_of(
+                        each, f"image {name}", size=size, grey=is_grey, ground=classifier.ground
+                    )
+                else:
+                    pixels = read_image(each, size, is_grey, classifier.ground)
             except UserError as error:
                 if on_error is None:
                     raise
                 on_error(error)
             else:
-                yield file, pixels
+                yield name, pixels
 
 
 def _classified(

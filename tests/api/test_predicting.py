@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import curricula
 from curricula.cli.main import program
@@ -132,6 +133,29 @@ def test_tensors_and_arrays_give_what_files_give(trained, photos, batch_size):
             assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
 
 
+def test_images_of_pillow_and_single_images_give_what_files_give(trained, photos):
+    names = ("a.png", "c.webp", "inner/b.jpg")
+    files = curricula.predict(trained, [photos / name for name in names])
+    opened = [Image.open(photos / name) for name in names]
+    found = curricula.predict(trained, opened)
+    assert [each.image for each in found] == ["0", "1", "2"]
+    assert [each.probabilities for each in found] == [each.probabilities for each in files]
+    pixels = np.array(opened[0])
+    for image in (opened[0], pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels) / 255):
+        (one,) = curricula.predict(trained, image)
+        assert one.probabilities == pytest.approx(files[0].probabilities, abs=1e-6)
+    both = curricula.predict(trained, [opened[0], photos / "a.png"])
+    assert both[0].probabilities == both[1].probabilities
+
+
+def test_a_single_grey_array_needs_no_axis_of_channels():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    x = torch.rand(8, 8)
+    (one,) = curricula.predict(model, x, data=SPEC)
+    (same,) = curricula.predict(model, x[None, None], data=SPEC)
+    assert one == same
+
+
 def test_a_module_is_neither_changed_nor_put_into_eval_mode():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2)).train()
     spec = ImageSpec(classes=("cat", "dog"), channels=1, image_size=8)
@@ -219,6 +243,8 @@ def test_logits_in_a_mapping_are_found():
         (nn.Flatten(), PIXELS * 255, {"data": SPEC}, "must be from 0 to 1"),
         (nn.Flatten(), PIXELS * torch.nan, {"data": SPEC}, "a pixel of nan"),
         (nn.Flatten(), [], {"data": SPEC}, "images is empty"),
+        (nn.Flatten(), TensorDataset(PIXELS), {"data": SPEC}, "data set, give the images alone"),
+        (nn.Flatten(), [Image.new("I", (8, 8))], {"data": SPEC}, "image 0 has pixels of 32 bits"),
         (nn.Flatten(), PIXELS, {"data": SPEC, "top": 0}, "top must be 1 or more"),
         (nn.Flatten(), PIXELS, {"data": SPEC, "batch_size": 0}, "batch_size must"),
         (nn.Flatten(), PIXELS, {"data": SPEC, "checkpoint": "first"}, "checkpoint must be"),
