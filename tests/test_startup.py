@@ -116,7 +116,7 @@ COMMANDS = [
         )
     ),
     (["plugins"], OK, "rot"),
-    (["plugins", "new", "fog"], OK, "curricula-fog is written"),
+    (["plugins", "new", "haze"], OK, "curricula-haze is written"),
     (["recipes"], OK, "cusp"),
     (["compare", "first", "second"], OK, "spatial"),
     (["compare", "first", "--format", "json"], OK, "hypervolume"),

@@ -53,7 +53,7 @@ def command(context: click.Context) -> None:
 def new(name: str, output: Path) -> None:
     """Write a package that adds the perturbation NAME, with its code, tests and pyproject.toml.
 
-    Example: curricula plugins new fog
+    Example: curricula plugins new haze
     """
     folder = write_plugin(name, output)
     click.echo(f"{folder} is written. Next, where curricula is installed from its clone:")

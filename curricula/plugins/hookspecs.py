@@ -10,7 +10,7 @@ free of torch. A complete one::
 
     @hookimpl
     def curricula_perturbations():
-        yield Record(name="fog", factory="my_package.fog:Fog", summary="white veil")
+        yield Record(name="haze", factory="my_package.haze:Haze", summary="white veil")
 
 The other hooks have the same form.
 """
@@ -59,8 +59,8 @@ class Record:
     Raises:
         ValueError: a name with other characters.
 
-    >>> Record(name="fog", factory="my_package.fog:Fog", summary="white veil").name
-    'fog'
+    >>> Record(name="haze", factory="my_package.haze:Haze", summary="white veil").name
+    'haze'
     """
 
     name: str = attrs.field()
@@ -81,7 +81,7 @@ def curricula_perturbations() -> Iterable[Record]:  # type: ignore[empty-body]
     """Yield a record for each perturbation, whose factory takes the arguments of the call,
     ``budget`` first.
 
-    Example: ``Record(name="fog", factory="my_package.fog:Fog", summary="white veil")``.
+    Example: ``Record(name="haze", factory="my_package.haze:Haze", summary="white veil")``.
     """
 
 

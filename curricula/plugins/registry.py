@@ -58,8 +58,8 @@ class Provider:
         """The word before ``/`` in an expression: the distribution, or the file's name without
         ``.py``, in lower-case letters, digits and ``-``.
 
-        >>> Provider(name="plugins/My fog.py", source="file").prefix
-        'my-fog'
+        >>> Provider(name="plugins/My haze.py", source="file").prefix
+        'my-haze'
         """
         if self.source == "distribution":
             return _prefix(self.name)

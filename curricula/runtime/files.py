@@ -19,8 +19,8 @@ def similar_path(path: Path, existing: Iterable[Path]) -> str:
     """Return ``; did you mean ...?`` with the existing files or folders whose names are most
     similar to that of a path that does not exist; an empty text if there are none.
 
-    >>> similar_path(Path("plugins/fgo.py"), [Path("plugins/fog.py"), Path("plugins/small.py")])
-    '; did you mean plugins/fog.py?'
+    >>> similar_path(Path("plugins/hzae.py"), [Path("plugins/haze.py"), Path("plugins/small.py")])
+    '; did you mean plugins/haze.py?'
     """
     suffix = path.suffix  # which all may share, and which would make them similar
     found = {each.name.removesuffix(suffix): str(each) for each in existing}

@@ -17,7 +17,7 @@ def broken_clauses(
     if subject is None or isinstance(subject, (str, int, float)):
         raise UserError(
             f"a contract is checked on the object itself, not on {shown(subject)}; a plugin's is "
-            "built by its factory, such as Fog(budget=0.5)"
+            "built by its factory, such as Haze(budget=0.5)"
         )
     broken = {}
     for clause in clauses:

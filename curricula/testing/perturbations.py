@@ -3,8 +3,8 @@
 Under pytest::
 
     @pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
-    def test_fog_keeps_the_contract(clause):
-        clause(Fog(budget=0.5))
+    def test_haze_keeps_the_contract(clause):
+        clause(Haze(budget=0.5))
 """
 
 from collections.abc import Callable, Mapping

@@ -451,7 +451,7 @@ def test_bad_input_to_evaluate(trained, tmp_path):
 
 def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("runs/first", "runs/fog", "elsewhere/third"):
+    for name in ("runs/first", "runs/haze", "elsewhere/third"):
         Path(name).mkdir(parents=True)
         Path(name, "config.toml").touch()
     for typed, expected in [
@@ -460,8 +460,8 @@ def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkey
         (tmp_path / "elsewhere" / "thrid", f"did you mean {tmp_path}/elsewhere/third?"),
         ("runs/zzzz", "runs/zzzz is not a run folder: there is no such folder"),
         (
-            "runs/fog/config.toml",
-            "config.toml is not a run folder: it is a file; did you mean runs/fog?",
+            "runs/haze/config.toml",
+            "config.toml is not a run folder: it is a file; did you mean runs/haze?",
         ),
         ("runs", "runs is not a run folder: it has no config.toml; name a run in it, such as"),
     ]:
@@ -474,7 +474,7 @@ def test_a_run_that_is_not_there_gets_the_name_of_a_similar_one(tmp_path, monkey
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("--plugin fgo.py plugins", "plugin file fgo.py: no such file; did you mean fog.py?"),
+        ("--plugin hzae.py plugins", "plugin file hzae.py: no such file; did you mean haze.py?"),
         ("train --config miin.toml", "no such recipe or file; did you mean mine.toml?"),
         ("train --config runs/frist.toml", "no such recipe or file; did you mean runs/first.toml?"),
         ("train --config cups.toml", "'cups.toml': no such recipe or file; did you mean cusp?"),
@@ -488,7 +488,7 @@ def test_a_file_that_is_not_there_gets_the_name_of_a_similar_one(
 ):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    for name in ("fog.py", "mine.toml", "dup.txt", "runs/first.toml"):
+    for name in ("haze.py", "mine.toml", "dup.txt", "runs/first.toml"):
         Path(name).touch()
     result = run(*words.split(), plugin=None)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

@@ -31,7 +31,7 @@ def test_a_factory_without_annotations_gets_its_arguments_as_written(text, expec
 
 
 @attrs.frozen(kw_only=True)
-class Fog:
+class Haze:
     """A class as a plugin writes it, checked by the validators of attrs."""
 
     budget: float = attrs.field(default=0.5, validator=[ge(0), le(180.0)])
@@ -52,7 +52,7 @@ class Fog:
 )
 def test_a_validator_of_attrs_is_reported_in_plain_words(arguments, message):
     with pytest.raises(UserError) as caught:
-        call_factory(Fog, "perturbation", parse_call(f"fog({arguments})"))
+        call_factory(Haze, "perturbation", parse_call(f"haze({arguments})"))
     assert message in str(caught.value)
     assert "'" not in str(caught.value)
 

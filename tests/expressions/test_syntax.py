@@ -244,9 +244,9 @@ def test_a_value_is_a_number_a_pair_or_an_expression():
 
 
 def test_a_provider_comes_before_the_name():
-    call = parse_call(" some-plugin / fog ( 8 / 255 , k = other/veil:1/2 ) ")
-    assert (call.name, call.short_name) == ("some-plugin/fog", "fog")
-    assert str(call) == "some-plugin/fog(8/255, k=other/veil:1/2)"
+    call = parse_call(" some-plugin / haze ( 8 / 255 , k = other/veil:1/2 ) ")
+    assert (call.name, call.short_name) == ("some-plugin/haze", "haze")
+    assert str(call) == "some-plugin/haze(8/255, k=other/veil:1/2)"
     assert parse("rot/pgd") == Call("rot/pgd")
     assert parse_call("rot").short_name == "rot"
 

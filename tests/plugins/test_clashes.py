@@ -127,7 +127,7 @@ def test_the_list_shows_clashes_and_what_is_left_out(files, monkeypatch):
     )
 
 
-def distribution(name, version="1.0", perturbation="fog"):
+def distribution(name, version="1.0", perturbation="haze"):
     """Return a plugin with one perturbation, and the distribution that it comes from."""
     from curricula.perturbations.geometric.affine import Rotation
 
@@ -155,7 +155,7 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "run"
     curricula.train(
         **SMALL,
-        perturb="fog:20",
+        perturb="haze:20",
         output=path,
     )
     registry.use(before)
@@ -165,7 +165,7 @@ def trained(tmp_path_factory):
 def test_a_run_names_the_distribution_that_each_missing_name_came_from(trained):
     use()
     says = (
-        rf"^run {trained} needs a plugin that is missing here \(unknown perturbation 'fog'\): it "
+        rf"^run {trained} needs a plugin that is missing here \(unknown perturbation 'haze'\): it "
         r"was trained with fake-one 1\.5; install it$"
     )
     with pytest.raises(UserError, match=says):
@@ -191,13 +191,13 @@ def test_a_name_that_another_distribution_provides_here_is_refused(trained):
     use(distribution("fake-two", "2"))
     with pytest.raises(
         UserError,
-        match=r"perturbation 'fog' of fake-one 1\.5, which is of fake-two 2 here: install",
+        match=r"perturbation 'haze' of fake-one 1\.5, which is of fake-two 2 here: install",
     ):
         curricula.evaluate(trained, limit=1)
     use(distribution("fake-one", "1.6"))
     Run.open(trained).check_plugins()
     use(distribution("fake-one", "1.5"), distribution("fake-two", "2"))
-    with pytest.raises(UserError, match=r"config\.toml: perturbation 'fog' is registered by fake"):
+    with pytest.raises(UserError, match=r"config\.toml: perturbation 'haze' is registered by fake"):
         Run.open(trained).check_plugins()
 
 

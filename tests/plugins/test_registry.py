@@ -27,8 +27,8 @@ def plugin(*records, kind="perturbation"):
     return module
 
 
-def fog(name="fog"):
-    return Record(name=name, factory="fog:Fog", summary="white veil")
+def haze(name="haze"):
+    return Record(name=name, factory="haze:Haze", summary="white veil")
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ GOOD = """
 
     @hookimpl
     def curricula_perturbations():
-        yield Record(name="fog", factory="nowhere:Fog", summary="white veil")
+        yield Record(name="haze", factory="nowhere:Haze", summary="white veil")
 """
 
 
 def test_an_installed_plugin_is_listed_with_its_distribution(fake_distribution):
     fake_distribution("fake-good", GOOD)
-    found = build_registry().find("perturbation", "fog")
+    found = build_registry().find("perturbation", "haze")
     assert str(found.provider) == "fake-good 1.5"
 
 
@@ -72,7 +72,7 @@ def test_a_plugin_that_raises_at_import_gives_one_warning_that_names_it(fake_dis
         loaded = build_registry()
     assert "rot" in loaded.records("perturbation")
     with pytest.raises(UnknownNameError, match="fake-broken"):
-        loaded.find("perturbation", "fgo")
+        loaded.find("perturbation", "hzae")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_nothing_of_a_broken_plugin_is_registered(fake_distribution, source):
     fake_distribution("fake-broken", source)
     with pytest.warns(PluginWarning, match="fake-broken"):
         loaded = build_registry()
-    assert "fog" not in loaded.records("perturbation")
+    assert "haze" not in loaded.records("perturbation")
     assert [failure.provider.name for failure in loaded.failures] == ["fake-broken"]
 
 
@@ -114,7 +114,7 @@ TWO = """
 
     @hookimpl
     def curricula_perturbations():
-        yield Record(name="fog", factory="nowhere:Fog", summary="white veil")
+        yield Record(name="haze", factory="nowhere:Haze", summary="white veil")
         yield Record(name="rain", factory="nowhere:Rain", summary="drops")
 """
 
@@ -124,27 +124,33 @@ def clash(fake_distribution, tmp_path):
     """Return a registry of two distributions and a file that register one name."""
     fake_distribution("fake-one", TWO)
     fake_distribution("Fake.Two", GOOD)
-    (tmp_path / "My fog.py").write_text(textwrap.dedent(GOOD))
-    return build_registry([tmp_path / "My fog.py"])
+    (tmp_path / "My haze.py").write_text(textwrap.dedent(GOOD))
+    return build_registry([tmp_path / "My haze.py"])
 
 
 def test_a_name_of_several_plugins_needs_its_provider_and_blocks_nothing_else(clash):
     with pytest.raises(UserError) as caught:
-        clash.find("perturbation", "fog")
+        clash.find("perturbation", "haze")
     assert str(caught.value).startswith(
-        "perturbation 'fog' is registered by Fake.Two 1.5 and by fake-one 1.5 and by "
+        "perturbation 'haze' is registered by Fake.Two 1.5 and by fake-one 1.5 and by "
     )
-    fix = ": write fake-two/fog or fake-one/fog or my-fog/fog, or leave one out with CURRICULA_DIS"
+    fix = ": write fake-two/haze or fake-one/haze or my-haze/haze, or leave one out with CURRICULA_"
     assert fix in str(caught.value)
     assert clash.find("perturbation", "rain").provider.name == "fake-one"
     assert clash.find("perturbation", "rot").is_builtin
-    for name in ("fake-two/fog", "Fake.Two/fog", "fake_two/fog", "my-fog/fog", "fake-one/rain"):
+    for name in (
+        "fake-two/haze",
+        "Fake.Two/haze",
+        "fake_two/haze",
+        "my-haze/haze",
+        "fake-one/rain",
+    ):
         found = clash.find("perturbation", name)
-        assert found.provider.prefix in ("fake-two", "my-fog", "fake-one")
+        assert found.provider.prefix in ("fake-two", "my-haze", "fake-one")
         assert found.record.name == name.partition("/")[2]
     names = list(clash.records("perturbation"))
-    assert {"rot", "rain", "fake-one/fog", "fake-two/fog", "my-fog/fog"} <= set(names)
-    assert "fog" not in names
+    assert {"rot", "rain", "fake-one/haze", "fake-two/haze", "my-haze/haze"} <= set(names)
+    assert "haze" not in names
     for name in names:
         assert clash.find("perturbation", name) is clash.records("perturbation")[name]
 
@@ -152,14 +158,14 @@ def test_a_name_of_several_plugins_needs_its_provider_and_blocks_nothing_else(cl
 @pytest.mark.parametrize(
     ("name", "fix"),
     [
-        ("fake-too/fog", "did you mean fake-two/fog"),
+        ("fake-too/haze", "did you mean fake-two/haze"),
         ("fake-one/rian", "did you mean "),
         ("fake-two/rain", "did you mean rain"),
-        ("curricula/fog", "did you mean "),
+        ("curricula/haze", "did you mean "),
         ("nothing/zzz", "curricula plugins lists all"),
-        ("fake-one/zzz", r"did you mean fake-one/fog or rain\?$"),
+        ("fake-one/zzz", r"did you mean fake-one/haze or rain\?$"),
         ("fake-one/rott", "did you mean rot"),
-        ("fogg", "did you mean "),
+        ("hazee", "did you mean "),
     ],
 )
 def test_an_unknown_provider_or_name_of_it_is_one_line(clash, name, fix):
@@ -173,14 +179,16 @@ def test_two_files_of_one_name_that_clash_must_be_renamed(tmp_path):
         file.parent.mkdir()
         file.write_text(textwrap.dedent(TWO if file == files[0] else GOOD))
     loaded = build_registry([*files, files[0]])
-    for name in ("fog", "mine/fog"):
-        with pytest.raises(UserError, match=r"'fog' is registered by .*: rename one of the files$"):
+    for name in ("haze", "mine/haze"):
+        with pytest.raises(
+            UserError, match=r"'haze' is registered by .*: rename one of the files$"
+        ):
             loaded.find("perturbation", name)
     assert loaded.find("perturbation", "mine/rain").provider.name == str(files[0])
 
 
 def test_a_built_in_name_stays_the_built_in_one(fake_distribution):
-    fake_distribution("fake-rot", GOOD.replace('"fog"', '"rot"'))
+    fake_distribution("fake-rot", GOOD.replace('"haze"', '"rot"'))
     says = (
         r"plugin fake-rot 1.5 registers the perturbation 'rot', which is built in: rot is the "
         "built-in one, fake-rot/rot the plugin's; CURRICULA_DISABLE=fake-rot leaves the plugin out"
@@ -196,8 +204,8 @@ def test_a_built_in_name_stays_the_built_in_one(fake_distribution):
 
 
 def test_a_plugin_that_registers_a_name_twice_is_broken():
-    with pytest.raises(ValueError, match="it registers the perturbation 'fog' twice"):
-        Registry().add(plugin(fog(), fog()), THIRD_PARTY)
+    with pytest.raises(ValueError, match="it registers the perturbation 'haze' twice"):
+        Registry().add(plugin(haze(), haze()), THIRD_PARTY)
 
 
 @pytest.mark.parametrize(
@@ -214,21 +222,21 @@ def test_a_plugin_that_registers_a_name_twice_is_broken():
 )
 def test_a_provider_has_a_prefix_that_expressions_can_hold(name, source, prefix):
     assert Provider(name=name, version="1", source=source).prefix == prefix
-    assert parse(f"{prefix}/fog:1").name == f"{prefix}/fog"
+    assert parse(f"{prefix}/haze:1").name == f"{prefix}/haze"
 
 
 @pytest.mark.parametrize(
-    "text", ["fake-one", "Fake_One", " fake.one , ", "fake-one,my-fog,FAKE-ONE"]
+    "text", ["fake-one", "Fake_One", " fake.one , ", "fake-one,my-haze,FAKE-ONE"]
 )
 def test_a_plugin_may_be_left_out(clash, tmp_path, monkeypatch, text):
     monkeypatch.setenv("CURRICULA_DISABLE", text)
-    loaded = build_registry([tmp_path / "My fog.py"])
+    loaded = build_registry([tmp_path / "My haze.py"])
     assert loaded.disabled[0].name == "fake-one"
-    assert ("my-fog" in text) == (len(loaded.disabled) == 2)
+    assert ("my-haze" in text) == (len(loaded.disabled) == 2)
     with pytest.raises(UnknownNameError, match=r"CURRICULA_DISABLE leaves out fake-one 1\.5"):
         loaded.find("perturbation", "rain")
-    if "my-fog" in text:
-        assert loaded.find("perturbation", "fog").provider.name == "Fake.Two"
+    if "my-haze" in text:
+        assert loaded.find("perturbation", "haze").provider.name == "Fake.Two"
 
 
 def test_a_plugin_that_is_left_out_is_not_imported(fake_distribution, monkeypatch):
@@ -256,13 +264,13 @@ def test_an_unknown_plugin_to_leave_out_is_one_line(fake_distribution, monkeypat
 @pytest.mark.parametrize("name", ["clean", "worst"])
 def test_a_plugin_cannot_take_a_reserved_word(name):
     with pytest.raises(ValueError, match=f"{name!r} is a reserved word of the expression language"):
-        Registry().add(plugin(fog(name)), THIRD_PARTY)
+        Registry().add(plugin(haze(name)), THIRD_PARTY)
 
 
 def test_two_kinds_may_share_a_name():
     loaded = Registry()
-    loaded.add(plugin(fog("step")), THIRD_PARTY)
-    loaded.add(plugin(fog("step"), kind="schedule"), THIRD_PARTY)
+    loaded.add(plugin(haze("step")), THIRD_PARTY)
+    loaded.add(plugin(haze("step"), kind="schedule"), THIRD_PARTY)
     assert loaded.find("perturbation", "step").kind == "perturbation"
 
 
@@ -285,23 +293,23 @@ def test_without_near_matches_the_error_lists_all_names_if_few():
 @pytest.mark.parametrize("name", ["", "8pgd", "a b", "a+b", "a:b", "é", "bad-"])
 def test_a_record_needs_a_name_valid_in_expressions(name):
     with pytest.raises(ValueError, match="name"):
-        fog(name)
+        haze(name)
 
 
 def test_a_failed_factory_import_shows_the_install_hint():
     record = Record(
-        name="fog", factory="nowhere.at_all:Fog", summary="veil", install="pip install fog"
+        name="haze", factory="nowhere.at_all:Haze", summary="veil", install="pip install haze"
     )
     loaded = Registry()
     loaded.add(plugin(record), THIRD_PARTY)
-    with pytest.raises(UserError, match=r"'fog' of third-party 2.*nowhere.*try: pip install fog"):
-        loaded.find("perturbation", "fog").load()
+    with pytest.raises(UserError, match=r"'haze' of third-party 2.*nowhere.*try: pip install haze"):
+        loaded.find("perturbation", "haze").load()
 
 
 def test_a_loose_file_may_register_callables(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(textwrap.dedent(GOOD).replace('"nowhere:Fog"', "dict"))
-    found = build_registry([path]).find("perturbation", "fog")
+    path.write_text(textwrap.dedent(GOOD).replace('"nowhere:Haze"', "dict"))
+    found = build_registry([path]).find("perturbation", "haze")
     assert found.load() is dict
     assert str(found.provider) == str(path)
 

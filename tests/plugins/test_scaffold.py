@@ -16,7 +16,7 @@ from curricula.plugins.names import NAME_PATTERN
 from curricula.plugins.scaffold import FILES, MAX_NAME_LENGTH, PLUGIN_NAME
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["fog", "soft-fog_2", "x" * MAX_NAME_LENGTH]
+NAMES = ["haze", "soft-haze_2", "x" * MAX_NAME_LENGTH]
 
 
 def new(*arguments):
@@ -51,7 +51,7 @@ program(sys.argv[1:])
 
 
 def test_the_package_installs_is_listed_passes_its_tests_and_trains(tmp_path):
-    name = "soft-fog_2"
+    name = "soft-haze_2"
     written = new(name, "--output", tmp_path)
     assert written.exit_code == 0, written.output
     folder = tmp_path / f"curricula-{name}"
@@ -76,12 +76,12 @@ def test_the_package_installs_is_listed_passes_its_tests_and_trains(tmp_path):
 
 
 def test_the_next_commands_are_printed(tmp_path):
-    folder = tmp_path / "curricula-fog"
-    assert new("fog", "--output", tmp_path).stdout.splitlines() == [
+    folder = tmp_path / "curricula-haze"
+    assert new("haze", "--output", tmp_path).stdout.splitlines() == [
         f"{folder} is written. Next, where curricula is installed from its clone:",
         f"  pip install -e '{folder}[test]'",
         f"  pytest {folder}",
-        "  curricula train --perturb fog+pgd",
+        "  curricula train --perturb haze+pgd",
     ]
 
 
@@ -90,7 +90,7 @@ OURS = re.compile(r"curricula(-\w+)*")
 
 @pytest.mark.parametrize("name", ["", "plugins", "new"])
 def test_no_distribution_requires_curricula_from_the_package_index(name, tmp_path):
-    new("fog", "--output", tmp_path)
+    new("haze", "--output", tmp_path)
     folder = tmp_path if name == "new" else ROOT / name
     files = [ROOT / "pyproject.toml"] if not name else [*folder.glob("*/pyproject.toml")]
     assert files
@@ -117,18 +117,18 @@ def test_no_command_installs_curricula_by_its_name():
 
 def test_the_default_output_is_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert new("fog").exit_code == 0
+    assert new("haze").exit_code == 0
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {
-        f"curricula-fog/{file}"
+        f"curricula-haze/{file}"
         for file in (
             "pyproject.toml",
             "README.md",
             "LICENSE",
-            "curricula_fog/__init__.py",
-            "curricula_fog/plugin.py",
-            "curricula_fog/perturbation.py",
-            "tests/test_fog.py",
+            "curricula_haze/__init__.py",
+            "curricula_haze/plugin.py",
+            "curricula_haze/perturbation.py",
+            "tests/test_haze.py",
         )
     }
 
@@ -151,11 +151,11 @@ def test_the_written_files_are_formatted_and_lint_free(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Fog", "plugin name 'Fog': write at most 30 lower-case letters and digits"),
-        ("2fog", "a letter first"),
-        ("fog_", "with - or _ between them"),
-        ("fog--bank", "with - or _ between them"),
-        ("../fog", "plugin name '../fog'"),
+        ("Haze", "plugin name 'Haze': write at most 30 lower-case letters and digits"),
+        ("2haze", "a letter first"),
+        ("haze_", "with - or _ between them"),
+        ("haze--bank", "with - or _ between them"),
+        ("../haze", "plugin name '../haze'"),
         ("", "plugin name ''"),
         ("x" * 31, "at most 30"),
         ("nébel", "lower-case letters"),
@@ -183,22 +183,22 @@ def test_a_name_registered_by_a_file_is_refused_naming_the_file(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from curricula import Record, hookimpl\n\n\n@hookimpl\ndef curricula_perturbations():\n"
-        "    yield Record(name='fog', factory=dict, summary='')\n"
+        "    yield Record(name='haze', factory=dict, summary='')\n"
     )
-    done = CliRunner().invoke(program, ["--plugin", str(mine), "plugins", "new", "fog"])
+    done = CliRunner().invoke(program, ["--plugin", str(mine), "plugins", "new", "haze"])
     assert done.exit_code == 2
     assert f"{mine} already has a perturbation of that name" in done.stderr
 
 
 def test_an_existing_folder_is_left_unchanged(tmp_path):
-    kept = tmp_path / "curricula-fog" / "mine.txt"
+    kept = tmp_path / "curricula-haze" / "mine.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    done = new("fog", "--output", tmp_path)
+    done = new("haze", "--output", tmp_path)
     assert done.exit_code == 2
     assert done.stderr == f"Error: {kept.parent} already exists: choose another output (--output)\n"
     assert [*kept.parent.iterdir()] == [kept]
-    done = new("fog", "--output", kept)
+    done = new("haze", "--output", kept)
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert kept.read_text() == "mine"
@@ -216,7 +216,7 @@ def test_plugins_lists_once_and_new_help_has_an_example():
     assert listed.exit_code == 0
     assert listed.stdout.startswith("perturbations\n")
     shown = CliRunner().invoke(program, ["plugins", "new", "--help"])
-    assert "Example: curricula plugins new fog" in shown.output
+    assert "Example: curricula plugins new haze" in shown.output
 
 
 def test_the_templates_are_in_the_wheel(tmp_path):

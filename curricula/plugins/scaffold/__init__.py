@@ -63,7 +63,7 @@ def _package_of(name: str) -> str:
     if not re.fullmatch(PLUGIN_NAME, name) or len(name) > MAX_NAME_LENGTH:
         raise UserError(
             f"plugin name {name!r}: write at most {MAX_NAME_LENGTH} lower-case letters and digits, "
-            "a letter first, with - or _ between them, for example fog"
+            "a letter first, with - or _ between them, for example haze"
         )
     if name in RESERVED or keyword.iskeyword(_class_name(name)):
         raise UserError(f"plugin name {name!r} is a reserved word: choose another")
