@@ -25,10 +25,16 @@ from curricula.plugins.registry import Registered, Registry, build_registry
 from curricula.reporting.strips import expression_of, write_strips
 from curricula.runtime.files import write_output
 
-PROVIDERS = ("curricula", "curricula-torchattacks", "curricula-escnn", "curricula-timm")
+PROVIDERS = (
+    "curricula",
+    "curricula-torchattacks",
+    "curricula-corruptions",
+    "curricula-escnn",
+    "curricula-timm",
+)
 """The distributions on our page, whatever else is installed."""
 
-WITH_PICTURES = ("curricula", "curricula-torchattacks")
+WITH_PICTURES = ("curricula", "curricula-torchattacks", "curricula-corruptions")
 """The providers whose perturbations have a strip of pictures."""
 
 SUPPLIED: Mapping[Kind, tuple[str, ...]] = {

@@ -32,6 +32,7 @@ BUDGETS: Mapping[str, str] = {
     "turns": "0.5",
     "sigma": "0.2",
     "std": "0.2",
+    "severity": "5",
     "linf": "0.2",
     "l2": "4",
     "switch": "1",
@@ -74,7 +75,8 @@ def write_strips(expressions: Mapping[str, str], folder: Path) -> None:
     for name, text in expressions.items():
         curriculum = Curriculum.parse(text, defaults=digits.attack_defaults)
         in_colour = any(
-            leaf.perturbation.channels == frozenset({3}) for leaf in curriculum.tree.leaves.values()
+            leaf.perturbation.channels == frozenset({3}) or leaf.perturbation.unit == "severity"
+            for leaf in curriculum.tree.leaves.values()
         )
         one = digits.test[slice(DIGIT, DIGIT + 1)].load()
         x_1CHW = _photograph() if in_colour else digits.images(one.pixels)
