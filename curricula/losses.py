@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -94,3 +95,10 @@ def adversarial_rank(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     # that is infinite or NaN ranks highest, so that it is never overlooked.
     bounded = (loss_N / (1 + loss_N)).nan_to_num(nan=1.0)
     return bounded + wrong.to(bounded.dtype)
+
+
+def uneven_sum(logits_NK: Tensor, y_N: Tensor, reference: object) -> Tensor:
+    """Return a weighted sum of each image's logits (N,), a loss that never saturates and that a
+    softmax or shift does not make constant."""
+    weights_K = torch.linspace(-1, 1, logits_NK.shape[1], device=logits_NK.device)
+    return (logits_NK * weights_K).sum(1)

@@ -1,6 +1,7 @@
 """Measure a model's accuracy and fooling rate under threats."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
-from curricula.errors import UserError
+from curricula.errors import Notice, UserError
 from curricula.evaluation.results import Evaluation, threat_result
 from curricula.expressions.random_streams import Streams
 from curricula.interfaces import Victim
@@ -16,7 +17,8 @@ from curricula.plugins.names import CLEAN
 from curricula.runtime.precision import no_tf32
 from curricula.runtime.processes import from_first, place, sum_over
 from curricula.runtime.timing import seconds
-from curricula.victim.model_victim import ModelVictim
+from curricula.victim.equivalence import MAX_IMAGES
+from curricula.victim.model_victim import ModelVictim, NoGradientError
 
 BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
 UNTOUCHED = "\n"  # name of the clean images beside the threats, whose names are printable
@@ -93,11 +95,15 @@ def predictions(
     batch_size: int | None = None,
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
+    check_gradient: bool = True,
 ) -> dict[str, Tensor]:
     """Return the class that the model predicts for each image under each threat: int64 tensors
     (N,), by the threat's name.
 
-    Images are in the order of the split. Arguments are those of `evaluate_threats`.
+    Images are in the order of the split. Arguments are those of `evaluate_threats`, and:
+
+    Args:
+        check_gradient: warn if threats follow gradients and the model has none.
     """
     found: dict[tuple[str, float], Tensor] = {}
     with no_tf32():
@@ -105,13 +111,31 @@ def predictions(
         if batch_size is None:
             batch_size = from_first(lambda: fastest_batch(victim, data, split))
         order_M = _own_images(len(split), batch_size)
+        passes = victim.gradient_passes
         for threat in threats.values():
             if _identity(threat) not in found:
                 began(threat, math.ceil(len(order_M) / batch_size))
                 found[_identity(threat)] = _predicted(
                     victim, data, split, threat, seed, order_M, batch_size, after_batch
                 )
+        if check_gradient and place().is_first and victim.gradient_passes > passes:
+            _check_gradient(victim, data, split)
     return {name: found[_identity(threat)] for name, threat in threats.items()}
+
+
+def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:
+    """Warn if the network's gradient is exactly zero on the first images of a split."""
+    for images in (MAX_IMAGES, BATCH_SIZE):  # almost always the first few have one
+        if victim.has_gradient(data.images(split[slice(images)].load().pixels)):
+            return
+    warnings.warn(
+        Notice(
+            "the network's gradient in its images is exactly zero, as behind rounding, sign, "
+            "argmax or a saturated softmax: attacks that follow gradients find nothing, and the "
+            "accuracy under them is no robustness; measure under square too, and audit the network"
+        ),
+        stacklevel=4,
+    )
 
 
 def _identity(threat: Threat) -> tuple[str, float]:
@@ -192,9 +216,9 @@ def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
     """Return the number of images to attack at once, chosen by the speed of gradients on the
     device.
 
-    It is 250 on a CPU. Elsewhere it is doubled as long as one gradient then gives a tenth more
-    images per second. If memory runs out, it is half of what fitted, since an attack needs more
-    memory than a gradient.
+    It is 250 on a CPU, and where the network has no gradient. Elsewhere it is doubled as long as
+    one gradient then gives a tenth more images per second. If memory runs out, it is half of what
+    fitted, since an attack needs more memory than a gradient.
     """
     if split.labels.device.type == "cpu":
         return BATCH_SIZE
@@ -205,6 +229,8 @@ def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
             took = _gradient_seconds(victim, data.images(batch.pixels), batch.labels)
         except torch.OutOfMemoryError:
             return max(best // 2, 1)
+        except NoGradientError:  # threats without gradients can still be measured
+            return best
         if len(batch) / took < MIN_SPEED_UP * rate:
             break
         best, rate, size = size, len(batch) / took, 2 * size

@@ -81,6 +81,7 @@ class FrozenModel(nn.Module):
     Attributes:
         network: the copy itself; an empty module where the network itself is run.
         replays: whether the next pass overwrites the memory of its gradients.
+        gradient_passes: number of passes so far on images that require a gradient.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3))
@@ -105,6 +106,7 @@ class FrozenModel(nn.Module):
         self._fast, self._compiled_for = fast, compiled
         self._compared = False
         self._check_finite = check_finite
+        self.gradient_passes = 0
         self._weight_dtype = torch.bfloat16 if precision == "bf16" else None
         self._default_dtype = torch.get_default_dtype()
         self._has_plain = isinstance(model, HasPlainEquivalent)
@@ -230,6 +232,7 @@ class FrozenModel(nn.Module):
             UserError: the model's output does not hold floating logits (N, K), or on the first
                 images one is not finite; the model cannot be run in eval mode without changing it.
         """
+        self.gradient_passes += x_NCHW.requires_grad and torch.is_grad_enabled()
         with outside_inference_mode():
             images = as_ordinary(x_NCHW)
             self.refresh()

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from curricula.errors import UserError
+from curricula.losses import uneven_sum
 from curricula.runtime.precision import weight_dtype
 from curricula.victim.copies import copied, is_scripted, restored
 from curricula.victim.forms import MAX_TRIED, Form, choose_form, least_form
 from curricula.victim.frozen import FrozenModel
-from curricula.victim.model_victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim, NoGradientError
 from curricula.victim.outputs import checked_logits, logits_of, shape_problem, values_problem
 
 WEIGHT_SCALE = 1000.0  # factor; takes logits far above 1, unless a softmax or sigmoid follows
@@ -257,13 +258,13 @@ def _check_gradient(scratch: nn.Module, x_NCHW: Tensor, form: Form) -> None:
     for variant in variants:
         try:
             gradient = _gradient(variant(), x_NCHW, form)
-        except Exception as error:
-            if "no gradient in its images" not in str(error):
-                raise _ProblemError(
-                    f"cannot be differentiated in its images ({_one_line(error)}); use only "
-                    "operations that torch differentiates"
-                ) from error
+        except NoGradientError:
             continue
+        except Exception as error:
+            raise _ProblemError(
+                f"cannot be differentiated in its images ({_one_line(error)}); use only "
+                "operations that torch differentiates"
+            ) from error
         if not gradient.isfinite().all():
             raise _ProblemError(
                 "has a gradient in its images that is not finite, so no attack can use it; "
@@ -283,15 +284,8 @@ def _gradient(network: nn.Module, x_NCHW: Tensor, form: Form) -> Tensor:
     frozen = victim.as_module()
     assert isinstance(frozen, FrozenModel)
     frozen.use_form((False, False, form is Form.SHARED))
-    gradient, _, _ = victim.gradient(x_NCHW, torch.zeros(len(x_NCHW)), loss=_uneven_sum)
+    gradient, _, _ = victim.gradient(x_NCHW, torch.zeros(len(x_NCHW)), loss=uneven_sum)
     return gradient
-
-
-def _uneven_sum(logits_NK: Tensor, y_N: Tensor, reference: object) -> Tensor:
-    """Return a weighted sum of each image's logits (N,), a loss that never saturates and that a
-    softmax or shift does not make constant."""
-    weights_K = torch.linspace(-1, 1, logits_NK.shape[1], device=logits_NK.device)
-    return (logits_NK * weights_K).sum(1)
 
 
 def _one_line(error: Exception) -> str:

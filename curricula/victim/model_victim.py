@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError, shown
 from curricula.interfaces import AttackLoss
-from curricula.losses import ATTACK_LOSSES
+from curricula.losses import ATTACK_LOSSES, uneven_sum
 from curricula.runtime.modes import as_ordinary, outside_inference_mode
 from curricula.runtime.precision import Precision
 from curricula.runtime.values import check_choice
@@ -17,6 +17,10 @@ from curricula.victim.frozen import FrozenModel
 
 # What torch says of a result that does not depend on the images by operations with gradients.
 NO_GRADIENT = ("does not require grad", "not have been used")
+
+
+class NoGradientError(UserError):
+    """No gradient reaches a model's images."""
 
 
 class ModelVictim:
@@ -89,7 +93,7 @@ class ModelVictim:
         logits_NK), detached.
 
         Raises:
-            UserError: no gradient reaches the images.
+            NoGradientError: no gradient reaches the images.
         """
         with outside_inference_mode(), torch.enable_grad():
             x = as_ordinary(x_NCHW.detach()).requires_grad_()
@@ -100,7 +104,7 @@ class ModelVictim:
             except RuntimeError as error:
                 if not any(text in str(error) for text in NO_GRADIENT):
                     raise
-                raise UserError(
+                raise NoGradientError(
                     "the model has no gradient in its images, because its forward detaches them or "
                     "computes without gradients: only threats without gradients, such as square, "
                     "can measure it"
@@ -108,6 +112,22 @@ class ModelVictim:
         if self._frozen.replays:
             gradient = gradient.clone()
         return gradient, loss_N.detach(), logits.detach()
+
+    @property
+    def gradient_passes(self) -> int:
+        """Number of passes so far on images that require a gradient."""
+        return self._frozen.gradient_passes
+
+    def has_gradient(self, x_NCHW: Tensor) -> bool:
+        """Return whether a gradient of the logits other than zero reaches any of the images.
+
+        The losses of attacks may have none where the network is sure of its answers.
+        """
+        try:
+            gradient, _, _ = self.gradient(x_NCHW, torch.zeros(len(x_NCHW)), uneven_sum)
+        except NoGradientError:
+            return False
+        return bool(gradient.any())
 
     def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
         """Return this victim with the network's logits on the given images as its reference,

@@ -1,5 +1,7 @@
 """Accuracies, their intervals, and the standard threats of a run."""
 
+import contextlib
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -262,3 +264,74 @@ def test_another_number_of_outputs_is_refused(classes):
         evaluate_threats(model, data, data.test[slice(20)], {"clean": Threat.parse("clean")})
     with pytest.raises(UserError, match=f"has {classes} outputs .* data have 10 classes; give"):
         curricula.evaluate(model, data=data, threats=["clean"], limit=20)
+
+
+class Before(nn.Module):
+    """A network behind a function of its images or before one of its logits."""
+
+    def __init__(self, before=lambda x: x, after=lambda logits: logits):
+        super().__init__()
+        self.body, self.before, self.after = nn.Linear(784, 10), before, after
+
+    def forward(self, x):
+        return self.after(self.body(self.before(x.flatten(1))))
+
+
+class Swallows:
+    """A third-party attack that calls the network itself, and catches what that raises."""
+
+    kind, unit, norm_bound, channels, training_only = "pixel", "linf", None, None, False
+    budget = 0.1
+
+    def __call__(self, x, y, *, strength, victim, generator):
+        images = x.clone().requires_grad_()
+        with contextlib.suppress(Exception):
+            logits = victim.as_module()(images)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y), images)
+            return (x + 0.1 * gradient.sign()).clamp(0, 1)
+        return x.clone()
+
+
+MASKED = {
+    "sign": Before(torch.sign),
+    "rounded": Before(lambda x: (4 * x).round()),
+    "argmax": Before(after=lambda logits: F.one_hot(logits.argmax(1), 10) + 0.0 * logits),
+    "detached": Before(torch.detach),
+    "softmax": Before(after=lambda logits: (1e6 * logits).softmax(1)),
+}
+SOUND = {
+    "plain": Before(),
+    "sure": Before(after=lambda logits: 1e6 * logits),
+    "tiny": Before(after=lambda logits: 1e-30 * logits),
+    "partly": Before(lambda x: torch.where(x.sum(1, keepdim=True) > 90, x, x.detach())),
+}
+
+
+@pytest.fixture
+def swallows():
+    loaded = registry.build_registry()
+    module = SimpleNamespace(
+        curricula_perturbations=hookimpl(
+            lambda: [Record(name="swallows", factory=Swallows, summary="odd")],
+            specname="curricula_perturbations",
+        )
+    )
+    loaded.add(module, registry.Provider(name="third-party", source="file"))
+    registry.use(loaded)
+
+
+@pytest.mark.parametrize("name", [*MASKED, *SOUND])
+def test_a_gradient_of_zero_is_said_once_whatever_the_attack(swallows, name):
+    torch.manual_seed(0)
+    data = load_data("digits")
+    threats = {text: Threat.parse(text) for text in ("swallows", "fgsm(0.1)", "pgd(0.1, steps=1)")}
+    if name == "detached":
+        threats = {"swallows": threats["swallows"]}  # the others raise an error
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        evaluate_threats({**MASKED, **SOUND}[name], data, data.test[slice(40)], threats)
+        assert len(found) == (name in MASKED)
+        assert all("exactly zero" in str(each.message) for each in found)
+        query = {"square": Threat.parse("square(0.1, queries=2)")}
+        evaluate_threats({**MASKED, **SOUND}[name], data, data.test[slice(4)], query)
+        assert len(found) == (name in MASKED)
