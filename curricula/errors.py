@@ -28,6 +28,7 @@ _ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "lr": ("learning_rate", "eta"),
     "lr_schedule": ("lr_scheduler", "lr_decay"),
     "model": ("net", "network", "arch", "architecture"),
+    "normalise": ("mean", "std", "mean_std", "normalization", "normalisation", "transform"),
     "objective": ("loss", "criterion"),
     "optimizer": ("optim", "optimiser"),
     "output": ("out", "outdir", "output_dir", "save_dir"),
@@ -42,6 +43,14 @@ _ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "threat": ("attack", "attacks"),
     "threats": ("attack", "attacks", "threat"),
     "weight_decay": ("wd",),
+    "weights": (
+        "ckpt",
+        "ckpt_path",
+        "checkpoint_path",
+        "model_path",
+        "model_weights",
+        "state_dict",
+    ),
 }
 """The words of other libraries for arguments and fields of this one."""
 _ALLOWED = {">=": "{} or more", ">": "above {}", "<=": "at most {}", "<": "below {}"}

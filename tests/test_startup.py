@@ -129,6 +129,7 @@ COMMANDS = [
     (["train", "--perturb", "rot", "--schedule", "liner"], WRONG, "unknown schedule 'liner'"),
     (["train", "--perturb", "rot", "--schedule", "pgd=linear"], WRONG, "is called 'pgd'"),
     (["train", "--model", "smalcnn"], WRONG, "unknown model 'smalcnn'"),
+    (["train", "--model", "squeezenet1_1"], WRONG, "did you mean torchvision(squeezenet1_1)?"),
     (["train", "--data", "mnits"], WRONG, "unknown dataset 'mnits'"),
     (["train", "--objective", "tradse"], WRONG, "unknown objective 'tradse'"),
     (["train", "--lr-schedule", "cosin"], WRONG, "'cosin'"),

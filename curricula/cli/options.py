@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import click
 
 from curricula.cli.paths import PATH
-from curricula.expressions.model_files import named_model
+from curricula.expressions.model_files import WEIGHTS, named_model
 
 Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 """A decorator that adds options to a command's function."""
@@ -234,11 +234,22 @@ def model_option(
     return click.option("--model", metavar="MODEL", callback=named, help=help_text)
 
 
+class _Checkpoint(click.Choice[str]):
+    """The checkpoints of a run; a file is refused with the flag that takes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).endswith(WEIGHTS):
+            self.fail(
+                f"{value!r} is a file of weights: name it with --weights, and --model", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
 def checkpoint_option() -> Option:
     """Return the option ``--checkpoint``, which chooses the weights of a run."""
     return click.option(
         "--checkpoint",
-        type=click.Choice(["best", "last"]),
+        type=_Checkpoint(["best", "last"]),
         help="The checkpoint that was best on validation, or the last epoch's.  [default: best]",
     )
 

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from curricula.errors import UserError, shortened, shown
+from curricula.errors import UnknownNameError, UserError, shortened, shown
 from curricula.expressions.given import GIVEN
+from curricula.expressions.model_files import model_meant
 from curricula.expressions.syntax import (
     Call,
     Chain,
@@ -40,13 +41,16 @@ def check_call(kind: Kind, text: str) -> Call:
     Raises:
         ExpressionError: the text is not a single call.
         UnknownNameError: no plugin registered the name.
-        UserError: a path in place of a data set.
+        UserError: a path in place of a data set, or a file in place of a model.
     """
     try:
         call = parse_call(text)
         if call.name != GIVEN:
             registry.current().find(kind, call.name)
     except UserError as error:
+        if fix := model_meant(str(text)) if kind == "model" else "":
+            kind_of_error = UnknownNameError if isinstance(error, UnknownNameError) else UserError
+            raise kind_of_error(f"unknown model {shown(text)}: {fix}") from error
         name = _reader_of(str(text)) if kind == "dataset" else None
         if name is None:
             raise

@@ -1,15 +1,20 @@
 """Models of Python files: ``mynet.py:MyNet`` as a user names one, ``file("mynet.py", MyNet)`` as a
 configuration does."""
 
+import ast
 import re
 from pathlib import Path
 
-from curricula.errors import UserError, shortened
+from curricula.errors import UserError, shortened, similar_names
 from curricula.expressions.syntax import Argument, Call, Quoted, parse_call, quotable
 from curricula.plugins import registry
+from curricula.runtime.files import similar_path
 
 FILE = "file"  # name of the model that a file defines
+WEIGHTS = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")  # endings of files with weights
+MAX_NAMES = 3  # names of a file in a message
 _NAMED = re.compile(r"(?P<path>.+\.py):(?P<call>.*)", re.DOTALL)
+_OF_MODULE = re.compile(r"([^:()]+?)(?:\.py)?(?:::?|\.|/)([A-Za-z_]\w*)(\(.*\))?", re.DOTALL)
 
 
 def names_file(text: str) -> bool:
@@ -51,6 +56,77 @@ def named_model(text: str) -> str:
         return text
     registry.current().add_file(Path(path))
     return expression
+
+
+def model_meant(text: str) -> str:
+    """Return the fix for a text that names no model: the models that it may mean of a Python file,
+    which is read and not run, or of another library; an empty text if there are none.
+
+    >>> model_meant("squeezenet1_1"), model_meant("net.pt")[:30]
+    ('did you mean torchvision(squeezenet1_1)?', 'it is a file of weights: name ')
+    """
+    if text.endswith(WEIGHTS):
+        return (
+            "it is a file of weights: name them with weights (--weights), and their network with "
+            "model (--model)"
+        )
+    path = Path(text)
+    if path.suffix == ".py" and not path.is_file():
+        return f"there is no such file{similar_path(path, path.parent.glob('*.py'))}"
+    meant = _of_file(path, "") if path.suffix == ".py" else []
+    if match := _OF_MODULE.fullmatch(text):
+        module, name, arguments = match.groups()
+        meant = meant or [each + (arguments or "") for each in _of_file(_file_of(module), name)]
+    meant = meant or _of_file(_file_of(text), "")
+    last = re.split(r"[.:/]", text)[-1]
+    for name in (text, last):
+        meant = meant or registry.current().calls_for("model", name)
+    return f"did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def model_flags(path: Path) -> tuple[str, ...]:
+    """Return the flags that name a model, where a path that should be a run's folder names one or
+    its weights; none otherwise.
+
+    >>> model_flags(Path("lenet")), model_flags(Path("mynet.py:MyNet"))
+    (('--model', 'lenet'), ('--model', 'mynet.py:MyNet'))
+    """
+    if path.suffix in WEIGHTS and path.is_file():
+        return "--model", "MODEL", "--weights", str(path)
+    if path.suffix == ".py" and path.is_file():
+        return "--model", next(iter(_of_file(path, "")))
+    text = str(path)
+    is_model = names_file(text) or text in registry.current().records("model")
+    return ("--model", text) if is_model and not path.exists() else ()
+
+
+def _file_of(module: str) -> Path:
+    """Return the file of a module by its name or its path without ``.py``."""
+    return Path(f"{module if '/' in module else module.replace('.', '/')}.py")
+
+
+def _of_file(path: Path, name: str) -> list[str]:
+    """Return ``FILE.py:NAME`` for the classes of networks in a Python file, or else its classes and
+    functions; if one has a given name or one like it, for that one alone. None if there is no such
+    file."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, ValueError):
+        return []
+    except SyntaxError:
+        return [f"{path}:NAME"]
+    networks: list[str] = []
+    others: list[str] = []
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+            is_network = any(base.endswith("Module") or base in networks for base in bases)
+            (networks if is_network else others).append(node.name)
+    if name in (*networks, *others):
+        return [f"{path}:{name}"]
+    known = networks or others or ["NAME"]
+    similar = similar_names(name, known)
+    return [f"{path}:{each}" for each in (similar or known)[:MAX_NAMES]]
 
 
 def parts_of(call: Call) -> tuple[str, str, tuple[Argument, ...]]:

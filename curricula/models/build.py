@@ -10,8 +10,9 @@ from curricula.data.dataset import DataSet, as_dataset
 from curricula.data.spec import ImageSpec
 from curricula.errors import UserError
 from curricula.expressions import factories
+from curricula.expressions.checks import check_call
 from curricula.expressions.model_files import FILE
-from curricula.expressions.syntax import Call, parse_call
+from curricula.expressions.syntax import Call
 from curricula.models.file_models import build_from_file
 from curricula.models.normalisation import OWN, check_normalisation
 from curricula.models.normalise import with_normalisation
@@ -66,7 +67,7 @@ def resolve_model(
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
-    call = parse_call(text)
+    call = check_call("model", text)
     if call.name == FILE:
         built = build_from_file(call, supplied=supplied)
     else:

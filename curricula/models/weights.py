@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from curricula.errors import UserError, message_of, printable, shortened, shown
+from curricula.expressions.model_files import WEIGHTS
 from curricula.models.normalisation import OWN
 from curricula.models.normalise import Normalise, first_normalise
 from curricula.runtime.files import read_file, similar_path
@@ -121,8 +122,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def _similar(path: Path) -> str:
-    endings = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
-    return similar_path(path, (each for each in path.parent.glob("*") if each.suffix in endings))
+    return similar_path(path, (each for each in path.parent.glob("*") if each.suffix in WEIGHTS))
 
 
 def _of_safetensors(content: bytes, source: str) -> Weights:

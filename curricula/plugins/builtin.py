@@ -192,17 +192,18 @@ def curricula_models() -> Iterable[Record]:
         ("wrn-34-10", "wide:wrn_34_10", "wide residual network, 34 layers, 10 times as wide"),
         ("wrn", "wide:wrn", "wide residual network of depth 6n + 4 and any width"),
         (
-            "torchvision",
-            "torchvision_models:classifier",
-            "any torchvision classifier, untrained or pretrained: torchvision(convnext_tiny)",
-        ),
-        (
             "file",
             "file_models:file_model",
             'a class or function of a Python file that you name: file("mynet.py", MyNet)',
         ),
     ):
         yield Record(name=name, factory=f"curricula.models.{factory}", summary=summary)
+    yield Record(
+        name="torchvision",
+        factory="curricula.models.torchvision_models:classifier",
+        summary="any torchvision classifier, untrained or pretrained: torchvision(convnext_tiny)",
+        choices="curricula.models.torchvision_names:names",
+    )
 
 
 @hookimpl

@@ -55,6 +55,9 @@ class Record:
         summary: one line for listings.
         install: the command to suggest when the factory cannot be imported, for example
             ``"pip install my-package"``.
+        choices: ``"package.module:function"``, which returns the names that the first argument of
+            the factory takes, without importing a large library: an unknown name among them is
+            suggested as ``NAME(CHOICE)``.
 
     Raises:
         ValueError: a name with other characters.
@@ -67,6 +70,7 @@ class Record:
     factory: str | Callable[..., Any]
     summary: str
     install: str = ""
+    choices: str = ""
 
     @name.validator
     def _check_name(self, attribute: object, name: str) -> None:

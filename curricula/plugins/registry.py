@@ -101,16 +101,21 @@ class Registered:
         factory = self.record.factory
         if not isinstance(factory, str):
             return factory
-        module_name, _, attribute = factory.partition(":")
         try:
-            loaded: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+            return _imported(factory)
         except Exception as error:
             hint = f"; try: {self.record.install}" if self.record.install else ""
             raise UserError(
                 f"{self.kind} {self.record.name!r} of {self.provider} cannot be imported "
                 f"({error}){hint}"
             ) from error
-        return loaded
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    """Return what ``package.module:attribute`` names."""
+    module_name, _, attribute = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+    return found
 
 
 @attrs.frozen(kw_only=True)
@@ -285,6 +290,19 @@ class Registry:
                 known[name if is_short else each.qualified] = each
         return known
 
+    def calls_for(self, kind: Kind, name: str) -> list[str]:
+        """Return the calls of factories that take a name of another library, such as
+        ``torchvision(squeezenet1_1)``, for ``NAME``, ``NAME.TAG`` or ``LIBRARY/NAME``."""
+        library, _, inner = name.rpartition("/")
+        argument = f'"{inner}"' if "." in inner else inner
+        return [
+            f"{word}({argument})"
+            for word, registered in self.records(kind).items()
+            if registered.record.choices
+            and library in ("", registered.record.name)
+            and inner in _imported(registered.record.choices)()
+        ]
+
     def clashes(self) -> list[str]:
         """Return a line for each name that several plugins register."""
         return [
@@ -318,13 +336,14 @@ class Registry:
             raise UserError(_clash(found))
         known = self.records(kind)
         names = self._records[kind]
+        calls = self.calls_for(kind, name)
         near = [short] if short in names else similar_names(short, names)
         meant = [word for each in near for word in known if known[word].record.name == each]
         if prefix and not meant:
             of_plugin = _prefix(prefix)
             meant = [word for word in known if known[word].provider.prefix == of_plugin][:3]
-        if meant:
-            fix = f"did you mean {' or '.join(meant)}?"
+        if calls or meant:
+            fix = f"did you mean {' or '.join(calls or meant)}?"
         elif len(known) > MAX_LISTED_NAMES:
             fix = (
                 f"curricula plugins lists all {len(known)}, and --plugin FILE adds those of a file"

@@ -14,6 +14,7 @@ import attrs
 
 from curricula.errors import UnknownNameError, UserError, message_of
 from curricula.evaluation.results import ThreatResult, check_results, results_html
+from curricula.expressions.model_files import model_flags
 from curricula.plugins import registry
 from curricula.plugins.registry import DISABLE_VARIABLE, command_line
 from curricula.runtime.files import (
@@ -196,6 +197,11 @@ class Run:
         """
         path = _as_path(path)
         if not holds(path, CONFIG):
+            if flags := model_flags(path):
+                raise UserError(
+                    f"{path} is not a run folder; measure a model of your own with "
+                    f"{command_line('evaluate', *flags, '--data', 'DATA')}"
+                )
             if not path.exists():
                 existing = (
                     file.parent

@@ -139,12 +139,24 @@ def test_the_normalisation_of_foreign_weights_has_to_be_stated(place):
         ("evaluate --model lenet --data digts --weights net.pt", "did you mean digits?"),
         ("evaluate --model no.py:Net --data digits --weights net.pt", "no.py: no such file"),
         ("evaluate --model mynet.py:OwnNt --data digits --weights net.pt", "did you mean OwnNet?"),
+        ("evaluate net.pt", "evaluate --model MODEL --weights net.pt --data DATA"),
+        ("evaluate mynet.py", "evaluate --model mynet.py:OwnNet --data DATA"),
+        ("audit mynet.py:OwnNet", "evaluate --model mynet.py:OwnNet --data DATA"),
+        ("profile lenet", "lenet is not a run folder; .*evaluate --model lenet --data DATA"),
+        ("predict net.pt x.png", "evaluate --model MODEL --weights net.pt --data DATA"),
+        ("evaluate --model net.pt --data digits", "a file of weights: name them with weights"),
+        ("evaluate --model mynet.py --data digits", "did you mean mynet.py:OwnNet?"),
+        ("train --model mynet:OwnNet(width=3)", "did you mean mynet.py:OwnNet(width=3)?"),
+        ("evaluate --ckpt net.pt", "did you mean --weights?"),
+        ("evaluate --model-weights net.pt", "did you mean --weights?"),
+        ("evaluate --std 0.5", "did you mean --normalise?"),
+        ("evaluate --checkpoint net.pt", "'net.pt' is a file of weights: name it with --weights"),
     ],
 )
 def test_a_contradiction_or_mistake_is_one_line(words, message, place):
     result = called(*words.split())
     assert result.exit_code == 2
-    assert message in result.output
+    assert all(part in result.output for part in message.split(".*"))
     assert result.output.count("\n") == 1
     assert not Path("kept").exists()
 

@@ -119,6 +119,45 @@ def test_a_wrong_model_is_one_line(text, match, file):
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("mynet.py", "did you mean mynet.py:MyNet?"),
+        ("./mynet.py", "did you mean mynet.py:MyNet?"),
+        ("mynet", "did you mean mynet.py:MyNet?"),
+        ("mynet:MyNet", "did you mean mynet.py:MyNet?"),
+        ("mynet.MyNt(width=3)", "did you mean mynet.py:MyNet(width=3)?"),
+        ("mynet:make_net", "did you mean mynet.py:make_net?"),
+        ("mynt.py", "there is no such file; did you mean mynet.py?"),
+        ("nets/tools.py", "did you mean nets/tools.py:build or nets/tools.py:Helper?"),
+        ("nets.tools.build", "did you mean nets/tools.py:build?"),
+        ("nets/broken.py", "did you mean nets/broken.py:NAME?"),
+        ("net.safetensors", "it is a file of weights: name them with weights (--weights)"),
+        ("squeezenet1_1", "did you mean torchvision(squeezenet1_1)?"),
+        ("torchvision/resnet18", "did you mean torchvision(resnet18)?"),
+        ("torchvision.models.squeezenet1_1", "did you mean torchvision(squeezenet1_1)?"),
+        ("lenett", "did you mean lenet?"),
+    ],
+)
+def test_a_text_without_a_model_says_which_it_may_mean_and_runs_nothing(text, meant, file):
+    Path("nets").mkdir()
+    Path("nets/tools.py").write_text("1 / 0\ndef build(): ...\nclass Helper: ...\n_x = 1")
+    Path("nets/broken.py").write_text("def")
+    with pytest.raises(UserError, match="model '") as caught:
+        built(text)
+    assert meant in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not Path("mynet.ran").exists()
+
+
+def test_the_names_of_torchvision_are_those_that_it_lists():
+    import torchvision
+
+    from curricula.models.torchvision_names import names
+
+    assert names() == {*torchvision.models.list_models(module=torchvision.models)}
+
+
+@pytest.mark.parametrize(
     ("source", "match"),
     [
         ("import nosuchmodule", "ModuleNotFoundError: No module named 'nosuchmodule'"),

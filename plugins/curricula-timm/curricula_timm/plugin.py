@@ -11,5 +11,6 @@ def curricula_models() -> Iterable[Record]:
         name="timm",
         factory="curricula_timm.networks:classifier",
         summary="any classifier of timm, untrained or pretrained: timm(resnet18)",
+        choices="curricula_timm.names:names",
         install="pip install ./plugins/curricula-timm in a clone of curricula",
     )

@@ -285,3 +285,13 @@ def test_weights_of_timms_network_give_the_same_counts_as_the_module(tmp_path):
     module = curricula.evaluate(network, text, threats, normalise="cifar10")
     of_text = curricula.evaluate(opened, threats=threats)
     assert [each.correct for each in of_text] == [each.correct for each in module]
+
+
+def test_a_name_of_timm_is_suggested_without_importing_it():
+    from curricula_timm.names import names
+
+    known = {*timm.list_models(), *timm.list_models(include_tags=True)}
+    assert {*timm.list_models()} <= names() <= known | {name for name in names() if "." in name}
+    for text, meant in [("resnet10t", "timm(resnet10t)"), (TAGGED, f'timm("{TAGGED}")')]:
+        with pytest.raises(UserError, match=re.escape(f"did you mean {meant}?")):
+            build_model(text, "random(size=32, images=20)")
