@@ -4,7 +4,7 @@ Letters of shapes beside N, C, H, W: T taps of a kernel, S side of a square kern
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -78,13 +78,15 @@ def gaussian_blur(x_NCHW: Tensor, sigma_N: Tensor, *, widest: float) -> Tensor:
     return rows @ x_NCHW @ columns.mT
 
 
-def convolve(x_NCHW: Tensor, kernel_SS: Tensor, border: Border = "mirror") -> Tensor:
+def convolve(
+    x_NCHW: Tensor, kernel: Sequence[Sequence[float]], border: Border = "mirror"
+) -> Tensor:
     """Return images NCHW correlated with one small square kernel of an odd side, in each channel;
     exact for whole numbers."""
     height, width = x_NCHW.shape[2:]
-    wide = _widened(x_NCHW, len(kernel_SS) // 2, border)
+    wide = _widened(x_NCHW, len(kernel) // 2, border)
     out = torch.zeros_like(x_NCHW)
-    for row, weights in enumerate(kernel_SS.tolist()):
+    for row, weights in enumerate(kernel):
         for column, weight in enumerate(weights):
             if weight:
                 out.add_(wide[:, :, row : row + height, column : column + width], alpha=weight)
@@ -113,7 +115,7 @@ def _widened(x_NCHW: Tensor, by: int, border: Border) -> Tensor:
 
 def box_blur(x_NCHW: Tensor) -> Tensor:
     """Return the mean over the 3 x 3 pixels about each pixel."""
-    return convolve(x_NCHW, x_NCHW.new_full((3, 3), 1 / 9))
+    return convolve(x_NCHW, [[1 / 9] * 3] * 3)
 
 
 def disc(radius: int, alias_sigma: float) -> Tensor:
@@ -124,7 +126,7 @@ def disc(radius: int, alias_sigma: float) -> Tensor:
     steps = torch.arange(side, dtype=torch.float64) - side // 2
     smooth = torch.exp(-0.5 * (steps / alias_sigma) ** 2)
     smooth = smooth / smooth.sum()
-    return convolve((inside / inside.sum())[None, None], smooth[:, None] * smooth)[0, 0]
+    return convolve((inside / inside.sum())[None, None], (smooth[:, None] * smooth).tolist())[0, 0]
 
 
 def motion_blur(x_NCHW: Tensor, radius: int, sigma: float, degrees_N: Tensor) -> Tensor:

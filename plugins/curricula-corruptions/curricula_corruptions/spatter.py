@@ -49,9 +49,8 @@ def _seen(wide_NCHW: Tensor, down: int, right: int) -> Tensor:
 def edges(level_N1HW: Tensor) -> Tensor:
     """Return the mask of edges of images in whole levels (Canny 1986, as OpenCV has it: Sobel,
     absolute sums, thresholds 50 and 150)."""
-    slope = level_N1HW.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-    right = filters.convolve(level_N1HW, slope, "nearest")
-    down = filters.convolve(level_N1HW, slope.mT, "nearest")
+    right = filters.convolve(level_N1HW, [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], "nearest")
+    down = filters.convolve(level_N1HW, [[-1, -2, -1], [0, 0, 0], [1, 2, 1]], "nearest")
     size = right.abs() + down.abs()
     wide = F.pad(size, (2, 2, 2, 2))
 
@@ -168,8 +167,7 @@ def water(liquid_N1HW: Tensor) -> Tensor:
     level = whole_levels(liquid_N1HW) * 255
     distance = distances(edges(level))
     relief = equalised((filters.box_blur(distance) + 1e-4).floor())
-    tilt = relief.new_tensor([[-2.0, -1, 0], [-1, 1, 1], [0, 1, 2]])
-    relief = filters.convolve(relief, tilt).clamp(0, 255)
+    relief = filters.convolve(relief, [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]).clamp(0, 255)
     relief = filters.box_blur(relief).round()
     out = level * relief
     most = out.amax((1, 2, 3), keepdim=True)

@@ -45,7 +45,7 @@ def plasma(u_NMM: Tensor, decay_N: Tensor) -> Tensor:
         step = half
         amplitude_N11 = amplitude_N11 / decay_N[:, None, None]
     out = out - out.amin((1, 2), keepdim=True)
-    return out / out.amax((1, 2), keepdim=True)
+    return out / out.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from curricula_corruptions.corruption import SEVERITIES, Corruption
 from curricula_corruptions.noise import poisson
 from curricula_corruptions.plugin import COMMON, EXTRA, STRENGTHS
 from fixtures.few_digits import few_digits
-from fixtures.published_corruptions import corrupted, load, published_name
+from fixtures.published_corruptions import Numpy, corrupted, load, published_name
 from PIL import Image
 from scipy import stats
 from torch import nn
@@ -133,6 +134,15 @@ def test_grey_images_change_as_colour_images_of_equal_channels(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_images_of_any_size_and_number_work(name):
+    for shape in ((0, 3, 8, 8), (1, 3, 1, 1), (2, 3, 2, 5), (1, 1, 1, 1), (2, 1, 3, 30)):
+        if shape[1] in make(name).channels:
+            changed = run(make(name), torch.full(shape, 0.5), 0.9)
+            assert changed.shape == shape
+            assert changed.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_between_two_severities_images_change_continuously(name):
     x = pictures()
     perturbation = make(name)
@@ -168,6 +178,22 @@ def test_an_image_has_its_own_random_numbers(name):
             return make(name)(x[chosen], None, strength=0.5, victim=None, generator=numbers)
 
     assert torch.allclose(perturbed(slice(None))[1:2], perturbed(slice(1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shot-noise", "impulse-noise", "glass-blur", "snow", "fog"])
+def test_with_its_own_random_numbers_the_mean_image_is_the_published_one(name, monkeypatch):
+    draws = 60
+    x = pictures(1)
+    ours = run(make(name), x.expand(draws, -1, -1, -1), 0.6).mean((1, 2, 3)).double()
+    own = np.random.RandomState(0)
+    monkeypatch.setattr(load(), "np", Numpy(own))
+    monkeypatch.setattr(np.random, "default_rng", lambda *_: own)
+    image = Image.fromarray((x[0] * 255).byte().permute(1, 2, 0).numpy())
+    function = getattr(load(), published_name(name))
+    count = 8 if name == "glass-blur" else draws  # one loop over pixels in Python each
+    theirs = torch.tensor([np.mean(function(image, 3)) / 255 for _ in range(count)])
+    error = (ours.var() / draws + theirs.var() / count).sqrt()
+    assert (ours.mean() - theirs.mean()).abs() < 4 * error
 
 
 @pytest.mark.parametrize("name", ["shot-noise", "motion-blur", "snow", "fog", "spatter"])
