@@ -36,7 +36,10 @@ def reseed(seed: int) -> None:
     Args:
         seed: the seed, from 0 below 2**63; NumPy uses it modulo 2**32.
     """
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # manual_seed would format the stack three times, to note where accelerators were seeded
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
