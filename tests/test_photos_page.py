@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import TINY
+from fixtures.programs import run_commands, run_python
 from PIL import Image
 
-import curricula
 from curricula.cli.main import program
-from curricula.errors import UserError
-from curricula.plugins import registry
 
 PAGE = Path(__file__).parents[1] / "docs" / "photos.md"
 SCRIPT = re.compile(r"`make_photos.py`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -61,26 +59,22 @@ def write_photos(folder, level):
 
 
 @pytest.mark.filterwarnings("ignore::curricula.errors.DataWarning")
-def test_photos_of_every_kind_are_learnt_and_a_new_one_is_recognised(tmp_path):
-    registry.use(registry.build_registry([TINY]))
+def test_photos_of_every_kind_are_learnt_and_a_new_one_is_recognised(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     photos = tmp_path / "photos"
     for name, level in {"dark": 40, "light": 210}.items():
         write_photos(photos / name, level)
         (photos / name / ".DS_Store").touch()
-    arguments = {
-        "data": "folder(size=16, split=80:20)", "data_root": photos, "model": "tinycnn",
-        "perturb": "rot:30", "batch_size": 4, "epochs": 10, "output": tmp_path / "run",
-    }  # fmt: skip
+    write_photos(tmp_path / "new", 200)
+    shutil.copy(tmp_path / "new" / "phone.JPG", "new.jpg")
     damaged = photos / "dark" / "damaged.jpg"
     damaged.write_bytes((photos / "dark" / "phone.JPG").read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"dark/damaged.jpg cannot be read as an image"):
-        curricula.train(**arguments)
+    (refused,) = run_commands("photos.sh", "--plugin", str(TINY))
+    assert refused.exit_code == 2
+    assert "dark/damaged.jpg cannot be read as an image" in refused.output
     damaged.unlink()
-    curricula.train(**arguments)
-    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
-    shutil.rmtree(photos)
-    shutil.rmtree(tmp_path / "run")
-    write_photos(tmp_path / "new", 200)
-    for path in (tmp_path / "new").iterdir():
-        (found,) = curricula.predict(tmp_path / "elsewhere", [path])
-        assert found.classes[0] == "light", path
+    *_, predicted = run_commands("photos.sh", "--plugin", str(TINY))
+    assert predicted.exit_code == 0, predicted.output
+    assert predicted.stdout.splitlines()[-1].startswith("new.jpg,1,light,"), predicted.output
+    printed = run_python("copied_run.py", capsys, monkeypatch)
+    assert [line[-1] for line in printed] == ["light"] * len(list((tmp_path / "new").iterdir()))

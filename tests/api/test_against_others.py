@@ -1,11 +1,13 @@
 """One line here measures what the two lines of foolbox and of AutoAttack's authors do."""
 
-import foolbox
+import functools
+
 import pyautoattack
 import pytest
 import torch
 from curricula_torchattacks.attacks import CLASSES
 from curricula_torchattacks.autoattack import AutoAttack
+from fixtures.programs import run_python
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -14,7 +16,7 @@ import curricula
 CLASSES_OF_DIGITS = 4  # as few as AutoAttack takes: it attacks towards each
 MAX_IMAGES = 100  # images measured
 STEPS = 20  # of APGD
-EPS = 0.12
+EPS = 0.12  # as in both programs
 
 
 @pytest.fixture(scope="module")
@@ -41,40 +43,32 @@ def small(data, split):
     return nn.functional.avg_pool2d(x_NCHW, 2), split.labels[chosen]
 
 
-def test_foolbox_counts_the_same_images(case):
-    model, x, y = case
-
-    theirs = foolbox.PyTorchModel(model, bounds=(0, 1))
-    attack = foolbox.attacks.LinfPGD(steps=10, rel_stepsize=0.25, random_start=False)
-    _, _, fooled = attack(theirs, x, y, epsilons=EPS)
-
-    threats = ["clean", f"pgd({EPS}, steps=10, random_start=false)"]
-    clean, robust = curricula.evaluate(model, (x, y), threats)
-
-    assert clean.correct == round(MAX_IMAGES * foolbox.accuracy(theirs, x, y))
-    assert robust.correct == int((~fooled).sum())
-    assert 5 < robust.correct < clean.correct - 5  # a count that could differ
+def counts(program, case, capsys, monkeypatch):
+    """Return [clean, robust] as another library counts them in a program, and as we do."""
+    mine = dict(zip(("model", "x", "y"), case, strict=True))
+    printed = run_python(program, capsys, monkeypatch, **mine)
+    theirs, ours = ([int(word) for word in line] for line in printed)
+    clean, robust = ours
+    assert 5 < robust < clean - 5, "counts that could not differ"
+    return theirs, ours
 
 
-def test_autoattack_of_its_authors_leaves_the_same_images(case, monkeypatch):
-    model, x, y = case
-
-    adversary = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, seed=0)
-    shorten(adversary, monkeypatch)
-    x_adversarial, _ = adversary.run_standard_evaluation(x, y)
-
-    clean, robust = curricula.evaluate(model, (x, y), ["clean", f"autoattack:{EPS}"])
-
-    with torch.no_grad():
-        assert clean.correct == int((model(x).argmax(1) == y).sum())
-        theirs = int((model(x_adversarial).argmax(1) == y).sum())
-    assert abs(robust.correct - theirs) <= MAX_IMAGES / 100
-    assert 5 < robust.correct < clean.correct - 5
+def test_foolbox_counts_the_same_images(case, capsys, monkeypatch):
+    theirs, ours = counts("beside_foolbox.py", case, capsys, monkeypatch)
+    assert theirs == ours
 
 
-def shorten(adversary, monkeypatch):
-    """Give both AutoAttacks fewer steps than the published 7,000 passes: enough for this network,
-    where more change nothing."""
+def test_autoattack_of_its_authors_leaves_the_same_images(case, capsys, monkeypatch):
+    monkeypatch.setattr(pyautoattack, "AutoAttack", functools.partial(shortened, monkeypatch))
+    theirs, ours = counts("beside_autoattack.py", case, capsys, monkeypatch)
+    assert theirs[0] == ours[0]
+    assert abs(theirs[1] - ours[1]) <= MAX_IMAGES / 100
+
+
+def shortened(monkeypatch, *arguments, real=pyautoattack.AutoAttack, **keywords):
+    """Return the authors' AutoAttack with fewer steps than the published 7,000 passes, and give
+    ours as few: enough for this network, where more change nothing."""
+    adversary = real(*arguments, **keywords)
     adversary.apgd.n_iter = adversary.apgd_targeted.n_iter = STEPS
     adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = 3
     adversary.fab.n_iter = adversary.square.n_queries = 10
@@ -88,3 +82,4 @@ def shorten(adversary, monkeypatch):
         CLASSES["Square"](**ball, **square),
     )
     monkeypatch.setattr(AutoAttack, "parts", parts)
+    return adversary

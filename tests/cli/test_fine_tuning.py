@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fixtures.own_net import OwnNet
+from fixtures.programs import run_commands
 from safetensors.torch import load_file
 
 from curricula.cli.main import program
@@ -36,10 +37,7 @@ def called(*words):
 
 
 def test_an_own_model_is_fine_tuned_from_its_file(place):
-    result = called(
-        "train", "--model", "mynet.py:OwnNet", "--init", "net.pt", "--freeze", "backbone",
-        "--head-lr", "0.1", "--perturb", "rot+pgd(0.1, steps=1)", *TRAIN, "-o", "run",
-    )  # fmt: skip
+    (result,) = run_commands("fine_tuning.sh")
     assert result.exit_code == 0, result.output
     said = result.output
     assert "tensors from net.pt (the key 'state_dict', the prefix 'module.')" in said

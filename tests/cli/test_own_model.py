@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fixtures.own_net import OwnNet
+from fixtures.programs import run_commands
 from PIL import Image
 
 import curricula
@@ -46,9 +47,7 @@ def counted(text):
 
 
 def test_weights_of_an_own_model_to_a_report_page(place, quick_audit):
-    result = called(
-        "evaluate", "--model", "mynet.py:OwnNet", "--weights", "net.pt", *MEASURE, "-o", "kept"
-    )
+    (result,) = run_commands("own_weights.sh")
     assert result.exit_code == 0, result.output
     assert "recognised the key 'state_dict', the prefix 'module.'" in result.stderr
     assert "measure it further: curricula --plugin mynet.py profile kept" in result.output

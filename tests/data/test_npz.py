@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from fixtures.programs import run_python
 
 import curricula
 from curricula import load_data
@@ -99,23 +100,15 @@ def test_labels_that_are_text_name_the_classes(tmp_path):
     assert (data.classes, data.test.labels[:4].tolist()) == (("bee", "cat", "dog"), [1, 2, 0, 1])
 
 
-def test_training_on_a_file(tmp_path):
+def test_training_on_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write(tmp_path / "own.npz", medmnist(12, 12))
-    trained = curricula.train(
-        data="npz",
-        data_root=tmp_path / "own.npz",
-        model="lenet",
-        perturb="rot",
-        epochs=1,
-        batch_size=10,
-        output=tmp_path / "run",
-    )
-    assert trained.results[0].n == 9
-    assert trained.run.config.data == "npz(layout=auto)"
-    assert len(curricula.evaluate(trained.run, threats=["clean"], split="validation")) == 1
+    *_, trained, validation = run_python("medmnist.py", capsys, monkeypatch)
+    assert trained == ["npz(layout=auto)", str(COUNTS["test"]), "1"]
+    assert validation == [str(COUNTS["val"])]
     write(tmp_path / "own.npz", medmnist(12, 12))
     with pytest.raises(UserError, match="the training images of npz have changed since run"):
-        curricula.evaluate(trained.run, threats=["clean"])
+        curricula.evaluate("run", threats=["clean"])
 
 
 SIX = "train_images, train_labels, val_images, val_labels, test_images, test_labels"
