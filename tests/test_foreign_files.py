@@ -1,5 +1,6 @@
 """A small share of `tools/fuzz_readers.py`: each damaged file is answered in one line."""
 
+import numpy as np
 import pytest
 from tools import fuzz_readers
 
@@ -13,6 +14,11 @@ INPUTS = {
     "plugin": 40,
 }  # fewer where reading takes long
 OTHERS = 100
+PHOTOS = (
+    *fuzz_readers.photos(np.random.default_rng(0)),
+    *(f"opened {name}" for name in fuzz_readers.OPENED),
+)
+INPUTS |= dict.fromkeys(PHOTOS, 30)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ NAMES = (
     "environment", "data", "evaluation", "predictions", "profile", "audit",
     "failure", "elsewhere", "compare", "compare-config", "plugins-config", "weights", "checkpoint",
     "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif", "webp", "ppm", "identity",
-    "rows", "plugin", "study",
+    "rows", "plugin", "study", "safetensors", "torch", "torch-old", *PHOTOS,
 )  # fmt: skip
 
 

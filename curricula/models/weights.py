@@ -538,7 +538,7 @@ def _cause(
     if shapes and not missing and not left_over:
         of_last = [*own][-1].rpartition(".")[0]
         first = tensors[shapes[0]].shape, own[shapes[0]].shape
-        if all(name.rpartition(".")[0] == of_last for name in shapes):
+        if all(first) and all(name.rpartition(".")[0] == of_last for name in shapes):
             return (
                 f"they are of a network with {first[0][0]:,} classes, and the data have "
                 f"{first[1][0]:,}: name the data that they were trained on"

@@ -151,6 +151,8 @@ def test_weights_that_do_not_fit_are_one_line_and_change_nothing():
         r"1 of another shape .* images have a channel count of 3, and the data have 1",
     )
     refused(state(width=8), r"7 of another shape .* other arguments")
+    single = [*state()][-1]
+    refused({**state(), single: torch.ones(())}, r"1 of another shape .* other arguments")
     refused({"a.weight": torch.ones(1)}, r"8 missing .* 1 left over \(a.weight\); .* different net")
     many = {f"layer{n}": torch.ones(1) for n in range(1000)}
     assert len(refused(many, r"1,000 left over \(layer0, layer1, layer2, ...\)")) < 500

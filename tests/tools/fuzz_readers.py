@@ -35,13 +35,16 @@ import numpy as np
 import tomli_w
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import curricula
 from curricula.data.dataset import load_data
 from curricula.data.identity import DataIdentity
+from curricula.data.photos import pixels_of, read_image
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.robustness_profile import RobustnessProfile
+from curricula.models.weights import load_weights, read_weights
 from curricula.plugins import registry
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.runtime.parsing import parse_toml
@@ -296,7 +299,7 @@ def of_idx(content: bytes, draw: Draw) -> bytes:
 
 
 def of_npz(content: bytes, draw: Draw) -> bytes:
-    """Return a file of arrays, one of which is changed, with check sums that are right."""
+    """Return an archive of NumPy or torch with one member changed, and right check sums."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as file, zipfile.ZipFile(stream, "w") as changed:
         chosen = draw.choice(file.namelist())
@@ -417,6 +420,13 @@ def write_files(folder: Path) -> Plan:
             picture.save(folder / "images" / part / "bee" / f"image.{suffix}")
         (folder / "images" / part / "fly").mkdir()
         picture.save(folder / "images" / part / "fly" / "image.png")
+    (folder / "photos").mkdir()
+    for name, (photo, options) in photos(draws).items():
+        photo.save(folder / "photos" / name, **options)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2)).state_dict()
+    save_file(network, folder / "net.safetensors", metadata={"format": "pt"})
+    torch.save({"state_dict": network, "epoch": 3}, folder / "net.pt")
+    torch.save(network, folder / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("study", "rows"):
         (folder / name).mkdir()
         queue = open_queue(folder / name)
@@ -429,6 +439,38 @@ def write_files(folder: Path) -> Plan:
     folder_identity(folder / "study")
     shutil.copy(TINY, folder / "plugin.py")
     return make_plan(values)
+
+
+OPENED = ("palette.png", "turned.jpg", "turned.tif")  # also read as images that a caller opened
+
+
+def photos(draws: np.random.Generator) -> dict[str, tuple[Image.Image, dict[str, Any]]]:
+    """Return images of many formats and modes by the names of their files, and how to save them."""
+    levels = draws.integers(0, 256, (9, 7, 4)).astype(np.uint8)
+    colour, clear = Image.fromarray(levels[..., :3]), Image.fromarray(levels)
+    deep = Image.fromarray(levels[..., 0].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation
+    return {
+        "frames.gif": (colour, {"save_all": True, "append_images": [colour.rotate(90)]}),
+        "palette.png": (colour.quantize(5), {"transparency": 2}),
+        "deep.png": (deep, {}),
+        "clear.png": (clear, {}),
+        "turned.jpg": (colour, {"exif": exif}),
+        "inks.jpg": (colour.convert("CMYK"), {}),
+        "clear.webp": (clear, {"lossless": True, "exif": exif}),
+        "image.jp2": (colour, {}),
+        "image.avif": (colour, {}),
+        "deep.tif": (deep, {"compression": "tiff_lzw"}),
+        "float.tif": (Image.fromarray(levels[..., 0].astype(np.float32) / 255), {}),
+        "turned.tif": (clear, {"compression": "tiff_adobe_deflate", "exif": exif}),
+        "image.tga": (clear, {"compression": "tga_rle"}),
+        "image.qoi": (clear, {}),
+        "image.pcx": (colour, {}),
+        "image.sgi": (colour, {}),
+        "image.dds": (clear, {}),
+        "deep.pgm": (deep.convert("I"), {}),
+    }
 
 
 def open_queue(folder: Path) -> Queue:
@@ -499,6 +541,34 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             changes=(of_bytes,),
             named=f"image.{suffix}",
         )
+
+    def photo(name: str) -> Reader:
+        path = folder / "photos" / name
+        return Reader(
+            file=f"photos/{name}",
+            read=lambda: read_image(path, 8, False),
+            changes=(of_bytes,),
+            named=name,
+        )
+
+    def opened(name: str) -> Reader:
+        def read() -> None:
+            try:
+                image = Image.open(folder / "photos" / name)
+            except Exception as error:  # that of the caller
+                raise UserError(f"{name} is not opened") from error
+            with image:
+                pixels_of(image, name, size=8)
+
+        return Reader(file=f"photos/{name}", read=read, changes=(of_bytes,), named=name)
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+
+    def weights(name: str, changes: tuple[Change, ...]) -> Reader:
+        def read() -> None:
+            load_weights(network, read_weights(folder / name))
+
+        return Reader(file=name, read=read, changes=changes, named=name)
 
     return {
         "config": of_run("config.toml", lambda: run.config, TOML),
@@ -582,6 +652,11 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             changes=(of_bytes, of_npz),
             named="arrays.npz",
         ),
+        **{name: photo(name) for name in photos(np.random.default_rng(0))},
+        **{f"opened {name}": opened(name) for name in OPENED},
+        "safetensors": weights("net.safetensors", (of_bytes, of_safetensors, of_safetensors)),
+        "torch": weights("net.pt", (of_bytes, of_npz, of_npz)),
+        "torch-old": weights("old.pth", (of_bytes,)),
         **{suffix: image(suffix) for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm")},
         "identity": Reader(
             file=f"study/{IDENTITY}",
@@ -679,7 +754,7 @@ def fuzz(name: str, reader: Reader, folder: Path, inputs: int, seed: int) -> Rep
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="name of one reader")
+    parser.add_argument("--only", action="append", help="name of a reader; repeatable")
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -692,12 +767,12 @@ def main() -> None:
         known = readers(folder, write_files(folder))
         for reader in known.values():
             reader.read()  # a real file is read, and everything imported
-        for name in [arguments.only] if arguments.only else known:
+        for name in arguments.only or known:
             began = time.perf_counter()
             found = fuzz(name, known[name], folder, arguments.inputs, arguments.seed)
             ok = ok and not found.faults
             print(
-                f"{name:<13} {found.inputs:>7,} files, {found.refused:>7,} refused, slowest "
+                f"{name:<18} {found.inputs:>7,} files, {found.refused:>7,} refused, slowest "
                 f"{found.slowest:.3f} s, {len(found.faults)} faults, "
                 f"{time.perf_counter() - began:.0f} s in all",
                 flush=True,
