@@ -111,7 +111,7 @@ def call_factory(
         for name, parameter in _parameters(factory, kind, call.name).items()
         if name not in supplied and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
-    given = _match(kind, call, parameters)
+    given = _match(kind, call, parameters, takes_any=_takes_any(factory))
     for name, value in (defaults or {}).items():
         if name in parameters:
             given.setdefault(name, value)
@@ -169,11 +169,17 @@ def _parameters(
         ) from error
 
 
+def _takes_any(factory: Callable[..., Any]) -> bool:
+    """Return whether a factory takes ``**keywords``."""
+    parameters = inspect.signature(factory).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def _match(
-    kind: str, call: Call, parameters: Mapping[str, inspect.Parameter]
+    kind: str, call: Call, parameters: Mapping[str, inspect.Parameter], *, takes_any: bool
 ) -> dict[str, Value | list[Value]]:
     """Return the call's arguments by the name of the factory's parameter; those of ``*parameters``
-    are a list."""
+    are a list, those of ``**keywords`` have their own names."""
     allowed = f"{kind} {call.name!r} takes {', '.join(parameters) or 'no arguments'}"
     keywords = [
         name
@@ -184,7 +190,7 @@ def _match(
     order = iter(parameters.items())
     for argument in call.arguments:
         if argument.key is not None:
-            if argument.key not in keywords:
+            if argument.key not in keywords and not takes_any:
                 similar = did_you_mean(argument.key, keywords, otherwise="")
                 fix = f"{allowed}; {similar}" if similar else allowed
                 raise error_in(call, f"unknown argument {argument.key!r}; {fix}")
@@ -326,6 +332,10 @@ def _explicit(
         if written is None:
             continue
         arguments.append(Argument(written, None if name == "budget" and not arguments else name))
+    more = [name for name in given if name not in parameters]
+    arguments += [
+        Argument(value, name) for name in more if not isinstance(value := given[name], list)
+    ]
     return Call(call.name, tuple(arguments))
 
 

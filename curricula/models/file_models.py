@@ -1,6 +1,8 @@
 """Networks of Python files that the user names in this process."""
 
+import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -91,8 +93,9 @@ def _built(
         key: value for key, value in supplied.items() if key in parameters and key not in written
     }
     try:
-        return factories.call_factory(factory, "model", call, supplied=own)
-    except UserError:
-        raise
+        with contextlib.redirect_stdout(sys.stderr):  # results may go to standard output
+            return factories.call_factory(factory, "model", call, supplied=own)
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix(f'{call}: ')}") from error
     except Exception as error:  # the user's code may raise anything
         raise UserError(f"{where}: {type(error).__name__}: {message_of(error)}") from error

@@ -1,5 +1,7 @@
 """The plugin registry: load plugins, check their records, look names up."""
 
+import ast
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -232,6 +234,8 @@ class Registry:
             raise
         except (Exception, SystemExit) as error:  # a file may call exit()
             reason = f"{type(error).__name__}: {message_of(error)}"
+            if isinstance(error, SystemExit):
+                reason += "; put what it runs as a program under if __name__ == '__main__':"
             failure = Failure(provider=provider, reason=reason)
             if strict:
                 raise UserError(str(failure)) from error
@@ -395,25 +399,78 @@ def _entry_points() -> list[tuple[importlib.metadata.EntryPoint, Provider]]:
 def load_file(path: Path) -> ModuleType:
     """Import a loose plugin file as a module and return it.
 
+    Its code runs as it would as a program without arguments: it can import the modules beside it,
+    also relative to its folder. What it prints goes to standard error.
+
     Raises:
-        UserError: if there is no such file, or it is not a Python file.
+        UserError: if there is no such file, it is not a Python file, or a module beside it that it
+            imports is hidden by another one.
     """
     if not path.is_file():
         fix = similar_path(path, path.parent.glob("*.py"))
         raise UserError(f"plugin file {path}: no such file{fix}")
+    package, folder, imported = _surroundings(path.resolve())
     name = f"{PROJECT}_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
+    name = f"{package}.{name}" if package else name  # relative imports need the package
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin file {path}: not a Python file (expected a name ending in .py)")
     module = importlib.util.module_from_spec(spec)
+    if str(folder) not in sys.path:  # it stays, since functions of the file may import too
+        sys.path.append(str(folder))
+    for each in imported:
+        _check_neighbour(path, folder, each)
     sys.modules[name] = module  # pickle and attrs look classes up there
-    beside = str(path.resolve().parent)  # for modules that lie beside it; others come first
-    sys.path.append(beside)
+    arguments = sys.argv
+    sys.argv = [str(path)]
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     finally:
-        sys.path.remove(beside)
+        sys.argv = arguments
     return module
+
+
+def _surroundings(path: Path) -> tuple[str, Path, set[str]]:
+    """Return the package of a Python file that has relative imports, empty for others; the folder
+    in which its imports are looked up; and the first parts of their names."""
+    try:
+        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+    except (SyntaxError, ValueError):  # reported when it is run
+        nodes = []
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    level = max((node.level for node in froms), default=0)
+    if level == 0:
+        names = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+        names += [node.module for node in froms if node.module]
+        return "", path.parent, {name.partition(".")[0] for name in names}
+    folder = path.parent
+    while level > 0 or (folder / "__init__.py").is_file():
+        folder, level = folder.parent, level - 1
+    parts = path.parent.relative_to(folder).parts
+    return ".".join(parts), folder, {parts[0]}
+
+
+def _check_neighbour(path: Path, folder: Path, name: str) -> None:
+    """Check that a module that a file imports is the one in its folder, if there is one.
+
+    Raises:
+        UserError: it would be a different one, which is installed or was imported before.
+    """
+    file, package = folder / f"{name}.py", folder / name
+    is_package = (package / "__init__.py").is_file() or package in path.resolve().parents
+    if name in (PROJECT, *sys.stdlib_module_names) or not (file.is_file() or is_package):
+        return
+    importlib.invalidate_caches()
+    spec = importlib.util.find_spec(name)
+    found = [spec.origin] if spec is not None and spec.has_location else []
+    found = found or [*(spec.submodule_search_locations or ())] if spec is not None else []
+    places = [Path(each).resolve() for each in found if each]
+    if not places or places[0] not in (file, package, package / "__init__.py"):
+        raise UserError(
+            f"plugin file {path} imports {name}, and that is {places[0] if places else 'another'} "
+            f"here, not {package if is_package else file}: rename one of them"
+        )
 
 
 def _may_define_models(module: object) -> bool:

@@ -107,7 +107,7 @@ def test_other_texts_name_no_file(text):
         ("mynet.py:MyNet(width=wide)", "width must be a whole number"),
         ("mynet.py:MyNet(width=-1)", "MyNet.*negative"),
         ("mynet.py:MyNet(", "not closed|expected"),
-        ("mynet.py:Path(3)", "Path:3: expected str"),
+        ("mynet.py:Path(3)", "mynet.py:Path: expected str"),
         ("file(mynet.py)", "unexpected"),
         ("file(MyNet)", r'write file\("FILE.py", NAME\)'),
     ],
@@ -162,7 +162,7 @@ def test_the_names_of_torchvision_are_those_that_it_lists():
     [
         ("import nosuchmodule", "ModuleNotFoundError: No module named 'nosuchmodule'"),
         ("def", "SyntaxError"),
-        ("exit(3)", "SystemExit"),
+        ("exit(3)", "SystemExit: 3; put what it runs as a program under if __name__"),
         ("1 / 0", "ZeroDivisionError"),
         ("x = 1", "it has no hook"),
         ("def curricula_models():\n    yield 1", "it has no hook"),
@@ -180,6 +180,70 @@ def test_a_module_beside_the_file_can_be_imported(tmp_path, monkeypatch):
     (tmp_path / "layers_beside.py").write_text("from torch import nn\nclass Net(nn.Flatten): pass")
     (tmp_path / "mynet.py").write_text("from layers_beside import Net\nnet = Net()")
     assert isinstance(built(f"{tmp_path}/mynet.py:Net"), nn.Flatten)
+
+
+NET = "from torch import nn\nclass Net(nn.Flatten):\n    size = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "size"),
+    [
+        ({"pkg_a/net.py": "from .parts_a import Net", "pkg_a/parts_a.py": NET.format(1)}, 1),
+        (
+            {
+                "pkg_b/__init__.py": "",
+                "pkg_b/nets/__init__.py": "",
+                "pkg_b/nets/net.py": "from ..parts_b import Net",
+                "pkg_b/parts_b.py": NET.format(2),
+            },
+            2,
+        ),
+        (
+            {
+                "c d/net.py": "def Net():\n    from parts_c import Net\n    return Net()",
+                "c d/parts_c.py": NET.format(3),
+            },
+            3,
+        ),
+    ],
+    ids=["relative", "package", "late"],
+)
+def test_the_imports_of_a_file_are_found_beside_it(files, size, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (path,) = tmp_path.rglob("net.py")
+    assert built(f"{path}:Net").size == size
+
+
+def test_a_module_that_hides_the_one_beside_a_file_is_one_line(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "parts_hidden.py").write_text(NET.format(len(folder)))
+        (tmp_path / folder / "net.py").write_text("from parts_hidden import Net")
+    built(f"{tmp_path}/one/net.py:Net")
+    with pytest.raises(UserError, match=r"two/net.py imports parts_hidden, and that is .*one/pa"):
+        built(f"{tmp_path}/two/net.py:Net")
+    (tmp_path / "torch.py").write_text("")  # hidden by the installed one
+    (tmp_path / "net.py").write_text("import torch\nfrom torch import nn\nnet = nn.Flatten()")
+    with pytest.raises(UserError, match=r"imports torch, and that is .*: rename one of them"):
+        built(f"{tmp_path}/net.py:net")
+
+
+def test_a_file_runs_as_a_program_without_arguments_and_prints_to_standard_error(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", ["curricula", "evaluate", "--model", "net.py:make"])
+    (tmp_path / "net.py").write_text(
+        "import argparse\nfrom torch import nn\nprint('loaded')\n"
+        "parser = argparse.ArgumentParser()\nparser.add_argument('--width', default=3)\n"
+        "width = parser.parse_args().width\n"
+        "def make(**keywords):\n    print('built')\n    return nn.Linear(width, **keywords)"
+    )
+    model = built(f"{tmp_path}/net.py:make(out_features=7, bias=false)")
+    assert (model.in_features, model.out_features, model.bias) == (3, 7, None)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "loaded\nbuilt\n")
 
 
 @pytest.fixture
