@@ -176,7 +176,7 @@ def audit(
     if classes < 3:
         left_out.append(f"the DLR loss needs three classes or more, and there are {classes}")
     if SQUARE not in robust:
-        left_out.append(f"the gradient-free attack, square, exists in linf and not in {norm}")
+        left_out.append(f"the gradient-free attack, square, is run in linf and not in {norm}")
     return Audit(
         eps=str(radius),
         norm=norm,

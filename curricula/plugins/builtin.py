@@ -75,7 +75,7 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="square",
         factory="curricula.perturbations.attacks.square:Square",
-        summary="random squares in the l-inf ball, without gradients",
+        summary="random squares in the l-inf, l-2 or l-1 ball, without gradients",
     )
 
 

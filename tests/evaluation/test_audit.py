@@ -396,7 +396,7 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
 
     found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
     assert "square" not in accuracies(found)
-    assert found.left_out == ("the gradient-free attack, square, exists in linf and not in l2",)
+    assert found.left_out == ("the gradient-free attack, square, is run in linf and not in l2",)
     assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
 
 

@@ -1,7 +1,9 @@
 """square follows the paper's schedule and squares, and uses only logits."""
 
+import itertools
 import math
 
+import pyautoattack.square
 import pytest
 import torch
 from torch import nn
@@ -184,6 +186,83 @@ def test_misclassified_images_are_unchanged_and_not_queried_again(generator):
     now_wrong = model(found).argmax(1) != Y
     assert now_wrong[strength == 1].all()
     assert len(sizes) < 200
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 1.5), ("l1", 6.0)])
+@pytest.mark.parametrize("side", [10, 28])
+def test_every_query_of_an_image_is_that_of_the_authors_code(norm, eps, side, monkeypatch):
+    """Their code draws the windows, signs and directions that ours has drawn."""
+    torch.manual_seed(3)
+    x, y = torch.rand((1, 2, side, side)), torch.zeros(1, dtype=torch.long)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * side**2, 16), nn.Tanh(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[3].bias.copy_(torch.tensor([50.0, 0, 0]))  # nothing fools it
+    draws, randint = [], torch.randint
+
+    def recorded(*arguments, **keywords):
+        draws.append(randint(*arguments, **keywords))
+        return draws[-1]
+
+    victim = LogitsOnly(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randint", recorded)
+        Square(budget=eps, norm=norm, queries=40)(
+            x, y, strength=1.0, victim=victim, generator=torch.Generator().manual_seed(0)
+        )
+
+    turned, signs = draws[:2]
+    tiles = side // (side // 5)
+    places = [(row, column) for row in range(tiles) for column in range(tiles)]
+    turns = [bool(turned[0, 0, row, 0, column, 0]) for row, column in places]
+    choices = [2.0 * signs[:, :, row, :, column] - 1 for row, column in places]
+    numbers = []
+    for query in range(2, len(draws), 6):
+        numbers += [int(draws[query + each]) for each in range(4)]
+        turns.append(bool(draws[query + 4]))
+        choices.append(2.0 * draws[query + 5].reshape(1, 2, 1, 1) - 1)
+    queried = []
+
+    class Scripted(pyautoattack.square.SquareAttack):
+        def random_int(self, low=0, high=1, shape=(1,)):
+            return numbers.pop(0)
+
+        def random_choice(self, shape):
+            return choices.pop(0)
+
+        def eta(self, side):
+            pyramid, turn = super().eta(side), turns.pop(0)
+            upright = bool(pyramid[0, side // 2] * pyramid[-1, side // 2] < 0)
+            return pyramid.T if turn == upright else pyramid
+
+    attack = Scripted(
+        lambda x: queried.append(x.clone()) or model(x).detach(),
+        norm=norm.upper(), eps=eps, n_queries=40, device="cpu",
+    )  # fmt: skip
+    attack.init_hyperparam(x)
+    with torch.random.fork_rng(), pytest.raises(IndexError):  # our draws are used up
+        attack.attack_single_run(x, y)
+    ours = victim.queries[1:]
+    assert len(ours) == 39
+    for mine, theirs in zip(ours, queried, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=0)
+    assert any(not torch.equal(a, b) for a, b in itertools.pairwise(ours))
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("l1", 2.0)])
+@pytest.mark.parametrize("shape", [(7, 2, 6, 9), (7, 1, 3, 17), (7, 1, 1, 1)])
+def test_the_windows_fit_images_of_any_size_and_keep_the_ball(norm, eps, shape, generator):
+    x = torch.rand(shape, generator=generator)
+    victim = LogitsOnly(lambda x: torch.stack([torch.full((len(x),), 9.0), x.sum((1, 2, 3))], 1))
+    strength = torch.linspace(0.4, 1, 7)
+    y = torch.zeros(7, dtype=torch.long)
+    Square(budget=eps, norm=norm, queries=30)(
+        x, y, strength=strength, victim=victim, generator=generator
+    )
+    for query in victim.queries[1:]:
+        assert query.min() >= 0
+        assert query.max() <= 1
+        length = torch.linalg.vector_norm((query - x).flatten(1), 2 if norm == "l2" else 1, 1)
+        assert (length <= eps * strength + 1e-5).all()
 
 
 @pytest.mark.parametrize("queries", [1, 2, 3])

@@ -9,6 +9,7 @@ from curricula.expressions.binding import bind
 from curricula.interfaces import NormBound
 from curricula.perturbations.attacks.apgd import APGD
 from curricula.perturbations.attacks.pgd import PGD
+from curricula.perturbations.attacks.square import Square
 from curricula.perturbations.geometric.affine import Rotation, Translation
 from curricula.perturbations.geometric.warps import Elastic, Perspective
 from curricula.perturbations.geometric.whole_pixels import Crop, Flip
@@ -38,6 +39,8 @@ VARIANTS = [
     pytest.param(APGD(budget=0.1, steps=5, loss="dlr", restarts=2), id="apgd-dlr"),
     pytest.param(APGD(budget=0.7, steps=5, norm="l2"), id="apgd-l2"),
     pytest.param(APGD(budget=5.0, steps=5, norm="l1"), id="apgd-l1"),
+    pytest.param(Square(budget=0.7, queries=9, norm="l2"), id="square-l2"),
+    pytest.param(Square(budget=5.0, queries=9, norm="l1"), id="square-l1"),
     pytest.param(Rotation(budget=180.0, interpolation="nearest"), id="rot-nearest"),
     pytest.param(Translation(budget=4.0, padding="reflection"), id="trans-reflection"),
     pytest.param(Translation(budget=2.5), id="trans-half"),
