@@ -696,6 +696,12 @@ def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) 
                 f"the {what} must be whole numbers, class by class from 0, not "
                 f"{float(y[wrong][0]):g}"
             )
+        largest = int(2 / torch.finfo(y.dtype).eps)  # the next whole number is rounded to it
+        if len(whole) and int(whole.max()) >= largest:
+            raise UserError(
+                f"the {what} are from {int(whole.min())} to {int(whole.max())} in {y.dtype}, which "
+                f"rounds whole numbers above {largest}; give them as int64"
+            )
     return whole
 
 
@@ -729,6 +735,12 @@ def _numbered(names: list[Any], what: str, classes: Sequence[str] | None) -> lis
             "curricula.data.as_dataset(data, classes=[...])"
         )
     number = {name: index for index, name in enumerate(classes)}
+    if len(number) < len(classes):
+        twice = next(name for index, name in enumerate(classes) if number[name] != index)
+        raise UserError(
+            f"the {what} are text, and two classes are named {shown(twice)}; give the labels as "
+            "numbers"
+        )
     for name in names:
         if not isinstance(name, str) or name not in number:
             raise UserError(f"the {what} have {shown(name)}, which is not among the classes")

@@ -12,7 +12,10 @@ from curricula.data.photos import endings, is_image
 from curricula.errors import UserError, printable, shown
 
 PASSED_OVER = frozenset(
-    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+    {
+        "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "#recycle",
+        "@recycle", "lost+found", "system volume information",
+    }  # fmt: skip
 )
 """Files and folders that systems add, in lower case."""
 PHOTO_ENDINGS = frozenset(

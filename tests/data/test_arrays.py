@@ -250,6 +250,23 @@ WRONG_LABELS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [(torch.bfloat16, 256), (torch.float16, 2048), (torch.float32, 2**24)]
+)
+def test_labels_that_their_type_rounds_are_refused(dtype, largest):
+    for high in (largest, largest + 1):
+        data = (PIXELS[:2], torch.tensor([0, high]).to(dtype))
+        with pytest.raises(UserError, match=f"which rounds whole numbers above {largest}; give"):
+            as_dataset(data)
+    assert as_dataset((PIXELS, LABELS.to(dtype))).test.labels.tolist() == LABELS.tolist()
+
+
+def test_labels_that_are_text_need_different_class_names():
+    texts = ["crane"] * N
+    with pytest.raises(UserError, match=r"text, and two classes are named 'crane'; give the labe"):
+        as_dataset((PIXELS, texts), classes=["crane", "dog", "crane"])
+
+
 @pytest.mark.parametrize("how", WRONG_LABELS)
 def test_wrong_labels_are_one_line(how):
     labels, message = WRONG_LABELS[how]

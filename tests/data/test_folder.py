@@ -277,6 +277,7 @@ def test_images_are_found_by_their_content_or_by_their_ending(root):
 PASSED_OVER = {
     ".DS_Store": "hidden", "._0.png": "hidden", "Thumbs.db": "hidden", "THUMBS.DB": "hidden",
     "desktop.ini": "hidden", ".hidden/0.png": "hidden", "__MACOSX/bee/0.png": "hidden",
+    "#recycle/0.png": "hidden", "@Recycle/0.png": "hidden", "lost+found/0.png": "hidden",
     ".ipynb_checkpoints/0-checkpoint.png": "hidden", "@eaDir/0.png": "hidden",
     "notes.txt": ".txt", "BMW.txt": ".txt", "P6.txt": ".txt", "film.mp4": ".mp4",
     "labels.csv": ".csv", "README": "without an ending", "drawing.svg": ".svg",
