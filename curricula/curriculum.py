@@ -140,9 +140,9 @@ def _check_batch(x_NCHW: Any, y_N: Any, victim: Any, generator: Any) -> None:
     Raises:
         UserError: one is of another type, shape or device.
     """
-    if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4:
+    if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or x_NCHW.layout is not torch.strided:
         raise UserError(
-            "images must be a tensor NCHW, such as of shape (8, 3, 32, 32), not "
+            "images must be a dense tensor NCHW, such as of shape (8, 3, 32, 32), not "
             f"{described(x_NCHW)}"
         )
     n = len(x_NCHW)
@@ -245,6 +245,9 @@ def _run(tree: Node, x_NCHW: Tensor, context: Context) -> Views:
             strengths={label: as_ordinary(each) for label, each in context.strengths.items()},
         )
         try:
+            # torch ignores labels of -100: their images would not be attacked.
+            if x.device.type == "cpu" and int(context.y_N.min()) < 0:
+                raise IndexError("a label is negative")
             found = tree.run(Views(clean=x, transformed=x, perturbed=x), context)
         except (IndexError, RuntimeError) as error:
             if x.device.type == "cpu":  # an accelerator does not work any more after such an error

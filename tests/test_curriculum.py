@@ -557,6 +557,10 @@ def test_the_output_of_third_party_code_is_clamped_to_an_image(scene):
     registered(lambda: ThirdParty(lambda x: x[1:]))
     with pytest.raises(UserError, match="odd turned images of shape"):
         views_of("odd", scene)
+    for other in (lambda x: (x * 255).byte(), lambda x: x > 0.5, lambda x: x + 0j, lambda x: None):
+        registered(lambda other=other: ThirdParty(other))
+        with pytest.raises(UserError, match=r"odd returned .*; a perturbation returns floating"):
+            views_of("odd", scene)
 
 
 def test_undeclared_or_wrong_attributes_are_named():
@@ -616,9 +620,14 @@ BAD_BATCHES = {
     "bytes": ({"x": lambda x: x.byte()}, "not torch.uint8; write x.float"),
     "one image": (
         {"x": lambda x: x[0]},
-        r"a tensor NCHW, .* not torch.float32 of shape \(1, 12, 12\)",
+        r"a dense tensor NCHW, .* not torch.float32 of shape \(1, 12, 12\)",
     ),
-    "an array": ({"x": lambda x: x.numpy()}, r"images must be a tensor NCHW, .* not array\("),
+    "an array": ({"x": lambda x: x.numpy()}, r"images must be a dense tensor NCHW.* not array\("),
+    "sparse": ({"x": lambda x: x.to_sparse()}, r"must be a dense tensor NCHW.* not torch.float32"),
+    "ignored": (
+        {"y": lambda y: y.index_fill(0, torch.tensor(2), -100)},
+        "must lie from 0 to 2, .* from -100 to 2",
+    ),
     "other images": ({"x": lambda x: x[..., :9]}, "cannot take torch.float32 images of 1x12x9 "),
     "few labels": ({"y": lambda y: y[:3]}, r"int64 tensor of shape \(8,\), .* of shape \(3,\)"),
     "float labels": ({"y": lambda y: y.float()}, "labels must be an int64 .* not torch.float32 of"),

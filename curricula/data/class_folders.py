@@ -12,10 +12,8 @@ from curricula.data.photos import endings, is_image
 from curricula.errors import UserError, printable, shown
 
 PASSED_OVER = frozenset(
-    {
-        "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "#recycle",
-        "@recycle", "lost+found", "system volume information",
-    }  # fmt: skip
+    {"__macosx", "__pycache__", "thumbs.db", "desktop.ini", "system volume information"}
+    | {"$recycle.bin", "#recycle", "@recycle", "@eadir", "lost+found"}
 )
 """Files and folders that systems add, in lower case."""
 PHOTO_ENDINGS = frozenset(

@@ -45,6 +45,7 @@ from curricula.interfaces import (
 )
 from curricula.losses import adversarial_rank
 from curricula.plugins.names import CLEAN, GRID, WORST
+from curricula.runtime.values import described
 
 PIXELS_AT_ONCE = 2**18
 """Pixels (images x H x W) of the candidates of a search that run together: 256 images of 32x32. If
@@ -292,6 +293,11 @@ class Leaf(Node):
                     victim=context.victim.with_reference(x),
                     generator=context.generator,
                 )
+        if not isinstance(perturbed, Tensor) or not perturbed.is_floating_point():
+            raise UserError(
+                f"{self.call.name} returned {described(perturbed)}; a perturbation returns "
+                "floating-point images in [0, 1]"
+            )
         if perturbed.shape != x.shape:
             raise UserError(
                 f"{self.call.name} turned images of shape {tuple(x.shape)} into "
