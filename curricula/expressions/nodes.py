@@ -281,6 +281,7 @@ class Leaf(Node):
             return views
         x = views.perturbed
         given = context.parameters.get(self.label)
+        perturbed: Any  # by third-party code
         if given is not None:
             assert isinstance(self.perturbation, ParametricPerturbation)
             perturbed = self.perturbation.apply(x, given)
