@@ -18,6 +18,7 @@ import attrs
 from curricula.api.predicting import ImageClassifier, open_classifier
 from curricula.data.spec import height_width
 from curricula.errors import UserError, message_of
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.files import check_output, write_output
 from curricula.runtime.values import as_path, check_choice, check_whole, known_keywords
 from curricula.training.config import MAX_LIMIT
@@ -61,6 +62,7 @@ class Exported:
 
 
 @known_keywords()
+@cpu_by_default()
 def export(
     model: "Run | str | Path | nn.Module",
     output: str | Path,

@@ -16,6 +16,7 @@ from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.given import given
 from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.plugins.names import CLEAN
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.files import check_output, inside
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import place
@@ -75,6 +76,7 @@ Measurable: TypeAlias = "Run | str | Path | nn.Module | Network"
 
 
 @known_keywords()
+@cpu_by_default()
 def evaluate(
     model: Measurable,
     data: Any = None,
@@ -193,6 +195,7 @@ def evaluate(
 
 
 @known_keywords()
+@cpu_by_default()
 def robustness_profile(
     model: Measurable,
     data: Any = None,
@@ -276,6 +279,7 @@ def robustness_profile(
 
 
 @known_keywords()
+@cpu_by_default()
 def audit(
     model: Measurable,
     data: Any = None,

@@ -13,6 +13,7 @@ import attrs
 from curricula.data.spec import ImageSpec, height_width
 from curricula.errors import UserError, shown
 from curricula.expressions.syntax import parse_call
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.values import check_choice, check_whole, described, known_keywords
 from curricula.training.checks import check_device_name
 from curricula.training.config import MAX_BATCH_SIZE
@@ -70,6 +71,7 @@ class ImageClassifier:
 
 
 @known_keywords()
+@cpu_by_default()
 def predict(
     model: "Run | str | Path | nn.Module",
     images: Any,

@@ -16,6 +16,7 @@ from curricula.errors import UserError, shown
 from curricula.evaluation.intervals import in_percent
 from curricula.expressions.model_files import named_model, names_file
 from curricula.plugins.registry import command_line
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.files import check_folder, inside
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import from_first, place
@@ -135,6 +136,7 @@ class Trained:
 
 
 @known_keywords(*FIELDS)
+@cpu_by_default()
 def train(
     *,
     output: str | Path | None = None,
@@ -221,6 +223,7 @@ def train(
 
 
 @known_keywords(*GivenObjects.__annotations__)
+@cpu_by_default()
 def resume(
     run: Run | str | Path,
     *,

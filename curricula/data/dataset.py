@@ -36,6 +36,7 @@ from curricula.data.spec import ImageSize, as_image_size, height_width
 from curricula.errors import UserError, printable, shortened, shown
 from curricula.expressions import factories
 from curricula.expressions.checks import check_call
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.tables import html_values
 from curricula.runtime.values import (
     as_path,
@@ -172,6 +173,7 @@ class DataSet:
 
     @classmethod
     @known_keywords()
+    @cpu_by_default()
     def from_arrays(
         cls,
         *,
@@ -233,6 +235,7 @@ class DataSet:
 
     @classmethod
     @known_keywords()
+    @cpu_by_default()
     def from_torch(
         cls,
         *,
@@ -611,6 +614,7 @@ def as_split(split: SplitLike, data: DataSet) -> SplitLike:
 
 
 @known_keywords()
+@cpu_by_default()
 def load_data(text: str, *, root: str | Path = "data", download: bool = False) -> DataSet:
     """Return the data set that an expression names, such as ``mnist`` or ``folder(size=64)``.
 

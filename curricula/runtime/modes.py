@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from curricula.runtime.default_device import cpu_by_default
+
 T = TypeVar("T")
 
 
@@ -37,13 +39,13 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 @contextmanager
 def ordinary_mode(device: torch.device) -> Iterator[None]:
     """Compute in float32 inside the block: without autocast on the device, outside of inference
-    mode, and with float32 as the default dtype."""
+    mode, and with float32 as the default dtype and the CPU as the default device."""
     off = (
         torch.autocast(device.type, enabled=False)
         if torch.is_autocast_enabled(device.type)
         else nullcontext()
     )
-    with outside_inference_mode(), off, default_dtype(torch.float32):
+    with outside_inference_mode(), off, default_dtype(torch.float32), cpu_by_default():
         yield
 
 

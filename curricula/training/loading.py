@@ -12,6 +12,7 @@ from curricula.errors import UserError, shown
 from curricula.expressions.checks import check_call
 from curricula.expressions.given import is_given
 from curricula.expressions.model_files import named_model
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.values import check_choice, known_keywords
 from curricula.training.config import MeasuredConfig
 from curricula.training.run import BEST, DATA, LAST, Run, holds
@@ -105,6 +106,7 @@ def read_network(path: Path) -> "Weights":
 
 
 @known_keywords()
+@cpu_by_default()
 def load_model(
     run: Run | str | Path,
     *,

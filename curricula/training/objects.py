@@ -192,15 +192,16 @@ def _check_trainable(model: "nn.Module") -> None:
     """Check that copies of a network can be trained.
 
     Raises:
-        UserError: its parameters have no shapes yet, or are of half precision.
+        UserError: its parameters have no shapes or values yet, or are of half precision.
     """
     import torch
-    from torch.nn.parameter import UninitializedParameter
+
+    from curricula.victim.model_checks import weight_problem
 
     name = f"model {given(model)}"
+    if problem := weight_problem(model):
+        raise UserError(f"{name} {problem}")
     for key, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
-            raise UserError(f"{name}: {key} has no shape yet: pass a batch through it first")
         if parameter.dtype in (torch.float16, torch.bfloat16):
             raise UserError(
                 f"{name}: {key} is of {parameter.dtype}, too coarse for updates: give "

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from curricula.errors import UserError
 from curricula.interfaces import HasPlainEquivalent
 from curricula.runtime.compile import Compiled
+from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.modes import as_ordinary, default_dtype, outside_inference_mode
 from curricula.runtime.precision import Precision, autocast, weight_dtype
 from curricula.victim.batchnorm_folding import FoldedLayer, foldable_pairs, simplify
@@ -111,7 +112,7 @@ class FrozenModel(nn.Module):
         self._default_dtype = torch.get_default_dtype()
         self._has_plain = isinstance(model, HasPlainEquivalent)
         self._others: Sequence[nn.Module] = ()
-        with outside_inference_mode():
+        with outside_inference_mode(), cpu_by_default():
             self._use(Choice(form=Form.SHARED if self._has_plain else least_form(model)))
         super().train(False)
 
@@ -233,7 +234,7 @@ class FrozenModel(nn.Module):
                 images one is not finite; the model cannot be run in eval mode without changing it.
         """
         self.gradient_passes += x_NCHW.requires_grad and torch.is_grad_enabled()
-        with outside_inference_mode():
+        with outside_inference_mode(), cpu_by_default():
             images = as_ordinary(x_NCHW)
             self.refresh()
             first = not self._compared and len(images) > 0

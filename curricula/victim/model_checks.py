@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from curricula.errors import UserError
 from curricula.losses import uneven_sum
@@ -75,8 +75,8 @@ def check_measurable(
         UserError: the model fails on the images, or cannot be run in eval mode without changing
             it; its output is not finite floating logits (N, K); a label is K or more.
     """
-    if problem := _shapeless_weight(model):
-        raise UserError(f"the model {problem}; run it once on images")
+    if problem := weight_problem(model):
+        raise UserError(f"the model {problem}")
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []), torch.no_grad():
         try:
             classes = ModelVictim(model).logits(x_NCHW).shape[1]
@@ -100,17 +100,23 @@ def check_measurable(
     return classes
 
 
-def _shapeless_weight(model: nn.Module) -> str | None:
-    """Return a message on a lazy layer's weight that has no shape yet; None if there is none."""
-    for name, weight in model.named_parameters():
-        if isinstance(weight, UninitializedParameter):
-            return f"has a weight without a shape ({name})"
+def weight_problem(model: nn.Module) -> str | None:
+    """Return a message on a weight that has no shape yet, as of a lazy layer, or no values, to
+    follow the model's name; None if there is none."""
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(weight, (UninitializedParameter, UninitializedBuffer)):
+            return f"has a weight without a shape ({name}); run it once on images"
+        if weight.is_meta:
+            return (
+                f"has a weight without values ({name}, on the device meta); make it on the CPU, or "
+                "load its weights"
+            )
     return None
 
 
 def _check_classifier(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> None:
-    if problem := _shapeless_weight(model):
-        raise _ProblemError(f"{problem}; let its factory set all shapes, or run the model once")
+    if problem := weight_problem(model):
+        raise _ProblemError(problem)
     try:
         scratch = copied(model).to(x_NCHW.device)
     except Exception as error:

@@ -405,7 +405,7 @@ def test_the_page_and_the_comparison_of_such_runs(run, data, tmp_path):
     ("fields", "message"),
     [
         ({"model": Net}, "model must be text or a torch.nn.Module, not <class"),
-        ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, "1.weight has no shape yet"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.LazyLinear(10))}, "without a shape (1.weight)"),
         ({"model": Net().half()}, "of torch.float16, too coarse for updates"),
         ({"model": 3}, "model must be text or a torch.nn.Module, not 3"),
         ({"data": 3}, "data must be text or data, not 3"),

@@ -54,7 +54,7 @@ REFUSED = {
     ),
     "labels": (lambda logits: logits.argmax(1), r"shape \(\d,\) for \d images"),
     "one": (lambda logits: logits[:, :1], r"shape \(\d, 1\) .*(two for two|num_classes outputs)"),
-    "half the images": (lambda logits: logits[:3], r"shape \(3, 3\) for \d images"),
+    "half the images": (lambda logits: logits[:3], r"shape \(3, 3\) for \d+ images"),
     "scalar": (lambda logits: logits.sum(), r"shape \(\) for \d images"),
     "transposed": (lambda logits: logits.t(), r"shape \(3, \d\) for \d images"),
     "in a mapping": (lambda logits: {"logits": logits[:, :, None]}, r"shape \(\d, 3, 1\)"),
