@@ -271,7 +271,8 @@ def _as_given(view_NCHW: Tensor, x_NCHW: Tensor, given_NCHW: Tensor) -> Tensor:
 
 
 def _explain(error: Exception, x_NCHW: Tensor, context: Context) -> None:
-    """Raise a user error if an expression failed for its images or labels."""
+    """Raise a user error if an expression failed for its images or labels, or for a model that has
+    no gradient."""
     try:
         with torch.no_grad():
             classes = context.victim.logits(x_NCHW[:1]).shape[1]
@@ -287,6 +288,13 @@ def _explain(error: Exception, x_NCHW: Tensor, context: Context) -> None:
             f"labels must lie from 0 to {classes - 1}, since the model has {classes} classes, not "
             f"from {low} to {high}"
         ) from error
+    try:
+        context.victim.gradient(x_NCHW[:1], context.y_N[:1])
+    except RuntimeError as cause:
+        raise UserError(
+            f"the victim's model cannot be differentiated in its images ({message_of(cause)}): "
+            "only threats without gradients, such as square, can measure it"
+        ) from cause
 
 
 def check_channels(tree: Node, in_channels: int, *, data: str) -> None:

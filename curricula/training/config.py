@@ -231,9 +231,22 @@ def check_fields(layer: Mapping[str, Any]) -> None:
     """
     for key, value in layer.items():
         checked = _checked(key, value)
+        if _has_surrogates(checked):
+            raise UserError(
+                f"configuration: {key} {shown(value)} is not valid UTF-8, and config.toml cannot "
+                "hold it; rename the file or folder"
+            )
         field = FIELDS[key]
         if field.validator is not None:
             field.validator(None, field, checked)
+
+
+def _has_surrogates(value: Any) -> bool:
+    """Return whether a text, or one of a tuple of texts, is a name of bytes that are not UTF-8."""
+    texts = value if isinstance(value, tuple) else (value,)
+    return any(
+        "\ud800" <= letter <= "\udfff" for text in texts if isinstance(text, str) for letter in text
+    )
 
 
 def _checked(key: str, value: Any) -> Any:

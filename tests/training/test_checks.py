@@ -33,6 +33,10 @@ WRONG = [
         {"schedule": ["random(seed=1e300)"]},
         "seed must be at most 4,611,686,018,427,387,904, not about",
     ),
+    (
+        {"data_root": "photos\udcff"},
+        "data_root 'photos\\udcff' is not valid UTF-8, and config",
+    ),
     ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
     ({"lr": 0}, "configuration: lr must be above 0, not 0"),
     ({"momentum": 1}, "configuration: momentum must be below 1, not 1"),

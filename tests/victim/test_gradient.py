@@ -335,3 +335,30 @@ def test_a_missing_gradient_is_an_error_and_no_gradient_of_zero(layer, convoluti
     model(x)
     with pytest.raises(UserError, match=r"no gradient in its images.*such as square"):
         ModelVictim(model).gradient(x, y)
+
+
+def test_a_model_that_cannot_be_differentiated_is_one_line_under_every_attack():
+    class Net(nn.Module):
+        def __init__(self, change):
+            super().__init__()
+            self.change, self.last = change, nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.last(self.change(x).flatten(1))
+
+    x, y = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    for change, message in (
+        (
+            lambda x: torch.sub(x, 0.5, out=x),
+            r"differentiated in its images \(sub\(\): functions wi",
+        ),
+        (
+            lambda x: x.resize_(len(x), 64),
+            r"differentiated in its images \(cannot resize variables",
+        ),
+        (lambda x: x.detach_(), "no gradient in its images"),
+    ):
+        for text in ("pgd(0.1, steps=1)", "fgsm:0.1", "torchattacks-pgd(0.1, steps=1)"):
+            victim = ModelVictim(Net(change), early_stop=True)
+            with pytest.raises(UserError, match=message):
+                Threat.parse(text)(x, y, victim=victim, generator=torch.Generator())
