@@ -1,5 +1,5 @@
-"""Check that what a newcomer wants takes ten lines or fewer. Other tests run these programs and check
-what they print, beside other libraries and on what the user has."""
+"""Check that what a newcomer wants takes ten lines or fewer. Other tests run these programs and
+check what they print, beside other libraries and on what the user has."""
 
 from pathlib import Path
 
