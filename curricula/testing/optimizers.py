@@ -104,8 +104,8 @@ def parameters_without_gradient_stay(factory: Callable[..., Any], **arguments: A
 
 def state_is_tensors_of_parameters(factory: Callable[..., Any], **arguments: Any) -> None:
     """Check that everything that updates change is a tensor in `state[parameter]`."""
-    groups = _groups(_parameters())
-    problem = state_problem(lambda copied: _make(factory, copied, arguments), groups)
+    optimizer, _ = _make_with_parameters(factory, arguments)
+    problem = state_problem(optimizer)
     assert problem is None, problem
 
 

@@ -173,10 +173,8 @@ def resolve_optimizer(config: TrainConfig, factory: Factory | None = None) -> st
     with torch.random.fork_rng(devices=[]):
         parameters = [nn.Parameter(torch.ones(shape)) for shape in TRIED_SHAPES]
         groups = [{"params": parameters, "lr": config.lr, "base_lr": config.lr}]
-        problem = state_problem(
-            lambda groups: build_optimizer(config, groups, factory).value, groups
-        )
-    built = build_optimizer(config, groups, factory)
+        built = build_optimizer(config, groups, factory)
+        problem = state_problem(built.value)
     if problem:
         raise error_in(built.call, problem)
     return str(built.call)
@@ -197,15 +195,13 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
     )
 
 
-def state_problem(make: Callable[[Groups], Optimizer], groups: Groups) -> str | None:
+def state_problem(optimizer: Optimizer) -> str | None:
     """Return in words why a checkpoint cannot hold the state of an optimiser, or why it fails; None
     if it can.
 
     Args:
-        make: returns an optimiser for groups of parameters.
-        groups: the groups to try it on; their parameters stay the same.
+        optimizer: a new optimiser, which makes a few updates of its parameters.
     """
-    optimizer = make(_copied(groups))
     before = _kept_elsewhere(optimizer)
     try:
         _update(optimizer)

@@ -505,6 +505,8 @@ def test_a_file_that_is_not_there_gets_the_name_of_a_similar_one(
         ("train --version", "--version comes before the command: write curricula --version"),
         ("train --patience 3", "No such option '--patience'; did you mean --stop-after?"),
         ("evaluate runs/a --attack rot", "No such option '--attack'; did you mean --threat?"),
+        ("train --weights a.pt", "No such option '--weights'; did you mean --init?"),
+        ("evaluate --init a.pt", "No such option '--init'; did you mean --weights?"),
         ("train -z", "No such option '-z'; curricula train --help lists all"),
         (f"train --epochs {'9' * 5000}", "99' is not a valid integer"),
         (f"train --lr {'x' * 5000}", "xx' is not a valid float"),

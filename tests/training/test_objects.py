@@ -409,7 +409,10 @@ def test_the_page_and_the_comparison_of_such_runs(run, data, tmp_path):
         ({"model": Net().half()}, "of torch.float16, too coarse for updates"),
         ({"model": 3}, "model must be text or a torch.nn.Module, not 3"),
         ({"data": 3}, "data must be text or data, not 3"),
-        ({"data": (torch.rand(20, 1, 28, 28), torch.arange(20) % 10)}, "DataSet.from_arrays"),
+        (
+            {"data": (torch.rand(20, 1, 28, 28), torch.arange(20) % 10)},
+            "in Python, give data={'train'",
+        ),
         ({"objective": nn.CrossEntropyLoss()}, "objective must be text or an objective"),
         ({"schedule": 3}, "schedule must be"),
         ({"schedule": {"pgd": late}}, "no perturbation is called 'pgd' here"),

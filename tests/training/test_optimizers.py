@@ -267,3 +267,15 @@ def test_a_checkpoint_with_a_foreign_state_is_refused(plugin, tmp_path):
         (path / "previous.safetensors").unlink(missing_ok=True)
         with pytest.raises(UserError, match=message):
             curricula.resume(path)
+
+
+def test_an_optimiser_is_tried_once_before_the_training():
+    built = []
+
+    def counted(params, lr):
+        built.append(torch.optim.SGD(params, lr=lr))
+        return built[-1]
+
+    config = merge(COMMON_TRAINING, {"model": "lenet", "optimizer": "given(counted)"})
+    assert resolve_optimizer(config, counted) == "given(counted)"
+    assert len(built) == 1
