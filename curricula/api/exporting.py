@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from curricula.api.predicting import ImageClassifier, open_classifier
+from curricula.api.predicting import ImageClassifier, open_classifier, output_of
 from curricula.data.spec import height_width
 from curricula.errors import UserError, message_of
 from curricula.runtime.default_device import cpu_by_default
@@ -75,10 +75,11 @@ def export(
     """Write a trained network as ONNX or as a program of `torch.export`, and return how far its
     logits are from the network's own.
 
-    The file takes float images NCHW in [0, 1], any number of them, and returns logits NK; the
-    normalisation is inside. Its metadata state the class names, the channels, the size and the
-    range of the images. It is compared with the network before it is written, on the first test
-    images, or on random ones where there are no data.
+    The file takes float32 images NCHW in [0, 1], any number of them, and returns float32 logits
+    NK; the normalisation is inside, and weights of another dtype become float32. Its metadata state
+    the class names, the channels and their colours, the size and the range of the images. It is
+    compared with the network before it is written, on the first test images, or on random ones
+    where there are no data.
 
     Args:
         model: a run, its folder, or a classifier of images in [0, 1], which is not changed.
@@ -118,12 +119,26 @@ def export(
 
     import torch
 
-    network = _exportable(classifier.network)
+    from curricula.interfaces import HasPlainEquivalent
+    from curricula.runtime.modes import ordinary_mode
+    from curricula.victim.copies import copied, is_scripted
+
+    if is_scripted(classifier.network):
+        raise UserError(
+            "the network is scripted or traced: export the network that it was made from, or save "
+            "it as it is, torch.jit.save"
+        )
     write: Callable[..., tuple[bytes, Callable[[Tensor], Tensor]]] = (
         _as_onnx if form == "onnx" else _as_program
     )
+    copy = copied(classifier.network).cpu().float().eval()
+    original = _logits_alone(copied(copy))
+    output_of(original, x_NCHW[:2])  # the exporter's message would be about its own code
+    network = _logits_alone(
+        copy.plain_equivalent() if isinstance(copy, HasPlainEquivalent) else copy
+    )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ordinary_mode(x_NCHW.device):
             warnings.simplefilter("ignore")  # of torch's exporter, about its own code
             program = torch.export.export(
                 network,
@@ -136,7 +151,7 @@ def export(
             f"the network cannot be exported as {path.suffix} ({_first_line(error)}); its forward "
             "must be made of torch's operations alone, whatever the images"
         ) from error
-    difference = _difference(classifier.network, exported, x_NCHW)
+    difference = _difference(original, exported, x_NCHW)
     if not difference.allowed:
         raise UserError(
             f"the exported logits differ by {difference.largest:.2g} from the network's on "
@@ -170,25 +185,21 @@ def _images(
     return torch.rand((min(limit, CHECKED), *shape), generator=generator), "random images"
 
 
-def _exportable(network: "nn.Module") -> "nn.Module":
-    """Return a copy of a network in eval mode on the CPU, or its plain equivalent, that returns
-    logits alone."""
+def _logits_alone(network: "nn.Module") -> "nn.Module":
+    """Return a network that returns the logits alone of the given one."""
     from torch import Tensor, nn
 
-    from curricula.interfaces import HasPlainEquivalent
-    from curricula.victim.copies import copied
     from curricula.victim.outputs import logits_of
 
     class LogitsAlone(nn.Module):
-        def __init__(self, network: nn.Module) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.network = network
 
         def forward(self, x_NCHW: Tensor) -> Any:
             return logits_of(self.network(x_NCHW))
 
-    copy = copied(network).cpu().eval()
-    return LogitsAlone(copy.plain_equivalent() if isinstance(copy, HasPlainEquivalent) else copy)
+    return LogitsAlone().eval()
 
 
 def _metadata(classifier: ImageClassifier) -> dict[str, Any]:
@@ -199,6 +210,7 @@ def _metadata(classifier: ImageClassifier) -> dict[str, Any]:
     stated: dict[str, Any] = {
         "classes": list(classifier.spec.classes),
         "channels": classifier.spec.channels,
+        "colours": {1: "grey", 3: "RGB"}.get(classifier.spec.channels),
         "height": height,
         "width": width,
         "layout": "NCHW",
@@ -274,17 +286,16 @@ def _difference(
     different sizes."""
     import torch
 
-    from curricula.victim.copies import copied
+    from curricula.runtime.modes import ordinary_mode
     from curricula.victim.outputs import checked_logits
 
-    original = copied(network).cpu().eval()
     sizes, begin = (1, 3, 64), 0
     largest, allowed = 0.0, True
     number = 0
     while begin < len(x_NCHW):
         batch = x_NCHW[begin : begin + sizes[min(number, 2)]].contiguous()
-        with torch.no_grad():
-            expected = checked_logits(original(batch.clone()), len(batch))
+        expected = checked_logits(output_of(network, batch), len(batch))
+        with torch.no_grad(), ordinary_mode(batch.device):
             found = exported(batch)
         apart = float((found - expected).abs().max())
         allowed &= found.shape == expected.shape

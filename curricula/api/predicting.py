@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from curricula.data.spec import ImageSpec, height_width
-from curricula.errors import UserError, shown
+from curricula.errors import UserError, message_of, shown
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.values import check_choice, check_whole, described, known_keywords
@@ -154,6 +154,7 @@ def open_classifier(
 
     from curricula.data.dataset import as_dataset
     from curricula.models.class_names import check_stated_classes
+    from curricula.victim.model_checks import weight_problem
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a run, its folder or a torch.nn.Module, not {shown(model)}")
@@ -164,6 +165,8 @@ def open_classifier(
         )
     found = None if isinstance(data, ImageSpec) else as_dataset(data)
     spec = data if found is None else _as_spec(found)
+    if problem := weight_problem(model):
+        raise UserError(f"the model {problem}")
     check_stated_classes(model, spec.classes, "data" if found is None else found.name)
     return ImageClassifier(network=model, spec=spec, data=found)
 
@@ -303,17 +306,37 @@ def _photos(
                 yield name, pixels
 
 
+def output_of(network: "nn.Module", x_NCHW: "Tensor") -> Any:
+    """Return what a network returns for a copy of images in the dtype of its weights, computed
+    without gradients and in torch's ordinary modes.
+
+    Raises:
+        UserError: it fails.
+    """
+    import torch
+
+    from curricula.runtime.modes import ordinary_mode
+    from curricula.runtime.precision import weight_dtype
+
+    images = x_NCHW.to(weight_dtype(network) or x_NCHW.dtype, copy=True)
+    with ordinary_mode(x_NCHW.device), torch.no_grad():
+        try:
+            return network(images)
+        except Exception as error:  # of third-party code
+            size = "x".join(map(str, x_NCHW.shape[1:]))
+            raise UserError(
+                f"the network cannot take {len(x_NCHW)} images of {size} ({message_of(error)}): "
+                "build it for them, or give other images"
+            ) from error
+
+
 def _classified(
     network: "nn.Module", classes: tuple[str, ...], names: list[str], x_NCHW: "Tensor", top: int
 ) -> list[Prediction]:
     """Return the most probable classes of the images of a batch."""
-    import torch
-
-    from curricula.runtime.modes import ordinary_mode
     from curricula.victim.outputs import logits_of, shape_problem
 
-    with ordinary_mode(x_NCHW.device), torch.no_grad():
-        output = network(x_NCHW)
+    output = output_of(network, x_NCHW)
     if problem := shape_problem(output, len(names), len(classes)):
         raise UserError(f"the network returns {problem}")
     logits_NK: Tensor = logits_of(output)

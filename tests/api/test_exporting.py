@@ -20,6 +20,7 @@ from curricula.data import ImageSpec
 from curricula.errors import UserError
 
 DIGITS = ImageSpec(classes=tuple("0123456789"), channels=1, image_size=28)
+WIDE = ImageSpec(classes=("a", "b"), channels=1, image_size=(12, 18))
 COLOUR = ImageSpec(classes=("cat", "dög", "鳥"), channels=3, image_size=32)
 
 
@@ -95,9 +96,30 @@ def test_the_metadata_say_what_a_program_has_to_know(tmp_path):
     torch.export.load(tmp_path / "model.pt2", extra_files=files)
     assert json.loads(files["curricula.json"]) == of_onnx
     assert of_onnx["classes"] == ["cat", "dög", "鳥"]
-    size = [of_onnx[name] for name in ("channels", "height", "width", "range", "layout")]
-    assert size == [3, 32, 32, [0, 1], "NCHW"]
+    names = ("channels", "colours", "height", "width", "range", "layout")
+    assert [of_onnx[name] for name in names] == [3, "RGB", 32, 32, [0, 1], "NCHW"]
     onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+
+
+class Kept(nn.Sequential):
+    """Images of any dtype, with weights of another."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 10 * 16, 2))
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_grey_images_that_are_not_square_one_at_a_time(tmp_path, ending, dtype):
+    network, path = Kept().to(dtype), tmp_path / f"model.{ending}"
+    with torch.autocast("cpu", torch.bfloat16):  # of the caller
+        export(network, path, data=WIDE, limit=5)
+    x = torch.rand(1, 1, 12, 18)
+    with torch.no_grad():
+        torch.testing.assert_close(read(path)(x), network.float()(x), atol=1e-5, rtol=1e-5)
+    with pytest.raises(Exception, match=r"(?i)expected|guard|dim"):
+        read(path)(x.transpose(2, 3))
 
 
 def test_the_network_is_neither_changed_nor_put_into_eval_mode(tmp_path):
@@ -179,13 +201,25 @@ class NotFinite(nn.Module):
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(Branching(), "the network cannot be exported as"), (NotFinite(), "differ by nan")],
+    [
+        (Branching(), "the network cannot be exported as"),
+        (NotFinite(), "differ by nan"),
+        (nn.Linear(3, 10), "the network cannot take 2 images of 1x28x28 .*build it for them"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "has a weight without a shape"),
+    ],
 )
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path, model, message, ending):
     with pytest.raises(UserError, match=message) as caught:
         export(model, tmp_path / f"model.{ending}", data=DIGITS)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_network_is_one_line(tmp_path):
+    scripted = torch.jit.trace(nn.Flatten(), torch.rand(2, 1, 28, 28))
+    with pytest.raises(UserError, match="is scripted or traced: export the network that it was"):
+        export(scripted, tmp_path / "model.pt2", data=DIGITS)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,14 @@ def test_logits_in_a_mapping_are_found():
     assert found.probabilities == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_have_the_dtype_of_the_weights(dtype):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).to(dtype)
+    (found,) = curricula.predict(model, PIXELS[:1], data=SPEC)
+    (expected,) = curricula.predict(model.float(), PIXELS[:1], data=SPEC)
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("model", "images", "keywords", "message"),
     [
@@ -240,6 +248,8 @@ def test_logits_in_a_mapping_are_found():
             {"data": SPEC},
             r"of shape \(1, 8, 6\).* takes \(1, 8, 8\)",
         ),
+        (nn.Linear(3, 2), PIXELS, {"data": SPEC}, "cannot take 3 images of 1x8x8 .*build it for"),
+        (nn.LazyConv2d(2, 8), PIXELS, {"data": SPEC}, "has a weight without a shape"),
         (nn.Flatten(), PIXELS * 255, {"data": SPEC}, "must be from 0 to 1"),
         (nn.Flatten(), PIXELS * torch.nan, {"data": SPEC}, "a pixel of nan"),
         (nn.Flatten(), [], {"data": SPEC}, "images is empty"),
