@@ -1,5 +1,6 @@
 """Digital corruptions: `elastic-transform`, `pixelate` and `jpeg`."""
 
+import functools
 from io import BytesIO
 from typing import ClassVar
 
@@ -71,6 +72,7 @@ class ElasticTransform(Corruption):
         return warp_displaced(x_NCHW, (smooth * alpha).permute(0, 2, 3, 1), padding="reflection")
 
 
+@functools.lru_cache(maxsize=32)
 def shrinking(size: int, share: float) -> tuple[Tensor, Tensor]:
     """Return the matrix (small, size) that shrinks an axis to a share by averaging, as Pillow's BOX
     does, and the index (size,) that enlarges it by repeating, as its NEAREST does."""
@@ -149,8 +151,8 @@ class Jpeg(Stepped):
         """Return images after JPEG."""
         quality = (25, 18, 15, 10, 7)[severity - 1]
         # Channels last; grey images without that axis, as Pillow has them.
-        pixels_NHWC = (x_NCHW * 255).round().byte().movedim(1, -1).cpu().numpy()
+        pixels_NHWC = (x_NCHW * 255).round().byte().movedim(1, -1).contiguous().cpu().numpy()
         images = pixels_NHWC[..., 0] if x_NCHW.shape[1] == 1 else pixels_NHWC
         decoded = np.stack([compressed(image, quality) for image in images])
         out_NHWC = torch.from_numpy(decoded.reshape(pixels_NHWC.shape)).to(x_NCHW.device)
-        return out_NHWC.movedim(-1, 1).to(x_NCHW.dtype) / 255
+        return out_NHWC.movedim(-1, 1).contiguous().to(x_NCHW.dtype) / 255
