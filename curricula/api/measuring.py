@@ -54,7 +54,6 @@ from curricula.training.run import (
     PROFILE,
     Run,
     check_free,
-    prefixed,
 )
 
 if TYPE_CHECKING:
@@ -661,6 +660,7 @@ def _keep(
 ) -> None:
     """Write a folder like a run's with a model from elsewhere: its weights and its results."""
     from curricula.data.identity import identity_of
+    from curricula.models.kept_state import kept
     from curricula.training.predictions import write_evaluation
     from curricula.training.probe import probe_of
     from curricula.victim.copies import uncompiled
@@ -679,5 +679,5 @@ def _keep(
     with exclusive(folder):
         run = Run.create(folder, config, identity_of(subject.data))
         probe = probe_of(subject.network, subject.data.image_shape)
-        run.save(BEST, prefixed("model", subject.network.state_dict()), probe)
+        run.save(BEST, kept(subject.network, "model"), probe)
         write_evaluation(run, split, found)

@@ -20,6 +20,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from curricula.errors import UserError, message_of, printable, shortened, shown
 from curricula.expressions.model_files import WEIGHTS
+from curricula.models.kept_state import aside, load_aside
 from curricula.models.normalisation import OWN
 from curricula.models.normalise import Normalise, first_normalise
 from curricula.runtime.files import read_file, similar_path
@@ -29,7 +30,7 @@ from curricula.runtime.values import as_path
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
         "ema", "model_ema", "state_dict_ema", "ema_state_dict")  # fmt: skip
 """Keys under which training programs store a network's tensors; the first one found is taken."""
-AVERAGE = "average.module."  # prefix of the averaged weights in a checkpoint of curricula
+AVERAGE = "average.module"  # prefix of the averaged weights in a checkpoint of curricula
 COUNTED = "n_averaged"  # number of averaged weights, of torch's AveragedModel
 BATCHES = "num_batches_tracked"  # a counter of batch norm, which no evaluation reads
 SHAPELESS = (UninitializedParameter, UninitializedBuffer)  # tensors of lazy layers
@@ -66,12 +67,14 @@ class Weights:
         notes: what was recognised in the file, a phrase each.
         versions: version of the format of each module's tensors, by the module's name, if the file
             states them, as `torch.nn.Module.state_dict` does.
+        aside: what a checkpoint of curricula keeps beside the state dict, by name.
     """
 
     tensors: Mapping[str, Tensor]
     source: str
     notes: tuple[str, ...] = ()
     versions: Mapping[str, int] = attrs.field(factory=dict)
+    aside: Mapping[str, Tensor] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -137,6 +140,7 @@ def _of_safetensors(content: bytes, source: str) -> Weights:
     if is_checkpoint:
         return Weights(
             tensors=network_tensors(tensors, source),
+            aside=aside(tensors, network_prefix(tensors, source)),
             source=source,
             notes=("a checkpoint of curricula",),
         )
@@ -178,17 +182,23 @@ def network_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Ten
     Raises:
         UserError: the count of averaged weights is not a number.
     """
+    begin = f"{network_prefix(tensors, source)}."
+    return {name.removeprefix(begin): t for name, t in tensors.items() if name.startswith(begin)}
+
+
+def network_prefix(tensors: Mapping[str, Tensor], source: str) -> str:
+    """Return the prefix of the network's tensors in a checkpoint of curricula: ``average.module``
+    if it has averaged weights, and else ``model``.
+
+    Raises:
+        UserError: the count of averaged weights is not a number.
+    """
     count = tensors.get(f"average.{COUNTED}")
     if count is not None and (
         count.numel() != 1 or count.is_floating_point() or count.is_complex()
     ):
         raise UserError(f"{source}: damaged (average.{COUNTED} is not a count); train again")
-    prefix = AVERAGE if count is not None and int(count) > 0 else "model."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    return AVERAGE if count is not None and int(count) > 0 else "model"
 
 
 def _of_torch(content: bytes, source: str) -> Weights:
@@ -384,6 +394,13 @@ def load_weights(
         if found is not None:
             metadata[found]["version"] = version
     model.load_state_dict(state)
+    beside = {added + name.removeprefix(taken): tensor for name, tensor in weights.aside.items()}
+    try:
+        load_aside(model, beside)
+    except Exception as error:  # third-party code may raise anything
+        raise UserError(
+            f"{weights.source} do not fit {what} ({message_of(error)}); name theirs"
+        ) from error
     notes = (*weights.notes, *renamed, *cast)
     return Loaded(notes=notes, normalised=stated, normalisation=normalisation)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curricula.curriculum import ScheduleStates
 from curricula.errors import UserError, message_of, shown
+from curricula.models.kept_state import aside, is_extra_state, kept, load_kept, state_tensors
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
@@ -100,7 +101,7 @@ class Checkpoint:
                     f"{prefix}.{name} is {'missing' if name in others else 'not expected'}"
                 )
             now, expected = _form(found[name]), _form(others[name])
-            if now != expected:
+            if now != expected and not is_extra_state(name):
                 raise ValueError(f"{prefix}.{name} is {now}, not {expected}")
         return found
 
@@ -128,13 +129,12 @@ def save_last(
     Raises:
         UserError: it cannot be written, for example because the disk is full.
     """
-    average = {} if state.average is None else state.average.state_dict()
     generators = {name: generator.get_state() for name, generator in state.generators.items()}
     if state.order_began is not None:
         generators["order"] = state.order_began
     tensors = {
-        **prefixed("model", state.model.state_dict()),
-        **prefixed("average", average),
+        **kept(state.model, "model"),
+        **({} if state.average is None else kept(state.average, "average")),
         **prefixed("optimizer", _optimizer_tensors(state.optimizer)),
         **prefixed("random", generators | random_tensors(plan.device)),
         **prefixed("sums", {"loss": state.sums.loss, "correct": state.sums.correct}),
@@ -338,13 +338,14 @@ def _restore_tensors(plan: Plan, state: TrainingState, checkpoint: Checkpoint) -
         ValueError: the checkpoint's tensors do not fit.
     """
     like, stored = checkpoint.like, checkpoint.state
-    state.model.load_state_dict(like("model", state.model.state_dict()))
-    average = {} if state.average is None else state.average.state_dict()
+    model = like("model", state_tensors(state.model))
+    load_kept(state.model, model, aside(checkpoint.tensors, "model"))
+    average = {} if state.average is None else state_tensors(state.average)
     found = like("average", average)
     if state.average is not None:
         if not 0 <= int(found["n_averaged"]) <= plan.total_steps:
             raise ValueError("average.n_averaged is out of range")
-        state.average.load_state_dict(found)
+        load_kept(state.average, found, aside(checkpoint.tensors, "average"))
     _restore_optimizer(plan, state.optimizer, checkpoint)
     schedules = like("schedule", _schedule_tensors(state.schedules))
     state.schedules = {

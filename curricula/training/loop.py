@@ -17,6 +17,7 @@ from curricula.evaluation.names import JOINT
 from curricula.evaluation.results import Evaluation
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import AdaptiveSchedule, Progress, Strength
+from curricula.models.kept_state import kept
 from curricula.plugins.registry import command_line
 from curricula.runtime.locks import exclusive
 from curricula.runtime.processes import FirstProcessError, from_first, largest, place
@@ -65,7 +66,6 @@ from curricula.training.run import (
     WRITTEN_BY_TRAINING,
     Run,
     check_free,
-    prefixed,
 )
 from curricula.training.saver import Interval, Saver
 from curricula.training.shared_run import SharedRun
@@ -450,9 +450,9 @@ class _Training:
         best = validation[JOINT] >= state.best_joint  # the latest of equal ones is best
         if best:
             state.best_joint = validation[JOINT]
-            kept = state.evaluated_model
-            probe = probe_of(kept, plan.data.image_shape)
-            self.run.save(BEST, prefixed("model", kept.state_dict()), probe)
+            best_model = state.evaluated_model
+            probe = probe_of(best_model, plan.data.image_shape)
+            self.run.save(BEST, kept(best_model, "model"), probe)
         strengths = state.sums.means()
         passes = self.passes.pop()
         state.passes += passes.gradient + passes.forward + passes.training

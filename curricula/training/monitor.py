@@ -16,6 +16,7 @@ from curricula.data.dataset import first
 from curricula.evaluation.threats import pixel_budget, standard_attack
 from curricula.expressions.binding import bind
 from curricula.interfaces import Strength, Victim
+from curricula.models.kept_state import state_tensors
 from curricula.plugins import registry
 from curricula.runtime.processes import largest
 from curricula.training.config import EVALUATION_SEED
@@ -138,7 +139,9 @@ def problem(state: TrainingState) -> str | None:
     """
     if not has_finite_loss(state):
         return "loss"
-    tensors = [tensor for tensor in state.model.state_dict().values() if tensor.is_floating_point()]
+    tensors = [
+        tensor for tensor in state_tensors(state.model).values() if tensor.is_floating_point()
+    ]
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors])
     return None if bool(finite.all()) else "weights"
 

@@ -20,6 +20,7 @@ from curricula.interfaces import Objective, Progress, Schedule
 from curricula.losses import ATTACK_LOSSES
 from curricula.models.build import resolve_model
 from curricula.models.class_names import check_stated_classes
+from curricula.models.kept_state import check_kept
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device, resolve_precision
 from curricula.runtime.precision import Precision
@@ -242,6 +243,7 @@ def make_plan(
         network = started.model
         config = attrs.evolve(config, init=initial.text, normalise=started.normalise)
     check_classifier(network, images.to(device), data.num_classes, name=name)
+    check_kept(network, name)
     layers = choose_layers(
         network,
         images,

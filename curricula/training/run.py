@@ -612,20 +612,21 @@ class Run:
         Raises:
             UserError: the file is missing, damaged, or of a different model.
         """
-        from curricula.models.weights import network_tensors
+        from curricula.models.kept_state import aside, load_kept, state_tensors
+        from curricula.models.weights import network_prefix, network_tensors
 
         path = self.path / file
         tensors, texts = self.load(file)
         weights = network_tensors(tensors, f"checkpoint {path}")
-        for name, tensor in model.state_dict().items():
+        for name, tensor in state_tensors(model).items():
             if name in weights and weights[name].dtype is not tensor.dtype:  # torch would convert
                 raise UserError(
                     f"checkpoint {path}: {name} is of {weights[name].dtype}, not "
                     f"{tensor.dtype} as in this model; train again"
                 )
         try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
+            load_kept(model, weights, aside(tensors, network_prefix(tensors, f"checkpoint {path}")))
+        except (RuntimeError, *WRONG_SHAPE) as error:
             raise UserError(
                 f"checkpoint {path}: not of this model ({' '.join(str(error).split())})"
             ) from error
