@@ -74,7 +74,6 @@ def open_network(
 
     from curricula.data.dataset import resolve_data
     from curricula.models.build import resolve_model
-    from curricula.models.normalisation import check_normalisation
     from curricula.models.normalise import with_normalisation
     from curricula.models.weights import load_weights
     from curricula.training.initial import normalisation_of
@@ -83,7 +82,7 @@ def open_network(
     found = None if path is None else read_network(path)
     loaded = resolve_data(data, root=data_root, download=False)
     data_set: DataSet = loaded.value
-    check_normalisation(normalise or OWN, data_set.in_channels)
+    parse_normalisation(normalise or OWN, data_set.in_channels)
     if path is not None and path.is_dir():
         check_classes(Run(path), data_set, "name and order them alike")
     with torch.random.fork_rng(devices=[]):

@@ -7,6 +7,7 @@ import click
 
 from curricula.cli.paths import PATH
 from curricula.expressions.model_files import WEIGHTS, named_model
+from curricula.models.normalisation import CHOICES
 
 Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 """A decorator that adds options to a command's function."""
@@ -26,9 +27,8 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         {"metavar": "MODEL", "callback": named},
     ),
     "normalise": (
-        "Normalisation of the images, in place of the network's: cifar10, cifar100, imagenet, "
-        "mnist, none or MEAN/STD, such as 0.5/0.25.",
-        "the network's own",
+        f"Normalisation of the images, in place of the network's: {CHOICES}.",
+        "own, the network's",
         {"metavar": "NORMALISATION"},
     ),
     "init": (

@@ -12,6 +12,7 @@ from curricula.cli.options import Option, combined, model_option
 from curricula.cli.paths import PATH
 from curricula.errors import UserError
 from curricula.expressions.given import is_given
+from curricula.models.normalisation import CHOICES
 from curricula.training.run import CONFIG, Run, holds
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--normalise",
             metavar="NORMALISATION",
-            help="Normalisation that --model was trained with: cifar10, cifar100, imagenet, mnist, "
-            "none or MEAN/STD, such as 0.5/0.25.",
+            help=f"Normalisation that --model was trained with: {CHOICES}.  "
+            "[default: own, that of the weights or the model]",
         ),
     )
     return options(with_subject)

@@ -81,6 +81,9 @@ def build(
             "object again, in Python"
         )
     factory = registry.current().find(kind, call.name).load()
+    if from_call := getattr(factory, "from_call", None):  # it reads its arguments itself
+        built: Built = from_call(call, supplied=supplied or {})
+        return built
     return call_factory(factory, kind, call, supplied=supplied, defaults=defaults)
 
 

@@ -11,10 +11,8 @@ from curricula.data.spec import ImageSpec
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.checks import check_call
-from curricula.expressions.model_files import FILE
 from curricula.expressions.syntax import Call
-from curricula.models.file_models import build_from_file
-from curricula.models.normalisation import OWN, check_normalisation
+from curricula.models.normalisation import OWN, parse_normalisation
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.values import known_keywords
 from curricula.victim.copies import uncompiled
@@ -34,7 +32,7 @@ def build_model(text: str, data: DataSet | ImageSpec | str, *, normalise: str = 
         data: a data set, its expression, or its `curricula.data.ImageSpec`: it states the number of
             classes and channels and the image size.
         normalise: normalisation of the images, in place of the model's first one: ``cifar10``,
-            ``cifar100``, ``imagenet``, ``mnist``, ``none`` or ``MEAN/STD``.
+            ``cifar100``, ``imagenet``, ``mnist``, ``none``, ``MEAN/STD`` or ``own``, the model's.
 
     Raises:
         UserError: an unknown model, argument or normalisation, an image size that the model cannot
@@ -61,19 +59,16 @@ def resolve_model(
     Raises:
         UserError: as `build_model` does.
     """
-    check_normalisation(normalise, data.in_channels)  # before the network is built
+    parse_normalisation(normalise, data.in_channels)  # before the network is built
     supplied = {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
         "image_size": data.image_size,
     }
     call = check_call("model", text)
-    if call.name == FILE:
-        built = build_from_file(call, supplied=supplied)
-    else:
-        if factories.requires("model", call.name, "fetch"):
-            supplied["fetch"] = fetch
-        built = _build(call, supplied)
+    if factories.requires("model", call.name, "fetch"):
+        supplied["fetch"] = fetch
+    built = _build(call, supplied)
     if not isinstance(built.value, nn.Module):
         return built  # its check reports it
     model = with_normalisation(uncompiled(built.value), normalise, data.in_channels)

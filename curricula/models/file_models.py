@@ -76,6 +76,9 @@ def build_from_file(call: Call, *, supplied: Mapping[str, Any]) -> factories.Bui
     return factories.Built(value=inner.value, call=Call(FILE, arguments))
 
 
+file_model.from_call = build_from_file  # type: ignore[attr-defined]
+
+
 def _built(
     factory: Callable[..., Any], call: Call, supplied: Mapping[str, Any], where: str
 ) -> factories.Built:

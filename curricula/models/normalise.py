@@ -12,7 +12,6 @@ from curricula.models.normalisation import (
     NONE,
     OWN,
     SMALLEST_STD,
-    check_normalisation,
     parse_normalisation,
 )
 from curricula.runtime.values import check_number
@@ -129,8 +128,7 @@ def with_normalisation(model: nn.Module, text: str, in_channels: int) -> nn.Modu
     """
     if text == OWN:
         return model
-    check_normalisation(text, in_channels)
-    found = parse_normalisation(text)
+    found = parse_normalisation(text, in_channels)
     layer: nn.Module = nn.Identity()
     if found is not None:
         mean = found.mean if len(found.mean) > 1 else found.mean[0]

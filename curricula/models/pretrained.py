@@ -45,7 +45,8 @@ def fetched_file(url: str, what: str) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             print(f"fetching {url} into {path.parent}", file=sys.stderr)
-            torch.hub.download_url_to_file(url, str(path), digits or None)
+            torch.hub.download_url_to_file(url, str(path), digits or None)  # checks the digits
+            return path
         except (OSError, HTTPException, RuntimeError) as error:  # the last one of a wrong digest
             raise UserError(
                 f"{what}: {name} is not in the cache, {path.parent} (set by TORCH_HOME), and "

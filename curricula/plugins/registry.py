@@ -137,18 +137,22 @@ class Registry:
     Attributes:
         failures: the plugins that failed to load.
         disabled: the plugins that ``CURRICULA_DISABLE`` leaves out.
-        files: the loose Python files that were loaded, of plugins and of models.
-        modules: their modules, by file.
+        modules: the modules of the loose Python files that were loaded, of plugins and of models,
+            by file.
     """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self.disabled: list[Provider] = []
-        self.files: list[Path] = []
         self.modules: dict[Path, ModuleType] = {}
         self._records: dict[Kind, dict[str, list[Registered]]] = {kind: {} for kind in KINDS}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
+
+    @property
+    def files(self) -> list[Path]:
+        """The loose Python files that were loaded, in that order."""
+        return [*self.modules]
 
     def add(self, plugin: object, provider: Provider) -> None:
         """Register a plugin object and all its records, or none of them if one is invalid.
@@ -261,7 +265,6 @@ class Registry:
         except UserError:
             self.modules.pop(file, None)
             raise
-        self.files.append(file)
 
     def module_of(self, file: str) -> ModuleType:
         """Return the module of a Python file that the user named in this process, by its path or

@@ -94,7 +94,8 @@ def run_search(
     check_same_search(search, folder)
     check_search(search)
     planned = check_cells(search.sweep(search.extremes), download=download)
-    _check_same_init(planned, search.sweep(read_trials(search, folder)), folder)
+    if planned.initial:
+        _check_same_init(planned, search.sweep(read_trials(search, folder)), folder)
     running = _Running(search=search, folder=folder, threats=planned.threats, on_message=on_message)
     running.start(retry=retry)
     waiting = False

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError, shortened
 from curricula.expressions.given import GIVEN
-from curricula.models.normalisation import OWN
+from curricula.models.normalisation import CHOICES, OWN
 from curricula.models.normalise import with_normalisation
 from curricula.models.weights import Loaded, Weights, digest_of, load_weights
 from curricula.training.layers import choose_layers
@@ -194,8 +194,7 @@ def normalisation_of(loaded: Loaded, source: str, name: str) -> str:
     if not loaded.normalised:
         raise UserError(
             f"{source} do not state how the images were normalised in their training: state it, "
-            "normalise (--normalise) cifar10, cifar100, imagenet, mnist, MEAN/STD or none (or "
-            f"{OWN}, to normalise as {name} does)"
+            f"normalise (--normalise) {CHOICES}; {OWN} normalises as {name} does"
         )
     return loaded.normalisation
 

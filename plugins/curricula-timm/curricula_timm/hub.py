@@ -36,31 +36,33 @@ def weights_file(config: PretrainedCfg, what: str) -> str:
         cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return cached
-    reason: Exception | None = None
-    for name in names:
-        try:
-            # One question first: a download repeats it for half a minute where nothing answers.
-            url = huggingface_hub.hf_hub_url(repository, name)
-            huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
-            return str(huggingface_hub.hf_hub_download(repository, name, library_name="timm"))
-        except EntryNotFoundError as error:  # perhaps under the other name
-            reason = error
-        except Exception as error:  # the library of the network has its own errors
-            reason = error
-            break
-    folder = f"models--{repository.replace('/', '--')}"
-    raise UserError(
-        f"{what}: its pretrained weights, {names[0]} of {repository}, are not in the cache, "
-        f"{constants.HF_HUB_CACHE} (folder hub of HF_HOME), and cannot be fetched "
-        f"({_first_sentence(reason)}); copy the folder {folder} there from a machine that has it"
-    ) from reason
+    try:
+        return _fetched(repository, names)
+    except Exception as error:  # the library of the network has its own errors
+        folder = f"models--{repository.replace('/', '--')}"
+        raise UserError(
+            f"{what}: its pretrained weights, {names[0]} of {repository}, are not in the cache, "
+            f"{constants.HF_HUB_CACHE} (folder hub of HF_HOME), and cannot be fetched "
+            f"({message_of(error).split('. ')[0]}); copy the folder {folder} there from a machine "
+            "that has it"
+        ) from error
+
+
+def _fetched(repository: str, names: list[str]) -> str:
+    """Return the path of the first of the named files that a repository has, after fetching it."""
+    name, *others = names
+    try:
+        # One question first: a download repeats it for half a minute where nothing answers.
+        url = huggingface_hub.hf_hub_url(repository, name)
+        huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
+        return str(huggingface_hub.hf_hub_download(repository, name, library_name="timm"))
+    except EntryNotFoundError:
+        if not others:
+            raise
+        return _fetched(repository, others)
 
 
 def _names(config: PretrainedCfg) -> list[str]:
     """Return the names that a file of weights may have, the preferred one first."""
     name = config.hf_hub_filename or DEFAULT
     return [SAFE[name], name] if name in SAFE else [name]
-
-
-def _first_sentence(error: Exception | None) -> str:
-    return message_of(error).split(". ")[0] if error is not None else "it is not there"
