@@ -161,26 +161,28 @@ def note(text: str) -> None:
 
 
 def _is_pair(data: Any) -> bool:
-    """Return whether data are (images, labels), and not two pairs (image, label) or two batches."""
+    """Return whether data are (images, labels), and not two items or two batches."""
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return False
-    return not all(
-        isinstance(item, (tuple, list))
-        and len(item) == 2
-        and (_is_number(item[1]) or _is_batch(*item))
-        for item in data
-    )
+    return not all(isinstance(item, Mapping) or _is_labelled(item) for item in data)
+
+
+def _is_labelled(item: Any) -> bool:
+    """Return whether an item is a pair (image, label), or a batch of them."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return False
+    image, label = item
+    return label is None or isinstance(label, str) or _is_number(label) or _is_batch(image, label)
 
 
 def _is_batch(images: Any, labels: Any) -> bool:
-    """Return whether images and labels are several beyond doubt, by their numbers of axes."""
-    return (
-        isinstance(images, (Tensor, np.ndarray))
-        and isinstance(labels, (Tensor, np.ndarray, list, tuple))
-        and images.ndim == 4
-        and _has_axes(labels)
-        and len(labels) == len(images)
-    )
+    """Return whether images and labels are several beyond doubt, by their axes."""
+    is_array = isinstance(images, (Tensor, np.ndarray))
+    if not is_array or not isinstance(labels, (Tensor, np.ndarray, list, tuple)):
+        return False
+    shape = tuple(images.shape)
+    is_grey = len(shape) == 3 and shape[0] not in CHANNELS and shape[2] not in CHANNELS
+    return _has_axes(labels) and (len(shape) == 4 or (is_grey and len(labels) == len(images)))
 
 
 def _has_axes(value: Any) -> bool:
@@ -195,7 +197,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_sequence(data: Any) -> bool:
-    return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+    has_items = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    return not isinstance(data, type) and (hasattr(data, "__iter__") or has_items)
 
 
 def _length(data: Any, origin: Origin) -> int | None:
@@ -298,6 +301,11 @@ def _collect(
             image, order = _collect(rows, origin, layout, count=len(image)).images, "NCHW"
         image = _as_tensor(image, str(origin))
         image = image if is_batch else image.unsqueeze(0)
+        if is_batch and len(label) != len(image):
+            raise UserError(
+                f"{name} {number} of the {origin} has {len(image):,} images and {len(label):,} "
+                "labels; give each image its label"
+            )
         stack.add(_as_nchw(image, origin, order, stored=False))
         labels += label if is_batch else [label]
     return Labelled(images=stack.images(), labels=labels, classes=classes, layout="NCHW")
@@ -833,7 +841,7 @@ def as_classes(names: Any) -> tuple[str, ...]:
         raise UserError(f"classes must be the list of the class names, not {shown(names)}")
     found = tuple(names)
     for name in found:
-        if not isinstance(name, str) or name != printable(name):
+        if not isinstance(name, str) or not name or name != printable(name):
             raise UserError(f"the name of a class must be text on one line, not {shown(name)}")
     if len(found) < 2:
         raise UserError(

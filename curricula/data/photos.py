@@ -117,6 +117,8 @@ def pixels_of(
             f"{what} has a transparent colour, whose scale may differ from that of its pixels; "
             'leave the colour out: image.info.pop("transparency")'
         )
+    if not image.width or not image.height:
+        raise UserError(f"{what} has no pixels; leave it out")
     with _one_line(what):
         upright = _upright(image, ground)
     is_grey = image.mode in GREY_MODES or image.mode.startswith("I;16")
@@ -270,7 +272,7 @@ def _in_colour(image: Image.Image, ground: str) -> Image.Image:
             image.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype("uint8")))
     elif transparent is None and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
         return image.convert("RGB")
-    coloured = image.convert("RGBA")
+    coloured = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), coloured).convert("RGB")
 
 

@@ -298,6 +298,7 @@ def test_the_numbers_of_a_training_are_its_classes(labels, message):
         (["a"], r"two or more classes, not 1 \(a\)"),
         ("abcd", "classes must be the list of the class names, not 'abcd'"),
         ([0, 1, 2, 3], "the name of a class must be text on one line, not 0"),
+        (["a", "b", "c", ""], "the name of a class must be text on one line, not ''"),
         (["a", "b", "c", "d\n"], r"the name of a class must be text on one line, not 'd"),
         ({0: "a"}, "classes must be the list of the class names"),
         (list("abc"), "labels are from 0 to 3; they must be from 0 to 2, for the 3 classes"),
@@ -435,6 +436,19 @@ def test_a_loader_with_a_sampler_keeps_each_images_label():
     assert torch.equal(as_dataset(loader).test.pixels, data.test.pixels)
 
 
+def test_two_items_are_not_images_and_labels():
+    x, z = PIXELS[:2]
+    for two in ([(x, "cat"), (z, "dog")], [{"image": x, "label": 0}, {"image": z, "label": 1}]):
+        data = as_dataset(two, classes=["cat", "dog"])
+        assert torch.equal(data.test.pixels, PIXELS[:2])
+        assert data.test.labels.tolist() == [0, 1]
+
+
+def test_batches_of_grey_images_need_no_axis_of_channels():
+    batches = [(GREY[:5, 0], LABELS[:5]), (GREY[5:, 0], LABELS[5:])]
+    assert torch.equal(as_dataset(batches).test.pixels, GREY)
+
+
 def test_class_names_come_from_the_data():
     for named in (Named(), Subset(Named(), range(8)), DataLoader(Named(), batch_size=5)):
         assert as_dataset(named, num_classes=9).classes == Named.classes
@@ -543,6 +557,12 @@ UNREADABLE = {
         DataLoader(Items(image=lambda x: x[:, : 5 + int(x[0, 1, 1]) % 2]), batch_size=N),
         "batch 0 of the images cannot be read: RuntimeError: stack expects each tensor to be equal",
     ),
+    "batches with fewer labels": (
+        [(PIXELS[:6], LABELS[:6]), (PIXELS[6:], LABELS[:5])],
+        "item 1 of the images has 6 images and 5 labels; give each image its label",
+    ),
+    "no pixels": ([(Image.new("RGB", (0, 4)), 0)], "image 0 of the images has no pixels; leave"),
+    "a class": (TensorDataset, "data must be a DataSet .* not type"),
     "a vast length": (Wrong(length=10**15), "1,000,000,000,000,000 images would take .* GiB"),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from curricula.data.photos import LEFT_OUT, read_image
+from curricula.data.photos import LEFT_OUT, pixels_of, read_image
 from curricula.errors import UserError
 
 SIZE = 16
@@ -335,3 +335,12 @@ def test_every_format_of_pillow_is_read_or_left_out_for_a_reason():
         "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
     }  # fmt: skip
     assert set(Image.ID) <= known | set(LEFT_OUT)
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
+def test_clear_images_of_pillow_have_the_ground_in_every_mode(mode):
+    whole = {"La": "LA", "RGBa": "RGBA"}.get(mode, mode)
+    image = Image.new(whole, (6, 4), 0).convert(mode)
+    pixels = pixels_of(image, "it", ground="grey")
+    assert pixels.shape == (1 if mode in ("LA", "La") else 3, 4, 6)
+    assert (pixels == 128).all()
