@@ -96,6 +96,8 @@ def levels(value, kind):
     return np.full(SIZE * SIZE, value, kind)
 
 
+FIRST, SECOND = Image.fromarray(GREY), Image.fromarray(0 * GREY)
+SGI = struct.pack(">HBBHHHHII", 474, 0, 2, 3, SIZE, SIZE, 3, 0, 2**16 - 1).ljust(512, b"\0")
 BRIGHTNESS = {  # a way to write a file of one grey level, and that level
     "8 bits": (saved(Image.fromarray(GREY), "a.png"), 128),
     "PNG of 16 bits": (saved(Image.fromarray(HALF), "a.png"), 128),
@@ -118,6 +120,8 @@ BRIGHTNESS = {  # a way to write a file of one grey level, and that level
     "TIFF of 1 bit, 0 is white": (written(tiff(1, 0, 1, bytes(32)), "a"), 255),
     "TIFF of floats": (written(tiff(32, 1, 3, levels(0.25, "<f4")), "a"), 64),
     "TIFF of floats, 0 is white": (written(tiff(32, 0, 3, levels(0.25, "<f4")), "a"), 191),
+    "SGI of 16 bits": (written(SGI + levels(0x8000, ">u2").tobytes() * 3, "a.sgi"), 128),
+    "PNG of two frames": (saved(FIRST, "a.png", save_all=True, append_images=[SECOND]), 128),
     "1 bit": (saved(Image.fromarray(GREY > 0), "a.png"), 255),
     "palette of greys": (saved(Image.fromarray(GREY).convert("P"), "a.gif"), 128),
 }  # fmt: skip

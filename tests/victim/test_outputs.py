@@ -178,7 +178,27 @@ class WritesThroughRelu(Writes):
         return self.linear(nn.functional.relu_(x.sub_(0.3)).flatten(1))
 
 
-@pytest.mark.parametrize("kind", [Writes, WritesLater, WritesThroughRelu])
+class WritesThroughData(Writes):
+    def forward(self, x):
+        x.data.sub_(0.3)
+        return self.linear(x.flatten(1))
+
+
+class ChangesAxes(Writes):
+    def forward(self, x):
+        return self.linear(x.transpose_(2, 3).squeeze_(1).flatten(1))
+
+
+class WritesThroughArray(Writes):
+    def forward(self, x):
+        x.detach().numpy()[...] *= 0.5
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Writes, WritesLater, WritesThroughRelu, WritesThroughData, ChangesAxes, WritesThroughArray],
+)
 @pytest.mark.parametrize(
     "text", ["pgd(0.1, steps=2)", "worst(rot:30, k=3)", "square(0.1, queries=3)"]
 )
