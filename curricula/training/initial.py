@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from curricula.errors import UserError, shortened
 from curricula.expressions.given import GIVEN
+from curricula.models.kept_state import aside, kept, state_tensors
 from curricula.models.normalisation import CHOICES, OWN
 from curricula.models.normalise import with_normalisation
 from curricula.models.weights import Loaded, Weights, digest_of, load_weights
@@ -174,12 +175,12 @@ def start_from(
             f"normalise (--normalise) {text}: the network of {initial.path} has a layer for its "
             f"normalisation, {own}; leave normalise out, or write mean and standard deviation"
         )
-    tensors = {key: each for key, each in model.state_dict().items() if key not in set(new)}
+    tensors = {key: each for key, each in state_tensors(model).items() if key not in set(new)}
     found = f" ({', '.join(loaded.notes)})" if loaded.notes else ""
     fresh = f"; new: {shortened(', '.join(new))}" if new else ""
     return Started(
         model=model,
-        tensors=tensors,
+        tensors={**tensors, **aside(kept(model, "model"), "model")},
         normalise=text,
         note=f"init: {len(tensors)} tensors from {initial.path}{found}{fresh}",
     )

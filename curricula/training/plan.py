@@ -20,7 +20,7 @@ from curricula.interfaces import Objective, Progress, Schedule
 from curricula.losses import ATTACK_LOSSES
 from curricula.models.build import resolve_model
 from curricula.models.class_names import check_stated_classes
-from curricula.models.kept_state import check_kept
+from curricula.models.kept_state import check_kept, load_kept, state_tensors
 from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device, resolve_precision
 from curricula.runtime.precision import Precision
@@ -145,7 +145,10 @@ class Plan:
         images = self.data.images(self.data.train[slice(MAX_IMAGES)].load().pixels)
         model = _network(self.config, self.data, self.objects, self.config.normalise)
         if self.initial is not None:
-            model.load_state_dict({**model.state_dict(), **self.initial})
+            state = state_tensors(model)
+            beside = {name: each for name, each in self.initial.items() if name not in state}
+            known = {name: self.initial.get(name, each) for name, each in state.items()}
+            load_kept(model, known, beside)
         if self.config.sync_batchnorm and place().count > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return self.layers.freeze(to_device(model, images, self.device))

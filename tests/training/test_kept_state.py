@@ -11,6 +11,8 @@ from curricula.errors import UserError
 from curricula.models.kept_state import kept
 from curricula.models.weights import load_weights, read_weights
 from curricula.training.callbacks import NoCallback
+from curricula.training.objects import Objects
+from curricula.training.plan import make_plan
 from curricula.training.run import BEST
 
 SETTINGS = {
@@ -72,6 +74,9 @@ def test_a_training_continues_and_its_network_loads_exactly(tiny, tmp_path, aver
     loaded = curricula.load_model(whole.run, model=net())
     assert loaded.mean > 1
     assert (loaded.last is not None) == (average == "none")  # an average has none to begin with
+    values = {**SETTINGS, "model": "given(Net)", "init": str(whole.run.path)}
+    started = make_plan(values, objects=Objects(model=net())).build_model()
+    assert (started.mean, started.count) == (loaded.mean, loaded.count)
     found = curricula.evaluate(loaded, "tiny", [each.threat for each in whole.results])
     assert [each.correct for each in found] == [each.correct for each in whole.results]
 
