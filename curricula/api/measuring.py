@@ -145,9 +145,7 @@ def evaluate(
     page = None if report is None else as_path("report", report)
     if page is not None:
         check_output(page)
-    folder = None if output is None else as_path("output", output)
-    if folder is not None:
-        check_free(folder)
+    folder = _free_folder(output)
     if run is not None and named is None:
         run.check_plugins("perturb")
 
@@ -156,6 +154,7 @@ def evaluate(
     from curricula.evaluation.progress import EvaluationProgress
     from curricula.evaluation.threats import standard_threats
     from curricula.expressions.binding import bind
+    from curricula.training.predictions import write_evaluation
 
     subject = _subject(
         model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
@@ -185,7 +184,8 @@ def evaluate(
         return found
     if folder is not None:
         assert isinstance(split, str)
-        _keep(folder, model, subject, found, split, normalise=normalise, root=data_root)
+        kept = _keep(folder, model, subject, normalise=normalise, root=data_root)
+        write_evaluation(kept, split, found)
     if page is not None:
         from curricula.reporting.report import report_results
 
@@ -211,6 +211,7 @@ def robustness_profile(
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
     name: str = "",
+    output: str | Path | None = None,
     progress: ProgressChoice = None,
 ) -> "RobustnessProfile":
     """Return the robustness profile of a run or a model: accuracy and fooling rate over growing
@@ -220,9 +221,9 @@ def robustness_profile(
     its folder as ``profile.json``; an older one is replaced.
 
     Args:
-        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, progress:
-            as for `evaluate`.
-        split: as for `evaluate`; only for a model.
+        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, output,
+            progress: as for `evaluate`.
+        split: as for `evaluate`; only for a model, and without output.
         budgets: largest changes, by unit (``degrees``, ``pixels``, ``linf``), as text such as
             ``8/255``; by default those of the run's curriculum, or else the data set's.
         grid: also measure the worst of 775 rotations and translations (Engstrom et al. 2019).
@@ -241,8 +242,9 @@ def robustness_profile(
     run = _checked(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
-    _check_foreign(run, normalise)
-    _check_test_split(run, split, "profile")
+    _check_foreign(run, normalise, output, split)
+    _check_test_split(run, split, "profile", output=output)
+    folder = _free_folder(output)
     check_flag("grid", grid)
     if run is not None:
         run.check_plugins("perturb")
@@ -272,8 +274,11 @@ def robustness_profile(
             name=name or subject.name,
             progress=report_share,
         )
-    if run is not None and data is None and place().is_first:
-        run.write_json(PROFILE, to_json(found))
+    if place().is_first:
+        if folder is not None:
+            run = _keep(folder, model, subject, normalise=normalise, root=data_root)
+        if run is not None and (data is None or folder is not None):
+            run.write_json(PROFILE, to_json(found))
     return found
 
 
@@ -294,6 +299,7 @@ def audit(
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
+    output: str | Path | None = None,
     progress: ProgressChoice = None,
 ) -> "Audit":
     """Return the audit of a run or a model: sanity checks for gradient masking, which makes attacks
@@ -303,9 +309,9 @@ def audit(
     folder as ``audit.json``; an older one is replaced.
 
     Args:
-        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, progress:
-            as for `evaluate`.
-        split: as for `evaluate`; only for a model.
+        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, output,
+            progress: as for `evaluate`.
+        split: as for `evaluate`; only for a model, and without output.
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
             of the run's curriculum, or else the data set's budget.
         norm: norm of the ball, ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
@@ -323,8 +329,9 @@ def audit(
     run = _checked(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
-    _check_foreign(run, normalise)
-    _check_test_split(run, split, "audit")
+    _check_foreign(run, normalise, output, split)
+    _check_test_split(run, split, "audit", output=output)
+    folder = _free_folder(output)
     if eps is not None:
         check_number("eps", eps, 0)
     if run is not None:
@@ -355,8 +362,11 @@ def audit(
             batch_size=batch_size,
             progress=report_share,
         )
-    if run is not None and data is None and place().is_first:
-        run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
+    if place().is_first:
+        if folder is not None:
+            run = _keep(folder, model, subject, normalise=normalise, root=data_root)
+        if run is not None and (data is None or folder is not None):
+            run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
     return found
 
 
@@ -458,9 +468,19 @@ def _named(threats: Any) -> Mapping[str, str]:
     return named or {text: text for text in texts}
 
 
-def _check_test_split(run: Run | None, split: "SplitName | SplitLike", what: str) -> None:
-    if run is not None and split != "test":
+def _check_test_split(
+    run: Run | None, split: "SplitName | SplitLike", what: str, *, output: Any
+) -> None:
+    if (run is not None or output is not None) and split != "test":
         raise UserError(f"the {what} of a run is measured on its test images: leave out split")
+
+
+def _free_folder(output: Any) -> Path | None:
+    """Return the folder to keep a model in, after checking that it is free; None for none."""
+    folder = None if output is None else as_path("output", output)
+    if folder is not None:
+        check_free(folder)
+    return folder
 
 
 def _images(data: "DataSet", split: "SplitName | SplitLike", limit: int | None) -> "SplitLike":
@@ -652,16 +672,13 @@ def _keep(
     folder: Path,
     model: Measurable,
     subject: _Subject,
-    found: "Evaluation",
-    split: SplitName,
     *,
     normalise: str | None,
     root: str | Path | None,
-) -> None:
-    """Write a folder like a run's with a model from elsewhere: its weights and its results."""
+) -> Run:
+    """Write a folder like a run's with a model from elsewhere and its weights, and return it."""
     from curricula.data.identity import identity_of
     from curricula.models.kept_state import kept
-    from curricula.training.predictions import write_evaluation
     from curricula.training.probe import probe_of
     from curricula.victim.copies import uncompiled
 
@@ -680,4 +697,4 @@ def _keep(
         run = Run.create(folder, config, identity_of(subject.data))
         probe = probe_of(subject.network, subject.data.image_shape)
         run.save(BEST, kept(subject.network, "model"), probe)
-        write_evaluation(run, split, found)
+    return run

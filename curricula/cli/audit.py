@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import format_option, given, measurement_options
+from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.subject import Subject, subject_options
 from curricula.runtime.records import to_json
 
@@ -14,9 +14,11 @@ from curricula.runtime.records import to_json
 @click.command()
 @subject_options
 @measurement_options("200")
+@kept_option()
 @format_option()
 def command(
     subject: Subject,
+    output: Path | None,
     form: str,
     **flags: Any,
 ) -> None:
@@ -24,7 +26,7 @@ def command(
     making a model robust.
 
     The result of a run goes into its folder, as audit.json, and into its report; not that on other
-    data. The exit status is 1 if a check fails.
+    data. That of a model is printed, and kept by -o. The exit status is 1 if a check fails.
 
     RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
@@ -35,17 +37,19 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import AUDIT, Run, check_page
+    from curricula.training.run import AUDIT, Run, check_free, check_page
 
     settings = given(flags)
-    subject.check(checkpoint=settings.get("checkpoint"))
+    subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
-    kept = subject.kept
+    kept = subject.kept if output is None else output
     with joined() as place, ProgressBar("audit") as bar:
+        if output is not None:
+            from_first(lambda: check_free(output))
         if kept is not None:
             from_first(lambda: check_page(kept))
         opened = subject.open(settings.get("data_root"))
-        found = audit(opened, subject.other_data, progress=bar.progress, **settings)
+        found = audit(opened, subject.other_data, output=output, progress=bar.progress, **settings)
     if not place.is_first:
         return
 
@@ -53,8 +57,8 @@ def command(
     if kept is not None:
         from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-        assert isinstance(opened, Run)
-        page = report(opened, data_root=settings.get("data_root"))
+        run = opened if isinstance(opened, Run) else kept
+        page = report(run, data_root=settings.get("data_root"))
     if form == "json":
         result = to_json(found) if kept is None else Run.open(kept).read_json(AUDIT)
         click.echo(json.dumps(result, indent=2))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import format_option, given, measurement_options, output_option
+from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.paths import PATH
 from curricula.cli.subject import Subject, subject_options
 from curricula.plugins.registry import command_line
@@ -31,11 +31,7 @@ from curricula.runtime.records import to_json
     help="Images to measure: the test images, or the training images held out for validation.",
 )
 @measurement_options("all")
-@output_option(
-    "Folder to make for --model, with its weights and results, which report, compare, profile "
-    "and audit take like a run.",
-    metavar="DIR",
-)
+@kept_option()
 @click.option(
     "--per-class", is_flag=True, help="Also print the accuracy of each class under each threat."
 )

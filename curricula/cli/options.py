@@ -188,6 +188,15 @@ def output_option(
     )
 
 
+def kept_option() -> Option:
+    """Return the option ``-o/--output`` of a command that measures a model from elsewhere."""
+    return output_option(
+        "Folder to make for --model, with its weights and results, which the commands for runs "
+        "take like a run.",
+        metavar="DIR",
+    )
+
+
 def format_option(*more: str) -> Option:
     """Return the option ``--format``, which chooses how the result is printed: as a table or as
     JSON, for example.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from curricula.cli.options import format_option, given, measurement_options
+from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.subject import Subject, subject_options
 from curricula.runtime.records import to_json
 
@@ -17,10 +17,12 @@ from curricula.runtime.records import to_json
     "--grid", is_flag=True, help="Also measure the worst of 775 rotations and translations."
 )
 @measurement_options("1000")
+@kept_option()
 @format_option()
 def command(
     subject: Subject,
     grid: bool,
+    output: Path | None,
     form: str,
     **flags: Any,
 ) -> None:
@@ -28,7 +30,8 @@ def command(
     rate over growing ranges.
 
     Rotations, translations and PGD are measured alone and jointly on the test images. The result of
-    a run goes into its folder, as profile.json, and into its report; not that on other data.
+    a run goes into its folder, as profile.json, and into its report; not that on other data. That
+    of a model is printed, and kept by -o.
 
     RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
@@ -39,18 +42,25 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import Run, check_page
+    from curricula.training.run import Run, check_free, check_page
 
     settings = given(flags)
-    subject.check(checkpoint=settings.get("checkpoint"))
+    subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
-    kept = subject.kept
+    kept = subject.kept if output is None else output
     with joined() as place, ProgressBar("profile") as bar:
+        if output is not None:
+            from_first(lambda: check_free(output))
         if kept is not None:
             from_first(lambda: check_page(kept))
         opened = subject.open(settings.get("data_root"))
         profile = robustness_profile(
-            opened, subject.other_data, grid=grid, progress=bar.progress, **settings
+            opened,
+            subject.other_data,
+            grid=grid,
+            output=output,
+            progress=bar.progress,
+            **settings,
         )
     if not place.is_first:
         return
@@ -59,8 +69,8 @@ def command(
     if kept is not None:
         from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
-        assert isinstance(opened, Run)
-        page = report(opened, data_root=settings.get("data_root"))
+        run = opened if isinstance(opened, Run) else kept
+        page = report(run, data_root=settings.get("data_root"))
     if form == "json":
         click.echo(json.dumps(to_json(profile), indent=2))
     else:

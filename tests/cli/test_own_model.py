@@ -63,6 +63,10 @@ def test_weights_of_an_own_model_to_a_report_page(place, quick_audit):
         assert called(*RUN, *words, "--limit", "1").exit_code in (0, 1)
     for file in ("profile.json", "audit.json"):
         assert Path("kept", file).exists()
+    Image.new("L", (12, 12), 128).save("photo.png")
+    for words in (["predict", "kept", "photo.png"], ["export", "kept", "-o", "net.pt2"]):
+        result = called(*RUN, *words)
+        assert result.exit_code == 0, result.output
     assert called(*RUN, "report", "kept").exit_code == 0
 
 
@@ -163,12 +167,20 @@ def test_a_contradiction_or_mistake_is_one_line(words, message, place):
 @pytest.mark.parametrize("command", ["profile", "audit"])
 def test_a_profile_or_audit_of_a_model_is_printed(command, place, quick_audit):
     model = ["--model", "mynet.py:OwnNet", "--weights", "net.pt", "--data", DATA, "--limit", "1"]
-    result = called(command, *model, "--format", "json")
+    result = called(command, *model, "--format", "json", "-o", "kept")
     assert result.exit_code in (0, 1), result.output
     assert json.loads(result.stdout)["n"] == 1
+    assert json.loads(Path("kept", f"{command}.json").read_text())["n"] == 1
+    assert Path("kept/report.html").exists()
+    assert called(*RUN, "evaluate", "kept", "--threat", "clean", "--limit", "1").exit_code == 0
     result = called(command, *model)
     assert 'model: file("mynet.py", OwnNet, width=8), weights of net.pt' in result.stdout
     assert "report" not in result.stdout
+    result = called(command, *model, "-o", "kept")
+    assert result.exit_code == 2
+    assert "kept already holds a run" in result.output
+    result = called(*RUN, command, "kept", "-o", "other")
+    assert "leave out --output" in result.output
     result = called(command, *model[:4])
     assert "is measured on data: add --data" in result.output
     assert called(command).exit_code == 2
