@@ -364,9 +364,13 @@ class NoEvaluation(NoCallback):
         raise KeyboardInterrupt
 
 
-def test_a_real_collapse_is_noticed_in_its_epoch(tmp_path):
+def test_a_real_collapse_is_noticed_in_its_epoch(tmp_path, monkeypatch):
     """One step of size eps 0.3 without a random start, on digits: PGD-10 then fools everything."""
-    values = {"perturb": "fgsm:0.3", "schedule": ["constant"], "epochs": 6, "seed": 100}
+    monkeypatch.setattr("curricula.evaluation.threats.VALIDATION_STEPS", 10)
+    values = {
+        "model": "lenet", "lr": 0.006, "perturb": "fgsm:0.3", "schedule": ["constant"],
+        "epochs": 3, "seed": 100,
+    }  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         curricula.train(
             **values, compile="off", precision="float32", output=tmp_path / "run",

@@ -146,6 +146,7 @@ def test_a_transformer_interpolates_its_positions_to_the_images(cached):
 
 def test_a_run_of_pretrained_weights_needs_no_cache_afterwards(cached, tmp_path, monkeypatch):
     cached(TINY)
+    monkeypatch.setattr("curricula.evaluation.threats.TEST_STEPS", 1)
     with pytest.warns(Notice, match="last layer"):
         trained = curricula.train(
             data="random(size=32, classes=3, images=20)",

@@ -82,15 +82,15 @@ def robust(trained, attack: Perturbation, seed: int = 0) -> Tensor:
 
 
 @attrs.frozen(kw_only=True)
-class FewQueries(Short):
-    """The four published attacks, with fewer queries of the Square attack."""
+class Shorter(Short):
+    """The four published attacks, with a fifth of their steps and fewer queries."""
 
-    FEWER: ClassVar = {"n_queries": 100}
+    FEWER: ClassVar = {"steps": 20, "max_steps": 20, "n_queries": 100}
 
 
 @pytest.mark.parametrize(("norm", "budget"), [("linf", 0.05), ("l2", 0.3)])
 def test_no_single_part_is_stronger(trained, norm, budget):
-    attack = FewQueries(budget=budget, norm=norm)
+    attack = Shorter(budget=budget, norm=norm)
     together = robust(trained, attack).sum()
     alone = [robust(trained, part).sum() for part in attack.parts]
     assert 0 < together <= min(alone)
