@@ -100,7 +100,7 @@ def blurred(x_NCHW: Tensor, kernel_SS: Tensor) -> Tensor:
     reach = len(kernel_SS) // 2
     wide = _widened(x_NCHW, reach, "mirror")
     spectrum = torch.fft.rfft2(kernel_SS.to(x_NCHW), s=wide.shape[2:])
-    out = torch.fft.irfft2(torch.fft.rfft2(wide) * spectrum, s=wide.shape[2:])
+    out: Tensor = torch.fft.irfft2(torch.fft.rfft2(wide) * spectrum, s=wide.shape[2:])
     return out[:, :, 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 

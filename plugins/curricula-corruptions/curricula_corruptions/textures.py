@@ -90,7 +90,8 @@ def fitted(source: str, height: int, width: int, device: torch.device) -> Ice:
     Raises:
         UserError: a texture cannot be read.
     """
-    return _fitted(source, height, width, str(device))
+    named = source if source in (COMPUTED, PACKAGE) else str(Path(source).absolute())
+    return _fitted(named, height, width, str(device))
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from curricula_corruptions.blur import shuffled
 from curricula_corruptions.corruption import SEVERITIES, Corruption
 from curricula_corruptions.noise import poisson
 from curricula_corruptions.plugin import COMMON, EXTRA, STRENGTHS
+from curricula_corruptions.spatter import distances, edges, equalised
 from fixtures.few_digits import few_digits
 from fixtures.published_corruptions import Numpy, agrees, corrupted, load, published_name
 from PIL import Image
@@ -198,6 +200,23 @@ def test_the_random_fields_are_uniform_or_normal(name):
         laws = [stats.norm(), stats.uniform(), stats.uniform(-1, 2)]
         assert max(stats.kstest(sample, law.cdf).pvalue for law in laws) > 0.01
         assert len(field) == len(x)
+
+
+def test_edges_distances_and_histograms_are_those_of_opencv():
+    numbers = generator()
+    smooth = pictures(3, 1, 50, 61)[:, :, :40] * 255
+    noise = torch.randint(0, 256, smooth.shape, generator=numbers).float()
+    for levels in (smooth.round(), (smooth * 0.9 + noise * 0.1).round(), noise, noise * 0 + 7):
+        found = edges(levels)
+        for level, edge in zip(levels[:, 0], found[:, 0], strict=True):
+            pixels = level.byte().numpy()
+            assert np.array_equal(edge.numpy(), cv2.Canny(pixels, 50, 150) > 0)
+            far = (torch.rand(edge.shape, generator=numbers) > 0.003).byte().numpy()
+            distance = distances(torch.from_numpy(far == 0)[None, None])[0, 0]
+            expected = cv2.distanceTransform(far, cv2.DIST_L2, 5).clip(max=20)
+            assert np.allclose(distance.numpy(), expected, atol=1e-3)
+            even = equalised(level[None, None])[0, 0]
+            assert np.array_equal(even.numpy(), cv2.equalizeHist(pixels))
 
 
 def test_photons_are_poisson():
