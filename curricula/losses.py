@@ -67,6 +67,30 @@ def difference_of_logits_ratio(
     return (other - label) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
+def towards(target_N: Tensor) -> AttackLoss:
+    """Return the loss that rises as an image nears its target class: the targeted DLR loss (Croce
+    and Hein 2020, eq. 7), which is invariant to shifts and rescalings of the logits.
+
+    The ratio compares four logits. With two or three classes the loss is its numerator, the logit
+    of the target less that of the label, which vanishes nowhere either.
+
+    Example:
+        >>> import torch
+        >>> logits, label = torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0])
+        >>> towards(torch.tensor([1]))(logits, label, lambda: logits)
+        tensor([-0.3333])
+    """
+
+    def loss(logits_NK: Tensor, y_N: Tensor, reference: Callable[[], Tensor]) -> Tensor:
+        target, label = (logits_NK.gather(1, at[:, None]).squeeze(1) for at in (target_N, y_N))
+        if logits_NK.shape[1] < 4:
+            return target - label
+        first, _, third, fourth = logits_NK.topk(4).values.unbind(1)
+        return (target - label) / (first - (third + fourth) / 2 + 1e-12)
+
+    return loss
+
+
 ATTACK_LOSSES: Mapping[str, AttackLoss] = {
     "ce": cross_entropy,
     "kl": kl_divergence,

@@ -51,6 +51,7 @@ class NeverFooled(nn.Module):
         ("pgd(0.1, steps=auto, restarts=2, loss=kl)", 1 + 2 * 11),
         ("apgd(0.1, steps=4)", 5),  # the gradient at the start as well
         ("apgd(0.1, steps=4, restarts=2)", 2 * 6),
+        ("apgd(5, norm=l1, steps=4, targets=1)", 1 + 2 * (4 + 3 + 1)),  # three balls
         ("mim(0.1, steps=4)", 4),
         ("fgsm:0.1", 1),
         ("rfgsm:0.1+rfgsm(0.1, loss=kl)", 1 + 2),

@@ -218,6 +218,34 @@ def test_restarts_keep_fooled_images(generator):
     assert several.sum() >= first.sum() > 0
 
 
+class Decoy(nn.Module):
+    """A model of one pixel. Brighter images near class 1 and never reach it; much darker ones reach
+    class 2, which cross-entropy does not see."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x):
+        v = x.flatten()
+        far = torch.full_like(v, -30)
+        logits = [0 * v, -0.05 - 0.5 * (0.7 - v), -20 + 100.5 * (0.5 - v), far, far]
+        return 100 * torch.stack(logits[: self.classes], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_targeted_run_reaches_a_class_that_the_loss_leads_away_from(norm, classes, generator):
+    x, y = torch.full((4, 1, 1, 1), 0.5), torch.zeros(4, dtype=torch.long)
+    model, fooled = Decoy(classes), []
+    for targets in (0, 1, 2, 9):
+        attack = APGD(budget=0.2, norm=norm, steps=20, targets=targets)
+        victim = ModelVictim(model, early_stop=True)
+        found = attack(x, y, strength=1.0, victim=victim, generator=generator.manual_seed(0))
+        fooled.append(int((model(found).argmax(1) == 2).sum()))
+    assert fooled == [0, 0, 4, 4]  # class 2 is the second
+
+
 def test_dlr_with_two_classes_is_an_error(generator):
     x = torch.rand((2, 1, 4, 4), generator=generator)
     victim = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
@@ -234,6 +262,7 @@ def test_dlr_with_two_classes_is_an_error(generator):
         ("norm=l1, rho=0.5", "rho is for norm=linf and norm=l2, not l1"),
         ("steps=0", "steps must be 1 or more"),
         ("restarts=0", "restarts must be 1 or more"),
+        ("targets=-1", "targets must be 0 or more"),
         ("rho=0", "rho must be above 0"),
         ("rho=1.5", "rho must be at most 1"),
     ],

@@ -1,5 +1,7 @@
 """Auto-PGD, which adapts its step length: the perturbation `apgd`."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -8,7 +10,7 @@ from attrs.validators import ge, optional
 from torch import Tensor
 
 from curricula.interfaces import AttackLoss, Norm, Victim
-from curricula.losses import ATTACK_LOSSES
+from curricula.losses import ATTACK_LOSSES, towards
 from curricula.perturbations.attacks.apgd_l1 import ascend_through_balls, stages, wide_start
 from curricula.perturbations.attacks.norm_ball import (
     BallAttack,
@@ -131,10 +133,13 @@ class APGD(BallAttack):
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf``, ``l2`` or ``l1``.
-        steps: gradient steps of each restart, 1 or more.
+        steps: gradient steps of each run, 1 or more.
         loss: ``ce`` or ``dlr`` (three classes or more), under any objective.
         restarts: number of independent runs, 1 or more; each image keeps the result that is worst
             for the model: misclassified before correct, then by cross-entropy.
+        targets: number of further runs, 0 or more, each towards one of the other classes on the
+            targeted DLR loss (with two or three classes, the difference of logits): first towards
+            the class of highest logit at the image, then the next, as far as there are classes.
         rho: in linf and l2, the share of steps that must raise the loss, or the step is halved;
             above 0 to 1; by default 0.75.
 
@@ -157,6 +162,7 @@ class APGD(BallAttack):
     steps: int = attrs.field(default=100, validator=ge(1))
     loss: Literal["ce", "dlr"] = "ce"
     restarts: int = attrs.field(default=1, validator=ge(1))
+    targets: int = attrs.field(default=0, validator=ge(0))
     rho: float | None = attrs.field(validator=optional(above_zero(1.0)))
 
     @rho.default
@@ -170,7 +176,8 @@ class APGD(BallAttack):
     @property
     def passes(self) -> int:
         balls = len(stages(self.steps)) if self.norm == "l1" else 1
-        return passes_of(self.steps + balls, self.restarts)
+        runs = passes_of(self.steps + balls, self.restarts + self.targets)
+        return runs + (1 if self.targets else 0)
 
     def attack(
         self,
@@ -181,6 +188,11 @@ class APGD(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
+        targets: Sequence[Tensor] = ()
+        if self.targets:
+            targets = other_classes(victim.logits(x_NCHW), y_N)[:, : self.targets].unbind(1)
+        runs = iter([None] * self.restarts + list(targets))
+
         def draw() -> Tensor:
             if self.norm == "l1":
                 return wide_start(x_NCHW, eps_N111, generator)
@@ -188,7 +200,8 @@ class APGD(BallAttack):
 
         def run(index: Tensor, start: Tensor) -> Tensor:
             x, y, eps, some = x_NCHW[index], y_N[index], eps_N111[index], victim.subset(index)
-            loss, steps = ATTACK_LOSSES[self.loss], self.steps
+            target, steps = next(runs), self.steps
+            loss = ATTACK_LOSSES[self.loss] if target is None else towards(target[index])
             if self.norm == "l1":
                 return ascend_through_balls(x, y, start, eps, victim=some, loss=loss, steps=steps)
             return ascend_adaptively(
@@ -203,4 +216,14 @@ class APGD(BallAttack):
                 rho=self.rho or RHO,
             )
 
-        return worst_of(draw, run, self.restarts, y_N, victim)
+        return worst_of(draw, run, self.restarts + len(targets), y_N, victim)
+
+
+def other_classes(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """Return the classes without the label, from the highest logit to the lowest, (N, K - 1).
+
+    >>> other_classes(torch.tensor([[0.0, 3.0, 1.0, 2.0]]), torch.tensor([1]))
+    tensor([[3, 2, 0]])
+    """
+    others = logits_NK.scatter(1, y_N[:, None], -math.inf)
+    return others.argsort(dim=1, descending=True)[:, :-1]

@@ -1,17 +1,20 @@
-"""The standard AutoAttack, composed of torchattacks' attacks with the published parameters."""
+"""The standard AutoAttack with the published parameters, composed of the attacks of torchattacks
+and of curricula."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, get_args
 
 import attrs
 import torch
 from attrs.validators import in_
 from torch import Tensor
 
-from curricula.errors import UserError
-from curricula.interfaces import NormBound, Perturbation, PerturbationKind, Strength, Victim
+from curricula.interfaces import Norm, NormBound, Perturbation, PerturbationKind, Strength, Victim
+from curricula.perturbations.attacks.apgd import APGD
+from curricula.perturbations.attacks.square import Square
 from curricula.perturbations.validators import valid_budget
-from curricula_torchattacks.attacks import CLASSES
+from curricula_torchattacks.attacks import CLASSES, MAX_TARGETS
+from curricula_torchattacks.fab_l1 import FABL1
 
 MIN_CLASSES = 4  # classes of the model; the targeted DLR loss compares four logits
 
@@ -58,9 +61,13 @@ class AutoAttack:
     5,000 queries. Each attacks the images that the earlier ones did not fool. Images that are
     misclassified from the start, or that no attack fools, are returned unchanged.
 
+    In l-1, APGD on cross-entropy runs five times, and targeted APGD towards five classes (Croce and
+    Hein 2021). With two or three classes the DLR losses compare more logits than there are;
+    targeted APGD then ascends the difference of the logits of target and label.
+
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
 
     Example:
         >>> [type(part).__name__ for part in AutoAttack(budget=8 / 255).parts]
@@ -70,10 +77,14 @@ class AutoAttack:
     kind: ClassVar[PerturbationKind] = "pixel"
     channels: ClassVar[frozenset[int] | None] = None
     training_only: ClassVar[bool] = False
-    passes: ClassVar[int] = 100 + 9 * 100 + 9 * 100 + 5000
 
     budget: float = attrs.field(validator=valid_budget)
-    norm: Literal["linf", "l2"] = attrs.field(default="linf", validator=in_(("linf", "l2")))
+    norm: Norm = attrs.field(default="linf", validator=in_(get_args(Norm)))
+
+    @property
+    def passes(self) -> int:
+        """Number of passes of an image that is not fooled."""
+        return sum(part.passes for part in self.parts)
 
     @property
     def unit(self) -> str:
@@ -85,11 +96,17 @@ class AutoAttack:
 
     @property
     def parts(self) -> tuple[Perturbation, ...]:
-        """The four published attacks, in the order in which they run."""
+        """The published attacks, in the order in which they run. The APGD of curricula makes both
+        the runs on cross-entropy and those towards other classes."""
         ball = {"budget": self.budget, "norm": self.norm}
+        if self.norm == "l1":
+            return (
+                APGD(**ball, restarts=5, targets=5),
+                FABL1(budget=self.budget, targets=MAX_TARGETS),
+                Square(**ball, queries=5000),
+            )
         return (
-            CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),
-            CLASSES["APGDT"](**ball, steps=100, n_restarts=1, rho=0.75),
+            *self._ascents,
             CLASSES["FAB"](
                 **ball,
                 multi_targeted=True,
@@ -109,6 +126,18 @@ class AutoAttack:
             ),
         )
 
+    @property
+    def _ascents(self) -> tuple[Perturbation, ...]:
+        """APGD in l-inf and l-2. In l-2 that of torchattacks gives all images of a batch the step
+        length of the first one."""
+        ball = {"budget": self.budget, "norm": self.norm}
+        if self.norm == "l2":
+            return (APGD(**ball, targets=MAX_TARGETS),)
+        return (
+            CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),
+            CLASSES["APGDT"](**ball, steps=100, n_restarts=1, rho=0.75),
+        )
+
     def __call__(
         self,
         x_NCHW: Tensor,
@@ -120,14 +149,11 @@ class AutoAttack:
     ) -> Tensor:
         with torch.no_grad():
             classes = victim.logits(x_NCHW[:1]).shape[1]
-        if classes < MIN_CLASSES:
-            raise UserError(
-                f"autoattack needs {MIN_CLASSES} classes or more, not {classes}: its targeted "
-                "loss compares that many logits; write torchattacks-apgd(steps=100)"
-                "|torchattacks-fab(max_steps=100)|torchattacks-square(resc_schedule=false)"
-            )
+        parts = self.parts
+        if classes < MIN_CLASSES and self.norm == "linf":
+            parts = (APGD(budget=self.budget, targets=MAX_TARGETS), *parts[2:])
         return run_in_sequence(
-            self.parts,
+            parts,
             x_NCHW,
             y_N,
             strength=strength,

@@ -3,17 +3,22 @@
 from typing import ClassVar
 
 import attrs
+import pyautoattack
 import pytest
 import torch
 import torch.nn.functional as F
 import torchattacks
 from curricula_torchattacks.attacks import CLASSES
 from curricula_torchattacks.autoattack import AutoAttack
+from curricula_torchattacks.fab_l1 import FABL1
+from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
-from curricula.errors import UserError
 from curricula.interfaces import Perturbation
+from curricula.losses import cross_entropy, towards
+from curricula.perturbations.attacks.norm_ball import random_start
+from curricula.perturbations.attacks.pgd import ascend
 from curricula.testing import PERTURBATION_CLAUSES
 from curricula.training.optimizers import AdamW
 from curricula.victim.model_victim import ModelVictim
@@ -23,7 +28,7 @@ from curricula.victim.model_victim import ModelVictim
 class Short(AutoAttack):
     """The same four attacks, with fewer steps and queries."""
 
-    FEWER: ClassVar = {"steps": 3, "max_steps": 3, "n_queries": 10}
+    FEWER: ClassVar = {"steps": 3, "max_steps": 3, "n_queries": 10, "queries": 10}
 
     @property
     def parts(self) -> tuple[Perturbation, ...]:
@@ -33,13 +38,13 @@ class Short(AutoAttack):
         )
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("norm", "budget"), [("linf", 0.03), ("l2", 0.3), ("l1", 2.0)])
 @pytest.mark.parametrize("clause", PERTURBATION_CLAUSES)
-def test_autoattack_keeps_the_contract(clause, norm):
-    clause(Short(budget=0.03 if norm == "linf" else 0.3, norm=norm))
+def test_autoattack_keeps_the_contract(clause, norm, budget):
+    clause(Short(budget=budget, norm=norm))
 
 
-NUM_CLASSES, SIDE = 5, 6
+NUM_CLASSES, SIDE, NUM_IMAGES = 5, 6, 30
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
-        return model.eval(), *draw(30)
+        return model.eval(), *draw(NUM_IMAGES)
 
 
 def robust(trained, attack: Perturbation, seed: int = 0) -> Tensor:
@@ -82,15 +87,22 @@ def robust(trained, attack: Perturbation, seed: int = 0) -> Tensor:
 
 
 @attrs.frozen(kw_only=True)
-class Shorter(Short):
-    """The four published attacks, with a fifth of their steps and fewer queries."""
+class Quick(Short):
+    """The published attacks, with enough steps and queries for the small networks here."""
 
-    FEWER: ClassVar = {"steps": 20, "max_steps": 20, "n_queries": 100}
+    FEWER: ClassVar = {
+        "steps": 30,
+        "max_steps": 20,
+        "n_queries": 50,
+        "queries": 50,
+        "restarts": 2,
+        "targets": 4,
+    }
 
 
-@pytest.mark.parametrize(("norm", "budget"), [("linf", 0.05), ("l2", 0.3)])
+@pytest.mark.parametrize(("norm", "budget"), [("linf", 0.05), ("l2", 0.3), ("l1", 1.0)])
 def test_no_single_part_is_stronger(trained, norm, budget):
-    attack = Shorter(budget=budget, norm=norm)
+    attack = Quick(budget=budget, norm=norm)
     together = robust(trained, attack).sum()
     alone = [robust(trained, part).sum() for part in attack.parts]
     assert 0 < together <= min(alone)
@@ -121,13 +133,13 @@ def built_parts(monkeypatch, classes: int, **keywords) -> list[torchattacks.atta
 @pytest.mark.parametrize(("classes", "targets"), [(4, 3), (10, 9), (100, 9)])
 def test_the_parts_are_the_published_ones(monkeypatch, classes, targets):
     """As in section 6 of Croce and Hein 2020 and in fra31/auto-attack, version standard."""
-    apgd, apgdt, fab, square = built_parts(monkeypatch, classes, budget=0.2, norm="l2")
+    apgd, apgdt, fab, square = built_parts(monkeypatch, classes, budget=0.2, norm="linf")
     assert isinstance(apgd, torchattacks.APGD)
     assert isinstance(apgdt, torchattacks.APGDT)
     assert isinstance(fab, torchattacks.FAB)
     assert isinstance(square, torchattacks.Square)
     for part in (apgd, apgdt, fab, square):
-        assert (part.norm, part.eps, part.n_restarts) == ("L2", 0.1, 1)
+        assert (part.norm, part.eps, part.n_restarts) == ("Linf", 0.1, 1)
         assert not part.verbose
     assert (apgd.loss, apgd.steps, apgd.eot_iter, apgd.thr_decr) == ("ce", 100, 1, 0.75)
     assert (apgdt.steps, apgdt.eot_iter, apgdt.thr_decr) == (100, 1, 0.75)
@@ -137,6 +149,17 @@ def test_the_parts_are_the_published_ones(monkeypatch, classes, targets):
     assert (square.n_queries, square.p_init, square.loss) == (5000, 0.8, "margin")
     assert square.rescale_schedule is False
     assert len({part.seed for part in (apgd, apgdt, fab, square)}) == 4
+
+
+@pytest.mark.parametrize(("norm", "runs", "targets"), [("l2", 1, 9), ("l1", 5, 5)])
+def test_the_parts_in_l2_and_l1_are_the_published_ones(norm, runs, targets):
+    """As in fra31/auto-attack, version standard."""
+    apgd, fab, square = AutoAttack(budget=0.2, norm=norm).parts
+    assert {part.norm_bound.norm for part in (apgd, fab, square)} == {norm}
+    assert {part.budget for part in (apgd, fab, square)} == {0.2}
+    assert (apgd.loss, apgd.steps, apgd.restarts, apgd.targets) == ("ce", 100, runs, targets)
+    assert fab.passes == 9 * 100
+    assert square.passes == 5000
 
 
 @attrs.frozen(kw_only=True)
@@ -197,19 +220,80 @@ def test_the_declared_number_of_passes_is_that_of_a_robust_image(monkeypatch):
         x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
     )
     # FAB computes the logits of each step before its gradients, which counts as one pass.
-    assert sum(seen) / 2 == pytest.approx(AutoAttack.passes, rel=0.2)
+    assert sum(seen) / 2 == pytest.approx(AutoAttack(budget=0.1).passes, rel=0.2)
     assert Threat.parse("autoattack:0.1").tree.max_passes == 6900
     worst = Threat.parse("worst(rot:30+autoattack:0.1, k=2)")
     assert worst.tree.max_passes == 2 * 6901
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_too_few_classes_are_an_error_that_names_an_alternative(classes):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(25, classes))
-    x, y = torch.rand((2, 1, 5, 5)), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(UserError, match=f"autoattack needs 4 classes or more, not {classes}") as e:
-        AutoAttack(budget=0.1)(
-            x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
-        )
-    assert "torchattacks-apgd" in str(e.value)
-    assert "\n" not in str(e.value)
+@pytest.mark.parametrize(
+    ("norm", "budget"), [("linf", 0.08), ("l2", 0.3), ("l1", 1.0)]
+)  # fmt: skip
+def test_every_image_that_the_authors_code_fools_is_fooled(trained, norm, budget, monkeypatch):
+    model, x, y = trained
+    name = {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
+    adversary = pyautoattack.AutoAttack(model, norm=name, eps=budget, seed=0)
+    adversary.apgd.n_iter_orig = adversary.apgd.n_iter = 30
+    adversary.apgd_targeted.n_iter_orig = adversary.apgd_targeted.n_iter = 30
+    adversary.apgd_targeted.n_target_classes = adversary.fab.n_target_classes = NUM_CLASSES - 1
+    adversary.fab.n_iter, adversary.square.n_queries = 20, 50
+    adversary.apgd.n_restarts = 2 if norm == "l1" else 1
+    found, _ = adversary.run_standard_evaluation(x, y)
+    with torch.no_grad():
+        theirs = model(found).argmax(1) == y
+    assert 0 < int(theirs.sum()) < NUM_IMAGES - 3
+    assert torch.equal(robust(trained, Quick(budget=budget, norm=norm)), theirs)
+
+
+def test_fab_in_l1_ends_where_the_authors_code_leaves_each_image(trained):
+    model, x, y = trained
+    theirs = FABAttack_PT(
+        model, n_restarts=1, n_iter=20, eps=1.5, norm="L1", targeted=True, device="cpu",
+        n_target_classes=NUM_CLASSES - 1,
+    )  # fmt: skip
+    expected = theirs.perturb(x, y)
+    found = FABL1(budget=1.5, max_steps=20)(
+        x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
+    )
+    with torch.no_grad():
+        fooled = model(found).argmax(1) != y
+        assert 0 < int(fooled.sum()) < NUM_IMAGES
+        assert torch.equal(fooled, model(expected).argmax(1) != y)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def few(request) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network of two or three classes, whose large weights saturate the cross-entropy; images and
+    the classes that it predicts for them."""
+    classes = request.param
+    with torch.random.fork_rng():
+        torch.manual_seed(classes)
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(9, 16), nn.Tanh(), nn.Linear(16, classes)
+        )  # fmt: skip
+        with torch.no_grad():
+            model[1].weight.mul_(6)
+            model[3].weight[:, :3] *= 400
+        x = torch.rand((NUM_IMAGES, 1, 3, 3))
+    with torch.no_grad():
+        return model.eval(), x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize(("norm", "budget"), [("linf", 0.08), ("l2", 0.2), ("l1", 0.3)])
+def test_with_few_classes_the_figure_is_that_of_brute_force(few, norm, budget):
+    """The brute force is 40 starts of PGD on cross-entropy, and 40 on each difference of logits."""
+    model, x, y = few
+    left = robust(few, Quick(budget=budget, norm=norm))
+    survives = torch.ones_like(left)
+    classes = int(y.max()) + 1
+    x, y, victim = x.repeat(40, 1, 1, 1), y.repeat(40), ModelVictim(model)
+    eps = torch.full((len(x), 1, 1, 1), budget)
+    start = random_start(x, eps, norm, torch.Generator().manual_seed(0))
+    step = {"victim": victim, "norm": norm, "step_N111": eps / 8, "steps": 20}
+    for loss in (cross_entropy, *(towards((y + k) % classes) for k in range(1, classes))):
+        with torch.no_grad():
+            correct = model(ascend(x, y, start, eps, loss=loss, **step)).argmax(1) == y
+        survives &= correct.reshape(40, NUM_IMAGES).all(0)
+    assert 3 < int(survives.sum()) < NUM_IMAGES - 3
+    assert not (left & ~survives).any()
