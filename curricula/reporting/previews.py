@@ -114,6 +114,8 @@ def _data(data: DataSet | str | None, run: Run | None, root: str | Path | None) 
         return data
     defaults = {name: FIELDS[name].default for name in ("data", "data_root")}
     if run is not None:
+        if data is None:
+            run.check_plugins("data")
         defaults = {name: getattr(run.model_config, name) for name in defaults}
     return load_data(data or str(defaults["data"]), root=root or str(defaults["data_root"]))
 

@@ -223,6 +223,11 @@ def test_a_run_of_a_network_given_in_python_is_used_by_naming_its_file(place, mo
         assert result.exit_code == 2
         assert "was given in Python, as given(OwnNet): give it again" in result.output
         assert result.output.count("\n") == 1
+    config = Path("run/config.toml")
+    config.write_text(config.read_text().replace(f"data = '{DATA}'", "data = 'gone'")
+                      .replace(f'data = "{DATA}"', 'data = "gone"'))  # fmt: skip
+    result = called("preview", "--perturb", "rot", "--run", "run", *own, "-o", "preview.png")
+    assert "run/config.toml: unknown dataset 'gone'" in result.output
     assert "not of this model" in called("predict", "run", "new.png", "--model", "lenet").output
     drawn = []
     monkeypatch.setattr(
