@@ -330,9 +330,9 @@ def test_labelled_images_that_are_not_the_data_sets_are_one_line(changes, messag
     [
         (
             lambda x: x,
-            r"shape \(8, 1, 28, 28\) for 8 images; it must be \(8, K\);",
+            r"shape \(2, 1, 28, 28\) for 2 images; it must be \(2, K\);",
         ),
-        (lambda x: x.sum((1, 2, 3)), r"returns an output of shape \(8,\) for 8 images"),
+        (lambda x: x.sum((1, 2, 3)), r"returns an output of shape \(2,\) for 2 images"),
         (
             lambda x: x.flatten(1)[:, :5],
             r"has 5 outputs for .* data have 10 classes; give",
