@@ -59,12 +59,13 @@ def seeds_interval(
         images_SN: True where an image is classified correctly with a seed. Without it, the images'
             variance is taken to be the largest that the counts allow, so the interval is wider.
     """
-    from scipy.special import stdtrit
-
     count = len(correct)
     share = sum(correct) / (count * n)
     if count == 1 or n == 1 or share in (0, 1):
         return wilson_interval(share * n, n)
+
+    from scipy.special import stdtrit
+
     accuracies = [each / n for each in correct]
     seeds = sum((each - share) ** 2 for each in accuracies) / (count - 1) / count
     if images_SN is None:

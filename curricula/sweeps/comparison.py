@@ -12,7 +12,6 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from curricula.errors import UserError
 from curricula.evaluation.intervals import in_percent, seeds_interval
@@ -23,6 +22,7 @@ from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
     from numpy.typing import NDArray
 
@@ -121,10 +121,13 @@ class Row:
         results = [outcome.results[threat] for outcome in self.outcomes]
         by_image = [outcome.images_correct.get(threat) for outcome in self.outcomes]
         known = [each for each in by_image if each is not None]
+        images_SN = None
+        if len(known) == len(results):
+            import numpy as np  # here: results without predictions need none
+
+            images_SN = np.stack(known)
         return seeds_interval(
-            [result.correct for result in results],
-            results[0].n,
-            images_SN=np.stack(known) if len(known) == len(results) else None,
+            [result.correct for result in results], results[0].n, images_SN=images_SN
         )
 
     def shown(self, threat: str) -> str:

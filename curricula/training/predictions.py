@@ -3,16 +3,17 @@ needs no torch."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from curricula.evaluation.results import Evaluation, ThreatResult
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.records import from_json, to_json
 from curricula.training.config import SplitName
 from curricula.training.run import PREDICTIONS, RESULTS, Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LABELS, PREDICTED, CLASSES = "labels", "predictions", "classes"  # names in the file
 
@@ -24,6 +25,7 @@ def write_evaluation(run: Run, split: SplitName, found: Evaluation) -> None:
     Raises:
         UserError: they cannot be written, for example because the disk is full.
     """
+    import numpy as np
     import torch
 
     if found.predictions:
@@ -33,8 +35,8 @@ def write_evaluation(run: Run, split: SplitName, found: Evaluation) -> None:
         run.save(
             PREDICTIONS[split],
             {
-                LABELS: torch.from_numpy(found.labels.astype(np.int32)),
-                PREDICTED: torch.from_numpy(predicted_TN.astype(np.int32)),
+                LABELS: torch.from_numpy(found.labels.astype("int32")),
+                PREDICTED: torch.from_numpy(predicted_TN.astype("int32")),
             },
             {CLASSES: json.dumps([found.class_name(label) for label in range(count)])},
         )
@@ -58,7 +60,7 @@ def read_evaluation(run: Run, split: SplitName) -> Evaluation | None:
 
 
 def _evaluation(
-    results: Sequence[ThreatResult], classes: Sequence[str], arrays: Mapping[str, NDArray[Any]]
+    results: Sequence[ThreatResult], classes: Sequence[str], arrays: "Mapping[str, NDArray[Any]]"
 ) -> Evaluation:
     """Return the evaluation of results, and of the arrays in their file of predictions.
 
@@ -81,18 +83,18 @@ def _evaluation(
 
 
 def _labels(
-    name: str, found: NDArray[Any], shape: tuple[int, ...], classes: int
-) -> NDArray[np.int64]:
+    name: str, found: "NDArray[Any]", shape: tuple[int, ...], classes: int
+) -> "NDArray[np.int64]":
     """Return a stored array of class numbers as int64.
 
     Raises:
         TypeError, ValueError: it has another type or shape, or a number that is not of a class.
     """
-    if found.dtype != np.int32 or found.shape != shape:
+    if found.dtype != "int32" or found.shape != shape:
         raise TypeError(
             f"{name} must be int32 of shape {shape}, not {found.dtype} of shape {found.shape}"
         )
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= classes:
         raise ValueError(f"{name} must lie from 0 to {classes - 1}, not from {low} to {high}")
-    return found.astype(np.int64)
+    return found.astype("int64")
