@@ -7,13 +7,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from fixtures.quick import shorten_audits
+from fixtures.quick import shorten_attacks, shorten_audits
 
 from curricula.plugins import registry
 from curricula.runtime import compile as compilation
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 EPOCHS = 8  # of the robust model's training
+FULL_ATTACKS = {"evaluation", "test_docs.py", "test_docstrings.py", "test_tutorial.py"}
+"""Folders and files whose tests are about the standard attacks, or print them."""
 
 # A full collection visits every object of torch and the other modules, which are never garbage: by
 # default a tenth of the tests' processor time.
@@ -40,6 +42,23 @@ def _fresh_registry(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setattr(registry, "_current", None)
     monkeypatch.setattr(registry, "_entry_points", _entry_points)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_fsync():
+    """Let no test wait for the disk: only a power failure would show whether it was flushed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_attacks(request):
+    """Let trainings measure with few steps of PGD: most of their time, and tested elsewhere."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if FULL_ATTACKS.isdisjoint(request.path.parts):
+            shorten_attacks(monkeypatch)
+        yield
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 from fixtures.few_digits import few_digits
+from fixtures.quick import shorten_attacks
 
 import curricula
 from curricula.api.training import TrainValues
@@ -30,6 +31,7 @@ PRINTED = re.compile(r"^prints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 OWN_PROCESS = "plugin_file.py"
 STATES_TRAINING_IMAGES = ("training.md",)  # pages that state the number of training images
+STATES_ATTACKS = ("evaluation.md",)  # pages that state the standard attacks
 
 
 def blocks(page):
@@ -94,6 +96,8 @@ def test_the_python_blocks_of_a_page_run_in_their_order_and_print_what_it_says(
 ):
     number = {"train": None} if page.name in STATES_TRAINING_IMAGES else {}
     monkeypatch.setattr(digits, "digits", functools.partial(few_digits, **number))
+    if page.name not in STATES_ATTACKS:
+        shorten_attacks(monkeypatch)
     run = functools.partial(in_this_process, capsys=capsys, monkeypatch=monkeypatch)
     check_page(page, run, tmp_path)
 
@@ -107,6 +111,7 @@ def test_one_example_runs_in_a_process(tmp_path):
 )
 def test_each_example_runs(example, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(digits, "digits", few_digits)
+    shorten_attacks(monkeypatch)
     assert in_this_process(example, tmp_path, capsys, monkeypatch).strip()
 
 

@@ -199,7 +199,7 @@ def work(text: str, out: Path, url: str | None, lease: int, log: Path) -> None:
     os.environ["CURRICULA_LEASE"] = str(lease)
     registry.use(registry.build_registry([TINY]))
     runner.POLL_SECONDS = POLL
-    threats.TEST_STEPS = 4
+    threats.TEST_STEPS, threats.VALIDATION_STEPS = 4, 2
     with log.open("a") as stream:
         runner.run_sweep(
             parse_sweep(text),

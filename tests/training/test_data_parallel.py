@@ -37,11 +37,11 @@ def torchrun(*arguments, folder):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Return what two processes found, and the folder of their runs."""
+    """Return what two processes found, the folder of their runs, and how they ended."""
     folder = tmp_path_factory.mktemp("shared")
     ended = torchrun(shared_work.__file__, str(folder), folder=folder)
     assert ended.returncode == 0, ended.stderr
-    return torch.load(folder / "found-2.pt", weights_only=False), folder
+    return torch.load(folder / "found-2.pt", weights_only=False), folder, ended
 
 
 def difference(one, other):
@@ -96,7 +96,7 @@ def test_the_first_process_tells_the_others(shared):
 
 
 def test_a_signal_to_one_process_ends_all_and_the_training_continues_bit_for_bit(shared):
-    found, folder = shared
+    found, folder, _ = shared
     assert found["interrupted"].startswith("interrupted; continue with: curricula train --resume")
     whole, resumed = folder / "whole", folder / "interrupted"
     for file in ("metrics.jsonl", "evaluation.json"):
@@ -116,15 +116,12 @@ def test_a_training_of_two_processes_continues_in_one(shared):
     assert (half / "evaluation.json").read_bytes() == (whole / "evaluation.json").read_bytes()
 
 
-def test_the_command_line_prints_once_and_writes_once(tmp_path):
-    values = ["--data", "random(size=12, channels=1, images=120)", "--model", "lenet"]
-    flags = ["--epochs", "1", "--batch-size", "25", "--device", "cpu", "--output", "runs/first"]
-    ended = torchrun("-m", "curricula", "train", *values, *flags, folder=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("run folder: runs/first") == 1
+def test_the_command_line_prints_once_and_writes_once(shared):
+    _, folder, ended = shared
+    assert ended.stdout.count(f"run folder: {folder / 'command'}") == 1
     assert ended.stdout.count("epoch   1/1") == 1
     assert "Warning" not in ended.stderr
-    assert len((tmp_path / "runs/first/metrics.jsonl").read_text().splitlines()) == 1
+    assert len((folder / "command" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.fixture
