@@ -5,6 +5,7 @@ once the database has accepted its results. An attempt that continues an earlier
 copy of its folder, because the earlier one's worker may only be paused.
 """
 
+import base64
 import contextlib
 import os
 import re
@@ -30,6 +31,7 @@ from curricula.training.run import (
     GOOD,
     LAST,
     METRICS,
+    PREDICTIONS,
     PREVIOUS,
     RESULTS,
     TIMING,
@@ -126,7 +128,8 @@ def _copy(earlier: Path, attempt: Path) -> None:
 
 
 def results_of(path: Path, split: SplitName) -> dict[str, str]:
-    """Return the contents of the small files of a run, by name: all that a comparison reads.
+    """Return the contents of the small files of a run, by name: all that a comparison reads. The
+    predictions, which are not text, are in Base64.
 
     Raises:
         UserError: a file cannot be read.
@@ -134,7 +137,10 @@ def results_of(path: Path, split: SplitName) -> dict[str, str]:
     found = {}
     for file in _small_files(split):
         try:
-            found[file] = read_text(path / file, MAX_TEXT)
+            if file == PREDICTIONS[split]:
+                found[file] = base64.b64encode(read_file(path / file)).decode()
+            else:
+                found[file] = read_text(path / file, MAX_TEXT)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -143,7 +149,9 @@ def results_of(path: Path, split: SplitName) -> dict[str, str]:
 
 
 def _small_files(split: SplitName) -> tuple[str, ...]:
-    return (CONFIG, METRICS, TIMING, ENVIRONMENT, DATA, RESULTS[split], FAILURE)
+    return (
+        CONFIG, METRICS, TIMING, ENVIRONMENT, DATA, RESULTS[split], PREDICTIONS[split], FAILURE,
+    )  # fmt: skip
 
 
 def write_results(
@@ -178,7 +186,10 @@ def write_results(
         for name in files:
             if name not in _small_files(split):
                 raise UserError(f"{name!r} is not a file of a cell's results")
-            write_atomic(partial / name, files[name].encode())
+            content = files[name].encode()
+            if name == PREDICTIONS[split]:
+                content = base64.b64decode(content, validate=True)
+            write_atomic(partial / name, content)
         _check(partial, cell, config, split, threats)
         path = str(Path(place.path) / CELLS / cell.name)
         Run(partial).write_json(ELSEWHERE, to_json(Elsewhere(host=place.host, path=path)))
