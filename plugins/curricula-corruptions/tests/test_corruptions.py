@@ -47,13 +47,16 @@ def make(name: str, **keywords) -> Corruption:
 
 
 def pictures(n=2, channels=3, height=32, width=40) -> torch.Tensor:
-    """Return smooth images with fine grain in whole levels, with both ends of [0, 1]."""
+    """Return smooth images with fine grain in whole levels, with both ends of [0, 1]; the last has
+    pale colours."""
     generator = torch.Generator().manual_seed(channels)
     x = 0.0
     for side, weight in ((2, 0.9), (9, 0.4), (40, 0.1)):
         coarse = torch.rand((n, channels, side, side), generator=generator)
         x = x + weight * F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
-    return ((x - 0.2).clamp(0, 1) * 255).round() / 255
+    x = (x - 0.2).clamp(0, 1)
+    x[1:][-1:] = torch.lerp(x[1:][-1:].mean(1, keepdim=True), x[1:][-1:], 0.1)
+    return (x * 255).round() / 255
 
 
 def generator(seed=0):
@@ -161,6 +164,14 @@ def test_each_image_has_its_own_strength(name):
 def test_a_smaller_budget_is_a_lower_severity():
     x = pictures()
     assert torch.equal(run(make("fog", budget=3.0), x, 1.0), run(make("fog"), x, 0.6))
+
+
+@pytest.mark.parametrize(("strength", "sigma"), [(0.1, 0.04), (0.55, 0.165), (0.59, 0.177)])
+def test_between_two_severities_constants_are_linear(strength, sigma):
+    x = torch.full((1, 1, 8, 8), 0.5)
+    noise = torch.randn(x.shape, generator=generator())
+    expected = (x + sigma * noise).clamp(0, 1)
+    assert torch.allclose(run(make("gaussian-noise"), x, strength), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL)
