@@ -15,6 +15,8 @@ from torch import Tensor
 
 from curricula.interfaces import Interpolation, Padding
 
+PAST_HALF = 1e-3  # pixels; by which ``nearest`` looks further right and down
+
 
 def identity_theta(n: int, device: torch.device) -> Tensor:
     """Return the affine matrices theta_N23 of the identity, for n images."""
@@ -138,7 +140,8 @@ def warp(
     Args:
         x_NCHW: images in [0, 1].
         theta_N23: the maps; see the head of this module.
-        interpolation: ``bilinear`` or ``nearest``.
+        interpolation: ``bilinear`` or ``nearest``, which half-way between two pixels takes the
+            right or lower one.
         padding: what fills the area outside the image: ``zeros``, the ``border``'s pixels, or the
             ``reflection``.
 
@@ -223,6 +226,13 @@ def _resample(
 ) -> Tensor:
     """Return the images NCHW sampled at the coordinates ``grid_NHW2`` (x, y), from -1 to 1 across
     an image; images in the mask ``unmoved_N`` are returned unchanged."""
+    if interpolation == "nearest":
+        # Half-way between two pixels grid_sample rounds to the even one, or as rounding errors have
+        # it, so that a shift by half a pixel would show every second pixel twice.
+        height, width = x_NCHW.shape[2:]
+        grid_NHW2 = grid_NHW2 + grid_NHW2.new_tensor(
+            (2 * PAST_HALF / width, 2 * PAST_HALF / height)
+        )
     moved = F.grid_sample(
         x_NCHW, grid_NHW2, mode=interpolation, padding_mode=padding, align_corners=False
     )

@@ -43,6 +43,9 @@ class Trades:
     from it to the perturbed view (Zhang et al. 2019, equation 5). The inner attack ascends this KL
     divergence.
 
+    The authors' code starts the attack close to the image instead of uniformly in the ball, and
+    passes the unperturbed images through the network twice; docs/expressions.md says what that changes.
+
     Args:
         beta: weight of the divergence, from 0 to 1e6; the authors use 6, CuSP uses 5.
 
@@ -74,6 +77,9 @@ class Mart:
     """`mart`: boosted cross-entropy at the perturbed view, plus ``beta`` times the KL divergence
     from the transformed view to the perturbed one, where each image has the weight 1 - p, with p
     the probability of its label at the transformed view (Wang et al. 2020, equations 8 to 11).
+
+    The authors' code bounds the boosted term at 9.2 by 1.0001 in place of 1; docs/expressions.md
+    says what that changes.
 
     Args:
         beta: weight of the divergence, from 0 to 1e6; the authors use 5 for a ResNet-18.

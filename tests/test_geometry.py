@@ -107,6 +107,36 @@ def test_twice_the_size_is_every_pixel_four_times():
     assert torch.equal(found, middle.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
+HALF_A_PIXEL = {
+    "affine": lambda x, right: warp(
+        x, translation_theta(torch.tensor([[right, right]])), interpolation="nearest"
+    ),
+    "displacement": lambda x, right: warp_displaced(
+        x, torch.full((1, *x.shape[2:], 2), -right), interpolation="nearest"
+    ),
+    "projective": lambda x, right: warp_projective(
+        x,
+        torch.tensor([[1, 0, -right / x.shape[3]], [0, 1, -right / x.shape[2]], [0, 0, 1]])[None],
+        interpolation="nearest",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HALF_A_PIXEL)
+@pytest.mark.parametrize("right", [-2.5, -1.5, -0.5, 0.5, 1.5])
+@pytest.mark.parametrize("size", [(28, 28), (7, 12), (33, 50)])
+def test_nearest_moves_a_half_pixel_to_the_same_side_everywhere(how, right, size):
+    x = torch.rand((1, 2, *size), generator=torch.Generator().manual_seed(0))
+    found = HALF_A_PIXEL[how](x, right)
+    assert torch.equal(found, shift(x, torch.tensor([[right - 0.5, right - 0.5]]).long(), "zeros"))
+
+
+def test_half_the_size_is_every_second_pixel():
+    x = torch.rand(1, 2, 8, 12)
+    found = warp(x, scale_theta(torch.tensor([0.5])), interpolation="nearest")
+    assert torch.equal(found[:, :, 2:6, 3:9], x[:, :, 1::2, 1::2])
+
+
 @pytest.mark.parametrize("size", [(28, 28), (20, 31)])
 def test_a_projective_warp_agrees_with_torchvision(size):
     height, width = size

@@ -22,6 +22,20 @@ def texts_in(content: bytes) -> dict[str, str]:
     return json.loads(content[8 : 8 + length]).get("__metadata__") or {}
 
 
+def with_sorted_texts(content: bytes) -> bytes:
+    """Return the bytes of a safetensors file with its texts in the order of their names.
+
+    The library writes them in a random order, so that equal contents would differ as files.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    texts = header.pop("__metadata__", {})
+    header = {"__metadata__": dict(sorted(texts.items())), **header}
+    written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    written += b" " * (-len(written) % 8)
+    return len(written).to_bytes(8, "little") + written + content[8 + length :]
+
+
 def content_digest(
     tensors: Iterable[tuple[str, str, Sequence[int], memoryview]], texts: Mapping[str, str]
 ) -> str:

@@ -7,6 +7,7 @@ lets it begin at ``start`` and end at the fraction ``until`` of training. Needs 
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,6 +15,8 @@ from attrs.validators import and_, ge, gt, le
 
 if TYPE_CHECKING:  # it imports torch, and schedules are checked before
     from curricula.interfaces import Progress, ScheduleState
+
+MAX_DENOMINATOR = 1_000_000  # of a fraction of training, as people write it
 
 valid_share = and_(ge(0.0), le(1.0))
 valid_positive_share = and_(gt(0.0), le(1.0))
@@ -245,6 +248,22 @@ def step(
     count = 4 if count is None else count
     if not 1 <= count <= 1000:
         raise ValueError(f"count must lie from 1 to 1000, not {count}")
+    # A product of floats may exceed the fraction of training that it means; the stage would begin an
+    # update late.
+    end = _as_written(until)
     return PiecewiseConstant(
-        stages=tuple((until * i / count, start + (1 - start) * i / count) for i in range(count + 1))
+        stages=tuple(
+            (float(end * i / count), start + (1 - start) * i / count) for i in range(count + 1)
+        )
     )
+
+
+def _as_written(value: float) -> Fraction:
+    """Return the decimal or fraction that a float was written as, such as 3/10 for 0.3.
+
+    >>> _as_written(0.3), _as_written(1 / 3)
+    (Fraction(3, 10), Fraction(1, 3))
+    """
+    exact = Fraction(value)
+    simple = exact.limit_denominator(MAX_DENOMINATOR)
+    return simple if float(simple) == value else exact

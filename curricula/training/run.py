@@ -586,7 +586,7 @@ class Run:
         from safetensors.torch import save
 
         from curricula.models.weights import digest_of
-        from curricula.runtime.tensor_files import DIGEST
+        from curricula.runtime.tensor_files import DIGEST, with_sorted_texts
 
         on_cpu = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -594,7 +594,8 @@ class Run:
         }
         texts = dict(metadata or {})
         texts[DIGEST] = digest_of(on_cpu, texts)
-        self._write(file, save(on_cpu, metadata=texts), previous=previous)
+        content = with_sorted_texts(save(on_cpu, metadata=texts))
+        self._write(file, content, previous=previous)
 
     def missing(self, file: str) -> UserError:
         """Return the user error for a checkpoint that does not exist, with the place of its weights

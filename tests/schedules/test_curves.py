@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,27 @@ def strength(text, fraction):
 def test_strengths_equal_the_table(text, values):
     found = [strength(text, fraction) for fraction in (0, 0.1, 0.2, 0.4, 0.5, 0.9)]
     assert found == pytest.approx(values, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("until", "exact"),
+    [("0.3", "3/10"), ("0.7", "7/10"), ("0.95", "19/20"), ("1/3", "1/3"), ("0.123", "123/1000")],
+)
+@pytest.mark.parametrize("count", [3, 7, 10, 100])
+def test_a_stage_begins_at_the_first_update_of_its_fraction(until, exact, count):
+    schedule = factories.build("schedule", parse_call(f"step(until={until}, count={count})")).value
+    begins = [Fraction(exact) * i / count for i in range(count + 1)]
+    for total in (100, 1000, 2100, 21_000):
+        for i, begin in enumerate(begins):
+            first = math.ceil(begin * total)
+            value = i / count - 1e-9
+            assert at(schedule, first, total) >= value
+            assert first == 0 or at(schedule, first - 1, total) < value
+
+
+def at(schedule, step, total):
+    """Return the strength at the update with the number ``step``, from 0."""
+    return schedule(Progress(step=step, total_steps=total, epoch=0, total_epochs=1), {})
 
 
 RAMPS = ["linear", "cosine", "exponential", "root", "sigmoid", "step"]

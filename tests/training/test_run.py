@@ -45,6 +45,23 @@ def rewrite(path, change):
     path.write_bytes(safetensors.torch.save(tensors))
 
 
+def test_equal_checkpoints_are_equal_files(run):
+    """safetensors orders the texts at random, again in each call."""
+    tensors = {"b": torch.rand(3, 2), "a": torch.arange(4), "é": torch.ones(1).bool()}
+    texts = {f"text {n}": 'x"\n\u001fé' * n for n in range(8)}
+    contents = []
+    for order in (texts, dict(reversed(texts.items()))):
+        for _ in range(3):
+            run.save("some.safetensors", tensors, order)
+            contents.append((run.path / "some.safetensors").read_bytes())
+    assert len(set(contents)) == 1
+    read = safetensors.torch.load(contents[0])
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    with safetensors.safe_open(run.path / "some.safetensors", "pt") as file:
+        found = file.metadata()
+    assert texts.items() <= found.items()
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.bool, torch.complex64, torch.float64, torch.float8_e4m3fn, torch.int32]
 )
