@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curricula.curriculum import Curriculum, Threat
 from curricula.data.dataset import first
-from curricula.evaluation.threats import pixel_budget, standard_attack
+from curricula.evaluation.threats import pgd_attack, pixel_budget
 from curricula.expressions.binding import bind
 from curricula.interfaces import Strength, Victim
 from curricula.models.kept_state import state_tensors
@@ -323,7 +323,7 @@ class Prober:
     ) -> float:
         plan = self._plan
         eps, norm = pixel_budget(plan.curriculum.tree, plan.data.budgets)
-        attack = bind(standard_attack(eps, norm=norm, steps=STEPS), threat=True)
+        attack = bind(pgd_attack(eps, norm=norm, steps=STEPS), threat=True)
         batch = first(plan.validation, count).load()
         generator = torch.Generator(plan.device).manual_seed(EVALUATION_SEED)
         victim = ModelVictim(
