@@ -44,7 +44,8 @@ class Trades:
     divergence.
 
     The authors' code starts the attack close to the image instead of uniformly in the ball, and
-    passes the unperturbed images through the network twice; docs/expressions.md says what that changes.
+    passes the unperturbed images through the network twice; docs/expressions.md says what that
+    changes.
 
     Args:
         beta: weight of the divergence, from 0 to 1e6; the authors use 6, CuSP uses 5.

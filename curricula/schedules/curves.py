@@ -248,8 +248,8 @@ def step(
     count = 4 if count is None else count
     if not 1 <= count <= 1000:
         raise ValueError(f"count must lie from 1 to 1000, not {count}")
-    # A product of floats may exceed the fraction of training that it means; the stage would begin an
-    # update late.
+    # A product of floats may exceed the fraction of training that it means; the stage would begin
+    # an update late.
     end = _as_written(until)
     return PiecewiseConstant(
         stages=tuple(
