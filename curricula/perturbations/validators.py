@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import attrs
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import and_, ge, gt, le, optional
 
 MAX_BUDGET = 1e6  # pixel units or pixels; far beyond any image, far below float32's largest number
 
@@ -22,3 +22,4 @@ def above_zero(high: float = MAX_BUDGET) -> Validator:
 
 
 valid_budget = between(0.0, MAX_BUDGET)
+valid_eot = optional(between(1, 10_000))

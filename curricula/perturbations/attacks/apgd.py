@@ -20,7 +20,7 @@ from curricula.perturbations.attacks.norm_ball import (
     steepest,
 )
 from curricula.perturbations.attacks.restarts import passes_of, worst_of
-from curricula.perturbations.validators import above_zero, valid_budget
+from curricula.perturbations.validators import above_zero, valid_budget, valid_eot
 
 ALPHA = 0.75  # weight of the new direction in a step; the previous one has the rest
 RHO = 0.75  # share of the steps since the last review that must raise the loss
@@ -142,6 +142,7 @@ class APGD(BallAttack):
             the class of highest logit at the image, then the next, as far as there are classes.
         rho: in linf and l2, the share of steps that must raise the loss, or the step is halved;
             above 0 to 1; by default 0.75.
+        eot: as for `pgd`.
 
     Raises:
         ValueError: a value out of range; ``rho`` in l1.
@@ -164,6 +165,7 @@ class APGD(BallAttack):
     restarts: int = attrs.field(default=1, validator=ge(1))
     targets: int = attrs.field(default=0, validator=ge(0))
     rho: float | None = attrs.field(validator=optional(above_zero(1.0)))
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @rho.default
     def _rho_default(self) -> float | None:
@@ -174,7 +176,7 @@ class APGD(BallAttack):
             raise ValueError("rho is for norm=linf and norm=l2, not l1; leave it out")
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         balls = len(stages(self.steps)) if self.norm == "l1" else 1
         runs = passes_of(self.steps + balls, self.restarts + self.targets)
         return runs + (1 if self.targets else 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from curricula.interfaces import AttackLoss, Victim
 from curricula.losses import ATTACK_LOSSES
 from curricula.perturbations.attacks.norm_ball import BallAttack, project, rescaled
-from curricula.perturbations.validators import above_zero, between, valid_budget
+from curricula.perturbations.validators import above_zero, between, valid_budget, valid_eot
 
 
 def ascend_with_momentum(
@@ -58,6 +58,7 @@ class MIM(BallAttack):
         rel_step: length of a step as a share of the current radius, above 0; by default 1 / steps.
         decay: factor on the momentum at each step, from 0 to 100 (the paper's mu).
         loss: ``ce`` or ``dlr``, under any objective, as for `fgsm`.
+        eot: as for `pgd`.
 
     Raises:
         ValueError: a value out of range.
@@ -78,13 +79,14 @@ class MIM(BallAttack):
     rel_step: float = attrs.field(validator=above_zero())
     decay: float = attrs.field(default=1.0, validator=between(0.0, 100.0))
     loss: Literal["ce", "dlr"] = "ce"
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @rel_step.default
     def _rel_step_default(self) -> float:
         return 1 / max(self.steps, 1)
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return self.steps
 
     def attack(

@@ -17,6 +17,7 @@ from curricula.interfaces import (
     Victim,
     strength_per_image,
 )
+from curricula.victim.averaged import averaged
 
 
 def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
@@ -36,7 +37,8 @@ def radii(strength: Strength, budget: float, x_NCHW: Tensor) -> Tensor:
 class BallAttack:
     """Base of the attacks within a norm ball, whose radius is the budget times the strength.
 
-    A subclass implements `attack`; one that supports several norms has a field `norm`.
+    A subclass implements `attack` and `passes_of_draw`; one that supports several norms has a field
+    `norm`, and one that follows gradients a field `eot`.
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
@@ -45,11 +47,18 @@ class BallAttack:
 
     budget: float
     norm: Norm = "linf"
+    eot: int | None = None
+
+    @property
+    def passes_of_draw(self) -> int:
+        """Number of passes through the network for an image that the attack does not fool, if each
+        gradient is that of one pass."""
+        raise NotImplementedError
 
     @property
     def passes(self) -> int:
         """Number of passes through the network for an image that the attack does not fool."""
-        raise NotImplementedError
+        return self.passes_of_draw * (self.eot or 1)
 
     @property
     def unit(self) -> Norm:
@@ -85,6 +94,7 @@ class BallAttack:
     ) -> Tensor:
         with torch.no_grad():
             eps = radii(strength, self.budget, x_NCHW)
+            victim = averaged(victim, self.eot or 1)
             return self.attack(x_NCHW, y_N, eps, victim=victim, generator=generator)
 
 

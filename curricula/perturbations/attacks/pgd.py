@@ -26,7 +26,8 @@ from curricula.perturbations.attacks.norm_ball import (
     steepest,
 )
 from curricula.perturbations.attacks.restarts import passes_of, worst_of
-from curricula.perturbations.validators import above_zero, between, valid_budget
+from curricula.perturbations.validators import above_zero, between, valid_budget, valid_eot
+from curricula.victim.averaged import averaged
 
 L1_SHARE = 0.01  # share of the values that an l-1 step moves, as in Tramer and Boneh 2019
 MAX_AUTO_STEPS = 1e6  # steps of ``steps=auto`` over the length of the budget
@@ -126,6 +127,8 @@ class PGD(BallAttack):
         tau: number of steps, 0 to 1e6, that an image still takes once it is misclassified
             ("friendly" adversarial training, Zhang et al. 2020); this weakens the attack. None:
             images never stop early.
+        eot: passes whose gradients are averaged at each step, 1 to 10,000, for a network that draws
+            random numbers ("expectation over transformation", Athalye et al. 2018). None: one.
 
     Raises:
         ValueError: an argument out of range; both ``step`` and ``rel_step``; ``rel_step`` with
@@ -154,6 +157,7 @@ class PGD(BallAttack):
     loss: LossName = "default"
     l1_share: float | None = attrs.field(validator=optional(above_zero(1.0)))
     tau: int | None = attrs.field(default=None, validator=optional(between(0, MAX_TAU)))
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @step.default
     def _step_default(self) -> float | None:
@@ -191,7 +195,7 @@ class PGD(BallAttack):
             raise ValueError(f"l1_share is for norm=l1, not {self.norm}")
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return passes_of(self.full_steps, self.restarts) + reference_passes(self.loss)
 
     @property
@@ -226,6 +230,7 @@ class PGD(BallAttack):
         generator: torch.Generator,
     ) -> Tensor:
         with torch.no_grad():
+            victim = averaged(victim, self.eot or 1)
             eps = radii(strength, self.budget, x_NCHW)
             steps = self.steps_at(strength)
             if self.step is not None:

@@ -10,7 +10,7 @@ from curricula.interfaces import NormBound, Victim
 from curricula.losses import ATTACK_LOSSES, LossName
 from curricula.perturbations.attacks.norm_ball import BallAttack, random_start
 from curricula.perturbations.attacks.pgd import ascend, reference_passes, resolve_loss
-from curricula.perturbations.validators import above_zero, valid_budget
+from curricula.perturbations.validators import above_zero, valid_budget, valid_eot
 
 
 @attrs.frozen(kw_only=True)
@@ -22,6 +22,7 @@ class FGSM(BallAttack):
         budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         loss: ``ce`` or ``dlr``, under any objective: the KL divergence from the image itself has a
             zero gradient there.
+        eot: as for `pgd`.
 
     Raises:
         ValueError: a value out of range.
@@ -40,9 +41,10 @@ class FGSM(BallAttack):
 
     budget: float = attrs.field(validator=valid_budget)
     loss: Literal["ce", "dlr"] = "ce"
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return 1
 
     def attack(
@@ -76,6 +78,7 @@ class RandomFGSM(BallAttack):
         budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         rel_step: length of the step as a share of the current radius, above 0.
         loss: as for `pgd`.
+        eot: as for `pgd`.
 
     Raises:
         ValueError: a value out of range.
@@ -94,9 +97,10 @@ class RandomFGSM(BallAttack):
     budget: float = attrs.field(validator=valid_budget)
     rel_step: float = attrs.field(default=1.25, validator=above_zero())
     loss: LossName = "default"
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return 1 + reference_passes(self.loss)
 
     def attack(
@@ -136,6 +140,7 @@ class NoisyFGSM(BallAttack):
         rel_step: length of the step as a share of the current radius, above 0 (the paper's alpha /
             eps).
         loss: as for `pgd`.
+        eot: as for `pgd`.
 
     Raises:
         ValueError: a value out of range.
@@ -157,9 +162,10 @@ class NoisyFGSM(BallAttack):
     noise: float = attrs.field(default=2.0, validator=above_zero())
     rel_step: float = attrs.field(default=1.0, validator=above_zero())
     loss: LossName = "default"
+    eot: int | None = attrs.field(default=None, validator=valid_eot)
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return 1 + reference_passes(self.loss)
 
     @property

@@ -158,7 +158,7 @@ class Square(BallAttack):
     p_init: float = attrs.field(default=0.8, validator=above_zero(1.0))
 
     @property
-    def passes(self) -> int:
+    def passes_of_draw(self) -> int:
         return self.queries
 
     def attack(

@@ -1,0 +1,132 @@
+"""A random network as an attack should see it: gradients and logits averaged over its draws."""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from typing import TypeVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from curricula.interfaces import AttackLoss, Victim
+
+SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
+PIXELS_AT_ONCE = 2**18
+"""Pixels (images x H x W) of the draws that run together: 256 images of 32x32. If one draw of the
+whole batch has more, draws run one at a time."""
+
+T = TypeVar("T")
+
+
+def averaged(victim: Victim, draws: int) -> Victim:
+    """Return a victim whose losses, gradients and logits are averages over some draws of a random
+    network: expectation over transformation (EOT, Athalye et al. 2018, "Synthesizing robust
+    adversarial examples").
+
+    Args:
+        victim: the network; its forward pass draws random numbers.
+        draws: passes that are averaged, 1 or more; 1 returns the victim itself.
+    """
+    if draws == 1:
+        return victim
+    if isinstance(victim, _AveragedVictim):
+        return attrs.evolve(victim, gradients=draws, draws=max(draws, victim.draws))
+    return _AveragedVictim(victim, draws=draws, gradients=draws)
+
+
+def with_averaged_logits(victim: Victim, draws: int) -> Victim:
+    """Return a victim whose logits are averages over some draws of a random network, and whose
+    gradients are those of one draw.
+
+    Searches, unions and restarts choose by logits: by those of one draw they would choose what was
+    lucky once.
+
+    Args:
+        victim: the network; its forward pass draws random numbers.
+        draws: passes that are averaged, 1 or more.
+    """
+    return _AveragedVictim(victim, draws=draws, gradients=1)
+
+
+@attrs.frozen
+class _AveragedVictim:
+    """A victim whose logits are averages over ``draws`` passes of another one, and whose losses and
+    gradients are averages over ``gradients`` passes.
+
+    The logits are those of the mean probabilities, so that their largest is the class that the
+    averaged classifier predicts.
+    """
+
+    victim: Victim
+    draws: int
+    gradients: int
+    found: list[bool] = attrs.field(factory=list)  # shared by subsets; empty until it is known
+
+    def logits(self, x_NCHW: Tensor) -> Tensor:
+        def run(index: Tensor) -> Tensor:
+            logits = self.victim.subset(index).logits(x_NCHW[index])
+            return _by_draw(logits.log_softmax(1), len(x_NCHW)).logsumexp(0)
+
+        return torch.stack(self._parts(x_NCHW, self.draws, run)).logsumexp(0) - math.log(self.draws)
+
+    def gradient(
+        self, x_NCHW: Tensor, y_N: Tensor, loss: AttackLoss | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.gradients == 1:
+            return self.victim.gradient(x_NCHW, y_N, loss)
+        n = len(x_NCHW)
+
+        def run(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            some = self.victim.subset(index)
+            gradient, loss_M, logits = some.gradient(x_NCHW[index], y_N[index], loss)
+            return (
+                _by_draw(gradient, n).sum(0),
+                _by_draw(loss_M, n).sum(0),
+                _by_draw(logits.softmax(1), n).sum(0),
+            )
+
+        gradient, loss_N, shares_NK = (
+            reduce(torch.add, each) / self.gradients
+            for each in zip(*self._parts(x_NCHW, self.gradients, run), strict=True)
+        )
+        return gradient, loss_N, shares_NK.clamp_min(torch.finfo(shares_NK.dtype).tiny).log()
+
+    def _parts(self, x_NCHW: Tensor, draws: int, run: Callable[[Tensor], T]) -> list[T]:
+        """Return what ``run`` returns for the indices of several draws at once, draw by draw, until
+        all draws are done."""
+        n, _, height, width = x_NCHW.shape
+        images = torch.arange(n, device=x_NCHW.device)
+        at_once = max(1, PIXELS_AT_ONCE // max(1, n * height * width))
+        if at_once > 1 and not self._draws_by_image(x_NCHW):
+            at_once = 1
+        counts = [at_once] * (draws // at_once)
+        rest = draws % at_once
+        return [run(images.repeat(count)) for count in [*counts, *([rest] if rest else [])]]
+
+    def _draws_by_image(self, x_NCHW: Tensor) -> bool:
+        """Return whether the network draws for each image of a batch. One that draws once for the
+        whole batch, such as a random size, gives all copies of an image the same draw."""
+        if not self.found:
+            twice = torch.zeros(2, dtype=torch.long, device=x_NCHW.device)
+            with torch.no_grad():
+                one, other = self.victim.subset(twice).logits(x_NCHW[twice])
+            self.found.append(bool((one - other).abs().max() > SAME * one.abs().max()))
+        return self.found[0]
+
+    def with_reference(self, x_NCHW: Tensor) -> Victim:
+        return attrs.evolve(self, victim=self.victim.with_reference(x_NCHW))
+
+    def subset(self, index: Tensor) -> Victim:
+        return attrs.evolve(self, victim=self.victim.subset(index))
+
+    def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
+        return self.victim.active(logits_NK, y_N)
+
+    def as_module(self) -> nn.Module:
+        return self.victim.as_module()
+
+
+def _by_draw(values_M: Tensor, images: int) -> Tensor:
+    """Return the rows of several draws of N images, which follow each other, as (draws, N, ...)."""
+    return values_M.reshape(-1, images, *values_M.shape[1:])
