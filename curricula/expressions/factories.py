@@ -19,9 +19,12 @@ from curricula.expressions.syntax import (
     MAX_NAME,
     Argument,
     Call,
+    Chain,
+    Expression,
     Number,
     Pair,
     Quoted,
+    Union,
     Value,
     error_in,
     quotable,
@@ -29,6 +32,9 @@ from curricula.expressions.syntax import (
 from curricula.plugins import registry
 from curricula.plugins.hookspecs import Kind
 from curricula.plugins.names import NAME_PATTERN
+
+EXPRESSIONS = typing.get_args(Expression)
+"""Types of an argument that is itself an expression, such as the network of ``randomised``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -272,6 +278,9 @@ def _convert(call: Call, name: str, written: Value, hint: Any) -> Any:
         elif option in (str, Path):
             if text is not None:
                 return option(text)
+        elif option in EXPRESSIONS:
+            if isinstance(written, option):
+                return written
         elif isinstance(option, type):
             if type(value) is option:
                 return value
@@ -295,6 +304,7 @@ def _described(options: tuple[Any, ...]) -> str:
         Path: "a path in quotes",
         tuple: "a pair NUMBER:NUMBER",
         types.NoneType: "none",
+        **dict.fromkeys(EXPRESSIONS, "an expression"),
     }
     described: list[str] = []
     for option in options:
@@ -302,7 +312,7 @@ def _described(options: tuple[Any, ...]) -> str:
             described.extend(str(choice) for choice in typing.get_args(option))
         else:
             described.append(words.get(typing.get_origin(option) or option, str(option)))
-    return " or ".join(described)
+    return " or ".join(dict.fromkeys(described))
 
 
 def _explicit(
@@ -329,6 +339,8 @@ def _explicit(
                     return Call(call.name, tuple(Argument(_pair(stage)) for stage in stages))
                 continue
             written = _written(call, name, getattr(built, name, parameter.default), hints.get(name))
+        elif isinstance(written, EXPRESSIONS) and isinstance(getattr(built, name, 0), EXPRESSIONS):
+            written = getattr(built, name)  # with all its defaults explicit
         elif isinstance(written, Quoted):
             text = _convert(call, name, written, hints.get(name))
             written = _written(call, name, text, hints.get(name)) or written
@@ -356,6 +368,8 @@ def _written(call: Call, name: str, value: Any, hint: Any) -> Value | None:
             return Number.of(float(value))
         case str() | Path():
             return _written_text(call, name, value, hint)
+        case Call() | Chain() | Union():
+            return value
     return None
 
 

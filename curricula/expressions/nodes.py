@@ -77,6 +77,9 @@ class Context:
         streams: random numbers of each image in an evaluation. None in training: the generator
             draws for the whole batch.
         rows: rows of the batch that these images are, if other processes hold the rest of it.
+        differentiable: whether results keep their gradient in the images, as a network needs that
+            perturbs its input. It is that of the drawn change; a perturbation that has none counts
+            as the identity on the way back (BPDA, Athalye et al. 2018).
     """
 
     y_N: Tensor
@@ -87,6 +90,7 @@ class Context:
     parameters: Mapping[str, Tensor] = attrs.field(factory=dict)
     streams: Streams | None = None
     rows: BatchRows | None = None
+    differentiable: bool = False
 
     def drawing(self) -> AbstractContextManager[Any]:
         """Return a context manager in which a perturbation's calls such as ``torch.rand`` draw from
@@ -285,6 +289,10 @@ class Leaf(Node):
         if given is not None:
             assert isinstance(self.perturbation, ParametricPerturbation)
             perturbed = self.perturbation.apply(x, given)
+        elif context.differentiable and isinstance(self.perturbation, ParametricPerturbation):
+            with context.drawing():
+                drawn = self.perturbation.sample(len(x), strength, context.generator)
+            perturbed = self.perturbation.apply(x, drawn)
         else:
             with context.drawing():
                 perturbed = self.perturbation(
@@ -305,7 +313,11 @@ class Leaf(Node):
                 f"{tuple(perturbed.shape)}; a perturbation keeps the shape"
             )
         # Third-party code may return gradients, other types or values outside [0, 1].
-        perturbed = perturbed.detach().to(x.dtype).clamp(0, 1)
+        if not context.differentiable:
+            perturbed = perturbed.detach()
+        perturbed = perturbed.to(x.dtype).clamp(0, 1)
+        if context.differentiable and x.requires_grad and not perturbed.requires_grad:
+            perturbed = x - x.detach() + perturbed
         if self.perturbation.kind == "pixel":
             return attrs.evolve(views, perturbed=perturbed)
         return attrs.evolve(views, transformed=perturbed, perturbed=perturbed)

@@ -191,6 +191,8 @@ def curricula_models() -> Iterable[Record]:
         ("wrn-28-10", "wide:wrn_28_10", "wide residual network, 28 layers, 10 times as wide"),
         ("wrn-34-10", "wide:wrn_34_10", "wide residual network, 34 layers, 10 times as wide"),
         ("wrn", "wide:wrn", "wide residual network of depth 6n + 4 and any width"),
+        ("randomised", "randomised:randomised", "a network behind a random perturbation"),
+        ("smoothed", "randomised:smoothed", "the majority vote of a network on noisy images"),
         (
             "file",
             "file_models:file_model",

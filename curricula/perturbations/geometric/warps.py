@@ -176,9 +176,5 @@ class Elastic:
         with torch.no_grad():
             noise = torch.randn((n, 2, height, width), generator=generator, device=generator.device)
             longest_N = noise.new_ones(n) * strength * self.budget
-            return warp_displaced(
-                x_NCHW,
-                displacement(noise, self.sigma, longest_N),
-                interpolation=self.interpolation,
-                padding=self.padding,
-            )
+            moved = displacement(noise, self.sigma, longest_N)
+        return warp_displaced(x_NCHW, moved, interpolation=self.interpolation, padding=self.padding)

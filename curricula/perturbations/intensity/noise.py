@@ -57,7 +57,7 @@ class GaussianNoise:
     ) -> Tensor:
         noise = torch.randn(x_NCHW.shape, generator=generator, device=x_NCHW.device)
         eps_N111 = radii(strength, self.budget, x_NCHW)
-        return (x_NCHW.detach() + eps_N111 * noise).clamp_(0, 1)
+        return (x_NCHW + eps_N111 * noise).clamp_(0, 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +102,7 @@ class UniformNoise:
     ) -> Tensor:
         noise = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) * 2 - 1
         eps_N111 = radii(strength, self.budget, x_NCHW)
-        return (x_NCHW.detach() + eps_N111 * noise).clamp_(0, 1)
+        return (x_NCHW + eps_N111 * noise).clamp_(0, 1)
 
 
 def cut_out(x_NCHW: Tensor, holes_N3: Tensor, fill: float) -> Tensor:
