@@ -12,6 +12,7 @@ import attrs
 
 from curricula.api.networks import Network
 from curricula.errors import UserError, shortened, shown
+from curricula.evaluation.results import MAX_DRAWS
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.given import given
 from curricula.models.normalisation import OWN, parse_normalisation
@@ -87,6 +88,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
     batch_size: int | None = None,
+    draws: int | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
@@ -114,6 +116,9 @@ def evaluate(
         seed: seed of the random draws, from 0 to 2**62.
         batch_size: images per batch, 1 to 1,000,000; the results do not depend on it. By default
             250 on a CPU, and elsewhere the fastest.
+        draws: passes by which a network that draws random numbers is measured under each threat, 1
+            to 1,000,000: the accuracy is that of their majority vote, beside those of a single draw
+            and of the mean probabilities. By default one pass.
         device: as in `TrainConfig`; ``auto`` leaves a model on its own device.
         data_root: folder of the data set's files; by default the run's, or ``data``.
         checkpoint: weights of a run: ``best`` on validation, or the ``last`` epoch's.
@@ -141,6 +146,8 @@ def evaluate(
         model, data, split, limit, seed, batch_size, device, data_root, checkpoint, progress
     )
     _check_foreign(run, normalise, output, split)
+    if draws is not None:
+        check_whole("draws", draws, 1, MAX_DRAWS)
     named = None if threats is None else _named(threats)
     page = None if report is None else as_path("report", report)
     if page is not None:
@@ -177,6 +184,7 @@ def evaluate(
             chosen,
             seed=seed,
             batch_size=batch_size,
+            draws=draws,
             began=work.began,
             after_batch=work.after_batch,
         )

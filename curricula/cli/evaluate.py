@@ -33,6 +33,12 @@ from curricula.runtime.records import to_json
 @measurement_options("all")
 @kept_option()
 @click.option(
+    "--draws",
+    type=int,
+    help="Classify each image DRAWS times, 1 to 1,000,000, with a network that draws random "
+    "numbers: accuracies of the majority, of a single draw and of the mean.  [default: once]",
+)
+@click.option(
     "--per-class", is_flag=True, help="Also print the accuracy of each class under each threat."
 )
 @click.option(

@@ -45,6 +45,13 @@ def show_accuracies(
     console.print(f"{split} accuracy in % (95 % interval), {n:,} images", soft_wrap=True)
     console.print(table)
     for result in first:
+        if result.draws is not None:
+            console.print(
+                f"{result.name}, majority of {result.draws.count:,} draws; {result.draws}",
+                soft_wrap=True,
+                markup=False,
+            )
+    for result in first:
         if result.threat != result.name:
             console.print(f"{result.name}: {result.threat}", soft_wrap=True, markup=False)
 

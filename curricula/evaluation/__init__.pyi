@@ -4,6 +4,7 @@ from .audit_checks import Check as Check
 from .intervals import seeds_interval as seeds_interval
 from .intervals import wilson_interval as wilson_interval
 from .results import ClassResult as ClassResult
+from .results import Draws as Draws
 from .results import Evaluation as Evaluation
 from .results import ThreatResult as ThreatResult
 from .robustness_profile import RobustnessProfile as RobustnessProfile

@@ -4,24 +4,35 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 
+import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import Notice, UserError
-from curricula.evaluation.results import Evaluation, threat_result
-from curricula.expressions.random_streams import Streams
+from curricula.evaluation.results import Draws, Evaluation, threat_result
+from curricula.expressions.random_streams import Streams, split_mix
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
 from curricula.runtime.precision import no_tf32
 from curricula.runtime.processes import from_first, place, sum_over
+from curricula.runtime.random_state import seeded
 from curricula.runtime.timing import seconds
+from curricula.victim.averaged import with_averaged_logits
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim, NoGradientError
 
 BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
 UNTOUCHED = "\n"  # name of the clean images beside the threats, whose names are printable
+RANKING_DRAWS = 10  # draws of a random network by which searches, unions and restarts choose
+PROBED = 2  # images on which it is looked whether a network is random
+ROUNDING = 1e-3  # largest difference of equal logits, as a share of the largest
+RANDOM = (
+    "the network draws random numbers in its forward pass: each accuracy is that of one draw; give "
+    "draws=10 (--draws 10) for the majority of ten, and eot=10 to attacks, as in pgd(8/255, eot=10)"
+)
 MIN_SPEED_UP = 1.1  # factor in images per second that makes a batch of twice the size worth it
 
 
@@ -33,6 +44,7 @@ def evaluate_threats(
     *,
     seed: int = 0,
     batch_size: int | None = None,
+    draws: int | None = None,
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -54,6 +66,9 @@ def evaluate_threats(
         seed: seed of the random streams.
         batch_size: images at once; by default 250 on a CPU, and elsewhere what `fastest_batch`
             finds.
+        draws: passes by which a random network is measured under each threat, 1 or more; the
+            prediction of an image is then the majority of them. By default a network is measured by
+            one pass, and one line is said if it is random.
         began: called with each threat and its number of batches before it runs; ``clean`` always
             runs first.
         after_batch: called after each batch of each threat that runs.
@@ -62,21 +77,29 @@ def evaluate_threats(
         UserError: logits that are not finite, or not one for each class.
     """
     with_clean = {UNTOUCHED: Threat.parse(CLEAN), **threats}
-    predicted = predictions(
+    predicted = _all_predicted(
         model,
         data,
         split,
         with_clean,
         seed=seed,
         batch_size=batch_size,
+        draws=draws,
         began=began,
         after_batch=after_batch,
     )
-    arrays = {name: predicted_N.numpy(force=True) for name, predicted_N in predicted.items()}
+    arrays = {name: each.class_N.numpy(force=True) for name, each in predicted.items()}
     clean_N, labels_N = arrays.pop(UNTOUCHED), split.labels.numpy(force=True).copy()
     return Evaluation(
         results=[
-            threat_result(name, str(threats[name]), each_N, clean_N=clean_N, labels_N=labels_N)
+            threat_result(
+                name,
+                str(threats[name]),
+                each_N,
+                clean_N=clean_N,
+                labels_N=labels_N,
+                draws=predicted[name].counts(split.labels),
+            )
             for name, each_N in arrays.items()
         ],
         labels=labels_N,
@@ -93,9 +116,10 @@ def predictions(
     *,
     seed: int = 0,
     batch_size: int | None = None,
+    draws: int | None = None,
     began: Callable[[Threat, int], None] = lambda threat, batches: None,
     after_batch: Callable[[], None] = lambda: None,
-    check_gradient: bool = True,
+    notices: bool = True,
 ) -> dict[str, Tensor]:
     """Return the class that the model predicts for each image under each threat: int64 tensors
     (N,), by the threat's name.
@@ -103,24 +127,108 @@ def predictions(
     Images are in the order of the split. Arguments are those of `evaluate_threats`, and:
 
     Args:
-        check_gradient: warn if threats follow gradients and the model has none.
+        notices: warn if the model is random, or has no gradient where threats follow it.
     """
-    found: dict[tuple[str, float], Tensor] = {}
+    found = _all_predicted(
+        model,
+        data,
+        split,
+        threats,
+        seed=seed,
+        batch_size=batch_size,
+        draws=draws,
+        began=began,
+        after_batch=after_batch,
+        notices=notices,
+    )
+    return {name: each.class_N for name, each in found.items()}
+
+
+@attrs.frozen(kw_only=True)
+class _Predicted:
+    """Hold what a network predicts for N images under a threat, in one pass or in several draws.
+
+    Attributes:
+        class_N: the predicted class, int64; of several draws the majority, or among classes of
+            equal votes that of the highest mean probability.
+        mean_N: the class of the highest mean probability, int64.
+        correct_N: number of draws that are correct, int64.
+        draws: the number of draws; None if the evaluation stated none.
+    """
+
+    class_N: Tensor
+    mean_N: Tensor
+    correct_N: Tensor
+    draws: int | None
+
+    def counts(self, labels_N: Tensor) -> Draws | None:
+        """Return the counts of the draws; None if the evaluation stated no draws."""
+        if self.draws is None:
+            return None
+        return Draws(
+            count=self.draws,
+            correct=int(self.correct_N.sum()),
+            squares=int(self.correct_N.square().sum()),
+            mean=int((self.mean_N == labels_N).sum()),
+            n=len(labels_N),
+        )
+
+
+def _all_predicted(
+    model: nn.Module,
+    data: DataSet,
+    split: SplitLike,
+    threats: Mapping[str, Threat],
+    *,
+    seed: int,
+    batch_size: int | None,
+    draws: int | None,
+    began: Callable[[Threat, int], None],
+    after_batch: Callable[[], None],
+    notices: bool = True,
+) -> dict[str, _Predicted]:
+    """Return what the model predicts under each threat, by the threat's name; the arguments are
+    those of `predictions`."""
+    found: dict[tuple[str, float], _Predicted] = {}
     with no_tf32():
         victim = ModelVictim(model, early_stop=True, check_finite=False)
         if batch_size is None:
             batch_size = from_first(lambda: fastest_batch(victim, data, split))
+        seen_by_attacks: Victim = victim
+        if _is_random(victim, data, split):
+            victim = victim.attacking_all()
+            seen_by_attacks = with_averaged_logits(victim, RANKING_DRAWS)
+            if notices and draws is None and place().is_first:
+                warnings.warn(Notice(RANDOM), stacklevel=3)
         order_M = _own_images(len(split), batch_size)
         passes = victim.gradient_passes
         for threat in threats.values():
             if _identity(threat) not in found:
                 began(threat, math.ceil(len(order_M) / batch_size))
                 found[_identity(threat)] = _predicted(
-                    victim, data, split, threat, seed, order_M, batch_size, after_batch
+                    victim,
+                    seen_by_attacks,
+                    data,
+                    split,
+                    threat,
+                    seed,
+                    order_M,
+                    batch_size,
+                    draws,
+                    after_batch,
                 )
-        if check_gradient and place().is_first and victim.gradient_passes > passes:
+        if notices and place().is_first and victim.gradient_passes > passes:
             _check_gradient(victim, data, split)
     return {name: found[_identity(threat)] for name, threat in threats.items()}
+
+
+def _is_random(victim: Victim, data: DataSet, split: SplitLike) -> bool:
+    """Return whether two passes of the first images differ by more than rounding."""
+    batch = split[slice(PROBED)].load()
+    x = data.images(batch.pixels)
+    with torch.no_grad(), seeded(0, batch.labels.device):
+        one, other = victim.logits(x), victim.logits(x)
+    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
 
 
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:
@@ -155,32 +263,59 @@ def _own_images(images: int, batch_size: int) -> Tensor:
 
 def _predicted(
     victim: Victim,
+    seen_by_attacks: Victim,
     data: DataSet,
     split: SplitLike,
     threat: Threat,
     seed: int,
     order_M: Tensor,
     batch_size: int,
+    draws: int | None,
     after_batch: Callable[[], None],
-) -> Tensor:
-    """Return the class that the model predicts for each image under a threat, int64 (N,); this
-    process classifies the images ``order_M``."""
+) -> _Predicted:
+    """Return what the model predicts for each image under a threat; this process classifies the
+    images ``order_M``.
+
+    The draws of a random network follow from the seed and the batch: its perturbed images are found
+    with other draws than those that measure it.
+    """
     generator = torch.Generator(split.labels.device).manual_seed(seed)
-    predicted_N = torch.zeros_like(split.labels)
+    class_N, mean_N, correct_N = (torch.zeros_like(split.labels) for _ in range(3))
     for indices_M, batch in split.batches(order_M, batch_size):
         clean = data.images(batch.pixels)
-        x = threat(
-            clean,
-            batch.labels,
-            victim=victim,
-            generator=generator,
-            streams=Streams.of(seed, indices_M),
-        )
-        with torch.no_grad():
-            logits_NK = _checked_logits(victim, x, clean, threat, data)
-        predicted_N[indices_M] = logits_NK.argmax(1)
+        with seeded(_batch_seed(seed, indices_M), clean.device):
+            x = threat(
+                clean,
+                batch.labels,
+                victim=seen_by_attacks,
+                generator=generator,
+                streams=Streams.of(seed, indices_M),
+            )
+            with torch.no_grad():
+                passes = [
+                    _checked_logits(victim, x, clean, threat, data) for _ in range(draws or 1)
+                ]
+        if draws is None:
+            class_N[indices_M] = passes[0].argmax(1)
+        else:
+            mean_MK = torch.stack([each.softmax(1) for each in passes]).mean(0)
+            classes = data.num_classes
+            votes_MK = torch.stack([one_hot(each.argmax(1), classes) for each in passes]).sum(0)
+            mean_N[indices_M] = mean_MK.argmax(1)
+            class_N[indices_M] = (votes_MK + mean_MK / 2).argmax(1)
+            correct_N[indices_M] = votes_MK.gather(1, batch.labels[:, None])[:, 0]
         after_batch()
-    return sum_over(predicted_N)
+    return _Predicted(
+        class_N=sum_over(class_N),
+        mean_N=sum_over(mean_N),
+        correct_N=sum_over(correct_N),
+        draws=draws,
+    )
+
+
+def _batch_seed(seed: int, indices_M: Tensor) -> int:
+    """Return the seed of a network's own draws on a batch, from 0 below 2**62."""
+    return int(split_mix(torch.tensor(seed), int(indices_M[0]))) & (2**62 - 1)
 
 
 def _checked_logits(

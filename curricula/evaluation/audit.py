@@ -169,7 +169,7 @@ def audit(
             batch_size=batch_size,
             began=work.began,
             after_batch=work.after_batch,
-            check_gradient=False,  # one of the checks
+            notices=False,  # one of the checks
         )
     robust = {name: (predicted[name] == split.labels).cpu() for name in threats}
     left_out = []

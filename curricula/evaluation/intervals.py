@@ -34,6 +34,28 @@ def wilson_interval(correct: float, n: float, z: float = Z) -> tuple[float, floa
     return low, high
 
 
+def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[float, float]:
+    """Return the ends (low, high), in [0, 1], of the 95 % interval for the accuracy of one draw of
+    a random classifier, measured by some draws on each of n images.
+
+    The draws of one image are not independent images: the interval follows from the variance of the
+    images' shares of correct draws, which contains that of the draws. It takes Wilson's form.
+
+    >>> draws_interval(90, 90, draws=1, n=100) == wilson_interval(90, 100)
+    True
+
+    Args:
+        correct: correct draws of all images together, from 0 to draws x n.
+        squares: sum over the images of the squared number of correct draws.
+        draws: draws of each image, 1 or more.
+        n: images, 1 or more.
+    """
+    share = correct / (draws * n)
+    variance = (squares / draws**2 / n - share**2) / n
+    trials = min(share * (1 - share) / variance, draws * n) if variance > 0 else n
+    return wilson_interval(share * trials, trials)
+
+
 def seeds_interval(
     correct: Sequence[int], n: int, images_SN: "NDArray[np.bool_] | None" = None
 ) -> tuple[float, float]:
@@ -51,7 +73,7 @@ def seeds_interval(
 
     >>> low, high = seeds_interval([90, 94, 92], 100)
     >>> round(low, 3), round(high, 3)
-    (0.814, 0.968)
+    (0.816, 0.968)
 
     Args:
         correct: correctly classified images with each seed, from 0 to n.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 import attrs
 
 from curricula.errors import UserError, did_you_mean, shown
-from curricula.evaluation.intervals import in_percent, wilson_interval
+from curricula.evaluation.intervals import draws_interval, in_percent, wilson_interval
 from curricula.runtime.files import check_output, write_output
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import data_frame, frame_of_rows, html_table
@@ -28,7 +28,65 @@ if TYPE_CHECKING:
 Grouping: TypeAlias = Literal["threat", "class", "image"]
 """The rows of a data frame of an evaluation: one per threat, class or image."""
 FORMATS = (".npz", ".csv")  # suffixes of files of predictions
+MAX_DRAWS = 1_000_000  # passes by which a random network is measured
 MAX_ROWS = 20  # rows of a table in a notebook
+
+
+@attrs.frozen(kw_only=True)
+class Draws:
+    """The numbers of correct draws of a random classifier under one threat.
+
+    >>> draws = Draws(count=2, correct=150, squares=280, mean=80, n=100)
+    >>> draws.accuracy, draws.mean_accuracy
+    (0.75, 0.8)
+
+    Attributes:
+        count: draws of each image, 1 or more.
+        correct: correct draws of all images together.
+        squares: sum over the images of the squared number of correct draws.
+        mean: number of images that the mean probabilities of the draws classify correctly.
+        n: number of images, 1 or more.
+    """
+
+    count: int = attrs.field(validator=attrs.validators.ge(1))
+    correct: int = attrs.field(validator=attrs.validators.ge(0))
+    squares: int = attrs.field(validator=attrs.validators.ge(0))
+    mean: int = attrs.field(validator=attrs.validators.ge(0))
+    n: int = attrs.field(validator=attrs.validators.ge(1))
+
+    def __attrs_post_init__(self) -> None:
+        most = self.count * self.n
+        if self.correct > most or self.mean > self.n:
+            raise ValueError(f"correct must be at most {most} and mean at most {self.n}")
+        if not self.correct**2 / self.n <= self.squares <= self.count * self.correct:
+            raise ValueError(f"squares cannot be {self.squares} for {self.correct} correct draws")
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy of a single draw, in [0, 1]."""
+        return self.correct / (self.count * self.n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high) ends of the 95 % interval of a single draw's accuracy, in [0, 1]."""
+        return draws_interval(self.correct, self.squares, self.count, self.n)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Accuracy of the mean probabilities, in [0, 1]."""
+        return self.mean / self.n
+
+    @property
+    def mean_interval(self) -> tuple[float, float]:
+        """(low, high) ends of the 95 % interval of `mean_accuracy`, in [0, 1] (Wilson 1927)."""
+        return wilson_interval(self.mean, self.n)
+
+    def __str__(self) -> str:
+        """Return the accuracies of a single draw and of the mean, in %, as text."""
+        return (
+            f"single draw {in_percent(self.accuracy, self.interval)} %, mean of {self.count:,} "
+            f"{in_percent(self.mean_accuracy, self.mean_interval)} %"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +106,8 @@ class ThreatResult:
         fooled: number of images whose predicted class differs from the one predicted for the clean
             image, whichever of the two is correct.
         n: number of images, 1 or more.
+        draws: counts of a random classifier that was measured by several draws, whose other fields
+            are those of their majority vote; None for all other classifiers.
     """
 
     name: str = attrs.field(validator=check_printable)
@@ -55,6 +115,7 @@ class ThreatResult:
     correct: int = attrs.field(validator=attrs.validators.ge(0))
     fooled: int = attrs.field(validator=attrs.validators.ge(0))
     n: int = attrs.field(validator=attrs.validators.ge(1))
+    draws: Draws | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("correct", "fooled"):
@@ -86,7 +147,10 @@ class ThreatResult:
     def __str__(self) -> str:
         """Return one line with the threat's name, the accuracy, its 95 % interval and the number of
         images."""
-        return f"{self.name}: {in_percent(self.accuracy, self.interval)} % of {self.n:,} images"
+        shown = f"{self.name}: {in_percent(self.accuracy, self.interval)} % of {self.n:,} images"
+        if self.draws is None:
+            return shown
+        return f"{shown} by the majority of {self.draws.count:,} draws; {self.draws}"
 
 
 register_json(
@@ -100,6 +164,20 @@ register_json(
         "fooling_rate": result.fooling_rate,
         "fooled": result.fooled,
         "n": result.n,
+        **({"draws": result.draws} if result.draws else {}),
+    },
+)
+register_json(
+    Draws,
+    lambda draws: {
+        "count": draws.count,
+        "accuracy": draws.accuracy,
+        "interval_95": draws.interval,
+        "correct": draws.correct,
+        "squares": draws.squares,
+        "mean_accuracy": draws.mean_accuracy,
+        "mean": draws.mean,
+        "n": draws.n,
     },
 )
 
@@ -111,15 +189,17 @@ def threat_result(
     *,
     clean_N: Any,
     labels_N: Any,
+    draws: Draws | None = None,
 ) -> ThreatResult:
     """Return the result of a threat from the classes predicted under it and on the clean images:
-    arrays or tensors of whole numbers (N,)."""
+    arrays or tensors of whole numbers (N,); ``draws`` are the counts of a random classifier."""
     return ThreatResult(
         name=name,
         threat=threat,
         correct=int((predicted_N == labels_N).sum()),
         fooled=int((predicted_N != clean_N).sum()),
         n=len(labels_N),
+        draws=draws,
     )
 
 
@@ -405,6 +485,7 @@ def result_row(result: ThreatResult) -> dict[str, Any]:
     return {
         "threat": result.name,
         **_shares(result),
+        **({"single_draw": result.draws.accuracy} if result.draws else {}),
         "fooling_rate": result.fooling_rate,
         "fooled": result.fooled,
         "expression": result.threat,

@@ -78,6 +78,13 @@ class ModelVictim:
         other._reference = reference
         return other
 
+    def attacking_all(self) -> "ModelVictim":
+        """Return this victim without ``early_stop``: a draw of a random network that misclassifies
+        an image says little about the next one."""
+        other = copy.copy(self)
+        other._early_stop = False
+        return other
+
     def logits(self, x_NCHW: Tensor) -> Tensor:
         """Return logits_NK in float32, differentiable with respect to the images."""
         return self._forward(x_NCHW)

@@ -66,6 +66,7 @@ class _Shared:
 def _untried(monkeypatch):
     """Count the passes of attacks only, without those that try the frozen copy or its gradient."""
     monkeypatch.setattr("curricula.evaluation.accuracy._check_gradient", lambda *_: None)
+    monkeypatch.setattr("curricula.evaluation.accuracy._is_random", lambda *_: False)
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
     monkeypatch.setattr(
         "curricula.victim.frozen.choose_form", lambda network, x, least: Choice(form=least)

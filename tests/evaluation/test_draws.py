@@ -1,0 +1,129 @@
+"""Networks that draw random numbers, measured by several draws."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import curricula
+from curricula.errors import Notice, UserError
+from curricula.evaluation.intervals import draws_interval, wilson_interval
+from curricula.evaluation.results import Draws, ThreatResult
+from curricula.runtime.records import from_json, to_json
+
+N, DRAWS = 60, 8
+
+
+class Noisy(nn.Module):
+    """Classify by the brightest of three blocks, after noise."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x):
+        return 20 * (x + self.noise * torch.randn_like(x)).flatten(1)[:, :3]
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((N, 1, 5, 5), generator=generator), torch.arange(N) % 3
+
+
+def test_counts_are_those_of_a_loop_over_draws(images):
+    x, y = images
+    network = Noisy(0.2)
+    found = curricula.evaluate(network, (x, y), ["clean"], draws=DRAWS, batch_size=N)[0]
+    seen = []
+
+    def forward(inputs):
+        logits = Noisy.forward(network, inputs)
+        if len(inputs) == N:
+            seen.append(logits.detach())
+        return logits
+
+    network.forward = forward
+    again = curricula.evaluate(network, (x, y), ["clean"], draws=DRAWS, batch_size=N)[0]
+    assert again == found  # draws follow from the seed
+    logits = torch.stack(seen[-DRAWS:])
+    assert not torch.equal(logits[0], logits[1])
+    correct_N = (logits.argmax(2) == y).sum(0)
+    votes_NK = nn.functional.one_hot(logits.argmax(2), 3).sum(0)
+    mean_NK = logits.softmax(2).mean(0)
+    assert found.correct == int(((votes_NK + mean_NK / 2).argmax(1) == y).sum())
+    assert found.draws == Draws(
+        count=DRAWS,
+        correct=int(correct_N.sum()),
+        squares=int((correct_N**2).sum()),
+        mean=int((mean_NK.argmax(1) == y).sum()),
+        n=N,
+    )
+
+
+def test_the_caller_random_state_is_left_alone(images):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    curricula.evaluate(Noisy(0.2), images, ["clean"], draws=2)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_random_network_without_draws_is_said(images):
+    with pytest.warns(Notice, match=r"draws random numbers.*give draws=10 \(--draws 10\)"):
+        found = curricula.evaluate(Noisy(0.2), images, ["clean"])[0]
+    assert found.draws is None
+
+
+def test_a_network_without_draws_has_the_same_counts_in_each(images):
+    plain = curricula.evaluate(Noisy(0), images, ["clean", "pgd:0.1"])
+    found = curricula.evaluate(Noisy(0), images, ["clean", "pgd:0.1"], draws=3)
+    for one, other in zip(plain, found, strict=True):
+        assert (one.correct, one.fooled) == (other.correct, other.fooled)
+        assert other.draws.accuracy == other.draws.mean_accuracy == other.accuracy
+        assert other.draws.interval == pytest.approx(other.interval, abs=1e-9)
+
+
+def test_a_lucky_draw_does_not_choose_the_branch_of_a_union(images):
+    """By one draw the weak branch would win on many images: 0.33 in place of 0.16."""
+    x, _ = images
+    labels, threats = Noisy(0)(x).argmax(1), ["pgd:0.3", "pgd:0.001|pgd:0.3"]
+    found = curricula.evaluate(Noisy(0.2), (x, labels), threats, draws=20)
+    strong, union = (each.draws.accuracy for each in found)
+    assert union == pytest.approx(strong, abs=0.05)
+
+
+def test_the_interval_of_a_single_draw_covers_it():
+    """Images differ in their share of correct draws: beta distributed, mean 0.6."""
+    generator, inside, pooled, n, count = np.random.default_rng(0), 0, 0, 100, 20
+    for _ in range(1000):
+        correct_N = generator.binomial(count, generator.beta(0.6, 0.4, n))
+        total, squares = int(correct_N.sum()), int((correct_N**2).sum())
+        low, high = draws_interval(total, squares, count, n)
+        inside += low <= 0.6 <= high
+        low, high = wilson_interval(total, n * count)
+        pooled += low <= 0.6 <= high
+    assert 0.93 <= inside / 1000 <= 0.98
+    assert pooled / 1000 < 0.6  # what counting every draw as an image would give
+    assert stats.binomtest(inside, 1000, 0.95).pvalue > 1e-3
+
+
+def test_a_result_with_draws_is_one_line_and_survives_json():
+    draws = Draws(count=2, correct=150, squares=280, mean=80, n=100)
+    found = ThreatResult(name="clean", threat="clean", correct=79, fooled=0, n=100, draws=draws)
+    assert from_json(ThreatResult, to_json(found)) == found
+    assert str(found) == (
+        "clean: 79.0 (70.0 to 85.8) % of 100 images by the majority of 2 draws; single draw 75.0 "
+        "(67.1 to 81.5) %, mean of 2 80.0 (71.1 to 86.7) %"
+    )
+    plain = ThreatResult(name="clean", threat="clean", correct=79, fooled=0, n=100)
+    assert "draws" not in to_json(plain)
+    with pytest.raises(ValueError, match="squares cannot be 10"):
+        Draws(count=2, correct=150, squares=10, mean=80, n=100)
+
+
+@pytest.mark.parametrize("draws", [0, -1, 1.5, True, "10", 1_000_001])
+def test_other_numbers_of_draws_are_refused(images, draws):
+    with pytest.raises(UserError, match="draws must "):
+        curricula.evaluate(Noisy(0), images, ["clean"], draws=draws)
