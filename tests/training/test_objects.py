@@ -359,7 +359,7 @@ def test_a_network_whose_logits_are_random_has_no_probe(data, tmp_path):
     path = tmp_path / "run"
     net = Noisy()
     torch.manual_seed(3)
-    curricula.evaluate(net, data, ["clean"], limit=5, output=path)
+    curricula.evaluate(net, data, ["clean"], limit=5, draws=1, output=path)
     assert "probe" not in Run(path).load(BEST)[1]
     assert curricula.load_model(path, model=Noisy())
 
