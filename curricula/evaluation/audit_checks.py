@@ -3,10 +3,10 @@ that attacks fool.
 
 Two attacks are compared image by image. The stronger one has more steps, more restarts, a larger
 ball or a gradient. Perfect attacks would be in that order on every image. Real ones miss a few, so
-up to ``ALLOWED`` of all images may break the order. A check fails if the images measured show, at
-``QUANTILE``, that more of them do: 9 or more of 200 images, 31 or more of 1,000. If exactly the
-allowed share of all images breaks the order, a check fails in one or two audits of a hundred,
-whatever the number of images. Models with masked gradients break it on tens of percent.
+up to ``ALLOWED`` of all images may break the order. A check fails if the images measured show that
+more of them do, by an exact binomial test: 2 or more of 6 images, 10 of 200, 32 of 1,000. If
+exactly the allowed share of all images breaks the order, a check fails in at most one audit of a
+hundred, whatever the number of images. Models with masked gradients break it on tens of percent.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from curricula.evaluation.intervals import wilson_interval
+from curricula.evaluation.intervals import exceeds
 from curricula.victim.equivalence import TOLERANCE
 
 ALLOWED = 0.02  # share of the images that may break the order of two attacks
-QUANTILE = 2.326  # quantile of the normal distribution: one-sided 99 %
+FALSE_ALARMS = 0.01  # largest probability that a check fails where that share breaks the order
 # Size of a gradient's largest entry. Entries smaller by float32's precision must still be normal
 # numbers; below this size, some are lost.
 MIN_GRADIENT = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
@@ -123,11 +123,9 @@ def nonzero_gradients(largest_N: Mapping[str, Tensor]) -> Check:
 
 
 def too_many(count: int, n: int) -> bool:
-    """Return whether the share ``count / n`` is significantly above the allowed share ``ALLOWED``.
-
-    The lower end of the one-sided 99 % interval (Wilson 1927) then lies above that share.
-    """
-    return n > 0 and wilson_interval(count, n, QUANTILE)[0] > ALLOWED
+    """Return whether the share ``count / n`` is significantly above the allowed share ``ALLOWED``:
+    by an exact test that is wrong in at most ``FALSE_ALARMS`` of all audits."""
+    return exceeds(count, n, ALLOWED, FALSE_ALARMS)
 
 
 def count_missed(first_N: Tensor, second_N: Tensor) -> int:

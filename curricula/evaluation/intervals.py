@@ -34,6 +34,27 @@ def wilson_interval(correct: float, n: float, z: float = Z) -> tuple[float, floa
     return low, high
 
 
+def exceeds(count: int, n: int, share: float, error: float) -> bool:
+    """Return whether ``count`` of n independent trials are too many for a probability of ``share``
+    or less: whether ``count`` or more then have a probability of at most ``error`` (the exact
+    one-sided binomial test).
+
+    It is wrong with a probability of at most ``error``, for every n.
+
+    >>> exceeds(9, 200, 0.02, 0.01), exceeds(10, 200, 0.02, 0.01)
+    (False, True)
+
+    Args:
+        count: trials counted, from 0 to n.
+        n: trials, 0 or more.
+        share: the probability that is allowed, in [0, 1].
+        error: the largest probability of a false alarm, in [0, 1].
+    """
+    from scipy.special import bdtrc
+
+    return count > 0 and float(bdtrc(count - 1, n, share)) <= error
+
+
 def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[float, float]:
     """Return the ends (low, high), in [0, 1], of the 95 % interval for the accuracy of one draw of
     a random classifier, measured by some draws on each of n images.

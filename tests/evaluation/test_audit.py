@@ -217,7 +217,7 @@ def test_a_saturated_softmax_is_caught(plain, shorter):
 
 def test_probabilities_of_a_low_temperature_are_caught(plain, shorter):
     model, data = plain
-    found = audit(masked(model, after=Softmax(0.01)), data, data.test[:N])
+    found = audit(masked(model, after=Softmax(0.01)), data, data.test[:N], eps=0.15)
     assert failures(found) >= {
         "logits, not probabilities",
         "nonzero gradients",
@@ -293,14 +293,17 @@ def test_gradients_that_underflow_or_overflow_have_vanished():
     assert nonzero_gradients({"ce": torch.empty(0)}).passed  # no image is right
 
 
-@pytest.mark.parametrize("n", [50, 100, 200, 500, 1000, 10_000])
-def test_a_check_fails_by_chance_in_one_audit_of_a_hundred(n):
-    """It fails by chance if exactly the allowed share breaks the order; with 200 images or more it
-    finds a model where five times that share does."""
-    fewest = next(count for count in range(n + 1) if too_many(count, n))
-    assert binom.sf(fewest - 1, n, ALLOWED) < 0.025
-    if n >= 200:
-        assert binom.sf(fewest - 1, n, 5 * ALLOWED) > 0.9
+def test_a_check_fails_by_chance_in_at_most_one_audit_of_a_hundred():
+    """It fails by chance if exactly the allowed share breaks the order: computed exactly for every
+    number of images. With 200 images or more it finds a model where five times that share does."""
+    for n in (*range(1, 401), 1000, 10_000):
+        fewest = next((count for count in range(n + 1) if too_many(count, n)), n + 1)
+        assert binom.sf(fewest - 1, n, ALLOWED) <= 0.01
+        # One image fewer would be too few: the check is as sharp as it may be.
+        assert binom.sf(fewest - 2, n, ALLOWED) > 0.01
+        if n >= 200:
+            assert binom.sf(fewest - 1, n, 5 * ALLOWED) > 0.9
+    assert not too_many(0, 0)
 
 
 def robust_but(n, fooled):
@@ -322,7 +325,7 @@ def test_the_order_of_two_attacks_is_judged_image_by_image():
 
 
 def test_a_longer_attack_may_fool_a_few_more_at_the_end():
-    for most, passes in [(range(40), True), (range(48), True), (range(49), False)]:
+    for most, passes in [(range(40), True), (range(49), True), (range(50), False)]:
         steps = {"one": robust_but(200, range(20)), "some": robust_but(200, range(40))}
         check = plateau("more", {**steps, "most": robust_but(200, most)})
         assert check.passed == passes
@@ -488,7 +491,7 @@ def test_the_command_prints_a_table_and_writes_a_file(folder, hasty, monkeypatch
 
 
 def test_a_failed_check_is_status_1(folder, hasty, monkeypatch):
-    monkeypatch.setattr("curricula.evaluation.audit_checks.ALLOWED", -1.0)
+    monkeypatch.setattr("curricula.evaluation.audit_checks.exceeds", lambda *_: True)
     monkeypatch.setattr("curricula.reporting.report.report", lambda *_, **__: None)
     result = run("audit", folder, "--limit", 5)
     assert result.exit_code == 1
