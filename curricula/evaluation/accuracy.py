@@ -20,15 +20,13 @@ from curricula.runtime.precision import no_tf32
 from curricula.runtime.processes import from_first, place, sum_over
 from curricula.runtime.random_state import seeded
 from curricula.runtime.timing import seconds
-from curricula.victim.averaged import with_averaged_logits
+from curricula.victim.averaged import PROBED, is_random, with_averaged_logits
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim, NoGradientError
 
 BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the minimum elsewhere
 UNTOUCHED = "\n"  # name of the clean images beside the threats, whose names are printable
 RANKING_DRAWS = 10  # draws of a random network by which searches, unions and restarts choose
-PROBED = 2  # images on which it is looked whether a network is random
-ROUNDING = 1e-3  # largest difference of equal logits, as a share of the largest
 RANDOM = (
     "the network draws random numbers in its forward pass: each accuracy is that of one draw; give "
     "draws=10 (--draws 10) for the majority of ten, and eot=10 to attacks, as in pgd(8/255, eot=10)"
@@ -223,12 +221,10 @@ def _all_predicted(
 
 
 def _is_random(victim: Victim, data: DataSet, split: SplitLike) -> bool:
-    """Return whether two passes of the first images differ by more than rounding."""
+    """Return whether the network draws random numbers in its forward pass."""
     batch = split[slice(PROBED)].load()
-    x = data.images(batch.pixels)
-    with torch.no_grad(), seeded(0, batch.labels.device):
-        one, other = victim.logits(x), victim.logits(x)
-    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
+    with seeded(0, batch.labels.device):
+        return is_random(victim, data.images(batch.pixels))
 
 
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:

@@ -11,12 +11,22 @@ from torch import Tensor, nn
 
 from curricula.interfaces import AttackLoss, Victim
 
+ROUNDING = 1e-3  # largest difference of equal logits of two passes, as a share of the largest
+PROBED = 2  # images on which it is looked whether a network is random
 SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
 PIXELS_AT_ONCE = 2**18
 """Pixels (images x H x W) of the draws that run together: 256 images of 32x32. If one draw of the
 whole batch has more, draws run one at a time."""
 
 T = TypeVar("T")
+
+
+def is_random(victim: Victim, x_NCHW: Tensor) -> bool:
+    """Return whether the logits of two passes of the first images differ by more than rounding."""
+    x = x_NCHW[:PROBED]
+    with torch.no_grad():
+        one, other = victim.logits(x), victim.logits(x)
+    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
 
 
 def averaged(victim: Victim, draws: int) -> Victim:
@@ -78,8 +88,8 @@ class _AveragedVictim:
         n = len(x_NCHW)
 
         def run(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            some = self.victim.subset(index)
-            gradient, loss_M, logits = some.gradient(x_NCHW[index], y_N[index], loss)
+            some, each = self.victim.subset(index), loss and _draw_by_draw(loss, n)
+            gradient, loss_M, logits = some.gradient(x_NCHW[index], y_N[index], each)
             return (
                 _by_draw(gradient, n).sum(0),
                 _by_draw(loss_M, n).sum(0),
@@ -125,6 +135,17 @@ class _AveragedVictim:
 
     def as_module(self) -> nn.Module:
         return self.victim.as_module()
+
+
+def _draw_by_draw(loss: AttackLoss, images: int) -> AttackLoss:
+    """Return a loss of the rows of several draws of N images, each of which the given loss sees
+    alone: it may hold values of the N images, such as their target classes."""
+
+    def each(logits_MK: Tensor, y_M: Tensor, reference: Callable[[], Tensor]) -> Tensor:
+        draws = zip(torch.split(logits_MK, images), torch.split(y_M, images), strict=True)
+        return torch.cat([loss(*draw, lambda: reference()[:images]) for draw in draws])
+
+    return each
 
 
 def _by_draw(values_M: Tensor, images: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from curricula.expressions.binding import bind
+from curricula.losses import ATTACK_LOSSES, towards
 from curricula.perturbations.attacks.apgd import APGD
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.victim import averaged as module
@@ -103,6 +104,28 @@ def test_the_averaged_logits_have_the_gradient_of_the_mean_probability():
         values.append(each.logits(x)[:, 0])
     slope = (values[0] - values[1]) / 2e-2
     torch.testing.assert_close(found[:, 0, 0, 0], slope, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("loss", [towards((Y + 1) % 3), ATTACK_LOSSES["kl"]])
+@pytest.mark.parametrize("at_once", [2**18, 1])
+def test_losses_that_hold_values_of_each_image_see_one_draw_at_a_time(monkeypatch, loss, at_once):
+    """Target classes and reference logits, in one batch of all draws as in a loop."""
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", at_once)
+    network = Jittered()
+    victim = victim_of(network)
+    reference = network(X).detach()
+    each = averaged(victim._with(lambda: reference), DRAWS)
+    each.logits(X)
+    torch.manual_seed(7)
+    found = each.gradient(X, Y, loss)
+    torch.manual_seed(7)
+    expected = []
+    for _ in range(DRAWS):
+        free = X.clone().requires_grad_()
+        loss_N = loss(network(free), Y, lambda: reference)
+        expected.append((torch.autograd.grad(loss_N.sum(), free)[0], loss_N.detach()))
+    for one, other in zip(found, zip(*expected, strict=True), strict=False):
+        torch.testing.assert_close(one, torch.stack(other).mean(0), atol=1e-6, rtol=1e-5)
 
 
 def test_one_draw_is_the_victim_itself_and_a_network_without_draws_is_unchanged():

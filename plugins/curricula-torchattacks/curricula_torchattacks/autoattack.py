@@ -1,22 +1,35 @@
-"""The standard AutoAttack with the published parameters, composed of the attacks of torchattacks
-and of curricula."""
+"""AutoAttack with the published parameters, composed of the attacks of torchattacks and of
+curricula."""
 
+import warnings
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import attrs
 import torch
 from attrs.validators import in_
 from torch import Tensor
 
+from curricula.errors import Notice
 from curricula.interfaces import Norm, NormBound, Perturbation, PerturbationKind, Strength, Victim
 from curricula.perturbations.attacks.apgd import APGD
+from curricula.perturbations.attacks.restarts import worst_of
 from curricula.perturbations.attacks.square import Square
-from curricula.perturbations.validators import valid_budget
+from curricula.perturbations.validators import valid_budget, valid_eot
+from curricula.victim.averaged import averaged, is_random
 from curricula_torchattacks.attacks import CLASSES, MAX_TARGETS
 from curricula_torchattacks.fab_l1 import FABL1
 
 MIN_CLASSES = 4  # classes of the model; the targeted DLR loss compares four logits
+EOT = 20  # draws in each gradient of version=rand, as published
+
+RANDOM = (
+    "autoattack in its version standard follows single draws of a network that draws random "
+    "numbers, so that it looks more robust than it is: give version=rand, as in "
+    "autoattack(8/255, version=rand)"
+)
+
+Version = Literal["standard", "rand"]
 
 
 def run_in_sequence(
@@ -54,24 +67,38 @@ def run_in_sequence(
 
 @attrs.frozen(kw_only=True)
 class AutoAttack:
-    """Run the standard AutoAttack (Croce and Hein 2020, section 6), which has no parameters.
+    """Run AutoAttack (Croce and Hein 2020, section 6) in one of its published versions.
 
-    It consists of APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB (100 steps and
-    one run each, the targeted ones towards up to nine other classes) and the Square attack with
-    5,000 queries. Each attacks the images that the earlier ones did not fool. Images that are
-    misclassified from the start, or that no attack fools, are returned unchanged.
+    The version ``standard`` consists of APGD on cross-entropy, APGD on the targeted DLR loss,
+    targeted FAB (100 steps and one run each, the targeted ones towards up to nine other classes)
+    and the Square attack with 5,000 queries. Each attacks the images that the earlier ones did not
+    fool. Images that are misclassified from the start, or that no attack fools, are returned
+    unchanged.
 
     In l-1, APGD on cross-entropy runs five times, and targeted APGD towards five classes (Croce and
     Hein 2021). With two or three classes the DLR losses compare more logits than there are;
     targeted APGD then ascends the difference of the logits of target and label.
 
+    The version ``rand`` is for networks that draw random numbers in their forward pass. It consists
+    of APGD on cross-entropy and APGD on the DLR loss, whose gradients are averages over ``eot``
+    draws. Each attacks all images, and an image keeps the result that is worst for the mean
+    probabilities of ``eot`` draws. With two classes the difference of the two logits replaces the
+    DLR loss.
+
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
         norm: ``linf``, ``l2`` or ``l1``.
+        version: ``standard``, or ``rand`` for random networks.
+        eot: with ``version=rand``, draws in each gradient, 1 to 10,000; 20 by default.
+
+    Raises:
+        ValueError: a value out of range; ``eot`` with ``version=standard``.
 
     Example:
         >>> [type(part).__name__ for part in AutoAttack(budget=8 / 255).parts]
         ['APGD', 'APGDT', 'FAB', 'Square']
+        >>> [(part.loss, part.eot) for part in AutoAttack(budget=8 / 255, version="rand").parts]
+        [('ce', 20), ('dlr', 20)]
     """
 
     kind: ClassVar[PerturbationKind] = "pixel"
@@ -80,11 +107,22 @@ class AutoAttack:
 
     budget: float = attrs.field(validator=valid_budget)
     norm: Norm = attrs.field(default="linf", validator=in_(get_args(Norm)))
+    version: Version = attrs.field(default="standard", validator=in_(get_args(Version)))
+    eot: int | None = attrs.field(validator=valid_eot)
+
+    @eot.default
+    def _eot_default(self) -> int | None:
+        return EOT if self.version == "rand" else None
+
+    def __attrs_post_init__(self) -> None:
+        if self.eot is not None and self.version != "rand":
+            raise ValueError(f"eot is for version=rand, not {self.version}; add version=rand")
 
     @property
     def passes(self) -> int:
         """Number of passes of an image that is not fooled."""
-        return sum(part.passes for part in self.parts)
+        parts = self.parts
+        return sum(part.passes for part in parts) + len(parts) * (self.eot or 0)
 
     @property
     def unit(self) -> str:
@@ -99,6 +137,8 @@ class AutoAttack:
         """The published attacks, in the order in which they run. The APGD of curricula makes both
         the runs on cross-entropy and those towards other classes."""
         ball = {"budget": self.budget, "norm": self.norm}
+        if self.version == "rand":
+            return tuple(APGD(**ball, loss=loss, eot=self.eot) for loss in ("ce", "dlr"))
         if self.norm == "l1":
             return (
                 APGD(**ball, restarts=5, targets=5),
@@ -149,6 +189,10 @@ class AutoAttack:
     ) -> Tensor:
         with torch.no_grad():
             classes = victim.logits(x_NCHW[:1]).shape[1]
+            if self.version == "rand":
+                return self._with_draws(classes, x_NCHW, y_N, strength, victim, generator)
+            if is_random(victim, x_NCHW):
+                warnings.warn(Notice(RANDOM), stacklevel=2)
         parts = self.parts
         if classes < MIN_CLASSES and self.norm == "linf":
             parts = (APGD(budget=self.budget, targets=MAX_TARGETS), *parts[2:])
@@ -160,3 +204,30 @@ class AutoAttack:
             victim=victim,
             generator=generator,
         )
+
+    def _with_draws(
+        self,
+        classes: int,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        strength: Strength,
+        victim: Victim,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return each image's worst result of the version ``rand``, NCHW."""
+        parts = self.parts
+        if classes == 2:
+            parts = (APGD(budget=self.budget, norm=self.norm, targets=1, eot=self.eot),)
+        strength_N = torch.as_tensor(strength, device=x_NCHW.device).expand(len(x_NCHW))
+        following = iter(parts)
+
+        def run(index: Tensor, start: Tensor) -> Tensor:
+            return next(following)(
+                start,
+                y_N[index],
+                strength=strength_N[index],
+                victim=victim.subset(index),
+                generator=generator,
+            )
+
+        return worst_of(lambda: x_NCHW, run, len(parts), y_N, averaged(victim, self.eot or 1))

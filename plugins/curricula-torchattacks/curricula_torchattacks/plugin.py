@@ -68,6 +68,6 @@ def curricula_perturbations() -> Iterable[Record]:
     yield Record(
         name="autoattack",
         factory="curricula_torchattacks.autoattack:AutoAttack",
-        summary="the standard AutoAttack, l-inf, l-2 or l-1 (Croce and Hein 2020)",
+        summary="AutoAttack, l-inf, l-2 or l-1, standard or for random networks (Croce et al.)",
         install=INSTALL,
     )

@@ -1,4 +1,4 @@
-"""The standard AutoAttack has the published parts, and is as strong as the strongest of them."""
+"""AutoAttack has the published parts, and is as strong as the strongest of them."""
 
 from typing import ClassVar
 
@@ -15,8 +15,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from curricula.curriculum import Threat
+from curricula.errors import Notice, UserError
 from curricula.interfaces import Perturbation
 from curricula.losses import cross_entropy, towards
+from curricula.perturbations.attacks.apgd import APGD
 from curricula.perturbations.attacks.norm_ball import random_start
 from curricula.perturbations.attacks.pgd import ascend
 from curricula.testing import PERTURBATION_CLAUSES
@@ -297,3 +299,129 @@ def test_with_few_classes_the_figure_is_that_of_brute_force(few, norm, budget):
         survives &= correct.reshape(40, NUM_IMAGES).all(0)
     assert 3 < int(survives.sum()) < NUM_IMAGES - 3
     assert not (left & ~survives).any()
+
+
+class Noisy(nn.Module):
+    """A network that adds uniform noise to each image."""
+
+    def __init__(self, network: nn.Module, noise: float) -> None:
+        super().__init__()
+        self.network, self.noise = network, noise
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.network(x_NCHW + self.noise * (torch.rand_like(x_NCHW) - 0.5))
+
+
+@attrs.frozen(kw_only=True)
+class QuickRand(Quick):
+    """The version for random networks, with fewer steps."""
+
+    FEWER: ClassVar = {"steps": 15}
+    version: str = "rand"
+    eot: int = 3
+
+
+@attrs.frozen(kw_only=True)
+class LongRand(QuickRand):
+    """The version for random networks as a network without draws needs it."""
+
+    FEWER: ClassVar = {"steps": 40}
+    eot: int = 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_rand_has_the_published_parts(norm):
+    """As in fra31/auto-attack, version rand: 20 draws in each gradient, one run of each loss."""
+    built = Threat.parse(f"autoattack(0.1, norm={norm}, version=rand)")
+    assert str(built) == f"autoattack(0.1, norm={norm}, version=rand, eot=20)"
+    assert str(Threat.parse(f"autoattack(0.1, norm={norm})")).endswith("version=standard)")
+    theirs = pyautoattack.AutoAttack(nn.Identity(), version="rand", seed=0)
+    parts = AutoAttack(budget=0.1, norm=norm, version="rand").parts
+    assert [f"apgd-{part.loss}" for part in parts] == theirs.attacks_to_run
+    for part in parts:
+        assert (part.steps, part.restarts, part.targets) == (theirs.apgd.n_iter, 1, 0)
+        assert part.eot == theirs.apgd.eot_iter
+        assert (part.budget, part.norm) == (0.1, norm)
+    assert built.tree.max_passes == sum(part.passes for part in parts) + 2 * 20
+
+
+@pytest.mark.parametrize(("norm", "budget"), [("linf", 0.08), ("l2", 0.3)])
+def test_rand_fools_the_images_that_the_authors_code_fools(trained, norm, budget):
+    """On a network without draws, where the two can be compared image by image."""
+    model, x, y = trained
+    name = {"linf": "Linf", "l2": "L2"}[norm]
+    adversary = pyautoattack.AutoAttack(model, norm=name, eps=budget, seed=0, version="rand")
+    adversary.apgd.n_iter_orig = adversary.apgd.n_iter = 40
+    adversary.apgd.eot_iter = 1
+    found, _ = adversary.run_standard_evaluation(x, y)
+    with torch.no_grad():
+        theirs = model(found).argmax(1) == y
+    assert 3 < int(theirs.sum()) < NUM_IMAGES - 3
+    assert torch.equal(robust(trained, LongRand(budget=budget, norm=norm)), theirs)
+
+
+def share_correct(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the share of correct single draws, of 300 for each image."""
+    with torch.no_grad():
+        predicted = torch.cat([model(x.repeat(100, 1, 1, 1)).argmax(1) for _ in range(3)])
+    return float((predicted.reshape(300, -1) == y).float().mean())
+
+
+def test_rand_is_as_strong_as_the_authors_code_on_a_random_network(trained):
+    """Single draws at the images that each returns. The authors' code leaves an image unchanged if
+    the last draw is correct, so the images of highest loss of its two runs are compared too."""
+    inner, x, y = trained
+    model = Noisy(inner, 1.0).eval()
+    adversary = pyautoattack.AutoAttack(model, eps=0.1, seed=0, version="rand")
+    adversary.apgd.n_iter_orig = adversary.apgd.n_iter = 15
+    adversary.apgd.eot_iter = 10
+    theirs = [share_correct(model, adversary.run_standard_evaluation(x, y)[0], y)]
+    for loss in ("ce", "dlr"):
+        adversary.apgd.loss = loss
+        theirs.append(share_correct(model, adversary.apgd.perturb(x, y, best_loss=True), y))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = QuickRand(budget=0.1, eot=10)(
+            x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
+        )
+    assert share_correct(model, found, y) < min(theirs) + 0.03 < theirs[0] - 0.1
+
+
+def test_rand_with_two_classes_is_as_strong_as_many_starts():
+    """The DLR loss needs three classes; the difference of the two logits replaces it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inner = nn.Sequential(nn.Flatten(), nn.Linear(9, 16), nn.Tanh(), nn.Linear(16, 2))
+        model = Noisy(inner, 0.3).eval()
+        x = torch.rand((NUM_IMAGES, 1, 3, 3))
+        y = inner(x).argmax(1)
+        many = APGD(budget=0.1, restarts=5, eot=3, steps=20)
+        ours, starts = (
+            share_correct(
+                model,
+                attack(x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()),
+                y,
+            )
+            for attack in (QuickRand(budget=0.1), many)
+        )
+    assert ours < starts + 0.02 < share_correct(model, x, y)
+
+
+def test_the_standard_version_of_a_random_network_is_said(trained):
+    model, x, y = trained
+    with pytest.warns(Notice, match=r"more robust than it is: give version=rand, as in autoa"):
+        robust((Noisy(model, 1.0).eval(), x[:3], y[:3]), Short(budget=0.1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("autoattack(0.1, eot=5)", "eot is for version=rand, not standard; add version=rand"),
+        ("autoattack(0.1, version=rand, eot=0)", "eot"),
+        ("autoattack(0.1, version=plus)", "version must be standard or rand, not plus"),
+    ],
+)
+def test_other_versions_are_one_line(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Threat.parse(text)
+    assert "\n" not in str(caught.value)
