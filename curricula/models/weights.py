@@ -557,8 +557,9 @@ def _cause(
         first = tensors[shapes[0]].shape, own[shapes[0]].shape
         if all(first) and all(name.rpartition(".")[0] == of_last for name in shapes):
             return (
-                f"they are of a network with {first[0][0]:,} classes, and the data have "
-                f"{first[1][0]:,}: name the data that they were trained on"
+                f"they are of a network with {first[0][0]:,} classes, and this one has "
+                f"{first[1][0]:,}: name the data and arguments that they were trained with, or, to "
+                "train a new last layer, init_head (--init-head new)"
             )
         if len(shapes) == 1 and len(first[0]) == 4 and first[0][2:] == first[1][2:]:
             return (

@@ -145,7 +145,7 @@ def test_weights_that_do_not_fit_are_one_line_and_change_nothing():
     few = {name: tensor for name, tensor in tensors.items() if not name.startswith("3")}
     refused(few, r"of 9 tensors, 2 missing \(3.weight, 3.bias\); they are a part")
     refused({**tensors, "4.weight": torch.ones(1)}, r"1 left over \(4.weight\); .* more layers")
-    refused(state(classes=100), r"2 of another shape .* network with 100 classes, .* have 3")
+    refused(state(classes=100), r"2 of another shape .* network with 100 classes, .* has 3")
     refused(
         state(channels=3),
         r"1 of another shape .* images have a channel count of 3, and the data have 1",
