@@ -12,6 +12,8 @@ import attrs
 from curricula.errors import UserError, printable, shortened, shown
 from curricula.evaluation.pareto import Point
 from curricula.expressions.given import is_given
+from curricula.expressions.model_files import FILE, parts_of
+from curricula.expressions.syntax import calls, parse
 from curricula.plugins.registry import command_line
 from curricula.runtime.values import as_path, check_choice, known_keywords
 from curricula.sweeps.comparison import Comparison, Outcome, PrunedRun, Row
@@ -312,25 +314,36 @@ def _check_comparable(outcome: Outcome, first: Outcome) -> None:
     others = f" (also: {', '.join(more)})" if more else ""
     # The command measures one of the runs under the threat of the other, and prints the result.
     folder, threat = (outcome.folder, there) if there else (first.folder, here)
+    is_training = None not in (outcome.seed, first.seed)
+    fix = "train both in one sweep" if is_training else "measure both under the same threats"
     raise UserError(
         f"compare needs equal threats, but {name} is {shortened(there or 'missing')} in "
-        f"{first.folder} and {shortened(here or 'missing')} in {outcome.folder}{others}: train "
-        "both in one sweep, or print the accuracy under one threat: "
+        f"{first.folder} and {shortened(here or 'missing')} in {outcome.folder}{others}: {fix}, "
+        "or print the accuracy under one threat: "
         f"{_with_plugins((first, outcome), 'evaluate', folder, '--threat', threat)}"
     )
 
 
 def _with_plugins(outcomes: Sequence[Outcome], *words: object) -> str:
     """Return the shell command for ``curricula`` with these words, and with every plugin file that
-    is loaded or that a run was trained with."""
-    stored = [Run(outcome.folder).environment for outcome in outcomes]
-    files = [
+    is loaded or that a run was trained with, or that defines its model."""
+    runs = [Run(outcome.folder) for outcome in outcomes]
+    stored = [run.environment for run in runs]
+    plugins = [
         Path(name)
         for environment in stored
         for name in (environment.providers if environment else ())
         if name.endswith(".py")
     ]
-    return command_line(*words, files=files)
+    models = [run.model_config.model for run in runs]
+    networks = [
+        Path(parts_of(call)[0])
+        for model in models
+        if not is_given(model)
+        for call in calls(parse(model))
+        if call.name == FILE
+    ]
+    return command_line(*words, files=[*plugins, *networks])
 
 
 def _threats(outcome: Outcome) -> dict[str, str]:

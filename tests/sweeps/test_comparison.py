@@ -348,6 +348,30 @@ def test_runs_measured_under_different_threats_are_refused(tiny, swept, tmp_path
     assert "rot(30, interpolation=bilinear, padding=zeros)" in result.output
 
 
+def test_the_advice_names_the_file_of_a_measured_network(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = curricula.load_data("tiny")
+    shape = f"{data.in_channels * data.image_size**2}, {len(data.classes)}"
+    Path("net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+        f"        super().__init__(nn.Flatten(), nn.Linear({shape}))\n"
+    )
+    code = "import torch, net; torch.save(net.Net().state_dict(), 'net.pt')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    network = ["--model", "net.py:Net", "--weights", "net.pt", "--normalise", "none"]
+    for folder, threat in (("first", "rot:10"), ("second", "rot:20")):
+        measured = run(
+            "evaluate", *network, "--data", "tiny", "--threat", threat, "--limit", 4, "-o", folder
+        )
+        assert measured.exit_code == 0, measured.output
+    refused = run("compare", "first", "second", plugin=None)
+    assert refused.exit_code == 2, refused.output
+    text, advice = refused.stderr.split(" under one threat: ")
+    assert "measure both under the same threats" in text
+    done = run(*shlex.split(advice)[1:], plugin=None)
+    assert done.exit_code == 0, done.output
+
+
 def test_runs_measured_on_different_images_are_refused(tiny, swept, tmp_path):
     """Equally many validation images, or images of a different data set."""
     base = '[base]\ndata = "tiny"\nepochs = 1\ncompile = "off"\n[axes]\nseed = [5]\n'
