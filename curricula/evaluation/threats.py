@@ -17,7 +17,10 @@ from curricula.plugins.names import CLEAN
 
 TEST_STEPS = 40  # gradient steps of PGD in an evaluation, in l-inf
 APGD_STEPS = 100  # gradient steps of each run of APGD in an evaluation, in l-2 and l-1
-APGD_TARGETS = 3  # runs towards other classes
+APGD_ARGUMENTS: Mapping[str, Mapping[str, Call | int]] = {
+    "l2": {"targets": 3, "wide_start": Call("true")},
+    "l1": {"restarts": 5, "targets": 5},  # those of AutoAttack
+}
 VALIDATION_STEPS = 10  # gradient steps of PGD on held-out training images
 # Long enough to cross the ball and come back: with steps of eps / 30 (0.01 at eps 0.3, usual on
 # MNIST) forty steps stop short, and a model looks more robust than it is (docs/results.md).
@@ -78,8 +81,9 @@ def standard_attack(eps: Number | None = None, *, norm: str = "linf") -> Call:
     """Return the call of the attack in the standard threats, of radius ``eps`` in a norm.
 
     In l-inf it is PGD-40 with a random start and steps of eps / 10. In l-2 and l-1, where PGD
-    overstates robustness (docs/results.md), it is APGD: a run of 100 steps on cross-entropy, then
-    one towards each of three other classes.
+    overstates robustness (docs/results.md), it is APGD, each run with 100 steps that begin in the
+    ball of 3 eps: in l-2 one run on cross-entropy and one towards each of three other classes, in
+    l-1 five and five.
 
     Args:
         eps: radius of the ball, in [0, 1] pixel units; None leaves it to a data set's budget.
@@ -89,12 +93,12 @@ def standard_attack(eps: Number | None = None, *, norm: str = "linf") -> Call:
         >>> print(standard_attack(Number(8, 255)))
         pgd(8/255, norm=linf, steps=40, rel_step=1/10)
         >>> print(standard_attack(Number(1, 2), norm="l2"))
-        apgd(1/2, norm=l2, steps=100, targets=3)
+        apgd(1/2, norm=l2, steps=100, targets=3, wide_start=true)
     """
     if norm == "linf":
         pgd = pgd_attack(eps, norm=norm, steps=TEST_STEPS)
         return Call(pgd.name, (*pgd.arguments, Argument(TEST_REL_STEP, "rel_step")))
-    return _attack("apgd", eps, norm=Call(norm), steps=APGD_STEPS, targets=APGD_TARGETS)
+    return _attack("apgd", eps, norm=Call(norm), steps=APGD_STEPS, **APGD_ARGUMENTS[norm])
 
 
 def pgd_attack(eps: Number | None, *, norm: str, steps: int) -> Call:

@@ -72,12 +72,12 @@ def test_the_standard_attack_has_converged(robust_digits):
         (
             "pgd(0.5, norm=l2)",
             "rot(30,",
-            "apgd(0.5, norm=l2, steps=100, loss=ce, restarts=1, targets=3",
+            "apgd(0.5, norm=l2, steps=100, loss=ce, restarts=1, targets=3, wide_start=true",
         ),
         (
             "rot:9+pgd(5, norm=l1)",
             "rot(9,",
-            "apgd(5, norm=l1, steps=100, loss=ce, restarts=1, targets=3",
+            "apgd(5, norm=l1, steps=100, loss=ce, restarts=5, targets=5, wide_start=true",
         ),
         ("trans:2", "trans(2,", "pgd(0.1, norm=linf"),
         ("worst(rot:9, k=3)+fgsm:0.2", "rot(9,", "pgd(0.2, norm=linf"),

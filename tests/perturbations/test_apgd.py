@@ -108,7 +108,7 @@ def test_a_batch_equals_the_published_algorithm_on_each_image(norm, loss, steps,
     eps = EPS if norm == "linf" else 3 * EPS
     start = random_start(X, eps, norm, generator)
     run = {"victim": victim, "loss": loss, "norm": norm, "steps": steps}
-    found = ascend_adaptively(X, Y, start, eps, rho=0.75, **run)
+    found, _ = ascend_adaptively(X, Y, start, eps, rho=0.75, **run)
     for i in range(24):
         x_max, f_max = published(X[i], int(Y[i]), start[i], float(eps[i]), **run)
         ours = loss(victim.logits(found[i : i + 1]), Y[i : i + 1], None)
@@ -124,7 +124,7 @@ def test_apgd_returns_the_worst_visited_point(loss, generator):
     """Misclassified before correct, then of highest loss."""
     victim = Recording()
     start = random_start(X, EPS, "linf", generator)
-    found = ascend_adaptively(
+    found, _ = ascend_adaptively(
         X, Y, start, EPS, victim=victim, loss=ATTACK_LOSSES[loss], norm="linf", steps=40, rho=0.75
     )
     points, losses, wrong = (torch.stack(each) for each in zip(*victim.visited, strict=True))
@@ -152,7 +152,7 @@ class Bumpy:
 def test_a_misclassified_point_is_preferred_to_a_correct_one_of_higher_loss():
     start = torch.tensor([0.52, 0.3]).reshape(2, 1, 1, 1)
     x, y = torch.full((2, 1, 1, 1), 0.4), torch.zeros(2, dtype=torch.long)
-    found = ascend_adaptively(
+    found, _ = ascend_adaptively(
         x, y, start, torch.full((2, 1, 1, 1), 0.3), victim=Bumpy(),
         loss=ATTACK_LOSSES["ce"], norm="linf", steps=10, rho=0.75,
     )  # fmt: skip
@@ -244,6 +244,31 @@ def test_a_targeted_run_reaches_a_class_that_the_loss_leads_away_from(norm, clas
         found = attack(x, y, strength=1.0, victim=victim, generator=generator.manual_seed(0))
         fooled.append(int((model(found).argmax(1) == 2).sum()))
     assert fooled == [0, 0, 4, 4]  # class 2 is the second
+
+
+class Ridge(nn.Module):
+    """A model of two classes and one pixel, which misclassifies images darker than 0.405; above
+    0.41 the loss rises with the brightness."""
+
+    def forward(self, x):
+        v = x.flatten()
+        lead = torch.where(v > 0.41, -2 + v, 100 * (0.405 - v))
+        return torch.stack([0 * v, lead], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_wide_start_reaches_what_lies_behind_a_ridge(norm, generator):
+    x, y = torch.full((40, 1, 1, 1), 0.5), torch.zeros(40, dtype=torch.long)
+    model, fooled = Ridge(), {}
+    for wide in (False, True):
+        attack = APGD(budget=0.1, norm=norm, steps=20, restarts=3, wide_start=wide)
+        victim = ModelVictim(model, early_stop=True)
+        found = attack(x, y, strength=1.0, victim=victim, generator=generator.manual_seed(0))
+        assert ((found - x).abs() <= 0.1 + 1e-6).all()
+        fooled[wide] = int((model(found).argmax(1) == 1).sum())
+    assert fooled[True] > 20 > 10 > fooled[False]
+    assert not APGD(budget=0.1, norm=norm).wide_start
+    assert APGD(budget=0.1, norm="l1").wide_start
 
 
 def test_dlr_with_two_classes_is_an_error(generator):

@@ -11,13 +11,13 @@ import curricula
 from curricula.losses import ATTACK_LOSSES
 from curricula.perturbations.attacks import apgd_l1
 from curricula.perturbations.attacks.apgd import APGD
-from curricula.perturbations.attacks.apgd_l1 import (
-    ascend_sparsely,
-    ascend_through_balls,
-    stages,
-    wide_start,
-)
+from curricula.perturbations.attacks.apgd_l1 import ascend_sparsely
 from curricula.perturbations.attacks.norm_ball import project
+from curricula.perturbations.attacks.wide_start import (
+    ascend_through_balls,
+    gaussian_start,
+    stages,
+)
 from curricula.victim.model_victim import ModelVictim
 
 N = 12  # images
@@ -174,6 +174,15 @@ def theirs(monkeypatch):
     return run
 
 
+def through_balls(x, y, start, eps, *, victim, loss, steps):
+    """Return what the ascents in the three balls find."""
+
+    def ascend(start, radius, steps):
+        return ascend_sparsely(x, y, start, radius, victim=victim, loss=loss, steps=steps)
+
+    return ascend_through_balls(x, start, eps, norm="l1", balls=stages(steps), ascend=ascend)
+
+
 @pytest.fixture(scope="module")
 def digits():
     """A small network trained on digits of 14x14 for a moment, and 60 digits."""
@@ -209,12 +218,12 @@ def test_each_image_ends_where_the_authors_code_leaves_it(
 ):
     model, x, y, eps = request.getfixturevalue(name)
     eps_N111 = torch.full((len(x), 1, 1, 1), eps)
-    start = wide_start(x, eps_N111, generator)
+    start = gaussian_start(x, 3 * eps_N111, "l1", generator)
     run = {"victim": ModelVictim(model), "loss": ATTACK_LOSSES[loss]}
     with torch.no_grad():
         if in_balls:
             times = stages(30)
-            ours = ascend_through_balls(x, y, start, eps_N111, steps=30, **run)
+            ours = through_balls(x, y, start, eps_N111, steps=30, **run)
             _, correct, _, found = theirs(model, x, y, start, eps, steps=30, loss=loss, times=times)
         else:
             start = project(start, x, eps_N111, "l1")
@@ -261,10 +270,8 @@ def test_on_a_linear_model_it_reaches_the_closed_form(generator):
 def test_the_balls_shrink_to_the_radius_and_each_begins_at_the_best_point_of_the_last(generator):
     x, y, eps = case(torch.float64)
     victim = Exact(Wavy())
-    start = wide_start(x, eps, generator)
-    ascend_through_balls(
-        x, y, start, eps, victim=victim, loss=ATTACK_LOSSES["ce"], steps=10
-    )  # fmt: skip
+    start = gaussian_start(x, 3 * eps, "l1", generator)
+    through_balls(x, y, start, eps, victim=victim, loss=ATTACK_LOSSES["ce"], steps=10)
     length = torch.stack([(z - x).abs().sum((1, 2, 3)) for z in victim.visited])
     assert len(length) == 10 + 3
     radius = eps.flatten()

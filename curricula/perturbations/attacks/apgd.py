@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curricula.interfaces import AttackLoss, Norm, Victim
 from curricula.losses import ATTACK_LOSSES, towards
-from curricula.perturbations.attacks.apgd_l1 import ascend_through_balls, stages, wide_start
+from curricula.perturbations.attacks.apgd_l1 import ascend_sparsely
 from curricula.perturbations.attacks.norm_ball import (
     BallAttack,
     per_image,
@@ -20,6 +20,11 @@ from curricula.perturbations.attacks.norm_ball import (
     steepest,
 )
 from curricula.perturbations.attacks.restarts import passes_of, worst_of
+from curricula.perturbations.attacks.wide_start import (
+    ascend_through_balls,
+    gaussian_start,
+    stages,
+)
 from curricula.perturbations.validators import above_zero, valid_budget, valid_eot
 
 ALPHA = 0.75  # weight of the new direction in a step; the previous one has the rest
@@ -54,12 +59,12 @@ def ascend_adaptively(
     norm: Literal["linf", "l2"],
     steps: int,
     rho: float,
-) -> Tensor:
-    """Run APGD (Croce and Hein 2020, algorithm 1), and return each image's visited point of highest
-    loss, NCHW.
+) -> tuple[Tensor, Tensor]:
+    """Run APGD (Croce and Hein 2020, algorithm 1), and return for each image the visited point to
+    attack with and the one of highest loss, both NCHW.
 
-    One difference: a misclassified point is preferred to every correct one, even at a lower loss.
-    The published form returns the point of highest loss in any case.
+    The first is the misclassified point of highest loss, or the point of highest loss if none is
+    misclassified. The published form returns the second.
 
     Args:
         x_NCHW: the centre of each ball.
@@ -118,7 +123,7 @@ def ascend_adaptively(
             loss_N = torch.where(halved_N, top_loss_N, loss_N)
             reviewed_loss_N, last_review = top_loss_N, k
             raised_N = torch.zeros_like(raised_N)
-    return found
+    return found, top
 
 
 @attrs.frozen(kw_only=True)
@@ -126,9 +131,8 @@ class APGD(BallAttack):
     """Ascend the loss by PGD with momentum; if progress stops, halve the step and return to the
     best point (Auto-PGD, Croce and Hein 2020, section 3).
 
-    In l-1 it takes sparse steps without momentum, whose sparsity follows that of the best point;
-    they lead from the ball of three times the radius through that of twice the radius to the ball
-    itself (Croce and Hein 2021, "Mind the box!", section 3).
+    In l-1 it takes sparse steps without momentum, whose sparsity follows that of the best point
+    (Croce and Hein 2021, "Mind the box!", section 3).
 
     Args:
         budget: radius of the ball, in [0, 1] pixel units, 0 or more; in linf at most 1.
@@ -140,6 +144,9 @@ class APGD(BallAttack):
         targets: number of further runs, 0 or more, each towards one of the other classes on the
             targeted DLR loss (with two or three classes, the difference of logits): first towards
             the class of highest logit at the image, then the next, as far as there are classes.
+        wide_start: spend 30 % of the steps in the ball of three times the radius, 30 % in that of
+            twice the radius, and only the rest in the ball itself; by default in l1, as published.
+            In l2 it finds what PGD misses on networks trained in linf.
         rho: in linf and l2, the share of steps that must raise the loss, or the step is halved;
             above 0 to 1; by default 0.75.
         eot: as for `pgd`.
@@ -164,8 +171,13 @@ class APGD(BallAttack):
     loss: Literal["ce", "dlr"] = "ce"
     restarts: int = attrs.field(default=1, validator=ge(1))
     targets: int = attrs.field(default=0, validator=ge(0))
+    wide_start: bool = attrs.field()
     rho: float | None = attrs.field(validator=optional(above_zero(1.0)))
     eot: int | None = attrs.field(default=None, validator=valid_eot)
+
+    @wide_start.default
+    def _wide_start_default(self) -> bool:
+        return self.norm == "l1"
 
     @rho.default
     def _rho_default(self) -> float | None:
@@ -176,9 +188,13 @@ class APGD(BallAttack):
             raise ValueError("rho is for norm=linf and norm=l2, not l1; leave it out")
 
     @property
+    def balls(self) -> list[tuple[int, int]]:
+        """Multiples of the radius, and the number of steps of each run in that ball."""
+        return stages(self.steps) if self.wide_start else [(1, self.steps)]
+
+    @property
     def passes_of_draw(self) -> int:
-        balls = len(stages(self.steps)) if self.norm == "l1" else 1
-        runs = passes_of(self.steps + balls, self.restarts + self.targets)
+        runs = passes_of(self.steps + len(self.balls), self.restarts + self.targets)
         return runs + (1 if self.targets else 0)
 
     def attack(
@@ -195,27 +211,34 @@ class APGD(BallAttack):
             targets = other_classes(victim.logits(x_NCHW), y_N)[:, : self.targets].unbind(1)
         runs = iter([None] * self.restarts + list(targets))
 
+        first_N111 = self.balls[0][0] * eps_N111
+
         def draw() -> Tensor:
             if self.norm == "l1":
-                return wide_start(x_NCHW, eps_N111, generator)
-            return random_start(x_NCHW, eps_N111, self.norm, generator)
+                return gaussian_start(x_NCHW, first_N111, self.norm, generator)
+            return random_start(x_NCHW, first_N111, self.norm, generator)
 
         def run(index: Tensor, start: Tensor) -> Tensor:
-            x, y, eps, some = x_NCHW[index], y_N[index], eps_N111[index], victim.subset(index)
-            target, steps = next(runs), self.steps
+            x, y, some, target = x_NCHW[index], y_N[index], victim.subset(index), next(runs)
             loss = ATTACK_LOSSES[self.loss] if target is None else towards(target[index])
-            if self.norm == "l1":
-                return ascend_through_balls(x, y, start, eps, victim=some, loss=loss, steps=steps)
-            return ascend_adaptively(
-                x,
-                y,
-                start,
-                eps,
-                victim=some,
-                loss=loss,
-                norm=self.norm,
-                steps=steps,
-                rho=self.rho or RHO,
+
+            def ascend(start: Tensor, radius: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+                if self.norm == "l1":
+                    return ascend_sparsely(x, y, start, radius, victim=some, loss=loss, steps=steps)
+                return ascend_adaptively(
+                    x,
+                    y,
+                    start,
+                    radius,
+                    victim=some,
+                    loss=loss,
+                    norm=self.norm,
+                    steps=steps,
+                    rho=self.rho or RHO,
+                )
+
+            return ascend_through_balls(
+                x, start, eps_N111[index], norm=self.norm, balls=self.balls, ascend=ascend
             )
 
         return worst_of(draw, run, self.restarts + len(targets), y_N, victim)

@@ -11,61 +11,6 @@ from curricula.perturbations.attacks.norm_ball import per_image, project
 ROUNDING = 1e-6
 
 
-def stages(steps: int) -> list[tuple[int, int]]:
-    """Return pairs (multiple of the radius, number of steps), of the balls that the search passes
-    through (Croce and Hein 2021, section 3): 30 % of the steps in the ball of 3 eps, 30 % in that
-    of 2 eps, the rest in that of eps. A ball without a step is left out.
-
-    >>> stages(100), stages(2)
-    ([(3, 30), (2, 30), (1, 40)], [(1, 2)])
-    """
-    wide = 3 * steps // 10
-    return [
-        (times, taken) for times, taken in ((3, wide), (2, wide), (1, steps - 2 * wide)) if taken
-    ]
-
-
-def wide_start(x_NCHW: Tensor, eps_N111: Tensor, generator: torch.Generator) -> Tensor:
-    """Return Gaussian noise about each image, projected into the l-1 ball of three times its radius
-    and into [0, 1], NCHW: where `ascend_through_balls` starts."""
-    noise = torch.randn(x_NCHW.shape, generator=generator, device=x_NCHW.device)
-    return project(x_NCHW + noise, x_NCHW, 3 * eps_N111, "l1")
-
-
-def ascend_through_balls(
-    x_NCHW: Tensor,
-    y_N: Tensor,
-    start_NCHW: Tensor,
-    eps_N111: Tensor,
-    *,
-    victim: Victim,
-    loss: AttackLoss,
-    steps: int,
-) -> Tensor:
-    """Run `ascend_sparsely` in shrinking balls, each from the projection of the point of highest
-    loss in the one before, and return the result in the ball of radius eps, NCHW.
-
-    A few pixels that change a lot are hard to find from within the small ball.
-
-    Args:
-        x_NCHW: the centre of each ball.
-        y_N: the labels.
-        start_NCHW: starting points; the first ball takes their projections.
-        eps_N111: the radius of the last ball of each image, in [0, 1] pixel units.
-        victim: the model.
-        loss: the loss to ascend.
-        steps: number of steps in all balls, 1 or more; see `stages`.
-    """
-    found, top = start_NCHW, start_NCHW
-    for times, taken in stages(steps):
-        radius_N111 = times * eps_N111
-        start = project(top, x_NCHW, radius_N111, "l1")
-        found, top = ascend_sparsely(
-            x_NCHW, y_N, start, radius_N111, victim=victim, loss=loss, steps=taken
-        )
-    return found
-
-
 def ascend_sparsely(
     x_NCHW: Tensor,
     y_N: Tensor,
