@@ -85,7 +85,7 @@ class Draws:
         """Return the accuracies of a single draw and of the mean, in %, as text."""
         return (
             f"single draw {in_percent(self.accuracy, self.interval)} %, mean of {self.count:,} "
-            f"{in_percent(self.mean_accuracy, self.mean_interval)} %"
+            f"draws {in_percent(self.mean_accuracy, self.mean_interval)} %"
         )
 
 

@@ -115,7 +115,7 @@ def test_a_result_with_draws_is_one_line_and_survives_json():
     assert from_json(ThreatResult, to_json(found)) == found
     assert str(found) == (
         "clean: 79.0 (70.0 to 85.8) % of 100 images by the majority of 2 draws; single draw 75.0 "
-        "(67.1 to 81.5) %, mean of 2 80.0 (71.1 to 86.7) %"
+        "(67.1 to 81.5) %, mean of 2 draws 80.0 (71.1 to 86.7) %"
     )
     plain = ThreatResult(name="clean", threat="clean", correct=79, fooled=0, n=100)
     assert "draws" not in to_json(plain)
