@@ -18,6 +18,7 @@ from . import testing as testing
 from . import training as training
 from . import victim as victim
 from .api.measuring import audit as audit
+from .api.measuring import certify as certify
 from .api.measuring import evaluate as evaluate
 from .api.measuring import robustness_profile as robustness_profile
 from .api.predicting import predict as predict

@@ -111,8 +111,8 @@ COMMANDS = [
     *(
         ([command, "--help"], OK, f"Example: curricula {command}")
         for command in (
-            "train", "evaluate", "profile", "audit", "sweep", "search", "compare", "report",
-            "bench", "preview", "schedule", "plugins", "recipes", "theory",
+            "train", "evaluate", "profile", "audit", "certify", "sweep", "search", "compare",
+            "report", "bench", "preview", "schedule", "plugins", "recipes", "theory",
         )
     ),
     (["plugins"], OK, "rot"),
@@ -162,6 +162,9 @@ COMMANDS = [
     (["evaluate", "first", "--threat", "rott"], WRONG, ""),
     (["evaluate", "first", "--limit", "0"], WRONG, "limit must lie from 1"),
     (["profile", "absent"], WRONG, "is not a run folder"),
+    (["certify", "absent"], WRONG, "is not a run folder"),
+    (["certify", "first", "--noise", "gausian:1"], WRONG, "did you mean gaussian"),
+    (["certify", "first", "--radius", "-1"], WRONG, "radius must be 0 or more, not -1"),
     (["audit", "absent"], WRONG, "is not a run folder"),
     (["audit", "first", "--seed", "-1"], WRONG, "seed must lie from 0"),
     (["report", "absent"], WRONG, "is not a run folder"),

@@ -18,7 +18,8 @@ from curricula.plugins import registry
 from curricula.runtime.processes import FirstProcessError, launched_rank, started
 from curricula.runtime.signals import Interrupted, sigterm_raises
 
-SHARED = ("train", "evaluate", "profile", "audit")  # commands that several processes can share
+# Commands that several processes can share.
+SHARED = ("train", "evaluate", "profile", "audit", "certify")
 CONTINUED = ("sweep", "search")  # commands that continue when they are started again
 
 

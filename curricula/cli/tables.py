@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command imports what it shows, and nothing else
     from curricula.api.predicting import Prediction
     from curricula.benchmark.measure import Samples, Speed
     from curricula.evaluation.audit import Audit
+    from curricula.evaluation.certify import Certificates
     from curricula.evaluation.robustness_profile import Average, RobustnessProfile
     from curricula.sweeps.comparison import Comparison
 
@@ -158,6 +159,25 @@ def show_audit(audit: "Audit") -> None:
         console.print(audit.caveat, soft_wrap=True)
     for what in audit.left_out:
         console.print(f"left out: {what}", soft_wrap=True, markup=False)
+
+
+def show_certificates(found: "Certificates", radii: tuple[float, ...] | None) -> None:
+    """Print a table of the certified accuracy at some l-2 radii, by default the usual ones, with
+    the rate of abstention and the settings."""
+    header, lines = found.texts(radii)
+    table = Table()
+    for heading in header:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console = Console(highlight=False)
+    console.print(
+        f"certified accuracy in % (95 % interval), sigma {found.sigma:g}, "
+        f"{len(found.images):,} images",
+        soft_wrap=True,
+    )
+    console.print(table)
+    console.print(found.summary, soft_wrap=True)
 
 
 def show_comparison(compared: "Comparison") -> None:

@@ -1,6 +1,9 @@
 from .accuracy import evaluate_threats as evaluate_threats
 from .audit import Audit as Audit
 from .audit_checks import Check as Check
+from .certify import Certificates as Certificates
+from .certify import ImageCertificate as ImageCertificate
+from .intervals import clopper_pearson_lower as clopper_pearson_lower
 from .intervals import seeds_interval as seeds_interval
 from .intervals import wilson_interval as wilson_interval
 from .results import ClassResult as ClassResult

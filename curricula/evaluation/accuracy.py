@@ -288,9 +288,7 @@ def _predicted(
                 streams=Streams.of(seed, indices_M),
             )
             with torch.no_grad():
-                passes = [
-                    _checked_logits(victim, x, clean, threat, data) for _ in range(draws or 1)
-                ]
+                passes = [checked_logits(victim, x, clean, threat, data) for _ in range(draws or 1)]
         if draws is None:
             class_N[indices_M] = passes[0].argmax(1)
         else:
@@ -314,7 +312,7 @@ def _batch_seed(seed: int, indices_M: Tensor) -> int:
     return int(split_mix(torch.tensor(seed), int(indices_M[0]))) & (2**62 - 1)
 
 
-def _checked_logits(
+def checked_logits(
     victim: Victim, x_NCHW: Tensor, clean_NCHW: Tensor, threat: Threat, data: DataSet
 ) -> Tensor:
     """Return the logits (N, K) on perturbed images.

@@ -55,6 +55,30 @@ def exceeds(count: int, n: int, share: float, error: float) -> bool:
     return count > 0 and float(bdtrc(count - 1, n, share)) <= error
 
 
+def clopper_pearson_lower(correct: int, n: int, alpha: float) -> float:
+    """Return the lower end, in [0, 1], of the one-sided interval of Clopper and Pearson (1934) for
+    the share ``correct / n``: the true share is below it with a probability of at most ``alpha``.
+
+    >>> round(clopper_pearson_lower(990, 1000, 0.001), 4)
+    0.9767
+    >>> clopper_pearson_lower(1000, 1000, 0.001) == 0.001 ** (1 / 1000)
+    True
+
+    Args:
+        correct: successes, from 0 to n.
+        n: trials, 1 or more.
+        alpha: probability of an error, above 0 and below 1.
+    """
+    if correct == 0:
+        return 0.0
+    if correct == n:
+        return float(alpha ** (1 / n))
+
+    from scipy.special import betaincinv
+
+    return float(betaincinv(correct, n - correct + 1, alpha))
+
+
 def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[float, float]:
     """Return the ends (low, high), in [0, 1], of the 95 % interval for the accuracy of one draw of
     a random classifier, measured by some draws on each of n images.

@@ -259,6 +259,7 @@ def curricula_commands() -> Iterable[Record]:
         "evaluate": "measure the accuracy of a run under threats",
         "profile": "measure the robustness profile of a run: accuracy over growing ranges",
         "audit": "check a run for gradient masking",
+        "certify": "certify l-2 radii of the images of a run by randomised smoothing",
         "predict": "classify images by the network of a run",
         "export": "write the network of a run as ONNX or for torch.export",
         "sweep": "train and evaluate many runs that differ in stated values",

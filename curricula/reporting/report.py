@@ -10,11 +10,13 @@ import attrs
 from curricula.data.dataset import DataSet
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
+from curricula.evaluation.certify import Certificates
 from curricula.evaluation.intervals import in_percent
 from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.results import Evaluation, ThreatResult
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.plugins.registry import command_line
+from curricula.reporting.certified import certified_figure
 from curricula.reporting.confusion import confusion_figure, confusions, worst_classes
 from curricula.reporting.example_images import draw_fooled_images, draw_training_images
 from curricula.reporting.page import Line, Picture, Section, Table, render_page, write_page
@@ -37,6 +39,7 @@ from curricula.training.predictions import read_evaluation
 from curricula.training.run import (
     AUDIT,
     BASELINE,
+    CERTIFICATES,
     CONFIG,
     PROFILE,
     RESULTS,
@@ -106,7 +109,12 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
         sections.append(_training(metrics))
     evaluations = (read_evaluation(run, split) for split in RESULTS)
     sections += _classes(next((found for found in evaluations if found is not None), None))
-    sections += [_profile(run), _audit(run), _example_images(run, metrics, data_root)]
+    sections += [
+        _profile(run),
+        _audit(run),
+        *_certificates(run),
+        _example_images(run, metrics, data_root),
+    ]
     config = run.model_config
     again: dict[str, list[str]] = {}
     if isinstance(config, TrainConfig):
@@ -351,6 +359,34 @@ def _audit(run: Run) -> Section:
         table=Table(header=["check", "result", "finding"], rows=rows, texts=(2,)),
         missing={f"Left out: {what}.": [] for what in found.left_out},
     )
+
+
+def _certificates(run: Run) -> list[Section]:
+    """Return the section of the certified accuracy; none without certificates, which are for
+    networks that were trained with noise."""
+    found = run.read(CERTIFICATES, Certificates)
+    if found is None:
+        return []
+    header, lines = found.texts()
+    ends = [(found.usual_radii[place], lines[place][1]) for place in (0, -1)]
+    return [
+        Section(
+            title="Certified accuracy",
+            text="The share of images that the smoothed classifier provably classifies correctly "
+            "within an l-2 radius, in %, with 95 % intervals (Cohen et al. 2019): "
+            f"{len(found.images):,} test images, sigma {found.sigma:g}. {found.summary}",
+            table=Table(header=header, rows=[Line(line) for line in lines]),
+            pictures=[
+                Picture(
+                    name="certified",
+                    figure=certified_figure(found),
+                    alt="Curve of certified accuracy over the l-2 radius: "
+                    + ", ".join(f"{accuracy} % at {radius:g}" for radius, accuracy in ends)
+                    + ".",
+                )
+            ],
+        )
+    ]
 
 
 def _example_images(

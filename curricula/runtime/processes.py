@@ -107,8 +107,8 @@ def joined() -> Iterator[Place]:
     """Share the work inside the block among the processes that torchrun has started, and yield this
     process's place; without torchrun there is one.
 
-    Inside, `curricula.train`, `evaluate`, `robustness_profile` and `audit` take part of the work
-    each, so every process calls them in the same order. Only the first writes files.
+    Inside, `curricula.train`, `evaluate`, `robustness_profile`, `audit` and `certify` take part of
+    the work each, so every process calls them in the same order. Only the first writes files.
 
     Raises:
         UserError: another process has ended.

@@ -102,6 +102,8 @@ PREDICTIONS: Mapping[SplitName, str] = {
 """Files of the labels and predictions behind the final accuracies, by the split."""
 PROFILE = "profile.json"
 AUDIT = "audit.json"
+CERTIFICATES = "certificates.json"
+CERTIFYING = "certify-"  # beginning of the files of finished images, until all are certified
 BASELINE = "baseline"  # folder of the baseline of a run, inside its own
 REPORT, FIGURES = "report.html", "figures"  # the page and the folder of its figures
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
@@ -419,6 +421,17 @@ class Run:
         with _user_errors(path):
             append_line(path, json.dumps(line))
 
+    def end_lines(self, file: str) -> None:
+        """Remove a last line that a process left half written in one of the run's JSON-lines files,
+        so that the next one begins a new line.
+
+        Raises:
+            UserError: it cannot be read or written.
+        """
+        text = self._text(file) or ""
+        if not text.endswith("\n") and text:
+            self._write(file, text[: text.rfind("\n") + 1].encode())
+
     def write_json(self, file: str, value: Any) -> None:
         """Write a value to one of the run's JSON files, completely or not at all.
 
@@ -684,6 +697,10 @@ def _fix(file: str) -> str:
         return "delete it, and train --resume or its sweep will measure again"
     if file in (PROFILE, AUDIT):
         return f"write it again with curricula {file.removesuffix('.json')}"
+    if file == CERTIFICATES:
+        return "write it again with curricula certify"
+    if file.startswith(CERTIFYING):
+        return "delete it, and curricula certify begins again"
     if file in PREDICTIONS.values():
         return "delete it, and the page goes without it"
     if file in (BEST, LAST, GOOD, PREVIOUS):

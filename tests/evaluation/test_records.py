@@ -8,6 +8,7 @@ import pytest
 from curricula.benchmark.measure import Samples, Speed
 from curricula.evaluation.audit import Audit
 from curricula.evaluation.audit_checks import Check
+from curricula.evaluation.certify import Certificates, ImageCertificate
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.robustness_profile import JointGrid, RobustnessProfile, Series
 from curricula.runtime.records import from_json, to_json
@@ -47,6 +48,21 @@ AUDIT = Audit(
     left_out=("the DLR loss needs three classes or more, and there are 2",),
     attacks=(CLEAN, ATTACKED),
 )
+CERTIFICATES = Certificates(
+    model="small-cnn, best checkpoint of runs/a",
+    data="digits",
+    sigma=0.5,
+    n0=10,
+    n=1000,
+    alpha=0.001,
+    seed=0,
+    group="c4",
+    images=(
+        ImageCertificate(label=1, predicted=1, votes=990, nearest=0.5, farthest=1.5),
+        ImageCertificate(label=1, predicted=2, votes=620, nearest=2.5, farthest=3.5),
+        ImageCertificate(label=0, predicted=0, votes=510, nearest=2.0, farthest=2.5),
+    ),
+)
 ROUNDS = Samples(values=(0.5, 3.0, 1.25))
 SPEED = Speed(
     setting={"model": "small-cnn", "batch_size": 64},
@@ -64,7 +80,13 @@ SPEED = Speed(
     baselines={"foolbox": ROUNDS},
     ratios={},
 )
-RECORDS = {"result": TURNED, "profile": PROFILE, "audit": AUDIT, "speed": SPEED}
+RECORDS = {
+    "result": TURNED,
+    "profile": PROFILE,
+    "audit": AUDIT,
+    "certificates": CERTIFICATES,
+    "speed": SPEED,
+}
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -73,7 +95,7 @@ def test_a_record_is_written_as_before(name):
     assert json.dumps(to_json(RECORDS[name]), indent=2) + "\n" == stored
 
 
-@pytest.mark.parametrize("name", ["result", "profile", "audit"])
+@pytest.mark.parametrize("name", ["result", "profile", "audit", "certificates"])
 def test_what_was_stored_is_read_back(name):
     stored = json.loads((STORED / f"{name}.json").read_text(encoding="utf-8"))
     assert from_json(type(RECORDS[name]), stored) == RECORDS[name]

@@ -38,14 +38,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import curricula
+from curricula.api.measuring import read_finished
 from curricula.data.dataset import load_data
 from curricula.data.identity import DataIdentity
 from curricula.data.photos import pixels_of, read_image
 from curricula.errors import UserError
 from curricula.evaluation.audit import Audit
+from curricula.evaluation.certify import Certificates
 from curricula.evaluation.robustness_profile import RobustnessProfile
 from curricula.models.weights import load_weights, read_weights
 from curricula.plugins import registry
+from curricula.reporting.certified import certified_figure
 from curricula.reporting.profiles import joint_figure, profile_figure
 from curricula.runtime.parsing import parse_toml
 from curricula.runtime.random_state import seeded
@@ -387,8 +390,11 @@ def write_files(folder: Path) -> Plan:
 
     with contextlib.suppress(_Killed):
         curricula.train(**values, output=folder / "killed", checkpoint_every=1, callbacks=[Kill()])
-    for file in ("profile.json", "audit.json"):
+    for file in ("profile.json", "audit.json", "certificates.json"):
         shutil.copy(STORED / file, folder / "run" / file)
+    images = json.loads((STORED / "certificates.json").read_text())["images"]
+    lines = [json.dumps({"index": index, "image": image}) for index, image in enumerate(images)]
+    (folder / "run" / "certify-0.jsonl").write_text("".join(f"{line}\n" for line in lines))
     (folder / "failed").mkdir()
     (folder / "failed" / "failed.json").write_text('{"reason": "no reason"}')
     (folder / "failed" / "elsewhere.json").write_text('{"host": "a", "path": "/runs/a"}')
@@ -610,6 +616,14 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             JSON,
         ),
         "audit": of_run("audit.json", figures("audit.json", Audit), JSON),
+        "certificates": of_run(
+            "certificates.json",
+            figures("certificates.json", Certificates, certified_figure),
+            JSON,
+        ),
+        "finished": of_run(
+            "certify-0.jsonl", lambda: read_finished(run, "certify-0.jsonl", 1000), LINES
+        ),
         "elsewhere": Reader(
             file="failed/elsewhere.json",
             read=lambda: Run(folder / "failed").read("elsewhere.json", Elsewhere),

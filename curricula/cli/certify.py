@@ -1,0 +1,113 @@
+"""``curricula certify``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curricula.cli.options import format_option, given, kept_option, measurement_options
+from curricula.cli.subject import Subject, subject_options
+from curricula.runtime.records import to_json
+from curricula.runtime.values import check_number
+
+
+@click.command()
+@subject_options
+@click.option(
+    "--noise",
+    metavar="EXPR",
+    help="Noise, gaussian:SIGMA, by which the network was trained too.  [default: gaussian:0.25]",
+)
+@click.option(
+    "--n0",
+    type=int,
+    help="Draws of the noise by which the class of an image is selected, 1 to 100,000,000.  "
+    "[default: 100]",
+)
+@click.option(
+    "--n",
+    type=int,
+    help="Draws by which the probability of the class is bounded, 1 to 100,000,000.  "
+    "[default: 100,000]",
+)
+@click.option(
+    "--alpha",
+    type=float,
+    help="Largest probability that a certificate is wrong, from 1e-12 to 0.5.  [default: 0.001]",
+)
+@click.option(
+    "--group",
+    metavar="GROUP",
+    help="Rotations and reflections under which the network is invariant exactly: c2, c4, d1, d2 "
+    "or d4. The certificates then hold around each of them.  [default: none]",
+)
+@click.option(
+    "--radius",
+    "radii",
+    type=float,
+    multiple=True,
+    metavar="R",
+    help="Print the certified accuracy at this l-2 radius, 0 or more; repeatable.  "
+    "[default: multiples of SIGMA/2]",
+)
+@measurement_options("500")
+@kept_option()
+@format_option()
+def command(
+    subject: Subject,
+    radii: tuple[float, ...],
+    output: Path | None,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Certify the test images of a run, or of a model that you have, in l-2: by randomised
+    smoothing, no change within the radius of an image changes the class that the network predicts
+    most often under Gaussian noise.
+
+    The result of a run goes into its folder, as certificates.json, and into its report; not that on
+    other data. That of a model is printed, and kept by -o. After an interruption, certify the
+    folder again: it continues with the images that are missing.
+
+    RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
+
+    Example: curricula certify runs/first --noise gaussian:0.25 --n 10000
+    """
+    from curricula.api.measuring import certify
+    from curricula.cli.tables import show_certificates
+    from curricula.runtime.malloc import keep_freed_memory
+    from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.progress import ProgressBar
+    from curricula.training.run import Run, check_free, check_page
+
+    settings = given(flags)
+    subject.check(output=output, checkpoint=settings.get("checkpoint"))
+    for radius in radii:
+        check_number("radius", radius, 0)
+    keep_freed_memory()
+    kept = subject.kept if output is None else output
+    with joined() as place, ProgressBar("certify") as bar:
+        if output is not None:
+            from_first(lambda: check_free(output))
+        if kept is not None:
+            from_first(lambda: check_page(kept))
+        opened = subject.open(settings.get("data_root"))
+        found = certify(
+            opened, subject.other_data, output=output, progress=bar.progress, **settings
+        )
+    if not place.is_first:
+        return
+
+    page: Path | None = None
+    if kept is not None:
+        from curricula.reporting.report import report  # imports matplotlib: only now is it needed
+
+        run = opened if isinstance(opened, Run) else kept
+        page = report(run, data_root=settings.get("data_root"))
+    if form == "json":
+        click.echo(json.dumps(to_json(found), indent=2))
+    else:
+        click.echo(subject.title(opened))
+        show_certificates(found, radii or None)
+        if page is not None:
+            click.echo(f"report: {page}")
