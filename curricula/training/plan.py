@@ -22,7 +22,7 @@ from curricula.models.build import resolve_model
 from curricula.models.class_names import check_stated_classes
 from curricula.models.kept_state import check_kept, load_kept, state_tensors
 from curricula.models.normalise import with_normalisation
-from curricula.runtime.devices import resolve_device, resolve_precision
+from curricula.runtime.devices import resolve_device
 from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
 from curricula.training.checks import check_values
@@ -40,6 +40,7 @@ from curricula.training.learning_rate import LearningRate, checked, parse_learni
 from curricula.training.loading import check_classes
 from curricula.training.objects import Objects
 from curricula.training.optimizers import resolve_optimizer
+from curricula.training.precision_choice import choose_precision
 from curricula.training.weight_averaging import Averaging, parse_averaging
 from curricula.victim.copies import copied
 from curricula.victim.equivalence import MAX_IMAGES, to_device
@@ -82,7 +83,7 @@ class Plan:
         objects: objects that the caller handed over in Python.
         initial: tensors of the network that the training starts from, by name; those that are
             missing keep their random values, and None for all.
-        notes: lines that tell the user what is trained.
+        notes: lines that tell the user what is trained, and how.
         device: device of the model and of every batch.
         precision: precision of training and of its attacks.
     """
@@ -192,7 +193,6 @@ def make_plan(
     data: DataSet = loaded.value
     config = merge(COMMON_TRAINING, data.training_defaults, values)
     device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
     curriculum = Curriculum.parse(
         config.perturb,
         _schedules(config.schedule, objects),
@@ -247,6 +247,7 @@ def make_plan(
         config = attrs.evolve(config, init=initial.text, normalise=started.normalise)
     check_classifier(network, images.to(device), data.num_classes, name=name)
     check_kept(network, name)
+    precision, reasons = choose_precision(config.precision, network, images.to(device), device)
     layers = choose_layers(
         network,
         images,
@@ -283,6 +284,7 @@ def make_plan(
         initial=None if started is None else started.tensors,
         notes=(
             *(() if started is None else (started.note,)),
+            *reasons,
             *layers.notes(config.freeze, config.head_lr),
         ),
         device=device,
