@@ -137,7 +137,7 @@ def _loose_buffers(network: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     return {
         f"{prefix}.{name}" if prefix else name: (module, name)
         for prefix, module in network.named_modules()
-        for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)
+        for name in tuple(module._buffers.keys())  # of a scripted module only keys() works
         if name in module._non_persistent_buffers_set
     }
 
