@@ -22,7 +22,6 @@ from .api.measuring import certify as certify
 from .api.measuring import evaluate as evaluate
 from .api.measuring import robustness_profile as robustness_profile
 from .api.predicting import predict as predict
-from .api.training import Trained as Trained
 from .api.training import resume as resume
 from .api.training import train as train
 from .curriculum import Curriculum as Curriculum

@@ -60,7 +60,7 @@ def clopper_pearson_lower(correct: int, n: int, alpha: float) -> float:
     the share ``correct / n``: the true share is below it with a probability of at most ``alpha``.
 
     >>> round(clopper_pearson_lower(990, 1000, 0.001), 4)
-    0.9767
+    0.976
     >>> clopper_pearson_lower(1000, 1000, 0.001) == 0.001 ** (1 / 1000)
     True
 
