@@ -25,7 +25,7 @@ from curricula.runtime.values import check_whole
 MIN_SIZE, MAX_SIZE = 8, 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
-LAYOUT = "it must hold train/CLASS/* and test/CLASS/*"
+LAYOUT = "it must hold train/CLASS/* and test/CLASS/*, or CLASS/* with split=80:20"
 
 SplitFolder = Literal["train", "validation", "test"]
 SPLIT_FOLDERS: Mapping[str, SplitFolder] = {
