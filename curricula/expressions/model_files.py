@@ -38,6 +38,13 @@ def named_model(text: str) -> str:
     if names_file(text):
         path, _, written = text.partition(".py:")
         path += ".py"
+        outer, bracket, inner = path.rpartition("(")
+        if bracket and ")" not in inner and quotable(inner) and not Path(path).is_file():
+            name, *_ = re.split(r"\W", written, maxsplit=1)
+            raise UserError(
+                f"model {shortened(text)}: inside of {shortened(outer)} write "
+                f'{FILE}("{inner}", {name or "NAME"}), and name the file by --plugin {inner}'
+            )
         if not quotable(path):
             raise UserError(f"model {shortened(text)}: the path cannot be written; rename the file")
         if not written:

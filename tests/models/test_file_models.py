@@ -97,6 +97,10 @@ def test_other_texts_name_no_file(text):
     ("text", "match"),
     [
         ("mynt.py:MyNet", r"mynt.py: no such file; did you mean mynet.py\?"),
+        (
+            "randomised(mynet.py:MyNet(width=4), rot:15)",
+            r'inside of randomised write file\("mynet.py", MyNet\), .* by --plugin mynet.py$',
+        ),
         ("mynet.py:MyNt", r"mynet.py:MyNt: the file has no such name; did you mean MyNet"),
         ("mynet.py:", "name its class or function: mynet.py:NAME"),
         ("mynet.py:number", "must be a class or a function, not 3"),
