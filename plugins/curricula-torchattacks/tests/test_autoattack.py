@@ -13,6 +13,7 @@ from curricula_torchattacks.autoattack import AutoAttack
 from curricula_torchattacks.fab_l1 import FABL1
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from curricula.curriculum import Threat
 from curricula.errors import Notice, UserError
@@ -162,6 +163,35 @@ def test_the_parts_in_l2_and_l1_are_the_published_ones(norm, runs, targets):
     assert (apgd.loss, apgd.steps, apgd.restarts, apgd.targets) == ("ce", 100, runs, targets)
     assert fab.passes == 9 * 100
     assert square.passes == 5000
+
+
+class Largest(TorchDispatchMode):
+    """Records the number of values of the largest tensor that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for each in torch.utils._pytree.tree_leaves(found):
+            if isinstance(each, Tensor):
+                self.values = max(self.values, each.numel())
+        return found
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_thousand_classes_need_no_gradient_for_each(norm):
+    """No tensor has a value for each image, class and pixel, as FAB without targets would need."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 1000)).eval()
+    x = torch.rand((8, 3, 5, 5))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    with Largest() as largest:
+        Short(budget=1e-6, norm=norm)(
+            x, y, strength=1.0, victim=ModelVictim(model), generator=torch.Generator()
+        )
+    assert 8 * 1000 <= largest.values < 8 * 1000 * 75 / 4  # the weights have 75,000
 
 
 @attrs.frozen(kw_only=True)
