@@ -55,9 +55,11 @@ from curricula.training.run import (
     CERTIFICATES,
     CERTIFYING,
     PROFILE,
+    SUITES,
     Run,
     check_free,
 )
+from curricula.training.stored_suites import read_suites, write_suites
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +89,8 @@ def evaluate(
     data: Any = None,
     threats: Mapping[str, str] | Iterable[str] | None = None,
     *,
+    suite: str | Sequence[str] = (),
+    baseline: "Run | str | Path | None" = None,
     normalise: str | None = None,
     layout: "Layout | None" = None,
     split: "SplitName | SplitLike" = "test",
@@ -112,6 +116,10 @@ def evaluate(
         threats: expressions, in a list or by name; by default the standard ones: clean, spatial,
             adversarial (PGD-40) and joint, at the budgets of the run's curriculum or else of the
             data set.
+        suite: suites whose threats are measured too, before the others: ``standard``, ``spatial``,
+            ``corruptions`` or another that a plugin offers, or ``all``; one or more.
+        baseline: run that is measured under the same threats, on the same images and with the same
+            random draws; the errors of a suite are normalised by it.
         normalise: normalisation of a model's images: ``cifar10``, ``cifar100``, ``imagenet``,
             ``mnist``, ``none`` or ``MEAN/STD``; by default the model has it inside.
         layout: ``NCHW`` or ``NHWC``, the order of the axes of images in arrays; by default it is
@@ -134,8 +142,11 @@ def evaluate(
             default it is shown on a terminal and in a notebook. A function is called after each
             batch with the share of the work that is done, in [0, 1].
 
+    The results of a suite with a table are written into the folder of a run that is measured on its
+    own test images, as ``suites.json``; older ones of the suite are replaced.
+
     Raises:
-        UserError: no such run, a damaged checkpoint, a wrong threat, limit, device or
+        UserError: no such run, a damaged checkpoint, a wrong threat, suite, limit, device or
             normalisation; images or labels that are not the run's or the model's; a file or folder
             that cannot be written.
 
@@ -153,17 +164,20 @@ def evaluate(
     _check_foreign(run, normalise, output, split)
     if draws is not None:
         check_whole("draws", draws, 1, MAX_DRAWS)
-    named = None if threats is None else _named(threats)
+    suites = _suites(suite)
+    named = None if threats is None and not suites else _named(threats or {}, needed=not suites)
     page = None if report is None else as_path("report", report)
     if page is not None:
         check_output(page)
     folder = _free_folder(output)
-    if run is not None and named is None:
+    if run is not None and (named is None or suites):
         run.check_plugins("perturb")
+    beside = None if baseline is None else _baseline_run(baseline, checkpoint)
 
     from curricula.curriculum import Threat, check_channels
     from curricula.evaluation.accuracy import evaluate_threats
     from curricula.evaluation.progress import EvaluationProgress
+    from curricula.evaluation.suites import position_of, suite_threats, with_threats
     from curricula.evaluation.threats import standard_threats
     from curricula.expressions.binding import bind
     from curricula.training.predictions import write_evaluation
@@ -176,23 +190,50 @@ def evaluate(
         chosen = {
             name: Threat.parse(text, budgets=data_set.budgets) for name, text in named.items()
         }
+        of_suites = suite_threats(
+            suites,
+            curriculum=subject.perturb,
+            budgets=data_set.budgets,
+            in_channels=data_set.in_channels,
+            data=data_set.name,
+        )
+        chosen = with_threats(of_suites, chosen)
     else:
         chosen = standard_threats(bind(subject.perturb), data_set.budgets)
     for threat in chosen.values():
         check_channels(threat.tree, data_set.in_channels, data=data_set.name)
-    with reported("evaluation", progress) as report_share:
-        work = EvaluationProgress(chosen.values(), report_share)
-        found = evaluate_threats(
-            subject.network,
-            data_set,
-            subject.images,
-            chosen,
-            seed=seed,
-            batch_size=batch_size,
-            draws=draws,
-            began=work.began,
-            after_batch=work.after_batch,
+    keeper = (
+        run if data is None and split == "test" and any(map(position_of, chosen.values())) else None
+    )
+    if keeper is not None:
+        check_output(inside(keeper.path, SUITES))
+        read_suites(keeper)  # a damaged file is said before the work
+    subjects = [subject]
+    if beside is not None:
+        subjects.append(
+            _subject(
+                beside, beside, data_set, split, limit, None, None, device, data_root, checkpoint
+            )
         )
+    measured: list[Evaluation] = []
+    with reported("evaluation", progress) as report_share:
+        for each in subjects:
+            share = _share(report_share, len(measured), len(subjects))
+            work = EvaluationProgress(chosen.values(), share)
+            measured.append(
+                evaluate_threats(
+                    each.network,
+                    data_set,
+                    each.images,
+                    chosen,
+                    seed=seed,
+                    batch_size=batch_size,
+                    draws=draws,
+                    began=work.began,
+                    after_batch=work.after_batch,
+                )
+            )
+    found = attrs.evolve(measured[0], baseline=measured[1] if beside is not None else None)
     if not place().is_first:
         return found
     if folder is not None:
@@ -203,7 +244,45 @@ def evaluate(
         from curricula.reporting.report import report_results
 
         report_results(page, found, model=subject.name, data=subject.data.name)
+    if keeper is not None:
+        write_suites(keeper, found, checkpoint=checkpoint, seed=seed, beside=beside)
     return found
+
+
+def _share(
+    report_share: Callable[[float], None], number: int, count: int
+) -> Callable[[float], None]:
+    """Return a function that reports the progress of one of several evaluations."""
+    return lambda share: report_share((number + share) / count)
+
+
+def _suites(suite: Any) -> list[str]:
+    """Return the suites that the user names.
+
+    Raises:
+        UserError: one is not known, or no text.
+    """
+    texts = [suite] if isinstance(suite, str) else suite
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"suite must be a name, such as standard, or a list of them, not {shown(suite)}"
+        )
+    for text in texts:
+        check_call("suite", text)
+    return list(texts)
+
+
+def _baseline_run(baseline: Any, checkpoint: Checkpoint) -> Run:
+    """Return the run to compare with.
+
+    Raises:
+        UserError: no such run or checkpoint.
+    """
+    if not isinstance(baseline, (Run, str, Path)):
+        raise UserError(f"baseline must be a run or its folder, not {shown(baseline)}")
+    run = baseline if isinstance(baseline, Run) else Run.open(baseline)
+    check_checkpoint(run, checkpoint)
+    return run
 
 
 @known_keywords()
@@ -615,8 +694,12 @@ def _check_foreign(
         )
 
 
-def _named(threats: Any) -> Mapping[str, str]:
+def _named(threats: Any, *, needed: bool = True) -> Mapping[str, str]:
     """Return the expression of each threat by name; in a list, each expression is its own name.
+
+    Args:
+        threats: what the user gave.
+        needed: refuse none at all.
 
     Raises:
         UserError: none at all, or one that is not an expression.
@@ -626,14 +709,14 @@ def _named(threats: Any) -> Mapping[str, str]:
         raise UserError(f"threats must be a list of expressions, not {shown(threats)}")
     named = dict(texts) if isinstance(texts, Mapping) else None
     texts = list(texts) if named is None else list(named.values())
-    if not texts:
+    if not texts and needed:
         raise UserError("threats is empty: name one or more, or leave it out for the standard ones")
     for text in texts:
         check_perturbation(text)
     for name in named or ():
         if not isinstance(name, str) or not name.isprintable():
             raise UserError(f"the name of a threat must be text on one line, not {shown(name)}")
-    return named or {text: text for text in texts}
+    return named if named is not None else {text: text for text in texts}
 
 
 def _check_test_split(

@@ -24,6 +24,21 @@ from curricula.runtime.records import to_json
     "[default: clean, spatial, adversarial and joint]",
 )
 @click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="SUITE",
+    help="Suite of threats, measured before those of --threat: standard, spatial, corruptions or "
+    "another that `curricula plugins` lists, or all; repeatable.",
+)
+@click.option(
+    "--baseline",
+    type=PATH,
+    metavar="RUN",
+    help="Measure this run too, under the same threats on the same images; the errors of a suite "
+    "are also normalised by its.",
+)
+@click.option(
     "--split",
     type=click.Choice(["test", "validation"]),
     default="test",
@@ -51,6 +66,8 @@ from curricula.runtime.records import to_json
 def command(
     subject: Subject,
     threats: tuple[str, ...],
+    suites: tuple[str, ...],
+    baseline: Path | None,
     split: Any,
     output: Path | None,
     per_class: bool,
@@ -64,15 +81,17 @@ def command(
 
     Example: curricula evaluate runs/first --threat 'worst(rot:30, k=10)+pgd:0.1'
 
+    Example: curricula evaluate runs/first --suite corruptions --baseline runs/plain
+
     Example: curricula evaluate --model resnet18 --weights net.pt --normalise cifar10 --data cifar10
     """
     from curricula.api.measuring import evaluate
-    from curricula.cli.tables import show_accuracies, show_classes
+    from curricula.cli.tables import show_accuracies, show_classes, show_suite
     from curricula.evaluation.results import check_predictions
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import check_free, check_page
+    from curricula.training.run import Run, check_free, check_page
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
@@ -88,6 +107,8 @@ def command(
             opened,
             subject.other_data,
             threats=threats or None,
+            suite=suites,
+            baseline=baseline,
             split=split,
             output=output,
             progress=bar.progress,
@@ -101,17 +122,34 @@ def command(
         rows = to_json(results)
         if per_class:
             rows = [{**row, "classes": to_json(results.per_class(row["name"]))} for row in rows]
-        click.echo(json.dumps(rows, indent=2))
+        if suites or baseline is not None:
+            tables, beside = to_json(results.tables), to_json(results.baseline)
+            click.echo(
+                json.dumps({"threats": rows, "baseline": beside, "suites": tables}, indent=2)
+            )
+        else:
+            click.echo(json.dumps(rows, indent=2))
     else:
         click.echo(subject.title(opened))
-        show_accuracies({"accuracy": results}, split)
+        columns = {"accuracy": results}
+        if results.baseline is not None:
+            columns["baseline"] = results.baseline
+        show_accuracies(columns, split)
+        for table in results.tables:
+            show_suite(table, split)
         if per_class:
             show_classes(results)
-    if output is None:
+    is_kept = subject.kept is not None and split == "test" and bool(results.tables)
+    if output is None and not is_kept:
         return
 
     from curricula.reporting.report import report  # imports matplotlib: only now is it needed
 
+    if output is None:
+        assert isinstance(opened, Run)
+        page = report(opened, data_root=settings.get("data_root"))
+        click.echo(f"report: {page}", err=form == "json")
+        return
     click.echo(f"run folder: {output}", err=form == "json")
     click.echo(f"report: {report(output)}", err=form == "json")
     further = command_line("profile", output)

@@ -17,8 +17,8 @@ from curricula.plugins.scaffold import write_plugin
 @click.pass_context
 def command(context: click.Context) -> None:
     """List every perturbation, model, schedule, objective, optimiser, learning-rate schedule, data
-    set, callback and command with the distribution or file that provides it. `plugins new` writes
-    a new plugin.
+    set, callback, suite and command with the distribution or file that provides it. `plugins new`
+    writes a new plugin.
 
     Example: curricula plugins
     """

@@ -10,6 +10,7 @@ from rich.text import Text
 from curricula.errors import printable
 from curricula.evaluation.intervals import in_percent
 from curricula.evaluation.results import ClassResult, Evaluation, ThreatResult
+from curricula.evaluation.suite_tables import outside_tables
 from curricula.training.config import SplitName
 
 if TYPE_CHECKING:  # a command imports what it shows, and nothing else
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # a command imports what it shows, and nothing else
     from curricula.evaluation.audit import Audit
     from curricula.evaluation.certify import Certificates
     from curricula.evaluation.robustness_profile import Average, RobustnessProfile
+    from curricula.evaluation.suite_tables import SuiteTable
     from curricula.sweeps.comparison import Comparison
 
 FILE_WIDTH = 1000  # characters; width of a table in a file, where no line should wrap
@@ -32,7 +34,10 @@ def show_accuracies(
         columns: the results of each model, by heading.
         split: the images that were measured.
     """
+    columns = {heading: outside_tables(results) for heading, results in columns.items()}
     first = next(iter(columns.values()))
+    if not first:
+        return
     n = first[0].n
     table = Table()
     table.add_column("threat", overflow="fold")
@@ -57,8 +62,50 @@ def show_accuracies(
             console.print(f"{result.name}: {result.threat}", soft_wrap=True, markup=False)
 
 
+def show_suite(suite: "SuiteTable", split: SplitName = "test") -> None:
+    """Print the table of a suite: accuracies by row and column and, for severities, the means and
+    the mean error, unnormalised and normalised by a baseline."""
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for column in suite.columns:
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    if suite.has_severities:
+        table.add_column("mean", justify="right", no_wrap=True)
+        if suite.baseline:
+            table.add_column("error,\nnormalised", justify="right", no_wrap=True)
+    for name, row in suite.rows.items():
+        cells = [_points(row[each].accuracy) if each in row else "" for each in suite.columns]
+        if suite.has_severities:
+            cells.append(_points(1 - suite.error(name)))
+            error = suite.normalised_error(name)
+            cells += [] if not suite.baseline else ["" if error is None else _points(error)]
+        table.add_row(Text(name), *cells)
+    if suite.has_severities:
+        means = [*suite.column_means, 1 - suite.mean_error]
+        table.add_section()
+        table.add_row("mean", *map(_points, means))
+    console = Console(highlight=False)
+    console.print(
+        f"suite {suite.suite}: {split} accuracy in %, {suite.n:,} images; 95 % intervals "
+        f"are within ± {_points(suite.widest)} points",
+        soft_wrap=True,
+        markup=False,
+    )
+    console.print(table)
+    for line in suite.findings:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
 def show_classes(evaluation: Evaluation) -> None:
-    """Print a table of accuracies with 95 % intervals: one row per class, one column per threat."""
+    """Print a table of accuracies with 95 % intervals: one row per class, one column per threat
+    that is in no suite's table."""
+    evaluation = evaluation.outside_tables()
+    if not evaluation:
+        return
     table = Table()
     table.add_column("class", overflow="fold")
     table.add_column("images", justify="right", no_wrap=True)

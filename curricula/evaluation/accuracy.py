@@ -13,6 +13,7 @@ from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
 from curricula.errors import Notice, UserError
 from curricula.evaluation.results import Draws, Evaluation, threat_result
+from curricula.evaluation.suites import position_of
 from curricula.expressions.random_streams import Streams, split_mix
 from curricula.interfaces import Victim
 from curricula.plugins.names import CLEAN
@@ -97,6 +98,7 @@ def evaluate_threats(
                 clean_N=clean_N,
                 labels_N=labels_N,
                 draws=predicted[name].counts(split.labels),
+                position=position_of(threats[name]),
             )
             for name, each_N in arrays.items()
         ],

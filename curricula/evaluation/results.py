@@ -12,6 +12,7 @@ import attrs
 
 from curricula.errors import UserError, did_you_mean, shown
 from curricula.evaluation.intervals import draws_interval, in_percent, wilson_interval
+from curricula.evaluation.suite_tables import Position, SuiteTable, tables_of
 from curricula.runtime.files import check_output, write_output
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import data_frame, frame_of_rows, html_table
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     Labels: TypeAlias = NDArray[np.int64]
 
 
-Grouping: TypeAlias = Literal["threat", "class", "image"]
-"""The rows of a data frame of an evaluation: one per threat, class or image."""
+Grouping: TypeAlias = Literal["threat", "row", "class", "image"]
+"""The rows of a data frame of an evaluation: one per threat, row of a table, class or image."""
 FORMATS = (".npz", ".csv")  # suffixes of files of predictions
 MAX_DRAWS = 1_000_000  # passes by which a random network is measured
 MAX_ROWS = 20  # rows of a table in a notebook
@@ -108,6 +109,7 @@ class ThreatResult:
         n: number of images, 1 or more.
         draws: counts of a random classifier that was measured by several draws, whose other fields
             are those of their majority vote; None for all other classifiers.
+        position: position of the threat in the table of its suite, if it has one.
     """
 
     name: str = attrs.field(validator=check_printable)
@@ -116,6 +118,7 @@ class ThreatResult:
     fooled: int = attrs.field(validator=attrs.validators.ge(0))
     n: int = attrs.field(validator=attrs.validators.ge(1))
     draws: Draws | None = None
+    position: Position | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("correct", "fooled"):
@@ -165,6 +168,7 @@ register_json(
         "fooled": result.fooled,
         "n": result.n,
         **({"draws": result.draws} if result.draws else {}),
+        **({"position": result.position} if result.position else {}),
     },
 )
 register_json(
@@ -190,9 +194,11 @@ def threat_result(
     clean_N: Any,
     labels_N: Any,
     draws: Draws | None = None,
+    position: Position | None = None,
 ) -> ThreatResult:
     """Return the result of a threat from the classes predicted under it and on the clean images:
-    arrays or tensors of whole numbers (N,); ``draws`` are the counts of a random classifier."""
+    arrays or tensors of whole numbers (N,); ``draws`` are the counts of a random classifier,
+    ``position`` is that in a suite's table."""
     return ThreatResult(
         name=name,
         threat=threat,
@@ -200,6 +206,7 @@ def threat_result(
         fooled=int((predicted_N != clean_N).sum()),
         n=len(labels_N),
         draws=draws,
+        position=position,
     )
 
 
@@ -274,12 +281,15 @@ class Evaluation(Sequence[ThreatResult]):
         labels: class of each image, int64 (N,), in the order of the split that was measured.
         predictions: class predicted for each image under each threat, int64 (N,), by its name.
         classes: names of the classes.
+        baseline: the evaluation of a baseline under the same threats, on the same images, if one
+            was measured.
     """
 
     results: tuple[ThreatResult, ...] = attrs.field(converter=_results)
     labels: "Labels"
     predictions: Mapping[str, "Labels"]
     classes: tuple[str, ...]
+    baseline: "Evaluation | None" = None
 
     def __attrs_post_init__(self) -> None:
         if [result.name for result in self.results] != list(self.predictions):
@@ -308,6 +318,7 @@ class Evaluation(Sequence[ThreatResult]):
             return (
                 self.results == other.results
                 and self.classes == other.classes
+                and self.baseline == other.baseline
                 and bool((self.labels == other.labels).all())
                 and all(
                     bool((mine_N == other.predictions[name]).all())
@@ -349,6 +360,22 @@ class Evaluation(Sequence[ThreatResult]):
         )
 
     @property
+    def tables(self) -> tuple[SuiteTable, ...]:
+        """The table of each suite that has one."""
+        return tables_of(self.results, self.baseline.results if self.baseline else ())
+
+    def outside_tables(self) -> "Evaluation":
+        """Return the evaluation of the threats that are in no suite's table, with their
+        baseline."""
+        kept = [result for result in self.results if result.position is None]
+        return attrs.evolve(
+            self,
+            results=kept,
+            predictions={result.name: self.predictions[result.name] for result in kept},
+            baseline=self.baseline.outside_tables() if self.baseline else None,
+        )
+
+    @property
     def num_classes(self) -> int:
         """Number of classes that are named, are a label or are predicted under a threat."""
         arrays = (self.labels, *self.predictions.values())
@@ -368,9 +395,12 @@ class Evaluation(Sequence[ThreatResult]):
         return counts.reshape(side, side)
 
     def to_pandas(self, per: Grouping = "threat") -> "pandas.DataFrame":
-        """Return the results as a data frame with a row per ``threat``, ``class`` or ``image``.
+        """Return the results as a data frame with a row per ``threat``, ``row``, ``class`` or
+        ``image``.
 
-        - ``threat``: accuracy with the ends of its 95 % interval, fooling rate, counts.
+        - ``threat``: accuracy with the ends of its 95 % interval, fooling rate, counts; after a
+          suite with a table also the position in it, and the accuracy of a baseline.
+        - ``row``: a row per row of a suite's table, with its errors (`SuiteTable`).
         - ``class``: a row per class and threat.
         - ``image``: label and predictions, as `save_predictions` writes them; the index is the
           image's position in the split that was measured.
@@ -380,7 +410,11 @@ class Evaluation(Sequence[ThreatResult]):
         """
         check_choice("per", per, get_args(Grouping))
         if per == "threat":
-            return frame_of_rows([result_row(result) for result in self])
+            return frame_of_rows(self._threat_rows())
+        if per == "row":
+            rows = [row for table in self.tables for row in table.as_rows()]
+            headings = dict.fromkeys(heading for row in rows for heading in row)
+            return frame_of_rows([{**dict.fromkeys(headings), **row} for row in rows])
         if per == "class":
             return frame_of_rows(
                 [
@@ -391,6 +425,18 @@ class Evaluation(Sequence[ThreatResult]):
             )
         columns = self._columns()
         return data_frame(columns).set_index("index")
+
+    def _threat_rows(self) -> list[dict[str, Any]]:
+        """Return the row of each threat in a data frame, all with the same columns."""
+        rows = [result_row(result) for result in self]
+        if any(result.position for result in self):
+            for row, result in zip(rows, self, strict=True):
+                where = result.position
+                row |= {name: where and getattr(where, name) for name in ("suite", "row", "column")}
+        if self.baseline is not None:
+            for row in rows:
+                row |= {"baseline": self.baseline[row["threat"]].accuracy}
+        return rows
 
     def save_predictions(self, path: str | Path) -> None:
         """Write the label and the prediction under each threat of every image, as ``.npz`` or

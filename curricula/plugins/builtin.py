@@ -253,6 +253,16 @@ def curricula_callbacks() -> Iterable[Record]:
 
 
 @hookimpl
+def curricula_suites() -> Iterable[Record]:
+    for name, attribute, summary in (
+        ("standard", "standard", "clean, spatial, adversarial and joint, as after a training"),
+        ("spatial", "spatial", "rotations and translations: random, worst of 10, and a grid"),
+        ("all", "every_suite", "every other registered suite"),
+    ):
+        yield Record(name=name, factory=f"curricula.evaluation.suites:{attribute}", summary=summary)
+
+
+@hookimpl
 def curricula_commands() -> Iterable[Record]:
     for name, summary in {
         "train": "train a classifier under a curriculum of perturbations",

@@ -1,4 +1,4 @@
-"""The contract between curricula and its plugins: nine hooks, each yielding frozen records.
+"""The contract between curricula and its plugins: ten hooks, each yielding frozen records.
 
 A plugin is a module (or any object) whose functions are marked with ``hookimpl``. curricula finds
 it through the entry-point group ``curricula``, or in a file named by ``--plugin FILE``. A record
@@ -35,6 +35,7 @@ Kind = Literal[
     "lr_schedule",
     "dataset",
     "callback",
+    "suite",
     "command",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -149,6 +150,16 @@ def curricula_callbacks() -> Iterable[Record]:  # type: ignore[empty-body]
     an object that receives the events of a training.
 
     Example: ``Record(name="beep", factory="my_package.sound:Beep", summary="beeps at the end")``.
+    """
+
+
+@hookspec
+def curricula_suites() -> Iterable[Record]:  # type: ignore[empty-body]
+    """Yield a record for each suite of threats, whose factory takes ``budgets``, ``in_channels``
+    and ``curriculum`` if it has them, and the arguments of the call, and returns expressions by
+    name.
+
+    Example: ``Record(name="mild", factory="my_package.suites:mild", summary="small changes")``.
     """
 
 

@@ -41,6 +41,7 @@ SUPPLIED: Mapping[Kind, tuple[str, ...]] = {
     "model": ("num_classes", "in_channels", "image_size", "fetch"),
     "dataset": ("root", "download"),
     "optimizer": ("params", "lr", "momentum", "weight_decay"),
+    "suite": ("curriculum", "budgets", "in_channels"),
 }
 """Parameters that the core fills in, and users cannot."""
 
@@ -60,6 +61,7 @@ TITLES: Mapping[Kind, str] = {
     "model": "Models",
     "dataset": "Data sets",
     "callback": "Callbacks",
+    "suite": "Suites",
 }
 
 

@@ -1,5 +1,6 @@
 """The page of a run or a sweep: its results, and the commands that measure the rest."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ from curricula.evaluation.intervals import in_percent
 from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.results import Evaluation, ThreatResult
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
+from curricula.evaluation.suite_tables import (
+    SuiteTable,
+    outside_tables,
+    tables_of,
+)
 from curricula.plugins.registry import command_line
 from curricula.reporting.certified import certified_figure
 from curricula.reporting.confusion import confusion_figure, confusions, worst_classes
@@ -22,6 +28,7 @@ from curricula.reporting.example_images import draw_fooled_images, draw_training
 from curricula.reporting.page import Line, Picture, Section, Table, render_page, write_page
 from curricula.reporting.pareto_figure import draw_frontier
 from curricula.reporting.profiles import joint_figure, profile_figure
+from curricula.reporting.suite_figure import suite_figure
 from curricula.reporting.training import learning_figure, training_figure
 from curricula.runtime.files import write_output
 from curricula.runtime.records import fields_of
@@ -45,7 +52,9 @@ from curricula.training.run import (
     RESULTS,
     Run,
 )
+from curricula.training.stored_suites import read_suites
 
+MAX_NAME = 40  # characters of a suite in the name of its figure
 MAX_ROWS = 15  # rows of a table of classes or of confusions
 
 
@@ -93,8 +102,12 @@ def report_results(path: Path, results: Evaluation, *, model: str, data: str) ->
     Raises:
         UserError: it cannot be written.
     """
+    columns = {"accuracy": results.results}
+    if results.baseline is not None:
+        columns["baseline"] = results.baseline.results
     sections = [
-        _accuracies({"accuracy": results}, f"images of {data}"),
+        *_accuracies(columns, f"images of {data}"),
+        *map(_suite, results.tables),
         *_classes(results),
         _of_environment(environment()),
     ]
@@ -104,7 +117,7 @@ def report_results(path: Path, results: Evaluation, *, model: str, data: str) ->
 
 def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     metrics = run.metrics
-    sections = [_headline(run)]
+    sections = [*_headline(run), *_suites(run)]
     if metrics:
         sections.append(_training(metrics))
     evaluations = (read_evaluation(run, split) for split in RESULTS)
@@ -125,18 +138,19 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     return sections
 
 
-def _headline(run: Run) -> Section:
+def _headline(run: Run) -> list[Section]:
     tables = {split: run.results(split) for split in RESULTS}
     found = {split: results for split, results in tables.items() if results}
     if not found:
-        return Section(
-            title="Accuracy",
-            missing={
-                "The training did not finish. To measure the checkpoint so far, in the terminal:": [
-                    command_line("evaluate", run.path)
-                ]
-            },
-        )
+        return [
+            Section(
+                title="Accuracy",
+                missing={
+                    "The training did not finish. To measure the checkpoint so far, in the "
+                    "terminal:": [command_line("evaluate", run.path)]
+                },
+            )
+        ]
     split, results = next(iter(found.items()))
     columns = {"accuracy": results}
     baseline = Run(run.path / BASELINE).results(split)
@@ -145,19 +159,70 @@ def _headline(run: Run) -> Section:
     return _accuracies(columns, f"{split} images")
 
 
-def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> Section:
-    """Return the section with a table of results: a row for each threat of the first column."""
-    by_name = [{result.name: result for result in results} for results in columns.values()]
+def _suites(run: Run) -> list[Section]:
+    """Return the sections of the suites that a run was measured under: in its final evaluation, or
+    else after it."""
+    found = (tables_of(run.results(split)) for split in RESULTS)
+    final = {table.suite: _suite(table) for tables in found for table in tables}
+    for name, each in read_suites(run).items():
+        where = f" The {each.checkpoint} checkpoint, seed {each.seed}."
+        beside = f" The baseline is {each.baseline}." if each.baseline else ""
+        for table in each.tables:
+            final[name] = _suite(table, f"{where}{beside}")
+    return [*final.values()]
+
+
+def _suite(table: SuiteTable, more: str = "") -> Section:
+    """Return the section with the heat map of a suite's table, and its normalised errors."""
+    findings = "".join(f" {line[0].upper()}{line[1:]}." for line in table.findings)
+    header = ["", *table.columns]
+    if table.has_severities:
+        header += ["mean error", *(["normalised error"] if table.baseline else [])]
+    lines = []
+    for name, row in table.rows.items():
+        shares = [row[each].accuracy if each in row else None for each in table.columns]
+        if table.has_severities:
+            shares += [table.error(name)]
+            shares += [table.normalised_error(name)] if table.baseline else []
+        cells = ("" if share is None else f"{100 * share:.1f}" for share in shares)
+        lines.append(Line([name, *cells]))
+    return Section(
+        title=f"Suite {table.suite}",
+        text=f"Accuracy in %, on {table.n:,} images; 95 % intervals are within "
+        f"± {100 * table.widest:.1f} points.{more}{findings}",
+        table=Table(header=header, rows=lines),
+        pictures=[
+            Picture(
+                name="suite-" + re.sub(r"[^\w-]", "_", table.suite)[:MAX_NAME],
+                figure=suite_figure(table),
+                kind="picture",
+                alt=f"Heat map of the accuracies in the table of the suite {table.suite}.",
+            )
+        ],
+    )
+
+
+def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> list[Section]:
+    """Return the section with a table of results: a row for each threat of the first column that is
+    in no suite's table; none without such threats."""
+    columns = {heading: outside_tables(results) for heading, results in columns.items()}
     first = next(iter(columns.values()))
+    if not first:
+        return []
+    by_name = [{result.name: result for result in results} for results in columns.values()]
     rows = [
         Line([result.name, *(_accuracy(of.get(result.name)) for of in by_name), result.threat])
         for result in first
     ]
-    return Section(
-        title="Accuracy",
-        text=f"In %, with 95 % intervals, on {first[0].n:,} {images}, in float32.",
-        table=Table(header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)),
-    )
+    return [
+        Section(
+            title="Accuracy",
+            text=f"In %, with 95 % intervals, on {first[0].n:,} {images}, in float32.",
+            table=Table(
+                header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)
+            ),
+        )
+    ]
 
 
 def _accuracy(result: ThreatResult | None) -> str:
@@ -165,9 +230,10 @@ def _accuracy(result: ThreatResult | None) -> str:
 
 
 def _classes(found: Evaluation | None) -> list[Section]:
-    """Return the sections of the classes that suffer and of what they are taken for; none without
-    predictions."""
-    if found is None:
+    """Return the sections of the classes that suffer and of what they are taken for, under the
+    threats in no suite's table; none without predictions."""
+    found = None if found is None else found.outside_tables()
+    if not found:
         return []
     last = found[-1].name
     by_threat = {

@@ -8,6 +8,7 @@ from curricula.testing.objectives import OBJECTIVE_CLAUSES, check_objective
 from curricula.testing.optimizers import OPTIMIZER_CLAUSES, check_optimizer
 from curricula.testing.perturbations import PERTURBATION_CLAUSES, check_perturbation
 from curricula.testing.schedules import SCHEDULE_CLAUSES, check_schedule
+from curricula.testing.suites import SUITE_CLAUSES, check_suite
 
 __all__ = [
     "CALLBACK_CLAUSES",
@@ -18,6 +19,7 @@ __all__ = [
     "OPTIMIZER_CLAUSES",
     "PERTURBATION_CLAUSES",
     "SCHEDULE_CLAUSES",
+    "SUITE_CLAUSES",
     "check_callback",
     "check_dataset",
     "check_lr_schedule",
@@ -26,4 +28,5 @@ __all__ = [
     "check_optimizer",
     "check_perturbation",
     "check_schedule",
+    "check_suite",
 ]

@@ -104,6 +104,7 @@ PROFILE = "profile.json"
 AUDIT = "audit.json"
 CERTIFICATES = "certificates.json"
 CERTIFYING = "certify-"  # beginning of the files of finished images, until all are certified
+SUITES = "suites.json"
 BASELINE = "baseline"  # folder of the baseline of a run, inside its own
 REPORT, FIGURES = "report.html", "figures"  # the page and the folder of its figures
 SWEEP = "sweep.toml"  # file in the folder of a sweep, not of a run
@@ -701,6 +702,8 @@ def _fix(file: str) -> str:
         return "write it again with curricula certify"
     if file.startswith(CERTIFYING):
         return "delete it, and curricula certify begins again"
+    if file == SUITES:
+        return "delete it, and measure again with curricula evaluate --suite"
     if file in PREDICTIONS.values():
         return "delete it, and the page goes without it"
     if file in (BEST, LAST, GOOD, PREVIOUS):

@@ -70,3 +70,17 @@ def curricula_perturbations() -> Iterable[Record]:
             summary=f"{SUMMARIES[name]}, severities 1 to 5 (Hendrycks and Dietterich 2019)",
             install="pip install ./plugins/curricula-corruptions in a clone of curricula",
         )
+
+
+@hookimpl
+def curricula_suites() -> Iterable[Record]:
+    for name, summary in {
+        "corruptions": "the fifteen common corruptions at five severities",
+        "extra-corruptions": "the four extra corruptions at five severities",
+    }.items():
+        yield Record(
+            name=name,
+            factory=f"curricula_corruptions.suites:{name.replace('-', '_')}",
+            summary=f"{summary} (Hendrycks and Dietterich 2019)",
+            install="pip install ./plugins/curricula-corruptions in a clone of curricula",
+        )
