@@ -13,6 +13,7 @@ from curricula.runtime.parsing import parse_json
 from curricula.victim.copies import copied
 
 ASIDE = "aside."  # prefix of the names of what is kept aside
+NONE = ":none"  # end of the name of a buffer that is None
 EXTRA = "_extra_state"  # last part of the name of a module's extra state in a state dict
 
 
@@ -41,8 +42,9 @@ def kept(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     found = {f"{prefix}.{name}": tensor for name, tensor in state_tensors(network).items()}
     for name, (module, buffer) in _loose_buffers(network).items():
         tensor = module._buffers[buffer]
-        if tensor is not None:
-            found[f"{ASIDE}{prefix}.{name}"] = tensor
+        found[f"{ASIDE}{prefix}.{name}{'' if tensor is not None else NONE}"] = (
+            torch.empty(0) if tensor is None else tensor
+        )
     for name, value in network.state_dict().items():
         if not isinstance(value, Tensor) and (text := _as_json(value)) is not None:
             content = bytearray(text.encode())
@@ -81,6 +83,9 @@ def load_aside(network: nn.Module, beside: Mapping[str, Tensor]) -> None:
     for name, tensor in beside.items():
         if name in loose:
             _set_buffer(network, *loose[name], tensor)
+        elif name.removesuffix(NONE) in loose:
+            module, buffer = loose[name.removesuffix(NONE)]
+            module._buffers[buffer] = None
         elif is_extra_state(name) and name.removesuffix(EXTRA).rstrip(".") in modules:
             value = parse_json(tensor.to(torch.uint8).numpy().tobytes().decode())
             modules[name.removesuffix(EXTRA).rstrip(".")].set_extra_state(value)
