@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from curricula.api.predicting import ImageClassifier, open_classifier, output_of
+from curricula.api.predicting import (
+    ImageClassifier,
+    draws_numbers,
+    open_classifier,
+    output_of,
+)
 from curricula.data.spec import height_width
 from curricula.errors import UserError, message_of
 from curricula.runtime.default_device import cpu_by_default
@@ -133,7 +138,11 @@ def export(
     )
     copy = copied(classifier.network).cpu().float().eval()
     original = _logits_alone(copied(copy))
-    output_of(original, x_NCHW[:2])  # the exporter's message would be about its own code
+    if draws_numbers(original, x_NCHW):  # first, as the exporter's message is about its own code
+        raise UserError(
+            "the network draws random numbers in its forward pass, and an exported file would not "
+            "draw as it does: export the network inside, such as model.network of a randomised one"
+        )
     network = _logits_alone(
         copy.plain_equivalent() if isinstance(copy, HasPlainEquivalent) else copy
     )

@@ -4,6 +4,7 @@ Nothing here imports torch before it has checked the values of a call, so that a
 answered at once.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from curricula.data.spec import ImageSpec, height_width
-from curricula.errors import UserError, message_of, shown
+from curricula.errors import Notice, UserError, message_of, shown
 from curricula.expressions.syntax import parse_call
 from curricula.runtime.default_device import cpu_by_default
 from curricula.runtime.values import check_choice, check_whole, described, known_keywords
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from curricula.data.dataset import DataSet
 
 BATCH = 64  # images classified at once
+PROBED = 8  # images on which it is looked whether a network is random
+RANDOM = (
+    "the network draws random numbers in its forward pass: each probability is that of one draw, "
+    "and another call gives another one; average those of several calls"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -124,7 +130,11 @@ def predict(
     network = _on(classifier.network, where)
     found: list[Prediction] = []
     for names, x_NCHW in _batches(images, classifier, batch_size, on_error):
-        found += _classified(network, classifier.spec.classes, names, x_NCHW.to(where), top)
+        on_device = x_NCHW.to(where)
+        is_first = not found
+        found += _classified(network, classifier.spec.classes, names, on_device, top)
+        if is_first and draws_numbers(network, on_device):
+            warnings.warn(Notice(RANDOM), stacklevel=2)
     return found
 
 
@@ -188,7 +198,8 @@ def _on(network: "nn.Module", where: "torch.device") -> "nn.Module":
     from curricula.victim.copies import copied
 
     tensors = (*network.parameters(), *network.buffers())
-    if not network.training and all(tensor.device == where for tensor in tensors):
+    training = any(module.training for module in network.modules())
+    if not training and all(tensor.device == where for tensor in tensors):
         return network
     return copied(network).to(where).eval()
 
@@ -304,6 +315,18 @@ def _photos(
                 on_error(error)
             else:
                 yield name, pixels
+
+
+def draws_numbers(network: "nn.Module", x_NCHW: "Tensor") -> bool:
+    """Return whether a network draws random numbers in its forward pass, by the first images; False
+    if it does not return logits."""
+    from curricula.victim.averaged import is_random
+    from curricula.victim.outputs import logits_of, shape_problem
+
+    x = x_NCHW[:PROBED]
+    if shape_problem(output_of(network, x[:2]), len(x[:2])):
+        return False
+    return is_random(lambda images: logits_of(output_of(network, images)), x)
 
 
 def output_of(network: "nn.Module", x_NCHW: "Tensor") -> Any:

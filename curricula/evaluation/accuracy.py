@@ -2,12 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
@@ -21,7 +23,7 @@ from curricula.runtime.precision import no_tf32
 from curricula.runtime.processes import from_first, place, sum_over
 from curricula.runtime.random_state import seeded
 from curricula.runtime.timing import seconds
-from curricula.victim.averaged import PROBED, is_random, with_averaged_logits
+from curricula.victim.averaged import PROBED, differ, is_random, with_averaged_logits
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim, NoGradientError
 
@@ -29,9 +31,16 @@ BATCH_SIZE = 250  # images at once on a CPU, where more are not faster; the mini
 UNTOUCHED = "\n"  # name of the clean images beside the threats, whose names are printable
 RANKING_DRAWS = 10  # draws of a random network by which searches, unions and restarts choose
 RANDOM = (
-    "the network draws random numbers in its forward pass: each accuracy is that of one draw; give "
-    "draws=10 (--draws 10) for the majority of ten, and eot=10 to attacks, as in pgd(8/255, eot=10)"
+    "the network draws random numbers in its forward pass: each accuracy is that of one draw; "
+    "evaluate with draws=10 (--draws 10) for the majority of ten, and give eot=10 to attacks, as "
+    "in pgd(8/255, eot=10)"
 )
+UNSEEDED = (
+    "the network draws random numbers that no seed determines, as from its own generator: "
+    "another evaluation gives other figures; draw from the global random state of torch, NumPy or "
+    "Python, as torch.randn_like(x) does"
+)
+MODAL = (_DropoutNd, _NormBase, nn.RReLU)  # layers that compute something else in training mode
 MIN_SPEED_UP = 1.1  # factor in images per second that makes a batch of twice the size worth it
 
 
@@ -195,11 +204,13 @@ def _all_predicted(
         if batch_size is None:
             batch_size = from_first(lambda: fastest_batch(victim, data, split))
         seen_by_attacks: Victim = victim
-        if _is_random(victim, data, split):
+        random = _is_random(victim, data, split)
+        if random:
             victim = victim.attacking_all()
             seen_by_attacks = with_averaged_logits(victim, RANKING_DRAWS)
-            if notices and draws is None and place().is_first:
-                warnings.warn(Notice(RANDOM), stacklevel=3)
+        if notices and place().is_first:
+            for notice in _notices(model, victim, data, split, random=random, draws=draws):
+                warnings.warn(Notice(notice), stacklevel=3)
         order_M = _own_images(len(split), batch_size)
         passes = victim.gradient_passes
         for threat in threats.values():
@@ -226,7 +237,45 @@ def _is_random(victim: Victim, data: DataSet, split: SplitLike) -> bool:
     """Return whether the network draws random numbers in its forward pass."""
     batch = split[slice(PROBED)].load()
     with seeded(0, batch.labels.device):
-        return is_random(victim, data.images(batch.pixels))
+        return is_random(victim.logits, data.images(batch.pixels))
+
+
+def _notices(
+    model: nn.Module,
+    victim: Victim,
+    data: DataSet,
+    split: SplitLike,
+    *,
+    random: bool,
+    draws: int | None,
+) -> Iterator[str]:
+    """Yield a line on each thing in which a network's draws may not be measured as expected."""
+    training = [
+        f"{name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if module.training and isinstance(module, MODAL)
+    ]
+    if training and not model.training:
+        yield (
+            f"the network is in eval mode, but its layer {training[0]} is in training mode; all "
+            "layers are measured in eval mode: for dropout that stays on, call "
+            "torch.nn.functional.dropout(x, p, training=True) in its forward"
+        )
+    if random:
+        if draws is None:
+            yield RANDOM
+        batch = split[slice(PROBED)].load()
+        x, passes = data.images(batch.pixels), []
+        for _ in range(2):
+            with torch.no_grad(), seeded(0, batch.labels.device):
+                passes.append(victim.logits(x))
+        if differ(*passes):
+            yield UNSEEDED
+    elif draws is not None and draws > 1:
+        yield (
+            f"the network draws no random numbers: draws={draws} (--draws {draws}) repeats each "
+            "pass; leave it out"
+        )
 
 
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:

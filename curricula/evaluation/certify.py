@@ -473,7 +473,7 @@ class _Certifier:
         batch = self.split[slice(MAX_IMAGES)].load()
         clean = self.data.images(batch.pixels)
         with seeded(0, clean.device):
-            draws = is_random(self.victim, clean)
+            draws = is_random(self.victim.logits, clean)
         if draws:
             raise UserError(
                 "the network draws random numbers in its forward pass, and a certificate adds its "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curricula.interfaces import AttackLoss, Victim
 
 ROUNDING = 1e-3  # largest difference of equal logits of two passes, as a share of the largest
-PROBED = 2  # images on which it is looked whether a network is random
+PROBED = 64  # images on which it is looked whether a network is random; it may draw rarely
 SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
 PIXELS_AT_ONCE = 2**18
 """Pixels (images x H x W) of the draws that run together: 256 images of 32x32. If one draw of the
@@ -21,12 +21,16 @@ whole batch has more, draws run one at a time."""
 T = TypeVar("T")
 
 
-def is_random(victim: Victim, x_NCHW: Tensor) -> bool:
+def is_random(logits: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> bool:
     """Return whether the logits of two passes of the first images differ by more than rounding."""
     x = x_NCHW[:PROBED]
     with torch.no_grad():
-        one, other = victim.logits(x), victim.logits(x)
-    return bool((one - other).abs().max() > ROUNDING * one.abs().max())
+        return differ(logits(x), logits(x))
+
+
+def differ(one_NK: Tensor, other_NK: Tensor) -> bool:
+    """Return whether the logits of two passes differ by more than rounding."""
+    return bool((one_NK - other_NK).abs().max() > ROUNDING * one_NK.abs().max())
 
 
 def averaged(victim: Victim, draws: int) -> Victim:

@@ -18,6 +18,7 @@ from curricula.api import export, exporting
 from curricula.cli.main import program
 from curricula.data import ImageSpec
 from curricula.errors import UserError
+from curricula.models import Randomised
 
 DIGITS = ImageSpec(classes=tuple("0123456789"), channels=1, image_size=28)
 WIDE = ImageSpec(classes=("a", "b"), channels=1, image_size=(12, 18))
@@ -204,6 +205,10 @@ class NotFinite(nn.Module):
     [
         (Branching(), "the network cannot be exported as"),
         (NotFinite(), "differ by nan"),
+        (
+            Randomised(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), "gaussian:0.1"),
+            "draws random numbers .* export the network inside",
+        ),
         (nn.Linear(3, 10), "the network cannot take 2 images of 1x28x28 .*build it for them"),
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "has a weight without a shape"),
     ],

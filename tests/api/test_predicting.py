@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import curricula
 from curricula.cli.main import program
 from curricula.data import ImageSpec
-from curricula.errors import UserError
+from curricula.errors import Notice, UserError
 
 COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
 
@@ -221,6 +221,16 @@ def test_logits_in_a_mapping_are_found():
     model = Function(lambda x: {"logits": x.flatten(1)[:, :2], "loss": None})
     (found,) = curricula.predict(model, torch.full((1, 1, 8, 8), 0.5), data=SPEC)
     assert found.probabilities == (0.5, 0.5)
+
+
+def test_a_random_network_is_said_and_its_dropout_layers_are_in_eval_mode():
+    with pytest.warns(Notice, match="each probability is that of one draw"):
+        curricula.predict(Function(lambda x: torch.randn(len(x), 2)).eval(), PIXELS, data=SPEC)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 2)).eval()
+    expected = curricula.predict(model, PIXELS, data=SPEC)
+    model[1].train()
+    assert curricula.predict(model, PIXELS, data=SPEC) == expected
+    assert model[1].training
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

@@ -1,10 +1,13 @@
 """Networks that draw random numbers, measured by several draws."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.nn import functional
 
 import curricula
 from curricula.errors import Notice, UserError
@@ -71,14 +74,74 @@ def test_the_caller_random_state_is_left_alone(images):
 
 
 def test_a_random_network_without_draws_is_said(images):
-    with pytest.warns(Notice, match=r"draws random numbers.*give draws=10 \(--draws 10\)"):
+    with pytest.warns(Notice, match=r"draws random numbers.*evaluate with draws=10 \(--draws 10\)"):
         found = curricula.evaluate(Noisy(0.2), images, ["clean"])[0]
     assert found.draws is None
 
 
+class Drawing(Noisy):
+    """Draw from a source other than torch's global random state."""
+
+    def __init__(self, source):
+        super().__init__(0.2)
+        self.source = source
+        self.generator = torch.Generator().manual_seed(0)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        if self.source == "numpy":
+            noise = np.random.randn(*x.shape)
+        elif self.source == "python":
+            noise = [random.gauss() for _ in range(x.numel())]
+        elif self.source == "batch":
+            noise = torch.randn(x.shape[1:]).expand(x.shape)
+        elif self.source == "own":
+            noise = torch.randn(x.shape, generator=self.generator)
+        elif self.source == "rarely":
+            noise = (torch.rand(len(x), 1, 1, 1) < 0.1) * torch.randn(x.shape)
+        elif self.source == "layer":
+            return super().forward(self.dropout(x))
+        else:
+            return super().forward(functional.dropout(x, 0.5, training=True))
+        return super().forward(x + 0.2 * torch.as_tensor(noise).reshape(x.shape).float())
+
+
+@pytest.mark.parametrize("source", ["numpy", "python", "batch", "rarely", "functional"])
+def test_draws_of_every_global_source_are_measured_and_repeat(images, source):
+    """Also those of a network that draws once for a batch, or for one image in ten."""
+    network = Drawing(source).eval()
+    network.noise = 0
+    with pytest.warns(Notice, match="draws random numbers") as said:
+        curricula.evaluate(network, images, ["clean"])
+    assert len(said) == 1
+    one, other = (
+        curricula.evaluate(network, images, ["clean", "pgd(0.05, steps=2, eot=2)"], draws=DRAWS)
+        for _ in range(2)
+    )
+    assert [each.draws for each in one] == [each.draws for each in other]
+    assert one[0].draws.squares != DRAWS * one[0].draws.correct  # its draws differ
+
+
+def test_draws_that_no_seed_determines_are_said(images):
+    with pytest.warns(Notice, match="that no seed determines, as from its own generator"):
+        curricula.evaluate(Drawing("own"), images, ["clean"], draws=2)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm2d(1)])
+def test_a_layer_left_in_training_mode_is_said(images, layer):
+    """Monte Carlo dropout by the mode of its layers is measured without dropout."""
+    network = Drawing("layer").eval()
+    network.noise, network.dropout = 0, layer.train()
+    message = r"in eval mode, but its layer dropout \((Dropout|BatchNorm2d)\) is in training mode"
+    with pytest.warns(Notice, match=message):
+        curricula.evaluate(network, images, ["clean"])
+    assert layer.training
+
+
 def test_a_network_without_draws_has_the_same_counts_in_each(images):
     plain = curricula.evaluate(Noisy(0), images, ["clean", "pgd:0.1"])
-    found = curricula.evaluate(Noisy(0), images, ["clean", "pgd:0.1"], draws=3)
+    with pytest.warns(Notice, match=r"no random numbers: draws=3 \(--draws 3\) repeats each pass"):
+        found = curricula.evaluate(Noisy(0), images, ["clean", "pgd:0.1"], draws=3)
     for one, other in zip(plain, found, strict=True):
         assert (one.correct, one.fooled) == (other.correct, other.fooled)
         assert other.draws.accuracy == other.draws.mean_accuracy == other.accuracy

@@ -191,7 +191,7 @@ class AutoAttack:
             classes = victim.logits(x_NCHW[:1]).shape[1]
             if self.version == "rand":
                 return self._with_draws(classes, x_NCHW, y_N, strength, victim, generator)
-            if is_random(victim, x_NCHW):
+            if is_random(victim.logits, x_NCHW):
                 warnings.warn(Notice(RANDOM), stacklevel=2)
         parts = self.parts
         if classes < MIN_CLASSES and self.norm == "linf":
