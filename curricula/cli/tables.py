@@ -233,8 +233,8 @@ def show_comparison(compared: "Comparison") -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = FILE_WIDTH
-    for name, threat in compared.threats.items():
-        console.print(f"{name}: {threat}", soft_wrap=True, markup=False)
+    for name in compared.shown_threats:
+        console.print(f"{name}: {compared.threats[name]}", soft_wrap=True, markup=False)
     header, *lines = _with_frontier(compared)
     table = Table()
     for number, heading in enumerate(header):

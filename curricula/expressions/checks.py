@@ -153,9 +153,14 @@ def parse_schedule(text: str) -> tuple[str | None, Call]:
     return None, parse_call(text)
 
 
-def listed(texts: Any, name: str = "schedule") -> Sequence[str]:
+def listed(texts: Any, name: str = "schedule", example: str = "linear") -> Sequence[str]:
     """Return a configuration's schedules, or another list of texts, as a sequence of texts, after
     checking their type and number; a single text becomes a tuple of one.
+
+    Args:
+        texts: the value.
+        name: its name, for messages.
+        example: an example of a text.
 
     Raises:
         UserError: they are neither.
@@ -163,7 +168,6 @@ def listed(texts: Any, name: str = "schedule") -> Sequence[str]:
     if isinstance(texts, str):
         return (texts,)
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        example = "linear" if name == "schedule" else "layer1.*"
         raise UserError(
             f"{name} must be a list of texts, such as [{example!r}], not {shown(texts)}"
         )

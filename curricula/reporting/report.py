@@ -578,7 +578,7 @@ def _comparison(compared: Comparison, split: SplitName) -> Section:
         ]
         if compared.rows
         else [],
-        values=compared.threats,
+        values={name: compared.threats[name] for name in compared.shown_threats},
         missing={f"{line}.": [] for line in compared.unfinished},
     )
 

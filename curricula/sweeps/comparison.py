@@ -17,6 +17,7 @@ from curricula.errors import UserError
 from curricula.evaluation.intervals import in_percent, seeds_interval
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.suite_tables import tables_of
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions
@@ -130,6 +131,15 @@ class Row:
             [result.correct for result in results], results[0].n, images_SN=images_SN
         )
 
+    def shown_mean(self, threats: Sequence[str]) -> str:
+        """Return the mean of the accuracies under some threats in %, as text: mean and standard
+        deviation over seeds, or the value of a single seed."""
+        found = [
+            mean(of_threats) for of_threats in zip(*map(self.accuracies, threats), strict=True)
+        ]
+        spread = f" ± {100 * stdev(found):.1f}" if len(found) > 1 else ""
+        return f"{100 * mean(found):.1f}{spread}"
+
     def shown(self, threat: str) -> str:
         """Return the accuracy under a threat in %, as text: mean and standard deviation over seeds,
         or the value and interval of a single seed."""
@@ -230,18 +240,42 @@ class Comparison:
         )
 
     @property
+    def severities(self) -> dict[str, list[str]]:
+        """Names of the threats in each suite's table of severities, by the suite."""
+        results = self.rows[0].outcomes[0].results.values() if self.rows else ()
+        return {
+            table.suite: [
+                name
+                for name, result in self.rows[0].outcomes[0].results.items()
+                if result.position and result.position.suite == table.suite
+            ]
+            for table in tables_of(results)
+            if table.has_severities
+        }
+
+    @property
+    def shown_threats(self) -> list[str]:
+        """Names of the threats with a column in a table of texts: all but those in a suite's table
+        of severities, of which only the ones of the frontier have."""
+        hidden = {name for names in self.severities.values() for name in names}
+        return [name for name in self.threats if name not in hidden or name in self.axes]
+
+    @property
     def header(self) -> list[str]:
         """Headings of the columns of `Comparison.lines`."""
-        return ["", "seeds", *self.threats, "passes, M", "min"]
+        means = [f"{suite}, mean" for suite in self.severities]
+        return ["", "seeds", *self.shown_threats, *means, "passes, M", "min"]
 
     @property
     def lines(self) -> list[list[str]]:
-        """Texts of each row's cells: label, seeds, accuracies in %, millions of passes, minutes."""
+        """Texts of each row's cells: label, seeds, accuracies in %, their means over the severities
+        of a suite, millions of passes, minutes."""
         return [
             [
                 row.label,
                 "" if row.outcomes[0].seed is None else str(len(row.outcomes)),
-                *map(row.shown, self.threats),
+                *map(row.shown, self.shown_threats),
+                *map(row.shown_mean, self.severities.values()),
                 "" if row.passes is None else in_millions(row.passes),
                 "" if row.minutes is None else f"{row.minutes:.1f}",
             ]
@@ -256,7 +290,7 @@ class Comparison:
             [
                 f"{run.label} (pruned after epoch {run.epoch} of {run.epochs})",
                 "1",
-                *("" for _ in self.threats),
+                *("" for _ in (*self.shown_threats, *self.severities)),
                 in_millions(run.passes),
                 f"{run.seconds / 60:.1f}",
             ]

@@ -143,7 +143,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
     return {
         "[base]": base,
         "[axes]": list(sweep.axes),
-        "[evaluation]": [dict(sweep.threats), sweep.split, sweep.limit],
+        "[evaluation]": [dict(sweep.threats), list(sweep.suites), sweep.split, sweep.limit],
     }
 
 

@@ -20,8 +20,9 @@ import attrs
 import filelock
 
 from curricula.curriculum import Threat, check_channels
-from curricula.errors import UserError, printable, shown
+from curricula.errors import UserError, did_you_mean, printable, shown
 from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.suites import suite_threats, with_threats
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.locks import exclusive
 from curricula.runtime.parsing import parse_json
@@ -59,7 +60,14 @@ from curricula.sweeps.queue import (
     Queue,
     lease_seconds,
 )
-from curricula.sweeps.spec import Cell, Sweep, check_sweep, prefixed_errors, read_sweep
+from curricula.sweeps.spec import (
+    Cell,
+    Sweep,
+    check_column,
+    check_sweep,
+    prefixed_errors,
+    read_sweep,
+)
 from curricula.training.callbacks import Callback, Callbacks, NoCallback
 from curricula.training.config import FIELDS, TrainConfig, images_of, merge
 from curricula.training.loop import train_plan
@@ -204,11 +212,12 @@ def check_cells(sweep: Sweep, *, download: bool = False) -> Planned:
             identities[key] = data[cell.name] = to_json(plan.identity)
         del plan  # it holds its data: one at a time
         threats = threats or found
-        for name, threat in found.items():
-            if str(threat) != str(threats[name]):
+        for name in {**threats, **found}:
+            if str(found.get(name)) != str(threats.get(name)):
                 raise UserError(
                     f"the cells would be measured under different threats ({name}: "
-                    f"{threats[name]} and {threat}); name them under [evaluation.threats]"
+                    f"{threats.get(name)} and {found.get(name)}); name them under "
+                    "[evaluation.threats]"
                 )
     images = sorted({images_of(config.data, sweep.split) for config in planned.values()})
     if len(images) > 1:
@@ -220,16 +229,32 @@ def check_cells(sweep: Sweep, *, download: bool = False) -> Planned:
 
 
 def _threats(sweep: Sweep, plan: Plan) -> dict[str, Threat]:
-    """Return the sweep's threats by name; if it has none, the standard ones for the plan's data and
-    perturbation."""
-    if not sweep.threats:
+    """Return the threats of the sweep's suites and its own by name; if it has neither, the standard
+    ones for the plan's data and perturbation."""
+    if not sweep.threats and not sweep.suites:
         return standard_threats(plan.curriculum.tree, plan.data.budgets)
     threats = {}
     for name, text in sweep.threats.items():
         with prefixed_errors(f"threat {name}"):
             threats[name] = Threat.parse(text, budgets=plan.data.budgets)
             check_channels(threats[name].tree, plan.data.in_channels, data=plan.data.name)
-    return threats
+    if not sweep.suites:
+        return threats
+    of_suites = suite_threats(
+        sweep.suites,
+        curriculum=plan.config.perturb,
+        budgets=plan.data.budgets,
+        in_channels=plan.data.in_channels,
+        data=plan.data.name,
+    )
+    found = with_threats(of_suites, threats)
+    for name in found:
+        check_column(name)
+    for name in sweep.frontier_of:
+        if name not in found:
+            fix = did_you_mean(name, found)
+            raise UserError(f"evaluation: frontier: no threat is called {shown(name)}; {fix}")
+    return found
 
 
 @attrs.frozen(kw_only=True, eq=False)

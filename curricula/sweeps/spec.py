@@ -38,7 +38,7 @@ import tomli_w
 
 from curricula.errors import UserError, amount, did_you_mean, shown
 from curricula.evaluation.names import ADVERSARIAL, SPATIAL, STANDARD
-from curricula.expressions.checks import check_perturbation
+from curricula.expressions.checks import check_call, check_perturbation, listed
 from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
 from curricula.runtime.values import check_whole
 from curricula.training.checks import check_values
@@ -47,7 +47,7 @@ from curricula.training.config import FIELDS, MAX_LIMIT, SplitName, check_keys
 T = TypeVar("T")
 
 SECTIONS = ("base", "axes", "evaluation")
-EVALUATION_KEYS = ("split", "limit", "frontier", "threats")
+EVALUATION_KEYS = ("split", "limit", "frontier", "suite", "threats")
 FRONTIER_OF = (SPATIAL, ADVERSARIAL)
 # Columns of a comparison, and endings of the columns that it has for each threat.
 COLUMNS = ("label", "seeds", "passes", "minutes", "frontier", "hypervolume")
@@ -91,6 +91,7 @@ class Sweep:
         axes: changes to the base, by axis and label.
         threats: expressions by name, under which all cells are measured; if empty, the standard
             threats, which must then be the same for all cells.
+        suites: suites whose threats come before these (``suite`` in a file).
         split: split of the data set that the cells are measured on.
         limit: measure the first ``limit`` images; None for all.
         frontier_of: names of the two threats of the Pareto frontier (``frontier`` in a file); by
@@ -100,6 +101,7 @@ class Sweep:
     base: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]] = attrs.field()
     threats: Mapping[str, str] = attrs.field(factory=dict)
+    suites: tuple[str, ...] = ()
     split: SplitName = "test"
     limit: int | None = None
     frontier_of: tuple[str, str] = FRONTIER_OF
@@ -166,6 +168,8 @@ class Sweep:
             "frontier": list(self.frontier_of),
             "threats": dict(self.threats),
         }
+        if self.suites:
+            evaluation["suite"] = list(self.suites)
         if self.limit is not None:
             evaluation["limit"] = self.limit
         return tomli_w.dumps(
@@ -244,6 +248,9 @@ def check_sweep(sweep: Sweep) -> None:
         with prefixed_errors(f"cell {cell.name}"):
             check_values(cell.values)
     check_threats(sweep.threats)
+    for suite in sweep.suites:
+        with prefixed_errors("[evaluation]"):
+            check_call("suite", suite)
 
 
 def check_threats(threats: Mapping[str, str]) -> None:
@@ -321,21 +328,36 @@ def read_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"threat {name!r} must be text, such as 'rot:30+pgd', not {shown(text)}"
             )
-        if name in COLUMNS or name.endswith(SPREAD_ENDINGS):
-            raise UserError(
-                f"threat {name!r} would have the name of a column of the comparison "
-                f"({', '.join(COLUMNS)}, or ending in {', '.join(SPREAD_ENDINGS)}); "
-                "choose another name"
-            )
+        check_column(name)
+    suites = listed(found.get("suite", ()), "evaluation: suite", "corruptions")
+    pair = found.get("frontier")
     names = list(threats or STANDARD)
-    if len(names) < 2:
+    if suites:  # the names of its threats depend on the data
+        if not isinstance(pair, list) or not all(isinstance(name, str) for name in pair):
+            raise UserError(
+                "evaluation: with a suite, frontier must be a list of two of its threats, such as "
+                f'frontier = ["clean", "fog 3"], not {shown(pair)}'
+            )
+        names = pair
+    elif len(names) < 2:
         raise UserError(f"evaluation: a sweep compares two of its threats or more, not {names}")
     return {
         "split": cast(SplitName, split),
         "limit": limit,
-        "frontier_of": frontier_of("evaluation: frontier", found.get("frontier"), names),
+        "frontier_of": frontier_of("evaluation: frontier", pair, names),
         "threats": threats,
+        "suites": tuple(suites),
     }
+
+
+def check_column(name: str) -> None:
+    """Check that the name of a threat is not that of a column of a comparison."""
+    if name in COLUMNS or name.endswith(SPREAD_ENDINGS):
+        raise UserError(
+            f"threat {name!r} would have the name of a column of the comparison "
+            f"({', '.join(COLUMNS)}, or ending in {', '.join(SPREAD_ENDINGS)}); "
+            "choose another name"
+        )
 
 
 def frontier_of(what: str, pair: Any, names: Sequence[str]) -> tuple[str, str]:

@@ -263,7 +263,7 @@ def _checked(key: str, value: Any) -> Any:
         check_choice(f"configuration: {key}", value, typing.get_args(field.type))
         return value
     if field.type == tuple[str, ...]:
-        return tuple(listed(value, key))
+        return tuple(listed(value, key, "linear" if key == "schedule" else "layer1.*"))
     try:
         return from_json(cast(type[Any], field.type), value)
     except (TypeError, ValueError) as error:

@@ -18,7 +18,7 @@ import curricula
 from curricula import Record, hookimpl
 from curricula.cli.main import program
 from curricula.errors import Notice, UserError
-from curricula.evaluation.suite_tables import SuiteTable
+from curricula.evaluation.suite_tables import SuiteTable, tables_of
 from curricula.evaluation.suites import suite_threats
 from curricula.plugins import registry
 from curricula.plugins.registry import Provider
@@ -26,6 +26,8 @@ from curricula.reporting import report
 from curricula.reporting.page import Section
 from curricula.reporting.suite_figure import suite_figure
 from curricula.runtime.records import to_json
+from curricula.sweeps.runner import run_sweep
+from curricula.sweeps.spec import parse_sweep
 from curricula.testing import SUITE_CLAUSES, check_suite
 from curricula.training.run import Run
 from curricula.training.stored_suites import read_suites
@@ -301,6 +303,27 @@ def test_the_standard_suite_is_that_of_an_evaluation_without_threats(tiny, runs)
     run = runs / "0"
     assert curricula.evaluate(run, limit=10) == curricula.evaluate(run, suite="standard", limit=10)
     assert not (run / "suites.json").exists()
+
+
+def test_a_sweep_takes_a_suite(tiny, suites, tmp_path):
+    sweep = parse_sweep(
+        "[base]\ndata = 'tiny'\nepochs = 1\ncompile = 'off'\n[axes]\nseed = [0, 1]\n"
+        "[evaluation]\nsuite = 'weather'\nlimit = 20\nfrontier = ['clean', 'sun 2']\n"
+        "[evaluation.threats]\nturned = 'rot'\n"
+    )
+    assert parse_sweep(sweep.as_toml()) == sweep
+    run_sweep(sweep, tmp_path)
+    compared = curricula.compare(tmp_path)
+    assert compared.axes == ("clean", "sun 2")
+    header = ["", "seeds", "clean", "sun 2", "turned", "weather, mean", "passes, M", "min"]
+    assert compared.header == header
+    (row,) = compared.rows
+    four = ("rain 1", "rain 2", "sun 1", "sun 2")
+    expected = 100 * np.mean([row.mean(name) for name in four])
+    assert float(compared.lines[0][5].partition(" ± ")[0]) == pytest.approx(expected, abs=0.051)
+    assert {*four} <= {*compared.records()[0]}
+    (table,) = tables_of(row.outcomes[0].results.values())
+    assert table.suite == "weather"
 
 
 @pytest.mark.parametrize(

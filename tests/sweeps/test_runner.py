@@ -202,6 +202,14 @@ def test_every_shipped_sweep_and_study_can_be_run(name):
             r"a sweep compares two of its threats or more, not \['a'\]",
         ),
         ("[axes]\nseed = [1]\n[evaluation.threats]\na = 1\n", "threat 'a' must be text"),
+        (
+            "[axes]\nseed = [1]\n[evaluation]\nsuite = 3\n",
+            r"evaluation: suite must be a list of texts, such as \['corruptions'\], not 3",
+        ),
+        (
+            "[axes]\nseed = [1]\n[evaluation]\nsuite = 'spatial'\n",
+            "with a suite, frontier must be a list of two of its threats, .* not None",
+        ),
         ("[axes.a]\n'b c' = {}\nb_c = {}\n", "would share the folder a=b_c; give one of them"),
         ("[axes\n", "not TOML"),
     ],
@@ -224,6 +232,15 @@ def test_a_wrong_sweep_is_one_line(text, message):
         (
             '[axes]\ndata = ["tiny", "digits"]\n[evaluation.threats]\na = "clean"\nb = "rot"\n',
             "different images .test images of digits and test images of tiny.*a sweep of each",
+        ),
+        (
+            '[axes]\nseed = [0]\n[evaluation]\nsuite = "spatia"\nfrontier = ["a", "b"]\n',
+            r"\[evaluation\]: unknown suite 'spatia': did you mean spatial",
+        ),
+        (
+            '[axes]\nseed = [0]\n[evaluation]\nsuite = "spatial"\n'
+            'frontier = ["clean", "rotation girds"]\n',
+            "no threat is called 'rotation girds'; did you mean rotation grid",
         ),
         (
             '[axes]\nperturb = ["rot:1", "rot:2"]\n',

@@ -50,6 +50,7 @@ from curricula.models.weights import load_weights, read_weights
 from curricula.plugins import registry
 from curricula.reporting.certified import certified_figure
 from curricula.reporting.profiles import joint_figure, profile_figure
+from curricula.reporting.suite_figure import suite_figure
 from curricula.runtime.parsing import parse_toml
 from curricula.runtime.random_state import seeded
 from curricula.sweeps.database import Database
@@ -66,6 +67,7 @@ from curricula.training.plan import Plan, make_plan
 from curricula.training.predictions import read_evaluation
 from curricula.training.run import BEST, LAST, Elsewhere, Run
 from curricula.training.step import Networks, start
+from curricula.training.stored_suites import StoredSuites
 
 TESTS = Path(__file__).parents[1]
 TINY = TESTS / "fixtures" / "tiny.py"
@@ -390,7 +392,7 @@ def write_files(folder: Path) -> Plan:
 
     with contextlib.suppress(_Killed):
         curricula.train(**values, output=folder / "killed", checkpoint_every=1, callbacks=[Kill()])
-    for file in ("profile.json", "audit.json", "certificates.json"):
+    for file in ("profile.json", "audit.json", "certificates.json", "suites.json"):
         shutil.copy(STORED / file, folder / "run" / file)
     images = json.loads((STORED / "certificates.json").read_text())["images"]
     lines = [json.dumps({"index": index, "image": image}) for index, image in enumerate(images)]
@@ -530,6 +532,12 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             queue.results("cell", seen)
         queue.database.engine.dispose()
 
+    def draw_suites(found: StoredSuites) -> None:
+        for each in found.suites.values():
+            for table in each.tables:
+                suite_figure(table)
+                assert table.findings or not table.has_severities
+
     def figures(file: str, cls: Any, *draw: Callable[[Any], object]) -> Callable[[], None]:
         def read() -> None:
             found = run.read(file, cls)
@@ -616,6 +624,7 @@ def readers(folder: Path, plan: Plan) -> dict[str, Reader]:
             JSON,
         ),
         "audit": of_run("audit.json", figures("audit.json", Audit), JSON),
+        "suites": of_run("suites.json", figures("suites.json", StoredSuites, draw_suites), JSON),
         "certificates": of_run(
             "certificates.json",
             figures("certificates.json", Certificates, certified_figure),

@@ -17,6 +17,7 @@ from curricula_corruptions.corruption import SEVERITIES, Corruption
 from curricula_corruptions.noise import poisson
 from curricula_corruptions.plugin import COMMON, EXTRA, STRENGTHS
 from curricula_corruptions.spatter import distances, edges, equalised
+from curricula_corruptions.suites import corruptions, extra_corruptions
 from fixtures.few_digits import few_digits
 from fixtures.published_corruptions import Numpy, agrees, corrupted, load, published_name
 from PIL import Image
@@ -26,11 +27,12 @@ from torch import nn
 import curricula
 from curricula.data import digits
 from curricula.errors import UserError
+from curricula.evaluation.suites import position_of, suite_threats
 from curricula.expressions.binding import bind
 from curricula.expressions.random_interception import intercept
 from curricula.expressions.random_streams import Streams
 from curricula.plugins import registry
-from curricula.testing import PERTURBATION_CLAUSES
+from curricula.testing import PERTURBATION_CLAUSES, check_suite
 from curricula.testing import perturbations as clauses
 from curricula.training.loop import train_plan
 from curricula.training.plan import make_plan
@@ -322,3 +324,30 @@ def test_corruptions_compose_in_trainings_and_threats(monkeypatch, tmp_path):
     threats = ["fog", "snow", "jpeg", "worst(fog|snow|jpeg, k=2)"]
     *single, worst = curricula.evaluate(tmp_path / "run", threats=threats)
     assert worst.accuracy <= min(result.accuracy for result in single)
+
+
+@pytest.mark.parametrize(
+    ("make_suite", "names"), [(corruptions, COMMON), (extra_corruptions, EXTRA)]
+)
+def test_the_suites_hold_every_corruption_at_each_severity(make_suite, names):
+    assert check_suite(make_suite()) == {}
+    context = {"curriculum": "clean", "budgets": {}, "in_channels": 3, "data": "photos"}
+    suite = make_suite.__name__.replace("_", "-")
+    found = suite_threats([suite], **context)
+    clean, *positions = map(position_of, found.values())
+    assert clean is None
+    assert [(each.row, each.column) for each in positions] == [
+        (name, str(severity)) for name in names for severity in range(1, 6)
+    ]
+    x = pictures()
+    for name in names:  # a severity is the strength that the library calls by that number
+        for severity, strength in enumerate(STRENGTHS, start=1):
+            (leaf,) = found[f"{name} {severity}"].tree.leaves.values()
+            assert leaf.perturbation.budget == severity == SEVERITIES * strength
+    results = curricula.evaluate(
+        nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)),
+        (x, torch.tensor([0, 1])),
+        suite=suite,
+    )
+    assert len(results) == 1 + 5 * len(names)
+    assert results.tables[0].has_severities
