@@ -339,13 +339,15 @@ def _predicted(
                 streams=Streams.of(seed, indices_M),
             )
             with torch.no_grad():
-                passes = [checked_logits(victim, x, clean, threat, data) for _ in range(draws or 1)]
+                logits_MK = checked_logits(victim, x, clean, threat, data)
+                mean_MK, votes_MK = logits_MK.softmax(1), _votes(logits_MK)
+                for _ in range((draws or 1) - 1):  # summed: draws may be many, and classes too
+                    again_MK = checked_logits(victim, x, clean, threat, data)
+                    mean_MK, votes_MK = mean_MK + again_MK.softmax(1), votes_MK + _votes(again_MK)
         if draws is None:
-            class_N[indices_M] = passes[0].argmax(1)
+            class_N[indices_M] = logits_MK.argmax(1)
         else:
-            mean_MK = torch.stack([each.softmax(1) for each in passes]).mean(0)
-            classes = data.num_classes
-            votes_MK = torch.stack([one_hot(each.argmax(1), classes) for each in passes]).sum(0)
+            mean_MK = mean_MK / draws
             mean_N[indices_M] = mean_MK.argmax(1)
             class_N[indices_M] = (votes_MK + mean_MK / 2).argmax(1)
             correct_N[indices_M] = votes_MK.gather(1, batch.labels[:, None])[:, 0]
@@ -356,6 +358,11 @@ def _predicted(
         correct_N=sum_over(correct_N),
         draws=draws,
     )
+
+
+def _votes(logits_MK: Tensor) -> Tensor:
+    """Return 1 for the predicted class of each image and 0 for the others, int64 (M, K)."""
+    return one_hot(logits_MK.argmax(1), logits_MK.shape[1])
 
 
 def _batch_seed(seed: int, indices_M: Tensor) -> int:
