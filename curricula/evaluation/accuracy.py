@@ -41,6 +41,10 @@ UNSEEDED = (
     "Python, as torch.randn_like(x) does"
 )
 MODAL = (_DropoutNd, _NormBase, nn.RReLU)  # layers that compute something else in training mode
+BATCH = (
+    "the network's logits for an image depend on the other images of its batch, so its accuracies "
+    "depend on batch_size (--batch-size), and on which images an attack still works on"
+)
 MIN_SPEED_UP = 1.1  # factor in images per second that makes a batch of twice the size worth it
 
 
@@ -249,7 +253,7 @@ def _notices(
     random: bool,
     draws: int | None,
 ) -> Iterator[str]:
-    """Yield a line on each thing in which a network's draws may not be measured as expected."""
+    """Yield a line on each thing in which a network may not be measured as expected."""
     training = [
         f"{name} ({type(module).__name__})"
         for name, module in model.named_modules()
@@ -261,21 +265,26 @@ def _notices(
             "layers are measured in eval mode: for dropout that stays on, call "
             "torch.nn.functional.dropout(x, p, training=True) in its forward"
         )
+    batch = split[slice(PROBED)].load()
+    x = data.images(batch.pixels)
     if random:
         if draws is None:
             yield RANDOM
-        batch = split[slice(PROBED)].load()
-        x, passes = data.images(batch.pixels), []
+        passes = []
         for _ in range(2):
             with torch.no_grad(), seeded(0, batch.labels.device):
                 passes.append(victim.logits(x))
         if differ(*passes):
             yield UNSEEDED
-    elif draws is not None and draws > 1:
+        return
+    if draws is not None and draws > 1:
         yield (
             f"the network draws no random numbers: draws={draws} (--draws {draws}) repeats each "
             "pass; leave it out"
         )
+    with torch.no_grad():
+        if differ(victim.logits(x)[:1], victim.logits(x[:1])):
+            yield BATCH
 
 
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:

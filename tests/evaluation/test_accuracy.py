@@ -16,7 +16,7 @@ from torch import nn
 import curricula
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, Split, load_data
-from curricula.errors import UserError
+from curricula.errors import Notice, UserError
 from curricula.evaluation.accuracy import evaluate_threats, fastest_batch
 from curricula.evaluation.intervals import wilson_interval
 from curricula.evaluation.threats import standard_threats, validation_threats
@@ -344,3 +344,28 @@ def test_a_gradient_of_zero_is_said_once_whatever_the_attack(swallows, name):
         query = {"square": Threat.parse("square(0.1, queries=2)")}
         evaluate_threats({**MASKED, **SOUND}[name], data, data.test[slice(4)], query)
         assert len(found) == (name in MASKED)
+
+
+class OfBatch(nn.Module):
+    """A network whose logits for an image depend on the rest of its batch: by the mean, by the
+    number of images, or by the place of the image in it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.kind = nn.Linear(784, 10), kind
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.kind == "mean":
+            return self.linear(x - x.mean(0))
+        if self.kind == "count":
+            return self.linear(x) * (1 + len(x))
+        return self.linear(x) + x.sort(0).values[:, :10]
+
+
+@pytest.mark.parametrize("kind", ["mean", "count", "sort"])
+def test_a_network_that_looks_at_its_whole_batch_is_said(kind):
+    data = load_data("digits")
+    with pytest.warns(Notice, match=r"depend on the other images of its batch.*--batch-size"):
+        evaluate_threats(OfBatch(kind), data, data.test[:20], {"clean": Threat.parse("clean")})

@@ -67,6 +67,7 @@ def _untried(monkeypatch):
     """Count the passes of attacks only, without those that try the frozen copy or its gradient."""
     monkeypatch.setattr("curricula.evaluation.accuracy._check_gradient", lambda *_: None)
     monkeypatch.setattr("curricula.evaluation.accuracy._is_random", lambda *_: False)
+    monkeypatch.setattr("curricula.evaluation.accuracy._notices", lambda *_, **__: ())
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
     monkeypatch.setattr(
         "curricula.victim.frozen.choose_form", lambda network, x, least: Choice(form=least)

@@ -59,6 +59,7 @@ def _no_equivalence_check(monkeypatch):
     """Count only the attack's passes: tests/victim/test_equivalence.py tests the check."""
     monkeypatch.setattr("curricula.evaluation.accuracy._check_gradient", lambda *_: None)
     monkeypatch.setattr("curricula.evaluation.accuracy._is_random", lambda *_: False)
+    monkeypatch.setattr("curricula.evaluation.accuracy._notices", lambda *_, **__: ())
     monkeypatch.setattr("curricula.victim.frozen.outputs_match", lambda form, network, x: True)
     monkeypatch.setattr(
         "curricula.victim.frozen.choose_form", lambda network, x, least: Choice(form=least)
