@@ -31,6 +31,7 @@ from curricula.runtime.values import (
     check_whole,
     known_keywords,
 )
+from curricula.sweeps.spec import prefixed_errors
 from curricula.training.checks import check_device_name
 from curricula.training.config import (
     EVALUATION_SEED,
@@ -210,11 +211,21 @@ def evaluate(
         read_suites(keeper)  # a damaged file is said before the work
     subjects = [subject]
     if beside is not None:
-        subjects.append(
-            _subject(
-                beside, beside, data_set, split, limit, None, None, device, data_root, checkpoint
+        with prefixed_errors("baseline"):
+            subjects.append(
+                _subject(
+                    beside,
+                    beside,
+                    data_set,
+                    split,
+                    limit,
+                    None,
+                    None,
+                    device,
+                    data_root,
+                    checkpoint,
+                )
             )
-        )
     measured: list[Evaluation] = []
     with reported("evaluation", progress) as report_share:
         for each in subjects:
@@ -240,6 +251,7 @@ def evaluate(
         assert isinstance(split, str)
         kept = _keep(folder, model, subject, normalise=normalise, root=data_root)
         write_evaluation(kept, split, found)
+        keeper = kept if found.tables and split == "test" else None
     if page is not None:
         from curricula.reporting.report import report_results
 

@@ -86,7 +86,7 @@ def show_suite(suite: "SuiteTable", split: SplitName = "test") -> None:
         table.add_row("mean", *map(_points, means))
     console = Console(highlight=False)
     console.print(
-        f"suite {suite.suite}: {split} accuracy in %, {suite.n:,} images; 95 % intervals "
+        f"suite {suite.suite}: {split} {suite.measure}, {suite.n:,} images; 95 % intervals "
         f"are within ± {_points(suite.widest)} points",
         soft_wrap=True,
         markup=False,

@@ -11,4 +11,6 @@ from .results import Draws as Draws
 from .results import Evaluation as Evaluation
 from .results import ThreatResult as ThreatResult
 from .robustness_profile import RobustnessProfile as RobustnessProfile
+from .suite_tables import Position as Position
+from .suite_tables import SuiteTable as SuiteTable
 from .threats import standard_threats as standard_threats

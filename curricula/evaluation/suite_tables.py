@@ -37,6 +37,8 @@ class Result(Protocol):
     def n(self) -> int: ...
     @property
     def position(self) -> Position | None: ...
+    @property
+    def draws(self) -> Any: ...
 
 
 R = TypeVar("R", bound=Result)
@@ -92,6 +94,12 @@ class SuiteTable:
     def n(self) -> int:
         """Number of images."""
         return self.results[0].n
+
+    @property
+    def measure(self) -> str:
+        """What the cells are, in words: accuracy, of a random network by the majority of draws."""
+        draws = self.results[0].draws
+        return "accuracy in %" + (f", majority of {draws.count:,} draws" if draws else "")
 
     @property
     def widest(self) -> float:

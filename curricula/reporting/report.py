@@ -188,7 +188,7 @@ def _suite(table: SuiteTable, more: str = "") -> Section:
         lines.append(Line([name, *cells]))
     return Section(
         title=f"Suite {table.suite}",
-        text=f"Accuracy in %, on {table.n:,} images; 95 % intervals are within "
+        text=f"{table.measure.capitalize()}, on {table.n:,} images; 95 % intervals are within "
         f"± {100 * table.widest:.1f} points.{more}{findings}",
         table=Table(header=header, rows=lines),
         pictures=[

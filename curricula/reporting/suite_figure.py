@@ -62,7 +62,7 @@ def suite_figure(table: SuiteTable) -> Figure:
             draw(at - 0.5, color="white", linewidth=3)
         axes.set_xlabel("severity", fontsize=9, color=TEXT)
         axes.xaxis.set_label_position("top")
-    note = f"{as_label(table.suite)}: accuracy in %, {table.n:,} images."
+    note = f"{as_label(table.suite)}: {table.measure}, {table.n:,} images."
     lines = folded(note, figure.get_figwidth(), 8)
     figure.suptitle("\n".join(lines), fontsize=8, color=FAINT_TEXT)
     return figure

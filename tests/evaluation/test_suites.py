@@ -162,6 +162,15 @@ def test_errors_are_those_of_the_predictions(suites, images):
     assert [*by_threat["column"]][1:] == ["1", "2", "1", "2"]
 
 
+def test_a_random_network_is_said_to_be_measured_by_its_majority(suites, images):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return (x + torch.randn_like(x)).flatten(1)[:, :3]
+
+    (table,) = curricula.evaluate(Noisy(), images, suite="weather", draws=3).tables
+    assert table.measure == "accuracy in %, majority of 3 draws"
+
+
 def test_suites_come_before_the_threats_that_are_named(suites, images):
     found = curricula.evaluate(network(), images, ["rot:5", "clean"], suite="weather")
     assert [result.name for result in found][-2:] == ["sun 2", "rot:5"]
@@ -331,10 +340,16 @@ def test_a_sweep_takes_a_suite(tiny, suites, tmp_path):
     [
         (("--suite", "wether"), "did you mean weather?"),
         (("--baseline", "absent"), "absent is not a run folder"),
+        (("--baseline", "damaged"), "baseline: checkpoint damaged"),
         (("--suite", "number"), "it must return expressions by name"),
     ],
 )
-def test_a_mistake_at_the_command_line_is_one_line(tiny, suites, runs, words, message):
+def test_a_mistake_at_the_command_line_is_one_line(
+    tiny, suites, runs, words, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs / "1", "damaged")
+    Path("damaged/best.safetensors").write_bytes(b"{}")
     found = run_program("evaluate", runs / "0", *words)
     assert found.exit_code == 2
     assert message in found.stderr.splitlines()[-1]
