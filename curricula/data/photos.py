@@ -229,7 +229,10 @@ def _scale_transparent(image: Image.Image, bits: int) -> None:
 def _reason(error: Exception) -> str:
     """Return why a file cannot be read, as text for a message."""
     if isinstance(error, UnidentifiedImageError):  # its text is an address in memory
-        return "its content is damaged, or in a format that is not read"
+        return (
+            "its content is damaged, or in a format that is not read, such as HEIC; convert it to "
+            "JPEG or PNG"
+        )
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return message_of(error) or "its content is damaged"
