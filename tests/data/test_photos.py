@@ -326,7 +326,7 @@ def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path, kind, share):
 def test_a_format_that_runs_a_program_is_refused(tmp_path, content, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UserError, match=r"damaged, or in a format that is not read, such as HEIC; convert it to JPEG or PNG$"):
+    with pytest.raises(UserError, match=r"in a format that is not read, .*to JPEG or PNG$"):
         read_image(tmp_path / "a.jpg", SIZE, False)
 
 
