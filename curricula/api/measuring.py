@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import attrs
 
 from curricula.api.networks import Network
-from curricula.errors import UserError, shortened, shown
+from curricula.errors import UserError, message_of, shortened, shown
 from curricula.evaluation.results import MAX_DRAWS
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.given import given
@@ -404,6 +404,7 @@ def audit(
     data_root: str | Path | None = None,
     checkpoint: Checkpoint = "best",
     output: str | Path | None = None,
+    transfer_from: "Measurable | None" = None,
     progress: ProgressChoice = None,
 ) -> "Audit":
     """Return the audit of a run or a model: sanity checks for gradient masking, which makes attacks
@@ -420,9 +421,13 @@ def audit(
             of the run's curriculum, or else the data set's budget.
         norm: norm of the ball, ``linf``, ``l2`` or ``l1``; by default that attack's, or ``linf``.
         limit: number of images, the first ones, 1 to 1,000,000,000; None for all.
+        transfer_from: a run, its folder or a classifier of the same images, from which adversarial
+            images are transferred; by default a copy of the model that is trained plainly on a
+            thousand training images, ten times, if the data have any.
 
     Raises:
-        UserError: as `evaluate` does; an eps out of range; a folder that cannot be written to.
+        UserError: as `evaluate` does; a transfer_from that does not classify the images; an eps
+            out of range; a folder that cannot be written to.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
@@ -455,6 +460,7 @@ def audit(
     if run is not None and eps is None and norm is None:
         budget, norm = pixel_budget(bind(subject.perturb), subject.data.budgets)
         eps = budget.value
+    source = None if transfer_from is None else _source(transfer_from, subject, data_root)
     with reported("audit", progress) as report_share:
         found = auditing.audit(
             subject.network,
@@ -464,6 +470,7 @@ def audit(
             norm=norm or "linf",
             seed=seed,
             batch_size=batch_size,
+            transfer_from=source,
             progress=report_share,
         )
     if place().is_first:
@@ -627,6 +634,41 @@ def read_finished(run: Run, file: str, n: int) -> "dict[int, ImageCertificate]":
         lines = from_json(list[FinishedImage], from_first(lambda: run.lines(file)))
         check_votes((line.image for line in lines), n)
     return {line.index: line.image for line in lines}
+
+
+def _source(model: Measurable, subject: "_Subject", data_root: str | Path | None) -> "nn.Module":
+    """Return the network from which adversarial images are transferred, on the subject's device.
+
+    Raises:
+        UserError: it is no classifier of the subject's images.
+    """
+    from torch import nn
+
+    from curricula.victim.copies import uncompiled
+    from curricula.victim.equivalence import MAX_IMAGES, to_device
+    from curricula.victim.model_checks import check_measurable
+
+    if isinstance(model, Network):
+        network = model.module
+    elif isinstance(model, nn.Module):
+        network = uncompiled(model)
+    elif isinstance(model, (Run, str, Path)):
+        run = model if isinstance(model, Run) else Run.open(model)
+        network = load_model(run)
+    else:
+        raise UserError(
+            f"transfer_from must be a run, its folder or a torch.nn.Module, not {shown(model)}"
+        )
+    some = subject.data.images(subject.images[slice(MAX_IMAGES)].load().pixels)
+    try:
+        network = to_device(network, some, some.device)
+        check_measurable(network, some, subject.images.labels, subject.data.num_classes)
+    except (UserError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"transfer_from (--transfer) must classify the images of {subject.data.name}: "
+            f"{message_of(error)}"
+        ) from error
+    return network
 
 
 def _checked(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from curricula.cli.options import format_option, given, kept_option, measurement_options
+from curricula.cli.paths import PATH
 from curricula.cli.subject import Subject, subject_options
 from curricula.runtime.records import to_json
 
@@ -15,11 +16,19 @@ from curricula.runtime.records import to_json
 @subject_options
 @measurement_options("200")
 @kept_option()
+@click.option(
+    "--transfer",
+    type=PATH,
+    metavar="RUN",
+    help="Run from which adversarial images are transferred.  [default: a copy of the network, "
+    "trained on 1,000 clean training images]",
+)
 @format_option()
 def command(
     subject: Subject,
     output: Path | None,
     form: str,
+    transfer: Path | None,
     **flags: Any,
 ) -> None:
     """Check a run, or a model that you have, for gradient masking, which makes attacks fail without
@@ -43,13 +52,22 @@ def command(
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
     kept = subject.kept if output is None else output
+    if transfer is not None:
+        Run.open(transfer)
     with joined() as place, ProgressBar("audit") as bar:
         if output is not None:
             from_first(lambda: check_free(output))
         if kept is not None:
             from_first(lambda: check_page(kept))
         opened = subject.open(settings.get("data_root"))
-        found = audit(opened, subject.other_data, output=output, progress=bar.progress, **settings)
+        found = audit(
+            opened,
+            subject.other_data,
+            output=output,
+            transfer_from=transfer,
+            progress=bar.progress,
+            **settings,
+        )
     if not place.is_first:
         return
 

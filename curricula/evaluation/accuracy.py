@@ -89,7 +89,7 @@ def evaluate_threats(
         UserError: logits that are not finite, or not one for each class.
     """
     with_clean = {UNTOUCHED: Threat.parse(CLEAN), **threats}
-    predicted = _all_predicted(
+    predicted = all_predicted(
         model,
         data,
         split,
@@ -142,7 +142,7 @@ def predictions(
     Args:
         notices: warn if the model is random, or has no gradient where threats follow it.
     """
-    found = _all_predicted(
+    found = all_predicted(
         model,
         data,
         split,
@@ -158,7 +158,7 @@ def predictions(
 
 
 @attrs.frozen(kw_only=True)
-class _Predicted:
+class Predicted:
     """Hold what a network predicts for N images under a threat, in one pass or in several draws.
 
     Attributes:
@@ -174,6 +174,13 @@ class _Predicted:
     correct_N: Tensor
     draws: int | None
 
+    def share_correct(self, labels_N: Tensor) -> Tensor:
+        """Return the share of an image's draws that are correct, (N,); without draws it is 0 or
+        1."""
+        if self.draws is None:
+            return (self.class_N == labels_N).float()
+        return self.correct_N / self.draws
+
     def counts(self, labels_N: Tensor) -> Draws | None:
         """Return the counts of the draws; None if the evaluation stated no draws."""
         if self.draws is None:
@@ -187,7 +194,7 @@ class _Predicted:
         )
 
 
-def _all_predicted(
+def all_predicted(
     model: nn.Module,
     data: DataSet,
     split: SplitLike,
@@ -199,10 +206,16 @@ def _all_predicted(
     began: Callable[[Threat, int], None],
     after_batch: Callable[[], None],
     notices: bool = True,
-) -> dict[str, _Predicted]:
+    attacked: Callable[[Victim], Victim] = lambda victim: victim,
+) -> dict[str, Predicted]:
     """Return what the model predicts under each threat, by the threat's name; the arguments are
-    those of `predictions`."""
-    found: dict[tuple[str, float], _Predicted] = {}
+    those of `predictions`, and:
+
+    Args:
+        attacked: returns the victim that attacks see in place of the model, given the one that they
+            would see; the model classifies what they find.
+    """
+    found: dict[tuple[str, float], Predicted] = {}
     with no_tf32():
         victim = ModelVictim(model, early_stop=True, check_finite=False)
         if batch_size is None:
@@ -215,6 +228,7 @@ def _all_predicted(
         if notices and place().is_first:
             for notice in _notices(model, victim, data, split, random=random, draws=draws):
                 warnings.warn(Notice(notice), stacklevel=3)
+        seen_by_attacks = attacked(seen_by_attacks)
         order_M = _own_images(len(split), batch_size)
         passes = victim.gradient_passes
         for threat in threats.values():
@@ -328,7 +342,7 @@ def _predicted(
     batch_size: int,
     draws: int | None,
     after_batch: Callable[[], None],
-) -> _Predicted:
+) -> Predicted:
     """Return what the model predicts for each image under a threat; this process classifies the
     images ``order_M``.
 
@@ -361,7 +375,7 @@ def _predicted(
             class_N[indices_M] = (votes_MK + mean_MK / 2).argmax(1)
             correct_N[indices_M] = votes_MK.gather(1, batch.labels[:, None])[:, 0]
         after_batch()
-    return _Predicted(
+    return Predicted(
         class_N=sum_over(class_N),
         mean_N=sum_over(mean_N),
         correct_N=sum_over(correct_N),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from fixtures import planted
 from scipy.stats import binom
 from torch import nn
 
@@ -17,6 +18,7 @@ from curricula import Curriculum, ModelVictim, batches
 from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
+from curricula.evaluation.accuracy import Predicted
 from curricula.evaluation.audit import MULTIPLES, audit
 from curricula.evaluation.audit_checks import (
     ALLOWED,
@@ -33,6 +35,7 @@ from curricula.evaluation.audit_checks import (
 )
 from curricula.models import Normalise
 from curricula.plugins import registry
+from curricula.victim.smooth_backward import _smooth_backward, with_smooth_backward
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 N = 50  # images
@@ -41,12 +44,15 @@ CHECKS = (
     "deterministic forward",
     "logits, not probabilities",
     "nonzero gradients",
+    "gradient is the derivative",
     "iterative beats one step",
     "monotone in eps",
     "unbounded eps reaches 0",
     "more steps plateau",
     "restarts plateau",
     "gradient-free does not win",
+    "smooth backward does not win",
+    "transfer does not win",
 )
 
 
@@ -79,6 +85,17 @@ class Noise(nn.Module):
 class Rounded(nn.Module):
     def forward(self, x):
         return (2 * x).round() / 2
+
+
+class Applied(nn.Module):
+    """Apply a function, or a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
 
 
 class Scaled(nn.Module):
@@ -147,12 +164,15 @@ def shorter(monkeypatch):
         "QUERIES": 500, "STEPS": 20, "MORE_STEPS": 50, "RESTARTS": 2, "MORE_RESTARTS": 4,
     }.items():  # fmt: skip
         monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
+    monkeypatch.setattr("curricula.evaluation.transfer.EPOCHS", 2)
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """Make audits short, whatever their quality."""
     monkeypatch.setattr("curricula.evaluation.audit.QUERIES", 20)
+    monkeypatch.setattr("curricula.evaluation.transfer.TRAINING_IMAGES", 50)
+    monkeypatch.setattr("curricula.evaluation.transfer.EPOCHS", 1)
     monkeypatch.setattr("curricula.evaluation.audit.STEPS", 3)
     monkeypatch.setattr("curricula.evaluation.audit.MORE_STEPS", 6)
 
@@ -225,12 +245,18 @@ def test_probabilities_of_a_low_temperature_are_caught(plain, shorter):
     }
 
 
-def test_random_input_noise_is_caught_and_the_audit_is_repeatable(plain, hasty):
+def test_a_random_network_is_measured_and_its_audit_is_repeatable(plain, hasty):
     model, data = plain
     noisy = masked(model, before=Noise())
     before = torch.get_rng_state()
     found = audit(noisy, data, data.test[:50])
-    assert "deterministic forward" in failures(found)
+    assert "deterministic forward" not in {check.name for check in found.checks}
+    assert "more draws plateau" in {check.name for check in found.checks}
+    assert "the model draws random numbers" in found.left_out[0]
+    attacks = {attack.name: attack for attack in found.attacks}
+    assert "eot=5" in attacks["pgd-40"].threat
+    assert attacks["pgd-40"].draws.count == 10
+    assert "square" not in attacks
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)  # whatever else is drawn
     assert audit(noisy, data, data.test[:50]) == found
@@ -355,6 +381,8 @@ def test_a_fooled_image_must_not_be_robust_in_a_larger_ball():
         ("pgd-100", range(60), "more steps plateau"),
         ("pgd-40 with 10 restarts", range(60), "restarts plateau"),
         ("square", range(150, 170), "gradient-free does not win"),
+        ("smooth backward", range(150, 170), "smooth backward does not win"),
+        ("transfer", range(150, 170), "transfer does not win"),
     ],
 )
 def test_each_check_compares_its_attacks(plain, monkeypatch, attack, fooled, failed):
@@ -367,19 +395,111 @@ def test_each_check_compares_its_attacks(plain, monkeypatch, attack, fooled, fai
     fools[attack] = fooled
 
     def found(model, data, split, threats, **keywords):
-        assert fools.keys() <= threats.keys()
+        measured.update(threats)
+        none = torch.zeros_like(split.labels)
         return {
-            name: torch.where(robust_but(200, fools.get(name, range(40))), split.labels, -1)
+            name: Predicted(
+                class_N=torch.where(robust_but(200, fools.get(name, range(40))), split.labels, -1),
+                mean_N=none,
+                correct_N=none,
+                draws=None,
+            )
             for name in threats
         }
 
-    monkeypatch.setattr("curricula.evaluation.audit.predictions", found)
-    assert failures(audit(model, data, split, eps=0.1)) == ({failed} if failed else set())
+    measured = {}
+    monkeypatch.setattr("curricula.evaluation.audit.all_predicted", found)
+    result = audit(model, data, split, eps=0.1, transfer_from=model)
+    assert fools.keys() <= measured.keys()
+    assert failures(result) == ({failed} if failed else set())
 
 
 def test_an_unbounded_attack_must_do_better_than_chance():
     assert unbounded_reaches_zero(robust_but(200, range(199)), 1.0).passed
     assert not unbounded_reaches_zero(robust_but(200, range(180)), 1.0).passed
+
+
+# Networks that mislead attacks in one way each.
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Make audits of linear classifiers quick."""
+    for name, value in {
+        "QUERIES": 100, "STEPS": 20, "MORE_STEPS": 50, "RESTARTS": 1, "MORE_RESTARTS": 2,
+        "EOT": 2, "MORE_EOT": 4,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("network", "failed", "arguments"),
+    [
+        (planted.HiddenStep(), "smooth backward does not win", {"eps": 0.1}),
+        (
+            planted.BuriedStep(),
+            "transfer does not win",
+            {"eps": 0.1, "transfer_from": planted.Source()},
+        ),
+        (planted.WrongGradient(), "gradient is the derivative", {"eps": 0.1}),
+        (planted.Shell(side=5), "adaptive attack keeps up", {"eps": 1.3, "norm": "l2"}),
+        (planted.Honest(), None, {"eps": 0.1}),
+        (planted.Honest(2), None, {"eps": 0.1}),
+        (planted.Honest(100), None, {"eps": 0.03}),
+        (planted.Honest(), None, {"eps": 1.3, "norm": "l2"}),
+        (planted.Noisy(), None, {"eps": 0.1}),
+    ],
+)
+def test_a_planted_network_fails_its_check_alone(network, failed, arguments, quick):
+    data = planted.data_set(network.layer.out_features, network.side)
+    found = audit(network.eval(), data, data.test, **arguments)
+    assert failures(found) == ({failed} if failed else set()), found.checks
+
+
+def test_a_smooth_backward_pass_leaves_the_forward_pass_and_reaches_every_activation():
+    """Its values are those of the network, bit for bit; its gradient of a step, a mask and a module
+    of third-party code is not zero."""
+
+    class Inverted(nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x).scatter(1, x.topk(3, 1).indices, 1.0)
+
+    x, y = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0)), torch.arange(5)
+    for function in (
+        torch.sign, lambda x: (9 * x).round(), lambda x: (x > 0.5).float(), F.relu6, Inverted(),
+        lambda x: torch.where(x < 0.5, x.detach(), 1.0), lambda x: 2.0 * (x >= 0.5),
+        lambda x: x.detach().masked_fill(x > 0.7, 0.0), lambda x: (9 * x - 5).clamp(0, 1),
+    ):  # fmt: skip
+        model = nn.Sequential(nn.Flatten(), Applied(function), nn.Linear(9, 5))
+        victim = ModelVictim(model)
+        smooth = with_smooth_backward(victim)
+        gradient, _, logits = smooth.gradient(x, y)
+        assert torch.equal(logits, victim.logits(x))
+        assert (gradient != 0).float().mean() > 0.5  # values far from a step have none
+    plain = ModelVictim(nn.Sequential(nn.Flatten(), nn.Linear(9, 5)))
+    assert torch.equal(with_smooth_backward(plain).gradient(x, y)[0], plain.gradient(x, y)[0])
+
+
+def test_a_smooth_relative_is_the_average_over_windows():
+    """The derivative of the averaged sign is the density of its windows at 0."""
+    x = torch.tensor([[-3.0, -0.3, 0.2, 3.1]], requires_grad=True)
+    spread = float(x.detach().std(correction=0))
+    with _smooth_backward():
+        (gradient,) = torch.autograd.grad(x.sign().sum(), x)
+    widths = torch.tensor([0.25, 0.5, 1.0, 2.0]) * spread
+    inside = (x.detach()[0, :, None].abs() < widths) / widths
+    assert torch.allclose(gradient[0], inside.mean(1), rtol=1e-4)
+
+
+def test_a_transfer_is_left_out_where_no_copy_can_be_trained(quick):
+    data = planted.data_set()
+    data = attrs.evolve(data, train=data.train[:0])
+    found = audit(planted.Honest().eval(), data, data.test[:5], eps=0.1)
+    assert found.left_out == (
+        "the transfer attack, because patterns has no training images (give transfer_from)",
+    )
+    assert "transfer" not in accuracies(found)
+    assert "transfer does not win" not in {check.name for check in found.checks}
 
 
 # The ball.
@@ -398,8 +518,8 @@ def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
     assert any(attack.threat.startswith("pgd(8/255, norm=linf") for attack in found.attacks)
 
     found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
-    assert "square" not in accuracies(found)
-    assert found.left_out == ("the gradient-free attack, square, is run in linf and not in l2",)
+    assert {"square", "apgd"} <= accuracies(found).keys()
+    assert not found.left_out
     assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()
 
 
@@ -512,6 +632,7 @@ def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
         (["--threat", "clean"], "No such option '--threat'"),
         (["--limit", 0], "limit must lie from 1 to 1,000,000,000, not 0"),
         (["--seed", -1], "seed must lie from 0"),
+        (["--transfer", "absent"], "absent"),
     ],
 )
 def test_bad_input_to_an_audit_is_one_line_and_status_2(folder, arguments, message):
