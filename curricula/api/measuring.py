@@ -5,6 +5,7 @@ answered at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
@@ -489,7 +490,7 @@ def certify(
     *,
     noise: str = "gaussian:0.25",
     n0: int = 100,
-    n: int = 100_000,
+    draws: int = 100_000,
     alpha: float = 0.001,
     group: str | None = None,
     normalise: str | None = None,
@@ -517,7 +518,7 @@ def certify(
             for `evaluate`.
         noise: the noise, ``gaussian:SIGMA``, by which the network was trained too.
         n0: draws of the noise by which the class is selected, 1 to 100,000,000.
-        n: draws by which its probability is bounded, 1 to 100,000,000.
+        draws: draws by which its probability is bounded, 1 to 100,000,000.
         alpha: largest probability that a certificate is wrong, from 1e-12 to 0.5.
         group: rotations and reflections under which the network is invariant exactly, ``c2``,
             ``c4``, ``d1``, ``d2`` or ``d4``: the certificates then hold around each of them
@@ -533,7 +534,7 @@ def certify(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
-        >>> found = curricula.certify(model, data="digits", limit=2, n=100)
+        >>> found = curricula.certify(model, data="digits", limit=2, draws=100)
         >>> len(found.radii), 0 <= found.accuracy(0.1) <= 1
         (2, True)
     """
@@ -549,17 +550,18 @@ def certify(
 
     from curricula.evaluation import certify as certifying
 
-    certifying.check_draws(n0, n, alpha)
+    certifying.check_draws(n0, draws, alpha)
     certifying.gaussian_threat(noise)
     if group is not None:
         certifying.check_group(group)
     subject = _subject(
         model, run, data, split, limit, normalise, layout, device, data_root, checkpoint
     )
-    if folder is not None and place().is_first:
-        run = _keep(folder, model, subject, normalise=normalise, root=data_root)
+    if folder is not None:
+        keeping = partial(_keep, folder, model, subject, normalise=normalise, root=data_root)
+        run = Run(from_first(lambda: str(keeping().path)))
     kept = run if data is None or folder is not None else None
-    settings = {"noise": noise, "n0": n0, "n": n, "group": group, "seed": seed}
+    settings = {"noise": noise, "n0": n0, "draws": draws, "group": group, "seed": seed}
     done, finished = _finished_images(kept, subject, settings)
     with reported("certify", progress) as report_share:
         found = certifying.certify_images(
@@ -568,7 +570,7 @@ def certify(
             subject.images,
             noise=noise,
             n0=n0,
-            n=n,
+            draws=draws,
             alpha=alpha,
             group=group,
             seed=seed,
@@ -614,7 +616,7 @@ def _finished_images(
     file = _working_file(subject, settings)
     if place().is_first:
         run.end_lines(file)
-    found = read_finished(run, file, settings["n"])
+    found = read_finished(run, file, settings["draws"])
 
     def keep(index: int, image: ImageCertificate) -> None:
         run.append(file, to_json(FinishedImage(index=index, image=image)))
@@ -622,8 +624,8 @@ def _finished_images(
     return found, keep
 
 
-def read_finished(run: Run, file: str, n: int) -> "dict[int, ImageCertificate]":
-    """Return the images in a file of an unfinished certification by n draws, by index.
+def read_finished(run: Run, file: str, draws: int) -> "dict[int, ImageCertificate]":
+    """Return the images in a file of an unfinished certification, by index.
 
     Raises:
         UserError: the file is damaged.
@@ -632,7 +634,7 @@ def read_finished(run: Run, file: str, n: int) -> "dict[int, ImageCertificate]":
 
     with run.reading(file):
         lines = from_json(list[FinishedImage], from_first(lambda: run.lines(file)))
-        check_votes((line.image for line in lines), n)
+        check_votes((line.image for line in lines), draws)
     return {line.index: line.image for line in lines}
 
 

@@ -26,9 +26,9 @@ from curricula.runtime.values import check_number
     "[default: 100]",
 )
 @click.option(
-    "--n",
+    "--draws",
     type=int,
-    help="Draws by which the probability of the class is bounded, 1 to 100,000,000.  "
+    help="Further draws by which the probability of the class is bounded, 1 to 100,000,000.  "
     "[default: 100,000]",
 )
 @click.option(
@@ -71,7 +71,7 @@ def command(
 
     RUN is a folder that `curricula train -o RUN` or `curricula evaluate -o RUN` has written.
 
-    Example: curricula certify runs/first --noise gaussian:0.25 --n 10000
+    Example: curricula certify runs/first --noise gaussian:0.25 --draws 10000
     """
     from curricula.api.measuring import certify
     from curricula.cli.tables import show_certificates

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from curricula.curriculum import Threat
 from curricula.data.dataset import DataSet, SplitLike
-from curricula.errors import UserError, did_you_mean, shown
+from curricula.errors import UserError, shown
 from curricula.evaluation.accuracy import checked_logits, fastest_batch
 from curricula.evaluation.intervals import clopper_pearson_lower, in_percent, wilson_interval
 from curricula.expressions.nodes import Leaf
@@ -63,7 +63,7 @@ class ImageCertificate:
     Attributes:
         label: the label.
         predicted: the class that was selected by the n0 draws.
-        votes: how many of the n draws the network gave this class.
+        votes: how many of the draws that follow the network gave this class.
         nearest, farthest: smallest and largest l-2 distance between the image and another element
             of its orbit, which are its rotations and reflections by a group; 0 without a group.
     """
@@ -106,7 +106,7 @@ class Certificates:
         data: name of the data set.
         sigma: standard deviation of the noise, in [0, 1] pixel units.
         n0: draws by which a class is selected.
-        n: draws by which the probability of the selected class is bounded.
+        draws: draws by which the probability of the selected class is bounded.
         alpha: largest probability that a certificate is wrong.
         seed: seed of the draws.
         group: group of rotations and reflections under which the network is invariant, or None.
@@ -117,30 +117,31 @@ class Certificates:
     data: str
     sigma: float = attrs.field(validator=[gt(0.0), le(1e6)])
     n0: int = attrs.field(validator=and_(ge(1), le(MAX_DRAWS)))
-    n: int = attrs.field(validator=and_(ge(1), le(MAX_DRAWS)))
+    draws: int = attrs.field(validator=and_(ge(1), le(MAX_DRAWS)))
     alpha: float = attrs.field(validator=and_(ge(MIN_ALPHA), le(MAX_ALPHA)))
     seed: int
     group: str | None = attrs.field(default=None, validator=_group)
     images: tuple[ImageCertificate, ...] = attrs.field(validator=min_len(1))
 
     def __attrs_post_init__(self) -> None:
-        _check_enough(self.n, self.alpha)
-        check_votes(self.images, self.n)
+        _check_enough(self.draws, self.alpha)
+        check_votes(self.images, self.draws)
 
     def radius_of(self, votes: int) -> float:
-        """Return the certified l-2 radius of an image by the votes of its class, from 0 to n; 0 if
-        the classifier abstains, because the probability of its class may be 1/2 or less.
+        """Return the certified l-2 radius of an image by the votes of its class, from 0 to
+        ``draws``; 0 if the classifier abstains, because the probability of its class may be 1/2 or
+        less.
 
         >>> one = ImageCertificate(label=0, predicted=0, votes=990)
         >>> found = Certificates(
-        ...     model="", data="", sigma=0.5, n0=100, n=1000, alpha=0.001, seed=0, images=(one,)
+        ...     model="", data="", sigma=0.5, n0=100, draws=1000, alpha=0.001, seed=0, images=(one,)
         ... )
         >>> [round(found.radius_of(votes), 3) for votes in (540, 990, 1000)]
         [0.0, 0.989, 1.232]
         """
         from scipy.special import ndtri
 
-        bound = clopper_pearson_lower(votes, self.n, self.alpha)
+        bound = clopper_pearson_lower(votes, self.draws, self.alpha)
         return self.sigma * float(ndtri(bound)) if bound > 0.5 else 0.0
 
     @cached_property
@@ -161,8 +162,8 @@ class Certificates:
 
     @property
     def max_radius(self) -> float:
-        """The largest l-2 radius that n draws can certify: that of n votes."""
-        return self.radius_of(self.n)
+        """The largest l-2 radius that an image can have: that of as many votes as draws."""
+        return self.radius_of(self.draws)
 
     @property
     def usual_radii(self) -> tuple[float, ...]:
@@ -216,15 +217,15 @@ class Certificates:
         count, rate = len(self.images), 100 * self.abstained / len(self.images)
         text = (
             f"Abstained on {self.abstained:,} of {count:,} images ({rate:.1f} %). "
-            f"{self.n0:,} and {self.n:,} draws, alpha {self.alpha:g}, seed {self.seed}; with "
-            f"{self.n:,} draws no radius is larger than {self.max_radius:.3f}."
+            f"{self.n0:,} and {self.draws:,} draws, alpha {self.alpha:g}, seed {self.seed}; with "
+            f"{self.draws:,} draws no radius is larger than {self.max_radius:.3f}."
         )
         if self.group is None:
             return text
         order, certified = group_order(self.group), count - self.abstained
         return (
             f"{text} The network is invariant under {self.group}: each certificate also holds "
-            f"around the image's {order - 1} other rotations and reflections. On {self.disjoint:,} "
+            f"around the {order - 1} other elements of the image's orbit. On {self.disjoint:,} "
             f"of {certified:,} certified images these balls are disjoint, {order} times the "
             "certified volume."
         )
@@ -285,38 +286,39 @@ register_json(
 )
 
 
-def check_votes(images: Iterable[ImageCertificate], n: int) -> None:
-    """Check that no image has more votes than n draws.
+def check_votes(images: Iterable[ImageCertificate], draws: int) -> None:
+    """Check that no image has more votes than draws.
 
     Raises:
         ValueError: one has.
     """
-    if max((image.votes for image in images), default=0) > n:
-        raise ValueError(f"an image has more votes than {n:,} draws")
+    if max((image.votes for image in images), default=0) > draws:
+        raise ValueError(f"an image has more votes than {draws:,} draws")
 
 
-def check_draws(n0: Any, n: Any, alpha: Any) -> None:
+def check_draws(n0: Any, draws: Any, alpha: Any) -> None:
     """Check the numbers of draws and the probability of an error.
 
     Raises:
         UserError: one is not a number in its range, or so few draws certify nothing.
     """
     check_whole("n0", n0, 1, MAX_DRAWS)
-    check_whole("n", n, 1, MAX_DRAWS)
+    check_whole("draws", draws, 1, MAX_DRAWS)
     check_number("alpha", alpha, MIN_ALPHA, MAX_ALPHA)
-    _check_enough(n, alpha)
+    _check_enough(draws, alpha)
 
 
-def _check_enough(n: int, alpha: float) -> None:
-    """Check that n votes of n draws certify an image.
+def _check_enough(draws: int, alpha: float) -> None:
+    """Check that as many votes as draws certify an image.
 
     Raises:
         UserError: they do not.
     """
-    if alpha ** (1 / n) <= 0.5:
+    if alpha ** (1 / draws) <= 0.5:
         fewest = math.floor(math.log(alpha, 0.5)) + 1
         raise UserError(
-            f"n must be {fewest} or more for alpha {alpha:g}, not {n}: fewer draws certify no image"
+            f"draws must be {fewest} or more for alpha {alpha:g}, not {draws}: fewer draws certify "
+            "no image"
         )
 
 
@@ -329,7 +331,7 @@ def check_group(group: Any) -> None:
     if not isinstance(group, str) or group not in GROUPS:
         raise UserError(
             f"group must be one of {', '.join(GROUPS)}, whose elements map pixels to pixels, not "
-            f"{shown(group)}; {did_you_mean(str(group), GROUPS)}"
+            f"{shown(group)}"
         )
 
 
@@ -376,7 +378,7 @@ def certify_images(
     *,
     noise: str = "gaussian:0.25",
     n0: int = 100,
-    n: int = 100_000,
+    draws: int = 100_000,
     alpha: float = 0.001,
     group: str | None = None,
     seed: int = 0,
@@ -398,7 +400,7 @@ def certify_images(
         split: the images.
         noise: the noise, ``gaussian:SIGMA``.
         n0: draws by which the class is selected.
-        n: further draws by which its probability is bounded.
+        draws: further draws by which its probability is bounded.
         alpha: largest probability that a certificate is wrong, from 1e-12 to 0.5.
         group: group of rotations and reflections under which the network is invariant (`GROUPS`).
         seed: seed of the draws.
@@ -426,7 +428,7 @@ def certify_images(
             rows = torch.zeros(len(together), 5, dtype=torch.float64)
             if place().rank < len(together):
                 index = together[place().rank]
-                one = certifier.certify(index, n0, n, group, batch_size)
+                one = certifier.certify(index, n0, draws, group, batch_size)
                 rows[place().rank] = torch.tensor(attrs.astuple(one), dtype=torch.float64)
             for index, row in zip(together, sum_over(rows).tolist(), strict=True):
                 label, predicted, votes = map(int, row[:3])
@@ -445,7 +447,7 @@ def certify_images(
         data=data.name,
         sigma=sigma,
         n0=n0,
-        n=n,
+        draws=draws,
         alpha=alpha,
         seed=seed,
         group=group,
@@ -473,8 +475,8 @@ class _Certifier:
         batch = self.split[slice(MAX_IMAGES)].load()
         clean = self.data.images(batch.pixels)
         with seeded(0, clean.device):
-            draws = is_random(self.victim.logits, clean)
-        if draws:
+            random = is_random(self.victim.logits, clean)
+        if random:
             raise UserError(
                 "the network draws random numbers in its forward pass, and a certificate adds its "
                 "own noise: certify the network behind it, such as --model resnet18 in place of "
@@ -502,13 +504,13 @@ class _Certifier:
                     )
 
     def certify(
-        self, index: int, n0: int, n: int, group: str | None, batch_size: int
+        self, index: int, n0: int, draws: int, group: str | None, batch_size: int
     ) -> ImageCertificate:
         """Return the certificate of an image."""
         image = self.split[slice(index, index + 1)].load()
         clean = self.data.images(image.pixels)
         selected = self._votes(clean, image.labels, index, range(n0), batch_size)
-        counts = self._votes(clean, image.labels, index, range(n0, n0 + n), batch_size)
+        counts = self._votes(clean, image.labels, index, range(n0, n0 + draws), batch_size)
         predicted = int(selected.argmax())
         nearest = farthest = 0.0
         if group is not None:
@@ -524,13 +526,13 @@ class _Certifier:
         )
 
     def _votes(
-        self, clean_1CHW: Tensor, label_1: Tensor, index: int, draws: range, batch_size: int
+        self, clean_1CHW: Tensor, label_1: Tensor, index: int, numbers: range, batch_size: int
     ) -> Tensor:
         """Return how many of an image's draws the network gives each class, int64 (K,)."""
         streams = Streams.of(self.seed, torch.tensor([index], device=clean_1CHW.device))
         votes_K = torch.zeros(self.data.num_classes, dtype=torch.int64, device=clean_1CHW.device)
-        for start in range(draws.start, draws.stop, batch_size):
-            stop = min(start + batch_size, draws.stop)
+        for start in range(numbers.start, numbers.stop, batch_size):
+            stop = min(start + batch_size, numbers.stop)
             number_M = torch.arange(start, stop, device=clean_1CHW.device)
             x = self._noisy(
                 clean_1CHW.expand(len(number_M), -1, -1, -1),

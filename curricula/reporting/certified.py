@@ -25,7 +25,7 @@ def certified_figure(found: Certificates) -> Figure:
     axes.fill_between(radii, lows, highs, step="post", color=color, alpha=0.18, linewidth=0)
     axes.plot(radii, 100 * counts / n, drawstyle="steps-post", color=color, linewidth=1.6)
     axes.set(ylim=(-3, 103), yticks=range(0, 101, 20), xlim=(0, 1.02 * found.max_radius))
-    axes.set_xlabel(f"l-2 radius (sigma {found.sigma:g}; n = {found.n:,} ends the curve)")
+    axes.set_xlabel(f"l-2 radius (sigma {found.sigma:g}; {found.draws:,} draws end the curve)")
     axes.set_ylabel("certified accuracy, %")
     style_axes(axes, small=True)
     return figure

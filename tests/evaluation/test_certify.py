@@ -79,14 +79,16 @@ def test_radii_of_a_linear_network_are_just_below_its_exact_ones():
     network, x, exact = linear()
     y = (exact < 0).long()
     found = curricula.certify(
-        network, (x, y), noise=f"gaussian:{SIGMA}", n=2500, alpha=0.01, progress=False
+        network, (x, y), noise=f"gaussian:{SIGMA}", draws=2500, alpha=0.01, progress=False
     )
     assert found.abstained < len(x) / 4
     excess = [a - abs(b) for a, b in zip(found.radii, exact.tolist(), strict=True)]
     assert sum(each > 0 for each in excess) <= stats.binom.ppf(0.999, len(x), 0.01)
     for radius, image, margin in zip(found.radii, found.images, exact.tolist(), strict=True):
         of_class = margin if image.predicted == 0 else -margin
-        assert image.votes / found.n == pytest.approx(stats.norm.cdf(of_class / SIGMA), abs=0.045)
+        assert image.votes / found.draws == pytest.approx(
+            stats.norm.cdf(of_class / SIGMA), abs=0.045
+        )
         if abs(margin) < 2 * SIGMA:
             assert radius > abs(margin) - 0.3 * SIGMA
     assert found.accuracy(0) == 1 - found.abstained / len(x)
@@ -104,7 +106,7 @@ def test_abstentions_are_as_frequent_as_the_noise_makes_them():
     )
     images = flat.expand(150, -1, -1, -1)
     found = curricula.certify(
-        network, (images, torch.zeros(150).long()), noise=f"gaussian:{SIGMA}", n0=1, n=50,
+        network, (images, torch.zeros(150).long()), noise=f"gaussian:{SIGMA}", n0=1, draws=50,
         alpha=0.1, progress=False,
     )  # fmt: skip
     certified = len(images) - found.abstained
@@ -116,7 +118,7 @@ def test_abstentions_are_as_frequent_as_the_noise_makes_them():
 
 def found_votes(found):
     """Return the fewest votes that certify."""
-    return next(votes for votes in range(found.n + 1) if found.radius_of(votes) > 0)
+    return next(votes for votes in range(found.draws + 1) if found.radius_of(votes) > 0)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,7 @@ def images():
     return torch.rand((6, 1, 8, 8), generator=generator), torch.arange(6) % 3
 
 
-SETTINGS = {"noise": "gaussian:0.3", "n0": 7, "n": 60, "progress": False}
+SETTINGS = {"noise": "gaussian:0.3", "n0": 7, "draws": 60, "progress": False}
 
 
 def test_draws_depend_on_neither_batches_nor_other_images(network, images):
@@ -162,7 +164,7 @@ def test_an_interrupted_certification_continues(tiny, tmp_path):
     run = curricula.train(
         data="tiny", epochs=1, compile="off", output=tmp_path / "run", progress=False
     ).run
-    settings = {"n": 40, "limit": 6}
+    settings = {"draws": 40, "limit": 6}
     expected = curricula.certify(run, progress=False, **settings)
     stored = run.read("certificates.json", Certificates)
     assert stored == expected
@@ -197,7 +199,7 @@ def test_an_interrupted_certification_continues(tiny, tmp_path):
 def certificates(**changes):
     image = ImageCertificate(label=1, predicted=1, votes=990, nearest=0.9, farthest=1.5)
     settings = {
-        "model": "a", "data": "b", "sigma": 0.5, "n0": 10, "n": 1000, "alpha": 0.001, "seed": 0,
+        "model": "a", "data": "b", "sigma": 0.5, "n0": 10, "draws": 1000, "alpha": 0.001, "seed": 0,
         "group": "c4",
         "images": (
             image,
@@ -227,11 +229,11 @@ def test_certified_accuracy_counts_correct_images_of_larger_radius():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 900}, "an image has more votes than 900 draws"),
+        ({"draws": 900}, "an image has more votes than 900 draws"),
         ({"group": "c3"}, "group must be one of c2"),
         ({"alpha": 0.7}, "alpha"),
         ({"sigma": 0.0}, "sigma"),
-        ({"n": 9}, "n must be 10 or more"),
+        ({"draws": 9}, "draws must be 10 or more"),
     ],
 )
 def test_a_wrong_record_is_refused(change, message):
@@ -299,14 +301,14 @@ def test_no_attack_within_a_radius_breaks_certificates(group):
     y = (network(x)[:, 1] > 0).long()
     data = curricula.DataSet.from_arrays(train=(x, y), test=(x, y))
     split = data.test.load()
-    settings = {"noise": f"gaussian:{SIGMA}", "n": 300, "progress": False}
+    settings = {"noise": f"gaussian:{SIGMA}", "draws": 300, "progress": False}
     found = curricula.certify(network, data, group=group, **settings)
     radius = float(np.median(found.correct_radii)) * 0.9
     seen = tool.tried(network, data, split, found, settings["noise"], radius)
     assert seen.certified > 0
     assert seen.broken <= seen.allowed
     # It can fail: certificates of twice their radii break.
-    images = tuple(attrs.evolve(image, votes=found.n) for image in found.images)
+    images = tuple(attrs.evolve(image, votes=found.draws) for image in found.images)
     wrong = attrs.evolve(found, images=images, sigma=5 * SIGMA)
     seen = tool.tried(network, data, split, wrong, settings["noise"], 4 * SIGMA)
     assert seen.broken > seen.allowed
@@ -322,8 +324,8 @@ def test_no_attack_within_a_radius_breaks_certificates(group):
         ({"noise": "gaussian:0"}, "noise must be above 0"),
         ({"noise": "gausian:0.1"}, "did you mean gaussian"),
         ({"noise": "gaussian:-1"}, "gaussian"),
-        ({"n": 9}, "n must be 10 or more for alpha 0.001, not 9"),
-        ({"n": 0}, "n must lie from 1"),
+        ({"draws": 9}, "draws must be 10 or more for alpha 0.001, not 9"),
+        ({"draws": 0}, "draws must lie from 1"),
         ({"n0": 1.5}, "n0 must be a whole number"),
         ({"alpha": 0}, "alpha must lie from 1e-12 to 0.5, not 0"),
         ({"alpha": float("nan")}, "alpha must be a number"),
@@ -335,7 +337,7 @@ def test_no_attack_within_a_radius_breaks_certificates(group):
 )
 def test_wrong_values_are_one_line(network, images, settings, message):
     with pytest.raises(UserError, match=message) as caught:
-        curricula.certify(network, images, **({"n": 20} | settings))
+        curricula.certify(network, images, **({"draws": 20} | settings))
     assert "\n" not in str(caught.value)
 
 
@@ -366,7 +368,7 @@ def test_the_command_prints_keeps_and_reports(tiny, tmp_path, monkeypatch):
     curricula.train(data="tiny", epochs=1, compile="off", output=folder, progress=False)
     done = CliRunner().invoke(
         program,
-        ["--plugin", str(TINY), "certify", str(folder), "--noise", "gaussian:0.1", "--n", "30",
+        ["--plugin", str(TINY), "certify", str(folder), "--noise", "gaussian:0.1", "--draws", "30",
          "--limit", "4", "--radius", "0.05"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -376,7 +378,7 @@ def test_the_command_prints_keeps_and_reports(tiny, tmp_path, monkeypatch):
     assert "Certified accuracy" in page
     assert (folder / "figures" / "certified.svg").exists()
     found = Run(folder).read("certificates.json", Certificates)
-    assert (found.n, found.sigma, len(found.images)) == (30, 0.1, 4)
+    assert (found.draws, found.sigma, len(found.images)) == (30, 0.1, 4)
 
 
 def test_batches_of_the_module_are_checked(network, images):
@@ -385,7 +387,7 @@ def test_batches_of_the_module_are_checked(network, images):
     one = ImageCertificate(label=0, predicted=0, votes=60)
     kept = []
     found = certify_images(
-        network, data, data.test, noise="gaussian:0.3", n0=7, n=60, done={4: one, 99: one},
+        network, data, data.test, noise="gaussian:0.3", n0=7, draws=60, done={4: one, 99: one},
         keep=lambda index, image: kept.append(index),
     )  # fmt: skip
     assert found.images[4] == one

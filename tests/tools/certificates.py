@@ -3,7 +3,7 @@
     python tests/tools/certificates.py RUN --noise gaussian:0.25 --radius 0.25 --radius 0.5
 
 The smoothed classifier is attacked by PGD in l-2, whose gradients are those of the mean probability
-of several draws (EOT). The majority of n fresh draws, which are not those of the certificates,
+of several draws (EOT). The majority of as many fresh draws, which the certificates do not share,
 decides what each attacked image is classified as; with --group, each rotation and reflection of it
 too. A line per radius says how many images are certified correct, how many are still classified
 correctly under the attack, and how many certificates were broken. At most a share of alpha of them
@@ -90,7 +90,7 @@ def tried(
     for number, each in enumerate(
         [changed] if found.group is None else orbit(changed, found.group)
     ):
-        correct &= majority(network, each, sigma, found.n, seed=number + 2) == y
+        correct &= majority(network, each, sigma, found.draws, seed=number + 2) == y
     certified = torch.tensor(found.correct_radii) > radius
     count = int(certified.sum())
     return Tried(
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--noise", default="gaussian:0.25")
     parser.add_argument("--radius", type=float, action="append", required=True)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--group")
     given = parser.parse_args(arguments)
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = curricula.load_data(run.config.data, root=run.config.data_root)
     split = data.test[slice(given.images)].load()
     found = curricula.certify(
-        network, data, noise=given.noise, n=given.n, alpha=given.alpha, group=given.group,
+        network, data, noise=given.noise, draws=given.draws, alpha=given.alpha, group=given.group,
         limit=given.images, progress=False,
     )  # fmt: skip
     print(f"{given.images} images, {found.summary}")
