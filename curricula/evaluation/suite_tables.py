@@ -97,7 +97,7 @@ class SuiteTable:
 
     @property
     def measure(self) -> str:
-        """What the cells are, in words: accuracy, of a random network by the majority of draws."""
+        """Name of the values in the cells: accuracy; of a random network by its majority."""
         draws = self.results[0].draws
         return "accuracy in %" + (f", majority of {draws.count:,} draws" if draws else "")
 

@@ -128,6 +128,8 @@ def suite_threats(
                 threat = SuiteThreat(tree=threat.tree, position=position)
             if name in found and not _equal(found[name], threat):
                 name = f"{suite}/{name}"
+            if name in found and not _equal(found[name], threat):
+                raise UserError(f"suite {suite}: two different threats are named {shown(name)}")
             found[name] = threat
         if left_out and place().is_first:
             reason = next(iter(left_out.values()))

@@ -112,6 +112,7 @@ def test_the_spatial_suite_is_that_of_engstrom():
         ("wrong-name", "suite wrong-name returned"),
         ("no-columns", "suite no-columns returned"),
         ("nothing", "suite nothing returned"),
+        ("twice", "suite twice: two different threats are named 'twice/a 1'"),
         ("number", "suite number returned 5; it must return"),
         ("lost", "unknown suite 'wether'"),
         ("only-colours", "suite only-colours has no threat for made, whose images have 1 channels"),
