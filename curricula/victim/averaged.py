@@ -1,4 +1,7 @@
-"""A random network as an attack should see it: gradients and logits averaged over its draws."""
+"""A random network as an attack should see it: gradients and logits averaged over its draws.
+
+Shape suffixes: N images, M images of several draws or subsets, K classes, B batches of copies.
+"""
 
 import math
 from collections.abc import Callable
@@ -14,6 +17,8 @@ from curricula.interfaces import AttackLoss, Victim
 ROUNDING = 1e-3  # largest difference of equal logits of two passes, as a share of the largest
 PROBED = 64  # images on which it is looked whether a network is random; it may draw rarely
 SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
+COPIES = 8  # of one image in each of 8 batches, on which it is looked how a network draws
+MAX_RATIO = 4  # of variances; a network that draws by image exceeds it once in a thousand times
 PIXELS_AT_ONCE = 2**18
 """Pixels (images x H x W) of the draws that run together: 256 images of 32x32. If one draw of the
 whole batch has more, draws run one at a time."""
@@ -119,13 +124,23 @@ class _AveragedVictim:
         return [run(images.repeat(count)) for count in [*counts, *([rest] if rest else [])]]
 
     def _draws_by_image(self, x_NCHW: Tensor) -> bool:
-        """Return whether the network draws for each image of a batch. One that draws once for the
-        whole batch, such as a random size, gives all copies of an image the same draw."""
+        """Return whether the network draws all its numbers for each image of a batch. One that
+        draws some once for the whole batch, such as a random size, gives them to all copies of an
+        image.
+
+        The copies of an image in several batches tell: the variance of a batch's mean is that of a
+        copy divided by their number, unless they share a draw.
+        """
         if not self.found:
-            twice = torch.zeros(2, dtype=torch.long, device=x_NCHW.device)
+            copies = torch.zeros(COPIES, dtype=torch.long, device=x_NCHW.device)
             with torch.no_grad():
-                one, other = self.victim.subset(twice).logits(x_NCHW[twice])
-            self.found.append(bool((one - other).abs().max() > SAME * one.abs().max()))
+                logits_BMK = torch.stack(
+                    [self.victim.subset(copies).logits(x_NCHW[copies]) for _ in range(COPIES)]
+                )
+            within = float(logits_BMK.var(1).mean(0).sum())
+            between = COPIES * float(logits_BMK.mean(1).var(0).sum())
+            rounding = (SAME * float(logits_BMK.abs().max())) ** 2
+            self.found.append(within > rounding and between < MAX_RATIO * within)
         return self.found[0]
 
     def with_reference(self, x_NCHW: Tensor) -> Victim:

@@ -91,6 +91,20 @@ def test_a_network_that_draws_once_for_a_batch_draws_again_for_each_average():
     torch.testing.assert_close(loss, expected[1])
 
 
+class Both(Jittered):
+    """Add noise to each image, and some to all images of a batch."""
+
+    def forward(self, x):
+        noise = torch.rand(x.shape) - 0.5 + torch.rand((1, *x.shape[1:])) - 0.5
+        return self.net(x + self.noise * noise)
+
+
+def test_a_network_that_draws_by_image_and_by_batch_draws_again_for_each_average():
+    """Its copies of an image differ, and yet they share a draw."""
+    torch.manual_seed(3)
+    after_probe(victim_of(Both()), by_image=False)
+
+
 def test_the_averaged_logits_have_the_gradient_of_the_mean_probability():
     each = after_probe(victim_of(Jittered()), by_image=True)
     free = X.clone().double().float().requires_grad_()
@@ -153,7 +167,7 @@ def test_pgd_follows_the_loop(attack):
     torch.manual_seed(5)
     current = X
     if attack.eot:
-        torch.rand((2, 1, 4, 4))  # the probe of how the network draws
+        torch.rand((8, 8, 1, 4, 4))  # the probe of how the network draws
     for _ in range(4):
         draws = DRAWS if attack.eot else 1
         gradients = []
