@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import attrs
 
 from curricula.api.networks import Network
-from curricula.errors import UserError, message_of, shortened, shown
+from curricula.errors import UserError, shortened, shown
 from curricula.evaluation.results import MAX_DRAWS
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.given import given
@@ -663,14 +663,14 @@ def _source(model: Measurable, subject: "_Subject", data_root: str | Path | None
         )
     some = subject.data.images(subject.images[slice(MAX_IMAGES)].load().pixels)
     try:
-        network = to_device(network, some, some.device)
-        check_measurable(network, some, subject.images.labels, subject.data.num_classes)
-    except (UserError, RuntimeError, ValueError) as error:
+        check_measurable(
+            network.to(some.device), some, subject.images.labels, subject.data.num_classes
+        )
+    except UserError as error:
         raise UserError(
-            f"transfer_from (--transfer) must classify the images of {subject.data.name}: "
-            f"{message_of(error)}"
+            f"transfer_from (--transfer) must classify the images of {subject.data.name}: {error}"
         ) from error
-    return network
+    return to_device(network, some, some.device)
 
 
 def _checked(

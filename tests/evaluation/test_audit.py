@@ -627,6 +627,24 @@ def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
 
 
 @pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, "transfer_from must be a run, its folder or a torch.nn.Module, not 3"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(784, 7)),
+            r"transfer_from \(--transfer\) must class",
+        ),
+        (nn.Linear(5, 10), r"must classify the images of digits: the model cannot take images"),
+    ],
+)
+def test_a_wrong_source_of_a_transfer_is_one_line(plain, source, message):
+    model, _ = plain
+    with pytest.raises(UserError, match=message) as caught:
+        curricula.audit(model, data="digits", limit=2, transfer_from=source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--threat", "clean"], "No such option '--threat'"),
