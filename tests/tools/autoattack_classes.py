@@ -80,7 +80,7 @@ def main() -> None:
 @click.option("--images", default=60, help="Test images.", show_default=True)
 @click.option("--eps", default=0.1, help="Radius of the l-inf ball.", show_default=True)
 @click.option("--digits", type=(int, int), default=(4, 9), show_default=True)
-@click.option("--seed", "seeds", multiple=True, default=(0, 1), show_default=True)
+@click.option("--seed", "seeds", multiple=True, default=(0, 1, 2), show_default=True)
 @torch.no_grad()
 def two(
     data_root: str, images: int, eps: float, digits: tuple[int, int], seeds: tuple[int, ...]
