@@ -31,8 +31,8 @@ def known(tmp_path_factory):
 NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
     "environment", "data", "evaluation", "predictions", "profile", "audit", "certificates",
-    "finished", "failure", "elsewhere", "compare", "compare-config", "plugins-config", "weights",
-    "checkpoint", "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif", "webp", "ppm",
+    "suites", "finished", "failure", "elsewhere", "compare", "compare-config", "plugins-config",
+    "weights", "checkpoint", "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif", "webp", "ppm",
     "identity", "rows", "plugin", "study", "safetensors", "torch", "torch-old", *PHOTOS,
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ import click
 
 from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.subject import Subject, subject_options
+from curricula.expressions.checks import check_perturbation
 from curricula.runtime.records import to_json
 from curricula.runtime.values import check_number
 
@@ -84,6 +85,8 @@ def command(
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
     for radius in radii:
         check_number("radius", radius, 0)
+    if "noise" in settings:
+        check_perturbation(settings["noise"])
     keep_freed_memory()
     kept = subject.kept if output is None else output
     with joined() as place, ProgressBar("certify") as bar:

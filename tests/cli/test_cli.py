@@ -667,6 +667,7 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
         "evaluate": [folder, "--limit", "5"],
         "profile": [folder, "--limit", "1"],
         "audit": [folder, "--limit", "1"],
+        "certify": [folder, "--limit", "1", "--draws", "20"],
         "predict": [folder, photo],
         "export": [folder, "-o", tmp_path / "net.pt2", "--limit", "1"],
         "sweep": [sweep, "--output", tmp_path / "sweep"],
@@ -696,8 +697,8 @@ def test_a_plugin_that_raises_at_import_leaves_every_command_working(
 
 
 COMMANDS = [
-    "train", "evaluate", "profile", "audit", "predict", "export", "sweep", "search", "compare",
-    "report", "bench", "preview", "schedule", "plugins", "recipes",
+    "train", "evaluate", "profile", "audit", "certify", "predict", "export", "sweep", "search",
+    "compare", "report", "bench", "preview", "schedule", "plugins", "recipes",
 ]  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def test_a_data_frame_has_a_row_per_threat_class_or_image():
     ]  # fmt: skip
     assert frame["turned"].tolist() == found.predictions["turned"].tolist()
     assert frame["turned_name"].tolist() == [f"class {label}" for label in frame["turned"]]
-    with pytest.raises(UserError, match="per must be threat or class or image, not 'img'"):
+    with pytest.raises(UserError, match="per must be threat or row or class or image, not 'img'"):
         found.to_pandas("img")
 
 

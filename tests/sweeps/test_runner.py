@@ -1,5 +1,6 @@
 """Sweeps: their files, and that an interrupted sweep ends like an uninterrupted one."""
 
+import base64
 import contextlib
 import json
 import multiprocessing
@@ -310,7 +311,11 @@ def test_the_database_has_the_results_of_each_cell(out):
         assert (state, token) == ("done", 1)
         assert {"evaluation.json", "metrics.jsonl", "config.toml"} < set(results["files"])
         for file, text in results["files"].items():
-            assert text == (out / "cells" / name / file).read_text()
+            content = (out / "cells" / name / file).read_bytes()
+            if file.endswith(".safetensors"):
+                assert base64.b64decode(text) == content
+            else:
+                assert text == content.decode()
 
 
 def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_is_run(tiny, tmp_path):
