@@ -32,8 +32,8 @@ NAMES = (
     "config", "sweep", "search", "trials", "pruned", "intermediate", "metrics", "timing",
     "environment", "data", "evaluation", "predictions", "profile", "audit", "certificates",
     "suites", "finished", "failure", "elsewhere", "compare", "compare-config", "plugins-config",
-    "weights", "checkpoint", "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif", "webp", "ppm",
-    "identity", "rows", "plugin", "study", "safetensors", "torch", "torch-old", *PHOTOS,
+    "weights", "checkpoint", "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif",
+    "webp", "ppm", "identity", "rows", "plugin", "study", "safetensors", "torch", "torch-old", *PHOTOS,
 )  # fmt: skip
 
 
