@@ -33,7 +33,8 @@ NAMES = (
     "environment", "data", "evaluation", "predictions", "profile", "audit", "certificates",
     "suites", "finished", "failure", "elsewhere", "compare", "compare-config", "plugins-config",
     "weights", "checkpoint", "mnist-images", "mnist-labels", "npz", "png", "jpg", "bmp", "tif",
-    "webp", "ppm", "identity", "rows", "plugin", "study", "safetensors", "torch", "torch-old", *PHOTOS,
+    "webp", "ppm", "identity", "rows", "plugin", "study", "safetensors", "torch", "torch-old",
+    *PHOTOS,
 )  # fmt: skip
 
 
