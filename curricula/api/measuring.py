@@ -326,8 +326,8 @@ def robustness_profile(
     its folder as ``profile.json``; an older one is replaced.
 
     Args:
-        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, output,
-            progress: as for `evaluate`.
+        model, data, normalise, layout, seed: as for `evaluate`.
+        batch_size, device, data_root, checkpoint, output, progress: as for `evaluate`.
         split: as for `evaluate`; only for a model, and without output.
         budgets: largest changes, by unit (``degrees``, ``pixels``, ``linf``), as text such as
             ``8/255``; by default those of the run's curriculum, or else the data set's.
@@ -415,8 +415,8 @@ def audit(
     folder as ``audit.json``; an older one is replaced.
 
     Args:
-        model, data, normalise, layout, seed, batch_size, device, data_root, checkpoint, output,
-            progress: as for `evaluate`.
+        model, data, normalise, layout, seed: as for `evaluate`.
+        batch_size, device, data_root, checkpoint, output, progress: as for `evaluate`.
         split: as for `evaluate`; only for a model, and without output.
         eps: radius of the ball, in [0, 1] pixel units; by default that of the first pixel attack
             of the run's curriculum, or else the data set's budget.
@@ -514,8 +514,8 @@ def certify(
     kept there, so that an interrupted call continues when it is made again.
 
     Args:
-        model, data, normalise, layout, seed, device, data_root, checkpoint, output, progress: as
-            for `evaluate`.
+        model, data, normalise, layout, seed: as for `evaluate`.
+        device, data_root, checkpoint, output, progress: as for `evaluate`.
         noise: the noise, ``gaussian:SIGMA``, by which the network was trained too.
         n0: draws of the noise by which the class is selected, 1 to 100,000,000.
         draws: draws by which its probability is bounded, 1 to 100,000,000.

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
@@ -102,7 +101,7 @@ def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[floa
 
 
 def seeds_interval(
-    correct: Sequence[int], n: int, images_SN: "NDArray[np.bool_] | None" = None
+    correct: Sequence[int], n: int, images_SN: "NDArray[Any] | None" = None
 ) -> tuple[float, float]:
     """Return the ends (low, high), in [0, 1], of a 95 % interval for the mean accuracy of networks
     trained with other seeds, measured on other images of the same kind.
@@ -123,8 +122,9 @@ def seeds_interval(
     Args:
         correct: correctly classified images with each seed, from 0 to n.
         n: images, 1 or more.
-        images_SN: True where an image is classified correctly with a seed. Without it, the images'
-            variance is taken to be the largest that the counts allow, so the interval is wider.
+        images_SN: bool, True where an image is classified correctly with a seed. Without it, the
+            images' variance is taken to be the largest that the counts allow, so the interval is
+            wider.
     """
     count = len(correct)
     share = sum(correct) / (count * n)

@@ -23,7 +23,6 @@ from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas
     from numpy.typing import NDArray
 
@@ -43,8 +42,8 @@ class Outcome:
         passes: images that went forward and backward through its networks in training; None for a
             model that was only measured.
         seconds: wall time of training and validation; None likewise.
-        images_correct: an array by threat that is True for each image classified correctly; empty
-            if the run does not have its predictions.
+        images_correct: a bool array by threat that is True for each image classified correctly;
+            empty if the run does not have its predictions.
     """
 
     folder: Path
@@ -54,9 +53,7 @@ class Outcome:
     images: str
     passes: int | None
     seconds: float | None
-    images_correct: Mapping[str, "NDArray[np.bool_]"] = attrs.field(
-        factory=dict, eq=False, repr=False
-    )
+    images_correct: Mapping[str, "NDArray[Any]"] = attrs.field(factory=dict, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
