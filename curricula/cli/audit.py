@@ -1,6 +1,5 @@
 """``curricula audit``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +70,13 @@ def command(
     if not place.is_first:
         return
 
-    page: Path | None = None
-    if kept is not None:
-        from curricula.reporting.report import report  # imports matplotlib: only now is it needed
-
-        run = opened if isinstance(opened, Run) else kept
-        page = report(run, data_root=settings.get("data_root"))
-    if form == "json":
-        result = to_json(found) if kept is None else Run.open(kept).read_json(AUDIT)
-        click.echo(json.dumps(result, indent=2))
-    else:
-        click.echo(subject.title(opened))
-        show_audit(found)
-        if page is not None:
-            click.echo(f"report: {page}")
+    subject.show(
+        opened,
+        kept,
+        form,
+        settings.get("data_root"),
+        as_json=lambda: to_json(found) if kept is None else Run.open(kept).read_json(AUDIT),
+        as_text=lambda: show_audit(found),
+    )
     if not found.passed:
         raise click.exceptions.Exit(1)

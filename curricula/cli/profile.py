@@ -1,6 +1,5 @@
 """``curricula profile``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import from_first, joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import Run, check_free, check_page
+    from curricula.training.run import check_free, check_page
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
@@ -65,16 +64,11 @@ def command(
     if not place.is_first:
         return
 
-    page: Path | None = None
-    if kept is not None:
-        from curricula.reporting.report import report  # imports matplotlib: only now is it needed
-
-        run = opened if isinstance(opened, Run) else kept
-        page = report(run, data_root=settings.get("data_root"))
-    if form == "json":
-        click.echo(json.dumps(to_json(profile), indent=2))
-    else:
-        click.echo(subject.title(opened))
-        show_profile(profile)
-        if page is not None:
-            click.echo(f"report: {page}")
+    subject.show(
+        opened,
+        kept,
+        form,
+        settings.get("data_root"),
+        as_json=lambda: to_json(profile),
+        as_text=lambda: show_profile(profile),
+    )

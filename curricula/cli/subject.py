@@ -1,6 +1,7 @@
 """Open what a command measures: a run, a run on other data, or a model from elsewhere."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,39 @@ class Subject:
     def title(self, opened: "Run | Network") -> str:
         """Return the line that names what was measured."""
         return f"run: {opened.path}" if isinstance(opened, Run) else f"model: {opened.name}"
+
+    def show(
+        self,
+        opened: "Run | Network",
+        kept: Path | None,
+        form: str,
+        data_root: Path | None,
+        *,
+        as_json: Callable[[], Any],
+        as_text: Callable[[], None],
+    ) -> None:
+        """Write the page of the folder that keeps a result, and print the result.
+
+        Args:
+            opened: what was measured.
+            kept: the folder that keeps the result, if one does.
+            form: ``json`` or ``table``.
+            data_root: folder of the data set's files.
+            as_json: returns the result for ``json``.
+            as_text: prints it for ``table``.
+        """
+        page: Path | None = None
+        if kept is not None:
+            from curricula.reporting.report import report  # matplotlib: only now is it needed
+
+            page = report(opened if isinstance(opened, Run) else kept, data_root=data_root)
+        if form == "json":
+            click.echo(json.dumps(as_json(), indent=2))
+            return
+        click.echo(self.title(opened))
+        as_text()
+        if page is not None:
+            click.echo(f"report: {page}")
 
 
 def _lacks_model(run: Path) -> bool:

@@ -5,6 +5,7 @@ Outside `joined` there is one process, and every function returns at once. Only 
 exchange something import torch.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # environment variable that torchrun sets
 MAX_PROCESSES = 100_000  # processes of a group
+_GROUPS = itertools.count()  # numbers of the groups that this program has joined, one after another
 
 
 class FirstProcessError(UserError):
@@ -141,6 +143,8 @@ def _exchange() -> Any:
     unless it has begun."""
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
 
     if not dist.is_initialized():
         # Without a GPU torch's default adds NCCL too, which aborted processes at their end.
@@ -148,7 +152,10 @@ def _exchange() -> Any:
         if torch.cuda.is_available():
             torch.cuda.set_device(_place.local_rank % torch.cuda.device_count())
             backend = "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend)
+        # A second group of the same program would read the first one's addresses in the store.
+        store, rank, count = next(rendezvous("env://"))
+        own_store = PrefixStore(f"curricula-{next(_GROUPS)}", store)
+        dist.init_process_group(backend, store=own_store, rank=rank, world_size=count)
     return dist
 
 
