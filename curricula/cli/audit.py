@@ -43,22 +43,17 @@ def command(
     from curricula.api.measuring import audit
     from curricula.cli.tables import show_audit
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.processes import joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import AUDIT, Run, check_free, check_page
+    from curricula.training.run import AUDIT, Run
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
-    kept = subject.kept if output is None else output
     if transfer is not None:
         Run.open(transfer)
     with joined() as place, ProgressBar("audit") as bar:
-        if output is not None:
-            from_first(lambda: check_free(output))
-        if kept is not None:
-            from_first(lambda: check_page(kept))
-        opened = subject.open(settings.get("data_root"))
+        opened, kept = subject.open_to_keep(output, settings.get("data_root"))
         found = audit(
             opened,
             subject.other_data,

@@ -39,20 +39,14 @@ def command(
     from curricula.api.measuring import robustness_profile
     from curricula.cli.tables import show_profile
     from curricula.runtime.malloc import keep_freed_memory
-    from curricula.runtime.processes import from_first, joined
+    from curricula.runtime.processes import joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import check_free, check_page
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
-    kept = subject.kept if output is None else output
     with joined() as place, ProgressBar("profile") as bar:
-        if output is not None:
-            from_first(lambda: check_free(output))
-        if kept is not None:
-            from_first(lambda: check_page(kept))
-        opened = subject.open(settings.get("data_root"))
+        opened, kept = subject.open_to_keep(output, settings.get("data_root"))
         profile = robustness_profile(
             opened,
             subject.other_data,

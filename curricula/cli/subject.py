@@ -14,7 +14,8 @@ from curricula.cli.paths import PATH
 from curricula.errors import UserError
 from curricula.expressions.given import is_given
 from curricula.models.normalisation import CHOICES
-from curricula.training.run import CONFIG, Run, holds
+from curricula.runtime.processes import from_first
+from curricula.training.run import CONFIG, Run, check_free, check_page, holds
 
 if TYPE_CHECKING:
     from curricula.api.networks import Network
@@ -102,6 +103,25 @@ class Subject:
             click.echo(f"weights {self.weights}: recognised {', '.join(network.notes)}", err=True)
         return network
 
+    def open_to_keep(
+        self, output: Path | None, data_root: str | None
+    ) -> "tuple[Run | Network, Path | None]":
+        """Return what is to be measured, and the folder that will keep the result, if one does.
+
+        Args:
+            output: folder to make for a model, if the user names one.
+            data_root: as for `open`.
+
+        Raises:
+            UserError: as `open` does; the folder or its page cannot be written to.
+        """
+        kept = self.kept if output is None else output
+        if output is not None:
+            from_first(lambda: check_free(output))
+        if kept is not None:
+            from_first(lambda: check_page(kept))
+        return self.open(data_root), kept
+
     def title(self, opened: "Run | Network") -> str:
         """Return the line that names what was measured."""
         return f"run: {opened.path}" if isinstance(opened, Run) else f"model: {opened.name}"
@@ -111,7 +131,7 @@ class Subject:
         opened: "Run | Network",
         kept: Path | None,
         form: str,
-        data_root: Path | None,
+        data_root: str | None,
         *,
         as_json: Callable[[], Any],
         as_text: Callable[[], None],

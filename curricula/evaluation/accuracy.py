@@ -221,12 +221,13 @@ def all_predicted(
         if batch_size is None:
             batch_size = from_first(lambda: fastest_batch(victim, data, split))
         seen_by_attacks: Victim = victim
-        random = _is_random(victim, data, split)
+        first_NCHW = data.images(split[slice(PROBED)].load().pixels)
+        random = _is_random(victim, first_NCHW)
         if random:
             victim = victim.attacking_all()
             seen_by_attacks = with_averaged_logits(victim, RANKING_DRAWS)
         if notices and place().is_first:
-            for notice in _notices(model, victim, data, split, random=random, draws=draws):
+            for notice in _notices(model, victim, first_NCHW, random=random, draws=draws):
                 warnings.warn(Notice(notice), stacklevel=3)
         seen_by_attacks = attacked(seen_by_attacks)
         order_M = _own_images(len(split), batch_size)
@@ -251,18 +252,16 @@ def all_predicted(
     return {name: found[_identity(threat)] for name, threat in threats.items()}
 
 
-def _is_random(victim: Victim, data: DataSet, split: SplitLike) -> bool:
+def _is_random(victim: Victim, x_NCHW: Tensor) -> bool:
     """Return whether the network draws random numbers in its forward pass."""
-    batch = split[slice(PROBED)].load()
-    with seeded(0, batch.labels.device):
-        return is_random(victim.logits, data.images(batch.pixels))
+    with seeded(0, x_NCHW.device):
+        return is_random(victim.logits, x_NCHW)
 
 
 def _notices(
     model: nn.Module,
     victim: Victim,
-    data: DataSet,
-    split: SplitLike,
+    x_NCHW: Tensor,
     *,
     random: bool,
     draws: int | None,
@@ -279,15 +278,13 @@ def _notices(
             "layers are measured in eval mode: for dropout that stays on, call "
             "torch.nn.functional.dropout(x, p, training=True) in its forward"
         )
-    batch = split[slice(PROBED)].load()
-    x = data.images(batch.pixels)
     if random:
         if draws is None:
             yield RANDOM
         passes = []
         for _ in range(2):
-            with torch.no_grad(), seeded(0, batch.labels.device):
-                passes.append(victim.logits(x))
+            with torch.no_grad(), seeded(0, x_NCHW.device):
+                passes.append(victim.logits(x_NCHW))
         if differ(*passes):
             yield UNSEEDED
         return
@@ -297,7 +294,7 @@ def _notices(
             "pass; leave it out"
         )
     with torch.no_grad():
-        if differ(victim.logits(x)[:1], victim.logits(x[:1])):
+        if differ(victim.logits(x_NCHW)[:1], victim.logits(x_NCHW[:1])):
             yield BATCH
 
 

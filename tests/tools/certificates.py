@@ -34,7 +34,7 @@ RARE = 0.999
 
 @attrs.frozen
 class Tried:
-    """What an attack within a radius found.
+    """Hold what an attack within a radius found.
 
     Attributes:
         radius: the l-2 radius.
