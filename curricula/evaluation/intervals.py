@@ -83,7 +83,9 @@ def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[floa
     a random classifier, measured by some draws on each of n images.
 
     The draws of one image are not independent images: the interval follows from the variance of the
-    images' shares of correct draws, which contains that of the draws. It takes Wilson's form.
+    images' shares of correct draws, which contains that of the draws. It takes Wilson's form, with
+    Student's quantile (n - 1 degrees of freedom) for the few images that the variance is estimated
+    from. It is at most as wide as that of n images of one draw each.
 
     >>> draws_interval(90, 90, draws=1, n=100) == wilson_interval(90, 100)
     True
@@ -95,8 +97,14 @@ def draws_interval(correct: int, squares: int, draws: int, n: int) -> tuple[floa
         n: images, 1 or more.
     """
     share = correct / (draws * n)
-    variance = (squares / draws**2 / n - share**2) / n
-    trials = min(share * (1 - share) / variance, draws * n) if variance > 0 else n
+    spread = squares / draws**2 / n - share**2
+    if n == 1 or draws == 1 or spread <= 0:
+        return wilson_interval(share * n, n)
+
+    from scipy.special import stdtrit
+
+    variance = spread / (n - 1) * (float(stdtrit(n - 1, 0.975)) / Z) ** 2
+    trials = min(max(share * (1 - share) / variance, n), draws * n)
     return wilson_interval(share * trials, trials)
 
 
