@@ -301,8 +301,10 @@ def _notices(
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:
     """Warn if the network's gradient is exactly zero on the first images of a split."""
     for images in (MAX_IMAGES, BATCH_SIZE):  # almost always the first few have one
-        if victim.has_gradient(data.images(split[slice(images)].load().pixels)):
-            return
+        some_NCHW = data.images(split[slice(images)].load().pixels)
+        with seeded(0, some_NCHW.device):  # the network may draw
+            if victim.has_gradient(some_NCHW):
+                return
     warnings.warn(
         Notice(
             "the network's gradient in its images is exactly zero, as behind rounding, sign, "
@@ -447,5 +449,6 @@ def fastest_batch(victim: Victim, data: DataSet, split: SplitLike) -> int:
 def _gradient_seconds(victim: Victim, x_NCHW: Tensor, y_N: Tensor) -> float:
     """Return the seconds that one gradient of a batch takes: the shortest of three, after an
     untimed first one that allocates memory."""
-    found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
+    with seeded(0, x_NCHW.device):  # the network may draw
+        found = [seconds(lambda: victim.gradient(x_NCHW, y_N), x_NCHW.device) for _ in range(4)]
     return min(found[1:])

@@ -65,11 +65,12 @@ def test_counts_are_those_of_a_loop_over_draws(images):
     )
 
 
-def test_the_caller_random_state_is_left_alone(images):
+@pytest.mark.parametrize("threat", ["clean", "pgd(0.1, steps=1, eot=2)"])
+def test_the_caller_random_state_is_left_alone(images, threat):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    curricula.evaluate(Noisy(0.2), images, ["clean"], draws=2)
+    curricula.evaluate(Noisy(0.2), images, [threat], draws=2)
     assert torch.equal(torch.rand(4), expected)
 
 
