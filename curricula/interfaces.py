@@ -370,8 +370,9 @@ class Objective(Protocol):
     """A training loss, computed from the clean, transformed and perturbed images of a batch."""
 
     @property
-    def attack_loss(self) -> str:
-        """Name of the per-example loss that the inner attack ascends by default."""
+    def attack_loss(self) -> str | AttackLoss:
+        """The per-example loss that the inner attack ascends by default: a name (``ce``, ``kl``,
+        ``dlr``) or a function."""
         ...
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:

@@ -67,6 +67,26 @@ def difference_of_logits_ratio(
     return (other - label) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
+def nuclear_norm_parts(difference_NK: Tensor) -> Tensor:
+    """Return one number for each row of a matrix (N,), which add up to its nuclear norm, the sum of
+    its singular values; the gradient of their sum is that of the norm.
+
+    With the singular value decomposition U S V', the norm's gradient is U V', and the norm is the
+    sum of its products with the entries of the matrix. Singular values of 0 are left out of it.
+
+    Example:
+        >>> import torch
+        >>> nuclear_norm_parts(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+        tensor([3., 4.])
+    """
+    with torch.no_grad():  # NaN stays in the product below
+        u, s, v = torch.linalg.svd(difference_NK.nan_to_num(), full_matrices=False)
+        positive = s > s[:1] * max(difference_NK.shape) * torch.finfo(s.dtype).eps
+        gradient_NK = (u * positive) @ v
+    parts_N: Tensor = (difference_NK * gradient_NK).sum(1)
+    return parts_N
+
+
 def towards(target_N: Tensor) -> AttackLoss:
     """Return the loss that rises as an image nears its target class: the targeted DLR loss (Croce
     and Hein 2020, eq. 7), which is invariant to shifts and rescalings of the logits.

@@ -11,7 +11,10 @@ from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Views
+from curricula.losses import nuclear_norm_parts
 from curricula.objectives import boosted_cross_entropy
+from curricula.perturbations.attacks.single_step import RandomFGSM
+from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((4, 1, 3, 3), generator=torch.Generator().manual_seed(0))
 VIEWS = Views(clean=X, transformed=X * 0.9, perturbed=X * 0.7)
@@ -67,6 +70,57 @@ def test_mart_equals_its_formula():
     _same(loss, (boosted + 3 * weighted).mean(), model)
     torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
     assert (objective("mart").attack_loss, objective("mart").beta) == ("ce", 5)
+
+
+def test_nuat_equals_its_formula():
+    model = linear()
+    loss = objective("nuat(weight=3)")(model, VIEWS, Y)
+    change = model(X * 0.7) - model(X * 0.9)
+    norm = torch.linalg.eigvalsh(change.T @ change).clamp_min(1e-20).sqrt().sum()
+    expected = -model(X * 0.9).softmax(1)[range(4), Y].log().mean() + 3 * norm / 4
+    _same(loss, expected, model)
+    torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
+    assert objective("nuat").weight == 4.5
+
+
+def test_the_attack_of_nuat_ascends_the_loss_of_its_paper():
+    """One step of 0.1 from x +- 0.05 along the sign of the gradient of the sum of cross-entropies
+    plus 3 times the nuclear norm, clipped to 0.1 about x."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3))
+    nuat, x = objective("nuat(weight=3)"), 0.2 + 0.6 * X
+    victim = ModelVictim(model, loss=nuat.attack_loss).with_reference(x)
+    found = RandomFGSM(budget=0.1, rel_step=1.0, bernoulli=0.5)(
+        x, Y, strength=1.0, victim=victim, generator=torch.Generator().manual_seed(1)
+    )
+    up = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    start = (x + torch.where(up, 0.05, -0.05)).requires_grad_()
+    norm = torch.linalg.matrix_norm(model(start) - model(x).detach(), ord="nuc")
+    entropy = F.cross_entropy(model(start), Y, reduction="sum")
+    signs = [torch.autograd.grad(part, start, retain_graph=True)[0].sign()
+             for part in (entropy + 3 * norm, entropy)]  # fmt: skip
+    assert not torch.equal(*signs)  # the norm matters here
+    step = start.detach() + 0.1 * signs[0] - x
+    torch.testing.assert_close(found, x + step.clamp(-0.1, 0.1))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 5), (1, 3), (0, 3)])
+def test_the_parts_of_a_nuclear_norm_add_up_to_it(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    norm = torch.linalg.matrix_norm(matrix, ord="nuc") if len(matrix) else matrix.sum()
+    parts = nuclear_norm_parts(matrix)
+    assert parts.shape == shape[:1]
+    torch.testing.assert_close(parts.sum(), norm)
+    ours, theirs = (torch.autograd.grad(total, matrix)[0] for total in (parts.sum(), norm))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_nuclear_norm_of_zero_has_no_gradient_and_one_with_nan_is_nan():
+    for rank_one in (torch.zeros(4, 3), torch.tensor([[1.0, 2.0], [2.0, 4.0]])):
+        matrix = rank_one.requires_grad_()
+        (gradient,) = torch.autograd.grad(nuclear_norm_parts(matrix).sum(), matrix)
+        torch.testing.assert_close(gradient, rank_one.detach() / 5)
+    assert nuclear_norm_parts(torch.tensor([[math.nan, 1.0], [0.0, math.inf]])).isnan().any()
 
 
 def test_boosted_cross_entropy_stays_finite_where_a_rival_is_certain():

@@ -129,6 +129,11 @@ def curricula_objectives() -> Iterable[Record]:
         summary="boosted cross-entropy plus a KL weighted by misclassification",
     )
     yield Record(
+        name="nuat",
+        factory="curricula.objectives:NuclearNorm",
+        summary="cross-entropy on the transformed view plus the nuclear norm of the logits' change",
+    )
+    yield Record(
         name="mix",
         factory="curricula.objectives:mix",
         summary="cross-entropy on the clean and on the perturbed view",

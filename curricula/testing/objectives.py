@@ -43,10 +43,21 @@ def _loss(objective: Objective, fixture: Fixture, views: Views) -> TrainingLoss:
 
 
 def attack_loss_is_known(objective: Objective) -> None:
-    """Check that `attack_loss` names a loss that attacks can ascend."""
-    name = getattr(objective, "attack_loss", None)
-    known = ", ".join(ATTACK_LOSSES)
-    assert name in ATTACK_LOSSES, f"attack_loss is {name!r}; known: {known}"
+    """Check that `attack_loss` is a loss that attacks can ascend: a known name, or a function that
+    returns a loss for each image."""
+    loss = getattr(objective, "attack_loss", None)
+    if not callable(loss):
+        known = ", ".join(ATTACK_LOSSES)
+        assert loss in ATTACK_LOSSES, f"attack_loss is {loss!r}; known: {known}, or a function"
+        return
+    fixture = _fixture(training=False)
+    reference, logits = (fixture.model(x).detach() for x in (fixture.x_NCHW, fixture.x_NCHW / 2))
+    loss_N = loss(logits.requires_grad_(), fixture.y_N, lambda: reference)
+    shape = tuple(loss_N.shape)
+    assert shape == (len(logits),), f"attack_loss returns a shape of {shape}, not ({len(logits)},)"
+    (gradient,) = torch.autograd.grad(loss_N.sum(), logits)
+    assert gradient.isfinite().all(), "the gradient of attack_loss is not finite"
+    assert gradient.any(), "the gradient of attack_loss is zero"
 
 
 def value_is_a_finite_scalar(objective: Objective) -> None:

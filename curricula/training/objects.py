@@ -210,7 +210,8 @@ def _check_trainable(model: "nn.Module") -> None:
 
 
 def _is_objective(value: Any) -> bool:
-    return callable(value) and isinstance(getattr(value, "attack_loss", None), str)
+    loss = getattr(value, "attack_loss", None)
+    return callable(value) and (isinstance(loss, str) or callable(loss))
 
 
 def name_of(text: str) -> str:

@@ -379,11 +379,12 @@ def _augmentation(text: str, data: DataSet) -> Curriculum:
 
 
 def _check_objective(objective: factories.Built) -> None:
-    """Check that the attack loss of an objective is known."""
-    if objective.value.attack_loss not in ATTACK_LOSSES:
+    """Check that the attack loss of an objective is known, or a function."""
+    loss = objective.value.attack_loss
+    if not callable(loss) and loss not in ATTACK_LOSSES:
         raise UserError(
-            f"objective {objective.call}: its attack loss {objective.value.attack_loss!r} is "
-            f"unknown; known: {', '.join(ATTACK_LOSSES)}"
+            f"objective {objective.call}: its attack loss {loss!r} is unknown; known: "
+            f"{', '.join(ATTACK_LOSSES)}, or a function"
         )
 
 

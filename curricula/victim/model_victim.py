@@ -28,8 +28,8 @@ class ModelVictim:
 
     Args:
         model: any module from images in [0, 1] to logits, or to what holds them as ``logits``.
-        loss: name of the loss that `gradient` differentiates if a perturbation gives none: a key of
-            `curricula.losses.ATTACK_LOSSES`.
+        loss: the loss that `gradient` differentiates if a perturbation gives none: a key of
+            `curricula.losses.ATTACK_LOSSES`, or a function.
         precision: precision of the network's arithmetic, ``float32`` or ``bf16``; images, losses
             and gradients are float32.
         early_stop: stop attacking an image once it is misclassified, as evaluations do; training
@@ -55,7 +55,7 @@ class ModelVictim:
         self,
         model: nn.Module,
         *,
-        loss: str = "ce",
+        loss: str | AttackLoss = "ce",
         precision: Precision = "float32",
         early_stop: bool = False,
         fast: bool = True,
@@ -64,12 +64,13 @@ class ModelVictim:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
-        check_choice("attack loss", loss, ATTACK_LOSSES)
+        if isinstance(loss, str):
+            check_choice("attack loss", loss, ATTACK_LOSSES)
         check_choice("precision", precision, get_args(Precision))
         self._frozen = FrozenModel(
             model, precision, fast=fast, compiled=compiled, check_finite=check_finite
         )
-        self._loss = ATTACK_LOSSES[loss]
+        self._loss = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
         self._early_stop = early_stop
         self._reference: Callable[[], Tensor] = _no_reference
 

@@ -49,6 +49,16 @@ def test_rfgsm_scales_with_the_strength_of_each_image(linear, generator):
     torch.testing.assert_close(found, X + 0.1 * strength.reshape(-1, 1, 1, 1) * sign)
 
 
+def test_rfgsm_starts_half_the_radius_up_or_down(linear, generator):
+    """A step of the radius from there ends at the radius, or half-way."""
+    victim, sign = linear
+    attack = RandomFGSM(budget=0.1, rel_step=1.0, bernoulli=0.5)
+    found = attack(X, Y, strength=1.0, victim=victim, generator=generator)
+    half, whole = ((found - X - share * sign).abs() < 1e-6 for share in (0.05, 0.1))
+    assert (half | whole).all()
+    assert float(half.float().mean()) == pytest.approx(0.5, abs=0.03)
+
+
 def test_nfgsm_adds_noise_of_twice_the_budget_and_a_step_of_the_budget(linear, generator):
     victim, sign = linear
     found = NoisyFGSM(budget=0.1)(X, Y, strength=1.0, victim=victim, generator=generator)
@@ -142,6 +152,8 @@ def test_mim_on_a_constant_model_returns_the_image(generator):
     [
         (FGSM, {"budget": -1.0}, "'budget' must be >= 0"),
         (RandomFGSM, {"budget": 0.1, "rel_step": 0.0}, "'rel_step' must be > 0"),
+        (RandomFGSM, {"budget": 0.1, "bernoulli": 0.0}, "'bernoulli' must be > 0"),
+        (RandomFGSM, {"budget": 0.1, "bernoulli": 1.5}, "'bernoulli' must be <= 1"),
         (NoisyFGSM, {"budget": 0.1, "noise": 0.0}, "'noise' must be > 0"),
         (NoisyFGSM, {"budget": 1e7}, "'budget' must be <= 1000000.0"),
         (MIM, {"budget": 0.1, "steps": 0}, "'steps' must be >= 1"),

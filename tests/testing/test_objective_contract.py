@@ -33,6 +33,11 @@ class Broken:
     def attack_loss(self):
         if self.how == "declares no attack loss":
             raise AttributeError("attack_loss")
+        match self.how:
+            case "gives one attack loss for the batch":
+                return lambda logits, y, reference: F.cross_entropy(logits, y)
+            case "gives an attack loss without a gradient":
+                return lambda logits, y, reference: 0 * logits.sum(1)
         return "crossentropy" if self.how == "misspells its attack loss" else "ce"
 
     def __call__(self, model, views, y):
@@ -91,6 +96,8 @@ class Broken:
 BROKEN = {
     "declares no attack loss": clauses.attack_loss_is_known,
     "misspells its attack loss": clauses.attack_loss_is_known,
+    "gives one attack loss for the batch": clauses.attack_loss_is_known,
+    "gives an attack loss without a gradient": clauses.attack_loss_is_known,
     "returns a tuple": clauses.value_is_a_finite_scalar,
     "looks like a loss": clauses.value_is_a_finite_scalar,
     "returns a loss for each image": clauses.value_is_a_finite_scalar,

@@ -76,11 +76,12 @@ def test_a_different_seed_gives_different_metrics(tiny, trained, tmp_path):
     assert ours != others
 
 
-def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path):
+@pytest.mark.parametrize("objective", ["trades", "nuat"])
+def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective):
     steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # pgd steps: 5 of 10 at half of the budget
     perturb = "rot+pgd(0.1, steps=auto, step=0.025)"
     settings = {"data": "tiny", "perturb": perturb, "schedule": steps, "epochs": 2}
-    run = curricula.train(**settings, objective="trades", output=tmp_path / "run").run
+    run = curricula.train(**settings, objective=objective, output=tmp_path / "run").run
     train = make_plan(settings).data.train
     images = len(train) // run.config.batch_size * run.config.batch_size
     metrics = lines(run.path / "metrics.jsonl")

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import attrs
 import torch
+from attrs.validators import optional
 from torch import Tensor
 
 from curricula.interfaces import NormBound, Victim
@@ -77,6 +78,9 @@ class RandomFGSM(BallAttack):
     Args:
         budget: radius of the l-inf ball, in [0, 1] pixel units, from 0 to 1.
         rel_step: length of the step as a share of the current radius, above 0.
+        bernoulli: start where each value is moved up or down by this share of the current radius,
+            above 0 to 1, with equal probability: with 0.5 and ``rel_step=1`` the attack of GAT and
+            NuAT (Sriramanan et al. 2020 and 2021). None: start uniformly in the ball.
         loss: as for `pgd`.
         eot: as for `pgd`.
 
@@ -96,6 +100,7 @@ class RandomFGSM(BallAttack):
 
     budget: float = attrs.field(validator=valid_budget)
     rel_step: float = attrs.field(default=1.25, validator=above_zero())
+    bernoulli: float | None = attrs.field(default=None, validator=optional(above_zero(1.0)))
     loss: LossName = "default"
     eot: int | None = attrs.field(default=None, validator=valid_eot)
 
@@ -112,10 +117,16 @@ class RandomFGSM(BallAttack):
         victim: Victim,
         generator: torch.Generator,
     ) -> Tensor:
+        if self.bernoulli is None:
+            start = random_start(x_NCHW, eps_N111, "linf", generator)
+        else:
+            up = torch.rand(x_NCHW.shape, generator=generator, device=x_NCHW.device) < 0.5
+            move = self.bernoulli * eps_N111
+            start = (x_NCHW + torch.where(up, move, -move)).clamp_(0, 1)
         return ascend(
             x_NCHW,
             y_N,
-            random_start(x_NCHW, eps_N111, "linf", generator),
+            start,
             eps_N111,
             victim=victim,
             loss=resolve_loss(self.loss),
