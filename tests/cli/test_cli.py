@@ -318,55 +318,6 @@ def test_recipes_are_listed():
         assert find_sweep(name).cells
 
 
-def test_cusp_has_a_trades_and_a_published_variant():
-    from curricula.recipes import read_config
-
-    cusp, trades, published = map(read_config, ("cusp", "cusp-trades", "cusp-faithful"))
-    assert cusp | {"objective": "trades(beta=5)"} == trades
-    unshuffled = {"perturb": published["perturb"], "shuffle": False}
-    assert cusp | unshuffled == published
-    assert published["perturb"] == cusp["perturb"].replace(
-        "rot:180", "rot(180, interpolation=nearest)"
-    )
-
-
-@pytest.mark.parametrize("name", ["cusp", "cusp-trades", "cusp-faithful"])
-def test_cusp_has_the_published_stages(name):
-    from curricula.recipes import read_config
-
-    values = read_config(name)
-    from curricula.curriculum import Curriculum
-    from curricula.interfaces import Progress
-    from curricula.training.learning_rate import parse_learning_rate
-
-    curriculum = Curriculum.parse(values["perturb"], values["schedule"])
-    rate = parse_learning_rate(values["lr_schedule"]).value
-    table = []
-    for epoch in (1, 74, 75, 89, 90, 99, 100, 120):  # as the paper counts, from 1
-        progress = Progress(
-            step=(epoch - 1) * 10, total_steps=1200, epoch=epoch - 1, total_epochs=120
-        )
-        strengths = curriculum.strengths(progress)
-        table.append(
-            (
-                epoch,
-                round(values["lr"] * rate(progress), 6),
-                round(strengths["pgd"] * 8, 6),
-                round(strengths["rot"] * 180, 6),
-            )
-        )
-    assert table == [
-        (1, 0.1, 2, 120),
-        (74, 0.1, 2, 120),
-        (75, 0.01, 4, 150),
-        (89, 0.01, 4, 150),
-        (90, 0.001, 8, 180),
-        (99, 0.001, 8, 180),
-        (100, 0.0001, 8, 180),
-        (120, 0.0001, 8, 180),
-    ]
-
-
 def test_an_adaptive_schedule_that_never_moved_is_reported(tmp_path, no_report):
     schedules = ["--schedule", "rot=gated(updates=2, threshold=0)", "--schedule", "pgd=gated"]
     train = ["train", "--data", "tiny", "--epochs", "1", "--perturb", "rot+pgd", *schedules]
