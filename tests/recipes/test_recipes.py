@@ -1,8 +1,10 @@
 """The shipped recipes beside the published settings, which are written here independently."""
 
 import pytest
+import torch
+from torchvision.transforms import functional
 
-from curricula.curriculum import Curriculum
+from curricula.curriculum import Curriculum, Threat
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Progress
@@ -40,6 +42,7 @@ FORMS = {
     "cusp-trades-faithful": (TRADES_FORM, 0.007, 5),
 }
 UNCORRECTED = {"shuffle": False, "normalise": "none", "precision": "float32"}
+SHARES = [(30, 1 / 6), (60, 1 / 3), (90, 1 / 2), (120, 2 / 3), (150, 5 / 6), (180, 1)]
 
 
 def at(epoch, epochs):
@@ -107,13 +110,58 @@ def test_the_paper_s_sweep_has_the_four_forms():
         assert values == read_config(forms[cell.labels["form"]]) | beside
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize(
+    ("name", "size", "pairs"),
+    [("tradeoff-spatial-cifar10", 32, SHARES), ("tradeoff-spatial-mnist", 28, SHARES[1::2])],
+)
+def test_trade_off_a_has_rotations_shifts_and_both_of_growing_range(name, size, pairs):
+    published = [{}]
+    published += [{"rot": degrees} for degrees, _ in pairs]
+    published += [{"trans": share * size} for _, share in pairs]
+    published += [{"rot": degrees, "trans": share * size} for degrees, share in pairs]
+    sweep = find_sweep(name)
+    rows = [{**sweep.base, **change} for change in sweep.axes["augmentation"].values()]
+    for epoch in (1, sweep.base["epochs"]):  # constant throughout
+        found = [ranges(values, epoch) for values in rows]
+        assert found == [pytest.approx(each) for each in published]
+    moved = [values["perturb"] for values in rows[1 + len(pairs) :]]
+    assert all(text.endswith(", interpolation=nearest)") for text in moved)  # whole pixels
+    spatial = [text for text in sweep.threats.values() if "pgd" not in text]
+    assert set(spatial) <= {values["perturb"] for values in rows}
+    assert {len(Threat.parse(text).tree.leaves) for text in spatial} == {0, 1, 2}
+
+
+def test_trade_off_a_on_cifar10_trains_as_published():
+    sweep = find_sweep("tradeoff-spatial-cifar10")
+    stated = {"batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4, "augmentation": "clean"}
+    rates = {1: 0.1, 50: 0.1, 51: 0.01, 100: 0.01, 101: 0.001, 120: 0.001}
+    assert stated.items() <= sweep.base.items()
+    assert (sweep.base["optimizer"], sweep.base["epochs"]) == ("sgd", 120)
+    assert {epoch: rate(sweep.base, epoch) for epoch in rates} == pytest.approx(rates)
+    # The published eps are of images divided by a standard deviation of about 0.2.
+    for eps in (2, 4, 8):
+        assert f"pgd({0.2 * eps:g}/255, steps=40, rel_step=1/10)" in sweep.threats.values()
+
+
+def test_shifts_by_nearest_neighbour_are_those_of_random_affine():
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shift = Curriculum.parse("trans(32, interpolation=nearest)").tree.leaves["trans"].perturbation
+    drawn = shift.sample(8, 1.0, torch.Generator().manual_seed(1))
+    # RandomAffine rounds what it draws within its share of the size to whole pixels.
+    expected = [
+        functional.affine(image, angle=0, translate=pair.round().int().tolist(), scale=1, shear=[0])
+        for image, pair in zip(x, drawn, strict=True)
+    ]
+    assert torch.equal(shift.apply(x, drawn), torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", [*recipes(), "tradeoff-spatial-cifar10", "tradeoff-spatial-mnist"])
 def test_a_recipe_has_a_plan(name):
-    values = read_config(name)
+    values = find_sweep(name).cells[-1].values if "tradeoff" in name else read_config(name)
     images = {"data": "random(images=160)", "model": "smallcnn", "device": "cpu"}
-    plan = make_plan(values | images)
+    plan = make_plan(dict(values) | images)
     assert (plan.config.epochs, plan.config.batch_size) == (values["epochs"], 128)
     assert plan.total_steps == values["epochs"]
     printed = {"perturb": plan.config.perturb, "schedule": plan.config.schedule}
     for epoch in (1, values["epochs"]):
-        assert ranges({**values, **printed}, epoch) == ranges(values, epoch)
+        assert ranges({**values, **printed}, epoch) == ranges(dict(values), epoch)
