@@ -35,7 +35,7 @@ class Brighten(Corruption):
         value = x_NCHW.amax(1, keepdim=True)
         higher = (value + constant(severity_N, (0, 0.1, 0.2, 0.3, 0.4, 0.5))).clamp_max(1)
         # Hue and saturation stay if all channels grow by one factor; black becomes grey.
-        return torch.where(value > 0, x_NCHW * (higher / value), higher)
+        return torch.where(value > 0, x_NCHW / value * higher, higher)
 
 
 @attrs.frozen(kw_only=True)

@@ -59,9 +59,10 @@ class Corruption:
         generator: torch.Generator,
     ) -> Tensor:
         with torch.no_grad():
-            fields = self.fields(x_NCHW, generator)
-            severity_N = severities(strength, self.budget, x_NCHW)
-            out = self.corrupted(x_NCHW, severity_N, fields).clamp(0, 1)
+            x = x_NCHW.float()  # severities and levels of 255 need its precision
+            fields = self.fields(x, generator)
+            severity_N = severities(strength, self.budget, x)
+            out = self.corrupted(x, severity_N, fields).clamp(0, 1).to(x_NCHW.dtype)
             return torch.where(severity_N[:, None, None, None] > 0, out, x_NCHW)
 
 

@@ -143,6 +143,18 @@ def test_images_of_any_size_and_number_work(name, device):
             assert changed.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ALL)
+def test_images_of_another_precision_are_changed_in_float32(name, dtype):
+    x = pictures().to(dtype)
+    x[0] = 0
+    x[0, 0] = torch.finfo(dtype).smallest_normal  # a factor on it may overflow
+    changed = run(make(name), x, 0.9)
+    assert changed.dtype == dtype
+    assert changed.isfinite().all()
+    assert torch.equal(changed, run(make(name), x.float(), 0.9).to(dtype))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_between_two_severities_images_change_continuously(name):
     x = pictures()
