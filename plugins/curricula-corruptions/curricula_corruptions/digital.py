@@ -74,19 +74,18 @@ class ElasticTransform(Corruption):
 
 @functools.lru_cache(maxsize=32)
 def shrinking(size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Return the matrix (small, size) that shrinks an axis to a share by averaging, as Pillow's BOX
-    does, and the index (size,) that enlarges it by repeating, as its NEAREST does."""
+    """Return the matrix (small, size) by which Pillow shrinks an axis to a share with its filter
+    BOX, and the index (size,) by which its NEAREST enlarges it again.
+
+    Pillow itself resizes unit vectors and numbers: its rounding decides where the middle of a pixel
+    is on an edge.
+    """
     small = max(int(size * share), 1)
-    scale = size / small
-    matrix = torch.zeros(small, size)
-    for number in range(small):
-        centre = (number + 0.5) * scale
-        first, end = int(centre - scale / 2 + 0.5), int(centre + scale / 2 + 0.5)
-        matrix[number, first:end] = 1 / (end - first)
-    # Pillow adds up its steps, whose rounding decides where the middle of a pixel is on an edge.
-    steps = np.full(size, small / size)
-    steps[0] /= 2
-    return matrix, torch.from_numpy(np.add.accumulate(steps).astype(int))
+    units = Image.fromarray(np.eye(size, dtype=np.float32))
+    numbers = Image.fromarray(np.arange(small, dtype=np.float32)[None])
+    matrix = np.asarray(units.resize((small, size), Image.Resampling.BOX)).T
+    index = np.asarray(numbers.resize((size, 1), Image.Resampling.NEAREST))[0]
+    return torch.from_numpy(matrix.copy()), torch.from_numpy(index.astype(int))
 
 
 @attrs.frozen(kw_only=True)

@@ -124,6 +124,15 @@ def test_the_images_are_those_of_the_published_function(name, channels, height, 
             assert agrees(name, levels)
 
 
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (101, 34)])
+def test_pixelate_rounds_as_the_published_function_at_any_size(height, width):
+    """At one size in ten the rounding decides whether a row counts towards a larger pixel."""
+    x = pictures(1, 3, height, width)
+    for severity in range(1, SEVERITIES + 1):
+        changed = run(make("pixelate"), x, severity / SEVERITIES)[0]
+        assert agrees("pixelate", (changed - corrupted("pixelate", severity, x[0], [])).abs() * 255)
+
+
 @pytest.mark.parametrize("name", ["motion-blur", "defocus-blur", "snow", "fog"])
 def test_grey_images_change_as_colour_images_of_equal_channels(name):
     x = pictures(2, 1, 20, 28)
