@@ -460,6 +460,8 @@ class Curriculum:
         indices_N: Tensor,
         correct_N: Tensor,
         strengths: Mapping[str, Strength],
+        progress: Progress,
+        num_classes: int,
     ) -> dict[str, ScheduleState]:
         """Return the state of each schedule, by label, after a batch; only adaptive schedules
         change theirs.
@@ -469,6 +471,8 @@ class Curriculum:
             indices_N: the images' indices in the training set.
             correct_N: whether the model was correct on each perturbed image.
             strengths: the strengths of the batch, from `strengths`.
+            progress: the progress of training that gave these strengths.
+            num_classes: number of classes.
         """
         moved = dict(states)
         for label, schedule in self.schedules.items():
@@ -478,6 +482,8 @@ class Curriculum:
                     indices=indices_N,
                     correct=correct_N,
                     strength=strength.to(indices_N.device).expand(len(indices_N)),
+                    progress=progress,
+                    num_classes=num_classes,
                 )
                 moved[label] = schedule.after_batch(states[label], feedback)
         return moved

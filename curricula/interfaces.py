@@ -281,7 +281,7 @@ class Schedule(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Feedback:
-    """Which images of a batch the model classified correctly, and at which strength, for one
+    """Which images of a batch the model classified correctly, when and at which strength, for one
     schedule; all tensors are (N,).
 
     In a union each image takes one branch; the schedules of the other branches receive its feedback
@@ -291,11 +291,15 @@ class Feedback:
         indices: each image's index in the training set.
         correct: whether the model classified the perturbed image correctly.
         strength: the image's strength at this link.
+        progress: the progress of training before the batch's update.
+        num_classes: number of classes; 1 / num_classes is the accuracy of chance.
     """
 
     indices: Tensor
     correct: Tensor
     strength: Tensor
+    progress: Progress
+    num_classes: int
 
 
 @runtime_checkable

@@ -503,7 +503,12 @@ def test_an_adaptive_schedule_changes_by_feedback_and_per_image(tiny):
     strengths = curriculum.strengths(at(0), states=states, indices_N=indices)
     assert strengths["pgd"].tolist() == [0, 0]
     moved = curriculum.after_batch(
-        states, indices_N=indices, correct_N=torch.tensor([True, False]), strengths=strengths
+        states,
+        indices_N=indices,
+        correct_N=torch.tensor([True, False]),
+        strengths=strengths,
+        progress=at(0),
+        num_classes=2,
     )
     found = curriculum.strengths(at(1), states=moved, indices_N=torch.tensor([7, 2, 0]))
     assert found["pgd"].tolist() == [0, 0.5, 0]

@@ -64,7 +64,10 @@ class Gated(Adaptive):
 
         >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
         >>> right = torch.tensor([True, True, True, False])
-        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> batch = Feedback(
+        ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
+        ...     progress=now, num_classes=10,
+        ... )
         >>> schedule = Gated(threshold=0.6, step=0.1, updates=2)
         >>> state = schedule.start(num_train=4)
         >>> for _ in range(4):
@@ -119,7 +122,10 @@ class Fooling(Adaptive):
 
         >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
         >>> right = torch.tensor([True, True, True, False])
-        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> batch = Feedback(
+        ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
+        ...     progress=now, num_classes=10,
+        ... )
         >>> schedule = Fooling(target=0.4, rate=0.2)
         >>> state = schedule.after_batch(schedule.start(num_train=4), batch)
         >>> round(schedule(now, state), 2)
@@ -209,7 +215,10 @@ class PerImage(Adaptive):
     Example:
         >>> now = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
         >>> right = torch.tensor([True, True, True, False])
-        >>> batch = Feedback(indices=torch.arange(4), correct=right, strength=torch.zeros(4))
+        >>> batch = Feedback(
+        ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
+        ...     progress=now, num_classes=10,
+        ... )
         >>> schedule = PerImage(up=0.3, down=0.1, low=0.2)
         >>> state = schedule.after_batch(schedule.start(num_train=5), batch)
         >>> schedule(now, state)

@@ -26,6 +26,7 @@ from curricula.interfaces import (
 from curricula.testing.contract import broken_clauses
 
 NUM_TRAIN = 12  # training images
+NUM_CLASSES = 3
 LENGTHS = ((1, 1), (1, 7), (3, 4), (20, 5))  # (epochs, updates per epoch)
 
 
@@ -79,7 +80,13 @@ def _feedback(progress: Progress, strength: Strength) -> Feedback:
     correct_N = torch.rand(len(indices), generator=generator) < 0.5 + progress.fraction / 2
     strength = torch.as_tensor(strength, dtype=torch.float32)
     of_batch = strength[indices] if strength.ndim else strength.expand(len(indices))
-    return Feedback(indices=indices, correct=correct_N, strength=of_batch)
+    return Feedback(
+        indices=indices,
+        correct=correct_N,
+        strength=of_batch,
+        progress=progress,
+        num_classes=NUM_CLASSES,
+    )
 
 
 def strength_is_in_0_to_1(schedule: Schedule) -> None:

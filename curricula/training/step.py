@@ -261,7 +261,12 @@ def update(
     if plan.averaging and state.average and plan.averaging.joins_after == "update":
         state.average.update_parameters(state.model)
     state.schedules = plan.curriculum.after_batch(
-        state.schedules, indices_N=indices_N, correct_N=correct_N, strengths=strengths
+        state.schedules,
+        indices_N=indices_N,
+        correct_N=correct_N,
+        strengths=strengths,
+        progress=progress,
+        num_classes=plan.data.num_classes,
     )
     state.step += 1
     return Update(

@@ -23,6 +23,8 @@ def feedback(correct, indices=None, strength=0.0):
         indices=torch.arange(len(correct)) if indices is None else torch.tensor(indices),
         correct=correct,
         strength=torch.full((len(correct),), strength),
+        progress=NOW,
+        num_classes=10,
     )
 
 
