@@ -124,6 +124,8 @@ class ThreatResult:
         for name in ("correct", "fooled"):
             if getattr(self, name) > self.n:
                 raise ValueError(f"{name} must be at most n, not {getattr(self, name)} of {self.n}")
+        if self.draws is not None and self.draws.n != self.n:
+            raise ValueError(f"draws must be of {self.n} images, not {self.draws.n}")
 
     @property
     def accuracy(self) -> float:

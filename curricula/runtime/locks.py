@@ -14,7 +14,12 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def exclusive(
-    folder: Path, *, files: Collection[str] = (), wait: bool = False, what: str = "run folder"
+    folder: Path,
+    *,
+    files: Collection[str] = (),
+    wait: bool = False,
+    what: str = "run folder",
+    lock: str = LOCK,
 ) -> Iterator[None]:
     """Make a folder and lock it inside the block, so that no other process of curricula writes to
     it.
@@ -27,14 +32,16 @@ def exclusive(
             left half written of them is deleted.
         wait: wait for a process that writes to it, instead of refusing.
         what: name of the folder in errors.
+        lock: name of the file that is locked; one of its own for a block that a long training, which
+            locks the folder, must not keep waiting.
 
     Raises:
         UserError: another process writes to it, or it cannot be made or written to.
     """
-    lock = filelock.FileLock(inside(folder, LOCK))
+    locked = filelock.FileLock(inside(folder, lock))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=wait)
+        locked.acquire(blocking=wait)
     except filelock.Timeout as error:
         raise UserError(
             f"{what} {folder}: another process is writing to it; wait until it ends, or choose "
@@ -49,4 +56,4 @@ def exclusive(
             remove_partials(folder / file)
         yield
     finally:
-        lock.release()
+        locked.release()

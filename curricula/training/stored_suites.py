@@ -7,6 +7,7 @@ import attrs
 from curricula.errors import printable
 from curricula.evaluation.results import Evaluation, ThreatResult, check_results
 from curricula.evaluation.suite_tables import SuiteTable, tables_of
+from curricula.runtime.locks import LOCK, exclusive
 from curricula.runtime.records import to_json
 from curricula.runtime.values import check_printable
 from curricula.training.run import SUITES, Run
@@ -39,6 +40,15 @@ class StoredSuite:
         check_results(self.results)
         if any(result.position is None for result in (*self.results, *self.baseline_results)):
             raise ValueError("each result must have a position")
+        for results in (self.results, self.baseline_results):
+            if len({result.position for result in results}) < len(results):
+                raise ValueError("two results have the same position")
+        measured = {
+            (result.n, result.draws.count if result.draws else None)
+            for result in (*self.results, *self.baseline_results)
+        }
+        if len(measured) > 1:
+            raise ValueError("all results must be of equally many images and draws")
 
     @property
     def tables(self) -> tuple[SuiteTable, ...]:
@@ -89,7 +99,9 @@ def write_suites(
         )
         for table in found.tables
     }
-    run.write_json(SUITES, to_json(StoredSuites(suites={**read_suites(run), **new})))
+    # Another process may have measured another suite.
+    with exclusive(run.path, wait=True, lock=f".{SUITES}{LOCK}"):
+        run.write_json(SUITES, to_json(StoredSuites(suites={**read_suites(run), **new})))
 
 
 def _of_suite(suite: str, results: Iterable[ThreatResult]) -> list[ThreatResult]:

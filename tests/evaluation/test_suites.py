@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,12 +26,13 @@ from curricula.plugins.registry import Provider
 from curricula.reporting import report
 from curricula.reporting.page import Section
 from curricula.reporting.suite_figure import suite_figure
-from curricula.runtime.records import to_json
+from curricula.runtime.records import from_json, to_json
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
 from curricula.testing import SUITE_CLAUSES, check_suite
+from curricula.training import stored_suites
 from curricula.training.run import Run
-from curricula.training.stored_suites import read_suites
+from curricula.training.stored_suites import StoredSuite, read_suites, write_suites
 
 CONTEXT = {
     "curriculum": "clean",
@@ -281,6 +283,50 @@ def test_a_run_beside_a_baseline(tiny, suites, runs, tmp_path):
         ("turns", str(run)),
     ]
     assert stored["weather"].tables == found.tables
+
+
+def test_two_processes_keep_the_results_of_both(tiny, suites, runs, tmp_path, monkeypatch):
+    """The second reads the file while the first is between reading and writing it."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "0", run, ignore=shutil.ignore_patterns("predictions.*"))
+    first, second = (curricula.evaluate(run, suite=name, limit=1) for name in ("weather", "turns"))
+    (run / "suites.json").unlink()
+    keywords = {"checkpoint": "best", "seed": 0, "beside": None}
+    other = Thread(target=write_suites, args=(Run.open(run), second), kwargs=keywords)
+
+    def read(run):
+        found = read_suites(run)
+        if other.ident is None:
+            other.start()
+            other.join(0.1)
+        return found
+
+    monkeypatch.setattr(stored_suites, "read_suites", read)
+    write_suites(Run.open(run), first, **keywords)
+    other.join()
+    assert {*read_suites(Run.open(run))} == {"weather", "turns"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("position", {"suite": "s", "row": "fog", "column": "2"}, "have the same position"),
+        ("n", 7, "equally many images and draws"),
+        ("draws", {"count": 2, "correct": 0, "squares": 0, "mean": 0, "n": 10}, "images and draws"),
+        ("draws", {"count": 2, "correct": 0, "squares": 0, "mean": 0, "n": 9}, "draws must be of"),
+    ],
+)
+def test_stored_results_that_make_no_table_are_refused(name, value, message):
+    results = [
+        {"name": f"fog {column}", "threat": "fog", "correct": 0, "fooled": 0, "n": 10}
+        | {"position": {"suite": "s", "row": "fog", "column": column}}
+        for column in ("1", "2")
+    ]
+    written = {"checkpoint": "best", "seed": 0, "results": results}
+    assert from_json(StoredSuite, written).tables
+    results[0][name] = value
+    with pytest.raises(ValueError, match=message):
+        from_json(StoredSuite, written)
 
 
 def test_the_command_prints_and_draws_the_table(tiny, suites, runs, tmp_path, monkeypatch):
