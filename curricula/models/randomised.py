@@ -15,6 +15,7 @@ from curricula.interfaces import Views
 from curricula.models.build import resolve_model
 from curricula.plugins.names import GRID, WORST
 from curricula.runtime.values import check_choice, check_whole
+from curricula.victim.outputs import checked_logits
 
 Vote = Literal["mean", "majority"]
 MAX_DRAWS = 1_000_000
@@ -37,7 +38,7 @@ class Randomised(nn.Module):
     the identity (BPDA, Athalye et al. 2018).
 
     Args:
-        network: from images in [0, 1] to logits.
+        network: from images in [0, 1] to logits, or to a mapping with the key ``logits``.
         perturb: spatial and intensity perturbations and their unions; text, syntax or a bound node.
         draws: draws of the perturbation for each image and pass, 1 to 1,000,000.
         vote: ``mean`` of the probabilities, or ``majority`` of the predicted classes.
@@ -95,17 +96,19 @@ class Randomised(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if self.training:
-            logits: Tensor = self.network(x_NCHW)
-            return logits
+            return checked_logits(self.network(x_NCHW), len(x_NCHW))
         n, _, height, width = x_NCHW.shape
         at_once = max(1, PIXELS_AT_ONCE // max(1, n * height * width))
         log_mean, counted = [], []
         for first in range(0, self.draws, at_once):
             count = min(at_once, self.draws - first)
-            logits = self.network(self.perturbed(x_NCHW.repeat(count, 1, 1, 1)))
+            output = self.network(self.perturbed(x_NCHW.repeat(count, 1, 1, 1)))
+            logits = checked_logits(output, count * n)
             if self.draws == 1 and self.vote == "mean":
                 return logits
-            log_shares = logits.log_softmax(1).reshape(count, n, -1)
+            # bfloat16 counts to 256 only.
+            precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            log_shares = precise.log_softmax(1).reshape(count, n, -1)
             log_mean.append(log_shares.logsumexp(0))
             votes = nn.functional.one_hot(logits.argmax(1), logits.shape[1])
             counted.append(votes.reshape(count, n, -1).sum(0))

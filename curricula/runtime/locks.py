@@ -32,8 +32,8 @@ def exclusive(
             left half written of them is deleted.
         wait: wait for a process that writes to it, instead of refusing.
         what: name of the folder in errors.
-        lock: name of the file that is locked; one of its own for a block that a long training, which
-            locks the folder, must not keep waiting.
+        lock: name of the file that is locked; a different one for a block that a long training,
+            which locks the folder, must not keep waiting.
 
     Raises:
         UserError: another process writes to it, or it cannot be made or written to.

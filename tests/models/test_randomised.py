@@ -118,6 +118,31 @@ def test_votes_are_those_of_single_draws(monkeypatch, vote, at_once):
     torch.testing.assert_close(of_vote[agree_N], of_mean[agree_N])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("vote", ["mean", "majority"])
+def test_logits_in_half_precision_and_in_a_mapping_are_averaged_in_float32(vote, dtype):
+    """bfloat16 counts to 256: 300 votes were 256, and many classes tied."""
+
+    class Half(nn.Module):
+        def forward(self, x):
+            return {"logits": x[:, 0, 0, :3].to(dtype)}
+
+    model = Randomised(Half(), "uniform:0.5", draws=900, vote=vote).eval()
+    x = torch.rand((20, 1, 1, 3), generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45
+    torch.manual_seed(5)
+    found = model(x)
+    torch.manual_seed(5)
+    drawn_NDC = torch.stack([model.perturbed(x)[:, 0, 0] for _ in range(900)], 1).to(dtype)
+    mean_NK = drawn_NDC.double().softmax(2).mean(1)
+    votes_NK = F.one_hot(drawn_NDC.argmax(2), 3).sum(1)
+    assert votes_NK.amax() > 300
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    if vote == "mean":
+        torch.testing.assert_close(found.exp().double(), mean_NK, atol=1e-6, rtol=0)
+    assert torch.equal(found.argmax(1), (votes_NK if vote == "majority" else mean_NK).argmax(1))
+    assert model.train()(x).dtype == dtype
+
+
 def test_the_expression_states_every_default_and_builds_the_same():
     built = resolve_model("smoothed(lenet)", SPEC)
     assert str(built.call) == "smoothed(model=lenet, perturb=gaussian:0.25, draws=100)"
