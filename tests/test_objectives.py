@@ -12,8 +12,10 @@ from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Views
 from curricula.losses import nuclear_norm_parts
+from curricula.models.dropout import Dropout
 from curricula.objectives import boosted_cross_entropy
 from curricula.perturbations.attacks.single_step import RandomFGSM
+from curricula.training.at_precision import AtPrecision
 from curricula.victim.model_victim import ModelVictim
 
 X = torch.rand((4, 1, 3, 3), generator=torch.Generator().manual_seed(0))
@@ -24,6 +26,11 @@ Y = torch.tensor([0, 1, 2, 1])
 def linear():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
+
+
+def smooth():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
 def objective(text):
@@ -86,9 +93,7 @@ def test_nuat_equals_its_formula():
 def test_the_attack_of_nuat_ascends_the_loss_of_its_paper():
     """One step of 0.1 from x +- 0.05 along the sign of the gradient of the sum of cross-entropies
     plus 3 times the nuclear norm, clipped to 0.1 about x."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3))
-    nuat, x = objective("nuat(weight=3)"), 0.2 + 0.6 * X
+    model, nuat, x = smooth(), objective("nuat(weight=3)"), 0.2 + 0.6 * X
     victim = ModelVictim(model, loss=nuat.attack_loss).with_reference(x)
     found = RandomFGSM(budget=0.1, rel_step=1.0, bernoulli=0.5)(
         x, Y, strength=1.0, victim=victim, generator=torch.Generator().manual_seed(1)
@@ -102,6 +107,122 @@ def test_the_attack_of_nuat_ascends_the_loss_of_its_paper():
     assert not torch.equal(*signs)  # the norm matters here
     step = start.detach() + 0.1 * signs[0] - x
     torch.testing.assert_close(found, x + step.clamp(-0.1, 0.1))
+
+
+def misaligned(model, x, nearby, label):
+    """Return 1 - cos between the gradients of the cross-entropy at two images of one label."""
+    gradients = []
+    for image in (x, nearby):
+        image = image[None].detach().requires_grad_()
+        entropy = -model(image).log_softmax(1)[0, label]
+        gradients += torch.autograd.grad(entropy, image, create_graph=True)
+    a, b = gradients
+    return 1 - (a * b).sum() / (a.norm() * b.norm())
+
+
+def test_gradalign_equals_its_formula():
+    """eta is uniform within the largest change of each image."""
+    model = smooth()
+    x, eps = 0.1 + 0.8 * X, torch.tensor([0.3, 0.0, 0.2, 0.1]).reshape(4, 1, 1, 1)
+    perturbed = x.clone()
+    perturbed[:, :, 1:2, 1:2] += eps * torch.tensor([1, 1, -1, 1]).reshape(4, 1, 1, 1)
+    views = Views(clean=X, transformed=x, perturbed=perturbed)
+    torch.manual_seed(3)
+    loss = objective("gradalign(weight=2)")(model, views, Y)
+    torch.manual_seed(3)
+    nearby = x + eps * (2 * torch.rand(x.shape) - 1)
+    parts = [misaligned(model, *image) for image in zip(x, nearby, Y, strict=True)]
+    assert parts[0] > 1e-3 > 1e-6 > parts[1].abs()
+    expected = F.cross_entropy(model(perturbed), Y) + 2 * torch.stack(parts).mean()
+    _same(loss, expected, model)
+    torch.testing.assert_close(loss.logits, model(perturbed).detach())
+    assert (objective("gradalign").attack_loss, objective("gradalign").weight) == ("ce", 0.2)
+
+
+def test_gradalign_leaves_out_images_without_a_gradient():
+    model = nn.Sequential(nn.Threshold(0.5, 0.0), smooth())  # flat where all pixels are below 0.5
+    x = torch.cat([torch.full((1, 1, 3, 3), 0.2), 0.8 + 0.1 * X[:1]])
+    torch.manual_seed(3)
+    views = Views(clean=x, transformed=x, perturbed=x + 0.1)
+    loss = objective("gradalign(weight=2)")(model, views, Y[:2])
+    torch.manual_seed(3)
+    nearby = x + 0.1 * (2 * torch.rand(x.shape) - 1)
+    expected = F.cross_entropy(model(x + 0.1), Y[:2]) + 2 * misaligned(model, x[1], nearby[1], Y[1])
+    _same(loss, expected, model)
+    flat = Views(clean=x[:1], transformed=x[:1], perturbed=x[:1] + 0.1)
+    loss = objective("gradalign(weight=2)")(model, flat, Y[:1])
+    _same(loss, F.cross_entropy(model(x[:1] + 0.1), Y[:1]), model)
+
+
+class Sure(nn.Module):
+    """A network that adds a margin to the logit of class 0. Gradients of images of that class are
+    of the order of exp(-margin), and point the same way for every large margin."""
+
+    def __init__(self, margin):
+        super().__init__()
+        self.inner, self.margin = smooth(), margin
+
+    def forward(self, x):
+        return self.inner(x) + torch.tensor([self.margin, 0.0, 0.0])
+
+
+def test_gradalign_counts_images_whose_gradients_are_too_small_to_square():
+    label, surer, sure = torch.zeros(4, dtype=torch.long), Sure(70.0), Sure(30.0)
+    torch.manual_seed(3)
+    loss = objective("gradalign(weight=1)")(surer, VIEWS, label)
+    torch.manual_seed(3)
+    eps = (X * 0.9 - X * 0.7).amax((1, 2, 3), keepdim=True)
+    images = zip(X * 0.9, X * 0.9 + eps * (2 * torch.rand(X.shape) - 1), label, strict=True)
+    parts = [misaligned(sure, *image) for image in images]
+    torch.testing.assert_close(loss.value, torch.stack(parts).mean())
+
+
+class Attention(nn.Module):
+    """Fused attention over the rows of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(9, 3)
+
+    def forward(self, x):
+        rows = x.repeat(1, 2, 1, 1)
+        return self.head(F.scaled_dot_product_attention(rows, rows, rows)[:, 0].flatten(1))
+
+
+class Writing(nn.Module):
+    """A network that writes to its images."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = smooth()
+
+    def forward(self, x):
+        return self.inner(x.sub_(0.5).relu_())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Attention,
+        Writing,
+        lambda: AtPrecision(smooth(), "bf16"),
+        lambda: nn.Sequential(nn.BatchNorm2d(1), Dropout(0.5), smooth()),
+    ],
+)
+def test_gradalign_differentiates_the_gradient_of(network):
+    torch.manual_seed(0)
+    model = network()
+
+    def value(weight):
+        views = Views(clean=X, transformed=X.clone(), perturbed=(X + 0.2).clamp(0, 1))
+        loss = objective(f"gradalign(weight={weight})")(model, views, Y)
+        assert torch.equal(views.transformed, X)
+        return loss.value
+
+    strong = value(10)
+    assert strong > value(0) + 1e-4
+    for a in torch.autograd.grad(strong, model.parameters()):
+        assert a.isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (2, 5), (1, 3), (0, 3)])

@@ -134,6 +134,11 @@ def curricula_objectives() -> Iterable[Record]:
         summary="cross-entropy on the transformed view plus the nuclear norm of the logits' change",
     )
     yield Record(
+        name="gradalign",
+        factory="curricula.objectives:GradAlign",
+        summary="cross-entropy on the perturbed view plus the misalignment of gradients near x",
+    )
+    yield Record(
         name="mix",
         factory="curricula.objectives:mix",
         summary="cross-entropy on the clean and on the perturbed view",

@@ -30,6 +30,8 @@ class PassCounts:
         gradient: images passed forward, and backward to the image: a step of an attack.
         forward: images passed forward only.
         training: images passed forward, and backward to the weights.
+
+    Images at which an objective differentiates a gradient count as ``gradient`` and ``training``.
     """
 
     gradient: int = attrs.field(default=0, validator=ge(0))

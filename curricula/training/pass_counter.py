@@ -49,6 +49,8 @@ class PassCounter:
     def _count_training(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self.training += len(inputs[0])
+            if inputs[0].requires_grad:  # by an objective that differentiates the gradient there
+                self.gradient += len(inputs[0])
 
         return count
 

@@ -76,8 +76,15 @@ def test_a_different_seed_gives_different_metrics(tiny, trained, tmp_path):
     assert ours != others
 
 
-@pytest.mark.parametrize("objective", ["trades", "nuat"])
-def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective):
+@pytest.mark.parametrize(
+    ("objective", "beside"),  # the 5 and 10 steps of pgd
+    [
+        ("trades", {"gradient": 0, "forward": 1, "training": 2}),
+        ("nuat", {"gradient": 0, "forward": 1, "training": 2}),
+        ("gradalign", {"gradient": 2, "forward": 0, "training": 3}),
+    ],
+)
+def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective, beside):
     steps = "constant", "pgd=step(0:1/2, 0.5:1)"  # pgd steps: 5 of 10 at half of the budget
     perturb = "rot+pgd(0.1, steps=auto, step=0.025)"
     settings = {"data": "tiny", "perturb": perturb, "schedule": steps, "epochs": 2}
@@ -85,11 +92,11 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective):
     train = make_plan(settings).data.train
     images = len(train) // run.config.batch_size * run.config.batch_size
     metrics = lines(run.path / "metrics.jsonl")
-    assert [line["passes"] for line in metrics] == [
-        {"gradient": 5 * images, "forward": images, "training": 2 * images},
-        {"gradient": 10 * images, "forward": images, "training": 2 * images},
-    ]
-    assert forward_and_backward(run.metrics) == 19 * images
+    for line, steps_taken in zip(metrics, (5, 10), strict=True):
+        passes = beside | {"gradient": steps_taken + beside["gradient"]}
+        assert line["passes"] == {kind: count * images for kind, count in passes.items()}
+    both = 15 + 2 * (beside["gradient"] + beside["training"])
+    assert forward_and_backward(run.metrics) == both * images
     assert [in_millions(count) for count in (1_234_567, 94_999, 180)] == [
         "1.23",
         "0.095",
