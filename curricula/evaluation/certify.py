@@ -34,7 +34,7 @@ from curricula.runtime.random_state import seeded
 from curricula.runtime.records import fields_of, register_json
 from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.runtime.values import check_number, check_whole
-from curricula.victim.averaged import is_random
+from curricula.victim.averaged import differ, is_random
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_DRAWS = 100_000_000  # draws of the noise for each image
 MIN_ALPHA, MAX_ALPHA = 1e-12, 0.5
+MIN_SIGMA = 1e-4  # in [0, 1] pixel units; float32 rounds the sum of a pixel and smaller noise
 SHARE = 0.5  # step of the usual radii, as a share of sigma
 SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
 # Quarter turns between two elements, and whether the left-right reflection is one; as curricula-
@@ -173,7 +174,12 @@ class Certificates:
         return tuple(i * step for i in range(count) if i == 0 or i * step < self.max_radius)
 
     def certified(self, radius: float) -> int:
-        """Return the number of images that are certified correct at an l-2 radius."""
+        """Return the number of images that are certified correct at an l-2 radius.
+
+        Raises:
+            UserError: the radius is below 0 or not finite.
+        """
+        check_number("radius", radius, 0)
         return sum(each > radius for each in self.correct_radii)
 
     def accuracy(self, radius: float) -> float:
@@ -197,7 +203,11 @@ class Certificates:
         Args:
             radius: the l-2 radius.
             invariant: use the invariance.
+
+        Raises:
+            UserError: the radius is below 0 or not finite.
         """
+        check_number("radius", radius, 0)
         if invariant:
             return self.accuracy(radius)
         pairs = zip(self.images, self.correct_radii, strict=True)
@@ -357,7 +367,7 @@ def gaussian_threat(noise: str) -> tuple[Threat, float]:
     """Return the threat and the standard deviation of Gaussian noise, ``gaussian:0.25``.
 
     Raises:
-        UserError: other noise, for which the radius does not hold; a standard deviation of 0.
+        UserError: other noise, for which the radius does not hold; a standard deviation below 1e-4.
     """
     threat = Threat.parse(noise)
     leaf = threat.tree
@@ -366,8 +376,11 @@ def gaussian_threat(noise: str) -> tuple[Threat, float]:
             f"noise must be gaussian:SIGMA, such as gaussian:0.25, not {shown(noise)}: the radius "
             "of a certificate holds for Gaussian noise alone"
         )
-    if leaf.perturbation.budget == 0:
-        raise UserError(f"the noise must be above 0, not {noise}; write gaussian:0.25")
+    if leaf.perturbation.budget < MIN_SIGMA:
+        raise UserError(
+            f"the standard deviation of the noise must be {MIN_SIGMA:g} or more, not {noise}; "
+            "write gaussian:0.25"
+        )
     return threat, leaf.perturbation.budget
 
 
@@ -411,8 +424,8 @@ def certify_images(
         progress: called with the share of the images that are done, in [0, 1].
 
     Raises:
-        UserError: noise that is not Gaussian; a network that draws random numbers, that is not
-            invariant under the group, or whose logits are not finite.
+        UserError: noise that is not Gaussian; a network that draws random numbers, whose logits
+            depend on the batch or are not finite, or that is not invariant under the group.
     """
     threat, sigma = gaussian_threat(noise)
     found = dict(done or {})
@@ -466,8 +479,8 @@ class _Certifier:
     seed: int
 
     def check(self, group: str | None) -> None:
-        """Check that the network draws no random numbers and is invariant under a group, if any, up
-        to rounding, on a few noisy images.
+        """Check that the network draws no random numbers, gives an image the same logits in any
+        batch, and is invariant under a group, if any, up to rounding, on a few noisy images.
 
         Raises:
             UserError: it is not.
@@ -482,6 +495,15 @@ class _Certifier:
                 "own noise: certify the network behind it, such as --model resnet18 in place of "
                 "smoothed(resnet18)"
             )
+        indices = torch.arange(len(batch), device=clean.device)
+        noisy = self._noisy(clean, batch.labels, Streams.of(self.seed, indices))
+        together = torch.cat([clean[:1], noisy])
+        if differ(self.victim.logits(together)[:1], self.victim.logits(together[:1])):
+            raise UserError(
+                "the network's logits for an image depend on the other images of its batch, and a "
+                "certificate holds for a function of one image: use the running statistics of "
+                "batch norms in eval mode"
+            )
         if group is None:
             return
         height, width = clean.shape[2:]
@@ -490,8 +512,6 @@ class _Certifier:
                 f"{group} has rotations by 90 degrees, which images of {height}x{width} do not "
                 "allow; leave the group out, or name c2, d1 or d2"
             )
-        indices = torch.arange(len(batch), device=clean.device)
-        noisy = self._noisy(clean, batch.labels, Streams.of(self.seed, indices))
         for x in (clean, noisy):
             expected, *others = map(self.victim.logits, orbit(x, group))
             for other in others:

@@ -224,6 +224,9 @@ def test_certified_accuracy_counts_correct_images_of_larger_radius():
     assert found.disjoint == 1
     assert found.usual_radii[:2] == (0.0, 0.25)
     assert found.usual_radii[-1] < found.max_radius <= found.usual_radii[-1] + 0.25
+    for wrong in (-0.1, math.nan, "1"):  # at -0.1 abstentions would count
+        with pytest.raises(UserError, match="radius must be"):
+            found.accuracy(wrong)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +324,8 @@ def test_no_attack_within_a_radius_breaks_certificates(group):
         ({"noise": "gaussian:0.1+rot:3"}, "noise must be gaussian:SIGMA"),
         ({"noise": "worst(gaussian:0.1, k=2)"}, "noise must be gaussian:SIGMA"),
         ({"noise": "clean"}, "noise must be gaussian:SIGMA"),
-        ({"noise": "gaussian:0"}, "noise must be above 0"),
+        ({"noise": "gaussian:0"}, "noise must be 0.0001 or more, not gaussian:0; write"),
+        ({"noise": "gaussian:0.00001"}, "noise must be 0.0001 or more"),  # float32 rounds it away
         ({"noise": "gausian:0.1"}, "did you mean gaussian"),
         ({"noise": "gaussian:-1"}, "gaussian"),
         ({"draws": 9}, "draws must be 10 or more for alpha 0.001, not 9"),
@@ -346,6 +350,15 @@ def test_a_network_that_draws_is_refused(network, images):
 
     with pytest.raises(UserError, match=r"draws random numbers .* certify the network behind it"):
         curricula.certify(Randomised(network, "gaussian:0.2"), images, **SETTINGS)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_network_that_sees_its_batch_is_refused(images, n):
+    network = nn.Sequential(
+        nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(64, 3)
+    )
+    with pytest.raises(UserError, match="depend on the other images of its batch"):
+        curricula.certify(network, images, limit=n, **SETTINGS)
 
 
 def test_logits_that_are_nan_are_refused(images):
