@@ -19,7 +19,7 @@ from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
 from curricula.evaluation.accuracy import Predicted
-from curricula.evaluation.audit import MULTIPLES, audit
+from curricula.evaluation.audit import ALL_PGD, MULTIPLES, audit
 from curricula.evaluation.audit_checks import (
     ALLOWED,
     count_missed,
@@ -38,7 +38,7 @@ from curricula.plugins import registry
 from curricula.victim.smooth_backward import _smooth_backward, with_smooth_backward
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
-N = 50  # images
+N = 30  # images
 
 CHECKS = (
     "deterministic forward",
@@ -164,6 +164,7 @@ def shorter(monkeypatch):
         "QUERIES": 500, "STEPS": 20, "MORE_STEPS": 50, "RESTARTS": 2, "MORE_RESTARTS": 4,
     }.items():  # fmt: skip
         monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
+    monkeypatch.setattr("curricula.evaluation.transfer.TRAINING_IMAGES", 500)
     monkeypatch.setattr("curricula.evaluation.transfer.EPOCHS", 2)
 
 
@@ -249,7 +250,7 @@ def test_a_random_network_is_measured_and_its_audit_is_repeatable(plain, hasty):
     model, data = plain
     noisy = masked(model, before=Noise())
     before = torch.get_rng_state()
-    found = audit(noisy, data, data.test[:50])
+    found = audit(noisy, data, data.test[:15])
     assert "deterministic forward" not in {check.name for check in found.checks}
     assert "more draws plateau" in {check.name for check in found.checks}
     assert "the model draws random numbers" in found.left_out[0]
@@ -259,13 +260,13 @@ def test_a_random_network_is_measured_and_its_audit_is_repeatable(plain, hasty):
     assert "square" not in attacks
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)  # whatever else is drawn
-    assert audit(noisy, data, data.test[:50]) == found
-    assert audit(noisy, data, data.test[:50], seed=1) != found
+    assert audit(noisy, data, data.test[:15]) == found
+    assert audit(noisy, data, data.test[:15], seed=1) != found
 
 
 def test_a_dependence_on_the_batch_is_caught(plain, hasty):
     model, data = plain
-    found = audit(masked(model, before=OfTheBatch()), data, data.test[:20])
+    found = audit(masked(model, before=OfTheBatch()), data, data.test[:8])
     assert "deterministic forward" in failures(found)
 
 
@@ -273,7 +274,7 @@ def test_the_model_is_not_changed(plain, hasty):
     model, data = plain
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    audit(model, data, data.test[:20])
+    audit(model, data, data.test[:8])
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(weight.grad is None or weight.requires_grad for weight in model.parameters())
@@ -427,9 +428,10 @@ def quick(monkeypatch):
     """Make audits of linear classifiers quick."""
     for name, value in {
         "QUERIES": 100, "STEPS": 20, "MORE_STEPS": 50, "RESTARTS": 1, "MORE_RESTARTS": 2,
-        "EOT": 2, "MORE_EOT": 4,
+        "EOT": 2, "MORE_EOT": 10,
     }.items():  # fmt: skip
         monkeypatch.setattr(f"curricula.evaluation.audit.{name}", value)
+    monkeypatch.setattr("curricula.evaluation.threats.APGD_STEPS", 40)
 
 
 @pytest.mark.parametrize(
@@ -448,12 +450,25 @@ def quick(monkeypatch):
         (planted.Honest(100), None, {"eps": 0.03}),
         (planted.Honest(), None, {"eps": 1.3, "norm": "l2"}),
         (planted.Noisy(), None, {"eps": 0.1}),
+        (planted.Dropped(), "more draws plateau", {"eps": 0.1}),
     ],
 )
 def test_a_planted_network_fails_its_check_alone(network, failed, arguments, quick):
-    data = planted.data_set(network.layer.out_features, network.side)
-    found = audit(network.eval(), data, data.test, **arguments)
+    data = planted.data_set(network)
+    found = audit(network.eval(), data, data.test[:20], **arguments)
     assert failures(found) == ({failed} if failed else set()), found.checks
+
+
+def test_an_audit_in_l1_is_not_flattered_by_pgd(quick):
+    """No PGD fools an image here, and the adaptive attack fools all."""
+    network = planted.Steep(side=8).eval()
+    data = planted.data_set(network)
+    found = audit(network, data, data.test[:12], eps=4.0, norm="l1")
+    pgd = [accuracies(found)[name] for name in set(ALL_PGD) & accuracies(found).keys()]
+    assert len(pgd) == 5
+    assert min(pgd) == 1 > accuracies(found)["apgd"] == 0
+    (check,) = [check for check in found.checks if check.name == "adaptive attack keeps up"]
+    assert check.finding.startswith("apgd fools 12 and PGD 0 of 12 images")
 
 
 def test_a_smooth_backward_pass_leaves_the_forward_pass_and_reaches_every_activation():
@@ -492,9 +507,10 @@ def test_a_smooth_relative_is_the_average_over_windows():
 
 
 def test_a_transfer_is_left_out_where_no_copy_can_be_trained(quick):
-    data = planted.data_set()
+    network = planted.Honest().eval()
+    data = planted.data_set(network)
     data = attrs.evolve(data, train=data.train[:0])
-    found = audit(planted.Honest().eval(), data, data.test[:5], eps=0.1)
+    found = audit(network, data, data.test[:5], eps=0.1)
     assert found.left_out == (
         "the transfer attack, because patterns has no training images (give transfer_from)",
     )
@@ -507,17 +523,17 @@ def test_a_transfer_is_left_out_where_no_copy_can_be_trained(quick):
 
 def test_the_ball_is_the_data_sets_or_the_callers(plain, hasty):
     model, data = plain
-    found = audit(model, data, data.test[:20])
-    assert (found.eps, found.norm, found.n, found.seed) == ("0.1", "linf", 20, 0)
+    found = audit(model, data, data.test[:5])
+    assert (found.eps, found.norm, found.n, found.seed) == ("0.1", "linf", 5, 0)
     assert not found.left_out
     for multiple in MULTIPLES:
         assert f"pgd-40 within {0.1 * multiple:g}" in accuracies(found)
 
-    found = audit(model, data, data.test[:20], eps=8 / 255)
+    found = audit(model, data, data.test[:5], eps=8 / 255)
     assert found.eps == "8/255"
     assert any(attack.threat.startswith("pgd(8/255, norm=linf") for attack in found.attacks)
 
-    found = audit(model, data, data.test[:20], eps=1.5, norm="l2")
+    found = audit(model, data, data.test[:5], eps=1.5, norm="l2")
     assert {"square", "apgd"} <= accuracies(found).keys()
     assert not found.left_out
     assert {"pgd-40 within 3", "pgd-40 within 6", "unbounded"} <= accuracies(found).keys()

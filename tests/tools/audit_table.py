@@ -171,9 +171,7 @@ def found_in(title: str, images: int, folder: Path) -> dict[str, Any]:
         _, network, arguments = NETWORKS[title]
         model = network().eval()
         is_trained = isinstance(model, Network)
-        data = DIGITS
-        if not is_trained:
-            data = planted.data_set(model.layer.out_features, model.side)
+        data = DIGITS if is_trained else planted.data_set(model)
         began = time.process_time()
         found = to_json(audit(model, data, data.test[:images], seed=0, **arguments))
         found["seconds"] = round(time.process_time() - began, 1)
