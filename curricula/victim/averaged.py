@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.interfaces import AttackLoss, Victim
+from curricula.runtime.random_state import seeded
 
 ROUNDING = 1e-3  # largest difference of equal logits of two passes, as a share of the largest
 PROBED = 64  # images on which it is looked whether a network is random; it may draw rarely
@@ -133,7 +134,8 @@ class _AveragedVictim:
         """
         if not self.found:
             copies = torch.zeros(COPIES, dtype=torch.long, device=x_NCHW.device)
-            with torch.no_grad():
+            # Seeded: the draws that follow must not depend on whether this was known before.
+            with torch.no_grad(), seeded(0, x_NCHW.device):
                 logits_BMK = torch.stack(
                     [self.victim.subset(copies).logits(x_NCHW[copies]) for _ in range(COPIES)]
                 )

@@ -123,6 +123,15 @@ def test_draws_of_every_global_source_are_measured_and_repeat(images, source):
     assert one[0].draws.squares != DRAWS * one[0].draws.correct  # its draws differ
 
 
+@pytest.mark.parametrize("threat", ["pgd(0.1, steps=2, eot=4)", "worst(rot:30, k=3)"])
+def test_a_threat_has_the_same_draws_after_other_threats(images, threat):
+    """And so in each of several processes, of which each begins with a different batch."""
+    keywords = {"draws": 2, "batch_size": 20}
+    alone = curricula.evaluate(Noisy(0.2), images, [threat], **keywords)
+    both = curricula.evaluate(Noisy(0.2), images, ["worst(trans:1, k=2)", threat], **keywords)
+    assert both[1] == alone[0]
+
+
 def test_draws_that_no_seed_determines_are_said(images):
     with pytest.warns(Notice, match="that no seed determines, as from its own generator"):
         curricula.evaluate(Drawing("own"), images, ["clean"], draws=2)
