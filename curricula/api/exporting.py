@@ -177,8 +177,6 @@ def _images(
     random ones where the data are not there or have changed."""
     import torch
 
-    from curricula.data.dataset import first
-
     found = classifier.data
     if classifier.run is not None:
         try:
@@ -187,7 +185,7 @@ def _images(
             if data_root is not None:  # the caller expects them there
                 raise
     if found is not None and len(found.test):
-        pixels = first(found.test, limit).load().pixels
+        pixels = found.test[slice(limit)].load().pixels
         return found.images(pixels).cpu(), f"test images of {found.name}"
     shape = classifier.spec.image_shape
     generator = torch.Generator().manual_seed(0)

@@ -36,7 +36,7 @@ from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
     type=click.IntRange(1, MAX_IMAGES),
     default=6,
     show_default=True,
-    help=f"Number of test images, 1 to {MAX_IMAGES}, one row each.",
+    help=f"Number of test images, 1 to {MAX_IMAGES}, one row each; the classes take turns.",
 )
 @training_options("seed")
 @output_option("Picture to write: .png, .svg or .pdf.", required=True)

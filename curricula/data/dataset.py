@@ -576,6 +576,9 @@ def _count(split: SplitLike) -> int | None:
 def first(split: SplitLike, limit: int | None) -> SplitLike:
     """Return the first ``limit`` images of a split, or all images if ``limit`` is None.
 
+    Where the images are sorted by class and the first ones lack a class that would have fitted, a
+    `curricula.errors.DataWarning` says so: their accuracy says little about the others.
+
     Raises:
         UserError: a limit below 1, or a split without images.
     """
@@ -583,7 +586,32 @@ def first(split: SplitLike, limit: int | None) -> SplitLike:
         check_whole("limit", limit, 1)
     if not len(split):
         raise UserError("split has no images: give one or more")
-    return split if limit is None else split[slice(min(limit, len(split)))]
+    if limit is None or limit >= len(split):
+        return split
+    labels_N = split.labels
+    if bool((labels_N[1:] >= labels_N[:-1]).all()):
+        chosen, classes = (len(set(part.tolist())) for part in (labels_N[:limit], labels_N))
+        if chosen < min(limit, classes):
+            note(
+                f"the images are sorted by class, and the first {limit:,} of {len(split):,} are of "
+                f"{chosen:,} of {classes:,} classes: raise limit (--limit), or measure all"
+            )
+    return split[slice(limit)]
+
+
+def classes_in_turn(labels_N: Tensor, count: int) -> Tensor:
+    """Return the indices of at most ``count`` images to look at: the first image of each class, in
+    the order in which the classes appear, then the second of each, and so on.
+
+    >>> classes_in_turn(torch.tensor([0, 0, 0, 1, 1]), 4)
+    tensor([0, 3, 1, 4])
+    """
+    seen: dict[int, int] = {}
+    ranks = []
+    for label in labels_N.tolist():
+        ranks.append(seen.get(label, 0))
+        seen[label] = ranks[-1] + 1
+    return torch.tensor(ranks).argsort(stable=True)[:count]
 
 
 def first_training(data: DataSet, images: int) -> DataSet:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum
-from curricula.data.dataset import DataSet
+from curricula.data.dataset import DataSet, classes_in_turn
 from curricula.errors import UserError
 from curricula.evaluation.names import CLEAN, JOINT
 from curricula.evaluation.threats import standard_threats
@@ -28,8 +28,8 @@ SEED = 1  # seed of the draws for training images
 def draw_training_images(
     run: Run, data: DataSet, model: nn.Module, metrics: Sequence[EpochMetrics]
 ) -> Figure | None:
-    """Return a figure of the first training images at the strengths of some epochs, one column
-    each; None if the run trained without perturbations.
+    """Return a figure of training images, the classes in turn, at the strengths of some epochs,
+    one column each; None if the run trained without perturbations.
 
     The random draws are the same in each column. Attacks are aimed at the checkpoint that was
     kept, since the networks of the other epochs are not stored.
@@ -54,7 +54,7 @@ def draw_training_images(
         )
     last = len(metrics) - 1
     epochs = sorted({round(last * part / (NUM_EPOCHS - 1)) for part in range(NUM_EPOCHS)})
-    split = data.train[slice(NUM_IMAGES)].load()
+    split = data.train[classes_in_turn(data.train.labels, NUM_IMAGES)].load()
     x_NCHW = data.images(split.pixels)
     victim = ModelVictim(model)
     views = [
@@ -78,7 +78,8 @@ def draw_training_images(
         headings=headings,
         names=[data.classes[label] for label in split.labels.tolist()],
         title="What training showed",
-        caption=f"The first training images of {data.name} at the strengths of these epochs"
+        caption=f"Training images of {data.name}, the classes in turn, at the strengths of these "
+        "epochs"
         + (
             "; attacks are aimed at the checkpoint that was kept."
             if uses_network(curriculum)
@@ -89,7 +90,7 @@ def draw_training_images(
 
 def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | None:
     """Return a figure of test images that the standard joint threat fools, clean and under each
-    standard threat; None if it fools none of the first 100.
+    standard threat; None if it fools none of 100, the classes in turn.
 
     Args:
         run: a finished run.
@@ -97,7 +98,8 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
         model: its network.
     """
     victim = ModelVictim(model, early_stop=True)
-    split = data.test[slice(NUM_SEARCHED)].load()
+    searched = classes_in_turn(data.test.labels, NUM_SEARCHED)
+    split = data.test[searched].load()
     x_NCHW, y_N = data.images(split.pixels), split.labels
     threats = standard_threats(bind(run.model_config.perturb), data.budgets)
 
@@ -108,7 +110,7 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
             y_N[index],
             victim=victim,
             generator=torch.Generator().manual_seed(EVALUATION_SEED),
-            streams=Streams.of(EVALUATION_SEED, index),
+            streams=Streams.of(EVALUATION_SEED, searched[index]),
         )
 
     joint_NCHW = under(JOINT, torch.arange(len(split)))
@@ -133,6 +135,6 @@ def draw_fooled_images(run: Run, data: DataSet, model: nn.Module) -> Figure | No
         headings=list(views),
         names=names,
         title="What fools the network",
-        caption=f"The first test images of {data.name} that are correct when clean and fooled by "
-        "the joint threat; at the left the true class and the predicted one.",
+        caption=f"Test images of {data.name} that are correct when clean and fooled by the joint "
+        "threat, the classes in turn; at the left the true class and the predicted one.",
     )

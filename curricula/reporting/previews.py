@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from curricula.curriculum import Curriculum, check_channels
-from curricula.data.dataset import DataSet, load_data
+from curricula.data.dataset import DataSet, classes_in_turn, load_data
 from curricula.errors import UserError, shown
 from curricula.interfaces import Victim
 from curricula.models.build import build_model
@@ -48,8 +48,8 @@ def preview(
     seed: int = EVALUATION_SEED,
     data_root: str | Path | None = None,
 ) -> Figure:
-    """Return a figure of the first test images of a data set under a curriculum's expression, at
-    growing strengths.
+    """Return a figure of test images of a data set, its classes in turn, under a curriculum's
+    expression at growing strengths.
 
     Attacks ascend cross-entropy unless they name a loss, and take the data set's training
     defaults.
@@ -87,7 +87,7 @@ def preview(
     if images > len(found.test):
         raise UserError(f"images: {found.name} has {len(found.test)} test images, not {images}")
     victim, aim = _victim(run, found, seed)
-    split = found.test[slice(images)].load()
+    split = found.test[classes_in_turn(found.test.labels, images)].load()
     x_NCHW = found.images(split.pixels)
     return preview_figure(
         x_NCHW,
@@ -97,7 +97,7 @@ def preview(
         headings=[f"strength {strength:.3g}" for strength in strengths],
         names=[found.classes[label] for label in split.labels.tolist()],
         title=str(curriculum),
-        caption=f"The first test images of {found.name}; seed {seed}."
+        caption=f"Test images of {found.name}, the classes in turn; seed {seed}."
         + (f" Attacks are aimed at {aim}." if uses_network(curriculum) else ""),
     )
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from curricula.curriculum import Curriculum, Threat
-from curricula.data.dataset import first
 from curricula.evaluation.threats import pgd_attack, pixel_budget
 from curricula.expressions.binding import bind
 from curricula.interfaces import Strength, Victim
@@ -324,7 +323,7 @@ class Prober:
         plan = self._plan
         eps, norm = pixel_budget(plan.curriculum.tree, plan.data.budgets)
         attack = bind(pgd_attack(eps, norm=norm, steps=STEPS), threat=True)
-        batch = first(plan.validation, count).load()
+        batch = plan.validation[slice(count)].load()
         generator = torch.Generator(plan.device).manual_seed(EVALUATION_SEED)
         victim = ModelVictim(
             state.model, precision=plan.precision, early_stop=True, check_finite=False

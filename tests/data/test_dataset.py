@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import warnings
 from urllib.error import URLError
 
 import attrs
@@ -16,7 +17,7 @@ import curricula
 from curricula import Record, hookimpl
 from curricula.data.dataset import Split, as_dataset, batches, in_order, load_data
 from curricula.data.lazy_split import LazySplit, Reader
-from curricula.errors import UserError
+from curricula.errors import DataWarning, UserError
 from curricula.plugins import registry
 from curricula.plugins.registry import Provider
 
@@ -424,3 +425,29 @@ def test_image_sizes():
     for wrong in (0, (28,), (28, 0), "28", 2.5, (1, 2, 3)):
         with pytest.raises(UserError, match=r"image_size must be .* \(height, width\), not"):
             attrs.evolve(data, image_size=wrong)
+
+
+@pytest.mark.parametrize(
+    ("labels", "limit", "classes"),
+    [
+        ([0, 0, 0, 1, 1, 1, 2, 2], 3, "the first 3 of 8 are of 1 of 3 classes"),
+        ([0, 0, 0, 1, 1, 1, 2, 2], 6, "the first 6 of 8 are of 2 of 3 classes"),
+        ([0, 0, 0, 1, 1, 1, 2, 2], 7, None),
+        ([0, 0, 0, 1, 1, 1, 2, 2], 8, None),
+        ([0, 0, 0, 1, 1, 1, 2, 2], 1, None),  # a single image is of one class in any order
+        ([0, 0, 1, 0, 1, 2, 1, 2], 2, None),
+        ([1, 1, 1, 1, 1, 1, 1, 1], 2, None),
+    ],
+)
+def test_the_first_images_of_sorted_classes_are_no_sample_and_a_line_says_so(
+    labels, limit, classes
+):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    pair = torch.rand(8, 1, 8, 8), torch.tensor(labels)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        (found,) = curricula.evaluate(model, pair, ["clean"], limit=limit, progress=False)
+    assert found.n == limit
+    lines = [str(each.message) for each in caught if "sorted by class" in str(each.message)]
+    assert len(lines) == (classes is not None)
+    assert classes is None or classes in lines[0]

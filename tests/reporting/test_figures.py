@@ -81,7 +81,9 @@ def trained(tmp_path_factory):
 def test_a_row_is_one_rotation_that_grows_and_below_it_is_its_change():
     figure = preview("rot:40", data="tiny", strengths=[0, 0.5, 1], images=3, seed=5)
     data = curricula.load_data("tiny")
-    x = data.images(data.test.pixels[:3])
+    labels = data.test.labels.tolist()
+    index = sorted(labels.index(label) for label in set(labels))[:3]  # the first of each class
+    x = data.images(data.test.pixels[index])
     drawn = torch.rand((3, 1), generator=torch.Generator().manual_seed(5)) * 2 - 1
     rows = shown(figure)
     assert [len(row) for row in rows] == [4, 3] * 3
@@ -94,7 +96,7 @@ def test_a_row_is_one_rotation_that_grows_and_below_it_is_its_change():
         np.testing.assert_array_equal(cells[1], cells[0])  # strength 0
     headings, names = headings_and_names(figure)
     assert headings == ["original", "strength 0", "strength 0.5", "strength 1"]
-    assert names == [data.classes[label] for label in data.test.labels[:3]]
+    assert names == [data.classes[labels[each]] for each in index]
     assert "rot(40, interpolation=bilinear, padding=zeros)" in caption(figure)
 
 
@@ -314,6 +316,20 @@ def test_an_output_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("preview", "--perturb", "no such", "--data", "nothing", "-o", "f.gif")
     assert "output f.gif" in result.stderr
+
+
+def test_a_preview_of_images_in_the_order_of_their_classes_shows_all_classes():
+    x, y = torch.rand(9, 1, 12, 12), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    data = curricula.DataSet.from_arrays(
+        train=(x, y),
+        test=(x, y),
+        classes=("cat", "dog", "owl"),
+        training_defaults={"model": "lenet"},
+    )
+    figure = preview("rot", data=data, images=5, strengths=[1])
+    assert headings_and_names(figure)[1] == ["cat", "dog", "owl", "cat", "dog"]
+    cells = [row[0] for row in shown(figure)[::2]]
+    np.testing.assert_allclose(cells, x[[0, 4, 7, 1, 5], 0], atol=0.003)
 
 
 def test_more_images_than_there_are_and_a_data_set_without_a_model(tiny, monkeypatch):
