@@ -8,7 +8,9 @@ import click
 from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.subject import Subject, subject_options
 from curricula.expressions.checks import check_perturbation
+from curricula.plugins.registry import command_line
 from curricula.runtime.records import to_json
+from curricula.runtime.signals import Interrupted
 from curricula.runtime.values import check_number
 
 
@@ -88,9 +90,16 @@ def command(
     keep_freed_memory()
     with joined() as place, ProgressBar("certify") as bar:
         opened, kept = subject.open_to_keep(output, settings.get("data_root"))
-        found = certify(
-            opened, subject.other_data, output=output, progress=bar.progress, **settings
-        )
+        try:
+            found = certify(
+                opened, subject.other_data, output=output, progress=bar.progress, **settings
+            )
+        except KeyboardInterrupt as error:
+            if kept is None or not kept.is_dir():
+                raise
+            what, again = str(error) or "interrupted", command_line("certify", kept)
+            message = f"{what}; continue with: {again}, with the same options"
+            raise Interrupted(message, getattr(error, "status", 130) - 128) from error
     if not place.is_first:
         return
 

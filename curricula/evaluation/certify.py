@@ -519,8 +519,8 @@ class _Certifier:
                 if difference > SAME:
                     raise UserError(
                         f"the network is not invariant under {group}: a rotation or reflection "
-                        f"changes its logits by {difference:.2g} of the largest; leave the group "
-                        "out, or train an invariant network, such as p4cnn of curricula-escnn"
+                        f"changes its logits by {difference:.2g} times the largest; leave the "
+                        "group out, or train an invariant network, such as p4cnn of curricula-escnn"
                     )
 
     def certify(

@@ -14,7 +14,7 @@ from curricula.evaluation.audit import Audit
 from curricula.evaluation.certify import Certificates
 from curricula.evaluation.intervals import in_percent
 from curricula.evaluation.names import CLEAN, JOINT
-from curricula.evaluation.results import Evaluation, ThreatResult
+from curricula.evaluation.results import Draws, Evaluation, ThreatResult
 from curricula.evaluation.robustness_profile import Average, RobustnessProfile
 from curricula.evaluation.suite_tables import (
     SuiteTable,
@@ -210,18 +210,33 @@ def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> l
     if not first:
         return []
     by_name = [{result.name: result for result in results} for results in columns.values()]
-    rows = [
-        Line([result.name, *(_accuracy(of.get(result.name)) for of in by_name), result.threat])
-        for result in first
-    ]
+    header, more = ["threat", *columns], ""
+    lines = [[each.name, *(_accuracy(of.get(each.name)) for of in by_name)] for each in first]
+    if counts := {result.draws.count for result in first if result.draws}:
+        header += ["single draw", "mean of draws"]
+        more = " The network draws random numbers: the accuracy is that of the majority of "
+        more += (
+            f"{max(counts):,} draws for each image, beside those of a single draw and their mean."
+        )
+        for line, result in zip(lines, first, strict=True):
+            line += _draws(result.draws)
+    rows = [Line([*line, each.threat]) for line, each in zip(lines, first, strict=True)]
     return [
         Section(
             title="Accuracy",
-            text=f"In %, with 95 % intervals, on {first[0].n:,} {images}, in float32.",
-            table=Table(
-                header=["threat", *columns, "exactly"], rows=rows, texts=(len(columns) + 1,)
-            ),
+            text=f"In %, with 95 % intervals, on {first[0].n:,} {images}, in float32.{more}",
+            table=Table(header=[*header, "exactly"], rows=rows, texts=(len(header),)),
         )
+    ]
+
+
+def _draws(draws: Draws | None) -> list[str]:
+    """Return the accuracies of a single draw and of the mean as two cells."""
+    if draws is None:
+        return ["", ""]
+    return [
+        in_percent(draws.accuracy, draws.interval),
+        in_percent(draws.mean_accuracy, draws.mean_interval),
     ]
 
 

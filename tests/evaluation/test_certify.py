@@ -13,6 +13,7 @@ from tools import certificates as tool
 from torch import nn
 
 import curricula
+from curricula.cli.certify import command
 from curricula.errors import UserError
 from curricula.evaluation.certify import (
     GROUPS,
@@ -23,6 +24,7 @@ from curricula.evaluation.certify import (
     orbit,
 )
 from curricula.evaluation.intervals import clopper_pearson_lower
+from curricula.plugins.registry import command_line
 from curricula.runtime.records import from_json, to_json
 from curricula.training.run import Run
 
@@ -160,7 +162,7 @@ class StoppedError(Exception):
     pass
 
 
-def test_an_interrupted_certification_continues(tiny, tmp_path):
+def test_an_interrupted_certification_continues(tiny, tmp_path, monkeypatch):
     run = curricula.train(
         data="tiny", epochs=1, compile="off", output=tmp_path / "run", progress=False
     ).run
@@ -183,17 +185,19 @@ def test_an_interrupted_certification_continues(tiny, tmp_path):
     shares = []
     assert curricula.certify(run, progress=shares.append, **settings) == expected
     assert len(shares) == 3
-    assert run.read("certificates.json", Certificates) == expected
-    assert not list(run.path.glob("certify-*"))
-    # Draws of other settings are not mixed in.
-    with pytest.raises(StoppedError):
-        curricula.certify(run, progress=stop, **settings)
-    curricula.certify(run, progress=(other := []).append, **settings, seed=1)
-    assert len(other) == 6
-    (file,) = run.path.glob("certify-*.jsonl")
-    file.write_text(file.read_text().replace('"votes": ', '"votes": 9'))
-    with pytest.raises(UserError, match=r"more votes than 40 draws\); delete it, and"):
-        curricula.certify(run, progress=False, **settings)
+
+    def interrupt(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("curricula.evaluation.certify.certify_images", interrupt)
+    again = f"continue with: {command_line('certify', run.path)}, with the same options"
+    for words, message in ((["--limit", "6"], f"interrupted; {again}"), (["--data", "tiny"], "")):
+        with (
+            command.make_context("certify", [str(run.path), *words]) as context,
+            pytest.raises(KeyboardInterrupt) as caught,
+        ):
+            command.invoke(context)
+        assert str(caught.value) == message  # results on other data are not kept
 
 
 def certificates(**changes):

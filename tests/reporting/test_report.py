@@ -18,6 +18,7 @@ from matplotlib.text import Text
 
 import curricula
 from curricula.evaluation.results import Evaluation, in_percent, threat_result
+from curricula.models import Randomised
 from curricula.plugins import registry
 from curricula.reporting.confusion import confusion_figure
 from curricula.reporting.figures import PIXELS_PER_INCH
@@ -208,6 +209,20 @@ def test_of_a_thousand_classes_a_page_shows_the_worst_and_says_so(tmp_path):
     texts = {text.get_text() for text in figure.findobj(Text)}
     assert {"<7>", "<8>", "(other)"} <= texts
     assert any("12 of 1,000 classes" in text for text in texts)
+
+
+def test_the_page_of_a_random_network_shows_single_draws_and_their_mean(tiny, tmp_path):
+    model = Randomised(
+        curricula.build_model("tinycnn", curricula.load_data("tiny")), "gaussian:0.5"
+    )
+    page = tmp_path / "page.html"
+    (found,) = curricula.evaluate(model, "tiny", ["clean"], draws=5, limit=20, report=page)
+    text = Page(page).text
+    for accuracy in (found.accuracy, found.draws.accuracy, found.draws.mean_accuracy):
+        assert f"{100 * accuracy:.1f} (" in text
+    assert "the majority of 5 draws" in text
+    curricula.evaluate(model.network, "tiny", ["clean"], limit=20, report=tmp_path / "plain.html")
+    assert "draw" not in Page(tmp_path / "plain.html").text
 
 
 def test_a_plain_run_shows_no_curriculum(tiny, both):
