@@ -90,21 +90,37 @@ def test_nuat_equals_its_formula():
     assert objective("nuat").weight == 4.5
 
 
-def test_the_attack_of_nuat_ascends_the_loss_of_its_paper():
+def test_gat_equals_its_formula():
+    model = linear()
+    loss = objective("gat(weight=3)")(model, VIEWS, Y)
+    p, q = model(X * 0.9).softmax(1), model(X * 0.7).softmax(1)
+    _same(loss, -p.log()[range(4), Y].mean() + 3 * ((p - q) ** 2).sum() / 4, model)
+    torch.testing.assert_close(loss.logits, model(X * 0.7).detach())
+    assert objective("gat").weight == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "distance"),
+    [
+        ("gat", lambda a, b: (a.softmax(1) - b.softmax(1)).square().sum()),
+        ("nuat", lambda a, b: torch.linalg.matrix_norm(a - b, ord="nuc")),
+    ],
+)
+def test_the_attack_of_a_guided_loss_ascends_the_loss_of_its_paper(name, distance):
     """One step of 0.1 from x +- 0.05 along the sign of the gradient of the sum of cross-entropies
-    plus 3 times the nuclear norm, clipped to 0.1 about x."""
-    model, nuat, x = smooth(), objective("nuat(weight=3)"), 0.2 + 0.6 * X
-    victim = ModelVictim(model, loss=nuat.attack_loss).with_reference(x)
+    plus 300 times the distance, clipped to 0.1 about x."""
+    model, guided, x = smooth(), objective(f"{name}(weight=300)"), 0.2 + 0.6 * X
+    victim = ModelVictim(model, loss=guided.attack_loss).with_reference(x)
     found = RandomFGSM(budget=0.1, rel_step=1.0, bernoulli=0.5)(
         x, Y, strength=1.0, victim=victim, generator=torch.Generator().manual_seed(1)
     )
     up = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     start = (x + torch.where(up, 0.05, -0.05)).requires_grad_()
-    norm = torch.linalg.matrix_norm(model(start) - model(x).detach(), ord="nuc")
+    moved = distance(model(start), model(x).detach())
     entropy = F.cross_entropy(model(start), Y, reduction="sum")
     signs = [torch.autograd.grad(part, start, retain_graph=True)[0].sign()
-             for part in (entropy + 3 * norm, entropy)]  # fmt: skip
-    assert not torch.equal(*signs)  # the norm matters here
+             for part in (entropy + 300 * moved, entropy)]  # fmt: skip
+    assert not torch.equal(*signs)  # the distance matters here
     step = start.detach() + 0.1 * signs[0] - x
     torch.testing.assert_close(found, x + step.clamp(-0.1, 0.1))
 

@@ -129,8 +129,13 @@ def curricula_objectives() -> Iterable[Record]:
         summary="boosted cross-entropy plus a KL weighted by misclassification",
     )
     yield Record(
+        name="gat",
+        factory="curricula.objectives:gat",
+        summary="cross-entropy on the transformed view plus the change of the probabilities",
+    )
+    yield Record(
         name="nuat",
-        factory="curricula.objectives:NuclearNorm",
+        factory="curricula.objectives:nuat",
         summary="cross-entropy on the transformed view plus the nuclear norm of the logits' change",
     )
     yield Record(

@@ -282,7 +282,8 @@ def test_an_unknown_name_error_lists_near_matches(typed, meant):
 
 def test_without_near_matches_the_error_lists_all_names_if_few():
     with pytest.raises(
-        UnknownNameError, match=r"known: at, trades, mart, nuat, gradalign, mix, alp, consistency$"
+        UnknownNameError,
+        match=r"known: at, trades, mart, gat, nuat, gradalign, mix, alp, consistency$",
     ):
         build_registry(entry_points=False).find("objective", "zzzzzz")
     count = len(build_registry().records("perturbation"))

@@ -80,6 +80,7 @@ def test_a_different_seed_gives_different_metrics(tiny, trained, tmp_path):
     ("objective", "beside"),  # the 5 and 10 steps of pgd
     [
         ("trades", {"gradient": 0, "forward": 1, "training": 2}),
+        ("gat", {"gradient": 0, "forward": 1, "training": 2}),
         ("nuat", {"gradient": 0, "forward": 1, "training": 2}),
         ("gradalign", {"gradient": 2, "forward": 0, "training": 3}),
     ],
