@@ -1,8 +1,9 @@
 """Audit networks that mislead attacks, and honest ones, and print which checks fail as a table.
 
-    PYTHONPATH=tests nice python tests/tools/audit_table.py -o runs/audits
+    PYTHONPATH=tests nice python tests/tools/audit_table.py -o runs/audits --data-root data
 
-Each audit has its full length. Each result is stored: started again, it continues.
+Each audit has its full length. Each result is stored: started again, it continues. Networks on
+MNIST are left out without --data-root.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ from curricula.runtime.records import to_json
 
 DIGITS = load_data("digits")
 LINF = {"eps": 0.1}
+MNIST_IMAGES = 6000  # training images
 
 
 class Network(nn.Module):
@@ -79,8 +82,8 @@ def with_backward(backward: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return Identity.apply
 
 
-def trained(network, perturb="clean", epochs=8):
-    """Return a network trained on the digits, seed 0."""
+def trained(network, perturb="clean", epochs=8, data=DIGITS):
+    """Return a network trained on a data set, by default the digits; seed 0."""
     torch.manual_seed(0)
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
@@ -90,9 +93,9 @@ def trained(network, perturb="clean", epochs=8):
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for epoch in range(epochs):
         strength = min(1.0, 2 * epoch / epochs)
-        for _, batch in batches(DIGITS.train, 64, generator=draws):
+        for _, batch in batches(data.train, 64, generator=draws):
             views = curriculum(
-                DIGITS.images(batch.pixels),
+                data.images(batch.pixels),
                 batch.labels,
                 strengths=dict.fromkeys(curriculum.tree.leaves, strength),
                 victim=victim,
@@ -112,7 +115,8 @@ def planted_in(**parts):
     return network.eval()
 
 
-NETWORKS: dict[str, tuple[bool, Callable[[], nn.Module], dict[str, Any]]] = {
+Row = tuple[bool, Callable[[], nn.Module], dict[str, Any]]
+NETWORKS: dict[str, Row] = {
     # title: (planted, network, arguments of the audit)
     "rounded activations": (True, lambda: planted_in(between=lambda x: (x.relu()).round()), LINF),
     "images of two levels": (True, lambda: planted_in(before=torch.round), LINF),
@@ -138,6 +142,11 @@ NETWORKS: dict[str, tuple[bool, Callable[[], nn.Module], dict[str, Any]]] = {
     ),
     "k largest, by a mask": (True, lambda: trained(Network(between=KLargest())), LINF),
     "k largest, by scatter": (True, lambda: trained(Network(between=KLargest(True))), LINF),
+    "k largest, trained on PGD": (
+        True,
+        lambda: trained(Network(between=KLargest()), "pgd(0.1, steps=2)"),
+        LINF,
+    ),
     "k largest, l-2": (
         True,
         lambda: trained(Network(between=KLargest())),
@@ -151,6 +160,7 @@ NETWORKS: dict[str, tuple[bool, Callable[[], nn.Module], dict[str, Any]]] = {
         {**LINF, "transfer_from": planted.Source()},
     ),
     "shell, l-2": (True, lambda: planted.Shell(side=5), {"eps": 1.3, "norm": "l2"}),
+    "few weights kept in each draw": (True, planted.Dropped, LINF),
     "plain": (False, lambda: trained(Network()), LINF),
     "undertrained": (False, lambda: trained(Network(), epochs=1), LINF),
     "robust": (False, lambda: trained(Network(), "pgd(0.1, steps=2)"), LINF),
@@ -161,19 +171,34 @@ NETWORKS: dict[str, tuple[bool, Callable[[], nn.Module], dict[str, Any]]] = {
     "random noise": (False, planted.Noisy, LINF),
     "plain, l-2": (False, lambda: trained(Network()), {"eps": 1.5, "norm": "l2"}),
     "plain, l-1": (False, lambda: trained(Network()), {"eps": 10.0, "norm": "l1"}),
+    "steep, l-1": (False, lambda: planted.Steep(side=8), {"eps": 4.0, "norm": "l1"}),
 }
 
 
-def found_in(title: str, images: int, folder: Path) -> dict[str, Any]:
+def networks_on_mnist(root: Path) -> dict[str, Row]:
+    """Return the networks that are trained on MNIST, whose files are in a folder."""
+    data = load_data("mnist", root=root)
+    data = attrs.evolve(data, train=data.train[:MNIST_IMAGES])
+    return {
+        "k largest, MNIST": (
+            True,
+            lambda: trained(Network(between=KLargest()), "pgd(0.2, steps=4)", 3, data),
+            {"eps": 0.15, "data": data},
+        )
+    }
+
+
+def found_in(title: str, row: Row, images: int, folder: Path) -> dict[str, Any]:
     """Return an audit as JSON, from its file if there is one; otherwise audit and store it."""
     file = folder / f"{title.replace(' ', '-').replace(',', '')}.json"
     if not file.exists():
-        _, network, arguments = NETWORKS[title]
+        _, network, arguments = row
         model = network().eval()
-        is_trained = isinstance(model, Network)
-        data = DIGITS if is_trained else planted.data_set(model)
+        default = DIGITS if isinstance(model, Network) else planted.data_set(model)
+        arguments = {"data": default, **arguments}
+        split = arguments["data"].test[:images]
         began = time.process_time()
-        found = to_json(audit(model, data, data.test[:images], seed=0, **arguments))
+        found = to_json(audit(model, split=split, seed=0, **arguments))
         found["seconds"] = round(time.process_time() - began, 1)
         folder.mkdir(parents=True, exist_ok=True)
         file.with_suffix(".part").write_text(json.dumps(found))
@@ -186,13 +211,15 @@ def found_in(title: str, images: int, folder: Path) -> dict[str, Any]:
 @click.option("-o", "--output", "folder", type=Path, required=True, help="Folder of the results.")
 @click.option("--images", default=60, help="Images of each audit.", show_default=True)
 @click.option("--network", "titles", multiple=True, help="One of the networks; repeatable.")
-def main(folder: Path, images: int, titles: tuple[str, ...]) -> None:
+@click.option("--data-root", type=Path, help="Folder of MNIST.")
+def main(folder: Path, images: int, titles: tuple[str, ...], data_root: Path | None) -> None:
     """Print which checks of each network failed, as a table in Markdown."""
     torch.set_num_threads(1)
     click.echo("| network | robust to PGD-40, to the strongest attack | failed checks |")
     click.echo("|---|---|---|")
-    for title in titles or NETWORKS:
-        found = found_in(title, images, folder)
+    networks = NETWORKS | (networks_on_mnist(data_root) if data_root else {})
+    for title in titles or networks:
+        found = found_in(title, networks[title], images, folder)
         correct = {attack["name"]: attack["correct"] for attack in found["attacks"]}
         ball = {
             name: count
@@ -201,7 +228,7 @@ def main(folder: Path, images: int, titles: tuple[str, ...]) -> None:
         }
         strongest = min(ball, key=lambda name: (ball[name], name != "pgd-40"))
         failed = [check["name"] for check in found["checks"] if not check["passed"]]
-        kind = "planted" if NETWORKS[title][0] else "honest"
+        kind = "planted" if networks[title][0] else "honest"
         click.echo(
             f"| {kind}: {title} | {correct['pgd-40']}, {ball[strongest]} ({strongest}) of "
             f"{found['n']} | {', '.join(failed) or 'none'} |"
