@@ -191,6 +191,7 @@ FOREIGN = [
     (lambda: evaluate(threats=[]), "threats is empty: .* leave it out for the standard ones"),
     (lambda: evaluate(threats={}), "threats is empty"),
     (lambda: evaluate(threats=3), "threats must be a list of expressions, not 3"),
+    (lambda: evaluate(threats={" ": "clean"}), "name of a threat must be text on one line"),
     (lambda: evaluate(threats=[0.1]), "an expression is a text, such as 'rot:30.pgd', not 0.1"),
     (lambda: evaluate(threats={"mine": None}), "an expression is a text, .* not None"),
     (lambda: evaluate(split=3), "split must be test, validation or labelled images, not 3"),

@@ -770,7 +770,7 @@ def _named(threats: Any, *, needed: bool = True) -> Mapping[str, str]:
     for text in texts:
         check_perturbation(text)
     for name in named or ():
-        if not isinstance(name, str) or not name.isprintable():
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
             raise UserError(f"the name of a threat must be text on one line, not {shown(name)}")
     return named if named is not None else {text: text for text in texts}
 

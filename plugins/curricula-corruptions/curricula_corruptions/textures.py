@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from curricula.data.photos import pixels_of
 from curricula.errors import UserError, message_of, shown
 
 COMPUTED = "computed"
@@ -122,6 +123,8 @@ def _read(path: Path) -> Tensor:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UserError(f"it has more than {MOST_PIXELS:,} pixels")
+            if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would clip to 8
+                return pixels_of(image, "it", grey=False).float() / 255
             pixels: Any = np.array(image.convert("RGB"))
     except Exception as error:  # Pillow raises errors of any type for damaged files
         raise UserError(f"the texture {path} cannot be read: {message_of(error)}") from error

@@ -328,6 +328,14 @@ def test_frost_takes_the_images_of_a_folder(tmp_path):
         run(make("frost", textures=str(tmp_path)), torch.zeros(2, 3, 32, 32), 1.0)
 
 
+def test_a_texture_of_16_bits_is_scaled_not_clipped_to_white(tmp_path):
+    levels = np.linspace(0, 65535, 24, dtype=np.uint16).reshape(4, 6)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    found = textures._read(tmp_path / "deep.png")
+    assert found.shape == (3, 4, 6)
+    assert np.abs(found.numpy() - levels / 65535).max() <= 1 / 255
+
+
 def test_computed_textures_are_as_bright_as_the_photographs():
     computed, photographs = [
         textures.fitted(source, 32, 32, torch.device("cpu")).pixels.mean(1)
