@@ -22,6 +22,7 @@ import filelock
 from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError, did_you_mean, printable, shown
 from curricula.evaluation.results import ThreatResult
+from curricula.evaluation.suite_tables import tables_of
 from curricula.evaluation.suites import suite_threats, with_threats
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.locks import exclusive
@@ -506,8 +507,24 @@ class _LeaseCheck(NoCallback):
 
 
 def accuracies_line(results: Sequence[ThreatResult]) -> str:
-    """Return the accuracy under each threat as a line of text."""
-    return ", ".join(f"{each.name} {100 * each.accuracy:.1f}" for each in results) + " %"
+    """Return the accuracy under each threat as a line of text, with the mean of a suite in place of
+    its severities.
+
+    >>> from curricula.evaluation.suite_tables import Position
+    >>> place = Position(suite="weather", row="fog", column="1")
+    >>> fog = ThreatResult(name="fog 1", threat="fog:1", correct=3, fooled=1, n=4, position=place)
+    >>> accuracies_line([ThreatResult(name="clean", threat="clean", correct=4, fooled=0, n=4), fog])
+    'clean 100.0, weather mean 75.0 %'
+    """
+    tables = [table for table in tables_of(results) if table.has_severities]
+    folded = {table.suite for table in tables}
+    shown = {
+        each.name: each.accuracy
+        for each in results
+        if each.position is None or each.position.suite not in folded
+    }
+    shown |= {f"{table.suite} mean": 1 - table.mean_error for table in tables}
+    return ", ".join(f"{name} {100 * accuracy:.1f}" for name, accuracy in shown.items()) + " %"
 
 
 def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
