@@ -100,6 +100,11 @@ def curricula_schedules() -> Iterable[Record]:
             "adaptive:Gated",
             "grows when the accuracy under the current strength is high enough",
         ),
+        (
+            "self-paced",
+            "adaptive:SelfPaced",
+            "grows while the model learns at the current strength",
+        ),
         ("fooling", "adaptive:Fooling", "holds the share of misclassified images at a target"),
         ("plateau", "adaptive:Plateau", "grows when the validation accuracy stops improving"),
         (

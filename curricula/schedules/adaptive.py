@@ -146,6 +146,74 @@ class Fooling(Adaptive):
 
 
 @attrs.frozen(kw_only=True)
+class SelfPaced(Adaptive):
+    """Raise the strength while the model learns at the current one, and hold it while it does not.
+
+    The model learns if its accuracy on the perturbed training images, averaged over the last
+    ``window`` of training, is at least num_classes ** (level - 1). On this logarithmic scale 0 is
+    chance and 1 is all correct, so one level suits two classes and a thousand: with ten classes,
+    0.3 is an accuracy of 0.2.
+
+    Curriculum adversarial training (Cai et al. 2018) waits for a fixed accuracy, as `gated` does,
+    which a hard task never reaches. Here a little learning is enough: a stronger attack is learned
+    too once there is something to build on, and time at full strength is what robustness needs.
+
+    Args:
+        level: least accuracy at which the strength rises, on the scale above, in [0, 1].
+        rise: fraction of training, above 0 to 1, in which the strength would rise from 0 to 1 if
+            the model learned throughout.
+        window: fraction of training, above 0 to 1, over which the accuracy is averaged; older
+            updates count exponentially less.
+        latest: fraction of training, in [0, 1], after which the strength rises in any case.
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+        The strength rises in one of ten updates of a training if enough images are correct:
+
+        >>> schedule = SelfPaced(level=0.3, rise=0.5, window=0.1)
+        >>> state = schedule.start(num_train=4)
+        >>> for step, right in enumerate([0, 1, 1, 0]):
+        ...     now = Progress(step=step, total_steps=10, epoch=0, total_epochs=1)
+        ...     batch = Feedback(
+        ...         indices=torch.arange(4), correct=torch.arange(4) < right,
+        ...         strength=torch.zeros(4), progress=now, num_classes=10,
+        ...     )
+        ...     state = schedule.after_batch(state, batch)
+        ...     print(f"{schedule(now, state):.1f}")
+        0.0
+        0.2
+        0.4
+        0.4
+    """
+
+    level: float = _share(0.3)
+    rise: float = _step(0.05)
+    window: float = _step(0.01)
+    latest: float = _share(0.4)
+
+    def start(self, num_train: int) -> ScheduleState:
+        return {
+            "strength": torch.tensor(0.0),
+            "accuracy": torch.tensor(0.0),  # weighted mean of the batches so far
+            "weight": torch.tensor(0.0),  # their total weight, below 1 at first
+        }
+
+    def after_batch(self, state: ScheduleState, feedback: Feedback) -> ScheduleState:
+        progress = feedback.progress
+        update = 1 / progress.total_steps
+        newest = min(1.0, update / self.window)
+        accuracy = torch.lerp(state["accuracy"], feedback.correct.float().mean(), newest)
+        weight = torch.lerp(state["weight"], torch.ones_like(state["weight"]), newest)
+        least = feedback.num_classes ** (self.level - 1)
+        learns = accuracy >= least * weight
+        is_late = progress.fraction >= self.latest
+        grown = state["strength"] + update / self.rise * (learns | is_late)
+        return {"strength": grown.clamp(max=1), "accuracy": accuracy, "weight": weight}
+
+
+@attrs.frozen(kw_only=True)
 class Plateau(Adaptive):
     """Raise the strength by ``step`` after ``patience`` epochs in which a validation accuracy has
     not exceeded its best value; the best value is then reset.

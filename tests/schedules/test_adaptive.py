@@ -1,5 +1,6 @@
 """Adaptive and control schedules give the strengths that their definitions give by hand."""
 
+import attrs
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +10,7 @@ from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Feedback, Progress
+from curricula.schedules.adaptive import SelfPaced
 
 NOW = Progress(step=0, total_steps=100, epoch=0, total_epochs=10)
 
@@ -43,6 +45,48 @@ def test_gated_rises_only_if_enough_images_were_right():
     # Means of pairs: 0.5, 0.375, 1, 1. It rises, stays, rises, and rises no further than 1.
     found = strengths(gated, [1, 3, 0, 3, 4, 4, 4, 4])
     assert found == [0.1, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 1.0]
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    st.sampled_from([2, 10, 1000]),
+    st.floats(0, 1),
+    st.floats(0.01, 1),
+    st.floats(0.01, 1),
+    st.floats(0, 1),
+)
+def test_self_paced_follows_its_formula(shares, num_classes, level, rise, window, latest):
+    schedule = SelfPaced(level=level, rise=rise, window=window, latest=latest)
+    state, total = schedule.start(4), len(shares)
+    strength, kept = 0.0, max(0.0, 1 - 1 / total / window)
+    for step, right in enumerate(shares):
+        batch = feedback([i < right for i in range(4)])
+        now = Progress(step=step, total_steps=total, epoch=0, total_epochs=1)
+        state = schedule.after_batch(
+            state, attrs.evolve(batch, progress=now, num_classes=num_classes)
+        )
+        ages = [kept**age for age in range(step + 1)]  # of this batch and those before it
+        mean = sum(w * s / 4 for w, s in zip(ages, shares[step::-1], strict=True)) / sum(ages)
+        least = num_classes ** (level - 1)
+        if abs(mean - least) < 1e-5 and step < latest * total:
+            return  # rounding decides
+        strength = min(1, strength + (mean >= least or step >= latest * total) / total / rise)
+        assert float(schedule(now, state)) == pytest.approx(strength, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 1000])
+def test_self_paced_waits_at_chance_but_not_for_ever(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    schedule, total = SelfPaced(), 1000
+    state, found = schedule.start(64), []
+    for step in range(total):
+        right = torch.rand(64, generator=generator) < 1 / num_classes
+        now = Progress(step=step, total_steps=total, epoch=0, total_epochs=1)
+        batch = attrs.evolve(feedback(right.tolist()), progress=now, num_classes=num_classes)
+        state = schedule.after_batch(state, batch)
+        found.append(float(schedule(now, state)))
+    assert max(found[: int(0.4 * total)]) < 0.05
+    assert found[int(0.46 * total)] == 1
 
 
 @given(st.lists(st.integers(0, 4), max_size=30))
@@ -121,6 +165,8 @@ def test_random_strengths_are_uniform_and_depend_on_seed_and_number_alone(each):
         ("gated(updates=0)", "updates must be 1 or more"),
         ("gated(updates=1e300)", "updates must be at most 1,000,000,000, not about"),
         ("plateau(patience=1e18)", "patience must be at most 1,000,000,000, not 1,000,000,"),
+        ("self-paced(level=2)", "level must be at most 1"),
+        ("self-paced(rise=0)", "rise must be above 0"),
         ("fooling(rate=0)", "rate must be above 0"),
         ("plateau(on=spatial)", "on must be"),
         ("plateau(patience=0)", "patience must be 1 or more"),
