@@ -168,7 +168,7 @@ def trained_page(path, **arguments):
     run = curricula.train(
         model="tinycnn", perturb="rot:30", epochs=1, batch_size=4, output=path, **arguments
     ).run
-    curricula.evaluate(run, limit=10)
+    curricula.evaluate(run, limit=20)
     return report(run.path).read_text(encoding="utf-8")
 
 
