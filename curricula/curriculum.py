@@ -461,7 +461,7 @@ class Curriculum:
         correct_N: Tensor,
         strengths: Mapping[str, Strength],
         progress: Progress,
-        num_classes: int,
+        chance: float,
     ) -> dict[str, ScheduleState]:
         """Return the state of each schedule, by label, after a batch; only adaptive schedules
         change theirs.
@@ -472,7 +472,7 @@ class Curriculum:
             correct_N: whether the model was correct on each perturbed image.
             strengths: the strengths of the batch, from `strengths`.
             progress: the progress of training that gave these strengths.
-            num_classes: number of classes.
+            chance: the most frequent class's share of the training images, above 0 to 1.
         """
         moved = dict(states)
         for label, schedule in self.schedules.items():
@@ -483,7 +483,7 @@ class Curriculum:
                     correct=correct_N,
                     strength=strength.to(indices_N.device).expand(len(indices_N)),
                     progress=progress,
-                    num_classes=num_classes,
+                    chance=chance,
                 )
                 moved[label] = schedule.after_batch(states[label], feedback)
         return moved

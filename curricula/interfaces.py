@@ -292,14 +292,15 @@ class Feedback:
         correct: whether the model classified the perturbed image correctly.
         strength: the image's strength at this link.
         progress: the progress of training before the batch's update.
-        num_classes: number of classes; 1 / num_classes is the accuracy of chance.
+        chance: accuracy of the best constant answer: the most frequent class's share of the
+            training images, above 0 to 1.
     """
 
     indices: Tensor
     correct: Tensor
     strength: Tensor
     progress: Progress
-    num_classes: int
+    chance: float
 
 
 @runtime_checkable

@@ -508,7 +508,7 @@ def test_an_adaptive_schedule_changes_by_feedback_and_per_image(tiny):
         correct_N=torch.tensor([True, False]),
         strengths=strengths,
         progress=at(0),
-        num_classes=2,
+        chance=0.5,
     )
     found = curriculum.strengths(at(1), states=moved, indices_N=torch.tensor([7, 2, 0]))
     assert found["pgd"].tolist() == [0, 0.5, 0]

@@ -19,6 +19,8 @@ from curricula.schedules.curves import valid_positive_share, valid_share
 
 valid_count = and_(ge(1), le(10**9))
 
+RIGHT_BY_CHANCE = 10  # images that a mean accuracy must let chance classify correctly
+
 
 def _share(default: float) -> float:
     field: float = attrs.field(default=default, validator=valid_share)
@@ -66,7 +68,7 @@ class Gated(Adaptive):
         >>> right = torch.tensor([True, True, True, False])
         >>> batch = Feedback(
         ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
-        ...     progress=now, num_classes=10,
+        ...     progress=now, chance=0.1,
         ... )
         >>> schedule = Gated(threshold=0.6, step=0.1, updates=2)
         >>> state = schedule.start(num_train=4)
@@ -124,7 +126,7 @@ class Fooling(Adaptive):
         >>> right = torch.tensor([True, True, True, False])
         >>> batch = Feedback(
         ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
-        ...     progress=now, num_classes=10,
+        ...     progress=now, chance=0.1,
         ... )
         >>> schedule = Fooling(target=0.4, rate=0.2)
         >>> state = schedule.after_batch(schedule.start(num_train=4), batch)
@@ -150,9 +152,10 @@ class SelfPaced(Adaptive):
     """Raise the strength while the model learns at the current one, and hold it while it does not.
 
     The model learns if its accuracy on the perturbed training images, averaged over the last
-    ``window`` of training, is at least num_classes ** (level - 1). On this logarithmic scale 0 is
-    chance and 1 is all correct, so one level suits two classes and a thousand: with ten classes,
-    0.3 is an accuracy of 0.2.
+    ``window`` of training, is at least chance ** (1 - level), where chance is the share of the most
+    frequent class. On this logarithmic scale 0 is chance and 1 is all correct, so one level suits
+    two classes and a thousand: with ten balanced classes, 0.15 is an accuracy of 0.141. The average
+    is over enough images for chance to classify about ten correctly, if the window has fewer.
 
     Curriculum adversarial training (Cai et al. 2018) waits for a fixed accuracy, as `gated` does,
     which a hard task never reaches. Here a little learning is enough: a stronger attack is learned
@@ -170,15 +173,15 @@ class SelfPaced(Adaptive):
         ValueError: a value out of range.
 
     Example:
-        The strength rises in one of ten updates of a training if enough images are correct:
+        The strength rises after each update in which enough images were correct:
 
         >>> schedule = SelfPaced(level=0.3, rise=0.5, window=0.1)
-        >>> state = schedule.start(num_train=4)
-        >>> for step, right in enumerate([0, 1, 1, 0]):
+        >>> state = schedule.start(num_train=100)
+        >>> for step, right in enumerate([10, 30, 50, 10]):
         ...     now = Progress(step=step, total_steps=10, epoch=0, total_epochs=1)
         ...     batch = Feedback(
-        ...         indices=torch.arange(4), correct=torch.arange(4) < right,
-        ...         strength=torch.zeros(4), progress=now, num_classes=10,
+        ...         indices=torch.arange(100), correct=torch.arange(100) < right,
+        ...         strength=torch.zeros(100), progress=now, chance=0.1,
         ...     )
         ...     state = schedule.after_batch(state, batch)
         ...     print(f"{schedule(now, state):.1f}")
@@ -188,7 +191,7 @@ class SelfPaced(Adaptive):
         0.4
     """
 
-    level: float = _share(0.3)
+    level: float = _share(0.15)
     rise: float = _step(0.05)
     window: float = _step(0.01)
     latest: float = _share(0.4)
@@ -201,14 +204,13 @@ class SelfPaced(Adaptive):
         }
 
     def after_batch(self, state: ScheduleState, feedback: Feedback) -> ScheduleState:
-        progress = feedback.progress
-        update = 1 / progress.total_steps
-        newest = min(1.0, update / self.window)
-        accuracy = torch.lerp(state["accuracy"], feedback.correct.float().mean(), newest)
-        weight = torch.lerp(state["weight"], torch.ones_like(state["weight"]), newest)
-        least = feedback.num_classes ** (self.level - 1)
-        learns = accuracy >= least * weight
-        is_late = progress.fraction >= self.latest
+        correct_N, chance = feedback.correct, feedback.chance
+        update = 1 / feedback.progress.total_steps
+        newest = min(1.0, update / self.window, len(correct_N) * chance / RIGHT_BY_CHANCE)
+        accuracy = torch.lerp(state["accuracy"], correct_N.float().mean(), newest)
+        weight = state["weight"] + newest * (1 - state["weight"])
+        learns = accuracy >= chance ** (1 - self.level) * weight
+        is_late = feedback.progress.fraction >= self.latest
         grown = state["strength"] + update / self.rise * (learns | is_late)
         return {"strength": grown.clamp(max=1), "accuracy": accuracy, "weight": weight}
 
@@ -285,7 +287,7 @@ class PerImage(Adaptive):
         >>> right = torch.tensor([True, True, True, False])
         >>> batch = Feedback(
         ...     indices=torch.arange(4), correct=right, strength=torch.zeros(4),
-        ...     progress=now, num_classes=10,
+        ...     progress=now, chance=0.1,
         ... )
         >>> schedule = PerImage(up=0.3, down=0.1, low=0.2)
         >>> state = schedule.after_batch(schedule.start(num_train=5), batch)

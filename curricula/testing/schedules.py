@@ -26,7 +26,7 @@ from curricula.interfaces import (
 from curricula.testing.contract import broken_clauses
 
 NUM_TRAIN = 12  # training images
-NUM_CLASSES = 3
+CHANCE = 1 / 3  # accuracy of the best constant answer
 LENGTHS = ((1, 1), (1, 7), (3, 4), (20, 5))  # (epochs, updates per epoch)
 
 
@@ -85,7 +85,7 @@ def _feedback(progress: Progress, strength: Strength) -> Feedback:
         correct=correct_N,
         strength=of_batch,
         progress=progress,
-        num_classes=NUM_CLASSES,
+        chance=CHANCE,
     )
 
 

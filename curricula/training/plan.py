@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -113,6 +114,13 @@ class Plan:
     def total_steps(self) -> int:
         """Number of updates in the training."""
         return self.config.epochs * self.steps_per_epoch
+
+    @cached_property
+    def chance(self) -> float:
+        """Accuracy of the best constant answer: the most frequent class's share of the training
+        images."""
+        labels_N = self.data.train.labels
+        return float(labels_N.bincount().max()) / len(labels_N)
 
     @property
     def part_size(self) -> int:

@@ -266,7 +266,7 @@ def update(
         correct_N=correct_N,
         strengths=strengths,
         progress=progress,
-        num_classes=plan.data.num_classes,
+        chance=plan.chance,
     )
     state.step += 1
     return Update(

@@ -26,7 +26,7 @@ def feedback(correct, indices=None, strength=0.0):
         correct=correct,
         strength=torch.full((len(correct),), strength),
         progress=NOW,
-        num_classes=10,
+        chance=0.1,
     )
 
 
@@ -48,45 +48,43 @@ def test_gated_rises_only_if_enough_images_were_right():
 
 
 @given(
-    st.lists(st.integers(0, 4), min_size=1, max_size=40),
-    st.sampled_from([2, 10, 1000]),
+    st.lists(st.integers(0, 40), min_size=1, max_size=40),
+    st.sampled_from([1 / 1000, 0.1, 0.5, 0.9]),
     st.floats(0, 1),
     st.floats(0.01, 1),
     st.floats(0.01, 1),
     st.floats(0, 1),
 )
-def test_self_paced_follows_its_formula(shares, num_classes, level, rise, window, latest):
+def test_self_paced_follows_its_formula(counts, chance, level, rise, window, latest):
     schedule = SelfPaced(level=level, rise=rise, window=window, latest=latest)
-    state, total = schedule.start(4), len(shares)
-    strength, kept = 0.0, max(0.0, 1 - 1 / total / window)
-    for step, right in enumerate(shares):
-        batch = feedback([i < right for i in range(4)])
+    state, total, strength = schedule.start(40), len(counts), 0.0
+    kept = max(0.0, 1 - min(1 / total / window, 40 * chance / 10))
+    for step, right in enumerate(counts):
         now = Progress(step=step, total_steps=total, epoch=0, total_epochs=1)
-        state = schedule.after_batch(
-            state, attrs.evolve(batch, progress=now, num_classes=num_classes)
-        )
+        batch = feedback([i < right for i in range(40)])
+        state = schedule.after_batch(state, attrs.evolve(batch, progress=now, chance=chance))
         ages = [kept**age for age in range(step + 1)]  # of this batch and those before it
-        mean = sum(w * s / 4 for w, s in zip(ages, shares[step::-1], strict=True)) / sum(ages)
-        least = num_classes ** (level - 1)
-        if abs(mean - least) < 1e-5 and step < latest * total:
+        mean = sum(w * n / 40 for w, n in zip(ages, counts[step::-1], strict=True)) / sum(ages)
+        least = chance ** (1 - level)
+        if abs(mean - least) < 1e-4 and step < latest * total:
             return  # rounding decides
         strength = min(1, strength + (mean >= least or step >= latest * total) / total / rise)
         assert float(schedule(now, state)) == pytest.approx(strength, abs=1e-4)
 
 
-@pytest.mark.parametrize("num_classes", [2, 1000])
-def test_self_paced_waits_at_chance_but_not_for_ever(num_classes):
+@pytest.mark.parametrize("chance", [0.7, 0.5, 1 / 1000])
+def test_self_paced_waits_at_chance_but_not_for_ever(chance):
     generator = torch.Generator().manual_seed(0)
     schedule, total = SelfPaced(), 1000
     state, found = schedule.start(64), []
     for step in range(total):
-        right = torch.rand(64, generator=generator) < 1 / num_classes
+        right = torch.rand(64, generator=generator) < chance
         now = Progress(step=step, total_steps=total, epoch=0, total_epochs=1)
-        batch = attrs.evolve(feedback(right.tolist()), progress=now, num_classes=num_classes)
+        batch = attrs.evolve(feedback(right.tolist()), progress=now, chance=chance)
         state = schedule.after_batch(state, batch)
         found.append(float(schedule(now, state)))
-    assert max(found[: int(0.4 * total)]) < 0.05
-    assert found[int(0.46 * total)] == 1
+    assert max(found[:400]) < 0.1
+    assert found[460] == 1
 
 
 @given(st.lists(st.integers(0, 4), max_size=30))

@@ -2,13 +2,14 @@
 
 import copy
 
+import attrs
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import curricula
-from curricula.data.dataset import batches
+from curricula.data.dataset import Split, batches
 from curricula.evaluation.accuracy import evaluate_threats
 from curricula.evaluation.threats import validation_threats
 from curricula.interfaces import Progress
@@ -125,3 +126,10 @@ def test_adaptive_schedules_get_the_results_of_the_unperturbed_weights(tiny, awp
         assert torch.equal(state.schedules["rot"]["strength"][indices], 0.25 * right)
         shares.append(right.float().mean())
     assert 0 < shares[-1] < 1
+
+
+def test_chance_is_the_share_of_the_most_frequent_class(tiny):
+    plan = make_plan(NETWORK | {"perturb": "clean"})
+    labels = torch.tensor([2, 0, 2, 1, 2])
+    train = Split(pixels=plan.data.train.load().pixels[:5], labels=labels)
+    assert attrs.evolve(plan, data=attrs.evolve(plan.data, train=train)).chance == 0.6
