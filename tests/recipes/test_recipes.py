@@ -9,6 +9,7 @@ from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
 from curricula.interfaces import Progress
 from curricula.recipes import find_sweep, read_config, recipes
+from curricula.schedules.adaptive import SelfPaced
 from curricula.training.learning_rate import parse_learning_rate
 from curricula.training.plan import make_plan
 
@@ -155,7 +156,10 @@ def test_shifts_by_nearest_neighbour_are_those_of_random_affine():
     assert torch.equal(shift.apply(x, drawn), torch.stack(expected))
 
 
-@pytest.mark.parametrize("name", [*recipes(), "tradeoff-spatial-cifar10", "tradeoff-spatial-mnist"])
+FIXED = [name for name in recipes() if name != "self-paced"]  # settings of one data set
+
+
+@pytest.mark.parametrize("name", [*FIXED, "tradeoff-spatial-cifar10", "tradeoff-spatial-mnist"])
 def test_a_recipe_has_a_plan(name):
     values = find_sweep(name).cells[-1].values if "tradeoff" in name else read_config(name)
     images = {"data": "random(images=160)", "model": "smallcnn", "device": "cpu"}
@@ -165,3 +169,17 @@ def test_a_recipe_has_a_plan(name):
     printed = {"perturb": plan.config.perturb, "schedule": plan.config.schedule}
     for epoch in (1, values["epochs"]):
         assert ranges({**values, **printed}, epoch) == ranges(dict(values), epoch)
+
+
+@pytest.mark.parametrize(
+    ("data", "budgets", "epochs"),
+    [("digits", (30, 0.1), 30), ("random(images=160)", (30, 8 / 255), 120)],
+)
+def test_self_paced_takes_all_else_from_the_data(data, budgets, epochs):
+    values = dict(read_config("self-paced"))
+    plan = make_plan(values | {"data": data, "model": "smallcnn", "device": "cpu"})
+    leaves = plan.curriculum.tree.leaves
+    assert tuple(leaf.perturbation.budget for leaf in leaves.values()) == budgets
+    assert leaves["pgd"].perturbation.passes == 5
+    assert plan.config.epochs == epochs
+    assert set(plan.curriculum.schedules.values()) == {SelfPaced()}
