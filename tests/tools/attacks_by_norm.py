@@ -83,6 +83,8 @@ def threats_of(norm: str, eps: Number) -> dict[str, str]:
     alone = {
         "PGD-40": f"pgd({eps}, norm={norm}, steps=40, rel_step=1/10)",
         "APGD": f"apgd({eps}, norm={norm})",
+        "targeted APGD": f"apgd({eps}, norm={norm}, targets=3)",
+        "PGD-40 of 5 restarts": f"pgd({eps}, norm={norm}, steps=40, rel_step=1/10, restarts=5)",
         "standard": str(standard_attack(eps, norm=norm)),
         "AutoAttack": f"autoattack({eps}, norm={norm})",
     }
