@@ -113,7 +113,7 @@ def split_objects(values: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:
     checks = {
         "model": (_is_module, "a torch.nn.Module"),
         "data": (lambda value: not isinstance(value, (int, float, type(None))), "data"),
-        "objective": (_is_objective, "an objective"),
+        "objective": (_is_objective, "an objective: a callable with an attack_loss"),
         "optimizer": (callable, "a class or function of the parameters"),
         "lr_schedule": (callable, "a function of the progress"),
     }

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class ModelVictim:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UserError(f"model must be a torch.nn.Module, not {shown(model)}")
-        if isinstance(loss, str):
+        if not callable(loss):
             check_choice("attack loss", loss, ATTACK_LOSSES)
         check_choice("precision", precision, get_args(Precision))
         self._frozen = FrozenModel(
@@ -102,11 +102,13 @@ class ModelVictim:
 
         Raises:
             NoGradientError: no gradient reaches the images.
+            UserError: the loss is not one number for each image, with a gradient in the logits.
         """
         with outside_inference_mode(), torch.enable_grad():
             x = as_ordinary(x_NCHW.detach()).requires_grad_()
             logits = self._forward(x)
             loss_N = (loss or self._loss)(logits, as_ordinary(y_N), self._reference)
+            _check_loss(loss_N, logits)
             try:
                 (gradient,) = torch.autograd.grad(loss_N.sum(), x)
             except RuntimeError as error:
@@ -167,6 +169,27 @@ class ModelVictim:
     def as_module(self) -> nn.Module:
         """Return the frozen copy as a module from images to logits_NK, always in eval mode."""
         return self._frozen
+
+
+def _check_loss(loss_N: Any, logits_NK: Tensor) -> None:
+    """Check that a loss is one number for each image, with a gradient in the logits.
+
+    Raises:
+        UserError: it is not.
+    """
+    n = len(logits_NK)
+    if not isinstance(loss_N, Tensor) or loss_N.shape != (n,):
+        shape = getattr(loss_N, "shape", None)
+        found = shown(loss_N) if shape is None else f"one of shape {tuple(shape)}"
+        raise UserError(
+            f"the attack loss must be a tensor of shape ({n},), one number for each image, not "
+            f"{found}"
+        )
+    if logits_NK.requires_grad and not loss_N.requires_grad:
+        raise UserError(
+            "the attack loss has no gradient in the logits: compute it from them by operations of "
+            "torch, without detach"
+        )
 
 
 def _no_reference() -> Tensor:

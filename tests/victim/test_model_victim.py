@@ -187,8 +187,26 @@ def test_bf16_rounds_only_the_arithmetic():
     assert (exact - rounded).abs().max() < 4 * 2**-8 * exact.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda logits, y, reference: F.cross_entropy(logits, y), "not one of shape \\(\\)"),
+        (lambda logits, y, reference: logits, "not one of shape \\(N, K\\)"),
+        (lambda logits, y, reference: None, "not None"),
+        (lambda logits, y, reference: logits.detach().sum(1), "has no gradient in the logits"),
+    ],
+)
+def test_a_function_that_is_no_attack_loss_is_refused(loss, message):
+    n, classes = ModelVictim(network()).logits(X).shape
+    message = message.replace("N, K", f"{n}, {classes}")
+    with pytest.raises(UserError, match=f"the attack loss .*{message}"):
+        ModelVictim(network(), loss=loss).gradient(X, torch.zeros(n, dtype=torch.long))
+
+
 def test_an_unknown_loss_or_precision_is_refused():
-    with pytest.raises(UserError, match="attack loss must be ce or kl or dlr, not 'hinge'"):
-        ModelVictim(network(), loss="hinge")
+    for wrong in ("hinge", None, 3):
+        message = f"attack loss must be ce or kl or dlr, not {wrong!r}"
+        with pytest.raises(UserError, match=message):
+            ModelVictim(network(), loss=wrong)
     with pytest.raises(ValueError, match="precision must be float32 or bf16"):
         ModelVictim(network(), precision="fp8")
