@@ -162,7 +162,7 @@ class StoppedError(Exception):
     pass
 
 
-def test_an_interrupted_certification_continues(tiny, tmp_path, monkeypatch):
+def test_an_interrupted_certification_continues(tiny, tmp_path):
     run = curricula.train(
         data="tiny", epochs=1, compile="off", output=tmp_path / "run", progress=False
     ).run
@@ -185,6 +185,23 @@ def test_an_interrupted_certification_continues(tiny, tmp_path, monkeypatch):
     shares = []
     assert curricula.certify(run, progress=shares.append, **settings) == expected
     assert len(shares) == 3
+    assert run.read("certificates.json", Certificates) == expected
+    assert not list(run.path.glob("certify-*"))
+    # Draws of other settings are not mixed in.
+    with pytest.raises(StoppedError):
+        curricula.certify(run, progress=stop, **settings)
+    curricula.certify(run, progress=(other := []).append, **settings, seed=1)
+    assert len(other) == 6
+    (file,) = run.path.glob("certify-*.jsonl")
+    file.write_text(file.read_text().replace('"votes": ', '"votes": 9'))
+    with pytest.raises(UserError, match=r"more votes than 40 draws\); delete it, and"):
+        curricula.certify(run, progress=False, **settings)
+
+
+def test_an_interrupted_command_names_the_one_that_continues(tiny, tmp_path, monkeypatch):
+    run = curricula.train(
+        data="tiny", epochs=1, compile="off", output=tmp_path / "run", progress=False
+    ).run
 
     def interrupt(*arguments, **keywords):
         raise KeyboardInterrupt
