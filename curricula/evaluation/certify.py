@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 MAX_DRAWS = 100_000_000  # draws of the noise for each image
 MIN_ALPHA, MAX_ALPHA = 1e-12, 0.5
-MIN_SIGMA = 1e-4  # in [0, 1] pixel units; float32 rounds the sum of a pixel and smaller noise
+MIN_SIGMA = 1e-4  # in [0, 1] pixel units; float32 rounds smaller noise on a pixel coarsely
 SHARE = 0.5  # step of the usual radii, as a share of sigma
 SAME = 1e-4  # largest difference of equal logits, as a share of the largest; the rest is rounding
 # Quarter turns between two elements, and whether the left-right reflection is one; as curricula-

@@ -212,11 +212,12 @@ def _accuracies(columns: Mapping[str, Sequence[ThreatResult]], images: str) -> l
     by_name = [{result.name: result for result in results} for results in columns.values()]
     header, more = ["threat", *columns], ""
     lines = [[each.name, *(_accuracy(of.get(each.name)) for of in by_name)] for each in first]
-    if counts := {result.draws.count for result in first if result.draws}:
+    if draws := next((result.draws for result in first if result.draws), None):
         header += ["single draw", "mean of draws"]
-        more = " The network draws random numbers: the accuracy is that of the majority of "
-        more += (
-            f"{max(counts):,} draws for each image, beside those of a single draw and their mean."
+        more = (
+            " The network draws random numbers. Beside the accuracy of the majority of "
+            f"{draws.count:,} draws for each image are that of a single draw and that of their "
+            "mean probabilities."
         )
         for line, result in zip(lines, first, strict=True):
             line += _draws(result.draws)

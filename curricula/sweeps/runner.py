@@ -518,13 +518,13 @@ def accuracies_line(results: Sequence[ThreatResult]) -> str:
     """
     tables = [table for table in tables_of(results) if table.has_severities]
     folded = {table.suite for table in tables}
-    shown = {
+    accuracies = {
         each.name: each.accuracy
         for each in results
         if each.position is None or each.position.suite not in folded
     }
-    shown |= {f"{table.suite} mean": 1 - table.mean_error for table in tables}
-    return ", ".join(f"{name} {100 * accuracy:.1f}" for name, accuracy in shown.items()) + " %"
+    accuracies |= {f"{table.suite} mean": 1 - table.mean_error for table in tables}
+    return ", ".join(f"{name} {100 * share:.1f}" for name, share in accuracies.items()) + " %"
 
 
 def _values(cell: Cell, path: Path) -> Mapping[str, Any]:
