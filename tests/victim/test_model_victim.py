@@ -196,7 +196,7 @@ def test_bf16_rounds_only_the_arithmetic():
         (lambda logits, y, reference: logits.detach().sum(1), "has no gradient in the logits"),
     ],
 )
-def test_a_function_that_is_no_attack_loss_is_refused(loss, message):
+def test_a_function_whose_values_no_attack_can_ascend_is_refused(loss, message):
     n, classes = ModelVictim(network()).logits(X).shape
     message = message.replace("N, K", f"{n}, {classes}")
     with pytest.raises(UserError, match=f"the attack loss .*{message}"):
