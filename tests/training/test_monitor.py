@@ -11,6 +11,7 @@ from torch import nn
 
 import curricula
 from curricula import Record, hookimpl
+from curricula.data.dataset import Split
 from curricula.errors import UserError
 from curricula.plugins import registry
 from curricula.plugins.registry import Provider
@@ -19,6 +20,8 @@ from curricula.training.callbacks import NoCallback
 from curricula.training.monitor import Epoch, Trace, cause, findings
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, GOOD, LAST, METRICS, Run
+from curricula.training.step import start
+from curricula.victim.model_victim import ModelVictim
 
 NANS = TINY.with_name("nans.py")
 GOOD_EPOCH = Epoch(train_accuracy=0.7, loss=0.9, joint=0.6, strong=0.6, full=True)
@@ -334,6 +337,27 @@ def test_the_probe_measures_the_training_threat_and_costs_little(tiny, tmp_path,
     _, texts = trained.run.load(LAST)
     state = json.loads(texts["state"])
     assert 0 < state["probe_passes"] <= monitor.MAX_SHARE * state["total_passes"]
+
+
+def test_the_probe_is_of_all_classes_where_images_are_sorted_by_class(tiny):
+    class Zero(nn.Module):
+        """Right on class 0 alone, whatever the attack."""
+
+        def __init__(self):
+            super().__init__()
+            self.logits_K = nn.Parameter(nn.functional.one_hot(torch.tensor(0), 10) * 9.0)
+
+        def forward(self, x_NCHW):
+            return self.logits_K + 0 * x_NCHW.flatten(1).mean(1, keepdim=True)
+
+    plan = make_plan(SMALL | {"perturb": "pgd(0.1, steps=1)"})
+    labels = torch.arange(10).repeat_interleave(20)  # more than the probe takes
+    pixels = plan.data.train[torch.zeros(200, dtype=torch.int64)].load().pixels
+    plan = attrs.evolve(plan, validation=Split(pixels=pixels, labels=labels))
+    state = attrs.evolve(start(plan), model=Zero().eval(), passes=10**6)
+    prober = monitor.Prober(plan, ModelVictim(state.model))
+    found = prober.strong_accuracy(state, {"pgd": 0.5}, 0.5, 0.5, known=False)
+    assert found == 13 / monitor.MAX_IMAGES  # a tenth, not 20 of them
 
 
 def test_a_suspicion_of_averaged_weights_is_checked_once(tiny, tmp_path, monkeypatch):
