@@ -68,10 +68,27 @@ class Trades:
     beta: float = attrs.field(default=6.0, validator=valid_weight)
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        transformed, perturbed = model(views.transformed), model(views.perturbed)
-        divergence_N = kl_divergence(perturbed, y_N, lambda: transformed)
-        value = F.cross_entropy(transformed, y_N) + self.beta * divergence_N.mean()
-        return TrainingLoss(value=value, logits=perturbed.detach())
+        return loss_with_distance(model, views, y_N, self.beta, kl_divergence)
+
+
+def loss_with_distance(
+    model: nn.Module, views: Views, y_N: Tensor, weight: float, distance: AttackLoss
+) -> TrainingLoss:
+    """Return the cross-entropy at the transformed view plus ``weight`` times the mean distance from
+    its logits to those of the perturbed view.
+
+    Args:
+        model: the network.
+        views: the views of a batch.
+        y_N: labels.
+        weight: weight of the distance.
+        distance: per-example loss at the perturbed view, with the transformed view's logits as
+            reference.
+    """
+    transformed, perturbed = model(views.transformed), model(views.perturbed)
+    distance_N = distance(perturbed, y_N, lambda: transformed)
+    value = F.cross_entropy(transformed, y_N) + weight * distance_N.mean()
+    return TrainingLoss(value=value, logits=perturbed.detach())
 
 
 @attrs.frozen(kw_only=True)
@@ -148,10 +165,7 @@ class GuidedLoss:
         return entropy_N + self.weight * self.distance(logits_NK, y_N, reference)
 
     def __call__(self, model: nn.Module, views: Views, y_N: Tensor) -> TrainingLoss:
-        transformed, perturbed = model(views.transformed), model(views.perturbed)
-        distance_N = self.distance(perturbed, y_N, lambda: transformed)
-        value = F.cross_entropy(transformed, y_N) + self.weight * distance_N.mean()
-        return TrainingLoss(value=value, logits=perturbed.detach())
+        return loss_with_distance(model, views, y_N, self.weight, self.distance)
 
 
 def gat(weight: float = 10.0) -> GuidedLoss:
