@@ -23,7 +23,13 @@ from curricula.runtime.precision import no_tf32
 from curricula.runtime.processes import from_first, place, sum_over
 from curricula.runtime.random_state import seeded
 from curricula.runtime.timing import seconds
-from curricula.victim.averaged import PROBED, differ, is_random, with_averaged_logits
+from curricula.victim.averaged import (
+    PROBED,
+    depends_on_batch,
+    differ,
+    is_random,
+    with_averaged_logits,
+)
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim, NoGradientError
 
@@ -293,9 +299,8 @@ def _notices(
             f"the network draws no random numbers: draws={draws} (--draws {draws}) repeats each "
             "pass; leave it out"
         )
-    with torch.no_grad():
-        if differ(victim.logits(x_NCHW)[:1], victim.logits(x_NCHW[:1])):
-            yield BATCH
+    if depends_on_batch(victim.logits, x_NCHW):
+        yield BATCH
 
 
 def _check_gradient(victim: ModelVictim, data: DataSet, split: SplitLike) -> None:

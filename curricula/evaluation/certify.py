@@ -34,7 +34,7 @@ from curricula.runtime.random_state import seeded
 from curricula.runtime.records import fields_of, register_json
 from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.runtime.values import check_number, check_whole
-from curricula.victim.averaged import differ, is_random
+from curricula.victim.averaged import depends_on_batch, is_random
 from curricula.victim.equivalence import MAX_IMAGES
 from curricula.victim.model_victim import ModelVictim
 
@@ -497,8 +497,7 @@ class _Certifier:
             )
         indices = torch.arange(len(batch), device=clean.device)
         noisy = self._noisy(clean, batch.labels, Streams.of(self.seed, indices))
-        together = torch.cat([clean[:1], noisy])
-        if differ(self.victim.logits(together)[:1], self.victim.logits(together[:1])):
+        if depends_on_batch(self.victim.logits, torch.cat([clean[:1], noisy])):
             raise UserError(
                 "the network's logits for an image depend on the other images of its batch, and a "
                 "certificate holds for a function of one image: use the running statistics of "

@@ -34,6 +34,13 @@ def is_random(logits: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> bool:
         return differ(logits(x), logits(x))
 
 
+def depends_on_batch(logits: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> bool:
+    """Return whether the logits of the first of some images are different in a batch of its own, by
+    more than rounding."""
+    with torch.no_grad():
+        return differ(logits(x_NCHW)[:1], logits(x_NCHW[:1]))
+
+
 def differ(one_NK: Tensor, other_NK: Tensor) -> bool:
     """Return whether the logits of two passes differ by more than rounding."""
     return bool((one_NK - other_NK).abs().max() > ROUNDING * one_NK.abs().max())
