@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from curricula.interfaces import AttackLoss, Victim
 from curricula.runtime.random_state import seeded
+from curricula.victim.wrapped import WrappedVictim
 
 ROUNDING = 1e-3  # largest difference of equal logits of two passes, as a share of the largest
 PROBED = 64  # images on which it is looked whether a network is random; it may draw rarely
@@ -77,7 +78,7 @@ def with_averaged_logits(victim: Victim, draws: int) -> Victim:
 
 
 @attrs.frozen
-class _AveragedVictim:
+class _AveragedVictim(WrappedVictim):
     """A victim whose logits are averages over ``draws`` passes of another one, and whose losses and
     gradients are averages over ``gradients`` passes.
 
@@ -85,7 +86,6 @@ class _AveragedVictim:
     averaged classifier predicts.
     """
 
-    victim: Victim
     draws: int
     gradients: int
     found: list[bool] = attrs.field(factory=list)  # shared by subsets; empty until it is known
@@ -151,18 +151,6 @@ class _AveragedVictim:
             rounding = (SAME * float(logits_BMK.abs().max())) ** 2
             self.found.append(within > rounding and between < MAX_RATIO * within)
         return self.found[0]
-
-    def with_reference(self, x_NCHW: Tensor) -> Victim:
-        return attrs.evolve(self, victim=self.victim.with_reference(x_NCHW))
-
-    def subset(self, index: Tensor) -> Victim:
-        return attrs.evolve(self, victim=self.victim.subset(index))
-
-    def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
-        return self.victim.active(logits_NK, y_N)
-
-    def as_module(self) -> nn.Module:
-        return self.victim.as_module()
 
 
 def _draw_by_draw(loss: AttackLoss, images: int) -> AttackLoss:

@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 from curricula.interfaces import AttackLoss, Victim
 from curricula.runtime.random_state import seeded
+from curricula.victim.wrapped import WrappedVictim
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)  # standard deviations of an image's values: half a window
 LEAST_WIDTH = 1e-4  # share of an image's largest value: its standard deviation, if it is below
@@ -70,10 +71,8 @@ def with_smooth_backward(victim: Victim) -> Victim:
 
 
 @attrs.frozen
-class _SmoothVictim:
+class _SmoothVictim(WrappedVictim):
     """A victim whose gradients are those of smooth relatives of the network's activations."""
-
-    victim: Victim
 
     def logits(self, x_NCHW: Tensor) -> Tensor:
         return self.victim.logits(x_NCHW)
@@ -83,18 +82,6 @@ class _SmoothVictim:
     ) -> tuple[Tensor, Tensor, Tensor]:
         with _smooth_backward():
             return self.victim.gradient(x_NCHW, y_N, loss)
-
-    def with_reference(self, x_NCHW: Tensor) -> Victim:
-        return attrs.evolve(self, victim=self.victim.with_reference(x_NCHW))
-
-    def subset(self, index: Tensor) -> Victim:
-        return attrs.evolve(self, victim=self.victim.subset(index))
-
-    def active(self, logits_NK: Tensor, y_N: Tensor) -> Tensor:
-        return self.victim.active(logits_NK, y_N)
-
-    def as_module(self) -> nn.Module:
-        return self.victim.as_module()
 
 
 @contextmanager
