@@ -1,9 +1,10 @@
 """Errors caused by the user's input, each with a message of one line."""
 
+import contextlib
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _COMPARED = re.compile(r"'(\w+)' must be (>=|>|<=|<) (\S+): (.+)")
@@ -73,6 +74,16 @@ class UserError(ValueError):
         if len(message) > MAX_MESSAGE:  # of a name of thousands of characters; the fix comes last
             message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
         super().__init__(printable(message))
+
+
+@contextlib.contextmanager
+def prefixed_errors(what: str) -> Iterator[None]:
+    """Put a text, such as a cell's name, before the message of a user error raised inside the
+    block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 class UnknownNameError(UserError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import attrs
 
 from curricula.api.networks import Network
-from curricula.errors import UserError, shortened, shown
+from curricula.errors import UserError, prefixed_errors, shortened, shown
 from curricula.evaluation.results import MAX_DRAWS
 from curricula.expressions.checks import check_call, check_perturbation
 from curricula.expressions.given import given
@@ -32,7 +32,6 @@ from curricula.runtime.values import (
     check_whole,
     known_keywords,
 )
-from curricula.sweeps.spec import prefixed_errors
 from curricula.training.checks import check_device_name
 from curricula.training.config import (
     EVALUATION_SEED,

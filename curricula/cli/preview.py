@@ -6,6 +6,7 @@ import click
 
 from curricula.cli.options import given, model_option, output_option, training_options
 from curricula.cli.paths import PATH
+from curricula.errors import prefixed_errors
 from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 
 
@@ -62,7 +63,6 @@ def command(
     from curricula.expressions.syntax import parse_number
     from curricula.reporting.figures import check_figure, write_figure
     from curricula.runtime.values import check_number, check_whole
-    from curricula.sweeps.spec import prefixed_errors
     from curricula.training.config import MAX_SEED
     from curricula.training.run import Run
 

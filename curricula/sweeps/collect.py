@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from curricula.errors import UserError, printable, shortened, shown
+from curricula.errors import UserError, prefixed_errors, printable, shortened, shown
 from curricula.evaluation.pareto import Point
 from curricula.expressions.given import is_given
 from curricula.expressions.model_files import FILE, parts_of
@@ -19,7 +19,7 @@ from curricula.runtime.values import as_path, check_choice, known_keywords
 from curricula.sweeps.comparison import Comparison, Outcome, PrunedRun, Row
 from curricula.sweeps.folder import CELLS, FAILURE, PRUNED, SEARCH, Failure, Pruned, sweep_in
 from curricula.sweeps.search_spec import AXIS
-from curricula.sweeps.spec import FRONTIER_OF, Sweep, prefixed_errors
+from curricula.sweeps.spec import FRONTIER_OF, Sweep
 from curricula.training.config import SplitName, TrainConfig, images_of
 from curricula.training.metrics import EpochTimes, forward_and_backward
 from curricula.training.predictions import read_evaluation

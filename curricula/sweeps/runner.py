@@ -20,7 +20,7 @@ import attrs
 import filelock
 
 from curricula.curriculum import Threat, check_channels
-from curricula.errors import UserError, did_you_mean, printable, shown
+from curricula.errors import UserError, did_you_mean, prefixed_errors, printable, shown
 from curricula.evaluation.results import ThreatResult
 from curricula.evaluation.suite_tables import tables_of
 from curricula.evaluation.suites import suite_threats, with_threats
@@ -66,7 +66,6 @@ from curricula.sweeps.spec import (
     Sweep,
     check_column,
     check_sweep,
-    prefixed_errors,
     read_sweep,
 )
 from curricula.training.callbacks import Callback, Callbacks, NoCallback

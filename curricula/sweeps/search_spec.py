@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import attrs
 import tomli_w
 
-from curricula.errors import UserError, did_you_mean, shown
+from curricula.errors import UserError, did_you_mean, prefixed_errors, shown
 from curricula.evaluation.names import STANDARD
 from curricula.runtime.values import check_choice, check_flag, check_number, check_whole
 from curricula.sweeps.spec import (
@@ -44,7 +44,6 @@ from curricula.sweeps.spec import (
     check_threats,
     frontier_of,
     label_of,
-    prefixed_errors,
     read_definition,
     read_evaluation,
     sections_of,

@@ -23,12 +23,11 @@ An axis is a list of values of the field that it is named after, or a table of n
 fields. There is one cell for each combination; the last axis changes fastest.
 """
 
-import contextlib
 import functools
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -36,7 +35,7 @@ from typing import Any, TypeVar, cast, get_args
 import attrs
 import tomli_w
 
-from curricula.errors import UserError, amount, did_you_mean, shown
+from curricula.errors import UserError, amount, did_you_mean, prefixed_errors, shown
 from curricula.evaluation.names import ADVERSARIAL, SPATIAL, STANDARD
 from curricula.expressions.checks import check_call, check_perturbation, listed
 from curricula.runtime.parsing import MAX_TOML, parse_toml, read_text
@@ -262,16 +261,6 @@ def check_threats(threats: Mapping[str, str]) -> None:
     for name, text in threats.items():
         with prefixed_errors(f"threat {name}"):
             check_perturbation(text)
-
-
-@contextlib.contextmanager
-def prefixed_errors(what: str) -> Iterator[None]:
-    """Put a text, such as a cell's name, before the message of a user error raised inside the
-    block."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
 
 
 def _axis(name: str, axis: Any) -> dict[str, dict[str, Any]]:
