@@ -50,15 +50,14 @@ def command(
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
     keep_freed_memory()
-    if transfer is not None:
-        Run.open(transfer)
+    transfer_from = None if transfer is None else Run.open(transfer)
     with joined() as place, ProgressBar("audit") as bar:
         opened, kept = subject.open_to_keep(output, settings.get("data_root"))
         found = audit(
             opened,
             subject.other_data,
             output=output,
-            transfer_from=transfer,
+            transfer_from=transfer_from,
             progress=bar.progress,
             **settings,
         )
