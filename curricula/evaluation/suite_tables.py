@@ -30,6 +30,8 @@ class Result(Protocol):
     """A result under a threat, which may be in the table of a suite."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def accuracy(self) -> float: ...
     @property
     def interval(self) -> tuple[float, float]: ...
@@ -222,6 +224,12 @@ def tables_of(results: Iterable[Result], baseline: Iterable[Result] = ()) -> tup
         SuiteTable(suite=suite, rows=rows, baseline=of_baseline.get(suite, {}))
         for suite, rows in _by_suite(results).items()
     )
+
+
+def severity_tables(results: Iterable[Result]) -> tuple[SuiteTable, ...]:
+    """Return the tables whose columns are severities: their results are too many for one line each
+    or one column each, and their mean stands for them."""
+    return tuple(table for table in tables_of(results) if table.has_severities)
 
 
 def outside_tables(results: Iterable[R]) -> list[R]:

@@ -17,7 +17,7 @@ from curricula.errors import UserError
 from curricula.evaluation.intervals import in_percent, seeds_interval
 from curricula.evaluation.pareto import Point, dominates, hypervolume, on_frontier
 from curricula.evaluation.results import ThreatResult
-from curricula.evaluation.suite_tables import tables_of
+from curricula.evaluation.suite_tables import severity_tables
 from curricula.runtime.records import register_json
 from curricula.runtime.tables import frame_of_rows, html_table
 from curricula.training.metrics import in_millions
@@ -241,13 +241,8 @@ class Comparison:
         """Names of the threats in each suite's table of severities, by the suite."""
         results = self.rows[0].outcomes[0].results.values() if self.rows else ()
         return {
-            table.suite: [
-                name
-                for name, result in self.rows[0].outcomes[0].results.items()
-                if result.position and result.position.suite == table.suite
-            ]
-            for table in tables_of(results)
-            if table.has_severities
+            table.suite: [result.name for result in table.results]
+            for table in severity_tables(results)
         }
 
     @property
@@ -267,12 +262,13 @@ class Comparison:
     def lines(self) -> list[list[str]]:
         """Texts of each row's cells: label, seeds, accuracies in %, their means over the severities
         of a suite, millions of passes, minutes."""
+        threats, severities = self.shown_threats, self.severities.values()  # the same for all rows
         return [
             [
                 row.label,
                 "" if row.outcomes[0].seed is None else str(len(row.outcomes)),
-                *map(row.shown, self.shown_threats),
-                *map(row.shown_mean, self.severities.values()),
+                *map(row.shown, threats),
+                *map(row.shown_mean, severities),
                 "" if row.passes is None else in_millions(row.passes),
                 "" if row.minutes is None else f"{row.minutes:.1f}",
             ]

@@ -22,7 +22,7 @@ import filelock
 from curricula.curriculum import Threat, check_channels
 from curricula.errors import UserError, did_you_mean, prefixed_errors, printable, shown
 from curricula.evaluation.results import ThreatResult
-from curricula.evaluation.suite_tables import tables_of
+from curricula.evaluation.suite_tables import severity_tables
 from curricula.evaluation.suites import suite_threats, with_threats
 from curricula.evaluation.threats import standard_threats
 from curricula.runtime.locks import exclusive
@@ -515,13 +515,9 @@ def accuracies_line(results: Sequence[ThreatResult]) -> str:
     >>> accuracies_line([ThreatResult(name="clean", threat="clean", correct=4, fooled=0, n=4), fog])
     'clean 100.0, weather mean 75.0 %'
     """
-    tables = [table for table in tables_of(results) if table.has_severities]
-    folded = {table.suite for table in tables}
-    accuracies = {
-        each.name: each.accuracy
-        for each in results
-        if each.position is None or each.position.suite not in folded
-    }
+    tables = severity_tables(results)
+    folded = {each.name for table in tables for each in table.results}
+    accuracies = {each.name: each.accuracy for each in results if each.name not in folded}
     accuracies |= {f"{table.suite} mean": 1 - table.mean_error for table in tables}
     return ", ".join(f"{name} {100 * share:.1f}" for name, share in accuracies.items()) + " %"
 
