@@ -76,15 +76,14 @@ def generator():
 def robust_digits():
     """Return (model, data): a small network trained on digits with pgd, well enough for attacks to
     be partly successful."""
+    from fixtures.training import train_under
     from torch import nn
 
-    from curricula import Curriculum, ModelVictim, batches, load_data
+    from curricula import load_data
     from curricula.models import Normalise
     from curricula.training.optimizers import AdamW
 
     data = load_data("digits")
-    attack = Curriculum.parse("pgd(0.1, steps=3)", ["constant"])
-    draws = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
@@ -96,23 +95,9 @@ def robust_digits():
             nn.Flatten(),
             nn.Linear(32 * 25, len(data.classes)),
         )
-    victim = ModelVictim(model)
     optimizer = AdamW(model.parameters(), lr=3e-3)
-    for epoch in range(EPOCHS):
-        strength = min(1.0, 2 * epoch / EPOCHS)
-        for _, batch in batches(data.train, 64, generator=draws):
-            views = attack(
-                data.images(batch.pixels),
-                batch.labels,
-                strengths={"pgd": strength},
-                victim=victim,
-                generator=draws,
-            )
-            loss = nn.functional.cross_entropy(model(views.perturbed), batch.labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return model.eval(), data
+    train_under(model, data, "pgd(0.1, steps=3)", optimizer=optimizer, epochs=EPOCHS)
+    return model, data
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ import click
 import torch
 import torch.nn.functional as F
 from fixtures import planted
+from fixtures.training import train_under
 from torch import nn
 
-from curricula import Curriculum, ModelVictim, batches, load_data
+from curricula import load_data
 from curricula.evaluation.audit import audit
 from curricula.models import Normalise
 from curricula.runtime.records import to_json
@@ -88,24 +89,9 @@ def trained(network, perturb="clean", epochs=8, data=DIGITS):
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    curriculum = Curriculum.parse(perturb, ["constant"])
-    victim, draws = ModelVictim(network), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for epoch in range(epochs):
-        strength = min(1.0, 2 * epoch / epochs)
-        for _, batch in batches(data.train, 64, generator=draws):
-            views = curriculum(
-                data.images(batch.pixels),
-                batch.labels,
-                strengths=dict.fromkeys(curriculum.tree.leaves, strength),
-                victim=victim,
-                generator=draws,
-            )
-            loss = F.cross_entropy(network.train()(views.perturbed), batch.labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return network.eval()
+    train_under(network, data, perturb, optimizer=optimizer, epochs=epochs)
+    return network
 
 
 def planted_in(**parts):
