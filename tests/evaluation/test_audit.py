@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from fixtures import planted
+from fixtures.training import train_under
 from scipy.stats import binom
 from torch import nn
 
 import curricula
-from curricula import Curriculum, ModelVictim, batches
+from curricula import ModelVictim
 from curricula.cli.main import program
 from curricula.data.dataset import load_data
 from curricula.errors import UserError
@@ -127,24 +128,9 @@ def trained(attack, *, epochs=12, batch_size=64, lr=4e-3):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Network()
-    curriculum = Curriculum.parse(attack, ["constant"])
-    victim, draws = ModelVictim(model), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    for epoch in range(epochs):
-        strength = min(1.0, epoch / (epochs / 2))
-        for _, batch in batches(data.train, batch_size, generator=draws):
-            views = curriculum(
-                data.images(batch.pixels),
-                batch.labels,
-                strengths=dict.fromkeys(curriculum.tree.leaves, strength),
-                victim=victim,
-                generator=draws,
-            )
-            loss = F.cross_entropy(model(views.perturbed), batch.labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return model.eval(), data
+    train_under(model, data, attack, optimizer=optimizer, epochs=epochs, batch_size=batch_size)
+    return model, data
 
 
 @pytest.fixture(scope="module")
