@@ -36,8 +36,8 @@ def is_random(logits: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> bool:
 
 
 def depends_on_batch(logits: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> bool:
-    """Return whether the logits of the first of some images are different in a batch of its own, by
-    more than rounding."""
+    """Return whether the logits of the first image differ by more than rounding between a pass of
+    all images and a pass of this image alone."""
     with torch.no_grad():
         return differ(logits(x_NCHW)[:1], logits(x_NCHW[:1]))
 
