@@ -445,7 +445,8 @@ class _Training:
         zero_gradient = has_no_gradient(state)
         validated = time.perf_counter()
         average_epoch(plan, state, state.epoch)
-        validation = self._validate(threats)
+        with self.passes.validating():
+            validation = self._validate(threats)
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         best = validation[JOINT] >= state.best_joint  # the latest of equal ones is best
         if best:
@@ -454,17 +455,17 @@ class _Training:
             probe = probe_of(best_model, plan.data.image_shape)
             self.run.save(BEST, kept(best_model, "model"), probe)
         strengths = state.sums.means()
-        passes = self.passes.pop()
-        state.passes += passes.gradient + passes.forward + passes.training
+        state.passes += self.passes.counts().of_updates
         images = plan.steps_per_epoch * plan.config.batch_size
         train_accuracy = int(state.sums.correct) / images
-        strong = self.prober.strong_accuracy(
-            state,
-            strengths,
-            validation[JOINT],
-            train_accuracy,
-            known=self._knows_collapse(),
-        )
+        with self.passes.validating():
+            strong = self.prober.strong_accuracy(
+                state,
+                strengths,
+                validation[JOINT],
+                train_accuracy,
+                known=self._knows_collapse(),
+            )
         strong = from_first(lambda: strong)  # all processes decide alike
         metrics = EpochMetrics(
             epoch=state.epoch + 1,
@@ -473,7 +474,7 @@ class _Training:
             validation=validation,
             strength=strengths,
             lr=state.optimizer.param_groups[0]["lr"],
-            passes=passes,
+            passes=self.passes.pop(),
             best=best,
             strong_accuracy=strong,
             zero_gradient=zero_gradient,

@@ -30,6 +30,8 @@ class PassCounts:
         gradient: images passed forward, and backward to the image: a step of an attack.
         forward: images passed forward only.
         training: images passed forward, and backward to the weights.
+        validation_gradient, validation_forward: the same of the validation after the epoch and of
+            the monitor's probes, which no other kind includes.
 
     Images at which an objective differentiates a gradient count as ``gradient`` and ``training``.
     """
@@ -37,6 +39,20 @@ class PassCounts:
     gradient: int = attrs.field(default=0, validator=ge(0))
     forward: int = attrs.field(default=0, validator=ge(0))
     training: int = attrs.field(default=0, validator=ge(0))
+    validation_gradient: int = attrs.field(default=0, validator=ge(0))
+    validation_forward: int = attrs.field(default=0, validator=ge(0))
+
+    @property
+    def of_updates(self) -> int:
+        """The images that went through the networks in updates, in all kinds of passes."""
+        return self.gradient + self.forward + self.training
+
+    @property
+    def directions(self) -> int:
+        """The number of passes in one direction, forward or backward, of images: all kinds,
+        validation included."""
+        both = self.gradient + self.training + self.validation_gradient
+        return 2 * both + self.forward + self.validation_forward
 
 
 @attrs.frozen(kw_only=True)

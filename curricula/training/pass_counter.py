@@ -1,15 +1,20 @@
 """Count the images that pass forward and backward through the networks of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from curricula.runtime.processes import sum_over
 from curricula.training.metrics import PassCounts
 from curricula.training.step import Networks
+from curricula.victim.frozen import FrozenModel
+
+_Count = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 
 @attrs.define(kw_only=True)
@@ -18,58 +23,69 @@ class PassCounter:
     until `stop`.
 
     Attributes:
-        gradient, forward, training: the counts of this process.
+        totals: the counts of this process, by field of `PassCounts`.
         hooks: the hooks that count.
     """
 
-    gradient: int = 0
-    forward: int = 0
-    training: int = 0
+    totals: dict[str, int] = attrs.field(factory=lambda: attrs.asdict(PassCounts()))
     hooks: list[RemovableHandle] = attrs.field(factory=list, repr=False, eq=False)
 
     @classmethod
     def attach(cls, networks: Networks) -> "PassCounter":
         """Return a counter of the images that pass through a training's networks from now on."""
         counter = cls()
+        victim = networks.victim.as_module()
         counter.hooks = [
-            networks.victim.as_module().register_forward_pre_hook(counter._count_victim()),
-            networks.running.register_forward_pre_hook(counter._count_training()),
+            victim.register_forward_pre_hook(counter._counting("gradient", "forward")),
+            networks.running.register_forward_pre_hook(counter._count_training),
         ]
         return counter
 
-    def _count_victim(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Also count the images that meanwhile pass through frozen copies of any network, as those
+        of the validation."""
+        count = self._counting("validation_gradient", "validation_forward")
+
+        def count_frozen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if isinstance(module, FrozenModel):
+                count(module, inputs)
+
+        hook = register_module_forward_pre_hook(count_frozen)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _counting(self, with_gradient: str, without: str) -> _Count:
+        """Return a hook that counts images under one of two kinds, by whether their gradient is
+        wanted."""
+
         def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0].requires_grad and torch.is_grad_enabled():
-                self.gradient += len(inputs[0])
-            else:
-                self.forward += len(inputs[0])
+            wanted = inputs[0].requires_grad and torch.is_grad_enabled()
+            self.totals[with_gradient if wanted else without] += len(inputs[0])
 
         return count
 
-    def _count_training(self) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.training += len(inputs[0])
-            if inputs[0].requires_grad:  # by an objective that differentiates the gradient there
-                self.gradient += len(inputs[0])
-
-        return count
+    def _count_training(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.totals["training"] += len(inputs[0])
+        if inputs[0].requires_grad:  # by an objective that differentiates the gradient there
+            self.totals["gradient"] += len(inputs[0])
 
     def counts(self) -> PassCounts:
         """Return the numbers of images counted so far in all processes, by kind of pass."""
-        counts = sum_over(torch.tensor([self.gradient, self.forward, self.training])).tolist()
-        return PassCounts(gradient=counts[0], forward=counts[1], training=counts[2])
+        summed = sum_over(torch.tensor(list(self.totals.values()))).tolist()
+        return PassCounts(**dict(zip(self.totals, summed, strict=True)))
 
     def set(self, counts: PassCounts) -> None:
         """Set the counts to those of an interrupted epoch, and continue counting from there."""
-        self.gradient = counts.gradient
-        self.forward = counts.forward
-        self.training = counts.training
+        self.totals = attrs.asdict(counts)
 
     def pop(self) -> PassCounts:
         """Return the numbers of images counted so far in all processes, by kind of pass, and reset
         them to zero."""
         counts = self.counts()
-        self.gradient = self.forward = self.training = 0
+        self.set(PassCounts())
         return counts
 
     def stop(self) -> None:

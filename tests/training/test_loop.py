@@ -3,12 +3,15 @@
 import json
 import shutil
 import tomllib
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 import curricula
 from curricula.errors import UserError
@@ -95,7 +98,8 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective, beside)
     metrics = lines(run.path / "metrics.jsonl")
     for line, steps_taken in zip(metrics, (5, 10), strict=True):
         passes = beside | {"gradient": steps_taken + beside["gradient"]}
-        assert line["passes"] == {kind: count * images for kind, count in passes.items()}
+        counted = {kind: n for kind, n in line["passes"].items() if "validation" not in kind}
+        assert counted == {kind: count * images for kind, count in passes.items()}
     both = 15 + 2 * (beside["gradient"] + beside["training"])
     assert forward_and_backward(run.metrics) == both * images
     assert [in_millions(count) for count in (1_234_567, 94_999, 180)] == [
@@ -103,6 +107,41 @@ def test_the_passes_of_each_epoch_are_counted(tiny, tmp_path, objective, beside)
         "0.095",
         "0.00018",
     ]
+
+
+class Counting(nn.Module):
+    """A linear network that counts the images it classifies in eval mode, by whether their gradient
+    is wanted; its copies count into the same place."""
+
+    counts: ClassVar = Counter()
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(28 * 28, 10)
+
+    def forward(self, x_NCHW):
+        self.counts[x_NCHW.requires_grad and torch.is_grad_enabled()] += len(x_NCHW)
+        return self.layer(x_NCHW.flatten(1))
+
+
+def test_the_passes_of_the_validation_are_counted(tiny, tmp_path):
+    settings = {"data": "tiny", "perturb": "rot+pgd", "schedule": "constant", "epochs": 1}
+    model = Counting()
+    (line,) = curricula.train(**settings, model=model, output=tmp_path / "run").run.metrics
+    plan = make_plan(settings)
+    threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
+    Counting.counts.clear()
+    evaluate_threats(
+        model, plan.data, plan.validation, threats, seed=EVALUATION_SEED, batch_size=250
+    )
+    own = Counting.counts
+    assert line.passes.validation_gradient == own[True] > 0
+    # The evaluation also compares its copy of the network with the network, on a few images.
+    assert 2 * len(plan.validation) <= line.passes.validation_forward <= own[False]
+    assert line.passes.directions == (
+        2 * (line.passes.gradient + line.passes.training + own[True])
+        + line.passes.validation_forward
+    )
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
