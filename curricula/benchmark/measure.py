@@ -264,8 +264,10 @@ class IsolatedPasses:
         self.trial.update()
         passes.stop()
         batch_size = self.trial.plan.config.batch_size
-        counts = (passes.gradient, passes.forward, passes.training)
-        gradients, forwards, trainings = (count / batch_size for count in counts)
+        totals = passes.totals
+        gradients, forwards, trainings = (
+            totals[kind] / batch_size for kind in ("gradient", "forward", "training")
+        )
         return gradients, forwards, trainings
 
 
