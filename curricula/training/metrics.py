@@ -48,9 +48,11 @@ class PassCounts:
         return self.gradient + self.forward + self.training
 
     @property
-    def directions(self) -> int:
-        """The number of passes in one direction, forward or backward, of images: all kinds,
-        validation included."""
+    def one_way(self) -> int | None:
+        """The number of images passed forward plus that passed backward, validation included; None
+        for a run of an earlier version, which did not count the validation."""
+        if self.validation_forward == 0:  # each validation classifies at least an image
+            return None
         both = self.gradient + self.training + self.validation_gradient
         return 2 * both + self.forward + self.validation_forward
 

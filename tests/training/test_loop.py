@@ -138,7 +138,7 @@ def test_the_passes_of_the_validation_are_counted(tiny, tmp_path):
     assert line.passes.validation_gradient == own[True] > 0
     # The evaluation also compares its copy of the network with the network, on a few images.
     assert 2 * len(plan.validation) <= line.passes.validation_forward <= own[False]
-    assert line.passes.directions == (
+    assert line.passes.one_way == (
         2 * (line.passes.gradient + line.passes.training + own[True])
         + line.passes.validation_forward
     )

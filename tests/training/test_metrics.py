@@ -49,6 +49,7 @@ def test_a_line_is_read_as_a_record(tmp_path):
         findings=("no gradient",),
     )
     assert forward_and_backward([found, found]) == 1200
+    assert found.passes.one_way is None  # the line is of a run that did not count its validation
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""Print the table of docs/speedrun.md: how few passes a recipe needs for the joint accuracy of plain
+rot+pgd-10.
+
+    python tests/tools/speedrun_table.py examples/studies/results/speedrun-mnist
+
+A pass is one image forward, or one image backward; validation is counted. The first row of the
+sweep is the reference. Its accuracy, a mean over seeds, is what the others must reach.
+"""
+
+from pathlib import Path
+from statistics import mean
+
+import click
+
+import curricula
+from curricula.sweeps.comparison import Row
+from curricula.training.run import Run
+
+
+def one_way_passes(row: Row) -> float:
+    """Return the mean number of forward and of backward passes of a row's runs.
+
+    Raises:
+        click.ClickException: a run did not count those of its validation.
+    """
+    found = []
+    for outcome in row.outcomes:
+        of_epochs = [line.passes.one_way for line in Run.open(outcome.folder).metrics]
+        if None in of_epochs:
+            raise click.ClickException(f"{outcome.folder} did not count the passes of validation")
+        found.append(sum(filter(None, of_epochs)))
+    return mean(found)
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(exists=True, path_type=Path))
+def main(sweep: Path) -> None:
+    """Print a line of Markdown for each row of a SWEEP, the fewest passes first."""
+    compared = curricula.compare(sweep)
+    reference = compared.rows[0]
+    most, target = one_way_passes(reference), reference.mean("joint")
+    names = ["clean", "spatial", "adversarial", "joint"]
+    print("| recipe |", " | ".join(names), "| reached | passes, M | share | training, min |")
+    print("|---" * (len(names) + 5) + "|")
+    for row in sorted(compared.rows, key=one_way_passes):
+        passes = one_way_passes(row)
+        cells = [
+            row.label,
+            *(row.shown(name) for name in names),
+            "yes" if row.mean("joint") >= target else "no",
+            f"{passes / 1e6:.2f}",
+            f"{passes / most:.3f}",
+            f"{row.minutes:.1f}",
+        ]
+        print("|", " | ".join(cells), "|")
+
+
+if __name__ == "__main__":
+    main()
