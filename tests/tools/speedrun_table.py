@@ -1,5 +1,4 @@
-"""Print the table of docs/speedrun.md: how few passes a recipe needs for the joint accuracy of plain
-rot+pgd-10.
+"""Print the table of docs/speedrun.md: how few passes reach the joint accuracy of plain rot+pgd-10.
 
     python tests/tools/speedrun_table.py examples/studies/results/speedrun-mnist
 
