@@ -463,6 +463,11 @@ KILLED_PROCESS = """
                 os.kill(os.getpid(), signal.SIGKILL)
 
     plugin, path, values, callback = json.loads(sys.argv[1])
+    sys.path.insert(0, str(pathlib.Path(plugin).parents[1]))
+    import pytest
+    from fixtures.quick import shorten_attacks
+
+    shorten_attacks(pytest.MonkeyPatch())  # as in the tests themselves
     registry.use(registry.build_registry([pathlib.Path(plugin)]))
     curricula.train(**values, output=path, callbacks=[callback, Kill()])
 """
