@@ -227,8 +227,10 @@ def tables_of(results: Iterable[Result], baseline: Iterable[Result] = ()) -> tup
 
 
 def severity_tables(results: Iterable[Result]) -> tuple[SuiteTable, ...]:
-    """Return the tables whose columns are severities: their results are too many for one line each
-    or one column each, and their mean stands for them."""
+    """Return the tables whose columns are severities.
+
+    They have too many results to show each on a line or in a column; show their mean instead.
+    """
     return tuple(table for table in tables_of(results) if table.has_severities)
 
 

@@ -14,6 +14,7 @@ import click
 
 import curricula
 from curricula.sweeps.comparison import Row
+from curricula.training.metrics import in_millions
 
 TASKS = {
     "mnist-60": "MNIST, 60 degrees",
@@ -64,11 +65,10 @@ def confirmed(folder: Path) -> Iterator[str]:
         means.append([row.mean("joint") for row in found.values()])
         for label, row in found.items():
             seeds = ", ".join(f"{100 * share:.1f}" for share in row.accuracies("joint"))
-            millions = f"{(row.passes or 0) / 1e6:.2f}"
-            yield line(name, label, *map(row.shown, threats), seeds, millions)
+            yield line(name, label, *map(row.shown, threats), seeds, in_millions(row.passes or 0))
     if all(len(each) == 2 for each in means):
         tuned, own = (100 * sum(each) / len(means) for each in zip(*means, strict=True))
-        yield f"\nMean of the four tasks, joint: tuned ramps {tuned:.1f}, self-paced {own:.1f}"
+        yield f"\nMean of the four tasks, joint: tuned ramps {tuned:.2f}, self-paced {own:.2f}"
 
 
 @click.command()

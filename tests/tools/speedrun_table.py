@@ -1,4 +1,4 @@
-"""Print the table of docs/speedrun.md: how few passes reach the joint accuracy of plain rot+pgd-10.
+"""Print the table of a speedrun: how few passes reach the joint accuracy of plain rot+pgd-10.
 
     python tests/tools/speedrun_table.py examples/studies/results/speedrun-mnist
 
@@ -13,6 +13,7 @@ import click
 
 import curricula
 from curricula.sweeps.comparison import Row
+from curricula.training.metrics import in_millions
 from curricula.training.run import Run
 
 
@@ -47,7 +48,7 @@ def main(sweep: Path) -> None:
             row.label,
             *(row.shown(name) for name in names),
             "yes" if row.mean("joint") >= target else "no",
-            f"{passes / 1e6:.2f}",
+            in_millions(passes),
             f"{passes / most:.3f}",
             f"{row.minutes:.1f}",
         ]
