@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from markdown_tables import head, line
 
 import curricula
 from curricula.sweeps.comparison import Row
@@ -28,11 +29,6 @@ RAMPS = (
 )
 
 
-def line(*cells: str) -> str:
-    """Return a line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
 def rows(folder: Path, study: str) -> dict[str, Row]:
     """Return the rows of a study's finished cells by their labels; none before it has begun."""
     sweep = folder / study
@@ -43,8 +39,7 @@ def ramps(folder: Path) -> Iterator[str]:
     """Yield the lines of the table of the ramps: joint accuracy on validation images in %."""
     tried = [rows(folder, f"pacing-ramps-{task}") for task in TASKS]
     best = [max(of.values(), key=lambda row: row.mean("joint"), default=None) for of in tried]
-    yield line("ramp", *TASKS.values())
-    yield line(*["---"] * (1 + len(TASKS)))
+    yield from head("ramp", *TASKS.values())
     for ramp in RAMPS:
         cells = []
         for of, winner in zip(tried, best, strict=True):
@@ -57,8 +52,7 @@ def ramps(folder: Path) -> Iterator[str]:
 def confirmed(folder: Path) -> Iterator[str]:
     """Yield the lines of the table of the confirmation: accuracies on test images in %."""
     threats = ("clean", "spatial", "adversarial", "joint")
-    yield line("task", "schedule", *threats, "joint of each seed", "passes, M")
-    yield line(*["---"] * (4 + len(threats)))
+    yield from head("task", "schedule", *threats, "joint of each seed", "passes, M")
     means = []
     for task, name in TASKS.items():
         found = rows(folder, f"pacing-tuned-{task}") | rows(folder, f"pacing-self-paced-{task}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 
 import click
+from markdown_tables import head, line
 
 import curricula
 from curricula.sweeps.comparison import Row
@@ -40,8 +41,7 @@ def main(sweep: Path) -> None:
     reference = compared.rows[0]
     most, target = one_way_passes(reference), reference.mean("joint")
     names = ["clean", "spatial", "adversarial", "joint"]
-    print("| recipe |", " | ".join(names), "| reached | passes, M | share | training, min |")
-    print("|---" * (len(names) + 5) + "|")
+    print("\n".join(head("recipe", *names, "reached", "passes, M", "share", "training, min")))
     for row in sorted(compared.rows, key=one_way_passes):
         passes = one_way_passes(row)
         cells = [
@@ -52,7 +52,7 @@ def main(sweep: Path) -> None:
             f"{passes / most:.3f}",
             f"{row.minutes:.1f}",
         ]
-        print("|", " | ".join(cells), "|")
+        print(line(*cells))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tests of the scripts in this folder: what they find, and that they can fail."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tools import compare_runs, costs, monitor_runs, mutants, words
@@ -108,3 +109,12 @@ def test_checkpoints_and_the_monitor_take_a_part_of_the_training(tiny):
     assert 0 == found["within"] < found["after"] < found["training"]
     assert 0 < found["monitor"] < found["training"]
     assert Saver.save is save
+
+
+def test_changes_along_a_trade_off_count_the_seeds_of_the_claimed_sign(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    from tools import tradeoff_tables
+
+    two_seeds = [[0.5, 0.25], [0.625, 0.125], [0.5, 0.125]]
+    assert tradeoff_tables.steps(two_seeds, 1) == "+0.0 (1), -6.2 (0)"
+    assert tradeoff_tables.steps(two_seeds, -1) == "+0.0 (1), -6.2 (1)"
