@@ -56,20 +56,11 @@ def draw_frontier(compared: Comparison) -> Figure:
             *at, label=as_label(row.name), marker=MARKERS[number % len(MARKERS)], linestyle="none",
             markersize=7, color=color, clip_on=False,
         )  # fmt: skip
-    frontier = sorted(
-        compared.point(row)
-        for row, on in zip(compared.rows, compared.on_frontier, strict=True)
-        if on
-    )
     left, right = _limits(*axes.get_xlim())
     bottom, top = _limits(*axes.get_ylim())
-    edges: list[tuple[Point, Point]] = []
-    if frontier:
-        corners = [(left, 100 * frontier[0][1])]
-        for (at_x, at_y), (_, next_y) in zip(frontier, [*frontier[1:], (0.0, 0.0)], strict=True):
-            corners += [(100 * at_x, 100 * at_y), (100 * at_x, 100 * next_y)]
-        corners[-1] = (corners[-1][0], bottom)
-        edges = list(pairwise(corners))
+    corners = frontier_corners(compared, left=left, bottom=bottom)
+    edges = list(pairwise(corners))
+    if corners:
         across, up = zip(*corners, strict=True)
         axes.plot(across, up, color="#888888", linewidth=1, linestyle=DASHES[1], zorder=0)
         axes.fill_between(across, up, bottom, color="#f2f2f2", zorder=-1, linewidth=0)
@@ -88,6 +79,26 @@ def draw_frontier(compared: Comparison) -> Figure:
         _legend(figure, rest)
     figure.set_figheight(height_with_legend(4.6, len(rest[0])))
     return figure
+
+
+def frontier_corners(compared: Comparison, *, left: float, bottom: float) -> list[Point]:
+    """Return the corners of the line of the Pareto frontier, in %, from left to right: from the
+    left limit of the axes to the lower one. A comparison without rows has none.
+
+    Args:
+        compared: the rows.
+        left: where the line begins, in %.
+        bottom: where it ends, in %.
+    """
+    rows = zip(compared.rows, compared.on_frontier, strict=True)
+    frontier = sorted(compared.point(row) for row, on in rows if on)
+    if not frontier:
+        return []
+    corners = [(left, 100 * frontier[0][1])]
+    for (at_x, at_y), (_, next_y) in zip(frontier, [*frontier[1:], (0.0, 0.0)], strict=True):
+        corners += [(100 * at_x, 100 * at_y), (100 * at_x, 100 * next_y)]
+    corners[-1] = (corners[-1][0], bottom)
+    return corners
 
 
 def _with_bars(compared: Comparison) -> list[bool]:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 MAX_SHOWN = 3  # labels in the repr of a comparison
 
 
+def mean_and_deviation(fractions: Sequence[float]) -> str:
+    """Return the mean of fractions and their standard deviation in %, as text; of a single one the
+    value."""
+    spread = f" ± {100 * stdev(fractions):.1f}" if len(fractions) > 1 else ""
+    return f"{100 * mean(fractions):.1f}{spread}"
+
+
 @attrs.frozen(kw_only=True)
 class Outcome:
     """Results of one run's final evaluation, and what its training cost.
@@ -134,8 +141,7 @@ class Row:
         found = [
             mean(of_threats) for of_threats in zip(*map(self.accuracies, threats), strict=True)
         ]
-        spread = f" ± {100 * stdev(found):.1f}" if len(found) > 1 else ""
-        return f"{100 * mean(found):.1f}{spread}"
+        return mean_and_deviation(found)
 
     def shown(self, threat: str) -> str:
         """Return the accuracy under a threat in %, as text: mean and standard deviation over seeds,

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 import curricula
 from curricula.evaluation.pareto import Point
 from curricula.reporting.figures import PALETTE, style_axes, write_figure
+from curricula.reporting.pareto_figure import frontier_corners
 from curricula.reporting.point_labels import label_points
 from curricula.sweeps.comparison import Comparison, Row
 
@@ -48,16 +49,6 @@ def percent(point: Point) -> Point:
     return 100 * point[0], 100 * point[1]
 
 
-def corners(compared: Comparison) -> list[Point]:
-    """Return the corners of the frontier, in %, from left to right."""
-    rows = zip(compared.rows, compared.on_frontier, strict=True)
-    found = sorted(percent(compared.point(row)) for row, on in rows if on)
-    steps = [(0.0, found[0][1])]
-    for (x, y), (_, below) in zip(found, [*found[1:], (0.0, 0.0)], strict=True):
-        steps += [(x, y), (x, below)]
-    return steps
-
-
 def draw_plane(axes: Axes, compared: Comparison) -> None:
     """Draw spatial against adversarial accuracy, the frontier and the arrows."""
     for row in compared.rows:
@@ -70,7 +61,7 @@ def draw_plane(axes: Axes, compared: Comparison) -> None:
     axes.margins(0.08)
     style_axes(axes)
     axes.set(xlim=axes.get_xlim(), ylim=(-1.5, axes.get_ylim()[1]))
-    edges = list(pairwise(corners(compared)))
+    edges = list(pairwise(frontier_corners(compared, left=0.0, bottom=0.0)))
     for edge in edges:
         axes.plot(*zip(*edge, strict=True), color="#888888", linewidth=1, linestyle="--", zorder=0)
     rows = {row.label: row for row in compared.rows}

@@ -10,14 +10,14 @@ the number of seeds in which it has the sign that the paper claims.
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import attrs
 import click
 from markdown_tables import head, line
 
 import curricula
-from curricula.sweeps.comparison import Row
+from curricula.sweeps.comparison import Row, mean_and_deviation
 
 MODELS = ("stdcnn", "p4cnn")
 
@@ -74,7 +74,7 @@ def tables(folder: Path) -> Iterator[str]:
     threats = [threat for threat in compared.threats if threat != "clean"]
     yield from head("of the clean accuracy, %", *threats)
     for row in compared.rows:
-        yield line(row.label, *(percent(shares(row, threat)) for threat in threats))
+        yield line(row.label, *(mean_and_deviation(shares(row, threat)) for threat in threats))
     yield ""
     yield from head("claim", "network", "rises", "falls", "falls, of the clean accuracy")
     rows = {row.label: row for row in compared.rows}
@@ -90,12 +90,6 @@ def tables(folder: Path) -> Iterator[str]:
             f"{claim.falls}: {steps([row.accuracies(claim.falls) for row in found], -1)}",
             steps([shares(row, claim.falls) for row in found], -1),
         )
-
-
-def percent(fractions: list[float]) -> str:
-    """Return the mean of fractions and their standard deviation, in %."""
-    spread = f" ± {100 * stdev(fractions):.1f}" if len(fractions) > 1 else ""
-    return f"{100 * mean(fractions):.1f}{spread}"
 
 
 @click.command()
