@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tools import compare_runs, costs, monitor_runs, mutants, words
 
+import curricula
 from curricula.training.saver import Saver
 
 
@@ -118,3 +120,24 @@ def test_changes_along_a_trade_off_count_the_seeds_of_the_claimed_sign(monkeypat
     two_seeds = [[0.5, 0.25], [0.625, 0.125], [0.5, 0.125]]
     assert tradeoff_tables.steps(two_seeds, 1) == "+0.0 (1), -6.2 (0)"
     assert tradeoff_tables.steps(two_seeds, -1) == "+0.0 (1), -6.2 (1)"
+
+
+@pytest.mark.parametrize("name", ["N-FGSM", "ZeroGrad", "LIET", "free"])
+def test_fast_methods_count_every_pass_of_an_image(name, tiny, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    from tools import fast_methods
+
+    data, _ = curricula.load_data("random(size=28, channels=1, images=300)").with_validation()
+    model = curricula.build_model("tinycnn(width=2)", data)
+    passes = []
+
+    def count(module, inputs, logits):
+        passes.append(len(logits))
+        logits.register_hook(lambda gradient: passes.append(len(gradient)))
+
+    model.register_forward_hook(count)
+    monkeypatch.setattr(curricula, "build_model", lambda *_: model)
+    method, _ = next(made for full, made in fast_methods.METHODS.items() if full.startswith(name))
+    trainer = fast_methods.trained(data, method(), epochs=1, seed=0)
+    assert trainer.passes == sum(passes) > 0
+    assert all(torch.isfinite(each).all() for each in model.parameters())
