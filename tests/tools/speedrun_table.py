@@ -2,8 +2,8 @@
 
     python tests/tools/speedrun_table.py examples/studies/results/speedrun-mnist
 
-A pass is one image forward, or one image backward; validation is counted. The first row of the
-sweep is the reference. Its accuracy, a mean over seeds, is what the others must reach.
+A one-way pass is an image forward, or an image backward; validation is counted, which the passes of
+`curricula compare` leave out. The first row of the sweep is the reference. Its accuracy, a mean over seeds, is what the others must reach.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def main(sweep: Path) -> None:
     reference = compared.rows[0]
     most, target = one_way_passes(reference), reference.mean("joint")
     names = ["clean", "spatial", "adversarial", "joint"]
-    print("\n".join(head("recipe", *names, "reached", "passes, M", "share", "training, min")))
+    print("\n".join(head("recipe", *names, "reached", "one-way passes, M", "share", "training, min")))
     for row in sorted(compared.rows, key=one_way_passes):
         passes = one_way_passes(row)
         cells = [
