@@ -35,7 +35,13 @@ from curricula.training.checkpoint import (
 )
 from curricula.training.compile_choice import decide_compile
 from curricula.training.config import EVALUATION_SEED, SplitName
-from curricula.training.metrics import EpochMetrics, EpochTimes, EvaluationTime, Finding
+from curricula.training.metrics import (
+    EpochMetrics,
+    EpochTimes,
+    EvaluationTime,
+    Finding,
+    PassCounts,
+)
 from curricula.training.monitor import (
     ACUTE,
     EXPLANATIONS,
@@ -228,9 +234,12 @@ class _Training:
             restore(self.plan, self.state, self.networks, self.passes, found, self.run)
         else:
             self._restore_without_checkpoint()
+        self._keep_epochs()
+        self.began = time.perf_counter()
+        if found and self._acute and self._can_roll_back and not self.state.stopped:
+            self._roll_back(self._acute[0])  # the interruption came before it
         if self.state.epoch:
             self.run.load(BEST)  # refuse a damaged one now, not after the training
-        self._keep_epochs()
         self.callback.on_message(
             f"{self.run.path}: continuing after {self.state.step:,} of "
             f"{self.plan.total_steps:,} updates"
@@ -416,15 +425,14 @@ class _Training:
             self.callback.on_resume(state.step)
         self.agree_and_check()
         threats = validation_threats(plan.curriculum.tree, plan.data.budgets)
-        rolls_back = plan.config.on_collapse == "rollback"
-        if rolls_back and state.step == 0:
+        if self._can_roll_back and state.step == 0:
             self._save()
             self.run.copy(LAST, GOOD)
         while state.epoch < plan.config.epochs and not state.stopped:
             try:
                 self._run_epoch(threats)
             except _NotFiniteError as error:
-                if not rolls_back or state.rollbacks == MAX_ROLLBACKS:
+                if not self._can_roll_back:
                     raise
                 self._roll_back(str(error))
         for label in _never_raised(plan, self.run):
@@ -449,24 +457,20 @@ class _Training:
             validation = self._validate(threats)
         state.schedules = plan.curriculum.after_epoch(state.schedules, validation)
         best = validation[JOINT] >= state.best_joint  # the latest of equal ones is best
-        if best:
-            state.best_joint = validation[JOINT]
-            best_model = state.evaluated_model
-            probe = probe_of(best_model, plan.data.image_shape)
-            self.run.save(BEST, kept(best_model, "model"), probe)
         strengths = state.sums.means()
         state.passes += self.passes.counts().of_updates
         images = plan.steps_per_epoch * plan.config.batch_size
         train_accuracy = int(state.sums.correct) / images
         with self.passes.validating():
-            strong = self.prober.strong_accuracy(
-                state,
-                strengths,
-                validation[JOINT],
-                train_accuracy,
-                known=self._knows_collapse(),
+            strong = from_first(  # all processes decide alike
+                lambda: self.prober.strong_accuracy(
+                    state,
+                    strengths,
+                    validation[JOINT],
+                    train_accuracy,
+                    known=self._knows_collapse(),
+                )
             )
-        strong = from_first(lambda: strong)  # all processes decide alike
         metrics = EpochMetrics(
             epoch=state.epoch + 1,
             loss=mean_loss,
@@ -481,6 +485,14 @@ class _Training:
         )
         self.history.append(_epoch_of(metrics))
         before, self.found = self.found, self._findings()
+        collapsed = bool(self._acute) and plan.config.on_collapse == "stop"
+        stops = collapsed or self._has_waited_enough()
+        is_dropped = bool(self._acute) and self._can_roll_back and not stops
+        if best and not is_dropped:
+            state.best_joint = validation[JOINT]
+            best_model = state.evaluated_model
+            probe = probe_of(best_model, plan.data.image_shape)
+            self.run.save(BEST, kept(best_model, "model"), probe)
         metrics = attrs.evolve(metrics, findings=tuple(self.found))
         self.run.append(METRICS, to_json(metrics))
         timing = EpochTimes(
@@ -489,11 +501,10 @@ class _Training:
             validation_seconds=time.perf_counter() - validated,
         )
         self.run.append(TIMING, to_json(timing))
+        self.began = time.perf_counter()
         state.epoch += 1
         state.sums, state.order_began, state.seconds = EpochSums.zero(plan.device), None, 0.0
-        acute = [finding for finding in self.found if finding in ACUTE]
-        collapsed = bool(acute) and plan.config.on_collapse == "stop"
-        state.stopped = collapsed or self._has_waited_enough()
+        state.stopped = stops
         self.callback.on_epoch_end(metrics)
         self._save()  # after the metrics: a continued training cuts them back to its checkpoint
         for finding in self.found:
@@ -504,12 +515,22 @@ class _Training:
             self.callback.on_message(
                 f"epoch {state.epoch}: stopped ({flag}); the best checkpoint so far is evaluated"
             )
-        elif plan.config.on_collapse == "rollback":
-            if not acute:
-                self.run.copy(LAST, GOOD)
-            elif state.rollbacks < MAX_ROLLBACKS:
-                self._roll_back(acute[0])
+        elif is_dropped:
+            self._roll_back(self._acute[0])
+        elif self._can_roll_back:
+            self.run.copy(LAST, GOOD)
         self.agree_and_check()
+
+    @property
+    def _can_roll_back(self) -> bool:
+        """True if a collapse now leads back to the last good checkpoint."""
+        rolls_back = self.plan.config.on_collapse == "rollback"
+        return rolls_back and self.state.rollbacks < MAX_ROLLBACKS
+
+    @property
+    def _acute(self) -> list[Finding]:
+        """Findings of the last epoch that mean a collapse."""
+        return [finding for finding in self.found if finding in ACUTE]
 
     def _has_waited_enough(self) -> bool:
         """Return whether the best joint accuracy is older than the last ``stop_after`` epochs at
@@ -535,15 +556,22 @@ class _Training:
 
     def _roll_back(self, reason: str) -> None:
         """Go back to the last good checkpoint, and continue with weaker pixel attacks and half the
-        learning rate.
+        learning rate. What the dropped updates cost counts in the epoch that comes next.
 
         Raises:
             UserError: the checkpoint is damaged.
         """
         rollbacks = self.state.rollbacks + 1
         found = read_checkpoint(self.run, GOOD)
+        known = found.state.epoch
+        passes = sum((line.passes for line in self.run.metrics[known:]), self.passes.counts())
+        seconds = self.state.seconds + time.perf_counter() - self.began
+        for line in self.run.times[known:]:
+            if isinstance(line, EpochTimes):
+                seconds += line.training_seconds + line.validation_seconds
         restore(self.plan, self.state, self.networks, self.passes, found, self.run)
-        self.state.rollbacks = rollbacks
+        self.passes.set(passes if place().is_first else PassCounts())  # they are summed
+        self.state.seconds, self.state.rollbacks = seconds, rollbacks
         self._keep_epochs()
         self._save()
         self.callback.on_resume(self.state.step)

@@ -42,6 +42,10 @@ class PassCounts:
     validation_gradient: int = attrs.field(default=0, validator=ge(0))
     validation_forward: int = attrs.field(default=0, validator=ge(0))
 
+    def __add__(self, other: "PassCounts") -> "PassCounts":
+        own = attrs.asdict(self)
+        return PassCounts(**{kind: count + getattr(other, kind) for kind, count in own.items()})
+
     @property
     def of_updates(self) -> int:
         """The images that went through the networks in updates, in all kinds of passes."""

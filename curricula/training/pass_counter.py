@@ -68,7 +68,7 @@ class PassCounter:
         return count
 
     def _count_training(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.totals["training"] += len(inputs[0])
+        self.totals["training" if torch.is_grad_enabled() else "forward"] += len(inputs[0])
         if inputs[0].requires_grad:  # by an objective that differentiates the gradient there
             self.totals["gradient"] += len(inputs[0])
 

@@ -28,10 +28,11 @@ from curricula.training.config import (
     to_toml,
 )
 from curricula.training.loop import train_plan
-from curricula.training.metrics import forward_and_backward, in_millions
+from curricula.training.metrics import PassCounts, forward_and_backward, in_millions
+from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import make_plan
 from curricula.training.run import BEST, LAST, Run
-from curricula.training.step import update
+from curricula.training.step import Networks, start, update
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 JOINT = {"data": "tiny", "perturb": "rot+pgd"}
@@ -142,6 +143,17 @@ def test_the_passes_of_the_validation_are_counted(tiny, tmp_path):
         2 * (line.passes.gradient + line.passes.training + own[True])
         + line.passes.validation_forward
     )
+
+
+def test_passes_without_gradients_through_the_trained_network_are_forward_ones(tiny):
+    plan = make_plan({"data": "tiny"})
+    networks = Networks.of(plan, start(plan).model)
+    counter, x = PassCounter.attach(networks), torch.rand(3, 1, 28, 28)
+    networks.running(x)
+    with torch.no_grad():  # a teacher in an objective
+        networks.running(x)
+    counter.stop()
+    assert counter.counts() == PassCounts(training=3, forward=3)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -285,6 +285,56 @@ def test_rollback_goes_back_and_continues_with_a_milder_setting(tiny, tmp_path, 
     assert not (tmp_path / "run" / GOOD).exists()
 
 
+def test_the_cost_of_dropped_epochs_is_counted(tiny, faults, tmp_path, collapse):
+    collapse(2)
+    trained, _ = train(tmp_path / "run", epochs=3, on_collapse="rollback")
+    of_epochs = [line.passes for line in trained.run.metrics]
+    first, dropped_too, last = (each.training for each in of_epochs)
+    assert dropped_too == 2 * first == 2 * last
+    assert of_epochs[1].validation_forward > of_epochs[2].validation_forward
+    collapse()
+    trained, _ = train(
+        tmp_path / "nan", epochs=2, objective="planted(at=12)", on_collapse="rollback"
+    )
+    assert [line.passes.training for line in trained.run.metrics] == [first, 2 * first]
+
+
+def test_the_best_checkpoint_is_none_of_a_dropped_epoch(tiny, tmp_path, monkeypatch, collapse):
+    joint = iter([0.5, 0.9, 0.4])  # of epoch 1, of epoch 2, and of epoch 2 once more
+    monkeypatch.setattr(
+        "curricula.training.loop._Training._validate",
+        lambda *_: {"clean": 1.0, "joint": next(joint)},
+    )
+    saved, save = [], Run.save
+    monkeypatch.setattr(
+        Run,
+        "save",
+        lambda run, file, *rest, **kw: saved.append(file) or save(run, file, *rest, **kw),
+    )
+    collapse(2)
+    trained, _ = train(tmp_path / "run", epochs=2, on_collapse="rollback")
+    assert [line.best for line in trained.run.metrics] == [True, False]
+    assert saved.count(BEST) == 1
+
+
+def test_a_training_interrupted_before_its_rollback_rolls_back(tiny, tmp_path, collapse):
+    class Kill(NoCallback):
+        def on_message(self, line):
+            if "catastrophic overfitting" in line:
+                raise KeyboardInterrupt
+
+    values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
+    collapse(2)
+    whole = curricula.train(**values, output=tmp_path / "whole")
+    collapse(2)
+    with pytest.raises(KeyboardInterrupt):
+        curricula.train(**values, output=tmp_path / "killed", callbacks=[Kill()])
+    collapse()
+    killed = curricula.resume(tmp_path / "killed")
+    for file in (METRICS, "evaluation.json"):
+        assert (whole.run.path / file).read_bytes() == (killed.run.path / file).read_bytes()
+
+
 def test_a_collapse_in_the_first_epoch_goes_back_to_the_beginning(tiny, tmp_path, collapse):
     collapse(1)
     trained, lines = train(tmp_path / "run", epochs=2, on_collapse="rollback")
