@@ -3,11 +3,12 @@ beside the accuracy that it followed.
 
     python tests/tools/pacing_figure.py -o runs/pacing --data-root data --cifar10 data/cifar10.npz
 
-It trains a network on each task and stores the course of each: started again, it continues. It
-takes about 10 minutes of one core, and writes pacing.png.
+It trains a network on each task and stores the course of each: started again, it goes on with the
+next task. It takes about 10 minutes of one core, and writes pacing.png.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,8 @@ from curricula.recipes import find_sweep
 from curricula.reporting.figures import PALETTE, style_axes, write_figure
 from curricula.schedules.adaptive import SelfPaced
 from curricula.training.callbacks import NoCallback
+from curricula.training.plan import Plan
+from curricula.training.run import Run
 from curricula.training.step import Update
 
 TASKS = {
@@ -30,27 +33,32 @@ TASKS = {
 }
 STUDIES = Path("examples/studies")
 SHOWN = 0.3  # fraction of training that is drawn
-CHANCE = 0.1  # all tasks have ten classes, nearly balanced
 
 
 class Recorder(NoCallback):
-    """The strength of the attack and the accuracy on the perturbed images at each update."""
+    """The accuracy of chance, and at each update the strength of the attack and the accuracy on the
+    perturbed images."""
 
     def __init__(self) -> None:
+        self.chance = 0.0
         self.course: list[tuple[float, float]] = []
+
+    def on_train_start(self, run: Run, plan: Plan, steps: int) -> None:
+        self.chance = plan.chance
 
     def on_step_end(self, update: Update) -> None:
         strength = update.mean_strengths()["pgd"]
         self.course.append((strength, float(update.correct_N.float().mean())))
 
 
-def course(task: str, folder: Path, root: str) -> list[tuple[float, float]]:
-    """Return (strength, accuracy) of each update of a task's training, from its file if there is
-    one."""
+def course(task: str, folder: Path, root: str) -> tuple[float, list[tuple[float, float]]]:
+    """Return the accuracy of chance, and (strength, accuracy) of each update of a task's training,
+    from its file if there is one."""
     file = folder / f"{task}.json"
     if not file.exists():
         values = dict(find_sweep(str(STUDIES / f"pacing-self-paced-{task}.toml")).cells[0].values)
         data = curricula.load_data(values.pop("data"), root=root)
+        shutil.rmtree(folder / task, ignore_errors=True)  # of an interrupted training
         recorder = Recorder()
         curricula.train(
             **values,
@@ -58,8 +66,9 @@ def course(task: str, folder: Path, root: str) -> list[tuple[float, float]]:
             callbacks=[recorder],
             output=folder / task,
         )
-        file.write_text(json.dumps(recorder.course))
-    return [(strength, accuracy) for strength, accuracy in json.loads(file.read_text())]
+        file.write_text(json.dumps([recorder.chance, recorder.course]))
+    chance, updates = json.loads(file.read_text())
+    return chance, [(strength, accuracy) for strength, accuracy in updates]
 
 
 def averaged(values: list[float], window: float) -> list[float]:
@@ -86,15 +95,14 @@ def main(folder: Path, data_root: str, cifar10: str, tasks: tuple[str, ...]) -> 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     all_axes = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for axes, task in zip(all_axes, chosen, strict=True):
-        strengths, accuracies = zip(
-            *course(task, folder, cifar10 if task == "cifar10" else data_root), strict=True
-        )
+        chance, updates = course(task, folder, cifar10 if task == "cifar10" else data_root)
+        strengths, accuracies = zip(*updates, strict=True)
         count = int(SHOWN * len(strengths))
         percent = [100 * step / len(strengths) for step in range(count)]
         accuracy = averaged(list(accuracies), schedule.window)[:count]
         axes.plot(percent, strengths[:count], color=PALETTE[0], label="strength")
         axes.plot(percent, accuracy, color=PALETTE[1], label="accuracy, averaged")
-        least = CHANCE ** (1 - schedule.level)
+        least = chance ** (1 - schedule.level)
         axes.axhline(least, color=PALETTE[1], linestyle=":", label="least accuracy to go on")
         axes.set(title=TASKS[task], xlabel="% of training", ylim=(0, 1.02))
         style_axes(axes, small=True)

@@ -25,7 +25,10 @@ def main(sweep: Path, name: str) -> None:
     }
     if not found:
         raise click.ClickException(f"no cell of {sweep} has a file {name}")
-    threats = [result["name"] for result in next(iter(found.values()))]
+    named = {cell: [result["name"] for result in results] for cell, results in found.items()}
+    threats = next(iter(named.values()))
+    if any(names != threats for names in named.values()):
+        raise click.ClickException(f"the cells of {sweep} were measured under different threats")
     print("\n".join(head("cell", *threats)))
     for cell, results in sorted(found.items(), key=lambda each: -each[1][-1]["accuracy"]):
         print(line(cell, *(in_percent(each["accuracy"], each["interval_95"]) for each in results)))

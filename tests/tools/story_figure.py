@@ -12,10 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
+from finished import finished
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import curricula
 from curricula.evaluation.pareto import Point
 from curricula.reporting.figures import PALETTE, style_axes, write_figure
 from curricula.reporting.pareto_figure import frontier_corners
@@ -98,7 +98,7 @@ def draw_joint(axes: Axes, compared: Comparison) -> None:
 @click.option("-o", "--output", type=Path, required=True, help="File of the figure.")
 def main(sweep: Path, output: Path) -> None:
     """Draw the figure of the finished cells of a SWEEP."""
-    compared = curricula.compare(sweep)
+    compared = finished(sweep)
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     plane, joint = figure.subplots(1, 2, width_ratios=(3, 2))
     for kind, color in COLORS.items():

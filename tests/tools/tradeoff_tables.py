@@ -14,9 +14,9 @@ from statistics import mean
 
 import attrs
 import click
+from finished import finished
 from markdown_tables import head, line
 
-import curricula
 from curricula.sweeps.comparison import Row, mean_and_deviation
 
 MODELS = ("stdcnn", "p4cnn")
@@ -70,7 +70,7 @@ def steps(values: list[list[float]], sign: int) -> str:
 
 def tables(folder: Path) -> Iterator[str]:
     """Yield the lines of both tables."""
-    compared = curricula.compare(folder)
+    compared = finished(folder)
     threats = [threat for threat in compared.threats if threat != "clean"]
     yield from head("of the clean accuracy, %", *threats)
     for row in compared.rows:
@@ -82,7 +82,7 @@ def tables(folder: Path) -> Iterator[str]:
         of_model = [rows.get(f"{model}, {training}") for training in claim.trainings]
         found = [row for row in of_model if row]
         if len(found) < len(claim.trainings):
-            continue  # a claim of the other trade-off, or some cells are not finished
+            continue  # a claim of the other trade-off
         yield line(
             claim.name,
             model,
