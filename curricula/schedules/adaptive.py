@@ -153,9 +153,14 @@ class SelfPaced(Adaptive):
 
     The model learns if its accuracy on the perturbed training images, averaged over the last
     ``window`` of training, is at least chance ** (1 - level), where chance is the share of the most
-    frequent class. On this logarithmic scale 0 is chance and 1 is all correct, so one level suits
-    two classes and a thousand: with ten balanced classes, 0.15 is an accuracy of 0.141. The average
-    is over enough images for chance to classify about ten correctly, if the window has fewer.
+    frequent class. On this logarithmic scale 0 is chance and 1 is all correct: with ten balanced
+    classes, 0.15 is an accuracy of 0.141. After the first updates, the average is over enough
+    images for chance to classify about ten correctly, if the window has fewer.
+
+    The more frequent the class, the nearer the level is to chance: 0.5 becomes 0.555, 0.9 becomes
+    0.914. Where a class has half of the images, luck passes for learning in trainings of a few
+    hundred updates; there, raise ``level`` or ``window``. The images must come in random order: in
+    batches of one class, a network that predicts the class of the last batch seems to learn.
 
     Curriculum adversarial training (Cai et al. 2018) waits for a fixed accuracy, as `gated` does,
     which a hard task never reaches. Here a little learning is enough: a stronger attack is learned
