@@ -317,24 +317,6 @@ def test_the_best_checkpoint_is_none_of_a_dropped_epoch(tiny, tmp_path, monkeypa
     assert saved.count(BEST) == 1
 
 
-def test_a_training_interrupted_before_its_rollback_rolls_back(tiny, tmp_path, collapse):
-    class Kill(NoCallback):
-        def on_message(self, line):
-            if "catastrophic overfitting" in line:
-                raise KeyboardInterrupt
-
-    values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
-    collapse(2)
-    whole = curricula.train(**values, output=tmp_path / "whole")
-    collapse(2)
-    with pytest.raises(KeyboardInterrupt):
-        curricula.train(**values, output=tmp_path / "killed", callbacks=[Kill()])
-    collapse()
-    killed = curricula.resume(tmp_path / "killed")
-    for file in (METRICS, "evaluation.json"):
-        assert (whole.run.path / file).read_bytes() == (killed.run.path / file).read_bytes()
-
-
 def test_a_collapse_in_the_first_epoch_goes_back_to_the_beginning(tiny, tmp_path, collapse):
     collapse(1)
     trained, lines = train(tmp_path / "run", epochs=2, on_collapse="rollback")
@@ -357,19 +339,27 @@ def test_a_loss_that_is_not_finite_is_rolled_back_too(faults, tmp_path):
     assert all(math.isfinite(line["loss"]) for line in trained.run.lines(METRICS))
 
 
-def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse):
-    class Kill(NoCallback):
-        def on_step_end(self, update):
-            if update.progress.step == 2 * 9 + 3:
-                raise KeyboardInterrupt
+class KillAfterRollback(NoCallback):
+    def on_step_end(self, update):
+        if update.progress.step == 2 * 9 + 3:
+            raise KeyboardInterrupt
 
+
+class KillBeforeRollback(NoCallback):
+    def on_message(self, line):
+        if "catastrophic overfitting" in line:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kill", [KillAfterRollback, KillBeforeRollback])
+def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse, kill):
     values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
     collapse(2)
     whole = curricula.train(**values, output=tmp_path / "whole")
     collapse(2)
     with pytest.raises(KeyboardInterrupt):
         curricula.train(
-            **values, output=tmp_path / "killed", callbacks=[Kill()], checkpoint_every=2
+            **values, output=tmp_path / "killed", callbacks=[kill()], checkpoint_every=2
         )
     collapse()
     killed = curricula.resume(tmp_path / "killed")
