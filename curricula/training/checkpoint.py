@@ -38,7 +38,8 @@ class State:
     """The values in a checkpoint that are not tensors.
 
     Attributes:
-        step, epoch, best_joint, seconds, probe_passes, rollbacks, stopped: as in `TrainingState`.
+        step, epoch, best_joint, seconds, zero_gradient, probe_passes, rollbacks, stopped: as in
+            `TrainingState`.
         total_passes: its ``passes``.
         strengths: mean strength of each leaf at the last update of the current epoch, by label;
             empty before its first.
@@ -69,6 +70,7 @@ class State:
         validator=[min_len(1), deep_iterable(and_(min_len(1), check_printable))]
     )
     torch: str
+    zero_gradient: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -146,6 +148,7 @@ def save_last(
         epoch=state.epoch,
         best_joint=state.best_joint,
         seconds=state.seconds,
+        zero_gradient=state.zero_gradient,
         total_passes=state.passes,
         probe_passes=state.probe_passes,
         rollbacks=state.rollbacks,
@@ -279,6 +282,7 @@ def restore(
         state.sums.strengths = stored.strengths
         state.step, state.epoch = stored.step, stored.epoch
         state.best_joint, state.seconds = stored.best_joint, stored.seconds
+        state.zero_gradient = stored.zero_gradient
         state.optimizer.param_groups[0]["lr"] = stored.lr  # reported; updates set all of them
         state.passes, state.probe_passes = stored.total_passes, stored.probe_passes
         state.rollbacks, state.stopped = stored.rollbacks, stored.stopped

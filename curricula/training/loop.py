@@ -235,11 +235,11 @@ class _Training:
         else:
             self._restore_without_checkpoint()
         self._keep_epochs()
-        self.began = time.perf_counter()
-        if found and self._acute and self._can_roll_back and not self.state.stopped:
-            self._roll_back(self._acute[0])  # the interruption came before it
-        if self.state.epoch:
+        if self.state.epoch and (not self._acute or self.run.holds(BEST)):
             self.run.load(BEST)  # refuse a damaged one now, not after the training
+        ends_epoch = self.state.step == self.state.epoch * self.plan.steps_per_epoch
+        if found and ends_epoch and self._can_roll_back and not self._acute:
+            self.run.copy(found.file, GOOD)  # the interruption may have come before it
         self.callback.on_message(
             f"{self.run.path}: continuing after {self.state.step:,} of "
             f"{self.plan.total_steps:,} updates"
@@ -428,6 +428,8 @@ class _Training:
         if self._can_roll_back and state.step == 0:
             self._save()
             self.run.copy(LAST, GOOD)
+        if resumed and self._acute and self._can_roll_back and self.run.holds(GOOD):
+            self._roll_back(self._acute[0])  # the interruption came before it
         while state.epoch < plan.config.epochs and not state.stopped:
             try:
                 self._run_epoch(threats)
@@ -450,7 +452,6 @@ class _Training:
         spoilt = problem(state)
         if spoilt is not None:
             raise self._not_finite(spoilt)
-        zero_gradient = has_no_gradient(state)
         validated = time.perf_counter()
         average_epoch(plan, state, state.epoch)
         with self.passes.validating():
@@ -481,13 +482,13 @@ class _Training:
             passes=self.passes.pop(),
             best=best,
             strong_accuracy=strong,
-            zero_gradient=zero_gradient,
+            zero_gradient=state.zero_gradient,
         )
         self.history.append(_epoch_of(metrics))
         before, self.found = self.found, self._findings()
         collapsed = bool(self._acute) and plan.config.on_collapse == "stop"
-        stops = collapsed or self._has_waited_enough()
-        is_dropped = bool(self._acute) and self._can_roll_back and not stops
+        is_dropped = bool(self._acute) and self._can_roll_back
+        stops = collapsed or (not is_dropped and self._has_waited_enough())
         if best and not is_dropped:
             state.best_joint = validation[JOINT]
             best_model = state.evaluated_model
@@ -572,8 +573,8 @@ class _Training:
         restore(self.plan, self.state, self.networks, self.passes, found, self.run)
         self.passes.set(passes if place().is_first else PassCounts())  # they are summed
         self.state.seconds, self.state.rollbacks = seconds, rollbacks
+        self._save()  # before the metrics are cut: a continued training cuts them too
         self._keep_epochs()
-        self._save()
         self.callback.on_resume(self.state.step)
         share = 0.5 ** (rollbacks - 1)
         self.callback.on_message(
@@ -600,6 +601,8 @@ class _Training:
             state.sums.strengths = updated.strengths
             self.callback.on_step_end(updated)
             del updated  # its images, before the next update makes its own
+            if state.step == (state.epoch + 1) * plan.steps_per_epoch:
+                state.zero_gradient = has_no_gradient(state)
             if state.step % CHECK_EVERY == 0:
                 if not has_finite_loss(state):
                     raise self._not_finite("loss")

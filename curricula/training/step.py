@@ -82,6 +82,7 @@ class TrainingState:
         order_began: state of the ``order`` generator before it drew the current epoch's order; None
             between epochs.
         seconds: wall time of the current epoch's updates before an interruption.
+        zero_gradient: whether all gradients of the last update of the last epoch were zero.
         passes: images that went through the networks in the epochs done, in all kinds of passes.
         probe_passes: images that went through the network in the monitor's probes.
         rollbacks: number of times that the training went back to a checkpoint.
@@ -99,6 +100,7 @@ class TrainingState:
     best_joint: float = -1.0
     order_began: Tensor | None = None
     seconds: float = 0.0
+    zero_gradient: bool = False
     passes: int = 0
     probe_passes: int = 0
     rollbacks: int = 0

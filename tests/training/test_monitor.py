@@ -15,7 +15,7 @@ from curricula.data.dataset import Split
 from curricula.errors import UserError
 from curricula.plugins import registry
 from curricula.plugins.registry import Provider
-from curricula.training import monitor
+from curricula.training import loop, monitor
 from curricula.training.callbacks import NoCallback
 from curricula.training.monitor import Epoch, Trace, cause, findings
 from curricula.training.plan import make_plan
@@ -339,32 +339,83 @@ def test_a_loss_that_is_not_finite_is_rolled_back_too(faults, tmp_path):
     assert all(math.isfinite(line["loss"]) for line in trained.run.lines(METRICS))
 
 
-class KillAfterRollback(NoCallback):
-    def on_step_end(self, update):
-        if update.progress.step == 2 * 9 + 3:
-            raise KeyboardInterrupt
+def killing(owner, name, when):
+    """Return what makes a function end the process in its first call of which ``when`` is true."""
+
+    def plant(monkeypatch):
+        original = getattr(owner, name)
+
+        def kill(*arguments, **settings):
+            if when(*arguments):
+                monkeypatch.setattr(owner, name, original)
+                raise KeyboardInterrupt
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(owner, name, kill)
+
+    return plant
 
 
-class KillBeforeRollback(NoCallback):
-    def on_message(self, line):
-        if "catastrophic overfitting" in line:
-            raise KeyboardInterrupt
+class Order(NoCallback):
+    """Receives that the training continues after it has received that it starts."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_train_start(self, run, plan, steps):
+        self.events.append("start")
+
+    def on_resume(self, step):
+        self.events.append("resume")
 
 
-@pytest.mark.parametrize("kill", [KillAfterRollback, KillBeforeRollback])
-def test_a_rolled_back_training_continues_bit_for_bit(tiny, tmp_path, collapse, kill):
+@pytest.mark.parametrize(
+    ("kill", "collapses"),
+    [
+        (killing(loop, "update", lambda plan, state, *_: state.step == 2 * 9 + 3), []),
+        # Before the rollback, in the midst of it, and before a good epoch is marked as one.
+        (killing(loop, "read_checkpoint", lambda run, file: file == GOOD), []),
+        (killing(loop, "save_last", lambda run, plan, state, *_: state.rollbacks), []),
+        (killing(Run, "keep_epochs", lambda run, epochs: True), []),
+        (killing(Run, "copy", lambda run, *_: len(run.metrics) == 1), [1]),
+    ],
+    ids=["after", "before", "saving", "cutting", "marking"],
+)
+def test_a_rolled_back_training_continues_bit_for_bit(
+    tiny, tmp_path, collapse, monkeypatch, kill, collapses
+):
     values = SMALL | {"perturb": "fgsm:0.1", "epochs": 3, "on_collapse": "rollback"}
     collapse(2)
     whole = curricula.train(**values, output=tmp_path / "whole")
     collapse(2)
+    kill(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        curricula.train(
-            **values, output=tmp_path / "killed", callbacks=[kill()], checkpoint_every=2
-        )
-    collapse()
-    killed = curricula.resume(tmp_path / "killed")
+        curricula.train(**values, output=tmp_path / "killed", checkpoint_every=2)
+    collapse(*collapses)
+    order = Order()
+    killed = curricula.resume(tmp_path / "killed", callbacks=[order])
+    assert order.events[:2] == ["start", "resume"]
     for file in (METRICS, "evaluation.json"):
         assert (whole.run.path / file).read_bytes() == (killed.run.path / file).read_bytes()
+
+
+def test_a_network_without_gradients_is_reported_after_an_interruption(
+    faults, tmp_path, monkeypatch
+):
+    values = SMALL | {"epochs": 1, "objective": "planted(fault=zero)"}
+    whole = curricula.train(**values, output=tmp_path / "whole")
+    killing(loop, "evaluate_threats", lambda *_: True)(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        curricula.train(**values, output=tmp_path / "killed", checkpoint_every=1)
+    killed = curricula.resume(tmp_path / "killed")
+    assert killed.run.lines(METRICS) == whole.run.lines(METRICS)
+
+
+def test_a_collapsed_epoch_does_not_end_the_wait_for_a_better_one(tiny, tmp_path, collapse):
+    collapse(2)
+    settings = {"schedule": ["constant"], "stop_after": 1, "on_collapse": "rollback"}
+    _, lines = train(tmp_path / "run", epochs=2, **settings)
+    assert sum("back to epoch 1" in line for line in lines) == 1
 
 
 def test_the_probe_measures_the_training_threat_and_costs_little(tiny, tmp_path, monkeypatch):
