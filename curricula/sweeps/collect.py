@@ -116,13 +116,14 @@ def _merged(found: Mapping[tuple[Path, str], Row]) -> list[tuple[Path, Row]]:
     """Return the rows, merged where their configurations are equal, each with the folder that it
     was first found in.
 
-    Rows of the same configuration are merged, unless one sweep has both under different names.
+    Rows of the same configuration are merged, unless one sweep has both under different names, or
+    they have other results of one seed, as of objects or files of one name that differ.
     """
     merged: list[tuple[list[Path], Row]] = []
     for (parent, _), row in found.items():
         for at, (parents, other) in enumerate(merged):
             same = row.outcomes and other.outcomes and row.configuration == other.configuration
-            if same and parent not in parents:
+            if same and parent not in parents and not other.contradicts(row):
                 merged[at] = ([*parents, parent], other.with_more(row.outcomes, row.failures))
                 break
         else:
@@ -252,6 +253,7 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             configuration=json.dumps([*map(str, (run.path, stored))]),
             results={result.name: result for result in run.results(split)},
             images=_images_of(run, stored.data, split),
+            fingerprint=_fingerprint(run, split),
             passes=None,
             seconds=None,
             images_correct=images_correct,
@@ -267,9 +269,10 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     return Outcome(
         folder=run.path,
         seed=config.seed,
-        configuration=_compared_fields(config),
+        configuration=_compared_fields(run, config),
         results={result.name: result for result in run.results(split)},
         images=_images_of(run, config.data, split),
+        fingerprint=_fingerprint(run, split),
         passes=forward_and_backward(metrics),
         seconds=_seconds(run),
         images_correct=images_correct,
@@ -281,10 +284,22 @@ def _images_of(run: Run, data: str, split: SplitName) -> str:
     has their fingerprint."""
     with prefixed_errors(str(run.path / CONFIG)):
         images = images_of(data, split)
-        if not is_given(data):
-            return images
+    return f"{images} ({_fingerprint(run, split) or 'unknown'})" if is_given(data) else images
+
+
+def _fingerprint(run: Run, split: SplitName) -> str | None:
+    """Return the hash of the images of a run's split, or of those that they are held out from; None
+    if the run does not have it."""
+    stored = _identity(run)
+    return (
+        stored.get("test") if split == "test" else stored.get("validation") or stored.get("train")
+    )
+
+
+def _identity(run: Run) -> Mapping[str, Any]:
+    """Return what a run stores of its data's identity, by field; nothing if the file is missing."""
     stored = run.read_json(DATA)
-    return f"{images} ({stored.get('test') if isinstance(stored, dict) else 'unknown'})"
+    return stored if isinstance(stored, dict) else {}
 
 
 def _check_comparable(outcome: Outcome, first: Outcome) -> None:
@@ -298,6 +313,12 @@ def _check_comparable(outcome: Outcome, first: Outcome) -> None:
         raise UserError(
             f"run {outcome.folder} was measured on {images}, run {first.folder} on "
             f"{images_of_first}; measure both on the same images, in one sweep"
+        )
+    fingerprints = {outcome.fingerprint, first.fingerprint} - {None}
+    if len(fingerprints) > 1:
+        raise UserError(
+            f"runs {first.folder} and {outcome.folder} were not measured on the same {images}: the "
+            "files of their --data-root differ; measure both on the same images"
         )
     threats, threats_of_first = (
         {name: result.threat for name, result in each.results.items()} for each in (outcome, first)
@@ -360,7 +381,9 @@ def _images(outcome: Outcome) -> str:
     return ", ".join({f"{result.n:,} {outcome.images}": 0 for result in outcome.results.values()})
 
 
-def _compared_fields(config: TrainConfig) -> str:
-    """Return, as JSON, the fields of a configuration that are equal for all runs of a row."""
-    values = attrs.asdict(config)
-    return json.dumps({name: values[name] for name in values if name not in IGNORED_FIELDS})
+def _compared_fields(run: Run, config: TrainConfig) -> str:
+    """Return, as JSON, what is equal for all runs of a row: fields of their configuration, and the
+    hashes of their training and validation images."""
+    values, identity = attrs.asdict(config), _identity(run)
+    compared = {name: values[name] for name in values if name not in IGNORED_FIELDS}
+    return json.dumps([compared, identity.get("train"), identity.get("validation")])

@@ -43,9 +43,11 @@ class Outcome:
     Attributes:
         folder: the run folder.
         seed: the seed of its training; None for a model that was only measured.
-        configuration: its configuration without the seed and the data's folder, as JSON.
+        configuration: its configuration without the seed and the data's folder, with the hashes of
+            its training and validation images, as JSON.
         results: results of its final evaluation, by threat.
         images: name of the images that the results were measured on.
+        fingerprint: hash of these images; None if the run does not have it.
         passes: images that went forward and backward through its networks in training; None for a
             model that was only measured.
         seconds: wall time of training and validation; None likewise.
@@ -60,6 +62,7 @@ class Outcome:
     images: str
     passes: int | None
     seconds: float | None
+    fingerprint: str | None = None
     images_correct: Mapping[str, "NDArray[Any]"] = attrs.field(factory=dict, eq=False, repr=False)
 
 
@@ -101,6 +104,14 @@ class Row:
             self,
             outcomes=(*self.outcomes, *added),
             failures={**self.failures, **(failures or {})},
+        )
+
+    def contradicts(self, other: "Row") -> bool:
+        """Return whether a run of another row has a seed of this one, but other results."""
+        own = {outcome.seed: outcome.results for outcome in self.outcomes}
+        return any(
+            outcome.seed in own and own[outcome.seed] != outcome.results
+            for outcome in other.outcomes
         )
 
     def accuracies(self, threat: str) -> list[float]:

@@ -170,16 +170,28 @@ def check_same_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def check_same_values(configs: Mapping[str, TrainConfig], sweep: Sweep, folder: Path) -> None:
-    """Check that the folder's cells were run with the same values as the sweep's cells of the same
-    names.
+    """Check that the folder's cells, and their attempts, were run with the same values as the
+    sweep's cells of the same names.
 
     Raises:
         UserError: a value differs; the message names the cell and the field.
     """
+    begun: dict[str, list[Path]] = {}
+    for path in (folder / CELLS).glob("*"):
+        hidden = path.name.startswith(".")  # an attempt: .NAME.NUMBER
+        name = path.name[1:].rpartition(".")[0] if hidden else path.name
+        begun.setdefault(name, []).append(path)
     for cell in sweep.cells:
-        path = folder / CELLS / cell.name
-        if holds(path, CONFIG):
-            different = different_field(configs[cell.name], Run(path).config, cell)
+        for path in begun.get(cell.name, []):
+            try:
+                found = Run(path).config if holds(path, CONFIG) else None
+            except UserError:
+                if holds(path, CONFIG):
+                    raise
+                found = None  # another process has just renamed the folder
+            if found is None:
+                continue
+            different = different_field(configs[cell.name], found, cell)
             if different is not None:
                 raise different_sweep(folder, f"cell {cell.name} ({different})")
 

@@ -50,10 +50,11 @@ from curricula.sweeps.search_spec import (
     read_search,
 )
 from curricula.sweeps.spec import Cell, Sweep
-from curricula.training.run import CONFIG, RESULTS, SWEEP, Run, holds
+from curricula.training.run import CONFIG, DATA, RESULTS, SWEEP, Run, holds
 
 TRIALS = "trials.json"  # file with the values of all trials, in order
 POLL_SECONDS = 2  # interval at which trials of other processes are checked
+_IMAGES = ("train", "test", "validation")  # fields of `DataIdentity`
 
 
 @known_keywords()
@@ -94,8 +95,7 @@ def run_search(
     check_same_search(search, folder)
     check_search(search)
     planned = check_cells(search.sweep(search.extremes), download=download)
-    if planned.initial:
-        _check_same_init(planned, search.sweep(read_trials(search, folder)), folder)
+    _check_same_trials(planned, search.sweep(read_trials(search, folder)), folder)
     running = _Running(search=search, folder=folder, threats=planned.threats, on_message=on_message)
     running.start(retry=retry)
     waiting = False
@@ -117,17 +117,25 @@ def run_search(
             return
 
 
-def _check_same_init(planned: Planned, trials: Sweep, folder: Path) -> None:
-    """Check that the trials in a folder began with the initial weights that are there now.
+def _check_same_trials(planned: Planned, trials: Sweep, folder: Path) -> None:
+    """Check that the trials in a folder began with the initial weights that are there now, and on
+    the data that are there now, if all trials have the same.
 
     Raises:
         UserError: they began with others.
     """
+    data, *others = planned.data.values()
     for cell in trials.cells:
         path = cell_folder(folder, cell.name)
-        begun = Run(path).config.init if holds(path, CONFIG) else ""
+        if not holds(path, CONFIG):
+            continue
+        begun = Run(path).config.init
         if planned.initial.get(begun.rpartition("#")[0], begun) != begun:
             raise different_sweep(folder, f"trial {cell.name} (init)")
+        found = Run(path).read_json(DATA)
+        same = not isinstance(found, dict) or all(found.get(name) == data[name] for name in _IMAGES)
+        if not same and all(each == data for each in others):
+            raise different_sweep(folder, f"trial {cell.name} (its images)")
 
 
 def read_trials(search: Search, folder: Path) -> list[Trial]:

@@ -31,6 +31,7 @@ from curricula.plugins import registry
 from curricula.reporting.figures import write_figure
 from curricula.reporting.pareto_figure import draw_frontier
 from curricula.runtime.records import to_json
+from curricula.sweeps import collect
 from curricula.sweeps.comparison import Comparison, Outcome, Row
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
@@ -396,6 +397,31 @@ def test_the_number_of_training_images_does_not_change_the_test_images(swept, tm
         config.write_text(text)
     rows = curricula.compare([tmp_path / "1000", tmp_path / "2000"]).rows
     assert [row.label for row in rows] == [str(tmp_path / "1000"), str(tmp_path / "2000")]
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"), [("test", None), ("validation", 2), ("train", 2), ("name", 1)]
+)
+def test_data_of_one_name_in_other_files_are_told_apart(swept, tmp_path, split, rows):
+    """As of the same --data npz with another --data-root."""
+    shutil.copytree(swept / "third", tmp_path / "other")
+    file = tmp_path / "other" / "data.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {split: "of other files"}))
+    folders = [swept / "third", tmp_path / "other"]
+    if rows:
+        assert len(curricula.compare(folders).rows) == rows
+    else:
+        with pytest.raises(UserError, match="not measured on the same 60 test images of tiny"):
+            curricula.compare(folders)
+
+
+def test_other_results_of_one_seed_are_another_row():
+    """As of functions or files of one name that differ: none of them may vanish."""
+    one, other = Row(label="a", outcomes=(outcome(0, 0.9, 0.1),)), outcome(0, 0.8, 0.1)
+    for second, count in [(other, 2), (one.outcomes[0], 1), (attrs.evolve(other, seed=1), 1)]:
+        row = Row(label="b", outcomes=(second,))
+        found = {(Path("a"), "a"): one, (Path("b"), "b"): row}
+        assert len(collect._merged(found)) == count
 
 
 @pytest.mark.parametrize("label", ["$\\foo$", "_hidden", "50 $"])

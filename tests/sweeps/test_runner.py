@@ -805,6 +805,17 @@ def test_other_values_or_other_data_under_one_name_are_noticed(two_folders, monk
         run_sweep(parse_sweep(TWO_CELLS), second, storage=url)
 
 
+def test_an_attempt_with_other_values_is_noticed_without_its_database(two_folders, tmp_path):
+    first, _, _, _ = two_folders
+    folder = tmp_path / "out"
+    shutil.copytree(first, folder)
+    (folder / "cells" / FIRST).rename(folder / "cells" / f".{FIRST}.3")
+    changed = TWO_CELLS.replace('schedule = ["constant"]', 'schedule = ["constant:0.5"]')
+    (folder / "sweep.toml").write_text(parse_sweep(changed).as_toml())
+    with pytest.raises(UserError, match=r"curriculum=constant \(schedule\) has changed"):
+        run_sweep(parse_sweep(changed), folder)
+
+
 def test_a_worker_that_ended_between_acceptance_and_publication_is_healed(two_folders):
     first, _, path, _ = two_folders
     (first / "cells" / FIRST).rename(first / "cells" / f".{FIRST}.1")

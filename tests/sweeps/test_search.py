@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import pytest
@@ -155,6 +156,14 @@ def test_a_search_that_is_done_does_nothing_when_started_again(finished):
     run_search(parse_search(QUICK), finished, on_message=lines.append)
     assert {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")} == before
     assert lines == [f"{finished}: 5 trials done, 0 to run"]
+
+
+def test_a_search_does_not_go_on_with_other_images(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "out")
+    file = next((tmp_path / "out").glob("cells/*/data.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"train": "of other files"}))
+    with pytest.raises(UserError, match=r"trial .* \(its images\) has changed"):
+        run_search(parse_search(QUICK), tmp_path / "out")
 
 
 def test_more_trials_continue_a_search(finished, tmp_path):
