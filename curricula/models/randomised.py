@@ -92,7 +92,8 @@ class Randomised(nn.Module):
             differentiable=True,
         )
         views = Views(clean=x_NCHW, transformed=x_NCHW, perturbed=x_NCHW)
-        return self.tree.run(views, context).perturbed
+        with torch.autocast(x_NCHW.device.type, enabled=False):  # maps in bf16 are inexact
+            return self.tree.run(views, context).perturbed
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if self.training:

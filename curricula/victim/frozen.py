@@ -201,6 +201,9 @@ class FrozenModel(nn.Module):
             self._seen = seen
         elif not always:
             return
+        elif not self._refresh_plain():
+            self._build()
+            return
         with torch.no_grad():
             for layer in self._folded_layers:
                 layer.refresh()

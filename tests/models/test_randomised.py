@@ -38,6 +38,15 @@ def test_a_draw_is_the_expression_and_then_the_network():
     assert torch.equal(model.train()(X), inner(X))  # training sees the images as they are
 
 
+def test_images_move_in_float32_under_the_caller_s_autocast():
+    model, x = Randomised(network(), "rot:30"), torch.rand((2, 1, 64, 64))
+    torch.manual_seed(5)
+    expected = model.perturbed(x)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.perturbed(x), expected)
+
+
 def test_the_gradient_is_that_of_the_drawn_rotation():
     """Against finite differences at equal draws."""
     model = Randomised(network().double(), bind("rot:40")).eval()

@@ -146,6 +146,9 @@ def test_a_plain_equivalent_is_attacked_and_requested_again_after_a_change():
         model.linear.weight.add_(1)
     torch.testing.assert_close(victim.logits(x), 2 * model.linear(x.flatten(1)))
     assert model.calls == 2
+    model.linear.weight.data.mul_(-3)  # without a new version counter
+    attacked = victim.with_reference(x)
+    torch.testing.assert_close(attacked.logits(x), 2 * model.linear(x.flatten(1)))
 
 
 def test_the_reference_is_the_logits_at_x_and_follows_a_subset():

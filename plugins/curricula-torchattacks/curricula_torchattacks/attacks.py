@@ -108,7 +108,9 @@ SPECS: Mapping[str, AttackSpec] = {
     "TIFGSM": attrs.evolve(LINF, channels=RGB),
     "PIFGSM": PATCHES,
     "PIFGSMPP": PATCHES,
-    "UPGD": attrs.evolve(LINF, special={"loss": losses("ce", "margin", "dlr")}),
+    "UPGD": attrs.evolve(
+        LINF, special={"loss": losses("ce", "margin", "dlr")}, patched=patched.UPGD
+    ),
     "Jitter": LINF,
     "PGDRS": LINF,
     "PGDRSL2": attrs.evolve(L2, left_out=frozenset({"eps_for_division"})),
@@ -120,7 +122,7 @@ SPECS: Mapping[str, AttackSpec] = {
         EITHER, special={"loss": losses("margin", "ce")}, patched=patched.Square
     ),
     "GN": AttackSpec(unit="std", budget="std", passes=0),
-    "CW": SWITCH,
+    "CW": attrs.evolve(SWITCH, patched=patched.CW),
     "DeepFool": SWITCH,
     "SparseFool": attrs.evolve(SWITCH, passes=50),  # the steps of its DeepFool
     "EADL1": SWITCH,

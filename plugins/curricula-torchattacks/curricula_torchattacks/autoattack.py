@@ -156,14 +156,7 @@ class AutoAttack:
                 eta=1.05,
                 beta=0.9,
             ),
-            CLASSES["Square"](
-                **ball,
-                n_queries=5000,
-                n_restarts=1,
-                p_init=0.8,
-                loss="margin",
-                resc_schedule=False,
-            ),
+            self._search,
         )
 
     @property
@@ -176,6 +169,22 @@ class AutoAttack:
         return (
             CLASSES["APGD"](**ball, loss="ce", steps=100, n_restarts=1, rho=0.75),
             CLASSES["APGDT"](**ball, steps=100, n_restarts=1, rho=0.75),
+        )
+
+    @property
+    def _search(self) -> Perturbation:
+        """The Square attack in l-inf and l-2. In l-2 that of torchattacks spends a part of the
+        radius on padding where its tiles do not fit the images."""
+        ball = {"budget": self.budget, "norm": self.norm}
+        if self.norm == "l2":
+            return Square(**ball, queries=5000)
+        return CLASSES["Square"](
+            **ball,
+            n_queries=5000,
+            n_restarts=1,
+            p_init=0.8,
+            loss="margin",
+            resc_schedule=False,
         )
 
     def __call__(

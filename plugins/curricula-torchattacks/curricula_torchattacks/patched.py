@@ -1,9 +1,10 @@
-"""Attacks of torchattacks 3.5.1 that fail on some image sizes, patched to work on all.
+"""Attacks of torchattacks 3.5.1 that fail on some image sizes or logits, patched to work on all.
 
 If the package's own class works, these classes give the same results; the tests show when it fails.
 """
 
 import math
+import warnings
 from itertools import count
 from typing import Any
 
@@ -11,6 +12,46 @@ import torch
 import torch.nn.functional as F
 import torchattacks
 from torch import Tensor
+
+from curricula.errors import Notice
+
+PADDED = (
+    "torchattacks-square in l-2 pads images of {height}x{width}, and a part of its radius is spent "
+    "on the padding: square(norm=l2) is stronger on them"
+)
+
+
+def margins(logits_NK: Tensor, y_N: Tensor) -> Tensor:
+    """Return the logit of each label less the largest other one, (N,).
+
+    >>> margins(torch.tensor([[-3.0, -1.0, -2.0]]), torch.tensor([0]))
+    tensor([-2.])
+    """
+    labels_N1 = y_N[:, None]
+    others = logits_NK.scatter(1, labels_N1, -torch.inf).amax(1)
+    return logits_NK.gather(1, labels_N1).squeeze(1) - others
+
+
+class CW(torchattacks.CW):
+    """torchattacks' CW, for logits of any sign.
+
+    The original takes 0 in place of a logit below 0, so that it has no gradient where all logits
+    are negative, as log-probabilities are.
+    """
+
+    def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return margins(outputs, labels).clamp(min=-self.kappa)
+
+
+class UPGD(torchattacks.UPGD):
+    """torchattacks' UPGD, whose margin loss takes logits of any sign.
+
+    The original takes 0 in place of a logit below 0, as CW does, and leaves images where they are
+    whose largest logit is negative.
+    """
+
+    def margin_loss(self, images: Tensor, labels: Tensor, target_labels: None) -> Tensor:
+        return -margins(self.get_logits(images), labels).sum()
 
 
 class Pixle(torchattacks.Pixle):
@@ -35,7 +76,8 @@ class Square(torchattacks.Square):
 
     The original's l-2 attack uses tiles and windows that fit only some sizes: not 12 x 12, and not
     many sizes whose height and width differ. Other images are padded at the right and the bottom to
-    the next square that fits; the model does not see the padding.
+    the next square that fits; the model does not see the padding, on which a part of the radius is
+    spent.
     """
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -43,6 +85,7 @@ class Square(torchattacks.Square):
         self.unpadded = (height, width)
         if self.norm == "Linf" or (height == width and _fits(height, self.p_init)):
             return super().forward(images, labels)
+        warnings.warn(Notice(PADDED.format(height=height, width=width)), stacklevel=2)
         side = next(side for side in count(max(height, width)) if _fits(side, self.p_init))
         padded = F.pad(images, (0, side - width, 0, side - height), value=0.5)
         return super().forward(padded, labels)[:, :, :height, :width]

@@ -13,7 +13,7 @@ from curricula_torchattacks.attacks import CLASSES, Attack
 from curricula_torchattacks.plugin import ATTACKS, NOT_OFFERED, curricula_perturbations
 from torch import Tensor, nn
 
-from curricula.errors import UserError
+from curricula.errors import Notice, UserError
 from curricula.expressions import factories
 from curricula.expressions.binding import bind
 from curricula.expressions.syntax import parse_call
@@ -82,6 +82,7 @@ CASES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:torchattacks-square in l-2 pads")
 @pytest.mark.parametrize(("clause", "name", "keywords"), CASES)
 def test_each_keeps_the_contract(clause, name, keywords):
     clause(quick(name, **keywords))
@@ -185,7 +186,7 @@ PAIRS: dict[str, tuple[dict, dict]] = {
     "TIFGSM": (STEPS | {"len_kernel": 3, "nsig": 2}, OURS | {"len_kernel": 3, "nsig": 2}),
     "PIFGSM": (PATCH, {"num_iter_set": 3}),
     "PIFGSMPP": (PATCH | {"project_factor": 0.5}, {"num_iter_set": 3, "project_factor": 0.5}),
-    "UPGD": (STEPS | {"loss": "margin"}, OURS | {"loss": "margin"}),
+    "UPGD": (STEPS | {"decay": 0.5}, OURS | {"decay": 0.5}),
     "Jitter": (STEPS | {"std": 0.2, "scale": 5}, OURS | {"std": 0.2, "scale": 5}),
     "PGDRS": (STEPS | {"noise_type": "guassian"}, OURS | {"noise_type": "gaussian"}),
     "PGDRSL2": (STEPS | {"noise_type": "uniform"}, OURS | {"noise_type": "uniform"}),
@@ -366,8 +367,32 @@ def test_torchattacks_square_in_l2_fails_on_some_sizes(height, width):
     network, x, y = small(height, width)
     with pytest.raises((RuntimeError, ZeroDivisionError)):
         torchattacks.Square(network, norm="L2", eps=0.01, n_queries=20)(x, y)
-    result = attacked(CLASSES["Square"](budget=5, norm="l2", n_queries=200), network, x_NCHW=x)
+    with pytest.warns(Notice, match=rf"pads images of {height}x{width}.* square\(norm=l2\)"):
+        result = attacked(CLASSES["Square"](budget=5, norm="l2", n_queries=200), network, x_NCHW=x)
     assert (predicted(network, result) != y).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("CW", {"c": 100}), ("UPGD", {"loss": "margin", "eps": 0.3})]
+)
+def test_torchattacks_margins_find_nothing_where_all_logits_are_negative(name, parameters):
+    """As log-probabilities, which are valid logits."""
+    network, x, y = small(8, 8)
+    network = nn.Sequential(network, nn.LogSoftmax(1))
+    assert torch.equal(getattr(torchattacks, name)(network, **parameters)(x, y), x)
+    ours = {{"eps": "budget"}.get(key, key): value for key, value in parameters.items()}
+    result = attacked(CLASSES[name](**ours), network, x_NCHW=x)
+    assert (predicted(network, result) != y).all()
+
+
+def test_a_step_of_upgd_ascends_the_margin():
+    network, x, y = small(8, 8)
+    attack = CLASSES["UPGD"](budget=0.3, loss="margin", steps=1, rel_step=0.1)
+    with torch.no_grad():
+        second = network(x).topk(2).indices[:, 1]
+    ascent = (network[1].weight[second] - network[1].weight[y]).sign().reshape(x.shape)
+    expected = (x + 0.03 * ascent).clamp(0, 1)
+    torch.testing.assert_close(attacked(attack, network, x_NCHW=x), expected)
 
 
 def test_torchattacks_fab_in_l1_fails():
