@@ -115,8 +115,15 @@ class Audit:
 
     @property
     def caveat(self) -> str:
-        """A sentence on how little the checks say if there are too few images; an empty text if
-        there are enough."""
+        """A sentence on how little the checks say if there are too few images, or too few correct
+        ones; an empty text if there are enough."""
+        correct = next((each.correct for each in self.attacks if each.name == CLEAN), self.n)
+        if self.n >= ENOUGH_IMAGES > correct:
+            return (
+                f"{correct} of {self.n:,} images are correct without an attack, and only these can "
+                f"break a rule on the order of attacks; measure {ENOUGH_IMAGES} correct ones or "
+                "more (--limit)"
+            )
         if self.n >= ENOUGH_IMAGES:
             return ""
         images = "1 image says" if self.n == 1 else f"{self.n} images say"

@@ -1,6 +1,7 @@
 """Precision of a network's arithmetic."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -26,13 +27,26 @@ def weight_dtype(network: nn.Module) -> torch.dtype | None:
     return found.pop() if len(found) == 1 else None
 
 
-def no_tf32() -> AbstractContextManager[None]:
-    """Return a context manager in which a GPU computes convolutions in float32, not in TF32."""
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """Compute convolutions and matrix products in float32 inside the block, not in TF32, whatever
+    precision of products the caller has set."""
     cudnn = torch.backends.cudnn
-    context: AbstractContextManager[None] = cudnn.flags(
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the caller has set each backend's precision, by the newer interface
+        before = "highest"
+    with cudnn.flags(
         enabled=cudnn.enabled,
         benchmark=cudnn.benchmark,
         deterministic=cudnn.deterministic,
         allow_tf32=False,
-    )
-    return context
+    ):
+        if before == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

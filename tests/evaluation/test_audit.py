@@ -533,8 +533,13 @@ def test_an_audit_of_few_images_says_how_little_it_means(plain, hasty):
     assert found.caveat.startswith(
         f"3 images say little: where a check passed, up to {share:.0%}"[:-1]
     )
+    clean = found.attacks[0]
+    assert clean.name == "clean"
+    few = [attrs.evolve(clean, n=200, correct=10, fooled=0)]
+    assert attrs.evolve(found, n=200, attacks=few).caveat.startswith("10 of 200 images are correct")
     for n, expected in [(1, "1 image says little"), (99, "up to 4 %"), (100, ""), (200, "")]:
-        caveat = attrs.evolve(found, n=n).caveat
+        all_correct = [attrs.evolve(clean, n=n, correct=n, fooled=0)]
+        caveat = attrs.evolve(found, n=n, attacks=all_correct).caveat
         assert expected in caveat
         assert bool(caveat) == bool(expected)
 
