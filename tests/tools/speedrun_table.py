@@ -44,7 +44,7 @@ def main(sweep: Path) -> None:
     references = [row for row in compared.rows if row.label.startswith(first)]
     reference = max(references, key=lambda row: row.mean("joint"))
     most, target = one_way_passes(reference), reference.mean("joint")
-    names = ["clean", "spatial", "adversarial", "joint"]
+    names = list(compared.threats)
     columns = [*names, "reached", "one-way passes, M", "share", "training, min"]
     print("\n".join(head("recipe", *columns)))
     for row in sorted(compared.rows, key=one_way_passes):
