@@ -655,6 +655,7 @@ def _source(model: Measurable, subject: "_Subject", data_root: str | Path | None
         network = uncompiled(model)
     elif isinstance(model, (Run, str, Path)):
         run = model if isinstance(model, Run) else Run.open(model)
+        check_classes(run, subject.data, "name another transfer_from (--transfer)")
         network = load_model(run)
     else:
         raise UserError(

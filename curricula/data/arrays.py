@@ -674,6 +674,29 @@ def check_whole_pixels(pixels: Tensor, max_value: int, what: str) -> None:
         )
 
 
+def in_order_of(
+    names: Sequence[str], labels_N: Tensor, own: Sequence[str], origin: Origin
+) -> Tensor:
+    """Return labels that number the classes in the order of other names, (N,).
+
+    >>> in_order_of(["dog", "cat"], torch.tensor([0, 1, 1]), ["cat", "dog"], Origin("test"))
+    tensor([1, 0, 0])
+
+    Raises:
+        UserError: a label is none of its own names, or its class is not among the others.
+    """
+    check_labels(labels_N, own, origin, images=len(labels_N))
+    present = [own[label] for label in labels_N.unique().tolist() if label < len(own)]  # type: ignore[no-untyped-call]
+    missing = [name for name in present if name not in names]
+    if missing:
+        raise UserError(
+            f"the {origin} have the class {shown(missing[0])}, which classes lacks: name all of "
+            f"{', '.join(own)}, in any order"
+        )
+    numbers = [names.index(name) if name in names else -1 for name in own]
+    return torch.tensor(numbers, device=labels_N.device)[labels_N]
+
+
 def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) -> Tensor:
     """Return labels as int64 (N,).
 

@@ -1,7 +1,7 @@
 """Data sets: labelled images, in memory or read when needed, and their conventions."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -21,6 +21,7 @@ from curricula.data.arrays import (
     check_labels,
     check_whole_pixels,
     classes_of,
+    in_order_of,
     labelled,
     named_classes,
     note,
@@ -466,6 +467,14 @@ def from_parts(
         found = named_classes(given["training"].labels)
         names = None if found is None else as_classes(found)
     labels = {key: as_labels(each.labels, Origin(key), names) for key, each in given.items()}
+    if names is not None:
+        for key, each in given.items():
+            own = each.classes or names
+            if own == names or _is_renamed(own, names, stated):
+                continue
+            if not isinstance(each.images, Tensor) and isinstance(each.images, SplitLike):
+                raise UserError(f"classes must be {', '.join(own)}, as the {Origin(key)} state")
+            labels[key] = in_order_of(names, labels[key], own, Origin(key))
     for key, y_N in labels.items():
         if not len(y_N):
             raise UserError(f"there are no {Origin(key)}: give one or more")
@@ -507,6 +516,13 @@ def from_parts(
         attack_defaults=attack_of_kind if attack_defaults is None else attack_defaults,
         training_defaults=training_of_kind if training_defaults is None else training_defaults,
     )
+
+
+def _is_renamed(
+    own: Sequence[str], names: Sequence[str], stated: Collection[Sequence[str]]
+) -> bool:
+    """Return whether class names replace those that all parts of the data state, one by one."""
+    return len(stated) == 1 and len(own) == len(names) and not {*own} & {*names}
 
 
 def _note_missing(labels: Mapping[str, Tensor], classes: Sequence[str]) -> None:

@@ -88,8 +88,11 @@ def learning_figure(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]]) -> F
     axes = figure.add_subplot()
     for number, (label, runs) in enumerate(curves.items()):
         joint = [[line.validation[JOINT] for line in metrics] for metrics in runs]
-        means = [100 * mean(values) for values in zip(*joint, strict=False)]
-        shares = [(epoch + 1) / len(means) for epoch in range(len(means))]
+        means = [
+            100 * mean(values) for values in zip(*joint, strict=False)
+        ]  # while all seeds train
+        longest = max(map(len, joint))
+        shares = [(epoch + 1) / longest for epoch in range(len(means))]
         axes.plot(
             shares, means, label=as_label(label), color=PALETTE[number % len(PALETTE)],
             linestyle=DASHES[number // len(PALETTE) % len(DASHES)], linewidth=1.6, marker="o",

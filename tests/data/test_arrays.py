@@ -463,6 +463,25 @@ def test_class_names_come_from_the_data():
         DataSet.from_torch(train=Named(), test=Renamed())
 
 
+def test_classes_in_another_order_number_the_labels_anew():
+    """Names laid over the labels of another order would relabel the images."""
+
+    class Fewer(Items):
+        classes = ("cat", "elk")
+
+    def named(data):
+        return [data.classes[label] for label in data.test.labels]
+
+    true = named(as_dataset(Named()))
+    assert named(as_dataset(Named(), classes=Named.classes[::-1])) == true
+    fewer = Fewer(label=lambda y: int(y) // 2)
+    both = DataSet.from_torch(train=Named(), test=fewer, classes=Named.classes)
+    assert named(both) == [Fewer.classes[label // 2] for label in LABELS.tolist()]
+    others = [name for name in Named.classes if name != true[0]]
+    with pytest.raises(UserError, match=rf"have the class '{true[0]}', which classes lacks"):
+        as_dataset(Named(), classes=[*others, "yak"])
+
+
 def test_grey_images_among_coloured_ones_become_coloured():
     images = [pillow(PIXELS[0]), pillow(GREY[1]), pillow(PIXELS[2])]
     for order in ((0, 1, 2), (1, 0, 2)):

@@ -54,9 +54,7 @@ def _bound(study: Study) -> list[str]:
         f"eps = {setting.eps:.4g}: clean accuracy is highest at rho = {best_ratio(setting):.4g}"
     ]
     if setting.eps <= setting.eta:
-        lines.append(
-            "  eps <= eta: half of the attacked inputs are robust at any rho, so there is no bound"
-        )
+        lines.append("  eps <= eta: adversarial >= 1/2 excludes no rho here, so there is no bound")
     elif setting.eps < 1:
         bound = shifted_bound(setting)
         limit = shifted_limit(setting.c)
