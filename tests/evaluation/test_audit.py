@@ -633,6 +633,19 @@ def test_a_runs_audit_is_in_the_ball_of_its_curriculum(folder, hasty):
     assert (found.eps, found.norm) == ("0.05", "linf")
 
 
+def test_a_transfer_from_a_run_of_other_classes_is_refused(folder, tmp_path):
+    registry.use(registry.build_registry([TINY]))
+    data = load_data("tiny")
+    names = tuple("abcdefghij"[: data.num_classes])
+    for name, classes in {"run": names, "other": names[::-1]}.items():
+        shutil.copytree(folder, tmp_path / name)
+        file = tmp_path / name / "data.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": classes}))
+    named = attrs.evolve(data, classes=names)
+    with pytest.raises(UserError, match=r"name another transfer_from \(--transfer\)"):
+        curricula.audit(tmp_path / "run", named, limit=2, transfer_from=tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
