@@ -737,15 +737,19 @@ def as_labels(value: Any, origin: Origin, classes: Sequence[str] | None = None) 
 
 
 def named_classes(labels: Any) -> tuple[str, ...] | None:
-    """Return the sorted class names in labels that are text, or None if they are not.
+    """Return the sorted class names in labels that are text, or None if they are not. Whole numbers
+    are in the order of their values.
 
-    >>> named_classes(["dog", "cat", "dog"])
-    ('cat', 'dog')
+    >>> named_classes(["dog", "cat", "dog"]), named_classes(["10", "9"])
+    (('cat', 'dog'), ('9', '10'))
     """
-    names = _texts(_unwrapped(labels))
-    return (
-        None if names is None else tuple(sorted({name for name in names if isinstance(name, str)}))
-    )
+    found = _texts(_unwrapped(labels))
+    if found is None:
+        return None
+    names = {name for name in found if isinstance(name, str)}
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
 
 
 def _texts(labels: Any) -> list[Any] | None:
