@@ -23,6 +23,7 @@ from curricula.training.loading import (
     Checkpoint,
     image_spec,
     load_model,
+    max_value,
 )
 from curricula.training.run import Run
 
@@ -67,10 +68,12 @@ class ImageClassifier:
         ground: colour behind transparent pixels.
         run: the run that it comes from, if any.
         data: the data set that a caller gave to describe its images, if any.
+        max_value: value that means 1.0 in arrays of whole numbers.
     """
 
     network: "nn.Module"
     spec: ImageSpec
+    max_value: int = 255
     ground: Any = "white"
     run: Run | None = None
     data: "DataSet | None" = None
@@ -157,7 +160,11 @@ def open_classifier(
         run = model if isinstance(model, Run) else Run.open(model)
         network = load_model(run, checkpoint=checkpoint)
         return ImageClassifier(
-            network=network, spec=_as_spec(image_spec(run)), ground=_ground(run), run=run
+            network=network,
+            spec=_as_spec(image_spec(run)),
+            max_value=max_value(run),
+            ground=_ground(run),
+            run=run,
         )
 
     from torch import nn
@@ -178,7 +185,8 @@ def open_classifier(
     if problem := weight_problem(model):
         raise UserError(f"the model {problem}")
     check_stated_classes(model, spec.classes, "data" if found is None else found.name)
-    return ImageClassifier(network=model, spec=spec, data=found)
+    highest = 255 if found is None else found.max_value
+    return ImageClassifier(network=model, spec=spec, max_value=highest, data=found)
 
 
 def _as_spec(data: "DataSet | ImageSpec") -> ImageSpec:
@@ -214,16 +222,19 @@ def _batches(
     import torch
     from PIL import Image
 
+    from curricula.data.arrays import check_whole_pixels
+
     photos = [images] if isinstance(images, (str, Path, Image.Image)) else images
     is_list = isinstance(photos, (list, tuple))
     if is_list and not photos:
         raise UserError("images is empty: name one or more")
     if not is_list or not all(isinstance(each, (str, Path, Image.Image)) for each in photos):
-        x_NCHW = _of_arrays(images, classifier.spec.image_shape)
+        x_NCHW = _of_arrays(images, classifier)
+        check_whole_pixels(x_NCHW, classifier.max_value, "images")
         for begin in range(0, len(x_NCHW), batch_size):
             batch = x_NCHW[begin : begin + batch_size]
             names = [str(begin + number) for number in range(len(batch))]
-            yield names, batch.float() / (1 if batch.is_floating_point() else 255)
+            yield names, batch.float() / (1 if batch.is_floating_point() else classifier.max_value)
         return
     if classifier.spec.channels not in (1, 3):
         raise UserError(
@@ -241,7 +252,7 @@ def _batches(
         yield names, torch.stack(pixels).float() / 255
 
 
-def _of_arrays(images: Any, shape: tuple[int, int, int]) -> "Tensor":
+def _of_arrays(images: Any, classifier: ImageClassifier) -> "Tensor":
     """Return images in tensors or arrays, or a single one, as pixels NCHW of a network's shape.
 
     Raises:
@@ -254,6 +265,7 @@ def _of_arrays(images: Any, shape: tuple[int, int, int]) -> "Tensor":
             "images must be files, images of Pillow, or a tensor or an array of images, not "
             f"{described(images)}; of a data set, give the images alone"
         )
+    shape = classifier.spec.image_shape
     channels, *size = shape
     dimensions = () if getattr(images, "is_nested", False) else getattr(images, "shape", ())
     layout: Layout | None = "NCHW" if tuple(dimensions[1:]) == shape else None
@@ -262,7 +274,9 @@ def _of_arrays(images: Any, shape: tuple[int, int, int]) -> "Tensor":
         images, layout = images[None], single[tuple(dimensions)]
     elif channels == 1 and tuple(dimensions) == tuple(size):
         images = images[None]
-    x_NCHW = as_pixels(images, Origin(""), layout=layout)
+    # Where white is known not to be 255, dark images are no sign of another scale.
+    is_stored = classifier.max_value < 255
+    x_NCHW = as_pixels(images, Origin(""), layout=layout, stored=is_stored)
     if tuple(x_NCHW.shape[1:]) != shape:
         raise UserError(
             f"the images are of shape {tuple(x_NCHW.shape[1:])}; the network takes {shape}: resize "

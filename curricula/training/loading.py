@@ -69,6 +69,15 @@ def _stated_spec(run: Run) -> "ImageSpec | None":
     return None if stored is None else stored.spec
 
 
+def max_value(run: Run) -> int:
+    """Return the whole number that means 1.0 in the images of a run's data set; 255 in runs of
+    earlier versions, which do not state it."""
+    from curricula.data.identity import DataIdentity
+
+    stored = run.read(DATA, DataIdentity)
+    return 255 if stored is None else stored.max_value or 255
+
+
 def check_classes(run: Run, data: "DataSet", fix: str) -> None:
     """Check that the outputs of a run's network are the classes of a data set, in the same order,
     as far as their names tell.

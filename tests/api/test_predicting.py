@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 import curricula
 from curricula.cli.main import program
 from curricula.data import ImageSpec
+from curricula.data.dataset import load_data
 from curricula.errors import Notice, UserError
 
 COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
@@ -154,6 +155,17 @@ def test_a_single_grey_array_needs_no_axis_of_channels():
     (one,) = curricula.predict(model, x, data=SPEC)
     (same,) = curricula.predict(model, x[None, None], data=SPEC)
     assert one == same
+
+
+def test_whole_numbers_are_read_as_in_the_data_set():
+    data = load_data("digits")
+    pixels = (16 * data.images(data.test.pixels[:3])).round().to(torch.uint8)
+    assert data.max_value == pixels.max() == 16
+    network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+    found = curricula.predict(network, pixels, data=data)
+    assert found == curricula.predict(network, pixels / 16, data=data)
+    with pytest.raises(UserError, match=r"have a pixel of 17; .* from 0 to max_value, 16"):
+        curricula.predict(network, pixels + 1, data=data)
 
 
 def test_a_module_is_neither_changed_nor_put_into_eval_mode():
