@@ -683,7 +683,7 @@ def in_order_of(
     tensor([1, 0, 0])
 
     Raises:
-        UserError: a label is none of its own names, or its class is not among the others.
+        UserError: a label has no name in ``own``, or its name is not among ``names``.
     """
     check_labels(labels_N, own, origin, images=len(labels_N))
     present = [own[label] for label in labels_N.unique().tolist() if label < len(own)]  # type: ignore[no-untyped-call]

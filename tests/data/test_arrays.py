@@ -463,7 +463,7 @@ def test_class_names_come_from_the_data():
         DataSet.from_torch(train=Named(), test=Renamed())
 
 
-def test_classes_in_another_order_number_the_labels_anew():
+def test_classes_in_another_order_renumber_the_labels():
     """Names laid over the labels of another order would relabel the images."""
 
     class Fewer(Items):

@@ -402,7 +402,7 @@ def test_the_number_of_training_images_does_not_change_the_test_images(swept, tm
 @pytest.mark.parametrize(
     ("split", "rows"), [("test", None), ("validation", 2), ("train", 2), ("name", 1)]
 )
-def test_data_of_one_name_in_other_files_are_told_apart(swept, tmp_path, split, rows):
+def test_data_of_one_name_in_other_files_are_distinguished(swept, tmp_path, split, rows):
     """As of the same --data npz with another --data-root."""
     shutil.copytree(swept / "third", tmp_path / "other")
     file = tmp_path / "other" / "data.json"

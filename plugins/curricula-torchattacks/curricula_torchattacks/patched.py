@@ -22,7 +22,7 @@ PADDED = (
 
 
 def margins(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Return the logit of each label less the largest other one, (N,).
+    """Return the logit of each label minus the largest other one, (N,).
 
     >>> margins(torch.tensor([[-3.0, -1.0, -2.0]]), torch.tensor([0]))
     tensor([-2.])
