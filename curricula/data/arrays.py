@@ -686,7 +686,7 @@ def in_order_of(
         UserError: a label has no name in ``own``, or its name is not among ``names``.
     """
     check_labels(labels_N, own, origin, images=len(labels_N))
-    present = [own[label] for label in labels_N.unique().tolist() if label < len(own)]  # type: ignore[no-untyped-call]
+    present = [own[label] for label in labels_N.unique().tolist()]  # type: ignore[no-untyped-call]
     missing = [name for name in present if name not in names]
     if missing:
         raise UserError(

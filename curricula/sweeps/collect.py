@@ -239,7 +239,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     Raises:
         UserError: a file is missing or damaged.
     """
-    stored = run.model_config
+    stored, identity = run.model_config, _identity(run)
+    fingerprint = _fingerprint(identity, split)
     measured = read_evaluation(run, split)
     images_correct = (
         {name: of_N == measured.labels for name, of_N in measured.predictions.items()}
@@ -252,8 +253,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
             seed=None,
             configuration=json.dumps([*map(str, (run.path, stored))]),
             results={result.name: result for result in run.results(split)},
-            images=_images_of(run, stored.data, split),
-            fingerprint=_fingerprint(run, split),
+            images=_images_of(run, stored.data, split, fingerprint),
+            fingerprint=fingerprint,
             passes=None,
             seconds=None,
             images_correct=images_correct,
@@ -269,31 +270,30 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     return Outcome(
         folder=run.path,
         seed=config.seed,
-        configuration=_compared_fields(run, config),
+        configuration=_compared_fields(config, identity),
         results={result.name: result for result in run.results(split)},
-        images=_images_of(run, config.data, split),
-        fingerprint=_fingerprint(run, split),
+        images=_images_of(run, config.data, split, fingerprint),
+        fingerprint=fingerprint,
         passes=forward_and_backward(metrics),
         seconds=_seconds(run),
         images_correct=images_correct,
     )
 
 
-def _images_of(run: Run, data: str, split: SplitName) -> str:
+def _images_of(run: Run, data: str, split: SplitName, fingerprint: str | None) -> str:
     """Return a name for the images that a run was measured on; of data that were given in Python it
     has their fingerprint."""
     with prefixed_errors(str(run.path / CONFIG)):
         images = images_of(data, split)
-    return f"{images} ({_fingerprint(run, split) or 'unknown'})" if is_given(data) else images
+    return f"{images} ({fingerprint or 'unknown'})" if is_given(data) else images
 
 
-def _fingerprint(run: Run, split: SplitName) -> str | None:
-    """Return the hash of the images of a run's split, or of those that they are held out from; None
-    if the run does not have it."""
-    stored = _identity(run)
-    return (
-        stored.get("test") if split == "test" else stored.get("validation") or stored.get("train")
-    )
+def _fingerprint(identity: Mapping[str, Any], split: SplitName) -> str | None:
+    """Return the hash of the images of a split, or of those that they are held out from; None if
+    the identity does not have it."""
+    if split == "test":
+        return identity.get("test")
+    return identity.get("validation") or identity.get("train")
 
 
 def _identity(run: Run) -> Mapping[str, Any]:
@@ -381,9 +381,9 @@ def _images(outcome: Outcome) -> str:
     return ", ".join({f"{result.n:,} {outcome.images}": 0 for result in outcome.results.values()})
 
 
-def _compared_fields(run: Run, config: TrainConfig) -> str:
+def _compared_fields(config: TrainConfig, identity: Mapping[str, Any]) -> str:
     """Return, as JSON, what is equal for all runs of a row: fields of their configuration, and the
     hashes of their training and validation images."""
-    values, identity = attrs.asdict(config), _identity(run)
+    values = attrs.asdict(config)
     compared = {name: values[name] for name in values if name not in IGNORED_FIELDS}
     return json.dumps([compared, identity.get("train"), identity.get("validation")])

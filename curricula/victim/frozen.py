@@ -193,17 +193,13 @@ class FrozenModel(nn.Module):
             if always or seen != self._seen:
                 self._build()
             return
-        if seen != self._seen:
-            moved = [address for address, _ in seen[1]] != [address for address, _ in self._seen[1]]
-            if moved or not self._refresh_plain():
-                self._build()
-                return
-            self._seen = seen
-        elif not always:
+        if seen == self._seen and not always:
             return
-        elif not self._refresh_plain():
+        moved = [address for address, _ in seen[1]] != [address for address, _ in self._seen[1]]
+        if moved or not self._refresh_plain():
             self._build()
             return
+        self._seen = seen
         with torch.no_grad():
             for layer in self._folded_layers:
                 layer.refresh()

@@ -2,10 +2,10 @@
 
     python tests/tools/fast_methods.py --data-root data/cifar10.npz
 
-CIFAR-10, rotations within 30 degrees at full strength from the start, eps 8/255; each image is
-rotated anew in every epoch, then attacked. It prints a line of Markdown for each method: clean and
-joint accuracy of the held-out validation images in %, with the passes, one way, per training image.
-Each training takes about two minutes of one core.
+CIFAR-10, rotations within 30 degrees at full strength from the start, eps 8/255; each epoch draws
+new rotations, and the method attacks the rotated images. The script prints a line of Markdown for
+each method: clean and joint accuracy of the held-out validation images in %, and the one-way passes
+per training image. Each training takes about two minutes of one core.
 """
 
 import itertools
@@ -185,7 +185,7 @@ def batches(data: curricula.DataSet, updates: int, seed: int) -> Iterator[tuple[
 
 
 def trained(data: curricula.DataSet, method: Method, epochs: float, seed: int) -> Trainer:
-    """Return a trainer after so many epochs of a method."""
+    """Return a trainer that a method has trained for a number of epochs."""
     torch.manual_seed(seed)
     model = curricula.build_model("smallcnn", data)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.0001)

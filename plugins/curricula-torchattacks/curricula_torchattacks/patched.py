@@ -14,22 +14,12 @@ import torchattacks
 from torch import Tensor
 
 from curricula.errors import Notice
+from curricula.perturbations.attacks.square import margin
 
 PADDED = (
     "torchattacks-square in l-2 pads images of {height}x{width}, and a part of its radius is spent "
     "on the padding: square(norm=l2) is stronger on them"
 )
-
-
-def margins(logits_NK: Tensor, y_N: Tensor) -> Tensor:
-    """Return the logit of each label minus the largest other one, (N,).
-
-    >>> margins(torch.tensor([[-3.0, -1.0, -2.0]]), torch.tensor([0]))
-    tensor([-2.])
-    """
-    labels_N1 = y_N[:, None]
-    others = logits_NK.scatter(1, labels_N1, -torch.inf).amax(1)
-    return logits_NK.gather(1, labels_N1).squeeze(1) - others
 
 
 class CW(torchattacks.CW):
@@ -40,7 +30,7 @@ class CW(torchattacks.CW):
     """
 
     def f(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return margins(outputs, labels).clamp(min=-self.kappa)
+        return margin(outputs, labels).clamp(min=-self.kappa)
 
 
 class UPGD(torchattacks.UPGD):
@@ -51,7 +41,7 @@ class UPGD(torchattacks.UPGD):
     """
 
     def margin_loss(self, images: Tensor, labels: Tensor, target_labels: None) -> Tensor:
-        return -margins(self.get_logits(images), labels).sum()
+        return -margin(self.get_logits(images), labels).sum()
 
 
 class Pixle(torchattacks.Pixle):
