@@ -13,7 +13,6 @@ from curricula.curriculum import ScheduleStates
 from curricula.errors import UserError, message_of, shown
 from curricula.models.kept_state import aside, is_extra_state, kept, load_kept, state_tensors
 from curricula.runtime.parsing import parse_json
-from curricula.runtime.processes import place
 from curricula.runtime.random_state import random_tensors, set_generator, set_random_tensors
 from curricula.runtime.records import from_json, to_json
 from curricula.runtime.values import check_printable
@@ -287,7 +286,7 @@ def restore(
         state.passes, state.probe_passes = stored.total_passes, stored.probe_passes
         state.rollbacks, state.stopped = stored.rollbacks, stored.stopped
         state.order_began = None
-        passes.set(stored.passes if place().is_first else PassCounts())  # they are summed
+        passes.set(stored.passes)
         frozen = networks.victim.as_module()
         if stored.form is not None and isinstance(frozen, FrozenModel):
             earlier = (True,) if len(stored.form) == 2 else ()  # once all copies shared tensors

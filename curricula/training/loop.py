@@ -40,7 +40,6 @@ from curricula.training.metrics import (
     EpochTimes,
     EvaluationTime,
     Finding,
-    PassCounts,
 )
 from curricula.training.monitor import (
     ACUTE,
@@ -571,7 +570,7 @@ class _Training:
             if isinstance(line, EpochTimes):
                 seconds += line.training_seconds + line.validation_seconds
         restore(self.plan, self.state, self.networks, self.passes, found, self.run)
-        self.passes.set(passes if place().is_first else PassCounts())  # they are summed
+        self.passes.set(passes)
         self.state.seconds, self.state.rollbacks = seconds, rollbacks
         self._save()  # before the metrics are cut: a continued training cuts them too
         self._keep_epochs()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from curricula.runtime.processes import sum_over
+from curricula.runtime.processes import place, sum_over
 from curricula.training.metrics import PassCounts
 from curricula.training.step import Networks
 from curricula.victim.frozen import FrozenModel
@@ -78,8 +78,9 @@ class PassCounter:
         return PassCounts(**dict(zip(self.totals, summed, strict=True)))
 
     def set(self, counts: PassCounts) -> None:
-        """Set the counts to those of an interrupted epoch, and continue counting from there."""
-        self.totals = attrs.asdict(counts)
+        """Set the counts of all processes together, and continue counting from there."""
+        own = counts if place().is_first else PassCounts()  # they are summed
+        self.totals = attrs.asdict(own)
 
     def pop(self) -> PassCounts:
         """Return the numbers of images counted so far in all processes, by kind of pass, and reset
