@@ -50,7 +50,7 @@ def test_what_the_workers_leave_is_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_workers, "table", lambda out: [])
 
     def found():
-        return len(sweep_workers.problems(others, others, alone, ""))
+        return len(sweep_workers.problems(others, alone, ""))
 
     assert found() == 1  # published twice
     (others[0].out / "cells" / "a" / "best.safetensors").unlink()

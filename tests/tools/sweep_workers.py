@@ -5,9 +5,11 @@
 PostgreSQL is Debian's, started on the loopback interface in a temporary folder, as an unprivileged
 user if the script runs as root. Each worker has a separate folder. Some workers are killed by
 SIGKILL at random moments; one is stopped by SIGSTOP for longer than its lease, and continued once
-another worker has taken over its cell; and the server is restarted in the middle. Then every cell
-must have been published once, by one worker, and the results and tables of all folders that are
-left must equal those of the single worker. The exit status is 1 on any difference.
+another worker has taken over its cell; and the server is restarted in the middle. Once the others
+have ended, the killed ones begin again: the database may have accepted the results of a cell that
+they had not published. Then every cell must have been published once, by one worker, and the
+results and tables of all folders must equal those of the single worker. The exit status is 1 on any
+difference.
 """
 
 import argparse
@@ -294,7 +296,7 @@ def table(out: Path) -> list[dict[str, Any]]:
     ]
 
 
-def problems(workers: list[Worker], left: list[Worker], alone: Worker, url: str) -> list[str]:
+def problems(workers: list[Worker], alone: Worker, url: str) -> list[str]:
     """Return what differs from the sweep of a single worker, one text for each difference."""
     found = []
     cells = sorted(path.name for path in (alone.out / "cells").iterdir() if path.name[0] != ".")
@@ -304,7 +306,7 @@ def problems(workers: list[Worker], left: list[Worker], alone: Worker, url: str)
         published = [path for path in folders if (path / "best.safetensors").exists()]
         if known[cell][0] != "done" or len(published) != 1:
             found.append(f"{cell}: {known[cell][0]}, published in {published}")
-    for worker in left:
+    for worker in workers:
         if contents(worker.out) != contents(alone.out):
             found.append(f"{worker.out}: files differ from those of {alone.out}")
         if table(worker.out) != table(alone.out):
@@ -321,7 +323,8 @@ def problems(workers: list[Worker], left: list[Worker], alone: Worker, url: str)
 def check(
     folder: Path, running: Server, *, kills: int, seeds: int, epochs: int, lease: int, seed: int
 ) -> list[str]:
-    """Run a sweep by two workers and by some that are killed, and return what went wrong."""
+    """Run a sweep by two workers and by some that are killed and begin again, and return what went
+    wrong."""
     text = SWEEP.format(seeds=list(range(seeds)), epochs=epochs)
     PROCESSES.set_forkserver_preload(["sqlalchemy", "torch", "curricula.api.training",
                                       "curricula.sweeps.runner"])  # fmt: skip
@@ -351,11 +354,15 @@ def check(
         os.kill(stopped.process.pid, signal.SIGCONT)
         for worker in (stopped, other):
             worker.join()
+        for worker in killed:
+            worker.process.join()
+            worker.start(text, url, lease)
+            worker.join()
     finally:
         for worker in workers:
             if worker.process is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGKILL)
-    found = problems(workers, [stopped, other], alone, url)
+    found = problems(workers, alone, url)
     said = [f"{held[0]}: another worker has taken it over", "results of other workers' cells"]
     for line in said:
         if not any(line in message for message in stopped.messages):
