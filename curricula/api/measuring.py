@@ -57,6 +57,7 @@ from curricula.training.run import (
     CERTIFYING,
     PROFILE,
     SUITES,
+    MeasuredWeights,
     Run,
     check_free,
 )
@@ -257,7 +258,8 @@ def evaluate(
 
         report_results(page, found, model=subject.name, data=subject.data.name)
     if keeper is not None:
-        write_suites(keeper, found, checkpoint=checkpoint, seed=seed, beside=beside)
+        about = _measured_weights(keeper, subject, checkpoint)
+        write_suites(keeper, found, **about, seed=seed, beside=beside)
     return found
 
 
@@ -382,7 +384,8 @@ def robustness_profile(
         if folder is not None:
             run = _keep(folder, model, subject, normalise=normalise, root=data_root)
         if run is not None and (data is None or folder is not None):
-            run.write_json(PROFILE, to_json(found))
+            about = _measured_weights(run, subject, checkpoint)
+            run.write_json(PROFILE, {**about, **to_json(found)})
     return found
 
 
@@ -477,7 +480,8 @@ def audit(
         if folder is not None:
             run = _keep(folder, model, subject, normalise=normalise, root=data_root)
         if run is not None and (data is None or folder is not None):
-            run.write_json(AUDIT, {"checkpoint": checkpoint, **to_json(found)})
+            about = _measured_weights(run, subject, checkpoint)
+            run.write_json(AUDIT, {**about, **to_json(found)})
     return found
 
 
@@ -580,7 +584,8 @@ def certify(
             progress=report_share,
         )
     if place().is_first and kept is not None:
-        kept.write_json(CERTIFICATES, {"checkpoint": checkpoint, **to_json(found)})
+        about = _measured_weights(kept, subject, checkpoint)
+        kept.write_json(CERTIFICATES, {**about, **to_json(found)})
         kept.remove(_working_file(subject, settings))
     return found
 
@@ -828,6 +833,7 @@ class _Subject:
         images: the images, on the device.
         perturb: the curriculum that it was trained under.
         name: its name, for captions.
+        weights: digest of the run's checkpoint; empty for a model.
     """
 
     network: "nn.Module"
@@ -836,6 +842,7 @@ class _Subject:
     images: "SplitLike"
     perturb: str
     name: str
+    weights: str
 
 
 def _subject(
@@ -865,9 +872,10 @@ def _subject(
     data_set, text = _data(model, run, data, data_root, layout)
     images = _images(data_set, split, limit)
     some = data_set.images(images[slice(MAX_IMAGES)].load().pixels)
-    perturb, network = CLEAN, model
+    perturb, network, weights = CLEAN, model, ""
     if run is not None:
         config = run.model_config
+        weights = run.digest(CHECKPOINTS[checkpoint])  # before: a training may replace the file
         name, perturb = f"{config.model}, {checkpoint} checkpoint of {run.path}", config.perturb
         network = to_device(load_model(run, checkpoint=checkpoint), some, where)
     elif isinstance(model, Network):
@@ -894,7 +902,14 @@ def _subject(
         images=images.to(where),
         perturb=perturb,
         name=name,
+        weights=weights,
     )
+
+
+def _measured_weights(run: Run, subject: _Subject, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a file of measurements in a run's folder says of the weights, for JSON."""
+    weights = subject.weights or run.digest(CHECKPOINTS[checkpoint])
+    return attrs.asdict(MeasuredWeights(checkpoint=checkpoint, weights=weights))
 
 
 def _data(

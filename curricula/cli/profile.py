@@ -41,6 +41,7 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import joined
     from curricula.runtime.progress import ProgressBar
+    from curricula.training.run import PROFILE, Run
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
@@ -63,6 +64,6 @@ def command(
         kept,
         form,
         settings.get("data_root"),
-        as_json=lambda: to_json(profile),
+        as_json=lambda: to_json(profile) if kept is None else Run.open(kept).read_json(PROFILE),
         as_text=lambda: show_profile(profile),
     )

@@ -39,23 +39,26 @@ from curricula.sweeps.search_spec import Search
 from curricula.sweeps.spec import Sweep
 from curricula.training.config import SplitName, TrainConfig
 from curricula.training.environment import Environment, environment
-from curricula.training.loading import load_model, open_data
+from curricula.training.loading import CHECKPOINTS, load_model, open_data
 from curricula.training.metrics import EpochMetrics, Finding, forward_and_backward, in_millions
 from curricula.training.monitor import EXPLANATIONS
 from curricula.training.predictions import read_evaluation
 from curricula.training.run import (
     AUDIT,
     BASELINE,
+    BEST,
     CERTIFICATES,
     CONFIG,
     PROFILE,
     RESULTS,
+    MeasuredWeights,
     Run,
 )
 from curricula.training.stored_suites import read_suites
 
 MAX_NAME = 40  # characters of a suite in the name of its figure
 MAX_ROWS = 15  # rows of a table of classes or of confusions
+CHANGED_WEIGHTS = "The run has other weights now than when this was measured. To measure them:"
 
 
 def report(folder: Run | str | Path, *, data_root: str | Path | None = None) -> Path:
@@ -123,9 +126,9 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     evaluations = (read_evaluation(run, split) for split in RESULTS)
     sections += _classes(next((found for found in evaluations if found is not None), None))
     sections += [
-        _profile(run),
-        _audit(run),
-        *_certificates(run),
+        _of_weights(run, PROFILE, "profile", _profile(run)),
+        _of_weights(run, AUDIT, "audit", _audit(run)),
+        *(_of_weights(run, CERTIFICATES, "certify", each) for each in _certificates(run)),
         _example_images(run, metrics, data_root),
     ]
     config = run.model_config
@@ -136,6 +139,29 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
     sections.append(Section(title="Configuration", values=values, missing=again))
     sections.append(_environment(run))
     return sections
+
+
+def _of_weights(run: Run, file: str, verb: str, section: Section) -> Section:
+    """Return the section of a file of measurements, which says of which weights it is: the
+    checkpoint, unless it is the best one, and that the run has others since."""
+    about = run.read(file, MeasuredWeights)
+    return section if about is None else _with_weights(run, about, [verb], section)
+
+
+def _with_weights(
+    run: Run, about: MeasuredWeights, command: Sequence[str], section: Section
+) -> Section:
+    words = [*command, str(run.path)]
+    if about.checkpoint != "best":
+        words += ["--checkpoint", about.checkpoint]
+        section = attrs.evolve(
+            section, text=f"{section.text} Weights: the {about.checkpoint} checkpoint."
+        )
+    now = run.digest(CHECKPOINTS.get(about.checkpoint, BEST))
+    if not about.weights or now in ("", about.weights):
+        return section
+    missing = {**section.missing, CHANGED_WEIGHTS: [command_line(*words)]}
+    return attrs.evolve(section, missing=missing)
 
 
 def _headline(run: Run) -> list[Section]:
@@ -165,10 +191,13 @@ def _suites(run: Run) -> list[Section]:
     found = (tables_of(run.results(split)) for split in RESULTS)
     final = {table.suite: _suite(table) for tables in found for table in tables}
     for name, each in read_suites(run).items():
-        where = f" The {each.checkpoint} checkpoint, seed {each.seed}."
+        seed = f" Seed {each.seed}."
         beside = f" The baseline is {each.baseline}." if each.baseline else ""
+        about = MeasuredWeights(checkpoint=each.checkpoint, weights=each.weights)
+        command = ["evaluate", "--suite", name]
         for table in each.tables:
-            final[name] = _suite(table, f"{where}{beside}")
+            section = _suite(table, f"{seed}{beside}")
+            final[name] = _with_weights(run, about, command, section)
     return [*final.values()]
 
 

@@ -85,6 +85,19 @@ class Elsewhere:
     path: str = attrs.field(validator=check_printable)
 
 
+@attrs.frozen(kw_only=True)
+class MeasuredWeights:
+    """The weights that a file of measurements is of.
+
+    Attributes:
+        checkpoint: ``best`` or ``last``.
+        weights: digest of the checkpoint then; empty if the file does not say it.
+    """
+
+    checkpoint: str = attrs.field(default="best", validator=check_printable)
+    weights: str = attrs.field(default="", validator=check_printable)
+
+
 RUNS = Path("runs")
 """The folder that holds the runs and sweeps for which the caller names no folder."""
 
@@ -610,6 +623,16 @@ class Run:
         texts[DIGEST] = digest_of(on_cpu, texts)
         content = with_sorted_texts(save(on_cpu, metadata=texts))
         self._write(file, content, previous=previous)
+
+    def digest(self, file: str) -> str:
+        """Return the digest that a checkpoint states, which differs from that of other weights;
+        empty if there is no such file, or it states none."""
+        from curricula.runtime.tensor_files import DIGEST, texts_in
+
+        try:
+            return str(texts_in(read_file(self.path / file)).get(DIGEST, ""))
+        except (OSError, *WRONG_SHAPE):  # a damaged one is reported where it is used
+            return ""
 
     def missing(self, file: str) -> UserError:
         """Return the user error for a checkpoint that does not exist, with the place of its weights

@@ -23,6 +23,7 @@ class StoredSuite:
 
     Attributes:
         checkpoint, seed: what was measured, and the seed of the random draws.
+        weights: digest of the checkpoint then; empty if the file does not say it.
         results: results in the table, one or more.
         baseline: path of the baseline's run, if one was measured.
         baseline_results: its results.
@@ -35,6 +36,7 @@ class StoredSuite:
         default=None, validator=attrs.validators.optional(check_printable)
     )
     baseline_results: tuple[ThreatResult, ...] = attrs.field(default=(), converter=_results)
+    weights: str = attrs.field(default="", validator=check_printable)
 
     def __attrs_post_init__(self) -> None:
         check_results(self.results)
@@ -74,7 +76,13 @@ def read_suites(run: Run) -> Mapping[str, StoredSuite]:
 
 
 def write_suites(
-    run: Run, found: Evaluation, *, checkpoint: str, seed: int, beside: Run | None
+    run: Run,
+    found: Evaluation,
+    *,
+    checkpoint: str,
+    seed: int,
+    beside: Run | None,
+    weights: str = "",
 ) -> None:
     """Write the results of an evaluation that are in the tables of suites into a run's folder, and
     keep those of other suites there.
@@ -82,7 +90,7 @@ def write_suites(
     Args:
         run: the run.
         found: the evaluation.
-        checkpoint, seed: as in `StoredSuite`.
+        checkpoint, seed, weights: as in `StoredSuite`.
         beside: the run that its baseline was measured on, if any.
 
     Raises:
@@ -93,6 +101,7 @@ def write_suites(
         table.suite: StoredSuite(
             checkpoint=checkpoint,
             seed=seed,
+            weights=weights,
             results=_of_suite(table.suite, found.results),
             baseline=None if beside is None else printable(str(beside.path)),
             baseline_results=_of_suite(table.suite, baseline),

@@ -283,6 +283,7 @@ def test_a_run_beside_a_baseline(tiny, suites, runs, tmp_path):
         ("turns", str(run)),
     ]
     assert stored["weather"].tables == found.tables
+    assert stored["weather"].weights == Run.open(run).digest("best.safetensors") != ""
 
 
 def test_two_processes_keep_the_results_of_both(tiny, suites, runs, tmp_path, monkeypatch):
@@ -329,6 +330,14 @@ def test_stored_results_that_make_no_table_are_refused(name, value, message):
         from_json(StoredSuite, written)
 
 
+def page_of_other_weights(run):
+    """Return the page of a run whose file of weights has changed since a suite was measured."""
+    found = Run(run)
+    tensors, texts = found.load("best.safetensors")
+    found.save("best.safetensors", tensors, texts | {"note": "other"})
+    return report.report(run).read_text()
+
+
 def test_the_command_prints_and_draws_the_table(tiny, suites, runs, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(runs / "0", run, ignore=shutil.ignore_patterns("predictions.*"))
@@ -344,6 +353,9 @@ def test_the_command_prints_and_draws_the_table(tiny, suites, runs, tmp_path, mo
     for text in ("Suite weather", f"Mean error, unnormalised: {error} (", str(runs / "1")):
         assert text in page
     assert (run / "figures" / "suite-weather.png").is_file()
+    again = f"evaluate --suite weather {run}</code>"
+    assert again not in page
+    assert again in page_of_other_weights(run)
     (run / "suites.json").write_text('{"suites": {"weather": {"results": []}}}')
     wrong = run_program(*words)
     assert wrong.exit_code == 2

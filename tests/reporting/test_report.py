@@ -17,11 +17,13 @@ from fixtures.quick import shorten_audits
 from matplotlib.text import Text
 
 import curricula
+import curricula.reporting.report as page
 from curricula.evaluation.results import Evaluation, in_percent, threat_result
 from curricula.models import Randomised
 from curricula.plugins import registry
 from curricula.reporting.confusion import confusion_figure
 from curricula.reporting.figures import PIXELS_PER_INCH
+from curricula.reporting.page import Section
 from curricula.reporting.report import report, report_results
 from curricula.sweeps.runner import run_sweep
 from curricula.sweeps.spec import parse_sweep
@@ -299,6 +301,43 @@ def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):
     done = run("sweep", "few.toml")
     assert done.exit_code == 0, done.output
     assert Path("runs/few/report.html").exists()
+
+
+def test_a_page_says_that_measurements_are_of_weights_that_the_run_no_longer_has(
+    measured, trained, monkeypatch
+):
+    monkeypatch.setattr(page, "_example_images", lambda *_: Section(title="Images"))
+    for file in ("profile.json", "audit.json"):
+        shutil.copy(measured[0] / file, trained)
+    curricula.certify(trained, limit=1, draws=10, n0=2, checkpoint="last")
+    found = Run(trained)
+
+    def commands(file, verb):
+        section = page._of_weights(found, file, verb, Section(title=verb))
+        assert section.text == (" Weights: the last checkpoint." if verb == "certify" else "")
+        return [shlex.split(line)[3:] for lines in section.missing.values() for line in lines]
+
+    def change(file):
+        tensors, texts = found.load(file)
+        name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+        found.save(file, {**tensors, name: tensors[name] + 1}, texts)
+
+    for file, verb, checkpoint, more in (
+        ("profile.json", "profile", "best", []),
+        ("audit.json", "audit", "best", []),
+        ("certificates.json", "certify", "last", ["--checkpoint", "last"]),
+    ):
+        weights = f"{checkpoint}.safetensors"
+        kept = (trained / weights).read_bytes()
+        assert commands(file, verb) == []
+        change(weights)
+        assert commands(file, verb) == [[verb, str(trained), *more]]
+        (trained / weights).unlink()  # it may be on another machine
+        assert commands(file, verb) == []
+        (trained / weights).write_bytes(kept)
+    change("best.safetensors")
+    notes = [note for section in page._of_run(found, None) for note in section.missing]
+    assert notes.count(page.CHANGED_WEIGHTS) == 2  # profile and audit
 
 
 def test_bad_input_to_report_is_one_line(trained, tmp_path):
