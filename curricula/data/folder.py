@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 import torch
 
-from curricula.data.arrays import note
+from curricula.data.arrays import DARKEST, note
 from curricula.data.class_folders import Search, composed, listed
 from curricula.data.conventions import COLOUR_BUDGETS, COLOUR_TRAINING
 from curricula.data.dataset import DataSet, SplitLike, missing_data_error
@@ -24,6 +24,8 @@ from curricula.runtime.values import check_whole
 
 MIN_SIZE, MAX_SIZE = 8, 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
+
+NUM_LOOKED_AT = 64  # images whose brightness is checked
 
 LAYOUT = "it must hold train/CLASS/* and test/CLASS/*, or CLASS/* with split=80:20"
 
@@ -78,7 +80,8 @@ def folder(
 
     Raises:
         UserError: the folders are missing or have different classes, there is only one class, an
-            image cannot be read, or the images to hold do not fit into memory.
+            image cannot be read, all images are nearly black, or the images to hold do not fit into
+            memory.
     """
     height, width = _height_width(size)
     check_whole("folder: split_seed", split_seed, 0)
@@ -117,6 +120,7 @@ def folder(
         end = begin + sum(map(len, classes.values()))
         loaded[part] = whole[slice(begin, end)].load() if hold else whole[slice(begin, end)]
         begin = end
+    _check_brightness(root, loaded)
     return DataSet(
         name="folder",
         train=loaded["train"],
@@ -128,6 +132,27 @@ def folder(
         attack_defaults={"steps": "10"},
         training_defaults=COLOUR_TRAINING,
     )
+
+
+def _check_brightness(root: str, splits: Mapping[SplitFolder, SplitLike]) -> None:
+    """Check that the images are not all nearly black, as those of 12 bits in files of 16 bits are.
+
+    Raises:
+        UserError: in each split, none of up to 64 images has a pixel above 16 of 255.
+    """
+    highest = 0
+    for part in splits.values():
+        spread = torch.linspace(0, len(part) - 1, min(len(part), NUM_LOOKED_AT)).long()
+        try:
+            highest = max(highest, int(part[spread].load().pixels.max()))
+        except UserError:  # with keep=disk, a damaged file is reported where it is used
+            return
+    if 0 < highest <= DARKEST:
+        raise UserError(
+            f"folder {root}: no image has a pixel above {highest} of 255, so that white is not the "
+            "highest value of these files: scale their levels, such as 12 bits in files of 16 "
+            "bits, up to 65,535"
+        )
 
 
 def _height_width(size: int | tuple[float, float]) -> tuple[int, int]:

@@ -241,7 +241,7 @@ def test_a_split_takes_a_folder_of_classes_with_two_images_each(root):
 
 @pytest.mark.parametrize("names", [("invalid", "valid"), ("car", "train"), ("test", "train")])
 def test_classes_may_have_the_names_of_splits(tmp_path, names):
-    write_images(tmp_path, *[f"{name}/{n}" for name in names for n in "01"])
+    write_images(tmp_path, *[f"{name}/{n}" for name in names for n in "01"], value=20)
     data = load_data("folder(size=8, split=50:50)", root=tmp_path)
     assert data.classes == names
     with pytest.raises(UserError, match="if these are the classes, write split=80:20"):
@@ -252,6 +252,21 @@ def test_two_folders_of_one_split_are_refused(root):
     write_images(root, "val/bee/0", "val/cat/0", "validation/bee/0", "validation/cat/0")
     with pytest.raises(UserError, match="has both val and validation; keep one of them"):
         load(root)
+
+
+@pytest.mark.parametrize("keep", ["memory", "disk"])
+def test_levels_of_12_bits_in_files_of_16_are_refused(root, keep):
+    files = sorted(root.rglob("*.png"))
+    for path in files:
+        Image.fromarray(np.full((9, 9), 4095, dtype=np.uint16)).save(path)
+    text = f"folder(size=8, keep={keep})"
+    with pytest.raises(UserError, match=r"no image has a pixel above 15 of 255, .* 12 bits"):
+        load_data(text, root=root)
+    Image.fromarray(np.full((9, 9), 4400, dtype=np.uint16)).save(files[-1])
+    load_data(text, root=root)
+    for path in files:
+        Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(path)  # black is black in any scale
+    load_data(text, root=root)
 
 
 def test_images_need_not_be_square(root):
