@@ -22,12 +22,13 @@ MAX_NESTING = 50  # levels of a TOML file
 # tomllib takes time quadratic in the parts of a dotted key.
 MAX_DOTS = 100  # dots in a line of TOML, outside of strings and comments
 
+# No possessive quantifier of a group: Python 3.11.2 matches some of them wrongly.
 _NOT_BARE = re.compile(
     r"""
       \#[^\n]*+
-    | \"{3} (?: [^"\\] | \\. | "{1,2}(?!") )*+ (?: "{3,5} )?
-    | '{3} (?: [^'] | '{1,2}(?!') )*+ (?: '{3,5} )?
-    | " (?: [^"\\\n] | \\[^\n] )*+ "?
+    | \"{3} (?: [^"\\]++ | \\. | "(?!"") )* (?: "{3,5} )?
+    | '{3} (?: [^']++ | '(?!'') )* (?: '{3,5} )?
+    | " (?: [^"\\\n]++ | \\[^\n] )* "?
     | ' [^'\n]*+ '?
     """,
     re.VERBOSE | re.DOTALL,
@@ -36,7 +37,7 @@ _NOT_BARE = re.compile(
 _OVERWRITES = re.compile(r"Cannot overwrite a value \(at (?:line (\d+), column \d+|end of doc)")
 _PART = r"""(?: [\w-]++ | "[^"\n]*+" | '[^'\n]*+' )"""
 _ASSIGNED = re.compile(
-    rf"\s*+ (?: \[++ \s*+ )? ( {_PART} (?: \s*+ \. \s*+ {_PART} )*+ ) \s*+ []=]", re.VERBOSE
+    rf"\s*+ (?: \[++ \s*+ )? ( {_PART} (?: \s*+ \. \s*+ {_PART} )* ) \s*+ []=]", re.VERBOSE
 )
 """The key that a line of TOML gives a value to, or the name of the table that it begins."""
 
