@@ -25,7 +25,7 @@ from curricula.runtime.values import check_whole
 MIN_SIZE, MAX_SIZE = 8, 4096  # pixels of a side of the images as they are used
 MAX_BYTES = 4 * 2**30  # bytes of pixels that ``keep=auto`` holds in memory
 
-NUM_LOOKED_AT = 64  # images whose brightness is checked
+NUM_LOOKED_AT = 64  # images of a split whose brightness is checked, until one is bright
 
 LAYOUT = "it must hold train/CLASS/* and test/CLASS/*, or CLASS/* with split=80:20"
 
@@ -143,11 +143,14 @@ def _check_brightness(root: str, splits: Mapping[SplitFolder, SplitLike]) -> Non
     highest = 0
     for part in splits.values():
         spread = torch.linspace(0, len(part) - 1, min(len(part), NUM_LOOKED_AT)).long()
-        try:
-            highest = max(highest, int(part[spread].load().pixels.max()))
-        except UserError:  # with keep=disk, a damaged file is reported where it is used
-            return
-    if 0 < highest <= DARKEST:
+        for one in spread[:, None]:
+            try:
+                highest = max(highest, int(part[one].load().pixels.max()))
+            except UserError:  # with keep=disk, a damaged file is reported where it is used
+                return
+            if highest > DARKEST:  # mostly the first image, so that few files are read
+                return
+    if highest:
         raise UserError(
             f"folder {root}: no image has a pixel above {highest} of 255, so that white is not the "
             "highest value of these files: scale their levels, such as 12 bits in files of 16 "

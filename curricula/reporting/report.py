@@ -142,8 +142,7 @@ def _of_run(run: Run, data_root: str | Path | None) -> list[Section]:
 
 
 def _of_weights(run: Run, file: str, verb: str, section: Section) -> Section:
-    """Return the section of a file of measurements, which says of which weights it is: the
-    checkpoint, unless it is the best one, and that the run has others since."""
+    """Return the section of a file of measurements, with the weights that it is of."""
     about = run.read(file, MeasuredWeights)
     return section if about is None else _with_weights(run, about, [verb], section)
 
@@ -151,6 +150,8 @@ def _of_weights(run: Run, file: str, verb: str, section: Section) -> Section:
 def _with_weights(
     run: Run, about: MeasuredWeights, command: Sequence[str], section: Section
 ) -> Section:
+    """Return a section with the checkpoint that it is of, unless it is the best one, and with the
+    command that measures the current weights if the run has others now."""
     words = [*command, str(run.path)]
     if about.checkpoint != "best":
         words += ["--checkpoint", about.checkpoint]
