@@ -8,7 +8,6 @@ import click
 from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.paths import PATH
 from curricula.cli.subject import Subject, subject_options
-from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -69,7 +68,8 @@ def command(
         kept,
         form,
         settings.get("data_root"),
-        as_json=lambda: to_json(found) if kept is None else Run.open(kept).read_json(AUDIT),
+        found=found,
+        file=AUDIT,
         as_text=lambda: show_audit(found),
     )
     if not found.passed:

@@ -9,7 +9,6 @@ from curricula.cli.options import format_option, given, kept_option, measurement
 from curricula.cli.subject import Subject, subject_options
 from curricula.expressions.checks import check_perturbation
 from curricula.plugins.registry import command_line
-from curricula.runtime.records import to_json
 from curricula.runtime.signals import Interrupted
 from curricula.runtime.values import check_number
 
@@ -80,6 +79,7 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import joined
     from curricula.runtime.progress import ProgressBar
+    from curricula.training.run import CERTIFICATES
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
@@ -108,6 +108,7 @@ def command(
         kept,
         form,
         settings.get("data_root"),
-        as_json=lambda: to_json(found),
+        found=found,
+        file=CERTIFICATES,
         as_text=lambda: show_certificates(found, radii or None),
     )

@@ -7,7 +7,6 @@ import click
 
 from curricula.cli.options import format_option, given, kept_option, measurement_options
 from curricula.cli.subject import Subject, subject_options
-from curricula.runtime.records import to_json
 
 
 @click.command()
@@ -41,7 +40,7 @@ def command(
     from curricula.runtime.malloc import keep_freed_memory
     from curricula.runtime.processes import joined
     from curricula.runtime.progress import ProgressBar
-    from curricula.training.run import PROFILE, Run
+    from curricula.training.run import PROFILE
 
     settings = given(flags)
     subject.check(output=output, checkpoint=settings.get("checkpoint"))
@@ -64,6 +63,7 @@ def command(
         kept,
         form,
         settings.get("data_root"),
-        as_json=lambda: to_json(profile) if kept is None else Run.open(kept).read_json(PROFILE),
+        found=profile,
+        file=PROFILE,
         as_text=lambda: show_profile(profile),
     )

@@ -15,6 +15,7 @@ from curricula.errors import UserError
 from curricula.expressions.given import is_given
 from curricula.models.normalisation import CHOICES
 from curricula.runtime.processes import from_first
+from curricula.runtime.records import to_json
 from curricula.training.run import CONFIG, Run, check_free, check_page, holds
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class Subject:
         form: str,
         data_root: str | None,
         *,
-        as_json: Callable[[], Any],
+        found: object,
+        file: str,
         as_text: Callable[[], None],
     ) -> None:
         """Write the page of the folder that keeps a result, and print the result.
@@ -143,8 +145,10 @@ class Subject:
             kept: the folder that keeps the result, if one does.
             form: ``json`` or ``table``.
             data_root: folder of the data set's files.
-            as_json: returns the result for ``json``.
-            as_text: prints it for ``table``.
+            found: the result.
+            file: file of the folder that keeps it; ``json`` prints this file, which also names the
+                weights, or the result if no folder keeps it.
+            as_text: prints the result for ``table``.
         """
         page: Path | None = None
         if kept is not None:
@@ -152,7 +156,8 @@ class Subject:
 
             page = report(opened if isinstance(opened, Run) else kept, data_root=data_root)
         if form == "json":
-            click.echo(json.dumps(as_json(), indent=2))
+            result = to_json(found) if kept is None else Run.open(kept).read_json(file)
+            click.echo(json.dumps(result, indent=2))
             return
         click.echo(self.title(opened))
         as_text()

@@ -7,6 +7,7 @@ import stat
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from curricula.errors import UserError, similar_names
 from curricula.runtime.memory import total_bytes
@@ -160,18 +161,30 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         OSError: it is not a regular file, is too large or cannot be read.
         ValueError: the path has a null character.
     """
-    # Opening a pipe would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise OSError("not a regular file")
-    with open(descriptor, "rb") as stream:
-        if limit is None and status.st_size > MAX_UNASKED:
+    with open_file(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if limit is None and size > MAX_UNASKED:
             limit = (total_bytes() or MAX_UNASKED) // 2
-        if limit is not None and status.st_size > limit:  # also a sparse file without a block
+        if limit is not None and size > limit:  # also a sparse file without a block
             raise OSError(f"larger than {limit:,} bytes")
         return stream.read() or b""  # a file of /proc may have nothing to read
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Return a regular file, open for reading; a pipe or a device, which may never end, is an
+    error.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is not a regular file, or cannot be opened.
+        ValueError: the path has a null character.
+    """
+    # Opening a pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    return open(descriptor, "rb")
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from curricula.runtime.files import open_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MAX_HEADER = 100_000_000  # bytes; the library reads no longer header
 DIGEST = "digest"  # text of a file of curricula that tells damage
 CHANGED = "its contents changed after it was written"
 
@@ -20,6 +24,17 @@ def texts_in(content: bytes) -> dict[str, str]:
     """
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the texts in a safetensors file, by name, without a look at its tensors.
+
+    Raises:
+        Exception: the file is missing or damaged; of many types.
+    """
+    with open_file(path) as stream:
+        length = stream.read(8)
+        return texts_in(length + stream.read(min(int.from_bytes(length, "little"), MAX_HEADER)))
 
 
 def with_sorted_texts(content: bytes) -> bytes:

@@ -627,10 +627,10 @@ class Run:
     def digest(self, file: str) -> str:
         """Return the digest that a checkpoint states, which differs from that of other weights;
         empty if there is no such file, or it states none."""
-        from curricula.runtime.tensor_files import DIGEST, texts_in
+        from curricula.runtime.tensor_files import DIGEST, read_texts
 
         try:
-            return str(texts_in(read_file(self.path / file)).get(DIGEST, ""))
+            return str(read_texts(self.path / file).get(DIGEST, ""))
         except (OSError, *WRONG_SHAPE):  # a damaged one is reported where it is used
             return ""
 

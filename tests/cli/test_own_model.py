@@ -164,13 +164,21 @@ def test_a_contradiction_or_mistake_is_one_line(words, message, place):
     assert not Path("kept").exists()
 
 
+def test_certificates_are_printed_as_they_are_kept(place):
+    model = ["--model", "mynet.py:OwnNet", "--weights", "net.pt", "--data", DATA, "--limit", "1"]
+    words = ["--noise", "gaussian:0.25", "--n0", "2", "--draws", "20", "-o", "kept"]
+    printed = json.loads(called("certify", *model, *words, "--format", "json").stdout)
+    assert printed == json.loads(Path("kept/certificates.json").read_text())
+    assert printed["weights"] == Run.open("kept").digest("best.safetensors") != ""
+
+
 @pytest.mark.parametrize("command", ["profile", "audit"])
 def test_a_profile_or_audit_of_a_model_is_printed(command, place, quick_audit):
     model = ["--model", "mynet.py:OwnNet", "--weights", "net.pt", "--data", DATA, "--limit", "1"]
     result = called(command, *model, "--format", "json", "-o", "kept")
     assert result.exit_code in (0, 1), result.output
     assert json.loads(result.stdout)["n"] == 1
-    assert json.loads(Path("kept", f"{command}.json").read_text())["n"] == 1
+    assert json.loads(result.stdout) == json.loads(Path("kept", f"{command}.json").read_text())
     assert Path("kept/report.html").exists()
     assert called(*RUN, "evaluate", "kept", "--threat", "clean", "--limit", "1").exit_code == 0
     result = called(command, *model)
