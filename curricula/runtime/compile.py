@@ -1,5 +1,6 @@
 """torch.compile for batches of one size; if it fails, the run continues uncompiled."""
 
+import logging
 import warnings
 
 import torch
@@ -7,6 +8,11 @@ from torch import Tensor, nn
 
 _warned: set[str] = set()
 """Messages already shown: a training compiles two networks, which fail with the same message."""
+
+
+def _is_not_of_the_gpu(record: logging.LogRecord) -> bool:
+    """Return whether a log record says something else than that torch found no GPU."""
+    return not str(record.msg).startswith("No CUDA runtime is found")
 
 
 class Compiled(nn.Module):
@@ -27,6 +33,8 @@ class Compiled(nn.Module):
         self.network = network
         self.batch_size = batch_size
         self.failed = False
+        # With CUDA's compiler but no GPU, as on a login node, torch logs that it has none.
+        logging.getLogger("torch.utils.cpp_extension").addFilter(_is_not_of_the_gpu)
         mode = "reduce-overhead" if graphs else "default"
         # In a list: torch.compile returns a module, which would register the network twice.
         self._compiled = [torch.compile(network, dynamic=False, mode=mode)]
