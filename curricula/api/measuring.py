@@ -259,7 +259,8 @@ def evaluate(
         report_results(page, found, model=subject.name, data=subject.data.name)
     if keeper is not None:
         about = _measured_weights(keeper, subject, checkpoint)
-        write_suites(keeper, found, **about, seed=seed, beside=beside)
+        others = subjects[1].weights if beside is not None else ""
+        write_suites(keeper, found, **about, seed=seed, beside=beside, baseline_weights=others)
     return found
 
 

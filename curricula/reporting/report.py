@@ -58,7 +58,10 @@ from curricula.training.stored_suites import read_suites
 
 MAX_NAME = 40  # characters of a suite in the name of its figure
 MAX_ROWS = 15  # rows of a table of classes or of confusions
-CHANGED_WEIGHTS = "The run has other weights now than when this was measured. To measure them:"
+CHANGED_WEIGHTS = "The weights have changed since this was measured. To measure the current ones:"
+CHANGED_BASELINE = (
+    "The weights of the baseline have changed since this was measured. To measure the current ones:"
+)
 
 
 def report(folder: Run | str | Path, *, data_root: str | Path | None = None) -> Path:
@@ -148,21 +151,33 @@ def _of_weights(run: Run, file: str, verb: str, section: Section) -> Section:
 
 
 def _with_weights(
-    run: Run, about: MeasuredWeights, command: Sequence[str], section: Section
+    run: Run,
+    about: MeasuredWeights,
+    command: Sequence[str],
+    section: Section,
+    baseline: tuple[Run, MeasuredWeights] | None = None,
 ) -> Section:
     """Return a section with the checkpoint that it is of, unless it is the best one, and with the
-    command that measures the current weights if the run has others now."""
+    command that measures the current weights if the run or its baseline has others now."""
     words = [*command, str(run.path)]
     if about.checkpoint != "best":
         words += ["--checkpoint", about.checkpoint]
         section = attrs.evolve(
             section, text=f"{section.text} Weights: the {about.checkpoint} checkpoint."
         )
+    changed = {
+        CHANGED_WEIGHTS: _have_changed(run, about),
+        CHANGED_BASELINE: baseline is not None and _have_changed(*baseline),
+    }
+    notes = {note: [command_line(*words)] for note, applies in changed.items() if applies}
+    return attrs.evolve(section, missing={**section.missing, **notes})
+
+
+def _have_changed(run: Run, about: MeasuredWeights) -> bool:
+    """Return whether a run has other weights now than those that were measured; False if it has
+    none, or their file does not say which."""
     now = run.digest(CHECKPOINTS.get(about.checkpoint, BEST))
-    if not about.weights or now in ("", about.weights):
-        return section
-    missing = {**section.missing, CHANGED_WEIGHTS: [command_line(*words)]}
-    return attrs.evolve(section, missing=missing)
+    return "" not in (now, about.weights) and now != about.weights
 
 
 def _headline(run: Run) -> list[Section]:
@@ -195,10 +210,14 @@ def _suites(run: Run) -> list[Section]:
         seed = f" Seed {each.seed}."
         beside = f" The baseline is {each.baseline}." if each.baseline else ""
         about = MeasuredWeights(checkpoint=each.checkpoint, weights=each.weights)
-        command = ["evaluate", "--suite", name]
+        command, baseline = ["evaluate", "--suite", name], None
+        if each.baseline:
+            command += ["--baseline", each.baseline]
+            measured = attrs.evolve(about, weights=each.baseline_weights)
+            baseline = Run(Path(each.baseline)), measured
         for table in each.tables:
             section = _suite(table, f"{seed}{beside}")
-            final[name] = _with_weights(run, about, command, section)
+            final[name] = _with_weights(run, about, command, section, baseline)
     return [*final.values()]
 
 

@@ -27,6 +27,7 @@ class StoredSuite:
         results: results in the table, one or more.
         baseline: path of the baseline's run, if one was measured.
         baseline_results: its results.
+        baseline_weights: digest of its checkpoint then; empty if the file does not say it.
     """
 
     checkpoint: str = attrs.field(validator=check_printable)
@@ -37,6 +38,7 @@ class StoredSuite:
     )
     baseline_results: tuple[ThreatResult, ...] = attrs.field(default=(), converter=_results)
     weights: str = attrs.field(default="", validator=check_printable)
+    baseline_weights: str = attrs.field(default="", validator=check_printable)
 
     def __attrs_post_init__(self) -> None:
         check_results(self.results)
@@ -83,6 +85,7 @@ def write_suites(
     seed: int,
     beside: Run | None,
     weights: str = "",
+    baseline_weights: str = "",
 ) -> None:
     """Write the results of an evaluation that are in the tables of suites into a run's folder, and
     keep those of other suites there.
@@ -90,7 +93,7 @@ def write_suites(
     Args:
         run: the run.
         found: the evaluation.
-        checkpoint, seed, weights: as in `StoredSuite`.
+        checkpoint, seed, weights, baseline_weights: as in `StoredSuite`.
         beside: the run that its baseline was measured on, if any.
 
     Raises:
@@ -105,6 +108,7 @@ def write_suites(
             results=_of_suite(table.suite, found.results),
             baseline=None if beside is None else printable(str(beside.path)),
             baseline_results=_of_suite(table.suite, baseline),
+            baseline_weights=baseline_weights,
         )
         for table in found.tables
     }

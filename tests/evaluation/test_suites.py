@@ -284,6 +284,17 @@ def test_a_run_beside_a_baseline(tiny, suites, runs, tmp_path):
     ]
     assert stored["weather"].tables == found.tables
     assert stored["weather"].weights == Run.open(run).digest("best.safetensors") != ""
+    assert stored["weather"].baseline_weights == Run.open(other).digest("best.safetensors") != ""
+    # The page says where the weights of the baseline are no longer those that were measured.
+    sections = {each.title: each for each in report._suites(Run.open(run))}
+    assert all(report.CHANGED_BASELINE not in each.missing for each in sections.values())
+    baseline = Run.open(other)
+    tensors, texts = baseline.load("best.safetensors")
+    baseline.save("best.safetensors", {key: -value for key, value in tensors.items()}, texts)
+    (changed,) = [each for each in report._suites(Run.open(run)) if each.missing]
+    ((note, (command,)),) = changed.missing.items()
+    assert note == report.CHANGED_BASELINE
+    assert command.endswith(f" evaluate --suite weather --baseline {other} {run}")
 
 
 def test_two_processes_keep_the_results_of_both(tiny, suites, runs, tmp_path, monkeypatch):
@@ -353,7 +364,7 @@ def test_the_command_prints_and_draws_the_table(tiny, suites, runs, tmp_path, mo
     for text in ("Suite weather", f"Mean error, unnormalised: {error} (", str(runs / "1")):
         assert text in page
     assert (run / "figures" / "suite-weather.png").is_file()
-    again = f"evaluate --suite weather {run}</code>"
+    again = f"evaluate --suite weather --baseline {runs / '1'} {run}</code>"
     assert again not in page
     assert again in page_of_other_weights(run)
     (run / "suites.json").write_text('{"suites": {"weather": {"results": []}}}')
