@@ -155,7 +155,7 @@ def _with_weights(
     about: MeasuredWeights,
     command: Sequence[str],
     section: Section,
-    baseline: tuple[Run, MeasuredWeights] | None = None,
+    baseline_changed: bool = False,
 ) -> Section:
     """Return a section with the checkpoint that it is of, unless it is the best one, and with the
     command that measures the current weights if the run or its baseline has others now."""
@@ -166,18 +166,18 @@ def _with_weights(
             section, text=f"{section.text} Weights: the {about.checkpoint} checkpoint."
         )
     changed = {
-        CHANGED_WEIGHTS: _have_changed(run, about),
-        CHANGED_BASELINE: baseline is not None and _have_changed(*baseline),
+        CHANGED_WEIGHTS: _has_changed(run, about.checkpoint, about.weights),
+        CHANGED_BASELINE: baseline_changed,
     }
     notes = {note: [command_line(*words)] for note, applies in changed.items() if applies}
     return attrs.evolve(section, missing={**section.missing, **notes})
 
 
-def _have_changed(run: Run, about: MeasuredWeights) -> bool:
-    """Return whether a run has other weights now than those that were measured; False if it has
-    none, or their file does not say which."""
-    now = run.digest(CHECKPOINTS.get(about.checkpoint, BEST))
-    return "" not in (now, about.weights) and now != about.weights
+def _has_changed(run: Run, checkpoint: str, measured: str) -> bool:
+    """Return whether the digest of a run's checkpoint differs from the one that was measured; False
+    if either is unknown."""
+    now = run.digest(CHECKPOINTS.get(checkpoint, BEST))
+    return "" not in (now, measured) and now != measured
 
 
 def _headline(run: Run) -> list[Section]:
@@ -210,14 +210,13 @@ def _suites(run: Run) -> list[Section]:
         seed = f" Seed {each.seed}."
         beside = f" The baseline is {each.baseline}." if each.baseline else ""
         about = MeasuredWeights(checkpoint=each.checkpoint, weights=each.weights)
-        command, baseline = ["evaluate", "--suite", name], None
+        command, changed = ["evaluate", "--suite", name], False
         if each.baseline:
             command += ["--baseline", each.baseline]
-            measured = attrs.evolve(about, weights=each.baseline_weights)
-            baseline = Run(Path(each.baseline)), measured
+            changed = _has_changed(Run(each.baseline), each.checkpoint, each.baseline_weights)
         for table in each.tables:
             section = _suite(table, f"{seed}{beside}")
-            final[name] = _with_weights(run, about, command, section, baseline)
+            final[name] = _with_weights(run, about, command, section, changed)
     return [*final.values()]
 
 
