@@ -106,6 +106,7 @@ class FrozenModel(nn.Module):
         self.precision = precision
         self._fast, self._compiled_for = fast, compiled
         self._compared = False
+        self._stale = False
         self._check_finite = check_finite
         self.gradient_passes = 0
         self._weight_dtype = torch.bfloat16 if precision == "bf16" else None
@@ -178,14 +179,15 @@ class FrozenModel(nn.Module):
             if tensor is not None
         )
 
-    def refresh(self, *, always: bool = False) -> None:
-        """Recompute the copy's folded, rounded and plain-equivalent tensors, or the whole copy
-        where it shares none, if the network's weights have changed.
+    def expect_changes(self) -> None:
+        """Let the next pass recompute the copy's tensors even if no change of weights is visible,
+        as after a write through ``.data``."""
+        self._stale = True
 
-        Args:
-            always: compute them even if no change of weights is visible, as after a write through
-                ``.data``.
-        """
+    def refresh(self) -> None:
+        """Recompute the copy's folded, rounded and plain-equivalent tensors, or the whole copy
+        where it shares none, if the network's weights have changed or are expected to have."""
+        always, self._stale = self._stale, False
         if self._form is Form.ITSELF:
             return
         seen = self._weight_versions()

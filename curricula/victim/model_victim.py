@@ -142,9 +142,7 @@ class ModelVictim:
     def with_reference(self, x_NCHW: Tensor) -> "ModelVictim":
         """Return this victim with the network's logits on the given images as its reference,
         computed when first needed."""
-        # A perturbation starts here, so this must not miss any change of weights.
-        with outside_inference_mode():
-            self._frozen.refresh(always=True)
+        self._frozen.expect_changes()  # a perturbation starts here
         x = x_NCHW.detach()
         computed: list[Tensor] = []
 
