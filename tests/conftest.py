@@ -45,6 +45,15 @@ def _fresh_registry(monkeypatch):
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _auto_means_the_cpu():
+    """Let ``device=auto`` choose the CPU, whose numbers tests compare, on a machine with a GPU too;
+    tests of a GPU name it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_fsync():
     """Let no test wait for the disk: only a power failure would show whether it was flushed."""
     with pytest.MonkeyPatch.context() as monkeypatch:

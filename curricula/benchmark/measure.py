@@ -27,6 +27,7 @@ from curricula.training.config import FIELDS
 from curricula.training.environment import processor_name
 from curricula.training.pass_counter import PassCounter
 from curricula.training.plan import Plan, make_plan
+from curricula.victim.frozen import FrozenModel
 
 ROUND_SECONDS = 2.0  # minimum seconds of a round; one call may take longer
 DEFAULTS = {"data": "random", "perturb": "rot+pgd"}  # fields of the configuration
@@ -231,11 +232,12 @@ class IsolatedPasses:
         self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
         self.y_N = batch.labels
         frozen = trial.networks.victim.as_module()
-        self.network = frozen.get_submodule("network")
+        assert isinstance(frozen, FrozenModel)
+        self.frozen = frozen
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.trial.plan.precision):
-            logits: Tensor = self.network(x_NCHW)
+            logits: Tensor = self.frozen.runner(x_NCHW)(x_NCHW)
         return logits.float()
 
     def gradient(self) -> None:

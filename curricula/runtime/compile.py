@@ -24,20 +24,17 @@ class Compiled(nn.Module):
     Args:
         network: from images to logits; its parameters and flags are not changed.
         batch_size: size of the batches to compile for, in images.
-        graphs: on a GPU, replay the kernels as one CUDA graph. The next call overwrites the memory
-            of its results.
     """
 
-    def __init__(self, network: nn.Module, batch_size: int, *, graphs: bool) -> None:
+    def __init__(self, network: nn.Module, batch_size: int) -> None:
         super().__init__()
         self.network = network
         self.batch_size = batch_size
         self.failed = False
         # With CUDA's compiler but no GPU, as on a login node, torch logs that it has none.
         logging.getLogger("torch.utils.cpp_extension").addFilter(_is_not_of_the_gpu)
-        mode = "reduce-overhead" if graphs else "default"
         # In a list: torch.compile returns a module, which would register the network twice.
-        self._compiled = [torch.compile(network, dynamic=False, mode=mode)]
+        self._compiled = [torch.compile(network, dynamic=False)]
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         logits: Tensor

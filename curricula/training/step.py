@@ -160,7 +160,7 @@ class Networks:
         """Return the trained and the attacked form of a model, compiled if the plan says so."""
         running: nn.Module = AtPrecision(model, plan.precision)
         if plan.config.compile == "on":
-            running = Compiled(running, plan.part_size, graphs=False)
+            running = Compiled(running, plan.part_size)
         return cls(
             running=running,
             victim=ModelVictim(
@@ -168,6 +168,7 @@ class Networks:
                 loss=plan.objective.attack_loss,
                 precision=plan.precision,
                 compiled=plan.part_size if plan.config.compile == "on" else None,
+                replayed=plan.part_size,
                 check_finite=False,  # the loop checks the loss
             ),
         )

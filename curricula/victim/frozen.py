@@ -1,9 +1,9 @@
 """A frozen copy of a network in eval mode, in a form that is as fast as possible."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from curricula.victim.forms import (
     shares_tensors,
 )
 from curricula.victim.outputs import check_finite, checked_logits
+from curricula.victim.replayed import ReplayedPasses
 
 _optimizer_steps = 0  # steps of all optimisers since the first FrozenModel was made
 
@@ -77,11 +78,13 @@ class FrozenModel(nn.Module):
             rounding.
         compiled: compile the copy for this batch size (see `curricula.runtime.compile`); None does
             not compile.
+        replayed: on a GPU, replay gradient passes of batches of this size where the caller allows
+            it (see `curricula.victim.replayed`); None never does.
         check_finite: refuse logits that are not finite on the first images.
 
     Attributes:
         network: the copy itself; an empty module where the network itself is run.
-        replays: whether the next pass overwrites the memory of its gradients.
+        replays: whether the last pass was replayed, so that the next one overwrites its gradients.
         gradient_passes: number of passes so far on images that require a gradient.
 
     Example:
@@ -98,13 +101,14 @@ class FrozenModel(nn.Module):
         *,
         fast: bool = True,
         compiled: int | None = None,
+        replayed: int | None = None,
         check_finite: bool = True,
     ) -> None:
         super().__init__()
         _start_counting_steps()
         self._source = [model]  # lists hide modules from parameters(), which would repeat them
         self.precision = precision
-        self._fast, self._compiled_for = fast, compiled
+        self._fast, self._compiled_for, self._replayed_for = fast, compiled, replayed
         self._compared = False
         self._stale = False
         self._check_finite = check_finite
@@ -130,6 +134,7 @@ class FrozenModel(nn.Module):
         self._plain: list[nn.Module] = [model]
         self._folded_layers: list[FoldedLayer] = []
         self._norm_names: dict[str, str] = {}
+        self._replayed: ReplayedPasses | None = None
         self.replays = False
         self._dtype = weight_dtype(model)
         if self._form is Form.ITSELF:
@@ -163,8 +168,9 @@ class FrozenModel(nn.Module):
             )
         self._plain = [plain]
         if self._compiled_for is not None:
-            self.replays = any(tensor.is_cuda for tensor in _tensors(network).values())
-            network = Compiled(network, self._compiled_for, graphs=self.replays)
+            network = Compiled(network, self._compiled_for)
+        if self._replayed_for is not None:
+            self._replayed = ReplayedPasses(network, self._replayed_for)
         self.network = network
 
     def _weight_versions(self) -> tuple[int, tuple[tuple[int, int], ...]]:
@@ -227,8 +233,13 @@ class FrozenModel(nn.Module):
         """Do nothing: a frozen copy stays in eval mode."""
         return self
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, *, replay: bool = False) -> Tensor:
         """Return logits (N, K) in float32 for images NCHW.
+
+        Args:
+            x_NCHW: the images.
+            replay: the caller runs the backward pass before the next forward pass, and copies its
+                gradients if `replays`.
 
         Raises:
             UserError: the model's output does not hold floating logits (N, K), or on the first
@@ -246,21 +257,21 @@ class FrozenModel(nn.Module):
             )
             if x is x_NCHW:
                 x = x.clone()  # the network may write to it
-            logits = self._tried_logits(x)
+            logits = self._tried_logits(x, replay)
             if first and self._check_finite:
                 check_finite(logits.detach()[:MAX_IMAGES])
             return logits
 
-    def _tried_logits(self, x_NCHW: Tensor) -> Tensor:
+    def _tried_logits(self, x_NCHW: Tensor, replay: bool) -> Tensor:
         try:
-            return self._logits(x_NCHW)
+            return self._logits(x_NCHW, replay)
         except RuntimeError:
             if self._weight_dtype is None:
                 raise
             # Code that leaves autocast for a layer in float32 does not work with rounded weights.
             self._weight_dtype = None
             self._build()
-            return self._logits(x_NCHW)
+            return self._logits(x_NCHW, replay)
 
     @property
     def form(self) -> tuple[bool, bool, bool] | None:
@@ -323,14 +334,21 @@ class FrozenModel(nn.Module):
         finally:
             parametrize._cache_enabled = enabled
 
-    def _logits(self, x_NCHW: Tensor) -> Tensor:
+    def runner(self, x_NCHW: Tensor) -> Callable[[Tensor], Any]:
+        """Return what runs a gradient pass of a batch: the network, or its graph."""
+        replayed = self._replayed
+        return replayed if replayed is not None and replayed.replays(x_NCHW) else self.network
+
+    def _logits(self, x_NCHW: Tensor, replay: bool) -> Tensor:
         with self._modes(x_NCHW, self.precision):
+            run = self.runner(x_NCHW) if replay else self.network
+            self.replays = run is not self.network
             if self._form is Form.ITSELF:
                 source = self._source[0]
                 with frozen_in_place(source, self._others):
                     output = source(x_NCHW)
             else:
-                output = self.network(x_NCHW)
+                output = run(x_NCHW)
         logits = checked_logits(output, len(x_NCHW)).float()
         return logits.clone() if self.replays else logits
 

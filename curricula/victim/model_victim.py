@@ -34,7 +34,7 @@ class ModelVictim:
             and gradients are float32.
         early_stop: stop attacking an image once it is misclassified, as evaluations do; training
             keeps attacking it.
-        fast, compiled: as for `curricula.victim.frozen.FrozenModel`.
+        fast, compiled, replayed: as for `curricula.victim.frozen.FrozenModel`.
         check_finite: refuse logits that are not finite on the first images; a caller that looks at
             all logits itself can leave it out.
 
@@ -60,6 +60,7 @@ class ModelVictim:
         early_stop: bool = False,
         fast: bool = True,
         compiled: int | None = None,
+        replayed: int | None = None,
         check_finite: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -68,7 +69,12 @@ class ModelVictim:
             check_choice("attack loss", loss, ATTACK_LOSSES)
         check_choice("precision", precision, get_args(Precision))
         self._frozen = FrozenModel(
-            model, precision, fast=fast, compiled=compiled, check_finite=check_finite
+            model,
+            precision,
+            fast=fast,
+            compiled=compiled,
+            replayed=replayed,
+            check_finite=check_finite,
         )
         self._loss = ATTACK_LOSSES[loss] if isinstance(loss, str) else loss
         self._early_stop = early_stop
@@ -106,7 +112,7 @@ class ModelVictim:
         """
         with outside_inference_mode(), torch.enable_grad():
             x = as_ordinary(x_NCHW.detach()).requires_grad_()
-            logits = self._forward(x)
+            logits = self._frozen(x, replay=True)
             loss_N = (loss or self._loss)(logits, as_ordinary(y_N), self._reference)
             _check_loss(loss_N, logits)
             try:

@@ -26,5 +26,5 @@ def test_a_cuda_compiler_without_a_gpu_is_no_message(monkeypatch):
 
     assert messages() == ["No CUDA runtime is found, using CUDA_HOME='/somewhere'", "another"]
     for _ in range(2):
-        Compiled(nn.Flatten(), batch_size=2, graphs=False)
+        Compiled(nn.Flatten(), batch_size=2)
         assert messages() == ["another"]

@@ -1,0 +1,176 @@
+"""Replayed gradients are those of the network: by a stand-in for CUDA graphs on a CPU, by the
+graphs themselves on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from curricula.perturbations.attacks.pgd import PGD
+from curricula.victim import replayed
+from curricula.victim.model_victim import ModelVictim
+
+ON_GPU = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+)
+N = 6
+
+
+class Graphs:
+    """Replay passes on a CPU as `torch.cuda.make_graphed_callables` does on a GPU: into the same
+    memory each time.
+
+    Attributes:
+        replays: number of batches that a graph ran.
+    """
+
+    def __init__(self):
+        self.replays = 0
+
+    def __call__(self, run, arguments):
+        (static,) = arguments
+        out = run(static).detach().clone()
+        gradient, passes = torch.zeros_like(static), []
+
+        class Replay(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                self.replays += 1
+                with torch.no_grad():
+                    static.copy_(x)
+                with torch.enable_grad():
+                    passes[:] = [run(static)]
+                return out.copy_(passes[0].detach())
+
+            @staticmethod
+            def backward(ctx, of_logits):
+                (found,) = torch.autograd.grad(passes[0], static, of_logits)
+                return gradient.copy_(found)
+
+        return Replay.apply
+
+
+@pytest.fixture(params=["cpu", ON_GPU])
+def device(request, monkeypatch):
+    if request.param == "cpu":
+        monkeypatch.setattr(replayed, "DEVICES", ("cpu",))
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", Graphs())
+    return request.param
+
+
+def network(*layers):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), *layers, nn.Flatten(),
+        nn.Linear(8 * 36, 4),
+    )  # fmt: skip
+
+
+def batch(device, n=N, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.rand((n, 3, 6, 6), generator=generator).to(device),
+        torch.randint(4, (n,), generator=generator).to(device),
+    )
+
+
+def graph_of(victim):
+    return victim.as_module()._replayed._graph
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_replayed_gradients_are_the_networks_and_follow_the_weights(device, precision):
+    model = network().to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    victim = ModelVictim(model, precision=precision, replayed=N)
+    found, expected = [], []
+    for seed in range(3):
+        x, y = batch(device, seed=seed)
+        for n in (N, N - 1):  # a smaller batch runs the network itself
+            found += victim.gradient(x[:n], y[:n])
+            expected += ModelVictim(copy.deepcopy(model), precision=precision).gradient(
+                x[:n], y[:n]
+            )
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert graph_of(victim) is not None
+    for one, other in zip(found, expected, strict=True):  # none was overwritten by a later pass
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_an_attack_replays_its_gradient_passes_only(device):
+    model = network().to(device)
+    x, y = batch(device)
+
+    def attacked(victim):
+        attack = PGD(budget=0.1, steps=4, restarts=2)
+        generator = torch.Generator(device).manual_seed(0)
+        return attack(x, y, strength=1.0, victim=victim, generator=generator)
+
+    victim = ModelVictim(model, replayed=N)
+    torch.testing.assert_close(attacked(victim), attacked(ModelVictim(model)), rtol=0, atol=1e-5)
+    if device == "cpu":
+        assert torch.cuda.make_graphed_callables.replays == 8 + 2  # and the two of the comparison
+    twice = [victim.logits(each.requires_grad_()) for each in (x.clone(), x.clone() / 2)]
+    total = sum(each.square().sum() for each in twice)
+    assert total.requires_grad  # both passes are kept until the backward pass
+    total.backward()
+
+
+class Noise(nn.Module):
+    """Add noise of a generator that no graph knows."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        return x + self.size * torch.randn(x.shape).to(x.device)
+
+
+class Waits(nn.Module):
+    """Wait for a value of the images, which no capture permits."""
+
+    def forward(self, x):
+        return x if float(x.detach().sum()) > 0 else -x
+
+
+@pytest.mark.parametrize("layer", [Noise(0.1), Noise(1e-4)])
+def test_a_random_network_is_not_replayed(device, layer):
+    victim = ModelVictim(network(layer).to(device), replayed=N)
+    gradients = [victim.gradient(*batch(device))[0] for _ in range(2)]
+    assert graph_of(victim) is None
+    assert not torch.equal(*gradients)
+
+
+def test_a_network_that_cannot_be_captured_runs_as_it_is(device, monkeypatch):
+    if device == "cpu":
+
+        def fails(run, arguments):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", fails)
+    model = network(Waits() if device == "cuda" else nn.Identity()).to(device)
+    x, y = batch(device)
+    victim = ModelVictim(model, replayed=N)
+    gradient, _, logits = victim.gradient(x, y)
+    assert graph_of(victim) is None
+    expected_gradient, _, expected = ModelVictim(model).gradient(x, y)
+    torch.testing.assert_close(gradient, expected_gradient)
+    torch.testing.assert_close(logits, expected)
+
+
+def test_a_graph_with_other_results_is_not_used(device, monkeypatch):
+    right = torch.cuda.make_graphed_callables
+    x, y = batch(device)
+    for wrong in (lambda z: z + 1, lambda z: z.detach() + 2 * (z - z.detach())):
+        monkeypatch.setattr(
+            torch.cuda,
+            "make_graphed_callables",
+            lambda run, arguments, wrong=wrong: lambda x: wrong(right(run, arguments)(x)),
+        )
+        victim = ModelVictim(network().to(device), replayed=N)
+        victim.gradient(x, y)
+        assert graph_of(victim) is None
