@@ -81,36 +81,35 @@ def _captured(network: nn.Module, x_NCHW: Tensor) -> Callable[[Tensor], Tensor] 
         torch.is_autocast_enabled(device.type),
         cache_enabled=False,  # a cached copy of a weight would not follow it
     )
-    with (
-        uncached,
-        torch.random.fork_rng([device] if x_NCHW.is_cuda else []),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # where they are errors, they would end the capture
+    with uncached, torch.random.fork_rng([device] if x_NCHW.is_cuda else []):
+        batches = (x_NCHW, x_NCHW.flip(0))
         try:
-            graph: Any = torch.cuda.make_graphed_callables(
-                run, (x_NCHW.detach().clone().requires_grad_(),)
-            )
-            same = all(_same(graph, run, x) for x in (x_NCHW, x_NCHW.flip(0)))
-        except Exception:  # code that runs in a pass may raise anything in a capture
+            expected, again = ([_pass(run, x) for x in batches] for _ in range(2))
+        except Exception:  # as without a gradient: the caller runs the network, and reports it
             return None
+        if not all(
+            torch.equal(one, other) for (one, _), (other, _) in zip(expected, again, strict=True)
+        ):
+            return None  # it draws random numbers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where they are errors, they would end the capture
+            try:
+                graph: Any = torch.cuda.make_graphed_callables(
+                    run, (x_NCHW.detach().clone().requires_grad_(),)
+                )
+                found = [_pass(graph, x) for x in batches]
+            except Exception:  # code that runs in a pass may raise anything in a capture
+                return None
+    same = all(_same(one, other) for one, other in zip(found, expected, strict=True))
     return cast("Callable[[Tensor], Tensor]", graph) if same else None
 
 
-def _same(graph: Callable[[Tensor], Tensor], run: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Return whether a network returns the same logits in each pass, and a graph of it these logits
-    and their gradient."""
-    expected, expected_gradient = _pass(run, x)
-    again, _ = _pass(run, x)
-    logits, gradient = _pass(graph, x)
-    difference = (logits - expected).abs().amax()
-    return (
-        torch.equal(again, expected)
-        and bool(difference <= TOLERANCE * expected.abs().amax())
-        and bool(
-            (gradient - expected_gradient).norm()
-            <= MAX_GRADIENT_DIFFERENCE * expected_gradient.norm()
-        )
+def _same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
+    """Return whether two passes returned the same logits and gradients, up to rounding."""
+    (logits, gradient), (expected_logits, expected_gradient) = found, expected
+    difference = (logits - expected_logits).abs().amax()
+    return bool(difference <= TOLERANCE * expected_logits.abs().amax()) and bool(
+        (gradient - expected_gradient).norm() <= MAX_GRADIENT_DIFFERENCE * expected_gradient.norm()
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from curricula.perturbations.attacks.pgd import PGD
 from curricula.victim import replayed
-from curricula.victim.model_victim import ModelVictim
+from curricula.victim.model_victim import ModelVictim, NoGradientError
 
 ON_GPU = pytest.param(
     "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -160,6 +160,22 @@ def test_a_network_that_cannot_be_captured_runs_as_it_is(device, monkeypatch):
     expected_gradient, _, expected = ModelVictim(model).gradient(x, y)
     torch.testing.assert_close(gradient, expected_gradient)
     torch.testing.assert_close(logits, expected)
+
+
+def test_a_network_without_a_gradient_is_refused_as_ever(device):
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach()
+
+    victim = ModelVictim(network(Detached()).to(device), replayed=N)
+    with pytest.raises(NoGradientError, match="the model has no gradient in its images"):
+        victim.gradient(*batch(device))
+
+
+def test_a_failed_compilation_is_still_reported(device, no_compiler):
+    victim = ModelVictim(network().to(device), compiled=N, replayed=N)
+    with pytest.warns(UserWarning, match="no compiler here"):
+        victim.gradient(*batch(device))
 
 
 def test_a_graph_with_other_results_is_not_used(device, monkeypatch):
