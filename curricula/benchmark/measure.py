@@ -72,8 +72,8 @@ class Speed:
             batches.
         share: share of the limit: the time of these passes over that of the update, round by round.
         compile_seconds: extra seconds of the first compiled update; None if nothing was compiled.
-        peak_memory: bytes of the device's allocator, or, on a CPU, of the whole process with its
-            libraries; None if the system does not report it.
+        peak_memory: bytes that the device's allocator has reserved, or, on a CPU, of the whole
+            process with its libraries; None if the system does not report it.
         baselines: images per second of other libraries' loops, by name.
         ratios: our images per second over theirs, round by round.
     """
@@ -229,11 +229,11 @@ class IsolatedPasses:
         self.trial = trial
         _, batch = next(trial.batches)
         images = trial.plan.data.images(batch.pixels)
-        self.x_NCHW = images.contiguous(memory_format=torch.channels_last)
         self.y_N = batch.labels
         frozen = trial.networks.victim.as_module()
         assert isinstance(frozen, FrozenModel)
         self.frozen = frozen
+        self.x_NCHW = images.contiguous(memory_format=frozen.memory_format)
 
     def _logits(self, x_NCHW: Tensor) -> Tensor:
         with autocast(x_NCHW.device, self.trial.plan.precision):
@@ -292,6 +292,7 @@ def _setting(plan: Plan) -> dict[str, str | int]:
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of the peak memory use, for `peak_memory` to return."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         # A container may forbid it; the peak is then counted from the start of the process.
@@ -303,7 +304,7 @@ def peak_memory(device: torch.device) -> int | None:
     """Return the peak memory use in bytes since the last `reset_peak_memory`, or None if the system
     does not report it."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)  # what graphs use is not allocated
     if device.type == "cpu" and sys.platform == "linux":
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

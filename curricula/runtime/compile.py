@@ -44,6 +44,8 @@ class Compiled(nn.Module):
         try:
             logits = self._compiled[0](x_NCHW)
         except Exception as error:  # a compiler may raise anything
+            if x_NCHW.is_cuda and torch.cuda.is_current_stream_capturing():
+                raise  # the capture failed, not the compiler
             self.failed = True
             reason = str(error).strip().partition("\n")[0]
             line = (

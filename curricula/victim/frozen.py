@@ -78,13 +78,13 @@ class FrozenModel(nn.Module):
             rounding.
         compiled: compile the copy for this batch size (see `curricula.runtime.compile`); None does
             not compile.
-        replayed: on a GPU, replay gradient passes of batches of this size where the caller allows
-            it (see `curricula.victim.replayed`); None never does.
+        replayed: on a GPU, replay passes of batches of this size inside `gradient_pass` (see
+            `curricula.victim.replayed`); None never does.
         check_finite: refuse logits that are not finite on the first images.
 
     Attributes:
         network: the copy itself; an empty module where the network itself is run.
-        replays: whether the last pass was replayed, so that the next one overwrites its gradients.
+        was_replayed: whether the last pass was replayed: the next one overwrites its gradient.
         gradient_passes: number of passes so far on images that require a gradient.
 
     Example:
@@ -111,6 +111,7 @@ class FrozenModel(nn.Module):
         self._fast, self._compiled_for, self._replayed_for = fast, compiled, replayed
         self._compared = False
         self._stale = False
+        self._in_gradient_pass = self._may_replay = self.was_replayed = False
         self._check_finite = check_finite
         self.gradient_passes = 0
         self._weight_dtype = torch.bfloat16 if precision == "bf16" else None
@@ -135,7 +136,6 @@ class FrozenModel(nn.Module):
         self._folded_layers: list[FoldedLayer] = []
         self._norm_names: dict[str, str] = {}
         self._replayed: ReplayedPasses | None = None
-        self.replays = False
         self._dtype = weight_dtype(model)
         if self._form is Form.ITSELF:
             self.network: nn.Module = nn.Identity()
@@ -233,13 +233,28 @@ class FrozenModel(nn.Module):
         """Do nothing: a frozen copy stays in eval mode."""
         return self
 
-    def forward(self, x_NCHW: Tensor, *, replay: bool = False) -> Tensor:
-        """Return logits (N, K) in float32 for images NCHW.
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Memory format in which the network is given its images."""
+        return torch.channels_last if self._fast else torch.contiguous_format
 
-        Args:
-            x_NCHW: the images.
-            replay: the caller runs the backward pass before the next forward pass, and copies its
-                gradients if `replays`.
+    @contextmanager
+    def gradient_pass(self) -> Iterator[None]:
+        """Let the first pass inside the block be replayed. Its backward pass must come in the block
+        too, and its gradient be copied if `was_replayed`.
+
+        Further passes, and those of a block inside this one, run the network: they may come before
+        the backward pass.
+        """
+        inside = self._in_gradient_pass
+        self._in_gradient_pass, self._may_replay = True, not inside
+        try:
+            yield
+        finally:
+            self._in_gradient_pass, self._may_replay = inside, False
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return logits (N, K) in float32 for images NCHW.
 
         Raises:
             UserError: the model's output does not hold floating logits (N, K), or on the first
@@ -252,26 +267,24 @@ class FrozenModel(nn.Module):
             first = not self._compared and len(images) > 0
             if first:
                 self._compare(images)
-            x = images.to(self._dtype or images.dtype).contiguous(
-                memory_format=torch.channels_last if self._fast else torch.contiguous_format
-            )
+            x = images.to(self._dtype or images.dtype).contiguous(memory_format=self.memory_format)
             if x is x_NCHW:
                 x = x.clone()  # the network may write to it
-            logits = self._tried_logits(x, replay)
+            logits = self._tried_logits(x)
             if first and self._check_finite:
                 check_finite(logits.detach()[:MAX_IMAGES])
             return logits
 
-    def _tried_logits(self, x_NCHW: Tensor, replay: bool) -> Tensor:
+    def _tried_logits(self, x_NCHW: Tensor) -> Tensor:
         try:
-            return self._logits(x_NCHW, replay)
+            return self._logits(x_NCHW)
         except RuntimeError:
             if self._weight_dtype is None:
                 raise
             # Code that leaves autocast for a layer in float32 does not work with rounded weights.
             self._weight_dtype = None
             self._build()
-            return self._logits(x_NCHW, replay)
+            return self._logits(x_NCHW)
 
     @property
     def form(self) -> tuple[bool, bool, bool] | None:
@@ -339,10 +352,10 @@ class FrozenModel(nn.Module):
         replayed = self._replayed
         return replayed if replayed is not None and replayed.replays(x_NCHW) else self.network
 
-    def _logits(self, x_NCHW: Tensor, replay: bool) -> Tensor:
+    def _logits(self, x_NCHW: Tensor) -> Tensor:
         with self._modes(x_NCHW, self.precision):
-            run = self.runner(x_NCHW) if replay else self.network
-            self.replays = run is not self.network
+            run = self.runner(x_NCHW) if self._may_replay else self.network
+            self._may_replay, self.was_replayed = False, run is not self.network
             if self._form is Form.ITSELF:
                 source = self._source[0]
                 with frozen_in_place(source, self._others):
@@ -350,7 +363,7 @@ class FrozenModel(nn.Module):
             else:
                 output = run(x_NCHW)
         logits = checked_logits(output, len(x_NCHW)).float()
-        return logits.clone() if self.replays else logits
+        return logits.clone() if self.was_replayed else logits
 
 
 def _plain_matches(model: nn.Module, plain: nn.Module, x_NCHW: Tensor) -> bool:

@@ -110,9 +110,10 @@ class ModelVictim:
             NoGradientError: no gradient reaches the images.
             UserError: the loss is not one number for each image, with a gradient in the logits.
         """
-        with outside_inference_mode(), torch.enable_grad():
+        with outside_inference_mode(), torch.enable_grad(), self._frozen.gradient_pass():
             x = as_ordinary(x_NCHW.detach()).requires_grad_()
-            logits = self._frozen(x, replay=True)
+            logits = self._forward(x)
+            replayed = self._frozen.was_replayed  # the loss may run another pass
             loss_N = (loss or self._loss)(logits, as_ordinary(y_N), self._reference)
             _check_loss(loss_N, logits)
             try:
@@ -125,8 +126,8 @@ class ModelVictim:
                     "computes without gradients: only threats without gradients, such as square, "
                     "can measure it"
                 ) from error
-        if self._frozen.replays:
-            gradient = gradient.clone()
+            if replayed:
+                gradient = gradient.clone()
         return gradient, loss_N.detach(), logits.detach()
 
     @property

@@ -19,7 +19,7 @@ N = 6
 
 class Graphs:
     """Replay passes on a CPU as `torch.cuda.make_graphed_callables` does on a GPU: into the same
-    memory each time.
+    memory each time, and only from the memory that was read at the capture.
 
     Attributes:
         replays: number of batches that a graph ran.
@@ -30,6 +30,7 @@ class Graphs:
 
     def __call__(self, run, arguments):
         (static,) = arguments
+        read = memory_of(run)
         out = run(static).detach().clone()
         gradient, passes = torch.zeros_like(static), []
 
@@ -37,18 +38,28 @@ class Graphs:
             @staticmethod
             def forward(ctx, x):
                 self.replays += 1
+                assert memory_of(run) == read, "the graph reads memory that the network left"
+                assert not passes, "the last pass has had no backward pass"
                 with torch.no_grad():
                     static.copy_(x)
                 with torch.enable_grad():
-                    passes[:] = [run(static)]
+                    passes.append(run(static))
                 return out.copy_(passes[0].detach())
 
             @staticmethod
             def backward(ctx, of_logits):
-                (found,) = torch.autograd.grad(passes[0], static, of_logits)
+                (found,) = torch.autograd.grad(passes.pop(), static, of_logits)
                 return gradient.copy_(found)
 
         return Replay.apply
+
+
+def memory_of(run):
+    """Return the addresses of the tensors of the network that a function runs."""
+    (network,) = (
+        cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, nn.Module)
+    )
+    return [tensor.data_ptr() for tensor in network.state_dict(keep_vars=True).values()]
 
 
 @pytest.fixture(params=["cpu", ON_GPU])
@@ -112,11 +123,89 @@ def test_an_attack_replays_its_gradient_passes_only(device):
     victim = ModelVictim(model, replayed=N)
     torch.testing.assert_close(attacked(victim), attacked(ModelVictim(model)), rtol=0, atol=1e-5)
     if device == "cpu":
-        assert torch.cuda.make_graphed_callables.replays == 8 + 2  # and the two of the comparison
+        assert torch.cuda.make_graphed_callables.replays == 8 + 2  # two to compare it
     twice = [victim.logits(each.requires_grad_()) for each in (x.clone(), x.clone() / 2)]
     total = sum(each.square().sum() for each in twice)
     assert total.requires_grad  # both passes are kept until the backward pass
     total.backward()
+
+
+def test_a_loss_that_runs_other_passes_keeps_its_gradients(device):
+    model = network().to(device)
+    victim, plain = ModelVictim(model, replayed=N), ModelVictim(model)
+    x, y = batch(device)
+    found, expected = [], []
+    for number, each in enumerate((victim, plain)):
+        results = (found, expected)[number]
+
+        def loss(logits, y, reference, each=each):
+            each.gradient(x.flip(0), y)  # before the backward pass of the logits
+            other = (logits - reference()).square().sum(1) + logits[:, 0]
+            return other + each.logits(x.flip(0)).square().sum(1).detach()
+
+        for factor in (0.9, 0.7, 0.5):
+            kept, _, _ = each.with_reference(x).gradient(factor * x, y, loss)
+            results.append(kept)
+    assert graph_of(victim) is not None
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_in_other_memory_are_captured_again(device):
+    model = network().to(device)
+    victim = ModelVictim(model, replayed=N)
+    x, y = batch(device)
+    victim.gradient(x, y)
+    first = graph_of(victim)
+    model[-1].weight = nn.Parameter(3 * model[-1].weight.detach())
+    found = victim.gradient(x, y)
+    assert graph_of(victim) not in (None, first)
+    for one, other in zip(found, ModelVictim(model).gradient(x, y), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+class Doubled(nn.Module):
+    """A network whose plain equivalent has other weights than its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(108, 4)
+
+    def forward(self, x):
+        return 2 * self.linear(x.flatten(1))
+
+    def plain_equivalent(self):
+        plain = nn.Linear(108, 4)
+        plain.weight.data = 2 * self.linear.weight.detach()
+        plain.bias.data = 2 * self.linear.bias.detach()
+        return nn.Sequential(nn.Flatten(), plain)
+
+
+def test_a_plain_equivalent_is_replayed_and_follows_the_weights(device):
+    model = Doubled().to(device)
+    victim = ModelVictim(model, replayed=N)
+    x, y = batch(device)
+    for _ in range(2):
+        found = victim.gradient(x, y)
+        for one, other in zip(found, ModelVictim(model).gradient(x, y), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            model.linear.weight.mul_(-3)
+    assert graph_of(victim) is not None
+
+
+def test_a_network_whose_gradient_is_zero_is_captured_later(device):
+    model = network().to(device)
+    with torch.no_grad():
+        model[-1].weight.zero_()
+    victim = ModelVictim(model, replayed=N)
+    x, y = batch(device)
+    victim.gradient(x, y)
+    assert graph_of(victim) is None
+    with torch.no_grad():
+        model[-1].weight.normal_(generator=torch.Generator(device).manual_seed(0))
+    victim.gradient(x, y)
+    assert graph_of(victim) is not None
 
 
 class Noise(nn.Module):
