@@ -40,6 +40,22 @@ def outputs_match(form: nn.Module, network: nn.Module, x_NCHW: Tensor) -> bool:
     return bool((found - expected).abs().amax() <= TOLERANCE * expected.abs().amax())
 
 
+def equal_up_to(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Return whether tensors are equal within a share of the largest value; NaN and infinities
+    equal each other."""
+    if found.shape != expected.shape:
+        return False
+    finite = expected.isfinite()
+    if not torch.equal(found.isfinite(), finite):
+        return False
+    found, expected = found[finite], expected[finite]
+    if not len(expected):
+        return True
+    if not expected.is_floating_point():
+        return torch.equal(found, expected)
+    return bool((found - expected).abs().amax() <= tolerance * expected.abs().amax())
+
+
 def to_device(model: nn.Module, x_NCHW: Tensor, device: torch.device) -> nn.Module:
     """Return a model on a device, in channels-last memory format if its logits stay the same, since
     convolutions are fastest there.

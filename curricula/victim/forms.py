@@ -26,7 +26,7 @@ from curricula.victim.copies import (
     restored,
     values_of,
 )
-from curricula.victim.equivalence import TOLERANCE
+from curricula.victim.equivalence import equal_up_to
 from curricula.victim.outputs import checked_logits
 
 MAX_TRIED = 2  # images: none of what is looked for depends on them
@@ -288,7 +288,7 @@ class _Trial:
                 first = _run(copy, x_NCHW)
             with _flags(own, training=True):
                 again = _run(copy, x_NCHW, grad=False)
-        same = _equal(again.logits, first.logits, SAME_CODE)
+        same = equal_up_to(again.logits, first.logits, SAME_CODE)
         runs_original = not same or not own.isdisjoint(first.others)
         # A network that computes gradients itself also does so without gradients outside.
         has_loose_weight = first.needs_gradient and not again.needs_gradient
@@ -320,7 +320,9 @@ class _Trial:
     def _check_mode_of_others(self) -> None:
         if not self.first.training:
             return
-        if not _equal(_run(self.copy, self.x_NCHW, eval_others=True).logits, self.first.logits):
+        if not equal_up_to(
+            _run(self.copy, self.x_NCHW, eval_others=True).logits, self.first.logits
+        ):
             kinds = ", ".join(sorted({type(module).__name__ for module in self.first.training}))
             raise UserError(
                 f"the model runs modules in training mode that do not belong to it ({kinds}), "
@@ -332,7 +334,7 @@ class _Trial:
         """Return whether the first image's logits change with the other images of its batch."""
         first_twice = self.x_NCHW[:1].expand_as(self.x_NCHW)
         logits = _run(self.copy, first_twice).logits
-        return not _equal(logits[:1], self.first.logits[:1])
+        return not equal_up_to(logits[:1], self.first.logits[:1])
 
 
 def _follows_weights(network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor) -> bool:
@@ -347,10 +349,10 @@ def _follows_weights(network: nn.Module, x_NCHW: Tensor, logits_NK: Tensor) -> b
     try:
         scratch = copied(network)
         shared = shared_copy(scratch)
-        if not _equal(_run(shared, x_NCHW).logits, logits_NK):
+        if not equal_up_to(_run(shared, x_NCHW).logits, logits_NK):
             return False
         _add_noise(scratch)
-        return _equal(_run(shared, x_NCHW).logits, _run(eval_copy(scratch), x_NCHW).logits)
+        return equal_up_to(_run(shared, x_NCHW).logits, _run(eval_copy(scratch), x_NCHW).logits)
     except Exception:  # code that expects other weights may raise anything
         return False
 
@@ -388,7 +390,7 @@ def _checked_itself(
             f"the model changes its tensor {moved[0]} also in eval mode, and cannot be copied, so "
             f"an attack would change the model; {_eval_mode_fix(network)}"
         )
-    if is_scripted(network) and not _equal(passes[0].logits, passes[1].logits):
+    if is_scripted(network) and not equal_up_to(passes[0].logits, passes[1].logits):
         raise UserError(
             f"the model returns random logits also in eval mode; {_eval_mode_fix(network)}"
         )
@@ -400,22 +402,6 @@ def _eval_mode_fix(network: nn.Module) -> str:
     if is_scripted(network) or any(isinstance(each, GraphModule) for each in network.modules()):
         return "call model.eval() before torch.jit.trace or torch.export, or give the original"
     return "let its forward change tensors and use the batch's statistics only if self.training"
-
-
-def _equal(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Return whether tensors are equal within a share of the largest value; NaN and infinities
-    equal each other."""
-    if found.shape != expected.shape:
-        return False
-    finite = expected.isfinite()
-    if not torch.equal(found.isfinite(), finite):
-        return False
-    found, expected = found[finite], expected[finite]
-    if not len(expected):
-        return True
-    if not expected.is_floating_point():
-        return torch.equal(found, expected)
-    return bool((found - expected).abs().amax() <= tolerance * expected.abs().amax())
 
 
 def _foreign(others: Iterable[nn.Module], network: nn.Module) -> tuple[nn.Module, ...]:

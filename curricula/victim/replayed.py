@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from curricula.victim.equivalence import TOLERANCE
+from curricula.victim.equivalence import TOLERANCE, equal_up_to
 from curricula.victim.outputs import logits_of
 
 DEVICES = ("cuda",)  # types of devices that have such graphs
@@ -173,8 +173,7 @@ class _Pass:
     def equals(self, other: "_Pass") -> bool:
         """Return whether the results of two passes are the same up to rounding."""
         tolerance = max(TOLERANCE, 2 * torch.finfo(other.logits.dtype).eps)
-        difference = (self.logits.float() - other.logits.float()).abs().amax()
-        return bool(difference <= tolerance * other.logits.float().abs().amax()) and bool(
-            (self.gradient - other.gradient).norm()
-            <= MAX_GRADIENT_DIFFERENCE * other.gradient.norm()
+        difference = (self.gradient - other.gradient).norm()
+        return equal_up_to(self.logits.float(), other.logits.float(), tolerance) and bool(
+            difference <= MAX_GRADIENT_DIFFERENCE * other.gradient.norm()
         )

@@ -135,8 +135,7 @@ def test_a_loss_that_runs_other_passes_keeps_its_gradients(device):
     victim, plain = ModelVictim(model, replayed=N), ModelVictim(model)
     x, y = batch(device)
     found, expected = [], []
-    for number, each in enumerate((victim, plain)):
-        results = (found, expected)[number]
+    for each, results in ((victim, found), (plain, expected)):
 
         def loss(logits, y, reference, each=each):
             each.gradient(x.flip(0), y)  # before the backward pass of the logits
