@@ -13,7 +13,7 @@ from curricula_escnn.equivariant import (
     InvariantNetwork,
     matched_width,
 )
-from curricula_escnn.padding import normalise_and_pad
+from curricula_escnn.padding import pad_and_normalise
 
 STAGES = (1, 2, 4, 8)  # widths of the stages, with two blocks each
 MIN_IMAGE_SIZE = 8  # pixels
@@ -45,7 +45,7 @@ def gcnn_resnet18(
     Raises:
         UserError: an argument out of range.
     """
-    first = normalise_and_pad(
+    first = pad_and_normalise(
         "gcnn-resnet18", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** (len(STAGES) - 1)
     )
     build = partial(_network, first, num_classes, in_channels, group)

@@ -12,7 +12,7 @@ from curricula_escnn.equivariant import (
     InvariantNetwork,
     matched_width,
 )
-from curricula_escnn.padding import normalise_and_pad
+from curricula_escnn.padding import pad_and_normalise
 
 STAGES = (1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)  # widths of the convolutions
 MIN_IMAGE_SIZE = 18  # pixels
@@ -43,7 +43,7 @@ def gcnn_vgg16(
     Raises:
         UserError: an argument out of range.
     """
-    first = normalise_and_pad(
+    first = pad_and_normalise(
         "gcnn-vgg16", image_size, at_least=MIN_IMAGE_SIZE, multiple=2 ** len(STAGES)
     )
     build = partial(_network, first, num_classes, in_channels, group)

@@ -12,6 +12,7 @@ from curricula_escnn.plugin import curricula_models
 from curricula.errors import UserError
 from curricula.expressions import factories
 from curricula.expressions.syntax import parse_call
+from curricula.models.normalise import with_normalisation
 from curricula.models.resnet import resnet18
 from curricula.models.small import stdcnn
 from curricula.training.optimizers import SGD
@@ -146,9 +147,12 @@ def test_every_size_is_invariant(text, size, channels):
         assert (model(x.flip(3)) - logits).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("normalisation", ["own", "none", "0.4,0.6/0.2"])
 @pytest.mark.parametrize("text", SMALL[1:])
-def test_the_border_is_black(text):
-    padded, whole = build(text, size=28).eval(), build(text, size=32).eval()
+def test_the_border_is_black_in_any_normalisation(text, normalisation):
+    padded, whole = (
+        with_normalisation(build(text, size=size), normalisation, 2).eval() for size in (28, 32)
+    )
     whole.load_state_dict(padded.state_dict())
     x = images(28)
     torch.testing.assert_close(padded(x), whole(F.pad(x, 4 * [2])))
