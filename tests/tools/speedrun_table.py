@@ -45,7 +45,7 @@ def main(sweep: Path) -> None:
     reference = max(references, key=lambda row: row.mean("joint"))
     most, target = one_way_passes(reference), reference.mean("joint")
     names = list(compared.threats)
-    columns = [*names, "reached", "one-way passes, M", "share", "training, min"]
+    columns = [*names, "reached", "one-way passes, M", "share", "with validation, min"]
     print("\n".join(head("recipe", *columns)))
     for row in sorted(compared.rows, key=one_way_passes):
         passes = one_way_passes(row)
