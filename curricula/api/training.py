@@ -88,6 +88,7 @@ class TrainValues(TypedDict, total=False):
     sync_batchnorm: bool
     clip_norm: float
     stop_after: int
+    validation_limit: int
 
 
 class GivenObjects(TypedDict, total=False):

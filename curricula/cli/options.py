@@ -141,6 +141,11 @@ _TRAINING: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "0",
         {"type": int, "metavar": "N"},
     ),
+    "validation-limit": (
+        "Evaluate at most N validation images after each epoch; 0 for all of them.",
+        "0",
+        {"type": int, "metavar": "N"},
+    ),
 }
 """Fields of a training configuration by flag: the help, the default in words, click's settings."""
 

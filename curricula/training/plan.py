@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum, check_channels
-from curricula.data.dataset import DataSet, SplitLike, as_dataset, resolve_data
+from curricula.data.dataset import DataSet, SplitLike, as_dataset, classes_in_turn, resolve_data
 from curricula.data.identity import DataIdentity, identity_of
 from curricula.errors import UserError
 from curricula.expressions import factories
@@ -73,7 +73,7 @@ class Plan:
     Attributes:
         config: every value stated, device and precision resolved.
         data: the data set without its validation images, on the device.
-        validation: the validation images, on the device.
+        validation: the validation images that are evaluated after each epoch, on the device.
         identity: identity of the data set, its validation images included.
         curriculum: the perturbations and their schedules.
         augmentation: perturbations at full strength throughout.
@@ -231,6 +231,8 @@ def make_plan(
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)
+    if 0 < config.validation_limit < len(validation):  # those of a folder are sorted by class
+        validation = validation[classes_in_turn(validation.labels, config.validation_limit)]
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
     checked(learning_rate)(begin)

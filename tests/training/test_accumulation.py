@@ -98,6 +98,7 @@ def test_a_training_ends_after_epochs_without_a_better_one(tiny, tmp_path, monke
         ({"clip_norm": -1.0}, "clip_norm must be 0 or more, not -1"),
         ({"clip_norm": float("nan")}, "clip_norm must be"),
         ({"stop_after": -1}, "stop_after must be 0 or more, not -1"),
+        ({"validation_limit": -1}, "validation_limit must be 0 or more, not -1"),
     ],
 )
 def test_a_wrong_value_is_one_line(values, message):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -143,6 +144,25 @@ def test_the_passes_of_the_validation_are_counted(tiny, tmp_path):
         2 * (line.passes.gradient + line.passes.training + own[True])
         + line.passes.validation_forward
     )
+
+
+def test_a_limit_of_validation_images_takes_all_classes_alike(tmp_path):
+    y = np.arange(10).repeat(6)  # sorted, as those of a folder
+    x = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    arrays = {f"{kind}_{part}": v for kind, v in (("x", x), ("y", y)) for part in ("train", "test")}
+    np.savez(tmp_path / "sorted.npz", **arrays, x_valid=x, y_valid=y)
+    settings = {"data": "npz", "data_root": str(tmp_path / "sorted.npz"), "perturb": "clean"}
+    settings |= {"epochs": 1, "batch_size": 20, "lr": 0.01}
+    whole = make_plan(settings)
+    for limit, kept in ((0, 60), (1, 1), (25, 25), (60, 60), (1000, 60)):
+        plan = make_plan({**settings, "validation_limit": limit})
+        assert plan.validation.labels.bincount(minlength=10).tolist() == [
+            len(range(label, kept, 10)) for label in range(10)
+        ]
+        assert len(plan.data.train) == len(whole.data.train) == 60
+        assert plan.identity == whole.identity
+    (line,) = curricula.train(**settings, validation_limit=27, output=tmp_path / "run").run.metrics
+    assert line.validation["clean"] in [count / 27 for count in range(28)]
 
 
 def test_passes_without_gradients_through_the_trained_network_are_forward_ones(tiny):
