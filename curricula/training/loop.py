@@ -551,7 +551,7 @@ class _Training:
         return findings(
             self.history,
             num_classes=self.plan.data.num_classes,
-            validation=len(self.plan.validation),
+            validation=len(self.plan.validated),
         )
 
     def _roll_back(self, reason: str) -> None:
@@ -611,11 +611,11 @@ class _Training:
             self.check_stop()
 
     def _validate(self, threats: Mapping[str, Threat]) -> dict[str, float]:
-        """Return the accuracies on the validation images, in [0, 1], by threat."""
+        """Return the accuracies on the validation images of an epoch, in [0, 1], by threat."""
         results = evaluate_threats(
             self.state.evaluated_model,
             self.plan.data,
-            self.plan.validation,
+            self.plan.validated,
             threats,
             seed=EVALUATION_SEED,
             batch_size=BATCH_SIZE,

@@ -73,7 +73,7 @@ class Plan:
     Attributes:
         config: every value stated, device and precision resolved.
         data: the data set without its validation images, on the device.
-        validation: the validation images that are evaluated after each epoch, on the device.
+        validation: the validation images, on the device.
         identity: identity of the data set, its validation images included.
         curriculum: the perturbations and their schedules.
         augmentation: perturbations at full strength throughout.
@@ -121,6 +121,14 @@ class Plan:
         images."""
         labels_N = self.data.train.labels
         return float(labels_N.bincount().max()) / len(labels_N)
+
+    @cached_property
+    def validated(self) -> SplitLike:
+        """The validation images that are evaluated after each epoch."""
+        limit = self.config.validation_limit
+        if not 0 < limit < len(self.validation):
+            return self.validation
+        return self.validation[classes_in_turn(self.validation.labels, limit)]
 
     @property
     def part_size(self) -> int:
@@ -231,8 +239,6 @@ def make_plan(
     identity = identity_of(data)
     data, validation = data.with_validation()
     _check_sizes(config, data, validation)
-    if 0 < config.validation_limit < len(validation):  # those of a folder are sorted by class
-        validation = validation[classes_in_turn(validation.labels, config.validation_limit)]
     begin = Progress(step=0, total_steps=config.epochs, epoch=0, total_epochs=config.epochs)
     curriculum.check_schedules(len(data.train), begin)
     checked(learning_rate)(begin)

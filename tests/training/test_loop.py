@@ -156,10 +156,10 @@ def test_a_limit_of_validation_images_takes_all_classes_alike(tmp_path):
     whole = make_plan(settings)
     for limit, kept in ((0, 60), (1, 1), (25, 25), (60, 60), (1000, 60)):
         plan = make_plan({**settings, "validation_limit": limit})
-        assert plan.validation.labels.bincount(minlength=10).tolist() == [
+        assert plan.validated.labels.bincount(minlength=10).tolist() == [
             len(range(label, kept, 10)) for label in range(10)
         ]
-        assert len(plan.data.train) == len(whole.data.train) == 60
+        assert len(plan.data.train) == len(plan.validation) == 60
         assert plan.identity == whole.identity
     (line,) = curricula.train(**settings, validation_limit=27, output=tmp_path / "run").run.metrics
     assert line.validation["clean"] in [count / 27 for count in range(28)]
