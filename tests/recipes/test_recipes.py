@@ -157,7 +157,15 @@ def test_shifts_by_nearest_neighbour_are_those_of_random_affine():
 
 
 @pytest.mark.parametrize(
-    ("name", "sweep", "row"), [("fastest-mnist", "speedrun-mnist", "two long steps, 3 epochs")]
+    ("name", "sweep", "row"),
+    [
+        ("fastest-mnist", "speedrun-mnist", "two long steps, 3 epochs"),
+        (
+            "fastest-cifar10",
+            "speedrun-cifar10",
+            "nfgsm within 1.2 eps, self-paced, 10 epochs, averaged, flips",
+        ),
+    ],
 )
 def test_the_fastest_training_is_a_row_of_the_speedrun(name, sweep, row):
     cells = find_sweep(sweep).cells
