@@ -54,9 +54,10 @@ def at(epoch, epochs):
 
 
 def ranges(values, epoch):
-    """Return the budget times the strength of each perturbation at an epoch, by label."""
+    """Return the budget times the strength of each perturbation at an epoch, by label; that of
+    adaptive schedules at the beginning."""
     curriculum = Curriculum.parse(values["perturb"], values["schedule"])
-    strengths = curriculum.strengths(at(epoch, values["epochs"]))
+    strengths = curriculum.strengths(at(epoch, values["epochs"]), states=curriculum.start(1))
     return {
         label: leaf.perturbation.budget * strengths[label]
         for label, leaf in curriculum.tree.leaves.items()
