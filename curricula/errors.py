@@ -44,7 +44,7 @@ _ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "stop_after": ("patience", "early_stopping"),
     "threat": ("attack", "attacks"),
     "threats": ("attack", "attacks", "threat"),
-    "validation_limit": ("limit_val_batches", "val_size", "validation_steps"),
+    "validation_limit": ("limit_val_batches", "validation_steps"),
     "weight_decay": ("wd",),
     "weights": (
         "ckpt",

@@ -68,7 +68,9 @@ class Terminal(NoCallback):
         from curricula.evaluation.threats import validation_threats
 
         train, validation = len(plan.data.train), len(plan.validation)
-        self.say(f"{self.title}: {train:,} training images, {validation:,} for validation")
+        after = len(plan.validated)
+        limited = "" if after == validation else f", {after:,} of them after each epoch"
+        self.say(f"{self.title}: {train:,} training images, {validation:,} for validation{limited}")
         for name in FIELDS:
             value = getattr(plan.config, name)
             self.say(f"  {name:<12} {', '.join(value) if isinstance(value, tuple) else value}")

@@ -148,8 +148,8 @@ class TrainConfig(ModelConfig):
             for no limit.
         stop_after: epochs at full strength without a better joint validation accuracy after which
             the training ends; 0 for never.
-        validation_limit: most validation images that are evaluated after an epoch, of all classes
-            alike; 0 for all of them.
+        validation_limit: largest number of validation images that are evaluated after an epoch, of
+            each class its share; 0 for all of them.
 
     Raises:
         ValueError: a value out of range.
@@ -181,7 +181,7 @@ class TrainConfig(ModelConfig):
     sync_batchnorm: bool = False
     clip_norm: float = attrs.field(default=0.0, validator=_valid(ge(0.0), le(MAX_FACTOR)))
     stop_after: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_EPOCHS)))
-    validation_limit: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_BATCH_SIZE)))
+    validation_limit: int = attrs.field(default=0, validator=_valid(ge(0), le(MAX_LIMIT)))
 
 
 FIELDS: Mapping[str, "attrs.Attribute[Any]"] = {

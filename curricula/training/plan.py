@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum, check_channels
-from curricula.data.dataset import DataSet, SplitLike, as_dataset, classes_in_turn, resolve_data
+from curricula.data.dataset import DataSet, SplitLike, as_dataset, resolve_data
 from curricula.data.identity import DataIdentity, identity_of
 from curricula.errors import UserError
 from curricula.expressions import factories
@@ -124,11 +124,14 @@ class Plan:
 
     @cached_property
     def validated(self) -> SplitLike:
-        """The validation images that are evaluated after each epoch."""
-        limit = self.config.validation_limit
-        if not 0 < limit < len(self.validation):
+        """The validation images that are evaluated after each epoch; if they are limited, of each
+        class its share."""
+        limit, count = self.config.validation_limit, len(self.validation)
+        if not 0 < limit < count:
             return self.validation
-        return self.validation[classes_in_turn(self.validation.labels, limit)]
+        by_class = self.validation.labels.argsort(stable=True)
+        evenly = (torch.arange(limit, device=by_class.device) * count) // limit
+        return self.validation[by_class[evenly]]
 
     @property
     def part_size(self) -> int:

@@ -146,19 +146,21 @@ def test_the_passes_of_the_validation_are_counted(tiny, tmp_path):
     )
 
 
-def test_a_limit_of_validation_images_takes_all_classes_alike(tmp_path):
-    y = np.arange(10).repeat(6)  # sorted, as those of a folder
+def test_a_limit_of_validation_images_takes_of_each_class_its_share(tmp_path):
+    y = np.arange(3).repeat([36, 18, 6])  # sorted, as those of a folder
     x = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
     arrays = {f"{kind}_{part}": v for kind, v in (("x", x), ("y", y)) for part in ("train", "test")}
     np.savez(tmp_path / "sorted.npz", **arrays, x_valid=x, y_valid=y)
     settings = {"data": "npz", "data_root": str(tmp_path / "sorted.npz"), "perturb": "clean"}
     settings |= {"epochs": 1, "batch_size": 20, "lr": 0.01}
     whole = make_plan(settings)
-    for limit, kept in ((0, 60), (1, 1), (25, 25), (60, 60), (1000, 60)):
+    for limit, kept in ((0, 60), (1, 1), (7, 7), (25, 25), (59, 59), (60, 60), (1000, 60)):
         plan = make_plan({**settings, "validation_limit": limit})
-        assert plan.validated.labels.bincount(minlength=10).tolist() == [
-            len(range(label, kept, 10)) for label in range(10)
-        ]
+        assert len(plan.validated.pixels.unique(dim=0)) == len(plan.validated) == kept
+        for count, size in zip(
+            plan.validated.labels.bincount(minlength=3), (36, 18, 6), strict=True
+        ):
+            assert abs(count - kept * size / 60) < 1
         assert len(plan.data.train) == len(plan.validation) == 60
         assert plan.identity == whole.identity
     (line,) = curricula.train(**settings, validation_limit=27, output=tmp_path / "run").run.metrics
