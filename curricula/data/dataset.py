@@ -630,6 +630,16 @@ def classes_in_turn(labels_N: Tensor, count: int) -> Tensor:
     return torch.tensor(ranks).argsort(stable=True)[:count]
 
 
+def in_proportion(labels_N: Tensor, count: int) -> Tensor:
+    """Return the indices of ``count`` images to measure, of each class its share, class by class.
+
+    >>> in_proportion(torch.tensor([1, 0, 0, 1, 0, 0]), 3)
+    tensor([1, 4, 0])
+    """
+    by_class = labels_N.argsort(stable=True)
+    return by_class[torch.arange(count, device=by_class.device) * len(by_class) // count]
+
+
 def first_training(data: DataSet, images: int) -> DataSet:
     """Return a data set with only its first ``images`` training images.
 

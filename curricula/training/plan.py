@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.curriculum import Curriculum, check_channels
-from curricula.data.dataset import DataSet, SplitLike, as_dataset, resolve_data
+from curricula.data.dataset import DataSet, SplitLike, as_dataset, in_proportion, resolve_data
 from curricula.data.identity import DataIdentity, identity_of
 from curricula.errors import UserError
 from curricula.expressions import factories
@@ -126,12 +126,10 @@ class Plan:
     def validated(self) -> SplitLike:
         """The validation images that are evaluated after each epoch; if they are limited, of each
         class its share."""
-        limit, count = self.config.validation_limit, len(self.validation)
-        if not 0 < limit < count:
+        limit = self.config.validation_limit
+        if not 0 < limit < len(self.validation):
             return self.validation
-        by_class = self.validation.labels.argsort(stable=True)
-        evenly = (torch.arange(limit, device=by_class.device) * count) // limit
-        return self.validation[by_class[evenly]]
+        return self.validation[in_proportion(self.validation.labels, limit)]
 
     @property
     def part_size(self) -> int:
