@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curricula.curriculum import Curriculum, Threat
-from curricula.data.dataset import classes_in_turn
+from curricula.data.dataset import in_proportion
 from curricula.evaluation.threats import pgd_attack, pixel_budget
 from curricula.expressions.binding import bind
 from curricula.interfaces import Strength, Victim
@@ -324,8 +324,8 @@ class Prober:
         plan = self._plan
         eps, norm = pixel_budget(plan.curriculum.tree, plan.data.budgets)
         attack = bind(pgd_attack(eps, norm=norm, steps=STEPS), threat=True)
-        # Validation images of a folder are sorted by class.
-        batch = plan.validation[classes_in_turn(plan.validation.labels, count)].load()
+        # Of each class its share, as in the training accuracy that the probe is compared with.
+        batch = plan.validation[in_proportion(plan.validation.labels, count)].load()
         generator = torch.Generator(plan.device).manual_seed(EVALUATION_SEED)
         victim = ModelVictim(
             state.model, precision=plan.precision, early_stop=True, check_finite=False

@@ -430,7 +430,18 @@ def test_the_probe_measures_the_training_threat_and_costs_little(tiny, tmp_path,
     assert 0 < state["probe_passes"] <= monitor.MAX_SHARE * state["total_passes"]
 
 
-def test_the_probe_is_of_all_classes_where_images_are_sorted_by_class(tiny):
+@pytest.mark.parametrize(
+    ("labels", "right"),
+    [
+        (torch.arange(10).repeat_interleave(20), 13),  # more than the probe takes
+        (torch.arange(10).repeat(20), 13),
+        (torch.arange(10).repeat_interleave(torch.tensor([155] + [5] * 9)), 100),
+        (torch.tensor([0] * 5 + [1] * 195), 4),  # classes in turn would take all 5
+    ],
+)
+def test_the_probe_takes_of_each_class_its_share_in_any_order(tiny, labels, right):
+    """As an overall accuracy does, which the probe is compared with."""
+
     class Zero(nn.Module):
         """Right on class 0 alone, whatever the attack."""
 
@@ -442,13 +453,12 @@ def test_the_probe_is_of_all_classes_where_images_are_sorted_by_class(tiny):
             return self.logits_K + 0 * x_NCHW.flatten(1).mean(1, keepdim=True)
 
     plan = make_plan(SMALL | {"perturb": "pgd(0.1, steps=1)"})
-    labels = torch.arange(10).repeat_interleave(20)  # more than the probe takes
     pixels = plan.data.train[torch.zeros(200, dtype=torch.int64)].load().pixels
     plan = attrs.evolve(plan, validation=Split(pixels=pixels, labels=labels))
     state = attrs.evolve(start(plan), model=Zero().eval(), passes=10**6)
     prober = monitor.Prober(plan, ModelVictim(state.model))
     found = prober.strong_accuracy(state, {"pgd": 0.5}, 0.5, 0.5, known=False)
-    assert found == 13 / monitor.MAX_IMAGES  # a tenth, not 20 of them
+    assert found == right / monitor.MAX_IMAGES
 
 
 def test_a_suspicion_of_averaged_weights_is_checked_once(tiny, tmp_path, monkeypatch):
