@@ -1,6 +1,7 @@
 import functools
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,9 @@ gc.set_threshold(10_000, 10, 100)
 # A slow machine is no fault of the code: property tests have no deadline.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+# A shell's background job ignores Ctrl-C, and so would the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATH = tuple(sys.path)
 _scan = registry._entry_points
