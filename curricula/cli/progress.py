@@ -71,9 +71,10 @@ class Terminal(NoCallback):
         after = len(plan.validated)
         limited = "" if after == validation else f", {after:,} of them after each epoch"
         self.say(f"{self.title}: {train:,} training images, {validation:,} for validation{limited}")
+        width = max(map(len, FIELDS))
         for name in FIELDS:
             value = getattr(plan.config, name)
-            self.say(f"  {name:<12} {', '.join(value) if isinstance(value, tuple) else value}")
+            self.say(f"  {name:<{width}} {', '.join(value) if isinstance(value, tuple) else value}")
         joint = validation_threats(plan.curriculum.tree, plan.data.budgets)[JOINT]
         self.say(f"joint in validation: {joint}; * marks the best epoch so far")
         self.bar = self._new_bar()

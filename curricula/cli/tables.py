@@ -278,8 +278,9 @@ def show_speed(speed: "Speed") -> None:
     """Print the configuration of a speed measurement, and one row per measured quantity with its
     median, minimum and maximum."""
     console = Console(highlight=False)
+    width = max(map(len, speed.setting))
     for name, value in speed.setting.items():
-        console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
+        console.print(f"{name:<{width}} {value}", soft_wrap=True, markup=False)
     table = Table()
     table.add_column("")
     table.add_column("median", justify="right", no_wrap=True)

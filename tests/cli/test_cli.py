@@ -19,6 +19,7 @@ from PIL import Image
 from curricula.cli.main import main, program
 from curricula.plugins import registry
 from curricula.reporting.report import report
+from curricula.training.config import FIELDS
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.py"
 
@@ -224,7 +225,10 @@ def trained(tmp_path_factory):
 
 def test_train_prints_values_epochs_table_and_run_folder(trained):
     folder, output = trained
-    assert "epochs       2" in output
+    settings = [line for line in output.splitlines() if line.startswith("  ")][: len(FIELDS)]
+    value = len("  ") + max(map(len, FIELDS)) + 1  # one column of values, whatever the names
+    assert {line[:value].strip(): line[value:] for line in settings}["epochs"] == "2"
+    assert not any(line[value:].startswith(" ") for line in settings)
     assert "epoch   2/2" in output
     for threat in ("clean", "spatial", "adversarial", "joint"):
         assert threat in output
