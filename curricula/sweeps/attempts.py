@@ -50,6 +50,13 @@ def attempt_folder(folder: Path, name: str, token: int) -> Path:
     return inside(folder, f"{CELLS}/.{name}.{token}")
 
 
+def is_measured(folder: Path, name: str, split: SplitName) -> bool:
+    """Return whether the folder of a cell has the results of its own final evaluation, whatever the
+    database says; a folder may come without its database, such as those of a repository."""
+    path = cell_folder(folder, name)
+    return holds(path, RESULTS[split]) and not (holds(path, FAILURE) or holds(path, ELSEWHERE))
+
+
 def begin(folder: Path, name: str, token: int, split: SplitName) -> Path:
     """Return the folder in which an attempt at a cell works; it holds what the latest attempt in
     the same folder left.

@@ -33,6 +33,7 @@ from curricula.runtime.values import as_path, check_flag, known_keywords
 from curricula.sweeps.attempts import (
     attempt_folder,
     begin,
+    is_measured,
     publish,
     results_of,
     write_results,
@@ -293,8 +294,12 @@ class _Worker:
             for name, entry in entries.items():
                 if entry.state == "failed":
                     self.queue.retry(name, entry)
-        left = len(self._open(self._entries()))
-        self.on_message(f"{self.folder}: {len(self.cells)} cells, {left} of them to run")
+        left = self._open(self._entries())
+        measured = sum(is_measured(self.folder, name, self.sweep.split) for name in left)
+        before = f", {measured} measured before" if measured else ""
+        self.on_message(
+            f"{self.folder}: {len(self.cells)} cells, {len(left) - measured} of them to run{before}"
+        )
 
     def run(self) -> None:
         """Run cells until none is left, also while other workers run the last ones."""
@@ -443,10 +448,13 @@ class _Worker:
         return self.queue.claim(name, entry, is_dead=is_dead)
 
     def _run(self, lease: Lease) -> None:
-        """Train and evaluate a claimed cell, and report its results or why it failed."""
+        """Train and evaluate a claimed cell unless its folder has its results already, and report
+        them or why it failed."""
         name = lease.cell
         began = time.perf_counter()
-        self.on_message(f"{name}: begins")
+        measured = is_measured(self.folder, name, self.sweep.split)
+        if not measured:
+            self.on_message(f"{name}: begins")
         try:
             with lease:
                 line = self._attempt(lease)
@@ -460,7 +468,9 @@ class _Worker:
             number = error.status - 128
             message = "interrupted; start the sweep again to continue"
             raise Interrupted(message, number) from error
-        self.on_message(f"{name}: {line} in {(time.perf_counter() - began) / 60:.1f} min")
+        minutes = (time.perf_counter() - began) / 60
+        took = "measured before" if measured else f"in {minutes:.1f} min"
+        self.on_message(f"{name}: {line} {took}")
 
     def _attempt(self, lease: Lease) -> str:
         """Run a cell, publish its folder, and return its accuracies or its failure as text.

@@ -515,6 +515,23 @@ def test_an_axis_may_have_any_name(tiny, tmp_path):
     assert len(curricula.compare([tmp_path / "out"]).rows) == 1
 
 
+def test_finished_cells_without_their_database_are_not_said_to_run(out, tmp_path):
+    """As in a clone of a repository that keeps the small files of finished cells."""
+    for file in [*out.glob("study.db*"), *out.glob("cells/*/*.safetensors")]:
+        file.unlink()
+    cells = sorted(path.name for path in (out / "cells").iterdir() if path.is_dir())
+    shutil.rmtree(out / "cells" / cells[0])
+    lines, on_message = collector()
+    run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
+    assert lines[0].endswith("4 cells, 1 of them to run, 3 measured before")
+    assert [line for line in lines if "begins" in line] == [f"{cells[0]}: begins"]
+    assert sorted(line.split(": ")[0] for line in lines if line.endswith("% measured before")) == (
+        cells[1:]
+    )
+    (ran,) = [line for line in lines if line.endswith(" min")]
+    assert ran.startswith(f"{cells[0]}: clean ")
+
+
 def test_a_folder_may_be_renamed_and_its_data_may_move(out, tmp_path):
     out.rename(tmp_path / "moved")
     lines, on_message = collector()
