@@ -271,9 +271,11 @@ def resume(
             f"run {found.path} is a cell of a sweep: start the sweep again, which continues it"
         )
     if found.is_finished:
-        page = command_line("report", found.path)
+        found.results("test")  # says so if it is damaged, and so does reading the metrics
+        epochs, page = len(found.metrics), command_line("report", found.path)
         raise UserError(
-            f"run {found.path} is finished: there is nothing to continue; {page} writes its page"
+            f"run {found.path} is finished: there is nothing to continue after epoch {epochs}; "
+            f"{page} writes its page"
         )
 
     from curricula.runtime.modes import training_mode

@@ -646,7 +646,12 @@ def first_training(data: DataSet, images: int) -> DataSet:
     Raises:
         UserError: fewer than 10, or more than there are.
     """
-    check_whole(f"{data.name}: images", images, 10, len(data.train))
+    there_are = len(data.train)
+    try:
+        check_whole(f"{data.name}: images", images, 10, there_are)
+    except UserError as error:
+        everything = f"data {data.name} (--data {data.name}) takes all {there_are}"
+        raise UserError(f"{error}; {everything}") from error
     return attrs.evolve(data, train=data.train[slice(images)])
 
 

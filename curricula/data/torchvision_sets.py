@@ -157,7 +157,7 @@ def _grey(name: str, loader: str, root: str, download: bool, images: int | None)
     raw = Path(root, FOLDERS[loader], "raw")
     try:
         train, test = (_read_grey(raw, part) for part in ("train", "t10k"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise missing_data_error(name, root, FETCH) from error
     except (OSError, ValueError) as error:
         raise UserError(

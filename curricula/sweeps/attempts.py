@@ -51,8 +51,8 @@ def attempt_folder(folder: Path, name: str, token: int) -> Path:
 
 
 def is_measured(folder: Path, name: str, split: SplitName) -> bool:
-    """Return whether the folder of a cell has the results of its own final evaluation, whatever the
-    database says; a folder may come without its database, such as those of a repository."""
+    """Return whether the folder of a cell has the results of a final evaluation in this folder,
+    whatever the database says; a sweep's folder in a repository may have none."""
     path = cell_folder(folder, name)
     return holds(path, RESULTS[split]) and not (holds(path, FAILURE) or holds(path, ELSEWHERE))
 

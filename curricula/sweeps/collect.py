@@ -265,7 +265,8 @@ def _outcome(run: Run, split: SplitName) -> Outcome:
     if len(metrics) not in range(1 if ends_early else config.epochs, config.epochs + 1):
         raise UserError(
             f"{run.path / METRICS} has {len(metrics)} of the {config.epochs} epochs of {CONFIG}, "
-            "although the run was measured; restore the one that changed, or train again"
+            f"although the run was measured; restore the one that changed, or delete {run.path} "
+            "and train it again"
         )
     return Outcome(
         folder=run.path,

@@ -325,8 +325,10 @@ class Comparison:
     def unfinished(self) -> list[str]:
         """One line of text for each cell that failed, and one for all cells that have not been
         run."""
-        pending = [f"{self.pending} cells have not been run yet"] if self.pending else []
-        return [*self.failures, *pending]
+        if not self.pending:
+            return self.failures
+        cells = "1 cell has" if self.pending == 1 else f"{self.pending} cells have"
+        return [*self.failures, f"{cells} not been run yet"]
 
     def sorted(self, column: str) -> "Comparison":
         """Return the comparison sorted by ``label``, ``passes`` or ``minutes`` (lowest first), or

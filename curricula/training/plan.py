@@ -26,6 +26,7 @@ from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device
 from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
+from curricula.schedules.adaptive import SelfPaced
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
 from curricula.training.initial import (
@@ -303,10 +304,25 @@ def make_plan(
             *(() if started is None else (started.note,)),
             *reasons,
             *layers.notes(config.freeze, config.head_lr),
+            *_notes_of_order(config, curriculum),
         ),
         device=device,
         precision=precision,
     )
+
+
+def _notes_of_order(config: TrainConfig, curriculum: Curriculum) -> list[str]:
+    """Return a line for each schedule that needs images in random order and gets them in stored
+    order."""
+    if config.shuffle:
+        return []
+    return [
+        f"{label}: its schedule {curriculum.schedule_calls[label]} needs images in random order: "
+        "in stored order (shuffle off), a batch may have few classes, and a network that names "
+        "one of them seems to learn"
+        for label, schedule in curriculum.schedules.items()
+        if isinstance(schedule, SelfPaced)
+    ]
 
 
 def _built(value: Any, text: str, build: Callable[[], factories.Built]) -> factories.Built:

@@ -260,6 +260,9 @@ def test_missing_files_are_one_line(tmp_path, name):
         UserError, match=rf"{name} is not in .*data_root \(--data-root\), or fetch it by download"
     ):
         load_data(name, root=str(tmp_path / "absent"))
+    (tmp_path / "file.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=rf"{name} is not in .*file.npz': name its folder"):
+        load_data(name, root=str(tmp_path / "file.npz"))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])

@@ -525,8 +525,9 @@ def test_finished_cells_without_their_database_are_not_said_to_run(out, tmp_path
     run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
     assert lines[0].endswith("4 cells, 1 of them to run, 3 measured before")
     assert [line for line in lines if "begins" in line] == [f"{cells[0]}: begins"]
-    assert sorted(line.split(": ")[0] for line in lines if line.endswith("% measured before")) == (
-        cells[1:]
+    assert (
+        sorted(line.split(": ")[0] for line in lines if line.endswith("% measured before"))
+        == (cells[1:])
     )
     (ran,) = [line for line in lines if line.endswith(" min")]
     assert ran.startswith(f"{cells[0]}: clean ")
@@ -543,6 +544,7 @@ def test_a_folder_may_be_renamed_and_its_data_may_move(out, tmp_path):
 
 def test_a_cell_whose_results_are_gone_is_run_again(out):
     shutil.rmtree(out / "cells" / "seed=0,curriculum=ramp")
+    assert curricula.compare([out]).unfinished == ["1 cell has not been run yet"]
     lines, on_message = collector()
     run_sweep(parse_sweep(SWEEP), out, on_message=on_message)
     assert [line for line in lines if "begins" in line] == ["seed=0,curriculum=ramp: begins"]

@@ -16,6 +16,7 @@ import attrs
 import click
 import pyautoattack
 import torch
+from script import Script
 from torch import nn
 
 import curricula
@@ -124,7 +125,7 @@ def stored(file: Path, compute: Callable[[], list[bool]]) -> list[bool]:
     return json.loads(file.read_text())["correct"]
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("-o", "--output", "folder", type=Path, required=True, help="Folder of the results.")
 @click.option("--data-root", default="data", help="Folder of MNIST.", show_default=True)
 @click.option("--cifar10", default="cifar10.npz", help="CIFAR-10, as an npz.", show_default=True)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from fixtures import planted
 from fixtures.training import train_under
+from script import Script
 from torch import nn
 
 from curricula import load_data
@@ -193,7 +194,7 @@ def found_in(title: str, row: Row, images: int, folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("-o", "--output", "folder", type=Path, required=True, help="Folder of the results.")
 @click.option("--images", default=60, help="Images of each audit.", show_default=True)
 @click.option("--network", "titles", multiple=True, help="One of the networks; repeatable.")

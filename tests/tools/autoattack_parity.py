@@ -14,6 +14,7 @@ import time
 import click
 import pyautoattack
 import torch
+from script import Script
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -60,7 +61,7 @@ def robust_by_ours(network: nn.Module, x_NCHW: Tensor, y_N: Tensor, eps: float) 
     return torch.as_tensor(predicted_N) == y_N
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--images", default=200, help="Test images, 1 to 500.", show_default=True)
 @click.option(
     "--eps", "budgets", type=float, multiple=True, default=(0.06, 0.08), show_default=True

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import torch
 from PIL import Image
+from script import Script
 from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -56,7 +57,7 @@ def differences(name: str, x_NCHW: torch.Tensor, strength: float) -> torch.Tenso
     return (ours - torch.stack(theirs)).abs() * 255
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--name", "names", multiple=True, default=tuple(ALL), help="One; repeatable.")
 def main(names: tuple[str, ...]) -> None:
     """Print the table; exit with 1 if a difference is beyond its tolerance."""

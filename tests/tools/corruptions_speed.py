@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from corruptions_parity import ALL, make
 from PIL import Image
+from script import Script
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,7 +38,7 @@ def seconds(call: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--name", "names", multiple=True, default=tuple(ALL), help="One; repeatable.")
 @click.option("--rounds", default=5, help="Rounds; medians are reported.", show_default=True)
 def main(names: tuple[str, ...], rounds: int) -> None:

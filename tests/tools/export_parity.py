@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import onnxruntime
 import torch
+from script import Script
 
 import curricula
 from curricula.plugins import registry
@@ -51,7 +52,7 @@ def logits_of(path: Path, x_NCHW: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {"images": x_NCHW.numpy()})[0])
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--colour", default="cifar10", help="Colour images.", show_default=True)
 @click.option("--data-root", default="data", help="Folder or file of them.", show_default=True)
 @click.option("--images", default=1000, help="Images to compare.", show_default=True)

@@ -17,6 +17,7 @@ import click
 import torch
 import torch.nn.functional as F
 from markdown_tables import head, line
+from script import Script
 from torch import Tensor, nn
 
 import curricula
@@ -199,9 +200,15 @@ def trained(data: curricula.DataSet, method: Method, epochs: float, seed: int) -
     return trainer
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--data-root", default="data/cifar10.npz", show_default=True, help="CIFAR-10, npz.")
-@click.option("--seeds", default=2, show_default=True, help="Number of seeds, from 10 on.")
+@click.option(
+    "--seeds",
+    default=2,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Number of seeds, from 10 on.",
+)
 def main(**options: Any) -> None:
     """Train with each method and print its accuracy."""
     torch.set_num_threads(1)

@@ -15,6 +15,7 @@ import attrs
 import click
 import torch
 from matplotlib.figure import Figure
+from script import Script
 
 import curricula
 from curricula.recipes import find_sweep
@@ -82,7 +83,7 @@ def averaged(values: list[float], window: float) -> list[float]:
     return found
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("-o", "--output", "folder", type=Path, required=True, help="Folder of the results.")
 @click.option("--data-root", default="data", help="Folder of MNIST.", show_default=True)
 @click.option("--cifar10", default="data/cifar10.npz", help="CIFAR-10, an npz.", show_default=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from markdown_tables import head, line
+from script import Script
 
 import curricula
 from curricula.sweeps.comparison import Row
@@ -65,10 +66,12 @@ def confirmed(folder: Path) -> Iterator[str]:
         yield f"\nMean of the four tasks, joint: tuned ramps {tuned:.2f}, self-paced {own:.2f}"
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 def main(folder: Path) -> None:
     """Print both tables, from the FOLDER of the studies' results."""
+    if not any(folder.glob("pacing-*")):
+        raise click.ClickException(f"{folder} has no results of a study pacing-...")
     print("\n".join([*ramps(folder), "", *confirmed(folder)]))
 
 

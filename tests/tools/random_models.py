@@ -17,6 +17,7 @@ import attrs
 import click
 import torch
 from matplotlib.figure import Figure
+from script import Script
 
 import curricula
 from curricula.models import Randomised
@@ -139,7 +140,7 @@ def print_tables(study: Study) -> None:
         click.echo(f"| {draws} | " + " | ".join(cells + [""] * (len(eots) - len(cells))) + " |")
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("-o", "--output", "folder", type=Path, required=True, help="Folder of the results.")
 @click.option("--data-root", default="data", help="Folder of MNIST.", show_default=True)
 @click.option("--images", default=200, help="Test images.", show_default=True)

@@ -14,6 +14,7 @@ from statistics import mean
 import click
 from finished import finished
 from markdown_tables import head, line
+from script import Script
 
 from curricula.sweeps.comparison import Row
 from curricula.training.metrics import in_millions
@@ -35,7 +36,7 @@ def one_way_passes(row: Row) -> float:
     return mean(found)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("sweep", type=click.Path(exists=True, path_type=Path))
 def main(sweep: Path) -> None:
     """Print a line of Markdown for each row of a SWEEP, the fewest passes first."""
@@ -49,10 +50,11 @@ def main(sweep: Path) -> None:
     print("\n".join(head("recipe", *columns)))
     for row in sorted(compared.rows, key=one_way_passes):
         passes = one_way_passes(row)
+        reached = "yes" if row.mean("joint") >= target else "no"
         cells = [
-            row.label,
+            f"reference: {row.label}" if row in references else row.label,
             *(row.shown(name) for name in names),
-            "yes" if row.mean("joint") >= target else "no",
+            "" if row in references else reached,
             in_millions(passes),
             f"{passes / most:.3f}",
             f"{row.minutes:.1f}",

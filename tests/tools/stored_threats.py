@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 from markdown_tables import head, line
+from script import Script
 
 from curricula.evaluation.intervals import in_percent
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("sweep", type=click.Path(exists=True, path_type=Path))
 @click.argument("name")
 def main(sweep: Path, name: str) -> None:

@@ -17,6 +17,7 @@ import click
 from finished import finished
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from script import Script
 
 from curricula.evaluation.pareto import Point
 from curricula.reporting.figures import PALETTE, style_axes, write_figure
@@ -122,7 +123,7 @@ def draw_joint(axes: Axes, compared: Comparison) -> None:
     style_axes(axes)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("sweep", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", type=Path, required=True, help="File of the figure.")
 def main(sweep: Path, output: Path) -> None:

@@ -1,10 +1,12 @@
 """Tests of the scripts in this folder: what they find, and that they can fail."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tools import compare_runs, costs, monitor_runs, mutants, words
 
 import curricula
@@ -120,6 +122,15 @@ def test_changes_along_a_trade_off_count_the_seeds_of_the_claimed_sign(monkeypat
     two_seeds = [[0.5, 0.25], [0.625, 0.125], [0.5, 0.125]]
     assert tradeoff_tables.steps(two_seeds, 1) == "+0.0 (1), -6.2 (0)"
     assert tradeoff_tables.steps(two_seeds, -1) == "+0.0 (1), -6.2 (1)"
+
+
+def test_a_user_error_is_one_line(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    from tools import speedrun_table
+
+    done = CliRunner().invoke(speedrun_table.main, ["."])
+    assert done.exit_code == 1
+    assert re.fullmatch(r"Error: \S+ is not a run folder: .*\n", done.output)
 
 
 @pytest.mark.parametrize("name", ["N-FGSM", "ZeroGrad", "LIET", "free"])

@@ -16,6 +16,7 @@ import attrs
 import click
 from finished import finished
 from markdown_tables import head, line
+from script import Script
 
 from curricula.sweeps.comparison import Row, mean_and_deviation
 
@@ -92,7 +93,7 @@ def tables(folder: Path) -> Iterator[str]:
         )
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("sweep", type=click.Path(exists=True, path_type=Path))
 def main(sweep: Path) -> None:
     """Print both tables of the SWEEP of a trade-off."""

@@ -427,3 +427,11 @@ def test_augmentation_is_an_expression_at_full_strength_and_comes_first(tiny, tm
         losses.append(lines(tmp_path / name / "metrics.jsonl")[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_schedule_that_needs_random_order_says_so(tiny, shuffle):
+    plan = make_plan(JOINT | {"schedule": ["pgd=self-paced"], "shuffle": shuffle})
+    said = [line for line in plan.notes if "needs images in random order" in line]
+    assert len(said) == (not shuffle)
+    assert all(line.startswith("pgd: its schedule self-paced") for line in said)

@@ -190,8 +190,14 @@ def test_an_evaluation_that_was_killed_is_done_again(whole, tiny, tmp_path):
         curricula.train(**SMALL, **CONFIGURATIONS["pgd"], output=path, callbacks=[InEvaluation()])
     curricula.resume(path)
     assert outcome(path) == whole("pgd")
-    with pytest.raises(UserError, match="is finished: there is nothing to continue"):
+    with pytest.raises(UserError, match="is finished: there is nothing to continue after epoch 2"):
         curricula.resume(path)
+    for file in ("metrics.jsonl", "evaluation.json"):
+        content = (path / file).read_text()
+        (path / file).write_text("{}\n" + content)
+        with pytest.raises(UserError, match=file):
+            curricula.resume(path)
+        (path / file).write_text(content)
 
 
 def test_a_baseline_is_trained_too_when_its_run_is_continued(tiny, tmp_path):
