@@ -96,8 +96,10 @@ def draw_planes(whole: Axes, close: Axes, compared: Comparison) -> None:
     for axes in (whole, close):
         axes.set(xlabel=f"{x} accuracy, %", ylabel=f"{y} accuracy, %")
         style_axes(axes)
-    seeds = [100 * each for row in compared.rows for each in row.accuracies(x)]
-    whole.set(xlim=limits(seeds), ylim=(-1.5, 34))
+    seeds = {
+        name: [100 * s for row in rows.values() for s in row.accuracies(name)] for name in (x, y)
+    }
+    whole.set(xlim=limits(seeds[x]), ylim=(-1.5, limits(seeds[y])[1]))
     close.set(xlim=limits(across), ylim=limits(up))
     left, right, bottom, top = *close.get_xlim(), *close.get_ylim()
     whole.indicate_inset((left, bottom, right - left, top - bottom), edgecolor="#444444")
