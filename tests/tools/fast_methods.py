@@ -10,7 +10,6 @@ per training image. Each training takes about two minutes of one core.
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import attrs
 import click
@@ -209,20 +208,25 @@ def trained(data: curricula.DataSet, method: Method, epochs: float, seed: int) -
     show_default=True,
     help="Number of seeds, from 10 on.",
 )
-def main(**options: Any) -> None:
+@click.option("--method", "names", multiple=True, help="Start of a method's name; repeatable.")
+def main(data_root: str, seeds: int, names: tuple[str, ...]) -> None:
     """Train with each method and print its accuracy."""
+    chosen = {name: found for name, found in METHODS.items() if name.startswith(names or "")}
+    if not chosen:
+        raise click.ClickException(f"no method begins so: {', '.join(names)}")
     torch.set_num_threads(1)
-    whole = curricula.load_data("npz(images=10000)", root=options["data_root"])
+    whole = curricula.load_data("npz(images=10000)", root=data_root)
     data, _ = whole.with_validation()
-    print("\n".join(head("method", "clean", "joint", "passes per image")))
-    for name, (method, epochs) in METHODS.items():
+    print("\n".join(head("method", "clean", "joint", "joint of each seed", "passes per image")))
+    for name, (method, epochs) in chosen.items():
         found = []
-        for seed in range(10, 10 + options["seeds"]):
+        for seed in range(10, 10 + seeds):
             trainer = trained(data, method(), epochs, seed)
             results = curricula.evaluate(trainer.model, whole, ["clean", JOINT], split="validation")
             found.append([result.accuracy for result in results])
         shown = map(mean_and_deviation, zip(*found, strict=True))
-        print(line(name, *shown, f"{trainer.passes / len(data.train):.1f}"), flush=True)
+        each = ", ".join(f"{100 * joint:.1f}" for _, joint in found)
+        print(line(name, *shown, each, f"{trainer.passes / len(data.train):.1f}"), flush=True)
 
 
 if __name__ == "__main__":
