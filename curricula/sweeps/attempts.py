@@ -69,10 +69,10 @@ def begin(folder: Path, name: str, token: int, split: SplitName) -> Path:
     """
     published, attempt = cell_folder(folder, name), attempt_folder(folder, name, token)
     try:
+        if is_measured(folder, name, split):
+            return published
         if holds(published, FAILURE) or holds(published, ELSEWHERE):
             shutil.rmtree(published)
-        if holds(published, RESULTS[split]):
-            return published
         if published.exists():
             os.replace(published, attempt_folder(folder, name, max(_attempts(folder, name)) + 1))
         earlier = max(_attempts(folder, name))

@@ -4,8 +4,8 @@
 
 CIFAR-10, rotations within 30 degrees at full strength from the start, eps 8/255; each epoch draws
 new rotations, and the method attacks the rotated images. The script prints a line of Markdown for
-each method: clean and joint accuracy of the held-out validation images in %, and the one-way passes
-per training image. Each training takes about two minutes of one core.
+each method: clean and joint accuracy of held-out validation images in %, the latter of each seed
+too, and the one-way passes per training image. Each training takes about two minutes of one core.
 """
 
 import itertools

@@ -50,11 +50,11 @@ def main(sweep: Path) -> None:
     print("\n".join(head("recipe", *columns)))
     for row in sorted(compared.rows, key=one_way_passes):
         passes = one_way_passes(row)
-        reached = "yes" if row.mean("joint") >= target else "no"
+        is_reference, reached = row in references, row.mean("joint") >= target
         cells = [
-            f"reference: {row.label}" if row in references else row.label,
+            f"reference: {row.label}" if is_reference else row.label,
             *(row.shown(name) for name in names),
-            "" if row in references else reached,
+            "" if is_reference else "yes" if reached else "no",
             in_millions(passes),
             f"{passes / most:.3f}",
             f"{row.minutes:.1f}",
