@@ -76,6 +76,7 @@ def open_network(
     from curricula.models.build import resolve_model
     from curricula.models.normalise import with_normalisation
     from curricula.models.weights import load_weights
+    from curricula.runtime.random_state import seed_torch
     from curricula.training.initial import normalisation_of
     from curricula.training.loading import check_classes, read_network
 
@@ -86,11 +87,11 @@ def open_network(
     if path is not None and path.is_dir():
         check_classes(Run(path), data_set, "name and order them alike")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        seed_torch(0)
         built = resolve_model(model, data_set, fetch=found is None)
         network: nn.Module = built.value
         if found is None:
-            torch.manual_seed(1)
+            seed_torch(1)
             _check_same(network, resolve_model(model, data_set).value, model)
     notes: tuple[str, ...] = ()
     text = normalise or OWN

@@ -19,6 +19,7 @@ from curricula.benchmark import MAX_ROUNDS
 from curricula.benchmark.baselines import BASELINES, BaselineLoop
 from curricula.errors import UserError
 from curricula.runtime.precision import autocast
+from curricula.runtime.random_state import seed_torch
 from curricula.runtime.records import register_json
 from curricula.runtime.timing import seconds
 from curricula.runtime.values import check_whole
@@ -129,7 +130,7 @@ def bench(
     baselines = {name: BaselineLoop(name, plan, baseline_model) for name in against}
     devices = [plan.device] if plan.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(plan.config.seed)
+        seed_torch(plan.config.seed)
         return _bench(plan, rounds, baselines, noted)
 
 

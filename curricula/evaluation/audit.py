@@ -42,6 +42,7 @@ from curricula.expressions.syntax import Number, parse_number
 from curricula.interfaces import Norm, Victim
 from curricula.losses import ATTACK_LOSSES
 from curricula.runtime.precision import no_tf32
+from curricula.runtime.random_state import seed_torch
 from curricula.runtime.records import fields_of, register_json
 from curricula.runtime.tables import html_table
 from curricula.victim.averaged import differ
@@ -181,7 +182,7 @@ def audit(
     radius = _radius(eps, norm, data)
     device = split.labels.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         size = batch_size or BATCH_SIZE
         properties = _check_model(model, data, split, size, radius.value, norm, seed)
         left_out = properties.left_out()

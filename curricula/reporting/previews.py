@@ -27,6 +27,7 @@ from curricula.reporting import MAX_IMAGES, MAX_STRENGTHS
 from curricula.reporting.figures import FAINT_TEXT, PIXELS_PER_INCH, TEXT, folded, plain_text
 from curricula.reporting.fonts import drawable
 from curricula.reporting.inline import InlineFigure
+from curricula.runtime.random_state import seed_torch
 from curricula.runtime.values import check_number, check_whole
 from curricula.training.config import EVALUATION_SEED, FIELDS, MAX_SEED
 from curricula.training.loading import load_model
@@ -128,7 +129,7 @@ def _victim(run: Run | None, data: DataSet, seed: int) -> tuple[Victim, str]:
     if model is None:
         raise UserError(f"{data.name} has no default model: name a trained run (--run)")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         network = build_model(model, data)
     return ModelVictim(network), f"an untrained {model}: only the size of their change matters"
 

@@ -36,12 +36,21 @@ def reseed(seed: int) -> None:
     Args:
         seed: the seed, from 0 below 2**63; NumPy uses it modulo 2**32.
     """
+    seed_torch(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def seed_torch(seed: int) -> None:
+    """Seed the global random states of torch alone, as ``torch.manual_seed`` does.
+
+    Args:
+        seed: the seed, from 0 below 2**63.
+    """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
     else:  # manual_seed would format the stack three times, to note where accelerators were seeded
         torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
 
 
 def random_tensors(device: torch.device) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from curricula.models.normalise import with_normalisation
 from curricula.runtime.devices import resolve_device
 from curricula.runtime.precision import Precision
 from curricula.runtime.processes import place
+from curricula.runtime.random_state import seed_torch
 from curricula.schedules.adaptive import SelfPaced
 from curricula.training.checks import check_values
 from curricula.training.config import COMMON_TRAINING, FIELDS, TrainConfig, merge
@@ -231,7 +232,7 @@ def make_plan(
     optimizer = resolve_optimizer(config, objects.optimizer)
     averaging = parse_averaging(config.average)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # so that the check below always sees the same weights
+        seed_torch(config.seed)  # so that the check below always sees the same weights
         call, network = _resolved(config, data, objects, config.normalise)
     if isinstance(network, nn.Module):  # else `check_classifier` says so
         check_stated_classes(network, data.classes, data.name)

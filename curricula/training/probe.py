@@ -14,6 +14,7 @@ from curricula.errors import UserError, message_of
 from curricula.runtime.modes import ordinary_mode
 from curricula.runtime.parsing import parse_json
 from curricula.runtime.precision import weight_dtype
+from curricula.runtime.random_state import seed_torch
 from curricula.runtime.records import from_json
 from curricula.victim.copies import copied
 from curricula.victim.outputs import checked_logits
@@ -91,7 +92,7 @@ def _logits(network: nn.Module, image_shape: tuple[int, int, int]) -> Tensor | N
             copy = copied(network).cpu().train().eval()
             x_NCHW = x_NCHW.to(weight_dtype(copy) or x_NCHW.dtype)
             for seed in (0, 1):
-                torch.manual_seed(seed)
+                seed_torch(seed)
                 with torch.no_grad():
                     found.append(checked_logits(copy(x_NCHW.clone()), PROBE_IMAGES).float())
     except Exception:  # of third-party code

@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from curricula.errors import UserError
 from curricula.losses import uneven_sum
 from curricula.runtime.precision import weight_dtype
+from curricula.runtime.random_state import seed_torch
 from curricula.victim.copies import copied, is_scripted, restored
 from curricula.victim.forms import MAX_TRIED, Form, choose_form, least_form
 from curricula.victim.frozen import FrozenModel
@@ -127,7 +128,7 @@ def _check_classifier(model: nn.Module, x_NCHW: Tensor, num_classes: int) -> Non
     # The network may write to its tensors and draw random numbers: it is a copy, and the random
     # states are restored. They are seeded, so that all processes and runs find the same.
     with torch.random.fork_rng([x_NCHW.device] if x_NCHW.is_cuda else []):
-        torch.manual_seed(0)
+        seed_torch(0)
         with restored(model):  # a copy of it may run its own modules
             logits_NK = _checked_pass(scratch, x_NCHW, num_classes, training=False)
             _checked_pass(scratch, x_NCHW, num_classes, training=True)
