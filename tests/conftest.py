@@ -8,15 +8,24 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from fixtures.quick import shorten_attacks, shorten_audits
+from fixtures.quick import leave_figures_blank, shorten_attacks, shorten_audits
 
+from curricula.data import digits
 from curricula.plugins import registry
 from curricula.runtime import compile as compilation
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.py"
 EPOCHS = 8  # of the robust model's training
-FULL_ATTACKS = {"evaluation", "test_docs.py", "test_docstrings.py", "test_tutorial.py"}
+FULL_ATTACKS = {"evaluation", "test_docs.py", "test_docstrings.py"}
 """Folders and files whose tests are about the standard attacks, or print them."""
+FIGURES = {
+    "plugins",
+    "reporting",
+    "test_docs.py",
+    "test_docstrings.py",
+    "test_robustness_profile.py",
+}
+"""Folders and files whose tests look at figures."""
 
 # A full collection visits every object of torch and the other modules, which are never garbage: by
 # default a tenth of the tests' processor time.
@@ -29,14 +38,20 @@ hypothesis.settings.load_profile("no deadline")
 # A shell's background job ignores Ctrl-C, and so would the programs that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PATH = tuple(sys.path)
 _scan = registry._entry_points
-_scan_once = functools.cache(_scan)
+
+
+@functools.cache
+def _scan_once(path, changed):
+    return _scan()
 
 
 def _entry_points():
-    """Return the installed plugins, read from the disk only once unless a test changes the path."""
-    return list(_scan_once() if tuple(sys.path) == PATH else _scan())
+    """Return the installed plugins, read from the disk again only if the path or a folder on it has
+    changed."""
+    path = tuple(sys.path)
+    changed = (os.stat(folder or ".").st_mtime_ns for folder in path if os.path.exists(folder))
+    return list(_scan_once(path, tuple(changed)))
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +78,14 @@ def _auto_means_the_cpu():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _digits_are_read_once():
+    """Keep the rows of digits, which hundreds of tests load."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(digits, "_rows", functools.cache(digits._rows))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_fsync():
     """Let no test wait for the disk: only a power failure would show whether it was flushed."""
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -76,6 +99,16 @@ def _short_attacks(request):
     with pytest.MonkeyPatch.context() as monkeypatch:
         if FULL_ATTACKS.isdisjoint(request.path.parts):
             shorten_attacks(monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _blank_figures(request):
+    """Let trainings and measurements write blank figures: to draw a page takes longer than what it
+    shows, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if FIGURES.isdisjoint(request.path.parts):
+            leave_figures_blank(monkeypatch)
         yield
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cli.test_cli import TINY, run
-from fixtures.quick import shorten_audits
+from fixtures.quick import leave_figures_blank, shorten_audits
 from matplotlib.text import Text
 
 import curricula
@@ -107,7 +107,13 @@ def both(folder):
 
 
 @pytest.fixture
-def trained(tiny, folder, tmp_path):
+def blank_figures(monkeypatch):
+    """For tests that look at the rest of a page."""
+    leave_figures_blank(monkeypatch)
+
+
+@pytest.fixture
+def trained(tiny, folder, tmp_path, blank_figures):
     """Return a copy of a run, to write into."""
     shutil.copytree(folder / "run", tmp_path / "run")
     return tmp_path / "run"
@@ -227,14 +233,14 @@ def test_the_page_of_a_random_network_shows_single_draws_and_their_mean(tiny, tm
     assert "draw" not in Page(tmp_path / "plain.html").text
 
 
-def test_a_plain_run_shows_no_curriculum(tiny, both):
+def test_a_plain_run_shows_no_curriculum(tiny, both, blank_figures):
     plain = both.baseline.run.path
     page = Page(report(plain))
     assert not (plain / "figures" / "shown.png").exists()
     assert "strengths: none" in " ".join(image["alt"] for image in page.of("img"))
 
 
-def test_a_baseline_is_shown_beside_its_run(tiny, both):
+def test_a_baseline_is_shown_beside_its_run(tiny, both, blank_figures):
     page = Page(report(both.run.path))
     assert "baseline" in page.text
     low, high = both.baseline.results[1].interval
@@ -289,7 +295,7 @@ def test_a_sweep_that_has_run_nothing_has_a_page(folder, tmp_path):
     assert "cells have not been run yet" in Page(report(tmp_path)).text
 
 
-def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch):
+def test_train_sweep_and_report_write_it(folder, tmp_path, monkeypatch, blank_figures):
     monkeypatch.chdir(tmp_path)
     done = run("train", "--data", "tiny", "--epochs", "1", "--compile", "off", "--output", "mine")
     assert done.exit_code == 0, done.output
