@@ -21,6 +21,7 @@ from script import Script
 from curricula.sweeps.comparison import Row, mean_and_deviation
 
 MODELS = ("stdcnn", "p4cnn")
+CLEAN = ("clean", "rot 0")  # the clean threat's names
 
 
 @attrs.frozen
@@ -37,20 +38,29 @@ class Claim:
 ROTATIONS = ("0 degrees", "60 degrees", "120 degrees", "180 degrees")
 SHIFTS = ("0 degrees", "shift 1/6", "shift 1/3", "shift 2/3")
 BOTH = ("0 degrees", "60 degrees, shift 1/3", "120 degrees, shift 2/3")
+MNIST_SHIFTS = ("0 degrees", "shift 1/3", "shift 2/3", "shift 1")
+MNIST_BOTH = (
+    "0 degrees",
+    "60 degrees, shift 1/3",
+    "120 degrees, shift 2/3",
+    "180 degrees, shift 1",
+)
 EPS = ("eps 0", "eps 2/255", "eps 4/255", "eps 8/255")
 CLAIMS = (
     Claim("(a) rotations", ROTATIONS, "rot 180", "eps 0.8/255"),
     Claim("(a) shifts", SHIFTS, "shift 2/3", "eps 0.8/255"),
     Claim("(a) both", BOTH, "rot 120", "eps 0.8/255"),
     Claim("(a) both", BOTH, "shift 2/3", "eps 0.8/255"),
+    Claim("(a) shifts", MNIST_SHIFTS, "shift 1", "eps 0.05"),
+    Claim("(a) both", MNIST_BOTH, "both 1", "eps 0.05"),
     Claim("(b) rotations", EPS, "eps 8/255", "rot 60"),
     Claim("(b) shifts", EPS, "eps 8/255", "shift 1/6"),
 )
 
 
-def shares(row: Row, threat: str) -> list[float]:
+def shares(row: Row, threat: str, clean: str) -> list[float]:
     """Return the accuracy under a threat divided by the clean accuracy, one per seed."""
-    pairs = zip(row.accuracies(threat), row.accuracies("clean"), strict=True)
+    pairs = zip(row.accuracies(threat), row.accuracies(clean), strict=True)
     return [accuracy / clean for accuracy, clean in pairs]
 
 
@@ -72,24 +82,27 @@ def steps(values: list[list[float]], sign: int) -> str:
 def tables(folder: Path) -> Iterator[str]:
     """Yield the lines of both tables."""
     compared = finished(folder)
-    threats = [threat for threat in compared.threats if threat != "clean"]
+    (clean,) = (threat for threat in compared.threats if threat in CLEAN)
+    threats = [threat for threat in compared.threats if threat != clean]
     yield from head("of the clean accuracy, %", *threats)
     for row in compared.rows:
-        yield line(row.label, *(mean_and_deviation(shares(row, threat)) for threat in threats))
+        quotients = (shares(row, threat, clean) for threat in threats)
+        yield line(row.label, *map(mean_and_deviation, quotients))
     yield ""
     yield from head("claim", "network", "rises", "falls", "falls, of the clean accuracy")
     rows = {row.label: row for row in compared.rows}
     for claim, model in product(CLAIMS, MODELS):
         of_model = [rows.get(f"{model}, {training}") for training in claim.trainings]
         found = [row for row in of_model if row]
-        if len(found) < len(claim.trainings):
-            continue  # a claim of the other trade-off
+        measured = {claim.rises, claim.falls} <= {*compared.threats}
+        if len(found) < len(claim.trainings) or not measured:
+            continue  # a claim of another study
         yield line(
             claim.name,
             model,
             f"{claim.rises}: {steps([row.accuracies(claim.rises) for row in found], 1)}",
             f"{claim.falls}: {steps([row.accuracies(claim.falls) for row in found], -1)}",
-            steps([shares(row, claim.falls) for row in found], -1),
+            steps([shares(row, claim.falls, clean) for row in found], -1),
         )
 
 
