@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curricula.interfaces import Strength
+from curricula.runtime.random_state import reseed
 
 
 @contextmanager
@@ -25,12 +26,7 @@ def seeded(generator: torch.Generator) -> Iterator[int]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(gpus):
-            # torch.manual_seed formats the stack for each kind of device, which takes longer.
-            torch.default_generator.manual_seed(seed)
-            if gpus:
-                torch.cuda.manual_seed_all(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+            reseed(seed)
             yield seed
     finally:
         np.random.set_state(numpy_state)
