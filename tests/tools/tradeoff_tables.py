@@ -61,7 +61,7 @@ CLAIMS = (
 def shares(row: Row, threat: str, clean: str) -> list[float]:
     """Return the accuracy under a threat divided by the clean accuracy, one per seed."""
     pairs = zip(row.accuracies(threat), row.accuracies(clean), strict=True)
-    return [accuracy / clean for accuracy, clean in pairs]
+    return [accuracy / upright for accuracy, upright in pairs]
 
 
 def steps(values: list[list[float]], sign: int) -> str:
